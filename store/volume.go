@@ -1,0 +1,129 @@
+package store
+
+import "time"
+
+// VolumeID identifies a volume for good.
+type VolumeID int64
+
+// VolumeKind says what holds a volume's bytes.
+type VolumeKind string
+
+// The kinds of volumes.
+const (
+	VolumeRaw    VolumeKind = "raw"    // a sparse file
+	VolumeDevice VolumeKind = "device" // a block device of the appliance
+	VolumeClone  VolumeKind = "clone"  // copy-on-write over a parent
+)
+
+// VolumeState says whether a volume can be used.
+type VolumeState string
+
+// The states of a volume.
+const (
+	VolumeCreating  VolumeState = "creating"  // the row exists, the file is being made
+	VolumeImporting VolumeState = "importing" // bytes are being copied in
+	VolumeReady     VolumeState = "ready"
+	VolumeFailed    VolumeState = "failed"   // Reason says why
+	VolumeRemoving  VolumeState = "removing" // the file is being removed, then the row
+)
+
+// Sizes of volumes, in bytes and blocks.
+const (
+	// MinBootBlocks is the smallest boot volume that iPXE can hook: it reads
+	// four blocks at LBA 64, looking for an ISO 9660 descriptor.
+	MinBootBlocks = 68
+	// MaxVolumeSize is 64 TiB.
+	MaxVolumeSize = int64(64) << 40
+)
+
+// Volume is the bytes that a machine sees as a disk.
+type Volume struct {
+	ID        VolumeID    `json:"id"`
+	Revision  int64       `json:"revision"`
+	Name      string      `json:"name"`
+	UUID      UUID        `json:"uuid"` // the volume's identity in VPD page 83h
+	Kind      VolumeKind  `json:"kind"`
+	Size      int64       `json:"size"`       // bytes
+	BlockSize int         `json:"block_size"` // 512 or 4096
+	Parent    VolumeID    `json:"parent,omitempty"`
+	ReadOnly  bool        `json:"read_only"`
+	Shared    bool        `json:"shared"` // may be written by several machines at a time
+	Reset     bool        `json:"reset_at_boot"`
+	State     VolumeState `json:"state"`
+	Progress  int         `json:"progress"` // per cent, while importing
+	Reason    string      `json:"reason,omitempty"`
+	Path      string      `json:"path"`                   // file name relative to the volume folder, or a device's path
+	From      string      `json:"created_from,omitempty"` // what it was imported from
+	Created   time.Time   `json:"created"`
+	Updated   time.Time   `json:"updated"`
+}
+
+// Validate checks everything about v that needs no look at other nouns.
+func (v *Volume) Validate() error {
+	var errs []error
+	errs = append(errs, ValidateName("name", v.Name))
+	switch v.Kind {
+	case VolumeRaw, VolumeDevice, VolumeClone:
+	default:
+		errs = append(errs, Invalid("kind", "%q is not a kind of volume", v.Kind))
+	}
+	if v.BlockSize != 512 && v.BlockSize != 4096 {
+		errs = append(errs, Invalid("block_size", "a block has 512 or 4096 bytes, not %d", v.BlockSize))
+	} else if v.Size <= 0 || v.Size > MaxVolumeSize || v.Size%int64(v.BlockSize) != 0 {
+		errs = append(errs, Invalid("size", "%d bytes: a volume has whole blocks of %d bytes, up to %s", v.Size, v.BlockSize, Bytes(MaxVolumeSize)))
+	}
+	if v.Progress < 0 || v.Progress > 100 {
+		errs = append(errs, Invalid("progress", "%d per cent", v.Progress))
+	}
+	return joinFields(errs...)
+}
+
+// Blocks returns the number of logical blocks.
+func (v *Volume) Blocks() int64 {
+	if v.BlockSize == 0 {
+		return 0
+	}
+	return v.Size / int64(v.BlockSize)
+}
+
+// Mapping gives a machine a volume as one LUN.
+type Mapping struct {
+	ID       int64     `json:"id"`
+	Revision int64     `json:"revision"`
+	Machine  MachineID `json:"machine"`
+	Volume   VolumeID  `json:"volume"`
+	LUN      LUN       `json:"lun"`
+	ReadOnly bool      `json:"read_only"`
+	Boot     bool      `json:"boot"` // the machine's script boots this one; at most one a machine
+	Created  time.Time `json:"created"`
+}
+
+// Validate checks the mapping's own fields.
+func (m *Mapping) Validate() error {
+	_, err := NewLUN(int64(m.LUN))
+	return err
+}
+
+// Job is work of the appliance that outlives the request that asked for it.
+type Job struct {
+	ID       int64     `json:"id"`
+	Kind     string    `json:"kind"`    // "volume.import"
+	Subject  string    `json:"subject"` // the volume's name
+	State    JobState  `json:"state"`
+	Done     int64     `json:"done"`  // bytes
+	Total    int64     `json:"total"` // bytes; 0 when unknown
+	Error    string    `json:"error,omitempty"`
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished"`
+}
+
+// JobState is a job's place in its life.
+type JobState string
+
+// The states of a job.
+const (
+	JobRunning  JobState = "running"
+	JobDone     JobState = "done"
+	JobFailed   JobState = "failed"
+	JobCanceled JobState = "canceled"
+)
