@@ -1,0 +1,77 @@
+package store
+
+import "net/netip"
+
+// MachineSpec is what an operator says of a machine to add. Empty fields get
+// defaults: a generated initiator name, mutual CHAP with generated secrets, the
+// default profile.
+type MachineSpec struct {
+	Name      string
+	MACs      []MAC
+	UUID      UUID
+	Serial    string
+	AssetTag  string
+	Initiator IQN
+	Auth      AuthMode
+	CHAP      Credential
+	Reverse   Credential
+	Address   netip.Addr
+	Profile   string
+	Tags      []string
+	Notes     string
+}
+
+// MachinePatch changes the fields that are not nil. Revision, when not zero,
+// must be the machine's present one.
+type MachinePatch struct {
+	Revision    int64
+	Name        *string
+	MACs        *[]MAC
+	UUID        *UUID
+	Serial      *string
+	AssetTag    *string
+	Initiator   *IQN
+	Auth        *AuthMode
+	CHAP        *Credential
+	Reverse     *Credential
+	Address     *netip.Addr
+	Profile     *string
+	OnceProfile *string
+	Tags        *[]string
+	Notes       *string
+}
+
+// VolumeSpec is what an operator says of a volume to create.
+type VolumeSpec struct {
+	Name      string
+	Size      int64 // bytes
+	BlockSize int   // 0 means 512
+	ReadOnly  bool
+	Shared    bool
+}
+
+// VolumePatch changes the fields that are not nil.
+type VolumePatch struct {
+	Revision int64
+	Name     *string
+	ReadOnly *bool
+	Shared   *bool
+}
+
+// MappingSpec is what an operator says of a mapping to add. A nil LUN is the
+// lowest free one; a nil Boot is true when the machine boots nothing yet.
+type MappingSpec struct {
+	Machine  MachineID
+	Volume   VolumeID
+	LUN      *LUN
+	Boot     *bool
+	ReadOnly bool
+}
+
+// MappingPatch changes the fields that are not nil.
+type MappingPatch struct {
+	Revision int64
+	LUN      *LUN
+	Boot     *bool
+	ReadOnly *bool
+}

@@ -1,0 +1,182 @@
+// Package api is the REST API under /api/v1: every act of the CLI and of
+// scripts goes through it. The OpenAPI 3.1 description at /api/openapi.json is
+// made from the handlers' types; errors are RFC 9457 problem documents that
+// name the field at fault.
+//
+// It declares what it needs of the appliance as small interfaces and imports no
+// service.
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+
+	"lunboot/store"
+	"lunboot/web/auth"
+)
+
+// Config is what the API stands on.
+type Config struct {
+	Store    Store
+	Acts     Acts
+	Volumes  VolumeActs
+	Sessions Sessions
+	Attempts Attempts
+	Events   Events
+	Scripts  Scripts
+	Health   func(context.Context) Health
+	Version  string
+	Log      *slog.Logger
+}
+
+type server struct{ Config }
+
+// Mount adds the API's routes to r. Requests carry an auth.Identity in their
+// context.
+func Mount(r chi.Router, cfg Config) huma.API {
+	hc := huma.DefaultConfig("lunboot", cfg.Version)
+	// The documentation page of the library loads scripts from the Internet; a
+	// lab network has none.
+	hc.DocsPath = ""
+	hc.OpenAPIPath = "/api/openapi"
+	hc.SchemasPath = "/api/schemas"
+	// No "$schema" member in answers: clients decode them into plain nouns.
+	hc.CreateHooks = nil
+	hc.Info.Description = "Machines, volumes, mappings and boot attempts of a lunboot appliance."
+	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token": {Type: "http", Scheme: "bearer", Description: "lunboot token create NAME --scope read|operate|admin"},
+	}
+	a := humachi.New(r, hc)
+	s := &server{cfg}
+	s.machines(a)
+	s.unknown(a)
+	s.volumes(a)
+	s.mappings(a)
+	s.profiles(a)
+	s.attempts(a)
+	s.sessions(a)
+	s.system(a)
+	describeEvents(a)
+	r.Get("/api/v1/events", s.events)
+	return a
+}
+
+// List is one page of a listing.
+type List[T any] struct {
+	Items []T `json:"items"`
+	Total int `json:"total"`
+}
+
+// body wraps an answer as huma wants it.
+type body[T any] struct{ Body T }
+
+func reply[T any](v T, err error) (*body[T], error) {
+	if err != nil {
+		return nil, problem(err)
+	}
+	return &body[T]{Body: v}, nil
+}
+
+func listOf[T any](items []T, total int, err error) (*body[List[T]], error) {
+	if items == nil {
+		items = []T{}
+	}
+	return reply(List[T]{Items: items, Total: total}, err)
+}
+
+func all[T any](items []T, err error) (*body[List[T]], error) {
+	return listOf(items, len(items), err)
+}
+
+// register adds one operation with the scope that it needs.
+func register[I, O any](a huma.API, method, path, id, summary string, need auth.Scope, fn func(context.Context, *I) (*O, error)) {
+	op := huma.Operation{
+		OperationID: id, Method: method, Path: "/api/v1" + path, Summary: summary,
+		Security: []map[string][]string{{"token": {need.String()}}},
+	}
+	switch method {
+	case http.MethodPost:
+		op.DefaultStatus = http.StatusCreated
+	case http.MethodDelete:
+		op.DefaultStatus = http.StatusNoContent
+	}
+	huma.Register(a, op, func(ctx context.Context, in *I) (*O, error) {
+		who := auth.From(ctx)
+		if who.Scope == auth.ScopeNone {
+			return nil, huma.Error401Unauthorized("log in, or send a token: Authorization: Bearer lb_…")
+		}
+		if who.Scope < need {
+			return nil, huma.Error403Forbidden("this needs the scope " + need.String() + "; yours is " + who.Scope.String())
+		}
+		return fn(ctx, in)
+	})
+}
+
+func actor(ctx context.Context) store.Actor { return auth.From(ctx).Actor }
+
+// problem turns an error of the store into an RFC 9457 document. The default
+// is the loud one: 500.
+func problem(err error) error {
+	status := http.StatusInternalServerError
+	switch store.KindOf(err) {
+	case store.KindNotFound:
+		status = http.StatusNotFound
+	case store.KindConflict, store.KindInUse:
+		status = http.StatusConflict
+	case store.KindInvalid:
+		status = http.StatusUnprocessableEntity
+	case store.KindUnavailable:
+		status = http.StatusServiceUnavailable
+	case store.KindDenied:
+		status = http.StatusForbidden
+	}
+	m := &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: err.Error()}
+	for _, e := range fieldErrors(err) {
+		m.Errors = append(m.Errors, &huma.ErrorDetail{Location: "body." + e.Field, Message: e.Msg})
+	}
+	return m
+}
+
+// fieldErrors collects every *store.Error with a field in err's tree.
+func fieldErrors(err error) []*store.Error {
+	var out []*store.Error
+	var walk func(error)
+	walk = func(err error) {
+		if err == nil {
+			return
+		}
+		var e *store.Error
+		if x, ok := err.(*store.Error); ok {
+			e = x
+			if e.Field != "" {
+				out = append(out, e)
+			}
+		}
+		switch x := err.(type) {
+		case interface{ Unwrap() []error }:
+			for _, c := range x.Unwrap() {
+				walk(c)
+			}
+		default:
+			walk(errors.Unwrap(err))
+		}
+	}
+	walk(err)
+	return out
+}
+
+// empty is the answer of a deletion.
+type empty struct{}
+
+func done(err error) (*empty, error) {
+	if err != nil {
+		return nil, problem(err)
+	}
+	return &empty{}, nil
+}

@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"lunboot/store"
+	"lunboot/web/auth"
+)
+
+func (s *server) profiles(a huma.API) {
+	register(a, http.MethodGet, "/profiles", "list-profiles", "List profiles", auth.ScopeRead,
+		func(ctx context.Context, _ *struct{}) (*body[List[store.Profile]], error) {
+			return all(s.Store.Profiles(ctx))
+		})
+	type key struct {
+		Profile string `path:"profile"`
+	}
+	register(a, http.MethodGet, "/profiles/{profile}", "show-profile", "Show a profile", auth.ScopeRead,
+		func(ctx context.Context, in *key) (*body[store.Profile], error) {
+			return reply(s.Store.Profile(ctx, in.Profile))
+		})
+	register(a, http.MethodPut, "/profiles/{profile}", "set-profile", "Create or change a profile; it is rendered once to check it", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			key
+			Body struct {
+				Revision int64             `json:"revision,omitempty"`
+				Kind     string            `json:"kind" doc:"san, kernel, local or custom"`
+				Fields   map[string]string `json:"fields,omitempty"`
+				Text     string            `json:"text,omitempty"`
+			}
+		}) (*body[store.Profile], error) {
+			kind, err := store.ParseProfileKind(in.Body.Kind)
+			if err != nil {
+				return nil, problem(err)
+			}
+			return reply(s.Acts.PutProfile(ctx, actor(ctx), store.Profile{Name: in.Profile, Revision: in.Body.Revision, Kind: kind, Fields: in.Body.Fields, Text: in.Body.Text}))
+		})
+	register(a, http.MethodDelete, "/profiles/{profile}", "remove-profile", "Remove a profile that no machine uses", auth.ScopeOperate,
+		func(ctx context.Context, in *key) (*empty, error) {
+			return done(s.Acts.DeleteProfile(ctx, actor(ctx), in.Profile))
+		})
+}
+
+func (s *server) attempts(a huma.API) {
+	register(a, http.MethodGet, "/attempts", "list-attempts", "List boot attempts, newest first", auth.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Machine string `query:"machine" doc:"id, name, MAC or UUID"`
+			Limit   int    `query:"limit" minimum:"0" maximum:"1000" default:"50"`
+			Offset  int    `query:"offset" minimum:"0"`
+		}) (*body[List[store.Attempt]], error) {
+			f := store.AttemptFilter{Page: store.Page{Limit: in.Limit, Offset: in.Offset}}
+			if in.Machine != "" {
+				m, err := s.Acts.FindMachine(ctx, in.Machine)
+				switch {
+				case err == nil:
+					f.Machine = m.ID
+				case store.IsNotFound(err):
+					// An unknown machine has attempts too, by its MAC.
+					mac, macErr := store.ParseMAC(in.Machine)
+					if macErr != nil {
+						return nil, problem(err)
+					}
+					f.MAC = mac
+				default:
+					return nil, problem(err)
+				}
+			}
+			items, total, err := s.Attempts.Attempts(ctx, f)
+			return listOf(items, total, err)
+		})
+	register(a, http.MethodGet, "/attempts/{attempt}", "show-attempt", "Show a boot attempt with its stages and diagnoses", auth.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Attempt int64 `path:"attempt"`
+		}) (*body[store.Attempt], error) {
+			return reply(s.Attempts.Attempt(ctx, store.AttemptID(in.Attempt)))
+		})
+}
+
+func (s *server) sessions(a huma.API) {
+	register(a, http.MethodGet, "/sessions", "list-sessions", "List live iSCSI sessions", auth.ScopeRead,
+		func(context.Context, *struct{}) (*body[List[store.Session]], error) {
+			return all(s.Sessions.Sessions(), nil)
+		})
+	register(a, http.MethodDelete, "/sessions/{session}", "drop-session", "End a live iSCSI session", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			Session string `path:"session"`
+		}) (*empty, error) {
+			return done(s.Sessions.Drop(ctx, in.Session))
+		})
+	register(a, http.MethodGet, "/leases", "list-leases", "List leases", auth.ScopeRead,
+		func(ctx context.Context, _ *struct{}) (*body[List[store.Lease]], error) {
+			return all(s.Store.Leases(ctx))
+		})
+	register(a, http.MethodDelete, "/leases/{address}", "drop-lease", "Forget a lease", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			Address string `path:"address"`
+		}) (*empty, error) {
+			addr, err := netip.ParseAddr(in.Address)
+			if err != nil {
+				return nil, problem(store.Invalid("address", "%q is not an address", in.Address))
+			}
+			return done(s.Store.DropLease(ctx, actor(ctx), addr))
+		})
+	register(a, http.MethodGet, "/subnets", "list-subnets", "List subnets", auth.ScopeRead,
+		func(ctx context.Context, _ *struct{}) (*body[List[store.Subnet]], error) {
+			return all(s.Store.Subnets(ctx))
+		})
+}
+
+func (s *server) system(a huma.API) {
+	register(a, http.MethodGet, "/health", "health", "What the appliance says of itself", auth.ScopeRead,
+		func(ctx context.Context, _ *struct{}) (*body[Health], error) { return reply(s.Health(ctx), nil) })
+	register(a, http.MethodGet, "/audit", "list-audit", "List changes, newest first", auth.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Limit  int `query:"limit" minimum:"0" maximum:"1000" default:"100"`
+			Offset int `query:"offset" minimum:"0"`
+		}) (*body[List[store.Audit]], error) {
+			items, total, err := s.Store.Audit(ctx, store.Page{Limit: in.Limit, Offset: in.Offset})
+			return listOf(items, total, err)
+		})
+}

@@ -1,0 +1,319 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"lunboot/store"
+	"lunboot/web/auth"
+)
+
+// Machine is a machine as the API shows it, with what it is mapped to. Secrets
+// are there only for ?secrets=true with the scope admin.
+type Machine struct {
+	store.Machine
+	Mappings []Mapping `json:"mappings"`
+}
+
+type machineKey struct {
+	Machine string `path:"machine" doc:"id, name, MAC or UUID"`
+}
+
+// machineInput is what POST and PATCH take; absent members keep their value.
+type machineInput struct {
+	Revision    *int64    `json:"revision,omitempty" doc:"refuse the change when the machine has another revision"`
+	Name        *string   `json:"name,omitempty"`
+	MACs        *[]string `json:"macs,omitempty"`
+	UUID        *string   `json:"uuid,omitempty"`
+	Serial      *string   `json:"serial,omitempty"`
+	AssetTag    *string   `json:"asset_tag,omitempty"`
+	Initiator   *string   `json:"initiator,omitempty"`
+	Auth        *string   `json:"auth,omitempty" doc:"none, chap or mutual"`
+	CHAPUser    *string   `json:"chap_user,omitempty"`
+	CHAPSecret  *string   `json:"chap_secret,omitempty"`
+	RevUser     *string   `json:"reverse_user,omitempty"`
+	RevSecret   *string   `json:"reverse_secret,omitempty"`
+	Address     *string   `json:"address,omitempty" doc:"reserved IPv4 address; empty for none"`
+	Profile     *string   `json:"profile,omitempty"`
+	OnceProfile *string   `json:"once_profile,omitempty" doc:"profile of the next boot only"`
+	Tags        *[]string `json:"tags,omitempty"`
+	Notes       *string   `json:"notes,omitempty"`
+}
+
+func (s *server) machines(a huma.API) {
+	register(a, http.MethodGet, "/machines", "list-machines", "List machines", auth.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Search string `query:"search" doc:"part of a name, MAC, UUID, address, tag or initiator"`
+			Tag    string `query:"tag"`
+			Limit  int    `query:"limit" minimum:"0" maximum:"1000" default:"100"`
+			Offset int    `query:"offset" minimum:"0"`
+		}) (*body[List[Machine]], error) {
+			ms, total, err := s.Store.Machines(ctx, store.MachineFilter{Search: in.Search, Tag: in.Tag, Page: store.Page{Limit: in.Limit, Offset: in.Offset}})
+			if err != nil {
+				return nil, problem(err)
+			}
+			out := make([]Machine, 0, len(ms))
+			for _, m := range ms {
+				v, err := s.machineView(ctx, m, false)
+				if err != nil {
+					return nil, problem(err)
+				}
+				out = append(out, v)
+			}
+			return listOf(out, total, nil)
+		})
+	register(a, http.MethodPost, "/machines", "add-machine", "Add a machine", auth.ScopeOperate,
+		func(ctx context.Context, in *body[machineInput]) (*body[Machine], error) {
+			spec, err := in.Body.spec()
+			if err != nil {
+				return nil, problem(err)
+			}
+			m, err := s.Acts.AddMachine(ctx, actor(ctx), spec)
+			return s.replyMachine(ctx, m, err)
+		})
+	register(a, http.MethodGet, "/machines/{machine}", "show-machine", "Show a machine", auth.ScopeRead,
+		func(ctx context.Context, in *struct {
+			machineKey
+			Secrets bool `query:"secrets" doc:"show the CHAP secrets; needs the scope admin"`
+		}) (*body[Machine], error) {
+			m, err := s.Acts.FindMachine(ctx, in.Machine)
+			if err != nil {
+				return nil, problem(err)
+			}
+			if in.Secrets && auth.From(ctx).Scope < auth.ScopeAdmin {
+				return nil, huma.Error403Forbidden("CHAP secrets need the scope admin")
+			}
+			v, err := s.machineView(ctx, m, in.Secrets)
+			return reply(v, err)
+		})
+	register(a, http.MethodPatch, "/machines/{machine}", "set-machine", "Change a machine", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			machineKey
+			Body machineInput
+		}) (*body[Machine], error) {
+			m, err := s.Acts.FindMachine(ctx, in.Machine)
+			if err != nil {
+				return nil, problem(err)
+			}
+			patch, err := in.Body.patch(m)
+			if err != nil {
+				return nil, problem(err)
+			}
+			m, err = s.Acts.SetMachine(ctx, actor(ctx), m.ID, patch)
+			return s.replyMachine(ctx, m, err)
+		})
+	register(a, http.MethodDelete, "/machines/{machine}", "remove-machine", "Remove a machine and its mappings", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			machineKey
+			Force bool `query:"force" doc:"also when it has a live session"`
+		}) (*empty, error) {
+			m, err := s.Acts.FindMachine(ctx, in.Machine)
+			if err != nil {
+				return nil, problem(err)
+			}
+			return done(s.Acts.RemoveMachine(ctx, actor(ctx), m.ID, in.Force))
+		})
+	register(a, http.MethodGet, "/machines/{machine}/script", "preview-script", "The script that the machine would be given now", auth.ScopeRead,
+		func(ctx context.Context, in *struct {
+			machineKey
+			Profile string `query:"profile" doc:"as if the machine had this profile"`
+		}) (*body[Script], error) {
+			m, err := s.Acts.FindMachine(ctx, in.Machine)
+			if err != nil {
+				return nil, problem(err)
+			}
+			var p *store.Profile
+			if in.Profile != "" {
+				v, err := s.Store.Profile(ctx, in.Profile)
+				if err != nil {
+					return nil, problem(err)
+				}
+				p = &v
+			}
+			text, err := s.Scripts.Preview(ctx, m, p)
+			return reply(Script{Text: text}, err)
+		})
+}
+
+// Script is a script's text, its secrets replaced.
+type Script struct {
+	Text string `json:"text"`
+}
+
+func (s *server) unknown(a huma.API) {
+	register(a, http.MethodGet, "/unknown-machines", "list-unknown-machines", "List machines that asked to boot and are not enrolled", auth.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Ignored bool `query:"ignored" doc:"also those that are ignored"`
+		}) (*body[List[store.UnknownMachine]], error) {
+			return all(s.Store.UnknownMachines(ctx, in.Ignored))
+		})
+	register(a, http.MethodPost, "/unknown-machines/{mac}/enroll", "enroll-machine", "Enroll an unknown machine", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			MAC  string `path:"mac"`
+			Body struct {
+				Name    string `json:"name,omitempty"`
+				Replace string `json:"replace,omitempty" doc:"an enrolled machine whose hardware this is now"`
+			}
+		}) (*body[Machine], error) {
+			mac, err := store.ParseMAC(in.MAC)
+			if err != nil {
+				return nil, problem(err)
+			}
+			var replace store.MachineID
+			if in.Body.Replace != "" {
+				old, err := s.Acts.FindMachine(ctx, in.Body.Replace)
+				if err != nil {
+					return nil, problem(err)
+				}
+				replace = old.ID
+			}
+			m, err := s.Acts.Enroll(ctx, actor(ctx), mac, in.Body.Name, replace)
+			return s.replyMachine(ctx, m, err)
+		})
+	register(a, http.MethodPut, "/unknown-machines/{mac}/ignored", "ignore-machine", "Ignore an unknown machine, or stop ignoring it", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			MAC  string `path:"mac"`
+			Body struct {
+				Ignored bool `json:"ignored"`
+			}
+		}) (*empty, error) {
+			mac, err := store.ParseMAC(in.MAC)
+			if err != nil {
+				return nil, problem(err)
+			}
+			return done(s.Acts.Ignore(ctx, actor(ctx), mac, in.Body.Ignored))
+		})
+}
+
+func (s *server) machineView(ctx context.Context, m store.Machine, secrets bool) (Machine, error) {
+	if !secrets {
+		m.CHAP.Secret, m.Reverse.Secret = "", ""
+	}
+	maps, err := s.Store.MappingsOf(ctx, m.ID)
+	if err != nil {
+		return Machine{}, err
+	}
+	v := Machine{Machine: m, Mappings: []Mapping{}}
+	for _, mp := range maps {
+		mv, err := s.mappingView(ctx, mp)
+		if err != nil {
+			return Machine{}, err
+		}
+		v.Mappings = append(v.Mappings, mv)
+	}
+	return v, nil
+}
+
+func (s *server) replyMachine(ctx context.Context, m store.Machine, err error) (*body[Machine], error) {
+	if err != nil {
+		return nil, problem(err)
+	}
+	v, err := s.machineView(ctx, m, false)
+	return reply(v, err)
+}
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// parsed reads the members that are more than text.
+type parsed struct {
+	macs    *[]store.MAC
+	uuid    *store.UUID
+	iqn     *store.IQN
+	auth    *store.AuthMode
+	address *netip.Addr
+}
+
+func (in *machineInput) parse() (p parsed, err error) {
+	if in.MACs != nil {
+		macs := []store.MAC{}
+		for _, t := range *in.MACs {
+			m, err := store.ParseMAC(t)
+			if err != nil {
+				return p, err
+			}
+			macs = append(macs, m)
+		}
+		p.macs = &macs
+	}
+	if in.UUID != nil {
+		var u store.UUID
+		if err := u.UnmarshalText([]byte(*in.UUID)); err != nil {
+			return p, err
+		}
+		p.uuid = &u
+	}
+	if in.Initiator != nil && *in.Initiator != "" {
+		q, err := store.ParseIQN(*in.Initiator)
+		if err != nil {
+			return p, err
+		}
+		p.iqn = &q
+	}
+	if in.Auth != nil && *in.Auth != "" {
+		m, err := store.ParseAuthMode(*in.Auth)
+		if err != nil {
+			return p, err
+		}
+		p.auth = &m
+	}
+	if in.Address != nil {
+		var addr netip.Addr
+		if *in.Address != "" {
+			if addr, err = netip.ParseAddr(*in.Address); err != nil {
+				return p, store.Invalid("address", "%q is not an IPv4 address", *in.Address)
+			}
+		}
+		p.address = &addr
+	}
+	return p, nil
+}
+
+func (in *machineInput) spec() (store.MachineSpec, error) {
+	p, err := in.parse()
+	if err != nil {
+		return store.MachineSpec{}, err
+	}
+	return store.MachineSpec{
+		Name: deref(in.Name), MACs: deref(p.macs), UUID: deref(p.uuid), Serial: deref(in.Serial), AssetTag: deref(in.AssetTag),
+		Initiator: deref(p.iqn), Auth: deref(p.auth),
+		CHAP:    store.Credential{User: deref(in.CHAPUser), Secret: deref(in.CHAPSecret)},
+		Reverse: store.Credential{User: deref(in.RevUser), Secret: deref(in.RevSecret)},
+		Address: deref(p.address), Profile: deref(in.Profile), Tags: deref(in.Tags), Notes: deref(in.Notes),
+	}, nil
+}
+
+func (in *machineInput) patch(m store.Machine) (store.MachinePatch, error) {
+	p, err := in.parse()
+	if err != nil {
+		return store.MachinePatch{}, err
+	}
+	out := store.MachinePatch{
+		Revision: deref(in.Revision), Name: in.Name, MACs: p.macs, UUID: p.uuid, Serial: in.Serial, AssetTag: in.AssetTag,
+		Initiator: p.iqn, Auth: p.auth, Address: p.address, Profile: in.Profile, OnceProfile: in.OnceProfile, Tags: in.Tags, Notes: in.Notes,
+	}
+	out.CHAP = mergeCredential(m.CHAP, in.CHAPUser, in.CHAPSecret)
+	out.Reverse = mergeCredential(m.Reverse, in.RevUser, in.RevSecret)
+	return out, nil
+}
+
+// mergeCredential lays a given name or secret over the present pair.
+func mergeCredential(now store.Credential, user, secret *string) *store.Credential {
+	if user == nil && secret == nil {
+		return nil
+	}
+	if user != nil {
+		now.User = *user
+	}
+	if secret != nil {
+		now.Secret = *secret
+	}
+	return &now
+}

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/netip"
+
+	"lunboot/store"
+)
+
+// Store is what the API reads: one method a noun's listing or look-up.
+type Store interface {
+	MachineStore
+	VolumeStore
+	NetworkStore
+	Jobs(context.Context) ([]store.Job, error)
+	Audit(context.Context, store.Page) ([]store.Audit, int, error)
+}
+
+// MachineStore reads machines and what they boot by.
+type MachineStore interface {
+	Machines(context.Context, store.MachineFilter) ([]store.Machine, int, error)
+	UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error)
+	MappingsOf(context.Context, store.MachineID) ([]store.Mapping, error)
+	Profiles(context.Context) ([]store.Profile, error)
+	Profile(context.Context, string) (store.Profile, error)
+}
+
+// VolumeStore reads volumes and mappings.
+type VolumeStore interface {
+	Volumes(context.Context) ([]store.Volume, error)
+	Volume(context.Context, store.VolumeID) (store.Volume, error)
+	Mappings(context.Context) ([]store.Mapping, error)
+	Machine(context.Context, store.MachineID) (store.Machine, error)
+}
+
+// NetworkStore reads subnets and leases.
+type NetworkStore interface {
+	Subnets(context.Context) ([]store.Subnet, error)
+	Leases(context.Context) ([]store.Lease, error)
+	DropLease(context.Context, store.Actor, netip.Addr) error
+}
+
+// Acts is what an operator does to machines, mappings and profiles.
+type Acts interface {
+	MachineActs
+	MappingActs
+	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
+	DeleteProfile(ctx context.Context, by store.Actor, name string) error
+}
+
+// MachineActs changes machines. FindMachine takes an id, name, MAC or UUID.
+type MachineActs interface {
+	FindMachine(ctx context.Context, key string) (store.Machine, error)
+	AddMachine(context.Context, store.Actor, store.MachineSpec) (store.Machine, error)
+	SetMachine(context.Context, store.Actor, store.MachineID, store.MachinePatch) (store.Machine, error)
+	RemoveMachine(ctx context.Context, by store.Actor, id store.MachineID, force bool) error
+	Enroll(ctx context.Context, by store.Actor, mac store.MAC, name string, replace store.MachineID) (store.Machine, error)
+	Ignore(ctx context.Context, by store.Actor, mac store.MAC, ignored bool) error
+}
+
+// MappingActs changes mappings.
+type MappingActs interface {
+	Map(context.Context, store.Actor, store.MappingSpec) (store.Mapping, error)
+	SetMapping(context.Context, store.Actor, store.MachineID, store.LUN, store.MappingPatch) (store.Mapping, error)
+	Unmap(context.Context, store.Actor, store.MachineID, store.LUN) error
+}
+
+// VolumeActs changes volumes. FindVolume takes an id or name.
+type VolumeActs interface {
+	FindVolume(ctx context.Context, key string) (store.Volume, error)
+	CreateVolume(context.Context, store.Actor, store.VolumeSpec) (store.Volume, error)
+	ImportFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string) (store.Volume, store.Job, error)
+	ImportStream(ctx context.Context, by store.Actor, spec store.VolumeSpec, r io.Reader, size int64) (store.Volume, error)
+	SetVolume(context.Context, store.Actor, store.VolumeID, store.VolumePatch) (store.Volume, error)
+	ResizeVolume(ctx context.Context, by store.Actor, id store.VolumeID, size int64) (store.Volume, error)
+	RemoveVolume(context.Context, store.Actor, store.VolumeID) error
+	CancelJob(ctx context.Context, by store.Actor, id int64) error
+}
+
+// Sessions is the live side of the target.
+type Sessions interface {
+	Sessions() []store.Session
+	Drop(ctx context.Context, id string) error
+}
+
+// Attempts answers how boots went.
+type Attempts interface {
+	Attempt(context.Context, store.AttemptID) (store.Attempt, error)
+	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
+}
+
+// Events is the journal by cursor.
+type Events interface {
+	Events(context.Context, store.EventFilter) ([]store.Event, error)
+	LastSeq() int64
+	Wake(seq int64) <-chan struct{}
+}
+
+// Scripts shows what a machine would be given now. It mints nothing: no
+// attempt, no secret.
+type Scripts interface {
+	Preview(ctx context.Context, m store.Machine, profile *store.Profile) (string, error)
+}
+
+// Health is what the appliance says of itself.
+type Health struct {
+	OK       bool      `json:"ok"`
+	Version  string    `json:"version"`
+	Target   string    `json:"target"`
+	Services []Service `json:"services"`
+	Checks   []Check   `json:"checks"`
+}
+
+// Service is one running part of the appliance.
+type Service struct {
+	Name    string `json:"name"`
+	Address string `json:"address,omitempty"`
+	Healthy bool   `json:"healthy"`
+	Detail  string `json:"detail,omitempty"`
+}
+
+// Check is one finding of the doctor.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}

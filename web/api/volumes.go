@@ -1,0 +1,257 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"lunboot/store"
+	"lunboot/web/auth"
+)
+
+type volumeKey struct {
+	Volume string `path:"volume" doc:"id or name"`
+}
+
+// Imported is the answer to an import: the volume, and the job that fills it.
+type Imported struct {
+	Volume store.Volume `json:"volume"`
+	Job    store.Job    `json:"job"`
+}
+
+func (s *server) volumes(a huma.API) {
+	register(a, http.MethodGet, "/volumes", "list-volumes", "List volumes", auth.ScopeRead,
+		func(ctx context.Context, _ *struct{}) (*body[List[store.Volume]], error) {
+			return all(s.Store.Volumes(ctx))
+		})
+	register(a, http.MethodPost, "/volumes", "create-volume", "Create an empty volume", auth.ScopeOperate,
+		func(ctx context.Context, in *body[volumeInput]) (*body[store.Volume], error) {
+			return reply(s.Volumes.CreateVolume(ctx, actor(ctx), in.Body.spec()))
+		})
+	register(a, http.MethodGet, "/volumes/{volume}", "show-volume", "Show a volume", auth.ScopeRead,
+		func(ctx context.Context, in *volumeKey) (*body[store.Volume], error) {
+			return reply(s.Volumes.FindVolume(ctx, in.Volume))
+		})
+	register(a, http.MethodPatch, "/volumes/{volume}", "set-volume", "Change a volume", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			volumeKey
+			Body struct {
+				Revision *int64  `json:"revision,omitempty"`
+				Name     *string `json:"name,omitempty"`
+				ReadOnly *bool   `json:"read_only,omitempty"`
+				Shared   *bool   `json:"shared,omitempty"`
+				Size     *int64  `json:"size,omitempty" doc:"bytes; a volume only grows"`
+			}
+		}) (*body[store.Volume], error) {
+			v, err := s.Volumes.FindVolume(ctx, in.Volume)
+			if err != nil {
+				return nil, problem(err)
+			}
+			if in.Body.Size != nil {
+				return reply(s.Volumes.ResizeVolume(ctx, actor(ctx), v.ID, *in.Body.Size))
+			}
+			return reply(s.Volumes.SetVolume(ctx, actor(ctx), v.ID, store.VolumePatch{
+				Revision: deref(in.Body.Revision), Name: in.Body.Name, ReadOnly: in.Body.ReadOnly, Shared: in.Body.Shared,
+			}))
+		})
+	register(a, http.MethodDelete, "/volumes/{volume}", "remove-volume", "Remove a volume and its bytes", auth.ScopeOperate,
+		func(ctx context.Context, in *volumeKey) (*empty, error) {
+			v, err := s.Volumes.FindVolume(ctx, in.Volume)
+			if err != nil {
+				return nil, problem(err)
+			}
+			return done(s.Volumes.RemoveVolume(ctx, actor(ctx), v.ID))
+		})
+
+	// A path names a file of the appliance's own machine, so this needs admin.
+	imp := huma.Operation{OperationID: "import-volume", Method: http.MethodPost, Path: "/api/v1/volumes/import", DefaultStatus: http.StatusAccepted,
+		Summary: "Import a raw image that lies on the appliance; a job fills the volume"}
+	huma.Register(a, imp, func(ctx context.Context, in *struct {
+		Body struct {
+			volumeInput
+			Path   string `json:"path" doc:"absolute path on the appliance"`
+			Format string `json:"format,omitempty" doc:"auto or raw"`
+		}
+	}) (*body[Imported], error) {
+		if auth.From(ctx).Scope < auth.ScopeAdmin {
+			return nil, huma.Error403Forbidden("importing from a path of the appliance needs the scope admin; upload the image instead")
+		}
+		v, job, err := s.Volumes.ImportFile(ctx, actor(ctx), in.Body.spec(), in.Body.Path)
+		return reply(Imported{Volume: v, Job: job}, err)
+	})
+	register(a, http.MethodPost, "/volumes/{volume}/upload", "upload-volume", "Create a volume from the request's body, a raw image", auth.ScopeOperate,
+		func(ctx context.Context, in *uploadInput) (*body[store.Volume], error) {
+			return reply(s.Volumes.ImportStream(ctx, actor(ctx), store.VolumeSpec{Name: in.Volume, BlockSize: in.BlockSize}, in.reader(), in.size()))
+		})
+
+	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs", auth.ScopeRead,
+		func(ctx context.Context, _ *struct{}) (*body[List[store.Job]], error) { return all(s.Store.Jobs(ctx)) })
+	register(a, http.MethodDelete, "/jobs/{job}", "cancel-job", "Cancel a running job", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			Job int64 `path:"job"`
+		}) (*empty, error) {
+			return done(s.Volumes.CancelJob(ctx, actor(ctx), in.Job))
+		})
+}
+
+type volumeInput struct {
+	Name      string `json:"name"`
+	Size      int64  `json:"size,omitempty" doc:"bytes"`
+	BlockSize int    `json:"block_size,omitempty" doc:"512 (default) or 4096"`
+	ReadOnly  bool   `json:"read_only,omitempty"`
+	Shared    bool   `json:"shared,omitempty"`
+}
+
+func (in *volumeInput) spec() store.VolumeSpec {
+	return store.VolumeSpec{Name: in.Name, Size: in.Size, BlockSize: in.BlockSize, ReadOnly: in.ReadOnly, Shared: in.Shared}
+}
+
+// uploadInput streams the body: an image does not fit into memory.
+type uploadInput struct {
+	volumeKey
+	BlockSize int   `query:"block_size"`
+	Length    int64 `header:"Content-Length"`
+	stream    io.Reader
+}
+
+// Resolve takes the request's body as a stream.
+func (in *uploadInput) Resolve(ctx huma.Context) []error {
+	in.stream = ctx.BodyReader()
+	return nil
+}
+
+func (in *uploadInput) reader() io.Reader {
+	if in.stream == nil {
+		return bytes.NewReader(nil)
+	}
+	return in.stream
+}
+
+func (in *uploadInput) size() int64 { return in.Length }
+
+// Mapping is a mapping with the names of both its ends.
+type Mapping struct {
+	store.Mapping
+	MachineName string `json:"machine_name"`
+	VolumeName  string `json:"volume_name"`
+	VolumeSize  int64  `json:"volume_size"`
+}
+
+func (s *server) mappingView(ctx context.Context, m store.Mapping) (Mapping, error) {
+	machine, err := s.Store.Machine(ctx, m.Machine)
+	if err != nil {
+		return Mapping{}, err
+	}
+	v, err := s.Store.Volume(ctx, m.Volume)
+	if err != nil {
+		return Mapping{}, err
+	}
+	return Mapping{Mapping: m, MachineName: machine.Name, VolumeName: v.Name, VolumeSize: v.Size}, nil
+}
+
+func (s *server) mappings(a huma.API) {
+	register(a, http.MethodGet, "/mappings", "list-mappings", "List mappings", auth.ScopeRead,
+		func(ctx context.Context, _ *struct{}) (*body[List[Mapping]], error) {
+			ms, err := s.Store.Mappings(ctx)
+			if err != nil {
+				return nil, problem(err)
+			}
+			out := []Mapping{}
+			for _, m := range ms {
+				v, err := s.mappingView(ctx, m)
+				if store.IsNotFound(err) {
+					continue // removed between the two reads
+				}
+				if err != nil {
+					return nil, problem(err)
+				}
+				out = append(out, v)
+			}
+			return all(out, nil)
+		})
+	register(a, http.MethodPost, "/mappings", "add-mapping", "Map a volume to a machine as one LUN", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			Body struct {
+				Machine  string `json:"machine"`
+				Volume   string `json:"volume"`
+				LUN      *int64 `json:"lun,omitempty" doc:"0 to 16383; the lowest free one when absent"`
+				Boot     *bool  `json:"boot,omitempty" doc:"true when absent and the machine boots nothing yet"`
+				ReadOnly bool   `json:"read_only,omitempty"`
+			}
+		}) (*body[Mapping], error) {
+			spec := store.MappingSpec{Boot: in.Body.Boot, ReadOnly: in.Body.ReadOnly}
+			if in.Body.LUN != nil {
+				l, err := store.NewLUN(*in.Body.LUN)
+				if err != nil {
+					return nil, problem(err)
+				}
+				spec.LUN = &l
+			}
+			m, err := s.Acts.FindMachine(ctx, in.Body.Machine)
+			if err != nil {
+				return nil, problem(err)
+			}
+			v, err := s.Volumes.FindVolume(ctx, in.Body.Volume)
+			if err != nil {
+				return nil, problem(err)
+			}
+			spec.Machine, spec.Volume = m.ID, v.ID
+			mp, err := s.Acts.Map(ctx, actor(ctx), spec)
+			return s.replyMapping(ctx, mp, err)
+		})
+	type key struct {
+		machineKey
+		LUN int64 `path:"lun"`
+	}
+	find := func(ctx context.Context, k key) (store.MachineID, store.LUN, error) {
+		l, err := store.NewLUN(k.LUN)
+		if err != nil {
+			return 0, 0, err
+		}
+		m, err := s.Acts.FindMachine(ctx, k.Machine)
+		return m.ID, l, err
+	}
+	register(a, http.MethodPatch, "/mappings/{machine}/{lun}", "set-mapping", "Change a mapping", auth.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			key
+			Body struct {
+				LUN      *int64 `json:"lun,omitempty"`
+				Boot     *bool  `json:"boot,omitempty"`
+				ReadOnly *bool  `json:"read_only,omitempty"`
+			}
+		}) (*body[Mapping], error) {
+			id, lun, err := find(ctx, in.key)
+			if err != nil {
+				return nil, problem(err)
+			}
+			patch := store.MappingPatch{Boot: in.Body.Boot, ReadOnly: in.Body.ReadOnly}
+			if in.Body.LUN != nil {
+				l, err := store.NewLUN(*in.Body.LUN)
+				if err != nil {
+					return nil, problem(err)
+				}
+				patch.LUN = &l
+			}
+			mp, err := s.Acts.SetMapping(ctx, actor(ctx), id, lun, patch)
+			return s.replyMapping(ctx, mp, err)
+		})
+	register(a, http.MethodDelete, "/mappings/{machine}/{lun}", "remove-mapping", "Remove a mapping", auth.ScopeOperate,
+		func(ctx context.Context, in *key) (*empty, error) {
+			id, lun, err := find(ctx, *in)
+			if err != nil {
+				return nil, problem(err)
+			}
+			return done(s.Acts.Unmap(ctx, actor(ctx), id, lun))
+		})
+}
+
+func (s *server) replyMapping(ctx context.Context, m store.Mapping, err error) (*body[Mapping], error) {
+	if err != nil {
+		return nil, problem(err)
+	}
+	v, err := s.mappingView(ctx, m)
+	return reply(v, err)
+}
