@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"lunboot/store"
+)
+
+// AttemptCmd is the noun attempt.
+type AttemptCmd struct {
+	List  AttemptListCmd  `cmd:"" help:"List boot attempts, newest first."`
+	Show  AttemptShowCmd  `cmd:"" help:"Show one attempt: its stages, and why it failed."`
+	Watch AttemptWatchCmd `cmd:"" help:"Follow a machine's boot until it is up or has failed."`
+}
+
+// AttemptListCmd lists attempts.
+type AttemptListCmd struct {
+	Machine string `arg:"" optional:"" help:"Id, name, MAC or UUID."`
+}
+
+// Run lists attempts.
+func (l *AttemptListCmd) Run(c *Context) error {
+	var out list[store.Attempt]
+	if err := c.Client.Do(c, "GET", "/attempts?machine="+url.QueryEscape(l.Machine), nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() {
+		var rows [][]string
+		for _, a := range out.Items {
+			why := ""
+			if len(a.Diagnoses) > 0 {
+				why = a.Diagnoses[0].Title
+			}
+			rows = append(rows, []string{strconv.FormatInt(int64(a.ID), 10), a.Name, a.MAC.String(), when(a.Started), string(a.Outcome), string(a.Stage), why})
+		}
+		c.table("ID MACHINE MAC STARTED OUTCOME STAGE WHY", rows)
+	})
+}
+
+// AttemptShowCmd shows an attempt.
+type AttemptShowCmd struct {
+	Attempt int64 `arg:"" help:"Id."`
+}
+
+// Run shows an attempt.
+func (s *AttemptShowCmd) Run(c *Context) error {
+	var a store.Attempt
+	if err := c.Client.Do(c, "GET", "/attempts/"+strconv.FormatInt(s.Attempt, 10), nil, &a); err != nil {
+		return err
+	}
+	return c.show(a, func() { printAttempt(c, a) })
+}
+
+// stageTitles name the stages as the pages do.
+var stageTitles = map[store.StageName]string{
+	store.StageAsk: "Asked for an address", store.StageAddress: "Got an address", store.StageLoader: "Fetched the loader",
+	store.StageScript: "Fetched its script", store.StageLogin: "Logged in to its volume", store.StageRead: "Read from its volume", store.StageUp: "Operating system up",
+}
+
+func printAttempt(c *Context, a store.Attempt) {
+	who := a.Name
+	if who == "" {
+		who = a.MAC.String()
+	}
+	fmt.Fprintf(c.Out, "%s, attempt %d, %s: %s\n", clean(who), a.ID, when(a.Started), outcome(a.Outcome))
+	for _, d := range a.Diagnoses {
+		fmt.Fprintf(c.Out, "\n  %s\n  %s\n", clean(d.Title), clean(d.Cause))
+		for _, f := range d.Fixes {
+			fmt.Fprintf(c.Out, "    > %s\n", clean(f.Label))
+		}
+		fmt.Fprintf(c.Out, "  How we know (%s):\n", d.Confidence)
+		for _, e := range d.Evidence {
+			fmt.Fprintf(c.Out, "    %s\n", clean(e))
+		}
+	}
+	fmt.Fprintln(c.Out)
+	for _, s := range a.Stages {
+		at := ""
+		if !s.At.IsZero() {
+			at = fmt.Sprintf("+%.1f s", s.At.Sub(a.Started).Seconds())
+		}
+		fmt.Fprintf(c.Out, "  %s %-26s %9s  %s\n", mark(s.State), stageTitles[s.Name], at, clean(s.Detail))
+	}
+}
+
+func mark(s store.StageState) string {
+	switch s {
+	case store.StageDone:
+		return "ok "
+	case store.StageSlow:
+		return "ok~"
+	case store.StageFailed:
+		return "XX "
+	case store.StageRunning:
+		return ".. "
+	case store.StageSkipped:
+		return "-- "
+	case store.StageUnsure:
+		return "?  "
+	}
+	return "   "
+}
+
+func outcome(o store.Outcome) string {
+	if o == store.OutcomeUpUnconfirmed {
+		return "probably up"
+	}
+	return string(o)
+}
+
+// AttemptWatchCmd follows a boot.
+type AttemptWatchCmd struct {
+	Machine string `arg:"" help:"Id, name, MAC or UUID."`
+}
+
+// Run follows a boot: a line a change, until the newest attempt ends.
+func (w *AttemptWatchCmd) Run(c *Context) error {
+	seen := map[string]bool{}
+	for {
+		var out list[store.Attempt]
+		if err := c.Client.Do(c, "GET", "/attempts?limit=1&machine="+url.QueryEscape(w.Machine), nil, &out); err != nil {
+			return err
+		}
+		if len(out.Items) > 0 {
+			a := out.Items[0]
+			for _, s := range a.Stages {
+				if s.State == store.StageWaiting {
+					continue
+				}
+				line := fmt.Sprintf("%s %-26s %s", mark(s.State), stageTitles[s.Name], clean(s.Detail))
+				if !seen[line] {
+					seen[line] = true
+					fmt.Fprintf(c.Out, "%8s  %s\n", fmt.Sprintf("+%.1f s", time.Since(a.Started).Seconds()), line)
+				}
+			}
+			switch a.Outcome {
+			case store.OutcomeUp, store.OutcomeUpUnconfirmed:
+				return nil
+			case store.OutcomeFailed:
+				fmt.Fprintln(c.Out)
+				printAttempt(c, a)
+				return fmt.Errorf("%s did not boot", strings.TrimSpace(w.Machine))
+			}
+		}
+		select {
+		case <-c.Done():
+			return nil
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// ExplainCmd explains an iPXE error code.
+type ExplainCmd struct {
+	Code string `arg:"" help:"The code on the screen, such as 1d704539 or the whole ipxe.org address."`
+}
+
+// Run explains an iPXE error code.
+func (e *ExplainCmd) Run(c *Context) error {
+	var out struct {
+		Code    string `json:"code"`
+		Title   string `json:"title"`
+		Meaning string `json:"meaning"`
+	}
+	code := e.Code[strings.LastIndexByte(e.Code, '/')+1:]
+	if err := c.Client.Do(c, "GET", "/explain/"+esc(code), nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() { fmt.Fprintf(c.Out, "%s: %s\n%s\n", out.Code, out.Title, out.Meaning) })
+}

@@ -1,0 +1,114 @@
+// Package cli holds the verbs of the command line, one file a noun. Each is a
+// client of /api/v1 and knows nothing of the appliance but that; lunboot serve
+// itself lives in cmd/lunboot.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Commands is the grammar of every verb that talks to a running appliance.
+type Commands struct {
+	Machine MachineCmd `cmd:"" help:"Machines: the computers that boot."`
+	Volume  VolumeCmd  `cmd:"" help:"Volumes: the bytes that a machine sees as a disk."`
+	Mapping MappingCmd `cmd:"" help:"Mappings: which volume is which LUN of which machine."`
+	Profile ProfileCmd `cmd:"" help:"Profiles: the rules that make boot scripts."`
+	Script  ScriptCmd  `cmd:"" help:"Show the script that a machine would be given now."`
+	Attempt AttemptCmd `cmd:"" help:"Boot attempts: how each try to boot went, and why it failed."`
+	Explain ExplainCmd `cmd:"" help:"Explain an iPXE error code, such as 1d704539."`
+	Session SessionCmd `cmd:"" help:"Live iSCSI sessions."`
+	Lease   LeaseCmd   `cmd:"" help:"DHCP leases."`
+	Subnet  SubnetCmd  `cmd:"" help:"Networks that the appliance serves."`
+	Event   EventCmd   `cmd:"" help:"The journal of boot events."`
+	Job     JobCmd     `cmd:"" help:"Long work: imports."`
+	Token   TokenCmd   `cmd:"" help:"Tokens for the REST API."`
+
+	Password PasswordCmd `cmd:"" help:"Set the password of the web pages."`
+}
+
+// Context is what a verb runs with.
+type Context struct {
+	context.Context
+	Client *Client
+	In     io.Reader
+	Out    io.Writer
+	JSON   bool
+}
+
+// show prints v as JSON when asked to, else runs text.
+func (c *Context) show(v any, text func()) error {
+	if c.JSON {
+		enc := json.NewEncoder(c.Out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	text()
+	return nil
+}
+
+// say prints one line about a change, nothing with --json.
+func (c *Context) say(format string, args ...any) {
+	if !c.JSON {
+		fmt.Fprintf(c.Out, format+"\n", args...)
+	}
+}
+
+// table prints rows under a head, columns aligned.
+func (c *Context) table(head string, rows [][]string) {
+	w := tabwriter.NewWriter(c.Out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, strings.ReplaceAll(head, " ", "\t"))
+	for _, r := range rows {
+		for i, cell := range r {
+			if i > 0 {
+				fmt.Fprint(w, "\t")
+			}
+			if cell == "" {
+				cell = "-"
+			}
+			fmt.Fprint(w, clean(cell))
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
+}
+
+// facts prints names and values, one a line.
+func (c *Context) facts(pairs ...string) {
+	w := tabwriter.NewWriter(c.Out, 0, 4, 2, ' ', 0)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			fmt.Fprintf(w, "%s\t%s\n", pairs[i], clean(pairs[i+1]))
+		}
+	}
+	w.Flush()
+}
+
+// clean keeps bytes that a machine sent from steering the operator's terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+func yes(b bool, word string) string {
+	if b {
+		return word
+	}
+	return ""
+}

@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// SocketName is the unix socket in the data folder.
+const SocketName = "lunboot.sock"
+
+// Client speaks /api/v1, over the unix socket or over HTTP(S) with a token.
+type Client struct {
+	http  *http.Client
+	base  string
+	token string
+	local bool
+}
+
+// ErrNoAppliance says that nothing answers at the socket or address.
+var ErrNoAppliance = errors.New("no appliance answers")
+
+// NewClient makes a client. An empty server means the socket in data.
+func NewClient(data, server, token string) *Client {
+	if server != "" {
+		return &Client{http: &http.Client{}, base: strings.TrimSuffix(server, "/"), token: token}
+	}
+	path := filepath.Join(data, SocketName)
+	return &Client{
+		local: true,
+		base:  "http://lunboot",
+		http: &http.Client{Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				var d net.Dialer
+				c, err := d.DialContext(ctx, "unix", path)
+				if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
+					return nil, fmt.Errorf("%w at %s; start it with 'lunboot serve', or name its data folder with --data", ErrNoAppliance, path)
+				}
+				if errors.Is(err, os.ErrPermission) {
+					return nil, fmt.Errorf("may not open %s; run this as root or as a member of the group lunboot", path)
+				}
+				return c, err
+			},
+		}},
+	}
+}
+
+// Local reports whether the appliance shares this machine's file system.
+func (c *Client) Local() bool { return c.local }
+
+// problem is the part of an RFC 9457 document that a person reads.
+type problem struct {
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+	Errors []struct {
+		Message  string `json:"message"`
+		Location string `json:"location"`
+	} `json:"errors"`
+}
+
+func (p problem) sentence() string {
+	if len(p.Errors) > 0 && strings.HasPrefix(p.Detail, "validation failed") {
+		var parts []string
+		for _, e := range p.Errors {
+			parts = append(parts, strings.TrimPrefix(e.Location, "body.")+": "+e.Message)
+		}
+		return strings.Join(parts, "; ")
+	}
+	if p.Detail != "" {
+		return p.Detail
+	}
+	return p.Title
+}
+
+// Do sends one request; in and out may be nil.
+func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	resp, err := c.send(ctx, method, path, body, "application/json", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("the answer to %s %s could not be read: %w", method, path, err)
+	}
+	return nil
+}
+
+// send returns a successful response; any other status is an error in words.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader, contentType string, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", contentType)
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			return nil, ue.Err
+		}
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	var p problem
+	if json.Unmarshal(b, &p) == nil && p.sentence() != "" {
+		return nil, errors.New(p.sentence())
+	}
+	return nil, fmt.Errorf("%s %s: %s", method, path, resp.Status)
+}
+
+// list is one page of a listing.
+type list[T any] struct {
+	Items []T `json:"items"`
+	Total int `json:"total"`
+}
+
+func esc(s string) string { return url.PathEscape(s) }

@@ -1,0 +1,308 @@
+package cli
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"lunboot/store"
+)
+
+// MachineCmd is the noun machine.
+type MachineCmd struct {
+	List    MachineListCmd    `cmd:"" help:"List machines."`
+	Show    MachineShowCmd    `cmd:"" help:"Show a machine."`
+	Add     MachineAddCmd     `cmd:"" help:"Add a machine by its MAC."`
+	Set     MachineSetCmd     `cmd:"" help:"Change a machine."`
+	Remove  MachineRemoveCmd  `cmd:"" help:"Remove a machine and its mappings."`
+	Enroll  MachineEnrollCmd  `cmd:"" help:"Enroll an unknown machine."`
+	Ignore  MachineIgnoreCmd  `cmd:"" help:"Ignore an unknown machine."`
+	Unknown MachineUnknownCmd `cmd:"" help:"List machines that asked to boot and are not enrolled."`
+	Explain MachineExplainCmd `cmd:"" help:"Say how a machine's last boot went, and why it failed."`
+	Boot    MachineBootCmd    `cmd:"" help:"Choose the profile of the next boot only."`
+}
+
+// machine is a machine as the API shows it.
+type machine struct {
+	store.Machine
+	Mappings []mapping `json:"mappings"`
+}
+
+type mapping struct {
+	store.Mapping
+	MachineName string `json:"machine_name"`
+	VolumeName  string `json:"volume_name"`
+	VolumeSize  int64  `json:"volume_size"`
+}
+
+func (m machine) macs() string {
+	var out []string
+	for _, a := range m.MACs {
+		out = append(out, a.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+func (m machine) luns() string {
+	var out []string
+	for _, p := range m.Mappings {
+		s := fmt.Sprintf("%d=%s", p.LUN, p.VolumeName)
+		if p.Boot {
+			s += " (boot)"
+		}
+		out = append(out, s)
+	}
+	return strings.Join(out, ", ")
+}
+
+// machineFields are the flags that add and set share. A nil field is not sent.
+type machineFields struct {
+	MAC           []string `help:"MAC address; repeat for several cards." placeholder:"MAC"`
+	UUID          *string  `help:"SMBIOS UUID."`
+	Address       *string  `help:"Reserved IPv4 address."`
+	Profile       *string  `help:"Boot profile (default: san)."`
+	IQN           *string  `help:"Initiator name (default: made from the name)." name:"iqn"`
+	Auth          *string  `help:"How the machine logs in: none, chap or mutual (default: mutual)."`
+	CHAPUser      *string  `name:"chap-user" help:"CHAP user name of the machine."`
+	CHAPSecret    *string  `name:"chap-secret" help:"CHAP secret of the machine, at least 12 bytes (default: generated)."`
+	ReverseUser   *string  `name:"reverse-user" help:"CHAP user name of the target."`
+	ReverseSecret *string  `name:"reverse-secret" help:"CHAP secret of the target, at least 12 bytes (default: generated)."`
+	Serial        *string  `help:"Serial number."`
+	AssetTag      *string  `name:"asset-tag" help:"Asset tag."`
+	Tag           []string `help:"Tag; repeat for several."`
+	Notes         *string  `help:"Free text."`
+}
+
+func (f machineFields) body() map[string]any {
+	b := map[string]any{}
+	put := func(key string, v *string) {
+		if v != nil {
+			b[key] = *v
+		}
+	}
+	if f.MAC != nil {
+		b["macs"] = f.MAC
+	}
+	if f.Tag != nil {
+		b["tags"] = f.Tag
+	}
+	put("uuid", f.UUID)
+	put("address", f.Address)
+	put("profile", f.Profile)
+	put("initiator", f.IQN)
+	put("auth", f.Auth)
+	put("chap_user", f.CHAPUser)
+	put("chap_secret", f.CHAPSecret)
+	put("reverse_user", f.ReverseUser)
+	put("reverse_secret", f.ReverseSecret)
+	put("serial", f.Serial)
+	put("asset_tag", f.AssetTag)
+	put("notes", f.Notes)
+	return b
+}
+
+// MachineListCmd lists machines.
+type MachineListCmd struct {
+	Search string `arg:"" optional:"" help:"Part of a name, MAC, UUID, address or tag."`
+}
+
+// Run lists machines.
+func (l *MachineListCmd) Run(c *Context) error {
+	var out list[machine]
+	if err := c.Client.Do(c, "GET", "/machines?limit=1000&search="+url.QueryEscape(l.Search), nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() {
+		var rows [][]string
+		for _, m := range out.Items {
+			addr := ""
+			if m.Address.IsValid() {
+				addr = m.Address.String()
+			}
+			rows = append(rows, []string{strconv.FormatInt(int64(m.ID), 10), m.Name, m.macs(), m.Profile, string(m.Auth), m.luns(), addr, when(m.LastSeen)})
+		}
+		c.table("ID NAME MAC PROFILE AUTH LUNS ADDRESS SEEN", rows)
+	})
+}
+
+// MachineShowCmd shows one machine.
+type MachineShowCmd struct {
+	Machine string `arg:"" help:"Id, name, MAC or UUID."`
+	Secrets bool   `help:"Show the CHAP secrets."`
+}
+
+// Run shows one machine.
+func (s *MachineShowCmd) Run(c *Context) error {
+	path := "/machines/" + esc(s.Machine)
+	if s.Secrets {
+		path += "?secrets=true"
+	}
+	var m machine
+	if err := c.Client.Do(c, "GET", path, nil, &m); err != nil {
+		return err
+	}
+	return c.show(m, func() { printMachine(c, m) })
+}
+
+func printMachine(c *Context, m machine) {
+	addr := "dynamic"
+	if m.Address.IsValid() {
+		addr = m.Address.String() + " (reserved)"
+	}
+	uuid := ""
+	if !m.UUID.IsZero() {
+		uuid = m.UUID.String()
+	}
+	c.facts("Name", m.Name, "Id", strconv.FormatInt(int64(m.ID), 10), "MAC", m.macs(), "UUID", uuid, "Serial", m.Serial, "Asset tag", m.AssetTag,
+		"Address", addr, "Firmware", strings.TrimSpace(m.Firmware+" "+m.Arch), "Profile", m.Profile, "Next boot only", m.OnceProfile,
+		"Initiator", string(m.Initiator), "Login", string(m.Auth), "CHAP user", m.CHAP.User, "CHAP secret", m.CHAP.Secret,
+		"Reverse user", m.Reverse.User, "Reverse secret", m.Reverse.Secret, "LUNs", m.luns(), "Tags", strings.Join(m.Tags, ", "), "Seen", when(m.LastSeen), "Notes", m.Notes)
+}
+
+// MachineAddCmd adds a machine.
+type MachineAddCmd struct {
+	Name string `arg:"" help:"Host name."`
+	machineFields
+}
+
+// Run adds a machine.
+func (a *MachineAddCmd) Run(c *Context) error {
+	b := a.body()
+	b["name"] = a.Name
+	var m machine
+	if err := c.Client.Do(c, "POST", "/machines", b, &m); err != nil {
+		return err
+	}
+	return c.show(m, func() { c.say("added machine %s (%s), initiator %s", m.Name, m.macs(), m.Initiator) })
+}
+
+// MachineSetCmd changes a machine.
+type MachineSetCmd struct {
+	Machine string  `arg:"" help:"Id, name, MAC or UUID."`
+	Name    *string `help:"New host name."`
+	machineFields
+}
+
+// Run changes a machine.
+func (s *MachineSetCmd) Run(c *Context) error {
+	b := s.body()
+	if s.Name != nil {
+		b["name"] = *s.Name
+	}
+	if len(b) == 0 {
+		return usage("nothing to change; name at least one flag, such as --profile")
+	}
+	var m machine
+	if err := c.Client.Do(c, "PATCH", "/machines/"+esc(s.Machine), b, &m); err != nil {
+		return err
+	}
+	return c.show(m, func() { printMachine(c, m) })
+}
+
+// MachineRemoveCmd removes a machine.
+type MachineRemoveCmd struct {
+	Machine string `arg:"" help:"Id, name, MAC or UUID."`
+	Force   bool   `help:"Also when it has a live session."`
+}
+
+// Run removes a machine.
+func (r *MachineRemoveCmd) Run(c *Context) error {
+	if err := c.Client.Do(c, "DELETE", "/machines/"+esc(r.Machine)+"?force="+strconv.FormatBool(r.Force), nil, nil); err != nil {
+		return err
+	}
+	c.say("removed machine %s", r.Machine)
+	return nil
+}
+
+// MachineEnrollCmd enrolls an unknown machine.
+type MachineEnrollCmd struct {
+	MAC     string `arg:"" help:"MAC address."`
+	Name    string `arg:"" optional:"" help:"Host name (default: what it calls itself, else made from its MAC)."`
+	Replace string `help:"An enrolled machine whose new hardware this is." placeholder:"MACHINE"`
+}
+
+// Run enrolls an unknown machine.
+func (e *MachineEnrollCmd) Run(c *Context) error {
+	var m machine
+	in := map[string]string{"name": e.Name, "replace": e.Replace}
+	if err := c.Client.Do(c, "POST", "/unknown-machines/"+esc(e.MAC)+"/enroll", in, &m); err != nil {
+		return err
+	}
+	return c.show(m, func() { c.say("enrolled %s as %s", m.macs(), m.Name) })
+}
+
+// MachineIgnoreCmd ignores an unknown machine.
+type MachineIgnoreCmd struct {
+	MAC  string `arg:"" help:"MAC address."`
+	Undo bool   `help:"Stop ignoring it."`
+}
+
+// Run ignores an unknown machine.
+func (i *MachineIgnoreCmd) Run(c *Context) error {
+	if err := c.Client.Do(c, "PUT", "/unknown-machines/"+esc(i.MAC)+"/ignored", map[string]bool{"ignored": !i.Undo}, nil); err != nil {
+		return err
+	}
+	if i.Undo {
+		c.say("%s is no longer ignored", i.MAC)
+	} else {
+		c.say("%s is ignored: it gets an address, and nothing to boot", i.MAC)
+	}
+	return nil
+}
+
+// MachineUnknownCmd lists unknown machines.
+type MachineUnknownCmd struct {
+	All bool `help:"Also those that are ignored."`
+}
+
+// Run lists unknown machines.
+func (u *MachineUnknownCmd) Run(c *Context) error {
+	var out list[store.UnknownMachine]
+	if err := c.Client.Do(c, "GET", "/unknown-machines?ignored="+strconv.FormatBool(u.All), nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() {
+		var rows [][]string
+		for _, m := range out.Items {
+			addr := ""
+			if m.Address.IsValid() {
+				addr = m.Address.String()
+			}
+			rows = append(rows, []string{m.MAC.String(), m.Vendor, strings.TrimSpace(m.Firmware + " " + m.Arch), addr, m.Hostname, strconv.FormatInt(m.Count, 10), when(m.LastSeen), yes(m.Ignored, "ignored")})
+		}
+		c.table("MAC HARDWARE FIRMWARE ADDRESS HOSTNAME ASKED SEEN STATE", rows)
+	})
+}
+
+// MachineExplainCmd explains the last boot.
+type MachineExplainCmd struct {
+	Machine string `arg:"" help:"Id, name, MAC or UUID."`
+}
+
+// Run explains the last boot.
+func (e *MachineExplainCmd) Run(c *Context) error {
+	var out list[store.Attempt]
+	if err := c.Client.Do(c, "GET", "/attempts?limit=1&machine="+url.QueryEscape(e.Machine), nil, &out); err != nil {
+		return err
+	}
+	if len(out.Items) == 0 {
+		return fmt.Errorf("%s has not tried to boot since it was added", e.Machine)
+	}
+	return c.show(out.Items[0], func() { printAttempt(c, out.Items[0]) })
+}
+
+// MachineBootCmd chooses the next boot's profile.
+type MachineBootCmd struct {
+	Machine string `arg:"" help:"Id, name, MAC or UUID."`
+	Once    string `required:"" help:"Profile of the next boot only; empty takes it back." placeholder:"PROFILE"`
+}
+
+// Run chooses the next boot's profile.
+func (b *MachineBootCmd) Run(c *Context) error {
+	var m machine
+	if err := c.Client.Do(c, "PATCH", "/machines/"+esc(b.Machine), map[string]string{"once_profile": b.Once}, &m); err != nil {
+		return err
+	}
+	return c.show(m, func() { c.say("the next boot of %s uses the profile %s, those after it %s", m.Name, b.Once, m.Profile) })
+}

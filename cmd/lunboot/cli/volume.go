@@ -1,0 +1,240 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"lunboot/store"
+)
+
+// VolumeCmd is the noun volume.
+type VolumeCmd struct {
+	List   VolumeListCmd   `cmd:"" help:"List volumes."`
+	Show   VolumeShowCmd   `cmd:"" help:"Show a volume."`
+	Create VolumeCreateCmd `cmd:"" help:"Create an empty volume."`
+	Import VolumeImportCmd `cmd:"" help:"Create a volume from a raw image."`
+	Set    VolumeSetCmd    `cmd:"" help:"Change a volume."`
+	Resize VolumeResizeCmd `cmd:"" help:"Grow a volume."`
+	Remove VolumeRemoveCmd `cmd:"" help:"Remove a volume and its bytes."`
+}
+
+func printVolume(c *Context, v store.Volume) {
+	c.facts("Name", v.Name, "Id", strconv.FormatInt(int64(v.ID), 10), "Kind", string(v.Kind),
+		"Size", fmt.Sprintf("%s (%d blocks of %d bytes)", store.Bytes(v.Size), v.Blocks(), v.BlockSize), "State", volumeState(v),
+		"Read-only", yes(v.ReadOnly, "yes"), "Shared", yes(v.Shared, "yes"), "UUID", v.UUID.String(), "Imported from", v.From, "Created", when(v.Created))
+}
+
+func volumeState(v store.Volume) string {
+	switch v.State {
+	case store.VolumeImporting:
+		return fmt.Sprintf("importing %d %%", v.Progress)
+	case store.VolumeFailed:
+		return "failed: " + v.Reason
+	}
+	return string(v.State)
+}
+
+// VolumeListCmd lists volumes.
+type VolumeListCmd struct{}
+
+// Run lists volumes.
+func (*VolumeListCmd) Run(c *Context) error {
+	var out list[store.Volume]
+	if err := c.Client.Do(c, "GET", "/volumes", nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() {
+		var rows [][]string
+		for _, v := range out.Items {
+			rows = append(rows, []string{strconv.FormatInt(int64(v.ID), 10), v.Name, string(v.Kind), store.Bytes(v.Size), strconv.Itoa(v.BlockSize), volumeState(v), yes(v.ReadOnly, "read-only"), yes(v.Shared, "shared")})
+		}
+		c.table("ID NAME KIND SIZE BLOCK STATE ACCESS SHARED", rows)
+	})
+}
+
+// VolumeShowCmd shows a volume.
+type VolumeShowCmd struct {
+	Volume string `arg:"" help:"Id or name."`
+}
+
+// Run shows a volume.
+func (s *VolumeShowCmd) Run(c *Context) error {
+	var v store.Volume
+	if err := c.Client.Do(c, "GET", "/volumes/"+esc(s.Volume), nil, &v); err != nil {
+		return err
+	}
+	return c.show(v, func() { printVolume(c, v) })
+}
+
+// VolumeCreateCmd creates an empty volume.
+type VolumeCreateCmd struct {
+	Volume    string `arg:"" help:"Name."`
+	Size      string `required:"" help:"Size, such as 8G."`
+	BlockSize int    `name:"block-size" help:"Bytes in a logical block: 512 (default) or 4096. Only 512 boots on BIOS."`
+	ReadOnly  bool   `name:"read-only" help:"Nobody writes to it."`
+	Shared    bool   `help:"Several machines may write to it."`
+}
+
+// Run creates an empty volume.
+func (v *VolumeCreateCmd) Run(c *Context) error {
+	size, err := store.ParseBytes(v.Size)
+	if err != nil {
+		return err
+	}
+	var out store.Volume
+	in := map[string]any{"name": v.Volume, "size": size, "block_size": v.BlockSize, "read_only": v.ReadOnly, "shared": v.Shared}
+	if err := c.Client.Do(c, "POST", "/volumes", in, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() { c.say("created volume %s, %s", out.Name, store.Bytes(out.Size)) })
+}
+
+// VolumeImportCmd imports a raw image.
+type VolumeImportCmd struct {
+	Volume    string `arg:"" help:"Name of the new volume."`
+	File      string `arg:"" help:"The image."`
+	Format    string `enum:"auto,raw" default:"auto" help:"Format of the image: ${enum}."`
+	BlockSize int    `name:"block-size" help:"Bytes in a logical block: 512 (default) or 4096."`
+	ReadOnly  bool   `name:"read-only" help:"Nobody writes to it."`
+	Shared    bool   `help:"Several machines may write to it."`
+}
+
+// Run imports an image: by its path where the appliance shares this machine's
+// files, else by upload.
+func (v *VolumeImportCmd) Run(c *Context) error {
+	if !c.Client.Local() {
+		return v.upload(c)
+	}
+	path, err := filepath.Abs(v.File)
+	if err != nil {
+		return err
+	}
+	var out struct {
+		Volume store.Volume `json:"volume"`
+		Job    store.Job    `json:"job"`
+	}
+	in := map[string]any{"name": v.Volume, "path": path, "format": v.Format, "block_size": v.BlockSize, "read_only": v.ReadOnly, "shared": v.Shared}
+	if err := c.Client.Do(c, "POST", "/volumes/import", in, &out); err != nil {
+		return err
+	}
+	job, err := waitJob(c, out.Job)
+	if err != nil {
+		return err
+	}
+	if job.State != store.JobDone {
+		return fmt.Errorf("import %s: %s", v.Volume, job.Error)
+	}
+	if err := c.Client.Do(c, "GET", "/volumes/"+esc(v.Volume), nil, &out.Volume); err != nil {
+		return err
+	}
+	return c.show(out.Volume, func() { c.say("imported volume %s, %s", v.Volume, store.Bytes(out.Volume.Size)) })
+}
+
+func (v *VolumeImportCmd) upload(c *Context) error {
+	f, err := os.Open(v.File)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() || st.Size() == 0 {
+		return store.Invalid("path", "%s is not a file with an image in it", v.File)
+	}
+	resp, err := c.Client.send(c, "POST", "/volumes/"+esc(v.Volume)+"/upload?block_size="+strconv.Itoa(v.BlockSize), f, "application/octet-stream", nil)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	c.say("uploaded volume %s, %s", v.Volume, store.Bytes(st.Size()))
+	return nil
+}
+
+// waitJob follows a job to its end; an interrupt leaves it running.
+func waitJob(c *Context, job store.Job) (store.Job, error) {
+	for job.State == store.JobRunning {
+		select {
+		case <-c.Done():
+			return job, fmt.Errorf("%s goes on as job %d: %w", job.Kind, job.ID, c.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+		var out list[store.Job]
+		if err := c.Client.Do(c, "GET", "/jobs", nil, &out); err != nil {
+			return job, err
+		}
+		for _, j := range out.Items {
+			if j.ID == job.ID {
+				job = j
+			}
+		}
+	}
+	return job, nil
+}
+
+// VolumeSetCmd changes a volume.
+type VolumeSetCmd struct {
+	Volume   string  `arg:"" help:"Id or name."`
+	Name     *string `help:"New name."`
+	Shared   *bool   `negatable:"" help:"Several machines may write to it."`
+	ReadOnly *bool   `name:"read-only" negatable:"" help:"Nobody writes to it."`
+}
+
+// Run changes a volume.
+func (s *VolumeSetCmd) Run(c *Context) error {
+	b := map[string]any{}
+	if s.Name != nil {
+		b["name"] = *s.Name
+	}
+	if s.Shared != nil {
+		b["shared"] = *s.Shared
+	}
+	if s.ReadOnly != nil {
+		b["read_only"] = *s.ReadOnly
+	}
+	if len(b) == 0 {
+		return usage("nothing to change; name at least one flag, such as --shared")
+	}
+	var v store.Volume
+	if err := c.Client.Do(c, "PATCH", "/volumes/"+esc(s.Volume), b, &v); err != nil {
+		return err
+	}
+	return c.show(v, func() { printVolume(c, v) })
+}
+
+// VolumeResizeCmd grows a volume.
+type VolumeResizeCmd struct {
+	Volume string `arg:"" help:"Id or name."`
+	Size   string `arg:"" help:"New size, such as 16G."`
+}
+
+// Run grows a volume.
+func (r *VolumeResizeCmd) Run(c *Context) error {
+	size, err := store.ParseBytes(r.Size)
+	if err != nil {
+		return err
+	}
+	var v store.Volume
+	if err := c.Client.Do(c, "PATCH", "/volumes/"+esc(r.Volume), map[string]int64{"size": size}, &v); err != nil {
+		return err
+	}
+	return c.show(v, func() { c.say("volume %s has %s now", v.Name, store.Bytes(v.Size)) })
+}
+
+// VolumeRemoveCmd removes a volume.
+type VolumeRemoveCmd struct {
+	Volume string `arg:"" help:"Id or name."`
+}
+
+// Run removes a volume.
+func (r *VolumeRemoveCmd) Run(c *Context) error {
+	if err := c.Client.Do(c, "DELETE", "/volumes/"+esc(r.Volume), nil, nil); err != nil {
+		return err
+	}
+	c.say("removed volume %s", r.Volume)
+	return nil
+}
