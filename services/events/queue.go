@@ -1,0 +1,50 @@
+package events
+
+import "lunboot/store"
+
+// queue holds events with consecutive numbers in chunks of a batch each, so
+// that growing copies nothing and forgetting frees whole chunks.
+type queue struct {
+	first  int64 // the number of the first event that is held, or of the next one
+	skip   int   // events of the first chunk that are forgotten
+	chunks [][]store.Event
+}
+
+// push adds the next event; its number follows the last one's.
+func (q *queue) push(e store.Event) {
+	n := len(q.chunks)
+	if n == 0 || len(q.chunks[n-1]) == batchSize {
+		q.chunks = append(q.chunks, make([]store.Event, 0, batchSize))
+		n++
+	}
+	q.chunks[n-1] = append(q.chunks[n-1], e)
+}
+
+// after copies up to limit events that follow seq.
+func (q *queue) after(seq int64, limit int) []store.Event {
+	at := max(seq+1-q.first, 0) + int64(q.skip)
+	c, i := int(at/batchSize), int(at%batchSize)
+	var out []store.Event
+	for ; c < len(q.chunks) && len(out) < limit; c++ {
+		if i < len(q.chunks[c]) {
+			part := q.chunks[c][i:]
+			out = append(out, part[:min(len(part), limit-len(out))]...)
+		}
+		i = 0
+	}
+	return out
+}
+
+// dropBefore forgets the events with smaller numbers than seq.
+func (q *queue) dropBefore(seq int64) {
+	if seq <= q.first {
+		return
+	}
+	q.skip += int(seq - q.first)
+	q.first = seq
+	for len(q.chunks) > 0 && q.skip >= batchSize {
+		q.chunks[0] = nil
+		q.chunks = q.chunks[1:]
+		q.skip -= batchSize
+	}
+}
