@@ -1,0 +1,346 @@
+package login
+
+import (
+	"crypto/rand"
+	"fmt"
+	"strings"
+
+	"lunboot/services/iscsi/pdu"
+	"lunboot/store"
+)
+
+// Access is what the inventory says about one initiator.
+type Access struct {
+	Auth    store.AuthMode
+	CHAP    store.Credential // the initiator's
+	Reverse store.Credential // the target's, for mutual
+}
+
+// Refusal ends a login.
+type Refusal struct {
+	Status pdu.LoginStatus
+	Reason string // one plain sentence with both sides of the matter
+}
+
+func (r *Refusal) Error() string { return r.Status.String() + ": " + r.Reason }
+
+func refuse(s pdu.LoginStatus, format string, args ...any) *Refusal {
+	return &Refusal{Status: s, Reason: fmt.Sprintf(format, args...)}
+}
+
+// Config is what a Machine asks of its surroundings.
+type Config struct {
+	Target      store.IQN // the appliance's one target name
+	PortalGroup uint16    // TargetPortalGroupTag
+	Offer       Params    // what the target is ready to agree to
+
+	// Lookup says how an initiator must prove itself, or why it may not log
+	// in at all.
+	Lookup func(initiator store.IQN, discovery bool) (Access, *Refusal)
+	// Join answers a request that names a session that should exist (TSIH not
+	// zero). It always refuses here: MaxConnections is 1.
+	Join func(initiator store.IQN, isid pdu.ISID, tsih uint16) *Refusal
+	// Admit is asked once, when everything is agreed and before the last
+	// response is made: it makes the session and names it, or refuses.
+	Admit func(*Result) (tsih uint16, refusal *Refusal)
+
+	// Random fills a challenge; nil means crypto/rand.
+	Random func([]byte)
+}
+
+// Result is a login that came to its end.
+type Result struct {
+	Initiator store.IQN
+	Alias     string
+	Discovery bool
+	ISID      pdu.ISID
+	TSIH      uint16
+	CID       uint16
+	Auth      store.AuthMode // what was proved
+	Method    string         // for people: "none", "CHAP with MD5", "mutual CHAP with SHA-256"
+	Params    Params
+
+	ExpCmdSN pdu.Serial // the first command's
+	StatSN   pdu.Serial // the next response's
+}
+
+// Request is one Login Request with its data segment.
+type Request struct {
+	pdu.LoginRequest
+	Data []byte
+}
+
+// Response is one Login Response with its data segment.
+type Response struct {
+	pdu.LoginResponse
+	Data []byte
+}
+
+// State says whether the machine expects another request.
+type State uint8
+
+// The states.
+const (
+	Going State = iota // the next request is awaited
+	Done               // full feature phase
+	Failed
+)
+
+// Bounds of one login.
+const (
+	maxText     = 32 << 10 // text of one request, spread over PDUs by the C bit
+	maxRequests = 64       // requests of one login
+	maxResponse = 8192     // default MaxRecvDataSegmentLength, in force until login ends (§13.12)
+	versionOurs = 0        // RFC 7143 §11.12.4
+)
+
+// Machine is one login. It is not safe for concurrent use.
+type Machine struct {
+	cfg   Config
+	state State
+	why   *Refusal
+
+	started  bool
+	first    pdu.LoginRequest
+	statSN   pdu.Serial
+	requests int
+	stage    pdu.Stage
+
+	text    []byte // of a request that goes on in the next PDU
+	out     []byte // of a response that does not fit one PDU
+	after   pdu.LoginResponse
+	seen    map[string]bool
+	leading bool // the names are known
+	declare bool // our MaxRecvDataSegmentLength was told
+
+	access Access
+	auth   authState
+	res    Result
+}
+
+// New begins a login.
+func New(cfg Config) *Machine {
+	if cfg.Random == nil {
+		cfg.Random = func(b []byte) { _, _ = rand.Read(b) } // never fails (crypto/rand)
+	}
+	m := &Machine{cfg: cfg, seen: make(map[string]bool)}
+	m.res.Params = Defaults()
+	m.res.Auth, m.res.Method = store.AuthNone, "none"
+	return m
+}
+
+// State returns how far the login is.
+func (m *Machine) State() State { return m.state }
+
+// Refusal says why the login failed, nil when it did not.
+func (m *Machine) Refusal() *Refusal { return m.why }
+
+// Result returns what is known so far; all of it holds when the state is Done.
+func (m *Machine) Result() Result { return m.res }
+
+// Step answers one request. After a refusal the connection must be closed.
+func (m *Machine) Step(q Request) Response {
+	r := Response{LoginResponse: pdu.LoginResponse{
+		CSG: q.CSG, ISID: q.ISID, TSIH: q.TSIH, InitiatorTaskTag: q.InitiatorTaskTag,
+		VersionMax: versionOurs, VersionActive: versionOurs,
+		// The login's requests are immediate, and one is under way at a time.
+		SN: pdu.SN{ExpCmdSN: q.CmdSN, MaxCmdSN: q.CmdSN},
+	}}
+	if !m.started {
+		m.started, m.first, m.stage = true, q.LoginRequest, q.CSG
+		m.statSN = q.ExpStatSN // any start is allowed (§11.13.4)
+		m.res.ISID, m.res.CID, m.res.ExpCmdSN = q.ISID, q.CID, q.CmdSN
+	}
+	if why := m.step(q, &r); why != nil {
+		m.state, m.why = Failed, why
+		r.Data, r.Transit, r.Continue, r.NSG, r.Status = nil, false, false, 0, why.Status
+	}
+	r.SN.StatSN = m.statSN
+	m.statSN = m.statSN.Add(1)
+	m.res.StatSN = m.statSN
+	return r
+}
+
+func (m *Machine) step(q Request, r *Response) *Refusal {
+	if m.state != Going {
+		return refuse(pdu.LoginInvalidDuringLogin, "a Login Request came after the login had ended")
+	}
+	if m.requests++; m.requests > maxRequests {
+		return refuse(pdu.LoginInitiatorError, "the login took more than %d requests", maxRequests)
+	}
+	if why := m.check(q); why != nil {
+		return why
+	}
+	if len(m.text)+len(q.Data) > maxText {
+		return refuse(pdu.LoginInitiatorError, "the login text has more than %d bytes", maxText)
+	}
+	if len(m.out) > 0 {
+		// The rest of a long response; its request carries no text (§6.2).
+		if len(q.Data) > 0 {
+			return refuse(pdu.LoginInitiatorError, "the initiator sent text while the target's answer was not complete")
+		}
+		return m.respond(r)
+	}
+	m.text = append(m.text, q.Data...)
+	if q.Continue {
+		return nil // an empty response asks for the rest
+	}
+	pairs, err := pdu.ParseText(m.text)
+	m.text = m.text[:0]
+	if err != nil {
+		return refuse(pdu.LoginInitiatorError, "the login text cannot be read: %v", err)
+	}
+	if why := m.negotiate(pairs); why != nil {
+		return why
+	}
+	if q.Transit && m.mayLeave(q.CSG) {
+		r.Transit, r.NSG = true, q.NSG
+	}
+	return m.respond(r)
+}
+
+// check holds a request against the rules of headers (§11.12).
+func (m *Machine) check(q Request) *Refusal {
+	f := &m.first
+	if q.VersionMin > versionOurs {
+		return refuse(pdu.LoginUnsupportedVersion, "the initiator speaks versions %d to %d of iSCSI, the target speaks version 0", q.VersionMin, q.VersionMax)
+	}
+	if q.CSG != pdu.SecurityNegotiation && q.CSG != pdu.OperationalNegotiation {
+		return refuse(pdu.LoginInitiatorError, "a Login Request in %s", q.CSG)
+	}
+	if q.CSG != m.stage {
+		return refuse(pdu.LoginInitiatorError, "the initiator went to %s, the login is in %s", q.CSG, m.stage)
+	}
+	if q.Transit && (q.NSG <= q.CSG || q.NSG != pdu.OperationalNegotiation && q.NSG != pdu.FullFeaturePhase) {
+		return refuse(pdu.LoginInitiatorError, "the initiator asked to go from %s to %s", q.CSG, q.NSG)
+	}
+	if q.Transit && q.Continue {
+		return refuse(pdu.LoginInitiatorError, "a Login Request with both T and C")
+	}
+	if q.ISID != f.ISID || q.TSIH != f.TSIH || q.CID != f.CID || q.InitiatorTaskTag != f.InitiatorTaskTag || q.CmdSN != f.CmdSN {
+		return refuse(pdu.LoginInitiatorError, "a Login Request changed the ISID, TSIH, CID, task tag or CmdSN in the middle of the login")
+	}
+	return nil
+}
+
+// negotiate answers the pairs of one complete request into m.out.
+func (m *Machine) negotiate(pairs []pdu.Pair) *Refusal {
+	if !m.leading {
+		if why := m.lead(pairs); why != nil {
+			return why
+		}
+	}
+	for _, p := range pairs {
+		if authKeys[p.Key] {
+			continue
+		}
+		if why := m.key(p); why != nil {
+			return why
+		}
+	}
+	if m.stage == pdu.SecurityNegotiation {
+		if why := m.authenticate(pairs); why != nil {
+			return why
+		}
+	} else {
+		if why := m.needNoAuth(pairs); why != nil {
+			return why
+		}
+		if !m.declare {
+			m.declare = true
+			m.answer("MaxRecvDataSegmentLength", fmt.Sprint(m.cfg.Offer.TargetMaxRecvDataSegmentLength))
+			m.res.Params.TargetMaxRecvDataSegmentLength = m.cfg.Offer.TargetMaxRecvDataSegmentLength
+		}
+	}
+	return nil
+}
+
+// lead reads the names of the first request (§6.3.1, §13.4 to §13.6, §13.21).
+func (m *Machine) lead(pairs []pdu.Pair) *Refusal {
+	m.leading = true
+	get := func(key string) (string, bool) {
+		for _, p := range pairs {
+			if p.Key == key {
+				return p.Value, true
+			}
+		}
+		return "", false
+	}
+	name, ok := get("InitiatorName")
+	if !ok {
+		return refuse(pdu.LoginMissingParameter, "the initiator did not give its name (InitiatorName)")
+	}
+	kind, ok := get("SessionType")
+	switch {
+	case !ok || kind == "Normal":
+	case kind == "Discovery":
+		m.res.Discovery = true
+	default:
+		return refuse(pdu.LoginSessionType, "the initiator asked for a session of type %.40q; Normal and Discovery exist", kind)
+	}
+	iqn, err := store.ParseIQN(name)
+	if err != nil {
+		return refuse(pdu.LoginAuthorizationFail, "the initiator's name is not an iSCSI name: %v", err)
+	}
+	m.res.Initiator = iqn
+	m.res.Alias, _ = get("InitiatorAlias")
+	target, ok := get("TargetName")
+	if !ok && !m.res.Discovery {
+		return refuse(pdu.LoginMissingParameter, "the initiator did not say which target it wants (TargetName)")
+	}
+	if ok && !strings.EqualFold(target, string(m.cfg.Target)) {
+		return refuse(pdu.LoginNotFound, "the initiator asked for the target %.223q; this appliance's target is %s", target, m.cfg.Target)
+	}
+	if m.first.TSIH != 0 {
+		return m.cfg.Join(iqn, m.first.ISID, m.first.TSIH)
+	}
+	access, why := m.cfg.Lookup(iqn, m.res.Discovery)
+	if why != nil {
+		return why
+	}
+	m.access = access
+	if !m.res.Discovery {
+		m.answer("TargetPortalGroupTag", fmt.Sprint(m.cfg.PortalGroup)) // §13.9
+	}
+	return nil
+}
+
+// mayLeave says whether the target agrees to end the stage.
+func (m *Machine) mayLeave(from pdu.Stage) bool {
+	return from == pdu.OperationalNegotiation || m.auth.done
+}
+
+func (m *Machine) answer(key, value string) { m.out = pdu.AppendText(m.out, key, value) }
+
+// respond moves the answer, or as much of it as one PDU holds, into r, and ends
+// the stage when its last byte leaves.
+func (m *Machine) respond(r *Response) *Refusal {
+	if r.Transit {
+		m.after = r.LoginResponse
+	}
+	if len(m.out) > maxResponse {
+		// §6.2: a response that goes on has C=1 and T=0.
+		r.Data, m.out = append([]byte(nil), m.out[:maxResponse]...), m.out[maxResponse:]
+		r.Continue, r.Transit, r.NSG = true, false, 0
+		return nil
+	}
+	if m.after.Transit {
+		r.Transit, r.NSG = true, m.after.NSG
+		m.after = pdu.LoginResponse{}
+	}
+	if r.Transit {
+		if r.NSG == pdu.FullFeaturePhase {
+			m.res.Params.settle()
+			tsih, why := m.cfg.Admit(&m.res)
+			if why != nil {
+				return why
+			}
+			m.res.TSIH, r.TSIH = tsih, tsih
+			m.state = Done
+		}
+		m.stage = r.NSG
+	}
+	r.Data = append([]byte(nil), m.out...)
+	m.out = m.out[:0]
+	return nil
+}
