@@ -1,0 +1,196 @@
+package scripts
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+// variable is one name that a profile's text may hold in {{ }}.
+type variable struct {
+	name string
+	disk bool // needs a boot mapping
+	of   func(Facts) string
+}
+
+// variables is the fixed list, in the order in which pages show it.
+var variables = []variable{
+	{"hostname", false, func(f Facts) string { return f.Machine }},
+	{"mac", false, func(f Facts) string { return f.MAC.String() }},
+	{"uuid", false, func(f Facts) string { return f.UUID.String() }},
+	{"serial", false, func(f Facts) string { return f.Serial }},
+	{"asset", false, func(f Facts) string { return f.Asset }},
+	{"address", false, func(f Facts) string { return f.Address.String() }},
+	{"platform", false, func(f Facts) string { return f.Platform }},
+	{"initiator", false, func(f Facts) string { return string(f.Initiator) }},
+	{"username", false, func(f Facts) string { return f.CHAP.User }},
+	{"password", false, func(f Facts) string { return f.CHAP.Secret }},
+	{"reverse_username", false, func(f Facts) string { return f.Reverse.User }},
+	{"reverse_password", false, func(f Facts) string { return f.Reverse.Secret }},
+	{"target", false, func(f Facts) string { return string(f.Target) }},
+	{"portal_ip", false, portalIP},
+	{"portal_port", false, func(f Facts) string { return strconv.Itoa(int(f.Portal.Port())) }},
+	{"lun", true, func(f Facts) string { return strconv.Itoa(int(f.Disk.LUN)) }},
+	{"lun_hex", true, func(f Facts) string { return f.Disk.LUN.URI() }},
+	{"volume", true, func(f Facts) string { return f.Disk.Volume }},
+	{"san_uri", true, func(f Facts) string { return boot.SANURI(f.Portal, f.Disk.LUN, f.Target) }},
+	{"boot_url", false, func(f Facts) string { return strings.TrimSuffix(boot.ScriptURL(f.Boot), boot.ScriptPath) }},
+	{"script_url", false, func(f Facts) string { return boot.IdentityURL(f.Boot) }},
+	{"report_url", false, func(f Facts) string { return f.report("custom") }},
+	{"admin_url", false, func(f Facts) string { return f.Admin }},
+}
+
+func portalIP(f Facts) string {
+	if f.Portal.Addr().Is6() {
+		return "[" + f.Portal.Addr().String() + "]"
+	}
+	return f.Portal.Addr().String()
+}
+
+// ours are variables whose value is iPXE text of our own making, with ${...}
+// that iPXE must expand.
+var ours = []string{"script_url", "report_url"}
+
+// Variables lists the names that a custom profile may use.
+func Variables() []string {
+	var out []string
+	for _, v := range variables {
+		out = append(out, v.name)
+	}
+	return out
+}
+
+// expand replaces each {{name}} of text. field names the input in errors.
+func expand(field, text string, f Facts) (string, error) {
+	var b strings.Builder
+	line := 1
+	for {
+		before, rest, found := strings.Cut(text, "{{")
+		b.WriteString(before)
+		if !found {
+			return b.String(), nil
+		}
+		line += strings.Count(before, "\n")
+		name, after, closed := strings.Cut(rest, "}}")
+		if !closed || strings.Contains(name, "\n") {
+			return "", store.Invalid(field, "line %d has {{ without }} on the same line", line)
+		}
+		name = strings.TrimSpace(name)
+		i := slices.IndexFunc(variables, func(v variable) bool { return v.name == name })
+		if i < 0 {
+			return "", store.Invalid(field, "line %d: there is no variable {{%s}}; known are %s", line, name, strings.Join(Variables(), ", "))
+		}
+		v := variables[i]
+		if v.disk && f.Disk == nil {
+			return "", ErrNoDisk
+		}
+		b.WriteString(v.value(f))
+		text = after
+	}
+}
+
+func (v variable) value(f Facts) string {
+	s := v.of(f)
+	if s == "" || slices.Contains(ours, v.name) {
+		return s
+	}
+	return Word(s)
+}
+
+const magic = "#!ipxe"
+
+// custom makes a script from the operator's own text. Text that begins with
+// #!ipxe is a whole script and is left alone; other text is taken for the lines
+// that boot, and the initiator's name and passwords are set before them.
+func custom(p store.Profile, f Facts) (string, error) {
+	text := strings.ReplaceAll(p.Text, "\r\n", "\n")
+	if strings.TrimSpace(text) == "" {
+		return "", store.Invalid("text", "a custom profile needs its script's text")
+	}
+	out, err := expand("text", text, f)
+	if err != nil {
+		return "", err
+	}
+	first, _, _ := strings.Cut(out, "\n")
+	if strings.TrimSpace(first) == magic {
+		return strings.TrimRight(out, "\n") + "\n", nil
+	}
+	for i, l := range strings.Split(out, "\n") {
+		if strings.TrimSpace(l) == magic {
+			return "", store.Invalid("text", "line %d is %s, which must be the first line or be left out", i+1, magic)
+		}
+	}
+	in := fillFrom(f)
+	in.Profile, in.Text = Word(p.Name), out
+	return execute("custom.tmpl", in)
+}
+
+// Names of a kernel profile's fields.
+const (
+	FieldKernel  = "kernel"
+	FieldInitrd  = "initrd"
+	FieldCmdline = "cmdline"
+)
+
+// kernel makes the script that starts a kernel with its initial RAM disks.
+func kernel(p store.Profile, f Facts) (string, error) {
+	fields := map[string]string{}
+	for _, name := range []string{FieldKernel, FieldInitrd, FieldCmdline} {
+		v, err := expand(name, p.Fields[name], f)
+		if err != nil {
+			return "", err
+		}
+		if name != FieldInitrd && strings.ContainsAny(v, "\r\n") {
+			return "", store.Invalid(name, "the %s must stand on one line", name)
+		}
+		fields[name] = strings.TrimSpace(v)
+	}
+	if fields[FieldKernel] == "" {
+		return "", store.Invalid(FieldKernel, "a kernel profile needs the kernel's URL, or its path below %s", boot.FilesRoot)
+	}
+	url, err := fileURL(FieldKernel, fields[FieldKernel], f)
+	if err != nil {
+		return "", err
+	}
+	in := fillFrom(f)
+	in.Steps = []step{
+		{"no_kernel", "could not fetch its kernel " + Word(url), f.report("kernel")},
+		{"no_initrd", "could not fetch its initial RAM disk", f.report("initrd")},
+		{"no_start", "could not start its kernel", f.report("start")},
+	}
+	words := append([]string{url}, strings.Fields(fields[FieldCmdline])...)
+	for _, w := range words[1:] {
+		if w == "||" || w == "&&" || w == ";" || w[0] == '#' {
+			return "", store.Invalid(FieldCmdline, "iPXE takes the word %q for the end of the command line", w)
+		}
+	}
+	for i, path := range strings.Fields(fields[FieldInitrd]) {
+		url, err := fileURL(FieldInitrd, path, f)
+		if err != nil {
+			return "", err
+		}
+		name := fmt.Sprintf("initrd%d.img", i)
+		in.Initrds = append(in.Initrds, initrd{Name: name, URL: url})
+		// On UEFI a kernel loads its RAM disks by name; on BIOS the word is
+		// not read.
+		words = append(words, "initrd="+name)
+	}
+	in.Kernel = strings.Join(words, " ")
+	return execute("kernel.tmpl", in)
+}
+
+// fileURL takes a URL as it is and a path as one below /files/.
+func fileURL(field, s string, f Facts) (string, error) {
+	if strings.ContainsAny(s, " \t") || strings.HasPrefix(s, "#") || strings.HasPrefix(s, "-") {
+		return "", store.Invalid(field, "%q is not a URL or path; write a space as %%20", s)
+	}
+	if strings.Contains(s, "://") {
+		return s, nil
+	}
+	return strings.TrimSuffix(boot.ScriptURL(f.Boot), boot.ScriptPath) + boot.FilesRoot +
+		strings.TrimPrefix(strings.TrimPrefix(s, boot.FilesRoot), "/"), nil
+}
