@@ -1,0 +1,147 @@
+package scsi
+
+import (
+	"context"
+
+	"lunboot/store"
+)
+
+// Volume is what a unit needs of its bytes. Offsets and lengths are in bytes and
+// lie within Size when they were checked; a volume that shrank meanwhile
+// returns an error. Every method is safe for concurrent use. An error's
+// store.Kind chooses the sense data (sense.go).
+type Volume interface {
+	// ReadAt fills p or returns an error.
+	ReadAt(ctx context.Context, p []byte, off int64) error
+	// WriteAt writes all of p or returns an error.
+	WriteAt(ctx context.Context, p []byte, off int64) error
+	// Sync makes every write that returned before it durable.
+	Sync(ctx context.Context) error
+	// Unmap gives the range back; it reads zero afterwards.
+	Unmap(ctx context.Context, off, n int64) error
+	// Zero makes the range read zero.
+	Zero(ctx context.Context, off, n int64) error
+	// BlockStatus says whether the bytes at off are mapped, and for how many
+	// bytes, at most n, that answer holds.
+	BlockStatus(ctx context.Context, off, n int64) (mapped bool, run int64, err error)
+	// Size is the capacity in bytes. It may grow.
+	Size() int64
+	// Resident fills p from memory without blocking, or promises nothing and
+	// returns false.
+	Resident(p []byte, off int64) bool
+}
+
+// UnitConfig describes a logical unit.
+type UnitConfig struct {
+	Name      string     // the volume's name, for people
+	UUID      store.UUID // the volume's identity: VPD pages 80h and 83h are made from it
+	BlockSize int        // logical block length: 512 or 4096
+	ReadOnly  bool       // no nexus may write
+	Volume    Volume
+}
+
+// MapEntry is what an initiator sees at one LUN.
+type MapEntry struct {
+	Unit     *Unit
+	ReadOnly bool // this initiator may not write
+}
+
+// NexusConfig describes an I_T nexus: one session.
+type NexusConfig struct {
+	Initiator string  // the initiator's iSCSI name
+	ISID      [6]byte // with Initiator, the initiator port (RFC 7143 §4.2.7)
+	// PortName is the target port's name, "<target name>,t,0x<tag>" (RFC 7143
+	// §4.2.7); VPD page 83h shows it.
+	PortName string
+	// DescriptorSense makes all sense data descriptor format whatever D_SENSE
+	// says. iPXE loses the key of fixed format sense data.
+	DescriptorSense bool
+	// OnNoLUN is told of each command that was refused because its LUN is not
+	// mapped. It is called by Begin and must not block.
+	OnNoLUN func(lun [8]byte, cdb []byte)
+	// OnReset is told that another nexus reset the unit at lun, so that the
+	// session aborts the tasks it has there (SAM-5 §6.3.3). It must not block.
+	OnReset func(lun store.LUN)
+}
+
+// Dir says which way a command's data goes.
+type Dir uint8
+
+// The directions, as the initiator sees them.
+const (
+	DirNone Dir = iota
+	DirIn       // to the initiator
+	DirOut      // from the initiator
+)
+
+func (d Dir) String() string {
+	switch d {
+	case DirNone:
+		return "none"
+	case DirIn:
+		return "in"
+	case DirOut:
+		return "out"
+	}
+	return "unknown"
+}
+
+// Status codes (SAM-5 §5.3.1).
+const (
+	StatusGood                byte = 0x00
+	StatusCheckCondition      byte = 0x02
+	StatusConditionMet        byte = 0x04
+	StatusBusy                byte = 0x08
+	StatusReservationConflict byte = 0x18
+	StatusTaskSetFull         byte = 0x28
+	StatusTaskAborted         byte = 0x40
+)
+
+// Command is one SCSI command and its result. A session fills the first group,
+// calls Begin, provides Out or In as the Plan says, and calls Execute. The
+// result group is valid after Execute, or after Begin when the Plan is Done.
+// Commands may be reused for the next task; Begin resets the result.
+type Command struct {
+	LUN      [8]byte
+	CDB      [16]byte
+	CDBExt   []byte // bytes of the CDB beyond 16 (RFC 7143 §11.2.2.3)
+	Attr     uint8  // task attribute, as the initiator sent it
+	Expected int    // the initiator's Expected Data Transfer Length
+
+	Out []byte // DirOut: the bytes received, in order, at most Plan.Len are used
+	// In is given as buf[:0]; with a capacity of Plan.Len Execute allocates
+	// nothing. It returns all that the command sends, which may be more than
+	// Expected: len(In)-Expected is the residual count.
+	In []byte
+
+	Status byte
+	Sense  []byte // sense data of a CHECK CONDITION; an array inside Command
+
+	nexus    *Nexus
+	itl      *itl       // nil when the LUN is not mapped
+	op       *operation // nil until Begin found it
+	answered bool       // Status is final
+
+	// What the CDB said, for exec.
+	lba    uint64
+	blocks uint64
+	length int // bytes to move: allocation, parameter list or data length
+	fua    bool
+	field  byte // command specific: page code, BYTCHK, format …
+	flags  byte // command specific
+
+	sense [maxSense]byte
+}
+
+// Plan is what a session must know before it executes a command.
+type Plan struct {
+	Dir Dir
+	// Len is the number of bytes that the CDB moves: an upper bound for DirIn,
+	// the data or parameter list length for DirOut.
+	Len int
+	// Slow commands may wait for the disk and do not belong on the goroutine
+	// that reads the connection.
+	Slow bool
+	// Done says that the command is answered already; Execute does nothing.
+	Done bool
+}

@@ -1,0 +1,302 @@
+package scsi
+
+import (
+	"bytes"
+	"context"
+)
+
+func parseRead(c *Command) (Plan, error) {
+	if err := c.transfer(); err != nil {
+		return Plan{}, err
+	}
+	c.fua = c.CDB[0]>>5 != 0 && c.CDB[1]&fuaBit != 0
+	return Plan{Dir: DirIn, Len: c.length, Slow: c.fua}, nil
+}
+
+func execRead(ctx context.Context, c *Command) error {
+	v := c.itl.unit.cfg.Volume
+	// FUA=1 reads from the medium, so what the cache holds goes there first
+	// (SBC-3 §5.8).
+	if c.fua && !c.itl.unit.cfg.ReadOnly {
+		if err := v.Sync(ctx); err != nil {
+			return writeError(err, c.lba)
+		}
+	}
+	c.In = grow(c.In, c.length)
+	if c.length == 0 {
+		return nil
+	}
+	if err := v.ReadAt(ctx, c.In, c.offset()); err != nil {
+		return readError(err, c.lba)
+	}
+	return nil
+}
+
+func parseWrite(c *Command) (Plan, error) {
+	if err := c.transfer(); err != nil {
+		return Plan{}, err
+	}
+	c.fua = c.CDB[0]>>5 != 0 && c.CDB[1]&fuaBit != 0
+	return c.planWrite(), nil
+}
+
+// planWrite plans a command whose data is written. While the unit has no write
+// cache, or writes must queue behind an atomic one, it is slow.
+func (c *Command) planWrite() Plan {
+	u := c.itl.unit
+	p := Plan{Len: c.length, Slow: c.fua || u.mode.Load()&modeWCE == 0 || u.atomics.Load()}
+	if c.length > 0 {
+		p.Dir = DirOut
+	}
+	return p
+}
+
+func execWrite(ctx context.Context, c *Command) error {
+	data, err := c.data()
+	if err != nil {
+		return err
+	}
+	u := c.itl.unit
+	u.order.RLock()
+	err = c.put(ctx, data, c.offset())
+	u.order.RUnlock()
+	if err != nil {
+		return err
+	}
+	return c.commit(ctx)
+}
+
+// put writes data; the caller holds the unit's order.
+func (c *Command) put(ctx context.Context, data []byte, off int64) error {
+	if len(data) == 0 {
+		return nil
+	}
+	if err := c.itl.unit.cfg.Volume.WriteAt(ctx, data, off); err != nil {
+		return writeError(err, c.lba)
+	}
+	return nil
+}
+
+// commit makes a write durable when the command or the lack of a write cache
+// asks for it. Every command that changed the volume ends here.
+func (c *Command) commit(ctx context.Context) error {
+	u := c.itl.unit
+	if !c.fua && u.mode.Load()&modeWCE != 0 {
+		return nil
+	}
+	if err := u.cfg.Volume.Sync(ctx); err != nil {
+		return writeError(err, c.lba)
+	}
+	return nil
+}
+
+// SYNCHRONIZE CACHE flushes the whole volume, whatever part is named, and
+// answers afterwards even when IMMED=1: an early GOOD could not be taken back.
+func parseSynchronize(c *Command) (Plan, error) {
+	return Plan{}, c.extent()
+}
+
+func execSynchronize(ctx context.Context, c *Command) error {
+	c.fua = true
+	return c.commit(ctx)
+}
+
+// PRE-FETCH has nothing to do: the page cache reads ahead by itself. GOOD says
+// that not all blocks need be in the cache (SBC-3 §5.10).
+func parsePrefetch(c *Command) (Plan, error) {
+	return Plan{}, c.extent()
+}
+
+// How VERIFY and WRITE AND VERIFY compare: the BYTCHK field (SBC-3 §5.25).
+const (
+	verifyMedium = 0 // the blocks can be read
+	verifyBytes  = 1 // they are equal to the data
+	verifySame   = 3 // each is equal to the one block of data
+)
+
+func (c *Command) bytchk() byte { return c.CDB[1] & bytchkBits >> 1 }
+
+func parseVerify(c *Command) (Plan, error) {
+	if err := c.transfer(); err != nil {
+		return Plan{}, err
+	}
+	switch c.field = c.bytchk(); c.field {
+	case verifyMedium:
+		return Plan{}, nil
+	case verifyBytes:
+	case verifySame:
+		c.length = min(c.length, 1<<c.itl.unit.shift)
+	default:
+		return Plan{}, invalidField(1, 2)
+	}
+	if c.length == 0 {
+		return Plan{}, nil
+	}
+	return Plan{Dir: DirOut, Len: c.length}, c.exactly()
+}
+
+func execVerify(ctx context.Context, c *Command) error {
+	if c.field == verifyMedium {
+		return c.examine(ctx, c.blocks<<c.itl.unit.shift, func([]byte, uint64) error { return nil })
+	}
+	data, err := c.allData()
+	if err != nil {
+		return err
+	}
+	return c.compare(ctx, data, c.blocks<<c.itl.unit.shift)
+}
+
+func parseWriteVerify(c *Command) (Plan, error) {
+	if err := c.transfer(); err != nil {
+		return Plan{}, err
+	}
+	if c.field = c.bytchk(); c.field > verifyBytes {
+		return Plan{}, invalidField(1, 2)
+	}
+	c.fua = true // what is verified is the medium (SBC-3 §5.43)
+	return c.planWrite(), nil
+}
+
+func execWriteVerify(ctx context.Context, c *Command) error {
+	if err := execWrite(ctx, c); err != nil {
+		return err
+	}
+	data, err := c.data()
+	if err != nil {
+		return err
+	}
+	if c.field == verifyBytes {
+		return c.compare(ctx, data, uint64(len(data)))
+	}
+	return c.examine(ctx, uint64(len(data)), func([]byte, uint64) error { return nil })
+}
+
+// examine reads n bytes from the command's first block on and shows them piece
+// by piece, with their distance from the start. A piece has whole blocks.
+func (c *Command) examine(ctx context.Context, n uint64, look func(piece []byte, at uint64) error) error {
+	u := c.itl.unit
+	buf := u.buffers.Get().(*[]byte)
+	defer u.buffers.Put(buf)
+	for at := uint64(0); at < n; {
+		piece := (*buf)[:min(n-at, chunk)]
+		if err := u.cfg.Volume.ReadAt(ctx, piece, c.offset()+int64(at)); err != nil {
+			return readError(err, c.lba+at>>u.shift)
+		}
+		if err := look(piece, at); err != nil {
+			return err
+		}
+		at += uint64(len(piece))
+	}
+	return nil
+}
+
+// compare checks that n bytes of the volume are data, repeated as often as that
+// takes.
+func (c *Command) compare(ctx context.Context, data []byte, n uint64) error {
+	return c.examine(ctx, n, func(piece []byte, at uint64) error {
+		for len(piece) > 0 {
+			from := at % uint64(len(data))
+			want := data[from:]
+			k := min(len(piece), len(want))
+			if !bytes.Equal(piece[:k], want[:k]) {
+				return miscompare(from + uint64(firstDifference(piece[:k], want[:k])))
+			}
+			piece, at = piece[k:], at+uint64(k)
+		}
+		return nil
+	})
+}
+
+func firstDifference(a, b []byte) int {
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return len(a)
+}
+
+// COMPARE AND WRITE (SBC-3 §5.2): the first half of the data is what must be
+// there, the second half replaces it. No other write comes between.
+func parseCompareWrite(c *Command) (Plan, error) {
+	// NUMBER OF LOGICAL BLOCKS is the last byte of what extent reads.
+	if c.CDB[10]|c.CDB[11]|c.CDB[12] != 0 {
+		return Plan{}, invalidField(10, 7)
+	}
+	if err := c.transfer(); err != nil {
+		return Plan{}, err
+	}
+	c.length *= 2
+	c.fua = c.CDB[1]&fuaBit != 0
+	if c.length == 0 {
+		return Plan{}, nil
+	}
+	return c.planAtomic()
+}
+
+// planAtomic plans a read-modify-write: from now on writes to the unit may have
+// to wait for one.
+func (c *Command) planAtomic() (Plan, error) {
+	if err := c.exactly(); err != nil {
+		return Plan{}, err
+	}
+	c.itl.unit.atomics.Store(true)
+	return c.planWrite(), nil
+}
+
+func execCompareWrite(ctx context.Context, c *Command) error {
+	data, err := c.allData()
+	if err != nil || len(data) == 0 {
+		return err
+	}
+	half := len(data) / 2
+	if err := c.swap(ctx, data[:half], data[half:]); err != nil {
+		return err
+	}
+	return c.commit(ctx)
+}
+
+func (c *Command) swap(ctx context.Context, old, new []byte) error {
+	u := c.itl.unit
+	u.order.Lock()
+	defer u.order.Unlock()
+	if err := c.compare(ctx, old, uint64(len(old))); err != nil {
+		return err
+	}
+	return c.put(ctx, new, c.offset())
+}
+
+// ORWRITE(16) (SBC-3 §5.9) sets bits; like COMPARE AND WRITE it is atomic.
+func parseOrWrite(c *Command) (Plan, error) {
+	if err := c.transfer(); err != nil {
+		return Plan{}, err
+	}
+	c.fua = c.CDB[1]&fuaBit != 0
+	if c.length == 0 {
+		return Plan{}, nil
+	}
+	return c.planAtomic()
+}
+
+func execOrWrite(ctx context.Context, c *Command) error {
+	data, err := c.allData()
+	if err != nil || len(data) == 0 {
+		return err
+	}
+	if err := c.or(ctx, data); err != nil {
+		return err
+	}
+	return c.commit(ctx)
+}
+
+func (c *Command) or(ctx context.Context, data []byte) error {
+	u := c.itl.unit
+	u.order.Lock()
+	defer u.order.Unlock()
+	return c.examine(ctx, uint64(len(data)), func(piece []byte, at uint64) error {
+		for i := range piece {
+			piece[i] |= data[at+uint64(i)]
+		}
+		return c.put(ctx, piece, c.offset()+int64(at))
+	})
+}

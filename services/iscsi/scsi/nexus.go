@@ -1,0 +1,330 @@
+package scsi
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"lunboot/store"
+)
+
+// Unit attention conditions as bits: a condition that is established twice is
+// reported once, and the lowest bit is reported first (SAM-5 §5.14).
+const (
+	uaPowerOn   uint32 = 1 << iota // 29h/00h
+	uaBusReset                     // 29h/02h, by a target reset
+	uaUnitReset                    // 29h/03h, by a logical unit reset
+	uaLUNs                         // 3Fh/0Eh
+	uaMode                         // 2Ah/01h
+	uaCapacity                     // 2Ah/09h
+	uaNumber    = 6
+)
+
+var attentions = [uaNumber]*Sense{
+	{Key: keyUnitAttention, ASC: 0x29, ASCQ: 0x00}, // POWER ON, RESET, OR BUS DEVICE RESET OCCURRED
+	{Key: keyUnitAttention, ASC: 0x29, ASCQ: 0x02}, // SCSI BUS RESET OCCURRED
+	{Key: keyUnitAttention, ASC: 0x29, ASCQ: 0x03}, // BUS DEVICE RESET FUNCTION OCCURRED
+	{Key: keyUnitAttention, ASC: 0x3f, ASCQ: 0x0e}, // REPORTED LUNS DATA HAS CHANGED
+	{Key: keyUnitAttention, ASC: 0x2a, ASCQ: 0x01}, // MODE PARAMETERS CHANGED
+	{Key: keyUnitAttention, ASC: 0x2a, ASCQ: 0x09}, // CAPACITY DATA HAS CHANGED
+}
+
+// itl is an I_T_L nexus: one unit as one nexus sees it.
+type itl struct {
+	nexus    *Nexus
+	lun      store.LUN
+	unit     *Unit
+	readOnly atomic.Bool
+	pending  atomic.Uint32 // unit attention conditions
+}
+
+func (i *itl) establish(ua uint32) { i.pending.Or(ua) }
+
+// attention takes the first pending unit attention condition, nil when there is
+// none.
+func (i *itl) attention() *Sense {
+	for {
+		p := i.pending.Load()
+		if p == 0 {
+			return nil
+		}
+		for n, s := range attentions {
+			if bit := uint32(1) << n; p&bit != 0 {
+				if i.pending.CompareAndSwap(p, p&^bit) {
+					return s
+				}
+				break
+			}
+		}
+	}
+}
+
+// Nexus is an I_T nexus: what one session may reach, and what it has still to
+// be told. It is safe for concurrent use.
+type Nexus struct {
+	cfg   NexusConfig
+	table *[256][]operation
+
+	mu     sync.Mutex // one change of the map at a time
+	closed bool
+	luns   atomic.Pointer[lunMap] // replaced whole; nil before the first SetMap
+}
+
+// lunMap is immutable.
+type lunMap struct {
+	byLUN map[store.LUN]*itl
+	list  []store.LUN // rising
+}
+
+// NewNexus returns a nexus that has no LUNs yet.
+func NewNexus(cfg NexusConfig) *Nexus {
+	return &Nexus{cfg: cfg, table: &operations}
+}
+
+// SetMap tells the nexus which units its initiator has. The first call
+// establishes POWER ON for each unit. Later calls that change the set of LUNs,
+// or the unit behind one, establish REPORTED LUNS DATA HAS CHANGED for every
+// unit; a change of ReadOnly alone is MODE PARAMETERS CHANGED for that unit.
+// Commands that were begun before finish on the unit that they found.
+//
+// Another volume behind a LUN that is in use is a change that no initiator
+// survives well; ending the session is the caller's task.
+func (n *Nexus) SetMap(entries map[store.LUN]MapEntry) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return
+	}
+	old := n.luns.Load()
+	next := &lunMap{byLUN: make(map[store.LUN]*itl, len(entries))}
+	changed := false
+	for lun, e := range entries {
+		i := old.find(lun)
+		if i == nil || i.unit != e.Unit {
+			i = &itl{nexus: n, lun: lun, unit: e.Unit}
+			i.readOnly.Store(e.ReadOnly)
+			i.establish(uaPowerOn)
+			e.Unit.attach(i)
+			changed = true
+		} else if i.readOnly.Swap(e.ReadOnly) != e.ReadOnly {
+			i.establish(uaMode)
+		}
+		next.byLUN[lun] = i
+		next.list = append(next.list, lun)
+	}
+	slices.SortFunc(next.list, cmp.Compare[store.LUN])
+	n.luns.Store(next)
+	if old == nil {
+		return
+	}
+	for lun, i := range old.byLUN {
+		if next.byLUN[lun] != i {
+			n.drop(i)
+			changed = true
+		}
+	}
+	if changed {
+		for _, i := range next.byLUN {
+			i.establish(uaLUNs)
+		}
+	}
+}
+
+// Close is the loss of the nexus: reservations that it holds end (SPC-2 §5.5.1),
+// and every later command finds no LUN.
+func (n *Nexus) Close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed = true
+	if old := n.luns.Swap(&lunMap{}); old != nil {
+		for _, i := range old.byLUN {
+			n.drop(i)
+		}
+	}
+}
+
+func (n *Nexus) drop(i *itl) {
+	i.unit.detach(i)
+	i.unit.holder.CompareAndSwap(n, nil)
+}
+
+// find returns the unit at lun as this nexus sees it, nil when none is mapped.
+func (m *lunMap) find(lun store.LUN) *itl {
+	if m == nil {
+		return nil
+	}
+	return m.byLUN[lun]
+}
+
+func (n *Nexus) find(b [8]byte) *itl {
+	lun, ok := ParseLUN(b)
+	if !ok {
+		return nil
+	}
+	return n.luns.Load().find(lun)
+}
+
+// LogicalUnitReset does what LOGICAL UNIT RESET does to the unit; the session
+// has aborted its own tasks there.
+func (n *Nexus) LogicalUnitReset(lun [8]byte) error {
+	i := n.find(lun)
+	if i == nil {
+		return store.NotFound("LUN", fmt.Sprintf("%X", lun))
+	}
+	i.unit.reset(n, uaUnitReset)
+	return nil
+}
+
+// TargetReset resets every unit that is mapped for this nexus, and no other.
+func (n *Nexus) TargetReset() {
+	m := n.luns.Load()
+	if m == nil {
+		return
+	}
+	for _, i := range m.byLUN {
+		i.unit.reset(n, uaBusReset)
+	}
+}
+
+// Begin decodes the command and decides everything that needs no volume: LUN,
+// operation code, CDB fields, pending unit attentions, reservations, write
+// protection and the range of blocks.
+func (n *Nexus) Begin(c *Command) Plan {
+	c.nexus, c.itl, c.op, c.answered = n, n.find(c.LUN), nil, false
+	c.Status, c.Sense, c.In = StatusGood, nil, c.In[:0]
+	c.lba, c.blocks, c.length, c.fua, c.field, c.flags = 0, 0, 0, false, 0, 0
+	op, err := n.operation(c)
+	if err == nil {
+		c.op = op
+		var p Plan
+		if p, err = op.parse(c); err == nil {
+			if p.Slow = p.Slow || op.is(slow); c.Expected < 0 {
+				c.Expected = 0
+			}
+			return p
+		}
+	}
+	n.end(c, err)
+	return Plan{Done: true}
+}
+
+// operation finds the table's row for the command, or why it may not run.
+func (n *Nexus) operation(c *Command) (*operation, error) {
+	op, err := lookup(n.table, &c.CDB)
+	if c.itl == nil {
+		if err == nil && op.is(anyLUN) {
+			return op, nil
+		}
+		if n.cfg.OnNoLUN != nil {
+			n.cfg.OnNoLUN(c.LUN, c.CDB[:])
+		}
+		return nil, errNoLUN
+	}
+	c.itl.unit.refresh()
+	if op == nil || !op.is(anyLUN) {
+		// INQUIRY, REPORT LUNS and REQUEST SENSE leave the condition pending
+		// or return it as data (SPC-4 §5.14.1); everything else stops here.
+		if ua := c.itl.attention(); ua != nil {
+			return nil, ua
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	// NACA=1 asks for auto contingent allegiance, which NORMACA=0 denies
+	// (SAM-5 §5.2).
+	if last := op.length() - 1; c.CDB[last]&0x04 != 0 {
+		return nil, invalidField(last, 2)
+	}
+	if h := c.itl.unit.holder.Load(); h != nil && h != n && !op.is(passesReservation) {
+		return nil, errReservationConflict
+	}
+	if op.is(writes) {
+		if err := c.itl.unit.protected(c.itl); err != nil {
+			return nil, err
+		}
+	}
+	return op, nil
+}
+
+// Execute runs a command that Begin planned. It always sets Status.
+func (n *Nexus) Execute(ctx context.Context, c *Command) {
+	if c.answered {
+		return
+	}
+	if c.op == nil && n.Begin(c).Done {
+		return
+	}
+	n.end(c, c.op.exec(ctx, c))
+}
+
+// TryExecute answers a READ when all its data is in memory, without waiting for
+// a disk. It returns false for every other command, and then nothing happened.
+func (n *Nexus) TryExecute(c *Command) bool {
+	if c.answered || c.op == nil || !c.op.is(reads) || c.fua {
+		return false
+	}
+	u := c.itl.unit
+	c.In = grow(c.In, c.length)
+	if !u.cfg.Volume.Resident(c.In, int64(c.lba)<<u.shift) {
+		c.In = c.In[:0]
+		return false
+	}
+	n.end(c, nil)
+	return true
+}
+
+// Fail ends a command with sense data of the session's own, in the format that
+// the nexus uses.
+func (n *Nexus) Fail(c *Command, s *Sense) {
+	if c.itl == nil {
+		c.itl = n.find(c.LUN)
+	}
+	n.end(c, s)
+}
+
+// end is the one place where an error becomes a status. An error that is no
+// Sense is a fault of ours; it is never GOOD.
+func (n *Nexus) end(c *Command, err error) {
+	c.answered = true
+	if err == nil {
+		c.Status = StatusGood
+		return
+	}
+	c.In = c.In[:0]
+	var s *Sense
+	switch e := err.(type) {
+	case statusError:
+		c.Status, c.Sense = byte(e), nil
+		return
+	case *Sense:
+		s = e
+	default:
+		s = readError(err, c.lba).(*Sense)
+	}
+	c.Status = StatusCheckCondition
+	c.Sense = s.Append(c.sense[:0], n.descriptorSense(c.itl))
+}
+
+// descriptorSense says which sense data format a nexus gets: D_SENSE of the
+// unit's Control mode page, unless the session knows better.
+func (n *Nexus) descriptorSense(i *itl) bool {
+	return n.cfg.DescriptorSense || i != nil && i.unit.mode.Load()&modeDSense != 0
+}
+
+// ReadsMedium says that c is one of the READ commands; valid after Begin.
+func (c *Command) ReadsMedium() bool { return c.op != nil && c.op.is(reads) }
+
+// WritesMedium says that c may change the volume; valid after Begin.
+func (c *Command) WritesMedium() bool { return c.op != nil && c.op.is(writes) }
+
+// grow returns b with length n, of the same array when that is large enough.
+func grow(b []byte, n int) []byte {
+	if cap(b) >= n {
+		return b[:n]
+	}
+	return make([]byte, n)
+}

@@ -1,0 +1,125 @@
+package scsi
+
+import "context"
+
+// operation is a row of the table of commands.
+type operation struct {
+	name string
+	// usage is the CDB usage data of REPORT SUPPORTED OPERATION CODES (SPC-4
+	// §6.37.3): the operation code, the service action if there is one, and for
+	// every other bit whether it is looked at. Its length is the CDB's.
+	usage string
+	flags opFlags
+	// parse reads the CDB and decides everything that needs no data.
+	parse func(c *Command) (Plan, error)
+	// exec runs the command. nil is GOOD; a *Sense or a statusError is what it
+	// says. It returns nothing else.
+	exec func(ctx context.Context, c *Command) error
+}
+
+type opFlags uint8
+
+const (
+	anyLUN            opFlags = 1 << iota // is answered on every LUN and in spite of a unit attention condition
+	passesReservation                     // is allowed while another nexus holds a reservation (SPC-2 §5.5.1)
+	serviceAction                         // byte 1 has a service action
+	slow                                  // may wait for the disk
+	reads                                 // a READ
+	writes                                // may change the volume
+)
+
+func (o *operation) is(f opFlags) bool { return o.flags&f != 0 }
+
+// length is the CDB's.
+func (o *operation) length() int { return len(o.usage) }
+
+func (o *operation) action() byte { return o.usage[1] & 0x1f }
+
+// The control byte's mask is 04h in every row: NACA is looked at, and refused.
+var operations = index([]operation{
+	{"TEST UNIT READY", "\x00\x00\x00\x00\x00\x04", 0, parseNothing, execNothing},
+	{"REQUEST SENSE", "\x03\x01\x00\x00\xff\x04", anyLUN | passesReservation, parseRequestSense, execRequestSense},
+	{"READ(6)", "\x08\x1f\xff\xff\xff\x04", reads, parseRead, execRead},
+	{"WRITE(6)", "\x0a\x1f\xff\xff\xff\x04", writes, parseWrite, execWrite},
+	{"INQUIRY", "\x12\x03\xff\xff\xff\x04", anyLUN | passesReservation, parseInquiry, execInquiry},
+	{"MODE SELECT(6)", "\x15\x13\x00\x00\xff\x04", 0, parseModeSelect, execModeSelect},
+	{"RESERVE(6)", "\x16\x1f\x00\x00\x00\x04", 0, parseReserve, execReserve},
+	{"RELEASE(6)", "\x17\x1f\x00\x00\x00\x04", passesReservation, parseReserve, execRelease},
+	{"MODE SENSE(6)", "\x1a\x08\xff\xff\xff\x04", 0, parseModeSense, execModeSense},
+	{"START STOP UNIT", "\x1b\x00\x00\x00\xf7\x04", slow, parseStartStop, execStartStop},
+	{"READ CAPACITY(10)", "\x25\x00\x00\x00\x00\x00\x00\x00\x00\x04", passesReservation, parseReadCapacity10, execReadCapacity10},
+	{"READ(10)", "\x28\xf8\xff\xff\xff\xff\x00\xff\xff\x04", reads, parseRead, execRead},
+	{"WRITE(10)", "\x2a\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes, parseWrite, execWrite},
+	{"WRITE AND VERIFY(10)", "\x2e\xf6\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow, parseWriteVerify, execWriteVerify},
+	{"VERIFY(10)", "\x2f\xf6\xff\xff\xff\xff\x00\xff\xff\x04", slow, parseVerify, execVerify},
+	{"PRE-FETCH(10)", "\x34\x00\xff\xff\xff\xff\x00\xff\xff\x04", 0, parsePrefetch, execNothing},
+	{"SYNCHRONIZE CACHE(10)", "\x35\x00\xff\xff\xff\xff\x00\xff\xff\x04", slow, parseSynchronize, execSynchronize},
+	{"WRITE SAME(10)", "\x41\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow, parseWriteSame, execWriteSame},
+	{"UNMAP", "\x42\x01\x00\x00\x00\x00\x00\xff\xff\x04", writes | slow, parseUnmap, execUnmap},
+	{"MODE SELECT(10)", "\x55\x13\x00\x00\x00\x00\x00\xff\xff\x04", 0, parseModeSelect, execModeSelect},
+	{"RESERVE(10)", "\x56\x1f\x00\x00\x00\x00\x00\xff\xff\x04", 0, parseReserve, execReserve},
+	{"RELEASE(10)", "\x57\x1f\x00\x00\x00\x00\x00\xff\xff\x04", passesReservation, parseReserve, execRelease},
+	{"MODE SENSE(10)", "\x5a\x18\xff\xff\x00\x00\x00\xff\xff\x04", 0, parseModeSense, execModeSense},
+	{"READ(16)", "\x88\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
+	{"COMPARE AND WRITE", "\x89\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00\x04", writes | slow, parseCompareWrite, execCompareWrite},
+	{"WRITE(16)", "\x8a\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes, parseWrite, execWrite},
+	{"ORWRITE(16)", "\x8b\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseOrWrite, execOrWrite},
+	{"WRITE AND VERIFY(16)", "\x8e\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},
+	{"VERIFY(16)", "\x8f\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow, parseVerify, execVerify},
+	{"PRE-FETCH(16)", "\x90\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", 0, parsePrefetch, execNothing},
+	{"SYNCHRONIZE CACHE(16)", "\x91\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow, parseSynchronize, execSynchronize},
+	{"WRITE SAME(16)", "\x93\xf9\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteSame, execWriteSame},
+	{"READ CAPACITY(16)", "\x9e\x10\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesReservation, parseAllocation10, execReadCapacity16},
+	{"GET LBA STATUS", "\x9e\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | slow, parseGetLBAStatus, execGetLBAStatus},
+	{"REPORT LUNS", "\xa0\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", anyLUN | passesReservation, parseReportLUNs, execReportLUNs},
+	{"REPORT SUPPORTED OPERATION CODES", "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction, parseReportOpcodes, execReportOpcodes},
+	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction, parseReportTMF, execReportTMF},
+	{"READ(12)", "\xa8\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
+	{"WRITE(12)", "\xaa\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes, parseWrite, execWrite},
+	{"WRITE AND VERIFY(12)", "\xae\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},
+	{"VERIFY(12)", "\xaf\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow, parseVerify, execVerify},
+})
+
+// index sorts the rows, which rise by operation code, into one slot a code.
+func index(rows []operation) (t [256][]operation) {
+	for i := 0; i < len(rows); {
+		code, j := rows[i].usage[0], i
+		for j < len(rows) && rows[j].usage[0] == code {
+			j++
+		}
+		t[code] = rows[i:j]
+		i = j
+	}
+	return t
+}
+
+// lookup finds the row of a command: INVALID COMMAND OPERATION CODE, or INVALID
+// FIELD IN CDB for a service action that is not there (SPC-4 §4.2.5.2).
+func lookup(table *[256][]operation, cdb *[16]byte) (*operation, error) {
+	rows := table[cdb[0]]
+	if len(rows) == 0 {
+		return nil, errInvalidOpcode
+	}
+	if !rows[0].is(serviceAction) {
+		return &rows[0], nil
+	}
+	for i := range rows {
+		if rows[i].action() == cdb[1]&0x1f {
+			return &rows[i], nil
+		}
+	}
+	return nil, invalidField(1, 4)
+}
+
+// CommandName names a CDB for people: "READ CAPACITY(10)", or "operation code
+// A4h" when the table does not have it.
+func CommandName(cdb []byte) string {
+	var full [16]byte
+	copy(full[:], cdb)
+	op, err := lookup(&operations, &full)
+	if err == nil {
+		return op.name
+	}
+	const digits = "0123456789ABCDEF"
+	return "operation code " + string([]byte{digits[full[0]>>4], digits[full[0]&15], 'h'})
+}

@@ -1,0 +1,122 @@
+package scsi
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Mode parameters that an initiator may change, as bits of Unit.mode. They are
+// shared by all nexuses and not saved.
+const (
+	modeWCE    uint32 = 1 << iota // Caching page, WCE
+	modeDSense                    // Control page, D_SENSE
+	modeSWP                       // Control page, SWP
+)
+
+const defaultMode = modeWCE
+
+// Unit is a logical unit: a volume as every initiator that has it mapped sees
+// it. It is safe for concurrent use.
+type Unit struct {
+	cfg   UnitConfig
+	shift uint // log2 of the block size
+
+	capacity atomic.Uint64 // blocks, as last told to initiators
+	mode     atomic.Uint32
+	holder   atomic.Pointer[Nexus] // of RESERVE(6) and RESERVE(10)
+
+	// atomics is set by the first COMPARE AND WRITE or ORWRITE. From then on
+	// writes wait in order for those, away from the connection's goroutine.
+	atomics atomic.Bool
+	order   sync.RWMutex // read: a write; write: an atomic read-modify-write
+
+	buffers sync.Pool // *[]byte of chunk bytes, for reads that are not sent
+
+	mu   sync.Mutex
+	itls map[*itl]struct{} // the nexuses that have the unit mapped
+}
+
+// NewUnit returns the unit of a volume. There is one unit for each generation of
+// a volume, shared by all nexuses.
+func NewUnit(cfg UnitConfig) *Unit {
+	u := &Unit{cfg: cfg, itls: make(map[*itl]struct{})}
+	for cfg.BlockSize>>u.shift > 1 {
+		u.shift++
+	}
+	u.buffers.New = func() any { b := make([]byte, chunk); return &b }
+	u.mode.Store(defaultMode)
+	u.capacity.Store(u.blocks())
+	return u
+}
+
+// Name returns the volume's name.
+func (u *Unit) Name() string { return u.cfg.Name }
+
+// blocks returns the volume's capacity now.
+func (u *Unit) blocks() uint64 { return uint64(max(u.cfg.Volume.Size(), 0)) >> u.shift }
+
+// refresh returns the capacity and, when it has changed since it was last
+// looked at, tells every nexus (SPC-4 §5.14.4: 2Ah/09h).
+func (u *Unit) refresh() uint64 {
+	now := u.blocks()
+	if was := u.capacity.Load(); was != now && u.capacity.CompareAndSwap(was, now) {
+		u.attention(uaCapacity, nil)
+	}
+	return now
+}
+
+// attention establishes a unit attention condition for every nexus but one.
+func (u *Unit) attention(ua uint32, but *Nexus) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i := range u.itls {
+		if i.nexus != but {
+			i.establish(ua)
+		}
+	}
+}
+
+func (u *Unit) attach(i *itl) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.itls[i] = struct{}{}
+}
+
+func (u *Unit) detach(i *itl) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.itls, i)
+}
+
+// reset is a logical unit reset (SAM-5 §6.3.3): reservations end, mode
+// parameters return to their defaults, and every other nexus aborts its tasks
+// and gets a unit attention condition.
+func (u *Unit) reset(by *Nexus, ua uint32) {
+	u.holder.Store(nil)
+	u.mode.Store(defaultMode)
+	u.mu.Lock()
+	var others []*itl
+	for i := range u.itls {
+		if i.nexus != by {
+			i.establish(ua)
+			others = append(others, i)
+		}
+	}
+	u.mu.Unlock()
+	for _, i := range others {
+		if i.nexus.cfg.OnReset != nil {
+			i.nexus.cfg.OnReset(i.lun)
+		}
+	}
+}
+
+// protected says why the unit may not be written, nil when it may.
+func (u *Unit) protected(i *itl) error {
+	if u.cfg.ReadOnly || i.readOnly.Load() {
+		return errWriteProtected
+	}
+	if u.mode.Load()&modeSWP != 0 {
+		return errSoftwareProtected
+	}
+	return nil
+}
