@@ -1,0 +1,118 @@
+package httpboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"lunboot/scripts"
+	"lunboot/store"
+)
+
+// plan is everything that a machine's script is made from.
+type plan struct {
+	profile store.Profile
+	facts   scripts.Facts
+}
+
+// blockedError says why a machine cannot boot now; it is told to the machine.
+type blockedError struct{ why string }
+
+func (e *blockedError) Error() string { return e.why }
+
+// plan gathers a machine's profile and facts. profile overrides the machine's
+// own when it is not empty.
+func (s *Server) plan(ctx context.Context, m store.Machine, profile string, a ask) (plan, error) {
+	name := m.Profile
+	if profile != "" {
+		name = profile
+	}
+	p := plan{facts: scripts.Facts{
+		Machine: m.Name, MAC: s.macOf(a, m), UUID: m.UUID, Serial: m.Serial, Asset: m.AssetTag,
+		Initiator: m.Initiator, Auth: m.Auth, CHAP: m.CHAP, Reverse: m.Reverse,
+		Target: s.cfg.Target, Portal: netip.AddrPortFrom(a.boot.Addr(), s.cfg.ISCSIPort()), Boot: a.boot,
+		Admin: s.cfg.AdminURL(a.boot.Addr()), Platform: a.id.Platform, Address: a.addr,
+	}}
+	var err error
+	p.profile, err = s.cfg.Inventory.Profile(ctx, name)
+	if store.IsNotFound(err) {
+		p.profile.Name = name
+		return p, &blockedError{fmt.Sprintf("its profile %q does not exist. Choose another.", name)}
+	}
+	if err != nil {
+		return p, err
+	}
+	reason, err := s.disks(ctx, m, &p.facts)
+	if err != nil {
+		return p, err
+	}
+	_, err = scripts.Render(p.profile, p.facts)
+	switch {
+	case errors.Is(err, scripts.ErrNoDisk):
+		return p, &blockedError{reason}
+	case store.KindOf(err) == store.KindInvalid:
+		var e *store.Error
+		errors.As(err, &e)
+		return p, &blockedError{fmt.Sprintf("its profile %q is wrong: %s.", name, e.Msg)}
+	case err != nil:
+		return p, err
+	}
+	return p, nil
+}
+
+// disks fills in the machine's mappings. reason says why there is no disk to
+// boot from, when there is none.
+func (s *Server) disks(ctx context.Context, m store.Machine, f *scripts.Facts) (reason string, err error) {
+	maps, err := s.cfg.Inventory.MappingsOf(ctx, m.ID)
+	if err != nil {
+		return "", err
+	}
+	reason = "no volume is mapped to it."
+	if len(maps) > 0 {
+		reason = "none of its volumes is marked as the one to boot from."
+	}
+	for _, mp := range maps {
+		v, err := s.cfg.Inventory.Volume(ctx, mp.Volume)
+		if err != nil {
+			return "", err
+		}
+		d := scripts.Disk{LUN: mp.LUN, Volume: v.Name}
+		switch {
+		case !mp.Boot:
+			f.Others = append(f.Others, d)
+		case v.State == store.VolumeReady:
+			f.Disk = &d
+		case v.State == store.VolumeFailed:
+			reason = fmt.Sprintf("its volume %s failed: %s", v.Name, v.Reason)
+		case v.State == store.VolumeImporting:
+			reason = fmt.Sprintf("its volume %s is being imported, %d %% so far.", v.Name, v.Progress)
+		default:
+			reason = fmt.Sprintf("its volume %s is not ready yet (%s).", v.Name, v.State)
+		}
+	}
+	return reason, nil
+}
+
+// Preview makes the script that a machine would be given now at the boot
+// address at, with its secrets replaced. It mints and changes nothing. profile
+// overrides the machine's own when it is not empty.
+func (s *Server) Preview(ctx context.Context, m store.Machine, profile string, at netip.AddrPort) (string, error) {
+	a := ask{boot: s.advertised(at), dry: true, addr: m.Address}
+	if profile == "" {
+		profile = m.OnceProfile
+	}
+	p, err := s.plan(ctx, m, profile, a)
+	var blocked *blockedError
+	switch {
+	case errors.As(err, &blocked):
+		return scripts.NoDisk(a.boot, m.Name, blocked.why, p.facts.Admin), nil
+	case err != nil:
+		return "", err
+	}
+	text, err := scripts.Render(p.profile, p.facts)
+	if err != nil {
+		return "", err
+	}
+	return scripts.Redact(text, p.facts), nil
+}

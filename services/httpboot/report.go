@@ -1,0 +1,104 @@
+package httpboot
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"lunboot/scripts"
+	"lunboot/store"
+)
+
+// Bounds of a report.
+const (
+	maxReport   = 4 << 10
+	explainTime = 2 * time.Second // the machine waits with a black screen
+)
+
+// report takes a machine's own word: a step that failed, with iPXE's code, or
+// that its operating system is up. A report of a failure is answered with a
+// script that explains it.
+func (s *Server) report(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxReport)
+	at := s.bootAddr(r)
+	addr := remote(r)
+	if err := r.ParseForm(); err != nil {
+		s.emit(store.Event{Kind: store.EventReportStray, Addr: addr, Detail: store.Detail{Reason: "a report that cannot be read"}})
+		writeScript(w, r, http.StatusOK, scripts.Wrong(at, "The appliance could not read this machine's report."))
+		return
+	}
+	n, _ := strconv.ParseInt(r.Form.Get("attempt"), 10, 64)
+	id, key := store.AttemptID(n), r.Form.Get("key")
+	d := store.Detail{Step: word(r.Form.Get("step")), Code: code(r.Form.Get("code"))}
+	genuine := id > 0 && s.cfg.Attempts.Check(id, key)
+
+	if r.Form.Get("up") != "" {
+		s.reportUp(w, r, genuine, id, d)
+		return
+	}
+	if !genuine {
+		d.Reason = "a report without a valid attempt and key"
+		s.emit(store.Event{Kind: store.EventReportStray, Addr: addr, Detail: d})
+		writeScript(w, r, http.StatusOK, scripts.Wrong(at, "The appliance does not know the attempt that this report speaks of.", "iPXE's error code was "+d.Code))
+		return
+	}
+	s.emit(store.Event{Kind: store.EventReport, Addr: addr, Attempt: id, Detail: d})
+	title := "This boot failed at the step " + d.Step + ", with iPXE's error code " + d.Code + "."
+	cause, fix := "The appliance has no explanation for it yet; the attempt's page shows what it saw.", ""
+	if s.cfg.Explainer != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), explainTime)
+		defer cancel()
+		if t, c, f, ok := s.cfg.Explainer.Explain(ctx, id); ok {
+			title, cause, fix = t, c, f
+		}
+	}
+	writeScript(w, r, http.StatusOK, scripts.Explained(at, title, cause, fix, s.admin(r)))
+}
+
+// reportUp takes the word of an operating system. It may know the attempt, from
+// its script; else the MAC that holds its address speaks for it.
+func (s *Server) reportUp(w http.ResponseWriter, r *http.Request, genuine bool, id store.AttemptID, d store.Detail) {
+	addr := remote(r)
+	e := store.Event{Kind: store.EventReportUp, Addr: addr, Detail: d}
+	if genuine {
+		e.Attempt = id
+	} else {
+		e.Kind = store.EventReportStray
+		e.Detail.Reason = "a machine says that it is up, without a valid attempt and key, or a MAC that holds its address"
+		if mac, err := store.ParseMAC(r.Form.Get("mac")); err == nil {
+			if ok, _ := s.cfg.Evidence.Owns(r.Context(), addr, mac); ok {
+				e = store.Event{Kind: store.EventReportUp, Addr: addr, MAC: mac, Detail: d}
+				if m, err := s.cfg.Inventory.MachineByMAC(r.Context(), mac); err == nil {
+					e.Machine = m.ID
+				}
+			}
+		}
+	}
+	s.emit(e)
+	writeScript(w, r, http.StatusOK, scripts.Recorded)
+}
+
+// word keeps the letters, digits and hyphens of a step's name.
+func word(s string) string {
+	const most = 32
+	s = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return -1
+	}, strings.ToLower(s))
+	return s[:min(len(s), most)]
+}
+
+// code reads iPXE's error code: up to eight hexadecimal digits, whose leading
+// zeros ${errno} leaves out. Anything else is no code.
+func code(s string) string {
+	s = strings.ToLower(strings.TrimPrefix(s, "0x"))
+	n, err := strconv.ParseUint(s, 16, 32)
+	if err != nil || n == 0 {
+		return ""
+	}
+	return strings.Repeat("0", 8-len(strconv.FormatUint(n, 16))) + strconv.FormatUint(n, 16)
+}

@@ -1,0 +1,345 @@
+package httpboot
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"net/netip"
+	"net/url"
+
+	"lunboot/scripts"
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+// ask is one request for a script.
+type ask struct {
+	id      boot.Identity
+	addr    netip.Addr     // the asker's
+	boot    netip.AddrPort // ours, as machines are told it
+	reached netip.Addr     // ours, as the asker reached it
+	url     string         // for events
+	dry     bool           // HEAD: nothing may be minted, learnt or said
+}
+
+// answer is a script and how it is to be sent.
+type answer struct {
+	status int
+	text   string
+	minted bool // holds an attempt, so HEAD cannot know its length
+}
+
+// script answers /boot.ipxe: the first script to an iPXE that does not say who
+// it is, else the script of the machine that it names.
+func (s *Server) script(w http.ResponseWriter, r *http.Request) {
+	a := s.ask(r)
+	id, err := boot.ParseIdentity(r.URL.Query())
+	switch {
+	case err != nil:
+		writeScript(w, r, http.StatusOK, scripts.Wrong(a.boot, "The appliance cannot read what this machine says of itself: "+err.Error()))
+		return
+	case id.IsZero() && len(r.URL.Query()) == 0:
+		writeScript(w, r, http.StatusOK, scripts.FirstStage(a.boot))
+		return
+	}
+	a.id = id
+	s.serve(w, r, a, false)
+}
+
+// scriptFile answers the file-name forms. Nobody of that name is 404 with an
+// empty body, so that the next name of a walk is tried.
+func (s *Server) scriptFile(w http.ResponseWriter, r *http.Request, id boot.Identity) {
+	a := s.ask(r)
+	a.id = id
+	s.serve(w, r, a, true)
+}
+
+func (s *Server) ask(r *http.Request) ask {
+	return ask{
+		addr: remote(r), boot: s.bootAddr(r), reached: local(r).Addr(),
+		url: boundedURL(r.URL), dry: r.Method == http.MethodHead,
+	}
+}
+
+// boundedURL cuts a request's URL for events.
+func boundedURL(u *url.URL) string {
+	const most = 512
+	if s := u.RequestURI(); len(s) <= most {
+		return s
+	}
+	return u.RequestURI()[:most]
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, a ask, walk bool) {
+	ans := s.answer(r.Context(), a, walk)
+	if !a.dry && ans.status == http.StatusOK && s.cfg.Fetched != nil {
+		s.cfg.Fetched(a.addr)
+	}
+	if ans.status == http.StatusNotFound {
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	if a.dry && ans.minted {
+		// A field whose value is known only when the content is made may be
+		// left out of an answer to HEAD (RFC 9110 §9.3.2).
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(ans.status)
+		return
+	}
+	writeScript(w, r, ans.status, ans.text)
+}
+
+// answer finds the machine and makes its script.
+func (s *Server) answer(ctx context.Context, a ask, walk bool) answer {
+	if !a.dry {
+		if err := s.learn(ctx, a.id); err != nil {
+			return s.failed(a, store.Machine{}, "look up the machine", err)
+		}
+	}
+	m, err := s.match(ctx, a.id)
+	switch {
+	case err != nil:
+		return s.failed(a, store.Machine{}, "look up the machine", err)
+	case m.Claims != nil:
+		return s.conflict(a, m.Claims)
+	case m.By == "":
+		return s.unknown(ctx, a, walk)
+	}
+	return s.machine(ctx, a, m)
+}
+
+func (s *Server) conflict(a ask, claims []scripts.Claim) answer {
+	if !a.dry {
+		reason := "this machine says things that belong to different machines:"
+		for _, c := range claims {
+			reason += fmt.Sprintf(" %s %s is %s's;", c.Field, c.Value, c.Machine)
+		}
+		s.emit(store.Event{Kind: store.EventScriptConflict, MAC: a.id.MAC, Addr: a.addr,
+			Detail: store.Detail{URL: a.url, Hostname: printable(a.id.Hostname), Reason: reason[:len(reason)-1]}})
+	}
+	return answer{http.StatusOK, scripts.Conflict(a.boot, claims, s.cfg.AdminURL(a.boot.Addr())), false}
+}
+
+// unknown answers a machine that nobody enrolled.
+func (s *Server) unknown(ctx context.Context, a ask, walk bool) answer {
+	ignored := false
+	if !a.id.MAC.IsZero() {
+		u, err := s.cfg.Inventory.UnknownMachine(ctx, a.id.MAC)
+		if err != nil && !store.IsNotFound(err) {
+			return s.failed(a, store.Machine{}, "look up the unknown machine", err)
+		}
+		ignored = err == nil && u.Ignored
+		if !a.dry {
+			if err := s.seeUnknown(ctx, a); err != nil {
+				return s.failed(a, store.Machine{}, "note the unknown machine", err)
+			}
+		}
+	}
+	e := store.Event{MAC: a.id.MAC, Addr: a.addr, Detail: store.Detail{URL: a.url, Hostname: printable(a.id.Hostname),
+		Firmware: firmware(a.id.Platform), Arch: arch(a.id.BuildArch), IPXE: true}}
+	switch {
+	case walk:
+		return answer{status: http.StatusNotFound}
+	case ignored:
+		if e.Kind = store.EventIgnoredMachine; !a.dry {
+			s.emit(e)
+		}
+		return answer{http.StatusOK, scripts.Ignored(), false}
+	}
+	if e.Kind = store.EventScriptWaiting; !a.dry {
+		s.emit(e)
+	}
+	return answer{http.StatusOK, scripts.Unknown(a.boot, a.id.MAC, s.cfg.AdminURL(a.boot.Addr())), false}
+}
+
+func (s *Server) seeUnknown(ctx context.Context, a ask) error {
+	now := s.cfg.Now()
+	vendor := printable(a.id.Manufacturer)
+	if p := printable(a.id.Product); p != "" && vendor != "" {
+		vendor += " " + p
+	} else if vendor == "" {
+		vendor = p
+	}
+	return s.cfg.Inventory.SeeUnknown(ctx, store.UnknownMachine{
+		MAC: a.id.MAC, UUID: a.id.UUID, Hostname: printable(a.id.Hostname), Vendor: vendor,
+		Firmware: firmware(a.id.Platform), Arch: arch(a.id.BuildArch), Address: a.addr, FirstSeen: now, LastSeen: now, Count: 1,
+	})
+}
+
+// machine answers an enrolled machine.
+func (s *Server) machine(ctx context.Context, a ask, found match) answer {
+	m := found.Machine
+	if !a.dry && m.OnceProfile != "" {
+		// Of two requests at a time one takes the one-shot profile; it is used
+		// up on disk before the script leaves, since an installer that runs
+		// twice does more harm than one that does not run.
+		s.onceMu.Lock()
+		defer s.onceMu.Unlock()
+		fresh, err := s.cfg.Inventory.Machine(ctx, m.ID)
+		if err != nil {
+			return s.failed(a, m, "look up the machine", err)
+		}
+		m = fresh
+	}
+	plan, err := s.plan(ctx, m, m.OnceProfile, a)
+	var blocked *blockedError
+	switch {
+	case errors.As(err, &blocked):
+		if !a.dry {
+			s.seenMachine(ctx, a, m)
+			s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{Profile: plan.profile.Name, MatchedBy: found.By, Reason: blocked.why}))
+		}
+		return answer{http.StatusOK, scripts.NoDisk(a.boot, m.Name, blocked.why, plan.facts.Admin), false}
+	case err != nil:
+		return s.failed(a, m, "make the script of "+m.Name, err)
+	}
+	if scripts.NeedsSecret(plan.profile, plan.facts) {
+		if ok, why := s.allowed(ctx, m, a.addr, a.reached); !ok {
+			return s.withhold(ctx, a, m, plan, found.By, why)
+		}
+	}
+	if a.dry {
+		text, err := scripts.Render(plan.profile, plan.facts)
+		if err != nil {
+			return s.failed(a, m, "make the script of "+m.Name, err)
+		}
+		return answer{http.StatusOK, text, true}
+	}
+	return s.give(ctx, a, m, plan, found.By)
+}
+
+// give makes the script that a machine really gets.
+func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by string) answer {
+	s.seenMachine(ctx, a, m)
+	mac := s.macOf(a, m)
+	id, key, err := s.cfg.Attempts.Begin(ctx, mac, m.ID)
+	if err != nil {
+		// The journal is for looking back; a machine boots without it, and
+		// cannot report.
+		s.cfg.Log.Error("a boot goes unrecorded", "machine", m.Name, "error", err)
+		id, key = 0, ""
+	}
+	p.facts.Attempt, p.facts.Key = id, key
+	text, err := scripts.Render(p.profile, p.facts)
+	if err != nil {
+		return s.failed(a, m, "make the script of "+m.Name, err)
+	}
+	if m.OnceProfile != "" {
+		if err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID); err != nil {
+			return s.failed(a, m, "use up the one-shot profile of "+m.Name, err)
+		}
+	}
+	e := s.machineEvent(store.EventScriptSent, a, m, store.Detail{
+		URL: a.url, Profile: p.profile.Name, MatchedBy: by, Key: key, Script: scripts.Redact(text, p.facts),
+		Firmware: firmware(a.id.Platform), Arch: arch(a.id.BuildArch), IPXE: true, Bytes: int64(len(text)),
+	})
+	e.Attempt = id
+	s.emit(e)
+	return answer{http.StatusOK, text, true}
+}
+
+// withhold answers an address that is not the machine's. A MAC that nobody
+// enrolled is noted as an unknown machine, so that one with a copied hostname
+// or UUID can be enrolled under its own.
+func (s *Server) withhold(ctx context.Context, a ask, m store.Machine, p plan, by, why string) answer {
+	if !a.dry {
+		d := store.Detail{URL: a.url, Profile: p.profile.Name, MatchedBy: by, Reason: why}
+		s.emit(s.machineEvent(store.EventScriptWithheld, a, m, d))
+		if !a.id.MAC.IsZero() {
+			if _, err := s.cfg.Inventory.MachineByMAC(ctx, a.id.MAC); store.IsNotFound(err) {
+				if err := s.seeUnknown(ctx, a); err != nil {
+					s.cfg.Log.Error("an unknown machine was not noted", "mac", a.id.MAC, "error", err)
+				}
+			}
+		}
+	}
+	return answer{http.StatusOK, scripts.Withheld(a.boot, m.Name, why, p.facts.Admin), false}
+}
+
+// failed answers when the appliance is at fault: a script that says so, with a
+// number that stands in the log beside the cause.
+func (s *Server) failed(a ask, m store.Machine, what string, err error) answer {
+	number := caseNumber()
+	s.cfg.Log.Error("a boot script could not be made", "case", number, "what", what, "mac", a.id.MAC, "addr", a.addr, "error", err)
+	why := ""
+	var e *store.Error
+	if errors.As(err, &e) && e.Kind != store.KindInternal {
+		why = e.Msg // written for people, without secrets
+	}
+	if !a.dry {
+		s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{URL: a.url, Reason: "case " + number + ": could not " + what + ": " + err.Error()}))
+	}
+	return answer{http.StatusOK, scripts.Failed(a.boot, why, number, s.cfg.AdminURL(a.boot.Addr())), false}
+}
+
+func (s *Server) machineEvent(kind store.EventKind, a ask, m store.Machine, d store.Detail) store.Event {
+	return store.Event{Kind: kind, MAC: s.macOf(a, m), Addr: a.addr, Machine: m.ID, Detail: d}
+}
+
+// macOf is the MAC that the asker said, else the first of the machine's.
+func (s *Server) macOf(a ask, m store.Machine) store.MAC {
+	if a.id.MAC.IsZero() && len(m.MACs) > 0 {
+		return m.MACs[0]
+	}
+	return a.id.MAC
+}
+
+func (s *Server) seenMachine(ctx context.Context, a ask, m store.Machine) {
+	fw, ar := firmware(a.id.Platform), arch(a.id.BuildArch)
+	if fw == "" {
+		fw = m.Firmware
+	}
+	if ar == "" {
+		ar = m.Arch
+	}
+	if err := s.cfg.Inventory.SeenMachine(ctx, m.ID, fw, ar, s.cfg.Now()); err != nil {
+		s.cfg.Log.Error("what a machine said of itself was not noted", "machine", m.Name, "error", err)
+	}
+}
+
+// firmware reads iPXE's ${platform}.
+func firmware(platform string) string {
+	switch platform {
+	case "pcbios":
+		return boot.BIOS.String()
+	case "efi":
+		return boot.UEFI.String()
+	}
+	return ""
+}
+
+// arch reads iPXE's ${buildarch}, which names the iPXE's own build.
+func arch(buildarch string) string {
+	switch buildarch {
+	case "i386":
+		return boot.X86.String()
+	case "x86_64":
+		return boot.X8664.String()
+	case "arm32":
+		return boot.ARM32.String()
+	case "arm64":
+		return boot.ARM64.String()
+	case "riscv64":
+		return boot.RISCV64.String()
+	case "loong64":
+		return boot.LoongArch64.String()
+	}
+	return ""
+}
+
+// printable makes what a machine says of itself fit for tables and pages.
+func printable(s string) string { return scripts.Text(s) }
+
+// caseNumber is short enough to be read aloud.
+func caseNumber() string {
+	n, err := rand.Int(rand.Reader, big.NewInt(1_000_000))
+	if err != nil {
+		return "000000"
+	}
+	return fmt.Sprintf("%06d", n)
+}
