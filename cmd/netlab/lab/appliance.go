@@ -1,0 +1,6 @@
+package lab
+
+// Appliance is a lunboot that serves the lab.
+type Appliance struct{}
+
+func (a *Appliance) Kill() {}

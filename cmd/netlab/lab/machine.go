@@ -1,0 +1,223 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+// Machine is what to build: a computer with one network card and no disk of
+// its own. It is emulated, so that the lab runs where there is no KVM; one
+// machine burns one core while it boots.
+type Machine struct {
+	Name     string // for files and messages; unique in a lab
+	Firmware boot.Firmware
+	MAC      store.MAC
+	UUID     store.UUID
+	NIC      string // QEMU's device; "" is virtio-net-pci, the only one that the lab's Linux drives
+	Memory   int    // MiB; 0 is 512
+	HTTPBoot bool   // UEFI: HTTP boot instead of PXE
+	Disk     string // a raw image as a local disk, booted instead of the network when it is set
+}
+
+// Running is a machine that has power.
+type Running struct {
+	Machine Machine
+	Console *Console
+	started time.Time
+	process *Process
+	monitor *monitor
+	keys    io.WriteCloser
+	logs    sync.WaitGroup
+}
+
+// nicFor fills the default in.
+func (m Machine) nic() string {
+	if m.NIC == "" {
+		return "virtio-net-pci"
+	}
+	return m.NIC
+}
+
+// arguments is QEMU's command line. Text of the firmware goes to the serial
+// port on both: graphics=off makes SeaBIOS copy INT 10h output there, OVMF
+// does so by itself. The UEFI machine's card gets no option ROM, or QEMU's
+// iPXE would run instead of the firmware's own PXE stack.
+func (m Machine) arguments(dir, tap string) []string {
+	memory := m.Memory
+	if memory == 0 {
+		memory = 512
+	}
+	args := []string{
+		"-name", m.Name, "-nodefaults", "-no-user-config", "-smp", "1", "-m", strconv.Itoa(memory),
+		"-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+rdrand", "-accel", "tcg,thread=single",
+		"-display", "none", "-vga", "std", "-no-reboot", "-rtc", "base=utc",
+		"-chardev", "stdio,id=com1,signal=off", "-serial", "chardev:com1",
+		"-qmp", "unix:" + filepath.Join(dir, "qmp") + ",server=on,wait=off",
+		"-uuid", m.UUID.String(),
+		"-netdev", "tap,id=n0,ifname=" + tap + ",script=no,downscript=no",
+	}
+	card := m.nic() + ",netdev=n0,mac=" + m.MAC.String()
+	if m.Disk == "" {
+		card += ",bootindex=1"
+	} else {
+		args = append(args, "-drive", "id=d0,if=none,format=raw,file="+m.Disk, "-device", "ide-hd,drive=d0,bootindex=1")
+	}
+	switch m.Firmware {
+	case boot.UEFI:
+		args = append(args, "-machine", "q35",
+			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmfCode,
+			"-drive", "if=pflash,unit=1,format=raw,file="+filepath.Join(dir, "vars.fd"))
+		card += ",romfile="
+		if m.HTTPBoot {
+			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
+		}
+	default:
+		args = append(args, "-machine", "pc,graphics=off")
+	}
+	return append(args, "-device", card)
+}
+
+// PowerOn builds a machine, connects it to the lab's network and switches it
+// on. It has power until it powers itself off, Kill, or the end of ctx.
+func (l *Lab) PowerOn(ctx context.Context, m Machine) (*Running, error) {
+	if m.Name == "" || m.MAC.IsZero() || m.UUID.IsZero() {
+		return nil, errors.New("a lab machine needs a name, a MAC and a UUID")
+	}
+	tap, err := l.Network.AddTap(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(l.Dir, tap)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if m.Firmware == boot.UEFI {
+		vars, err := os.ReadFile(ovmfVars)
+		if err != nil {
+			return nil, err
+		}
+		// A fresh copy each time: no boot entry survives.
+		if err := os.WriteFile(filepath.Join(dir, "vars.fd"), vars, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	keys, typed, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer keys.Close()
+	r := &Running{Machine: m, started: time.Now(), keys: typed}
+	r.Console = newConsole(r.started)
+	r.process, err = Start(ctx, Command{
+		Namespace: l.Network.LAN, Path: qemu, Args: m.arguments(dir, tap), Stdin: keys, Output: r.Console,
+	})
+	if err != nil {
+		return nil, errors.Join(err, typed.Close())
+	}
+	l.machines = append(l.machines, r)
+	r.logs.Go(func() {
+		<-r.process.Done()
+		r.Console.close()
+	})
+	if r.monitor, err = r.connect(ctx, filepath.Join(dir, "qmp")); err != nil {
+		r.Kill()
+		return nil, err
+	}
+	return r, nil
+}
+
+// connect waits for QEMU to open its monitor.
+func (r *Running) connect(ctx context.Context, path string) (*monitor, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("QEMU did not open its monitor in 30 s"))
+	defer cancel()
+	for {
+		m, err := dialMonitor(ctx, path)
+		if err == nil {
+			return m, nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-r.process.Done():
+			return nil, fmt.Errorf("QEMU ended: %w: %s", r.process.Wait(), r.Console.Tail(5))
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), err)
+		}
+	}
+}
+
+// Uptime is the time since power-on.
+func (r *Running) Uptime() time.Duration { return time.Since(r.started) }
+
+// PID is QEMU's process id.
+func (r *Running) PID() int { return r.process.PID() }
+
+// Wait waits until the machine has powered itself off.
+func (r *Running) Wait(ctx context.Context) error {
+	select {
+	case <-r.process.Done():
+		return r.process.Wait()
+	case <-ctx.Done():
+		return fmt.Errorf("%s has not powered off: %w; its console's last lines:\n%s", r.Machine.Name, context.Cause(ctx), r.Console.Tail(15))
+	}
+}
+
+// Kill pulls the plug.
+func (r *Running) Kill() {
+	r.process.Kill()
+	r.logs.Wait()
+	if r.monitor != nil {
+		_ = r.monitor.close() // its peer is dead
+	}
+	_ = r.keys.Close()
+}
+
+// Screenshot writes the machine's screen as a PNG.
+func (r *Running) Screenshot(path string) error { return r.monitor.screenshot(path) }
+
+// Reset presses the reset button. With -no-reboot a reset ends the machine, so
+// a warm restart is power-off and power-on.
+func (r *Running) Reset() error { return r.monitor.execute("system_reset", nil) }
+
+// Press presses keys together, by QEMU's names: "ctrl", "b".
+func (r *Running) Press(keys ...string) error { return r.monitor.press(keys, 50*time.Millisecond) }
+
+// Type types text on the keyboard, as on a US layout.
+func (r *Running) Type(ctx context.Context, text string) error {
+	const hold = 30 * time.Millisecond
+	for _, char := range text {
+		keys, err := chord(char)
+		if err != nil {
+			return err
+		}
+		if err := r.monitor.press(keys, hold); err != nil {
+			return err
+		}
+		// send-key returns at once; the emulated keyboard controller holds 16
+		// bytes, so the next key waits until this one is up.
+		select {
+		case <-time.After(2 * hold):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// TypeSerial sends text to the serial port, which both firmwares read as a
+// keyboard.
+func (r *Running) TypeSerial(text string) error {
+	if _, err := io.WriteString(r.keys, text); err != nil {
+		return fmt.Errorf("typing on the serial port: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,213 @@
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The lab's network. Nothing of it reaches the host's own interfaces.
+const (
+	ServerInterface = "srv0"
+	bridge          = "br0"
+	bridgePort      = "lan0"
+)
+
+// ServerAddr is the appliance's address, ServerPrefix its network.
+var (
+	ServerAddr   = netip.MustParseAddr("10.77.0.1")
+	ServerPrefix = netip.MustParsePrefix("10.77.0.0/24")
+)
+
+// Network is two namespaces: Server, where the appliance runs, and LAN, a
+// bridge with a tap for each machine.
+type Network struct {
+	Server string
+	LAN    string
+	taps   int
+}
+
+const namePrefix = "lunlab-"
+
+// namespaceName carries who made it: process id and start time together are
+// unique for as long as the host runs, so a later run knows a dead owner.
+func namespaceName(kind string) (string, error) {
+	started, err := startTime(os.Getpid())
+	if err != nil {
+		return "", err
+	}
+	var id [3]byte
+	rand.Read(id[:])
+	return fmt.Sprintf("%s%d-%d-%s-%s", namePrefix, os.Getpid(), started, hex.EncodeToString(id[:]), kind), nil
+}
+
+// startTime is field 22 of /proc/PID/stat, in clock ticks since boot (proc(5)).
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the name in parentheses and may hold anything.
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("/proc/%d/stat cannot be read", pid)
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// abandoned reports whether a namespace is a lab's whose process has ended.
+func abandoned(name string) bool {
+	rest, found := strings.CutPrefix(name, namePrefix)
+	parts := strings.Split(rest, "-")
+	if !found || len(parts) != 4 {
+		return false
+	}
+	pid, err1 := strconv.Atoi(parts[0])
+	born, err2 := strconv.ParseUint(parts[1], 10, 64)
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	now, err := startTime(pid)
+	return errors.Is(err, os.ErrNotExist) || err == nil && now != born
+}
+
+// RemoveAbandoned removes what crashed runs left behind: their processes, then
+// their namespaces. It returns the names that it removed.
+func RemoveAbandoned(ctx context.Context) ([]string, error) {
+	list, err := Run(ctx, Command{Path: "ip", Args: []string{"netns", "list"}})
+	if err != nil {
+		return nil, err
+	}
+	var removed []string
+	for line := range strings.Lines(string(list)) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if !abandoned(name) {
+			continue
+		}
+		if err := removeNamespace(ctx, name); err != nil {
+			return removed, err
+		}
+		removed = append(removed, name)
+	}
+	return removed, nil
+}
+
+// removeNamespace ends the processes of a namespace and removes it. All of
+// them are a lab's: nobody else knows the name.
+func removeNamespace(ctx context.Context, name string) error {
+	pids, err := Run(ctx, Command{Path: "ip", Args: []string{"netns", "pids", name}})
+	if err != nil {
+		return err
+	}
+	for field := range strings.FieldsSeq(string(pids)) {
+		if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("ending process %d of namespace %s: %w", pid, name, err)
+			}
+		}
+	}
+	_, err = Run(ctx, Command{Path: "ip", Args: []string{"netns", "delete", name}})
+	return err
+}
+
+// NewNetwork makes the two namespaces. Close removes them.
+func NewNetwork(ctx context.Context) (_ *Network, err error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("the lab makes network namespaces and taps, which only root may: run it as root")
+	}
+	n := &Network{}
+	if n.Server, err = namespaceName("srv"); err != nil {
+		return nil, err
+	}
+	if n.LAN, err = namespaceName("lan"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	for _, name := range []string{n.Server, n.LAN} {
+		if _, err = Run(ctx, Command{Path: "ip", Args: []string{"netns", "add", name}}); err != nil {
+			return nil, err
+		}
+	}
+	// No DAD: an interface that advertises within its first second has its
+	// link-local address at once. No autoconfiguration: what the appliance
+	// advertises must not come back to it as an address of its own.
+	const quiet = `
+for f in /proc/sys/net/ipv6/conf/*; do
+	echo 0 >$f/accept_ra; echo 0 >$f/autoconf; echo 0 >$f/accept_dad; echo 0 >$f/dad_transmits; echo 0 >$f/router_solicitations
+done
+`
+	server := quiet + fmt.Sprintf(`
+ip link set lo up
+ip link add %[1]s type veth peer name %[2]s netns %[3]s
+for f in accept_ra autoconf accept_dad dad_transmits router_solicitations; do echo 0 >/proc/sys/net/ipv6/conf/%[1]s/$f; done
+ip addr add %[4]s/%[5]d brd + dev %[1]s
+ethtool -K %[1]s tx off rx off sg off tso off gso off gro off >/dev/null
+ip link set %[1]s up
+ip route add default dev %[1]s
+`, ServerInterface, bridgePort, n.LAN, ServerAddr, ServerPrefix.Bits())
+	lan := fmt.Sprintf(`
+for f in all default; do echo 1 >/proc/sys/net/ipv6/conf/$f/disable_ipv6; done
+ip link set lo up
+ip link add %[1]s type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+ethtool -K %[2]s tx off rx off sg off tso off gso off gro off >/dev/null
+ip link set %[2]s master %[1]s
+ip link set %[2]s up
+ip link set %[1]s up
+`, bridge, bridgePort)
+	for _, step := range []struct{ ns, script string }{{n.Server, server}, {n.LAN, lan}} {
+		if err = shell(ctx, step.ns, step.script); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// shell runs a script in a namespace and stops at its first failing line.
+func shell(ctx context.Context, ns, script string) error {
+	_, err := Run(ctx, Command{Namespace: ns, Path: "/bin/sh", Args: []string{"-euc", script}})
+	return err
+}
+
+// AddTap makes one more tap on the bridge and returns its name.
+func (n *Network) AddTap(ctx context.Context) (string, error) {
+	tap := fmt.Sprintf("tap%d", n.taps)
+	n.taps++
+	return tap, shell(ctx, n.LAN, fmt.Sprintf("ip tuntap add dev %[1]s mode tap\nip link set %[1]s master %[2]s\nip link set %[1]s up\n", tap, bridge))
+}
+
+// Unplug pulls the server's cable, Plug puts it back: the machines see a
+// network that swallows everything.
+func (n *Network) Unplug(ctx context.Context) error {
+	return shell(ctx, n.LAN, "ip link set "+bridgePort+" down")
+}
+
+// Plug undoes Unplug.
+func (n *Network) Plug(ctx context.Context) error {
+	return shell(ctx, n.LAN, "ip link set "+bridgePort+" up")
+}
+
+// Close removes the namespaces, with every interface in them.
+func (n *Network) Close() error {
+	// Removal must work when the run was cancelled, too.
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var errs []error
+	for _, name := range []string{n.LAN, n.Server} {
+		if _, err := os.Stat("/run/netns/" + name); err == nil {
+			errs = append(errs, removeNamespace(ctx, name))
+		}
+	}
+	return errors.Join(errs...)
+}
