@@ -85,6 +85,45 @@ type Subnet struct {
 	LeaseTime time.Duration `json:"lease_time"` // nanoseconds
 }
 
+// maxLeaseTime bounds a lease: longer ones are a slip of the pen, and DHCP reads
+// the largest value as for ever (RFC 2132 §9.2).
+const maxLeaseTime = 365 * 24 * time.Hour
+
+// Validate checks everything about s that needs no look at other nouns.
+func (s *Subnet) Validate() error {
+	var errs []error
+	switch s.Mode {
+	case DHCPOff, DHCPFull, DHCPProxy:
+	default:
+		errs = append(errs, Invalid("mode", "%q is not a way to take part in DHCP; choose off, full or proxy", s.Mode))
+	}
+	if !s.Prefix.IsValid() || !s.Prefix.Addr().Is4() {
+		errs = append(errs, Invalid("prefix", "a subnet needs its IPv4 network, such as 192.168.40.0/24"))
+		return joinFields(errs...)
+	}
+	if s.Range.From.IsValid() || s.Range.To.IsValid() {
+		switch {
+		case !s.Prefix.Contains(s.Range.From) || !s.Prefix.Contains(s.Range.To):
+			errs = append(errs, Invalid("dhcp_range", "the range %s does not lie in the network %s", s.Range, s.Prefix))
+		case s.Range.To.Less(s.Range.From):
+			errs = append(errs, Invalid("dhcp_range", "the range %q ends before it begins", s.Range))
+		}
+	}
+	if s.Router.IsValid() && !s.Prefix.Contains(s.Router) {
+		errs = append(errs, Invalid("router", "the router %s does not lie in the network %s, so no machine could reach it", s.Router, s.Prefix))
+	}
+	for _, a := range s.DNS {
+		if !a.Is4() {
+			errs = append(errs, Invalid("dns", "%s is not an IPv4 address", a))
+		}
+	}
+	if s.LeaseTime < 0 || s.LeaseTime > maxLeaseTime {
+		errs = append(errs, Invalid("lease_time", "a lease lasts up to a year, not %s", s.LeaseTime))
+	}
+	errs = append(errs, validateText("interface", s.Interface, 64), validateText("domain", s.Domain, 255))
+	return joinFields(errs...)
+}
+
 // LeaseState is a lease's place in its life.
 type LeaseState string
 
@@ -108,4 +147,21 @@ type Lease struct {
 	State     LeaseState `json:"state"`
 	Expires   time.Time  `json:"expires"`
 	Updated   time.Time  `json:"updated"`
+}
+
+// Validate checks the lease's own fields.
+func (l *Lease) Validate() error {
+	var errs []error
+	if !l.Address.Is4() || l.Address.IsUnspecified() || l.Address.IsMulticast() {
+		errs = append(errs, Invalid("address", "%s cannot be leased", l.Address))
+	}
+	if l.MAC.IsZero() {
+		errs = append(errs, Invalid("mac", "a lease belongs to a MAC"))
+	}
+	switch l.State {
+	case LeaseOffered, LeaseBound, LeaseDeclined:
+	default:
+		errs = append(errs, Invalid("state", "%q is not a state of a lease", l.State))
+	}
+	return joinFields(errs...)
 }

@@ -1,0 +1,150 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"lunboot/store"
+)
+
+// Bounds of the group commit.
+const (
+	batchQueue = 1024 // writers that wait before they block
+	batchMost  = 512  // writes in one transaction
+)
+
+// batcher turns many small writes into few transactions. A synchronous commit
+// costs one fsync however many rows it holds, so writers that arrive while one
+// commit runs share the next: a rack that boots at once is given its leases at
+// the speed of the disk's bandwidth, not of its fsync.
+type batcher struct {
+	db    *DB
+	queue chan *write
+	ended chan struct{} // closed when the goroutine is gone
+
+	mu     sync.RWMutex // held while a writer enters the queue, so that close cuts between two writers
+	closed bool
+}
+
+// write is one caller's part of a transaction.
+type write struct {
+	ctx  context.Context
+	fn   func(*tx) error
+	err  error
+	done chan struct{}
+}
+
+func newBatcher(db *DB) *batcher {
+	b := &batcher{db: db, queue: make(chan *write, batchQueue), ended: make(chan struct{})}
+	go b.run()
+	return b
+}
+
+// close refuses new writes, finishes those that were accepted and waits.
+func (b *batcher) close() {
+	b.mu.Lock()
+	if !b.closed {
+		b.closed = true
+		close(b.queue)
+	}
+	b.mu.Unlock()
+	<-b.ended
+}
+
+// do runs fn as part of a shared transaction, which is on disk when do returns
+// nil. When fn fails, only its own changes are undone. When ctx ends first, the
+// write may still happen. fn runs on another goroutine, maybe after do
+// returned: it must not write to what the caller reads.
+func (b *batcher) do(ctx context.Context, op string, fn func(*tx) error) error {
+	w := &write{ctx: ctx, fn: fn, done: make(chan struct{})}
+	if err := b.enter(w); err != nil {
+		return explain(op, err)
+	}
+	select {
+	case <-w.done:
+		return explain(op, w.err)
+	case <-ctx.Done():
+		return explain(op, ctx.Err())
+	}
+}
+
+func (b *batcher) enter(w *write) error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.closed {
+		return &store.Error{Kind: store.KindUnavailable, Msg: "the inventory is closed"}
+	}
+	select {
+	case b.queue <- w:
+		return nil
+	case <-w.ctx.Done():
+		return w.ctx.Err()
+	}
+}
+
+func (b *batcher) run() {
+	defer close(b.ended)
+	for first := range b.queue {
+		group := append(make([]*write, 0, 16), first)
+	gather:
+		for len(group) < batchMost {
+			select {
+			case w, ok := <-b.queue:
+				if !ok {
+					break gather
+				}
+				group = append(group, w)
+			default:
+				break gather
+			}
+		}
+		b.commit(group)
+	}
+}
+
+// commit runs a group in one transaction, each write in a savepoint of its own.
+func (b *batcher) commit(group []*write) {
+	// No writer's context may end the others' transaction.
+	moved, err := writeFile(context.Background(), &b.db.file, b.db.now(), func(t *tx) error {
+		for _, w := range group {
+			if w.err = w.ctx.Err(); w.err != nil {
+				continue
+			}
+			if err := b.one(t, w); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, w := range group {
+		if w.err == nil {
+			w.err = err
+		}
+	}
+	if err == nil {
+		b.db.wake(moved)
+	}
+	for _, w := range group {
+		close(w.done)
+	}
+}
+
+// one runs a write in a savepoint. An error of the write itself goes to its
+// caller; an error of the transaction is returned and goes to all.
+func (b *batcher) one(t *tx, w *write) error {
+	moved := t.moved
+	if _, err := t.run("SAVEPOINT one"); err != nil {
+		return err
+	}
+	if w.err = w.fn(t); w.err != nil {
+		t.moved = moved
+		// On a full disk SQLite has ended the transaction by itself, and
+		// there is no savepoint any more.
+		if _, err := t.run("ROLLBACK TO one"); err != nil {
+			return errors.Join(w.err, err)
+		}
+	}
+	_, err := t.run("RELEASE one")
+	return err
+}

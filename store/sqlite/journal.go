@@ -1,0 +1,239 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"lunboot/store"
+)
+
+// Journal keeps events and attempts. Its methods may be called from many
+// goroutines.
+type Journal struct {
+	file
+	now func() time.Time
+}
+
+// OpenJournal opens the journal in dir, makes it if there is none, and brings
+// it to this program's schema.
+func OpenJournal(ctx context.Context, dir string, now func() time.Time, opts ...Option) (*Journal, error) {
+	f, err := openFile(ctx, filepath.Join(dir, journalFile), "NORMAL", "migrations/journal", opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Journal{file: *f, now: now}, nil
+}
+
+// Close closes the file. Calling it twice is harmless.
+func (j *Journal) Close() error { return j.close() }
+
+func (j *Journal) write(ctx context.Context, op string, fn func(*tx) error) error {
+	_, err := writeFile(ctx, &j.file, j.now(), fn)
+	return explain(op, err)
+}
+
+// AppendEvents writes events, all or none. Their numbers must rise, from above
+// the last one written.
+func (j *Journal) AppendEvents(ctx context.Context, events []store.Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	return j.write(ctx, "write events", func(t *tx) error {
+		last, err := lastSeq(t.ctx, t)
+		if err != nil {
+			return err
+		}
+		insert, err := t.PrepareContext(t.ctx, "INSERT INTO event (seq, at, kind, mac, addr, machine, attempt, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+		if err != nil {
+			return err
+		}
+		defer insert.Close()
+		for i := range events {
+			e := &events[i]
+			if e.Seq <= last {
+				return store.Conflict("seq", "event %d does not follow event %d", e.Seq, last)
+			}
+			last = e.Seq
+			detail, err := json.Marshal(&e.Detail)
+			if err != nil {
+				return err
+			}
+			if _, err := insert.ExecContext(t.ctx, e.Seq, nanos(e.At), string(e.Kind), text(e.MAC), addrText(e.Addr), id(e.Machine), id(e.Attempt), string(detail)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// LastSeq returns the number of the newest event, 0 when there is none.
+func (j *Journal) LastSeq(ctx context.Context) (int64, error) { return lastSeq(ctx, j.r) }
+
+func lastSeq(ctx context.Context, q querier) (int64, error) {
+	return one(ctx, q, scanOne[int64], nil, "SELECT coalesce(max(seq), 0) FROM event")
+}
+
+func scanEvent(r row) (store.Event, error) {
+	var (
+		e         store.Event
+		at        int64
+		mac, addr sql.NullString
+		detail    string
+		errs      [3]error
+	)
+	if err := r.Scan(&e.Seq, &at, &e.Kind, &mac, &addr, &e.Machine, &e.Attempt, &detail); err != nil {
+		return store.Event{}, err
+	}
+	e.At = instant(at)
+	errs[0] = e.MAC.UnmarshalText([]byte(mac.String))
+	e.Addr, errs[1] = parseText(addr, parseAddr)
+	errs[2] = json.Unmarshal([]byte(detail), &e.Detail)
+	if err := errors.Join(errs[:]...); err != nil {
+		return store.Event{}, damaged(fmt.Sprintf("event %d", e.Seq), err)
+	}
+	return e, nil
+}
+
+// Events returns the events that match, by rising number.
+func (j *Journal) Events(ctx context.Context, f store.EventFilter) ([]store.Event, error) {
+	query := "SELECT seq, at, kind, mac, addr, coalesce(machine, 0), coalesce(attempt, 0), detail FROM event WHERE seq > ? "
+	args := []any{f.After}
+	if f.Attempt != 0 {
+		query, args = query+"AND attempt = ? ", append(args, int64(f.Attempt))
+	}
+	if f.Machine != 0 {
+		query, args = query+"AND machine = ? ", append(args, int64(f.Machine))
+	}
+	if !f.MAC.IsZero() {
+		query, args = query+"AND mac = ? ", append(args, f.MAC.String())
+	}
+	limit, _ := page(store.Page{Limit: f.Limit})
+	return list(ctx, j.r, scanEvent, query+"ORDER BY seq LIMIT ?", append(args, limit)...)
+}
+
+const attemptColumns = `SELECT id, coalesce(machine, 0), machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
+	firmware, arch, address, script, first_seq, last_seq FROM attempt `
+
+func scanAttempt(r row) (store.Attempt, error) {
+	var (
+		a                 store.Attempt
+		mac               sql.NullString
+		started, updated  int64
+		stages, diagnoses string
+	)
+	err := r.Scan(&a.ID, &a.Machine, &a.Name, &mac, &a.Key, &started, &updated, &a.Outcome, &a.Stage, &stages, &diagnoses,
+		&a.Firmware, &a.Arch, &a.Address, &a.Script, &a.FirstSeq, &a.LastSeq)
+	if err != nil {
+		return store.Attempt{}, err
+	}
+	a.Started, a.Updated = instant(started), instant(updated)
+	err = errors.Join(a.MAC.UnmarshalText([]byte(mac.String)), json.Unmarshal([]byte(stages), &a.Stages), json.Unmarshal([]byte(diagnoses), &a.Diagnoses))
+	if err != nil {
+		return store.Attempt{}, damaged(fmt.Sprintf("attempt %d", a.ID), err)
+	}
+	return a, nil
+}
+
+// PutAttempt writes an attempt over what was known of it.
+func (j *Journal) PutAttempt(ctx context.Context, a store.Attempt) error {
+	if a.ID <= 0 {
+		return store.Invalid("id", "an attempt needs its number")
+	}
+	stages, err := json.Marshal(a.Stages)
+	if err != nil {
+		return explain("write attempt", err)
+	}
+	diagnoses, err := json.Marshal(a.Diagnoses)
+	if err != nil {
+		return explain("write attempt", err)
+	}
+	return j.write(ctx, "write attempt", func(t *tx) error {
+		_, err := t.run(`INSERT OR REPLACE INTO attempt (id, machine, machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
+			firmware, arch, address, script, first_seq, last_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			int64(a.ID), id(a.Machine), a.Name, text(a.MAC), a.Key, nanos(a.Started), nanos(a.Updated), string(a.Outcome), string(a.Stage),
+			string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.FirstSeq, a.LastSeq)
+		return err
+	})
+}
+
+// Attempt returns the attempt with this id.
+func (j *Journal) Attempt(ctx context.Context, id store.AttemptID) (store.Attempt, error) {
+	return one(ctx, j.r, scanAttempt, store.NotFound("attempt", fmt.Sprint(id)), attemptColumns+"WHERE id = ?", int64(id))
+}
+
+// Attempts returns one page of the attempts that match, newest first, and how
+// many match in all.
+func (j *Journal) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
+	var where strings.Builder
+	where.WriteString("WHERE 1 ")
+	args := []any{}
+	if f.Machine != 0 {
+		where.WriteString("AND machine = ? ")
+		args = append(args, int64(f.Machine))
+	}
+	if !f.MAC.IsZero() {
+		where.WriteString("AND mac = ? ")
+		args = append(args, f.MAC.String())
+	}
+	var (
+		out   []store.Attempt
+		total int
+	)
+	limit, offset := page(f.Page)
+	err := j.read(ctx, func(q querier) (err error) {
+		if total, err = one(ctx, q, scanOne[int], nil, "SELECT count(*) FROM attempt "+where.String(), args...); err != nil {
+			return err
+		}
+		out, err = list(ctx, q, scanAttempt, attemptColumns+where.String()+"ORDER BY id DESC LIMIT ? OFFSET ?", append(args, limit, offset)...)
+		return err
+	})
+	return out, total, err
+}
+
+// LastAttemptID returns the largest id of an attempt, 0 when there is none.
+func (j *Journal) LastAttemptID(ctx context.Context) (store.AttemptID, error) {
+	return one(ctx, j.r, scanOne[store.AttemptID], nil, "SELECT coalesce(max(id), 0) FROM attempt")
+}
+
+// pruneStep bounds the rows that one transaction of Prune removes, so that the
+// events of a boot do not wait for it.
+const pruneStep = 5000
+
+// Prune removes the oldest events, down to keepEvents and at least one, and the
+// attempts that have none left. The newest attempt of each machine stays, since
+// its page shows it; so does the newest of all, whose number must not be given
+// again.
+func (j *Journal) Prune(ctx context.Context, keepEvents int) error {
+	first, err := one(ctx, j.r, scanOne[int64], nil,
+		"SELECT coalesce((SELECT seq FROM event ORDER BY seq DESC LIMIT 1 OFFSET ?), 0)", max(keepEvents, 1)-1)
+	if err != nil {
+		return err
+	}
+	for _, query := range []string{
+		"DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq < ? ORDER BY seq LIMIT ?)",
+		`DELETE FROM attempt WHERE id IN (SELECT id FROM attempt WHERE last_seq < ?
+			AND id NOT IN (SELECT max(id) FROM attempt WHERE machine IS NOT NULL GROUP BY machine)
+			AND id <> (SELECT max(id) FROM attempt) LIMIT ?)`,
+	} {
+		for {
+			var n int64
+			err := j.write(ctx, "prune the journal", func(t *tx) (err error) {
+				n, err = t.run(query, first, pruneStep)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if n < pruneStep {
+				break
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,411 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"lunboot/store"
+)
+
+// machineColumns reads a machine with its MACs in one statement, so that no
+// change can come between them.
+const machineColumns = `SELECT id, revision, name, uuid, serial, asset_tag, initiator, auth,
+	chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile,
+	tags, notes, firmware, arch, last_seen, created, updated,
+	(SELECT group_concat(mac, ' ' ORDER BY position) FROM machine_mac WHERE machine = machine.id)
+	FROM machine `
+
+func scanMachine(r row) (store.Machine, error) {
+	var (
+		m                         store.Machine
+		uuid, address, once, macs sql.NullString
+		tags                      string
+		seen, created, updated    int64
+	)
+	err := r.Scan(&m.ID, &m.Revision, &m.Name, &uuid, &m.Serial, &m.AssetTag, &m.Initiator, &m.Auth,
+		&m.CHAP.User, &m.CHAP.Secret, &m.Reverse.User, &m.Reverse.Secret, &m.Pinned, &address, &m.Profile, &once,
+		&tags, &m.Notes, &m.Firmware, &m.Arch, &seen, &created, &updated, &macs)
+	if err != nil {
+		return store.Machine{}, err
+	}
+	m.OnceProfile = once.String
+	m.LastSeen, m.Created, m.Updated = instant(seen), instant(created), instant(updated)
+	var errs [4]error
+	m.UUID, errs[0] = parseText(uuid, store.ParseUUID)
+	m.Address, errs[1] = parseText(address, parseAddr)
+	errs[2] = json.Unmarshal([]byte(tags), &m.Tags)
+	for s := range strings.FieldsSeq(macs.String) {
+		mac, err := store.ParseMAC(s)
+		if err != nil {
+			errs[3] = err
+		}
+		m.MACs = append(m.MACs, mac)
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return store.Machine{}, damaged("machine "+m.Name, err)
+	}
+	return m, nil
+}
+
+// damaged is the error of a row that this program cannot have written.
+func damaged(subject string, err error) error {
+	// The parsers call it invalid input; here it is our own file.
+	return &store.Error{Kind: store.KindCorrupt, Subject: subject, Msg: "its row cannot be read; put back a backup", Err: err}
+}
+
+func machineBy(ctx context.Context, q querier, how, key, where string, args ...any) (store.Machine, error) {
+	missing := store.NotFound("machine", key)
+	if how != "" {
+		missing = store.NotFound("machine with "+how, key)
+	}
+	return one(ctx, q, scanMachine, missing, machineColumns+"WHERE "+where, args...)
+}
+
+// Machine returns the machine with this id.
+func (db *DB) Machine(ctx context.Context, id store.MachineID) (store.Machine, error) {
+	return machineBy(ctx, db.r, "number", fmt.Sprint(id), "id = ?", int64(id))
+}
+
+// MachineByName returns the machine with this name, in either case.
+func (db *DB) MachineByName(ctx context.Context, name string) (store.Machine, error) {
+	return machineBy(ctx, db.r, "", name, "name = ?", strings.ToLower(name))
+}
+
+// MachineByUUID returns the machine with this UUID. A placeholder is nobody's.
+func (db *DB) MachineByUUID(ctx context.Context, u store.UUID) (store.Machine, error) {
+	return machineBy(ctx, db.r, "UUID", u.String(), "uuid = ?", u.String())
+}
+
+// MachineByMAC returns the machine that has this MAC.
+func (db *DB) MachineByMAC(ctx context.Context, mac store.MAC) (store.Machine, error) {
+	return machineBy(ctx, db.r, "MAC", mac.String(), "id = (SELECT machine FROM machine_mac WHERE mac = ?)", mac.String())
+}
+
+// MachineByInitiator returns the machine with this initiator name, in either
+// case (RFC 3722).
+func (db *DB) MachineByInitiator(ctx context.Context, iqn store.IQN) (store.Machine, error) {
+	return machineBy(ctx, db.r, "initiator", string(iqn), "initiator = ?", strings.ToLower(string(iqn)))
+}
+
+// MachineBySerial returns the one machine with this serial number. A number
+// that several machines have identifies none of them.
+func (db *DB) MachineBySerial(ctx context.Context, serial string) (store.Machine, error) {
+	return db.machineAlone(ctx, "serial number", "serial", serial)
+}
+
+// MachineByAssetTag returns the one machine with this asset tag. A tag that
+// several machines have identifies none of them.
+func (db *DB) MachineByAssetTag(ctx context.Context, tag string) (store.Machine, error) {
+	return db.machineAlone(ctx, "asset tag", "asset_tag", tag)
+}
+
+func (db *DB) machineAlone(ctx context.Context, how, column, value string) (store.Machine, error) {
+	missing := store.NotFound("machine with "+how, value)
+	if value == "" {
+		return store.Machine{}, missing
+	}
+	ms, err := list(ctx, db.r, scanMachine, machineColumns+"WHERE "+column+" = ? LIMIT 2", value)
+	if err != nil {
+		return store.Machine{}, err
+	}
+	if len(ms) > 1 {
+		missing.Msg = fmt.Sprintf("the %s %q is no single machine's: %s and %s have it", how, value, ms[0].Name, ms[1].Name)
+	}
+	if len(ms) != 1 {
+		return store.Machine{}, missing
+	}
+	return ms[0], nil
+}
+
+// Machines returns one page of the machines that match, by name, and how many
+// match in all.
+func (db *DB) Machines(ctx context.Context, f store.MachineFilter) ([]store.Machine, int, error) {
+	where, args := "WHERE 1 ", []any{}
+	if f.Tag != "" {
+		where += "AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?) "
+		args = append(args, f.Tag)
+	}
+	if s := strings.ToLower(strings.TrimSpace(f.Search)); s != "" {
+		like := likePart(s)
+		where += `AND (name LIKE ? ESCAPE '\' OR initiator LIKE ? ESCAPE '\' OR uuid LIKE ? ESCAPE '\' OR address LIKE ? ESCAPE '\'
+			OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value LIKE ? ESCAPE '\')
+			OR EXISTS (SELECT 1 FROM machine_mac WHERE machine = machine.id AND (mac LIKE ? ESCAPE '\' OR replace(mac, ':', '') LIKE ? ESCAPE '\'))) `
+		// A MAC is found in every spelling: 0007.e90f is 00:07:e9:0f.
+		bare := strings.NewReplacer(":", "", "-", "", ".", "").Replace(s)
+		if bare == "" {
+			bare = s
+		}
+		args = append(args, like, like, like, like, like, like, likePart(bare))
+	}
+	var (
+		out   []store.Machine
+		total int
+	)
+	limit, offset := page(f.Page)
+	err := db.read(ctx, func(q querier) (err error) {
+		if total, err = one(ctx, q, scanOne[int], nil, "SELECT count(*) FROM machine "+where, args...); err != nil {
+			return err
+		}
+		out, err = list(ctx, q, scanMachine, machineColumns+where+"ORDER BY name LIMIT ? OFFSET ?", append(args, limit, offset)...)
+		return err
+	})
+	return out, total, err
+}
+
+// likePart is the LIKE pattern for a part of a text.
+func likePart(s string) string {
+	return "%" + strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(s) + "%"
+}
+
+// read runs several queries on one state of the file.
+func (f *file) read(ctx context.Context, fn func(querier) error) error {
+	t, err := f.r.BeginTx(ctx, nil)
+	if err != nil {
+		return explain("read", err)
+	}
+	defer t.Rollback() // nothing to keep
+	return fn(t)
+}
+
+// CreateMachine adds a machine. Unknown machines with its MACs are forgotten in
+// the same transaction.
+func (db *DB) CreateMachine(ctx context.Context, actor store.Actor, m store.Machine) (store.Machine, error) {
+	m = tidyMachine(m)
+	if err := m.Validate(); err != nil {
+		return store.Machine{}, err
+	}
+	err := db.write(ctx, "create machine", func(t *tx) error {
+		m.ID, m.Revision, m.Created, m.Updated = 0, 1, t.now, t.now
+		if err := t.checkMachine(&m); err != nil {
+			return err
+		}
+		n, err := t.insert(`INSERT INTO machine (revision, name, uuid, serial, asset_tag, initiator, auth,
+			chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile,
+			tags, notes, firmware, arch, last_seen, created, updated) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			append(machineValues(&m), nanos(m.Created), nanos(m.Updated))...)
+		if err != nil {
+			return err
+		}
+		m.ID = store.MachineID(n)
+		if err := t.putMACs(&m); err != nil {
+			return err
+		}
+		t.move(mapped)
+		return t.audit(actor, "machine.create", m.Name, machineChanges(&store.Machine{}, &m))
+	})
+	if err != nil {
+		return store.Machine{}, err
+	}
+	return m, nil
+}
+
+// UpdateMachine changes a machine. A Revision that is not zero must be the
+// present one.
+func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Machine) (store.Machine, error) {
+	m = tidyMachine(m)
+	if err := m.Validate(); err != nil {
+		return store.Machine{}, err
+	}
+	err := db.write(ctx, "change machine", func(t *tx) error {
+		old, err := machineBy(t.ctx, t, "number", fmt.Sprint(m.ID), "id = ?", int64(m.ID))
+		if err != nil {
+			return err
+		}
+		if err := checkRevision("machine", old.Name, old.Revision, m.Revision); err != nil {
+			return err
+		}
+		if err := t.checkMachine(&m); err != nil {
+			return err
+		}
+		// What was seen of the machine is not the editor's to set back.
+		m.Created, m.LastSeen, m.Firmware, m.Arch = old.Created, old.LastSeen, old.Firmware, old.Arch
+		changes := machineChanges(&old, &m)
+		if changes == "" {
+			m = old
+			return nil
+		}
+		m.Revision, m.Updated = old.Revision+1, t.now
+		_, err = t.run(`UPDATE machine SET name = ?, uuid = ?, serial = ?, asset_tag = ?, initiator = ?, auth = ?,
+			chap_user = ?, chap_secret = ?, reverse_user = ?, reverse_secret = ?, pinned = ?, address = ?, profile = ?, once_profile = ?,
+			tags = ?, notes = ?, firmware = ?, arch = ?, last_seen = ?, revision = ?, updated = ? WHERE id = ?`,
+			append(machineValues(&m), m.Revision, nanos(m.Updated), int64(m.ID))...)
+		if err != nil {
+			return err
+		}
+		if err := t.putMACs(&m); err != nil {
+			return err
+		}
+		t.move(mapped)
+		return t.audit(actor, "machine.update", m.Name, changes)
+	})
+	if err != nil {
+		return store.Machine{}, err
+	}
+	return m, nil
+}
+
+// DeleteMachine removes a machine and its mappings.
+func (db *DB) DeleteMachine(ctx context.Context, actor store.Actor, id store.MachineID) error {
+	return db.write(ctx, "remove machine", func(t *tx) error {
+		m, err := machineBy(t.ctx, t, "number", fmt.Sprint(id), "id = ?", int64(id))
+		if err != nil {
+			return err
+		}
+		gone, err := list(t.ctx, t, scanOne[string],
+			"SELECT 'LUN ' || lun || ' was ' || volume.name FROM mapping JOIN volume ON volume.id = mapping.volume WHERE machine = ? ORDER BY lun", int64(id))
+		if err != nil {
+			return err
+		}
+		if _, err := t.run("DELETE FROM machine WHERE id = ?", int64(id)); err != nil {
+			return err
+		}
+		if _, err := t.run("UPDATE lease SET machine = 0 WHERE machine = ?", int64(id)); err != nil {
+			return err
+		}
+		t.move(mapped)
+		return t.audit(actor, "machine.delete", m.Name, strings.Join(append([]string{"MACs " + joinMACs(m.MACs)}, gone...), "; "))
+	})
+}
+
+// SeenMachine records that a machine spoke, and with which firmware. It changes
+// no decision of anybody: there is no audit row, and the revision stays.
+func (db *DB) SeenMachine(ctx context.Context, id store.MachineID, firmware, arch string, at time.Time) error {
+	return db.batch.do(ctx, "record machine", func(t *tx) error {
+		n, err := t.run(`UPDATE machine SET last_seen = max(last_seen, ?),
+			firmware = CASE WHEN ? = '' THEN firmware ELSE ? END, arch = CASE WHEN ? = '' THEN arch ELSE ? END WHERE id = ?`,
+			nanos(at), firmware, firmware, arch, arch, int64(id))
+		if err == nil && n == 0 {
+			return store.NotFound("machine with number", fmt.Sprint(id))
+		}
+		t.move(changed)
+		return err
+	})
+}
+
+// ConsumeOnce clears the profile that a machine was given for one boot.
+func (db *DB) ConsumeOnce(ctx context.Context, id store.MachineID) error {
+	return db.write(ctx, "use up one-shot profile", func(t *tx) error {
+		m, err := machineBy(t.ctx, t, "number", fmt.Sprint(id), "id = ?", int64(id))
+		if err != nil || m.OnceProfile == "" {
+			return err
+		}
+		if _, err := t.run("UPDATE machine SET once_profile = NULL, revision = revision + 1, updated = ? WHERE id = ?", nanos(t.now), int64(id)); err != nil {
+			return err
+		}
+		t.move(mapped)
+		return t.audit(store.ActorSystem, "machine.once", m.Name, "the profile "+m.OnceProfile+" was used for one boot")
+	})
+}
+
+// tidyMachine puts what people write in several ways into one.
+func tidyMachine(m store.Machine) store.Machine {
+	m.Name = strings.ToLower(m.Name)
+	m.Initiator = store.IQN(strings.ToLower(string(m.Initiator)))
+	m.MACs = slices.Clone(m.MACs)
+	m.Tags = slices.Clone(m.Tags)
+	m.Address = m.Address.Unmap()
+	return m
+}
+
+// checkMachine refuses a machine that another one, or a missing profile, is in
+// the way of. It names the other.
+func (t *tx) checkMachine(m *store.Machine) error {
+	uniques := []struct{ column, field, what, value string }{
+		{"name", "name", "the name", m.Name},
+		{"initiator", "initiator", "the initiator name", string(m.Initiator)},
+	}
+	if !m.UUID.IsZero() {
+		uniques = append(uniques, struct{ column, field, what, value string }{"uuid", "uuid", "the UUID", m.UUID.String()})
+	}
+	if m.Address.IsValid() {
+		uniques = append(uniques, struct{ column, field, what, value string }{"address", "address", "the reserved address", m.Address.String()})
+	}
+	for _, u := range uniques {
+		other, err := list(t.ctx, t, scanOne[string], "SELECT name FROM machine WHERE "+u.column+" = ? AND id <> ?", u.value, int64(m.ID))
+		if err != nil {
+			return err
+		}
+		if len(other) > 0 {
+			return store.Conflict(u.field, "machine %s has %s %s already", other[0], u.what, u.value)
+		}
+	}
+	for _, mac := range m.MACs {
+		other, err := list(t.ctx, t, scanOne[string],
+			"SELECT name FROM machine_mac JOIN machine ON machine.id = machine WHERE mac = ? AND machine <> ?", mac.String(), int64(m.ID))
+		if err != nil {
+			return err
+		}
+		if len(other) > 0 {
+			return store.Conflict("mac", "machine %s has the MAC %s already", other[0], mac)
+		}
+	}
+	for _, p := range [...]struct{ field, name string }{{"profile", m.Profile}, {"once_profile", m.OnceProfile}} {
+		if p.name == "" {
+			continue
+		}
+		n, err := one(t.ctx, t, scanOne[int], nil, "SELECT count(*) FROM profile WHERE name = ?", p.name)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return store.Invalid(p.field, "there is no profile %q", p.name)
+		}
+	}
+	return nil
+}
+
+// putMACs replaces a machine's MACs and forgets unknown machines that had them.
+func (t *tx) putMACs(m *store.Machine) error {
+	if _, err := t.run("DELETE FROM machine_mac WHERE machine = ?", int64(m.ID)); err != nil {
+		return err
+	}
+	for i, mac := range m.MACs {
+		if _, err := t.run("INSERT INTO machine_mac (mac, machine, position) VALUES (?, ?, ?)", mac.String(), int64(m.ID), i); err != nil {
+			return err
+		}
+		if _, err := t.run("DELETE FROM unknown_machine WHERE mac = ?", mac.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func machineValues(m *store.Machine) []any {
+	var once any
+	if m.OnceProfile != "" {
+		once = m.OnceProfile
+	}
+	return []any{m.Name, text(m.UUID), m.Serial, m.AssetTag, string(m.Initiator), string(m.Auth),
+		m.CHAP.User, m.CHAP.Secret, m.Reverse.User, m.Reverse.Secret, m.Pinned, addrText(m.Address), m.Profile, once,
+		jsonList(m.Tags), m.Notes, m.Firmware, m.Arch, nanos(m.LastSeen)}
+}
+
+// machineChanges says what differs, for the audit log. Secrets only ever say
+// that they changed.
+func machineChanges(a, b *store.Machine) string {
+	var d diff
+	d.add("name", a.Name, b.Name)
+	d.add("MACs", joinMACs(a.MACs), joinMACs(b.MACs))
+	d.add("UUID", shown(a.UUID), shown(b.UUID))
+	d.add("serial", a.Serial, b.Serial)
+	d.add("asset tag", a.AssetTag, b.AssetTag)
+	d.add("initiator", string(a.Initiator), string(b.Initiator))
+	d.add("login", string(a.Auth), string(b.Auth))
+	d.add("CHAP user", a.CHAP.User, b.CHAP.User)
+	d.secret("CHAP secret", a.CHAP.Secret, b.CHAP.Secret)
+	d.add("reverse CHAP user", a.Reverse.User, b.Reverse.User)
+	d.secret("reverse CHAP secret", a.Reverse.Secret, b.Reverse.Secret)
+	d.flag("pinned", a.Pinned, b.Pinned)
+	d.add("address", addrShown(a.Address), addrShown(b.Address))
+	d.add("profile", a.Profile, b.Profile)
+	d.add("profile for one boot", a.OnceProfile, b.OnceProfile)
+	d.add("tags", strings.Join(a.Tags, ", "), strings.Join(b.Tags, ", "))
+	d.long("notes", a.Notes, b.Notes)
+	return d.String()
+}

@@ -1,0 +1,119 @@
+package sqlite
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/pressly/goose/v3"
+
+	"lunboot/store"
+)
+
+//go:embed migrations
+var migrationFiles embed.FS
+
+// migrate brings the file to the newest schema that this program knows. A file
+// that held something is checked and copied first.
+func (f *file) migrate(ctx context.Context, dir string, existed bool, log *slog.Logger) error {
+	name := filepath.Base(f.path)
+	if existed {
+		if err := f.check(ctx); err != nil {
+			return err
+		}
+	}
+	files, err := fs.Sub(migrationFiles, dir)
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, f.w, files, goose.WithSlog(log), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return fmt.Errorf("read the migrations: %w", err)
+	}
+	have, want, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read the schema's version: %w", err)
+	}
+	switch {
+	case have > want:
+		return &store.Error{Kind: store.KindConflict, Subject: f.path,
+			Msg: fmt.Sprintf("%s was written by a newer lunboot (its schema is %d, this program knows %d); start that version, or put back the copy that it made (%s)",
+				name, have, want, filepath.Base(f.copyName(want)))}
+	case have == want:
+		return nil
+	}
+	if have > 0 {
+		if err := f.Backup(ctx, f.copyName(have)); err != nil {
+			return fmt.Errorf("copy %s before its schema changes: %w", name, err)
+		}
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("bring %s from schema %d to %d: %w", name, have, want, err)
+	}
+	return nil
+}
+
+// copyName is where the copy of a file with an older schema goes.
+func (f *file) copyName(version int64) string {
+	return fmt.Sprintf("%s.schema-%d", f.path, version)
+}
+
+// check refuses a file that is damaged, or that another program wrote.
+func (f *file) check(ctx context.Context) error {
+	var word string
+	if err := f.w.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&word); err != nil {
+		return err
+	}
+	if word != "ok" {
+		return &store.Error{Kind: store.KindCorrupt, Subject: f.path, Msg: "the file is damaged (" + word + "); put back a backup of it"}
+	}
+	var tables, ours int
+	err := f.w.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE name = ?) FROM sqlite_schema WHERE type = 'table'", goose.DefaultTablename).Scan(&tables, &ours)
+	if err != nil {
+		return err
+	}
+	if tables > 0 && ours == 0 {
+		return &store.Error{Kind: store.KindInvalid, Subject: f.path, Msg: "the file belongs to another program; choose another data folder"}
+	}
+	return nil
+}
+
+// Backup writes a consistent copy of the file to path while others read and
+// write. A file that is there already is replaced in one step.
+func (f *file) Backup(ctx context.Context, path string) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // 0600; VACUUM INTO takes an empty file
+	if err != nil {
+		return explain("back up", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(explain("back up", err), os.Remove(tmp.Name()))
+		}
+	}()
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	if _, err := f.w.ExecContext(ctx, "VACUUM INTO ?", tmp.Name()); err != nil {
+		return err
+	}
+	if err := syncFile(tmp.Name()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

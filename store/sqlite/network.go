@@ -1,0 +1,260 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"lunboot/store"
+)
+
+const subnetColumns = `SELECT id, revision, interface, prefix, mode, range, router, dns, domain, lease_time FROM subnet `
+
+func scanSubnet(r row) (store.Subnet, error) {
+	var (
+		s                  store.Subnet
+		prefix, pool, dns  string
+		router             sql.NullString
+		leaseTime          int64
+		errPrefix, errRest error
+	)
+	err := r.Scan(&s.ID, &s.Revision, &s.Interface, &prefix, &s.Mode, &pool, &router, &dns, &s.Domain, &leaseTime)
+	if err != nil {
+		return store.Subnet{}, err
+	}
+	s.LeaseTime = time.Duration(leaseTime)
+	s.Prefix, errPrefix = netip.ParsePrefix(prefix)
+	s.Router, errRest = parseText(router, parseAddr)
+	if err := errors.Join(errPrefix, errRest, s.Range.UnmarshalText([]byte(pool)), json.Unmarshal([]byte(dns), &s.DNS)); err != nil {
+		return store.Subnet{}, damaged("subnet "+prefix, err)
+	}
+	if len(s.DNS) == 0 {
+		s.DNS = nil
+	}
+	return s, nil
+}
+
+// Subnets returns every subnet, by interface and network.
+func (db *DB) Subnets(ctx context.Context) ([]store.Subnet, error) {
+	return list(ctx, db.r, scanSubnet, subnetColumns+"ORDER BY interface, prefix")
+}
+
+// PutSubnet adds a subnet, or changes the one with its ID, or the one with its
+// interface and prefix when the ID is zero.
+func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) (store.Subnet, error) {
+	s.Prefix = s.Prefix.Masked()
+	s.DNS = slices.Clone(s.DNS)
+	if err := s.Validate(); err != nil {
+		return store.Subnet{}, err
+	}
+	err := db.write(ctx, "set subnet", func(t *tx) error {
+		same, err := list(t.ctx, t, scanSubnet, subnetColumns+"WHERE interface = ? AND prefix = ?", s.Interface, s.Prefix.String())
+		if err != nil {
+			return err
+		}
+		var old store.Subnet
+		switch {
+		case s.ID != 0:
+			old, err = one(t.ctx, t, scanSubnet, store.NotFound("subnet with number", fmt.Sprint(s.ID)), subnetColumns+"WHERE id = ?", s.ID)
+			if err != nil {
+				return err
+			}
+			if len(same) > 0 && same[0].ID != s.ID {
+				return store.Conflict("prefix", "there is a subnet %s already", subnetName(&s))
+			}
+		case len(same) > 0:
+			old = same[0]
+		}
+		if err := checkRevision("subnet", subnetName(&old), old.Revision, s.Revision); old.ID != 0 && err != nil {
+			return err
+		}
+		s.ID, s.Revision = old.ID, old.Revision
+		changes := subnetChanges(&old, &s)
+		if changes == "" {
+			return nil
+		}
+		s.Revision++
+		pool, err := s.Range.MarshalText()
+		if err != nil {
+			return err
+		}
+		values := []any{s.Revision, s.Interface, s.Prefix.String(), string(s.Mode), string(pool), addrText(s.Router), jsonList(s.DNS), s.Domain, int64(s.LeaseTime)}
+		if s.ID == 0 {
+			s.ID, err = t.insert("INSERT INTO subnet (revision, interface, prefix, mode, range, router, dns, domain, lease_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values...)
+		} else {
+			_, err = t.run("UPDATE subnet SET revision = ?, interface = ?, prefix = ?, mode = ?, range = ?, router = ?, dns = ?, domain = ?, lease_time = ? WHERE id = ?", append(values, s.ID)...)
+		}
+		if err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.audit(actor, "subnet.put", subnetName(&s), changes)
+	})
+	if err != nil {
+		return store.Subnet{}, err
+	}
+	return s, nil
+}
+
+// DeleteSubnet removes a subnet. Its leases stay until they end.
+func (db *DB) DeleteSubnet(ctx context.Context, actor store.Actor, id int64) error {
+	return db.write(ctx, "remove subnet", func(t *tx) error {
+		s, err := one(t.ctx, t, scanSubnet, store.NotFound("subnet with number", fmt.Sprint(id)), subnetColumns+"WHERE id = ?", id)
+		if err != nil {
+			return err
+		}
+		if _, err := t.run("DELETE FROM subnet WHERE id = ?", id); err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.audit(actor, "subnet.delete", subnetName(&s), "")
+	})
+}
+
+func subnetName(s *store.Subnet) string {
+	return strings.TrimSpace(s.Interface + " " + s.Prefix.String())
+}
+
+func subnetChanges(a, b *store.Subnet) string {
+	var d diff
+	pool := func(s *store.Subnet) string {
+		if !s.Range.From.IsValid() {
+			return ""
+		}
+		return s.Range.String()
+	}
+	prefix := func(s *store.Subnet) string {
+		if !s.Prefix.IsValid() {
+			return ""
+		}
+		return s.Prefix.String()
+	}
+	lease := func(s *store.Subnet) string { return strings.TrimPrefix(s.LeaseTime.String(), "0s") }
+	d.add("interface", a.Interface, b.Interface)
+	d.add("network", prefix(a), prefix(b))
+	d.add("mode", string(a.Mode), string(b.Mode))
+	d.add("range", pool(a), pool(b))
+	d.add("router", addrShown(a.Router), addrShown(b.Router))
+	d.add("DNS", joinAddrs(a.DNS), joinAddrs(b.DNS))
+	d.add("domain", a.Domain, b.Domain)
+	d.add("lease time", lease(a), lease(b))
+	return d.String()
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	s := make([]string, len(addrs))
+	for i, a := range addrs {
+		s[i] = a.String()
+	}
+	return strings.Join(s, ", ")
+}
+
+const leaseColumns = `SELECT address, mac, client_id, hostname, machine, interface, state, expires, updated FROM lease `
+
+func scanLease(r row) (store.Lease, error) {
+	var (
+		l                store.Lease
+		address, mac     string
+		expires, updated int64
+		errs             [2]error
+	)
+	err := r.Scan(&address, &mac, &l.ClientID, &l.Hostname, &l.Machine, &l.Interface, &l.State, &expires, &updated)
+	if err != nil {
+		return store.Lease{}, err
+	}
+	l.Expires, l.Updated = instant(expires), instant(updated)
+	l.Address, errs[0] = netip.ParseAddr(address)
+	errs[1] = l.MAC.UnmarshalText([]byte(mac))
+	if err := errors.Join(errs[:]...); err != nil {
+		return store.Lease{}, damaged("lease "+address, err)
+	}
+	return l, nil
+}
+
+// Leases returns every lease, by address.
+func (db *DB) Leases(ctx context.Context) ([]store.Lease, error) {
+	ls, err := list(ctx, db.r, scanLease, leaseColumns)
+	slices.SortFunc(ls, func(a, b store.Lease) int { return a.Address.Compare(b.Address) })
+	return ls, err
+}
+
+// LeaseByMAC returns the lease that a MAC has, a bound one before an offer. An
+// address that it declined is not its lease.
+func (db *DB) LeaseByMAC(ctx context.Context, mac store.MAC) (store.Lease, error) {
+	return one(ctx, db.r, scanLease, store.NotFound("lease of", mac.String()),
+		leaseColumns+"WHERE mac = ? AND state <> 'declined' ORDER BY state = 'bound' DESC, updated DESC, address LIMIT 1", mac.String())
+}
+
+// LeaseByAddress returns the lease of an address.
+func (db *DB) LeaseByAddress(ctx context.Context, a netip.Addr) (store.Lease, error) {
+	return one(ctx, db.r, scanLease, store.NotFound("lease of", a.String()), leaseColumns+"WHERE address = ?", a.Unmap().String())
+}
+
+// PutLease writes a lease, which is on disk when it returns nil. An address that
+// is bound to another MAC and has not expired is refused. A MAC that is bound to
+// an address gives up the others that it had: one machine has one address.
+func (db *DB) PutLease(ctx context.Context, l store.Lease) error {
+	l.Address = l.Address.Unmap()
+	if err := l.Validate(); err != nil {
+		return err
+	}
+	l.Hostname, l.ClientID = clip(l.Hostname), clip(l.ClientID)
+	return db.batch.do(ctx, "write lease", func(t *tx) error {
+		address, mac := l.Address.String(), l.MAC.String()
+		holder, err := list(t.ctx, t, scanOne[string], "SELECT mac FROM lease WHERE address = ? AND state = 'bound' AND mac <> ? AND expires > ?",
+			address, mac, nanos(t.now))
+		if err != nil {
+			return err
+		}
+		if len(holder) > 0 {
+			return store.Conflict("address", "the address %s is leased to %s", address, holder[0])
+		}
+		updated := nanos(l.Updated)
+		if updated == 0 {
+			updated = nanos(t.now)
+		}
+		_, err = t.run(`INSERT INTO lease (address, mac, client_id, hostname, machine, interface, state, expires, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, client_id = excluded.client_id, hostname = excluded.hostname,
+				machine = excluded.machine, interface = excluded.interface, state = excluded.state, expires = excluded.expires, updated = excluded.updated`,
+			address, mac, l.ClientID, l.Hostname, int64(l.Machine), l.Interface, string(l.State), nanos(l.Expires), updated)
+		if err == nil && l.State == store.LeaseBound {
+			_, err = t.run("DELETE FROM lease WHERE mac = ? AND address <> ? AND state <> 'declined'", mac, address)
+		}
+		t.move(changed)
+		return err
+	})
+}
+
+// DeleteLease forgets the lease of an address. It is no error when there is
+// none.
+func (db *DB) DeleteLease(ctx context.Context, a netip.Addr) error {
+	return db.batch.do(ctx, "remove lease", func(t *tx) error {
+		n, err := t.run("DELETE FROM lease WHERE address = ?", a.Unmap().String())
+		if n > 0 {
+			t.move(changed)
+		}
+		return err
+	})
+}
+
+// DropLease forgets the lease of an address on an operator's word.
+func (db *DB) DropLease(ctx context.Context, actor store.Actor, a netip.Addr) error {
+	a = a.Unmap()
+	return db.write(ctx, "drop lease", func(t *tx) error {
+		l, err := one(t.ctx, t, scanLease, store.NotFound("lease of", a.String()), leaseColumns+"WHERE address = ?", a.String())
+		if err != nil {
+			return err
+		}
+		if _, err := t.run("DELETE FROM lease WHERE address = ?", a.String()); err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.audit(actor, "lease.drop", a.String(), fmt.Sprintf("%s by %s", l.State, l.MAC))
+	})
+}

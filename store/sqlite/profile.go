@@ -1,0 +1,144 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"lunboot/store"
+)
+
+const profileColumns = `SELECT id, revision, name, kind, fields, text, built_in FROM profile `
+
+func scanProfile(r row) (p store.Profile, err error) {
+	var fields string
+	if err := r.Scan(&p.ID, &p.Revision, &p.Name, &p.Kind, &fields, &p.Text, &p.BuiltIn); err != nil {
+		return store.Profile{}, err
+	}
+	if err := json.Unmarshal([]byte(fields), &p.Fields); err != nil {
+		return store.Profile{}, damaged("profile "+p.Name, err)
+	}
+	if len(p.Fields) == 0 {
+		p.Fields = nil
+	}
+	return p, nil
+}
+
+// Profiles returns every profile, by name.
+func (db *DB) Profiles(ctx context.Context) ([]store.Profile, error) {
+	return list(ctx, db.r, scanProfile, profileColumns+"ORDER BY name")
+}
+
+// Profile returns the profile with this name.
+func (db *DB) Profile(ctx context.Context, name string) (store.Profile, error) {
+	return profileBy(ctx, db.r, name)
+}
+
+func profileBy(ctx context.Context, q querier, name string) (store.Profile, error) {
+	return one(ctx, q, scanProfile, store.NotFound("profile", name), profileColumns+"WHERE name = ?", name)
+}
+
+// PutProfile adds the profile with this name, or changes it. Built-in profiles
+// stay as they are.
+func (db *DB) PutProfile(ctx context.Context, actor store.Actor, p store.Profile) (store.Profile, error) {
+	p.Fields = maps.Clone(p.Fields)
+	if err := p.Validate(); err != nil {
+		return store.Profile{}, err
+	}
+	err := db.write(ctx, "set profile", func(t *tx) error {
+		old, err := profileBy(t.ctx, t, p.Name)
+		if err != nil && !store.IsNotFound(err) {
+			return err
+		}
+		if old.BuiltIn {
+			return builtIn(p.Name)
+		}
+		if err := checkRevision("profile", p.Name, old.Revision, p.Revision); old.ID != 0 && err != nil {
+			return err
+		}
+		p.ID, p.Revision, p.BuiltIn = old.ID, old.Revision, false
+		if len(p.Fields) == 0 {
+			p.Fields = nil
+		}
+		changes := profileChanges(&old, &p)
+		if changes == "" {
+			return nil
+		}
+		p.Revision++
+		fields, err := json.Marshal(p.Fields)
+		if err != nil {
+			return err
+		}
+		if p.ID == 0 {
+			p.ID, err = t.insert("INSERT INTO profile (revision, name, kind, fields, text, built_in) VALUES (?, ?, ?, ?, ?, 0)",
+				p.Revision, p.Name, string(p.Kind), string(fields), p.Text)
+		} else {
+			_, err = t.run("UPDATE profile SET revision = ?, kind = ?, fields = ?, text = ? WHERE id = ?",
+				p.Revision, string(p.Kind), string(fields), p.Text, p.ID)
+		}
+		if err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.audit(actor, "profile.put", p.Name, changes)
+	})
+	if err != nil {
+		return store.Profile{}, err
+	}
+	return p, nil
+}
+
+// DeleteProfile removes a profile that no machine has.
+func (db *DB) DeleteProfile(ctx context.Context, actor store.Actor, name string) error {
+	return db.write(ctx, "remove profile", func(t *tx) error {
+		p, err := profileBy(t.ctx, t, name)
+		if err != nil {
+			return err
+		}
+		if p.BuiltIn {
+			return builtIn(name)
+		}
+		used, err := list(t.ctx, t, scanOne[string], "SELECT name FROM machine WHERE profile = ? OR once_profile = ? ORDER BY name LIMIT 10", name, name)
+		if err != nil {
+			return err
+		}
+		if len(used) > 0 {
+			return store.InUse("profile %s belongs to machine %s; give that another profile first", name, strings.Join(used, ", "))
+		}
+		if _, err := t.run("DELETE FROM profile WHERE name = ?", name); err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.audit(actor, "profile.delete", name, "")
+	})
+}
+
+func builtIn(name string) error {
+	return &store.Error{Kind: store.KindDenied, Field: "name",
+		Msg: fmt.Sprintf("profile %s is built in and stays as it is; make one under another name", name)}
+}
+
+func profileChanges(a, b *store.Profile) string {
+	var d diff
+	d.add("name", a.Name, b.Name)
+	d.add("kind", string(a.Kind), string(b.Kind))
+	keys := map[string]bool{}
+	for k := range a.Fields {
+		keys[k] = true
+	}
+	for k := range b.Fields {
+		keys[k] = true
+	}
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		// A kernel's command line may carry a password.
+		d.long(k, a.Fields[k], b.Fields[k])
+		if _, had := a.Fields[k]; had && a.Fields[k] == b.Fields[k] {
+			continue
+		}
+	}
+	d.long("text", a.Text, b.Text)
+	return d.String()
+}

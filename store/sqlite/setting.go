@@ -1,0 +1,119 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lunboot/store"
+)
+
+// Setting returns the value of a setting, and whether it was ever set.
+func (db *DB) Setting(ctx context.Context, key string) (string, bool, error) {
+	return setting(ctx, db.r, key)
+}
+
+func setting(ctx context.Context, q querier, key string) (string, bool, error) {
+	missing := store.NotFound("setting", key)
+	v, err := one(ctx, q, scanOne[string], missing, "SELECT value FROM setting WHERE key = ?", key)
+	if errors.Is(err, missing) {
+		return "", false, nil
+	}
+	return v, err == nil, err
+}
+
+// PutSetting sets a setting. The audit log names the key alone, since a value
+// may be a secret.
+func (db *DB) PutSetting(ctx context.Context, actor store.Actor, key, value string) error {
+	if key == "" {
+		return store.Invalid("key", "a setting needs its name")
+	}
+	return db.write(ctx, "set setting", func(t *tx) error {
+		old, had, err := setting(t.ctx, t, key)
+		if err != nil || had && old == value {
+			return err
+		}
+		if _, err := t.run("INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value); err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.audit(actor, "setting.put", key, "")
+	})
+}
+
+// maxJobs bounds the jobs that are kept after their end.
+const maxJobs = 1000
+
+const jobColumns = `SELECT id, kind, subject, state, done, total, error, started, finished FROM job `
+
+func scanJob(r row) (j store.Job, err error) {
+	var started, finished int64
+	err = r.Scan(&j.ID, &j.Kind, &j.Subject, &j.State, &j.Done, &j.Total, &j.Error, &started, &finished)
+	j.Started, j.Finished = instant(started), instant(finished)
+	return j, err
+}
+
+// Jobs returns every job, newest first.
+func (db *DB) Jobs(ctx context.Context) ([]store.Job, error) {
+	return list(ctx, db.r, scanJob, jobColumns+"ORDER BY id DESC")
+}
+
+// Job returns the job with this id.
+func (db *DB) Job(ctx context.Context, id int64) (store.Job, error) {
+	return one(ctx, db.r, scanJob, store.NotFound("job", fmt.Sprint(id)), jobColumns+"WHERE id = ?", id)
+}
+
+// CreateJob adds a job. One without a state runs, one without a start starts
+// now.
+func (db *DB) CreateJob(ctx context.Context, j store.Job) (store.Job, error) {
+	if j.State == "" {
+		j.State = store.JobRunning
+	}
+	if err := validJob(&j); err != nil {
+		return store.Job{}, err
+	}
+	err := db.write(ctx, "create job", func(t *tx) (err error) {
+		if j.Started.IsZero() {
+			j.Started = t.now
+		}
+		j.ID, err = t.insert("INSERT INTO job (kind, subject, state, done, total, error, started, finished) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			j.Kind, j.Subject, string(j.State), j.Done, j.Total, j.Error, nanos(j.Started), nanos(j.Finished))
+		if err != nil {
+			return err
+		}
+		t.move(changed)
+		_, err = t.run("DELETE FROM job WHERE state <> 'running' AND id <= (SELECT id FROM job WHERE state <> 'running' ORDER BY id DESC LIMIT 1 OFFSET ?)", maxJobs)
+		return err
+	})
+	if err != nil {
+		return store.Job{}, err
+	}
+	return j, nil
+}
+
+// UpdateJob writes how far a job is.
+func (db *DB) UpdateJob(ctx context.Context, j store.Job) error {
+	if err := validJob(&j); err != nil {
+		return err
+	}
+	return db.batch.do(ctx, "change job", func(t *tx) error {
+		n, err := t.run("UPDATE job SET subject = ?, state = ?, done = ?, total = ?, error = ?, finished = ? WHERE id = ?",
+			j.Subject, string(j.State), j.Done, j.Total, j.Error, nanos(j.Finished), j.ID)
+		if err == nil && n == 0 {
+			return store.NotFound("job", fmt.Sprint(j.ID))
+		}
+		t.move(changed)
+		return err
+	})
+}
+
+func validJob(j *store.Job) error {
+	if j.Kind == "" {
+		return store.Invalid("kind", "a job says what it does")
+	}
+	switch j.State {
+	case store.JobRunning, store.JobDone, store.JobFailed, store.JobCanceled:
+		return nil
+	}
+	return store.Invalid("state", "%q is not a state of a job", j.State)
+}

@@ -1,0 +1,154 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"lunboot/store"
+)
+
+const unknownColumns = `SELECT mac, uuid, hostname, vendor, firmware, arch, address, first_seen, last_seen, count, ignored FROM unknown_machine `
+
+func scanUnknown(r row) (store.UnknownMachine, error) {
+	var (
+		u             store.UnknownMachine
+		mac           string
+		uuid, address sql.NullString
+		first, last   int64
+	)
+	err := r.Scan(&mac, &uuid, &u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &address, &first, &last, &u.Count, &u.Ignored)
+	if err != nil {
+		return store.UnknownMachine{}, err
+	}
+	u.FirstSeen, u.LastSeen = instant(first), instant(last)
+	var errs [3]error
+	u.MAC, errs[0] = store.ParseMAC(mac)
+	u.UUID, errs[1] = parseText(uuid, store.ParseUUID)
+	u.Address, errs[2] = parseText(address, parseAddr)
+	if err := errors.Join(errs[:]...); err != nil {
+		return store.UnknownMachine{}, damaged("unknown machine "+mac, err)
+	}
+	return u, nil
+}
+
+// UnknownMachine returns what is known of a MAC that is not enrolled.
+func (db *DB) UnknownMachine(ctx context.Context, mac store.MAC) (store.UnknownMachine, error) {
+	return one(ctx, db.r, scanUnknown, store.NotFound("unknown machine", mac.String()), unknownColumns+"WHERE mac = ?", mac.String())
+}
+
+// UnknownMachines returns the unknown machines, the one seen last first.
+func (db *DB) UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error) {
+	return list(ctx, db.r, scanUnknown, unknownColumns+"WHERE ignored = 0 OR ? ORDER BY last_seen DESC, mac", includeIgnored)
+}
+
+// SeeUnknown records that a computer which is not enrolled asked to boot. What
+// u says is added to what was known; a MAC that a machine has is left alone,
+// since it was enrolled in the meantime.
+func (db *DB) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
+	if u.MAC.IsZero() {
+		return store.Invalid("mac", "an unknown machine is known by its MAC")
+	}
+	for _, s := range []*string{&u.Hostname, &u.Vendor, &u.Firmware, &u.Arch} {
+		*s = clip(*s)
+	}
+	return db.batch.do(ctx, "record unknown machine", func(t *tx) error {
+		enrolled, err := one(t.ctx, t, scanOne[int], nil, "SELECT count(*) FROM machine_mac WHERE mac = ?", u.MAC.String())
+		if err != nil || enrolled > 0 {
+			return err
+		}
+		seen, first := nanos(u.LastSeen), nanos(u.FirstSeen)
+		if seen == 0 {
+			seen = nanos(t.now)
+		}
+		if first == 0 {
+			first = seen
+		}
+		_, err = t.run(`INSERT INTO unknown_machine (mac, uuid, hostname, vendor, firmware, arch, address, first_seen, last_seen, count, ignored)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0)
+			ON CONFLICT (mac) DO UPDATE SET
+				uuid = coalesce(excluded.uuid, uuid), address = coalesce(excluded.address, address),
+				hostname = coalesce(nullif(excluded.hostname, ''), hostname), vendor = coalesce(nullif(excluded.vendor, ''), vendor),
+				firmware = coalesce(nullif(excluded.firmware, ''), firmware), arch = coalesce(nullif(excluded.arch, ''), arch),
+				last_seen = max(excluded.last_seen, last_seen), count = count + 1`,
+			u.MAC.String(), text(u.UUID), u.Hostname, u.Vendor, u.Firmware, u.Arch, addrText(u.Address), first, seen)
+		if err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.boundUnknown()
+	})
+}
+
+// boundUnknown removes the unknown machines above the bound, those not seen for
+// longest first. Somebody decided to ignore a machine, so those go last.
+func (t *tx) boundUnknown() error {
+	n, err := one(t.ctx, t, scanOne[int], nil, "SELECT count(*) FROM unknown_machine")
+	if err != nil || n <= store.MaxUnknownMachines {
+		return err
+	}
+	_, err = t.run("DELETE FROM unknown_machine WHERE mac IN (SELECT mac FROM unknown_machine ORDER BY ignored, last_seen LIMIT ?)", n-store.MaxUnknownMachines)
+	return err
+}
+
+// IgnoreUnknown says that a MAC is not to be booted, also before it was ever
+// seen, or takes that back.
+func (db *DB) IgnoreUnknown(ctx context.Context, actor store.Actor, mac store.MAC, ignored bool) error {
+	if mac.IsZero() {
+		return store.Invalid("mac", "an unknown machine is known by its MAC")
+	}
+	return db.write(ctx, "ignore machine", func(t *tx) error {
+		m, err := machineBy(t.ctx, t, "MAC", mac.String(), "id = (SELECT machine FROM machine_mac WHERE mac = ?)", mac.String())
+		if err == nil {
+			return store.Conflict("mac", "the MAC %s is enrolled as machine %s; remove the machine first", mac, m.Name)
+		}
+		if !store.IsNotFound(err) {
+			return err
+		}
+		u, err := one(t.ctx, t, scanUnknown, store.NotFound("unknown machine", mac.String()), unknownColumns+"WHERE mac = ?", mac.String())
+		switch {
+		case err == nil && u.Ignored == ignored:
+			return nil
+		case err == nil:
+			_, err = t.run("UPDATE unknown_machine SET ignored = ? WHERE mac = ?", ignored, mac.String())
+		case store.IsNotFound(err) && ignored:
+			_, err = t.run(`INSERT INTO unknown_machine (mac, hostname, vendor, firmware, arch, first_seen, last_seen, count, ignored)
+				VALUES (?, '', '', '', '', ?, ?, 0, 1)`, mac.String(), nanos(t.now), nanos(t.now))
+			if err == nil {
+				err = t.boundUnknown()
+			}
+		}
+		if err != nil {
+			return err
+		}
+		t.move(changed)
+		action := "machine.ignore"
+		if !ignored {
+			action = "machine.unignore"
+		}
+		return t.audit(actor, action, mac.String(), "")
+	})
+}
+
+// maxHeard bounds a text that a computer said of itself.
+const maxHeard = 255
+
+// clip bounds a text from the network and drops what is not text.
+func clip(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f || r == utf8.RuneError {
+			return -1
+		}
+		return r
+	}, s)
+	if len(s) <= maxHeard {
+		return s
+	}
+	n := maxHeard
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
