@@ -1,0 +1,546 @@
+// Package attempt folds the events of one try to boot into a store.Attempt: its
+// seven stages, each with a state, times and one line of fact.
+//
+// The fold is pure. It has no clock: time is what the events say, and Expire is
+// told what time it is. The same events always give the same attempt, so an
+// attempt can be rebuilt from the journal at any time.
+package attempt
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"lunboot/store"
+)
+
+// State is an attempt and what its fold must remember to go on.
+type State struct {
+	store.Attempt
+
+	lastDiscover time.Time // of firmware or iPXE
+	lastAck      time.Time
+	ackIPXE      bool      // the last ACK went to an iPXE
+	ipxeAsked    bool      // an iPXE sent a DISCOVER
+	ipxeLast     bool      // the last DISCOVER was an iPXE's
+	lastLoader   time.Time // the last loader event
+	lastScript   time.Time // the last script that was given
+	waiting      bool      // the last script was the unknown machine's
+	san          bool      // the last script boots from the SAN
+	lastGood     time.Time // the last event that was progress; silence counts from here
+	silentSince  time.Time // set when silence made it fail
+	revived      bool      // a late event turned a failure back
+	trouble      bool      // an event spoke of something wrong
+	osAsked      time.Time // the operating system sent a DISCOVER
+	osLogin      bool      // the operating system's own initiator logged in
+	ioStart      time.Time // of the present run of steady I/O
+	ioLast       time.Time
+	sessions     map[string]session
+	volume       string // "LUN 2, volume debian"
+}
+
+type session struct {
+	ipxe          bool
+	read, written int64
+}
+
+// maxSessions bounds the sessions that one attempt counts; a boot has three or
+// four.
+const maxSessions = 64
+
+// New begins an attempt.
+func New(id store.AttemptID, key string, at time.Time) *State {
+	s := &State{sessions: map[string]session{}}
+	s.Attempt = store.Attempt{ID: id, Key: key, Started: at, Updated: at, Outcome: store.OutcomeRunning, Stage: store.StageAsk}
+	for _, name := range store.Stages() {
+		s.Stages = append(s.Stages, store.Stage{Name: name, State: store.StageWaiting})
+	}
+	s.lastGood = at
+	return s
+}
+
+// IPXEISID reports whether an ISID, in hexadecimal, is one that iPXE makes: type
+// "enterprise number", 10019 (Fen Systems), then a random qualifier.
+func IPXEISID(isid string) bool {
+	t := strings.ToLower(strings.NewReplacer(":", "", " ", "", "-", "").Replace(strings.TrimPrefix(isid, "0x")))
+	return strings.HasPrefix(t, "40002723")
+}
+
+// Begins reports whether e starts another attempt than s, which may be nil. A
+// machine that asks again within a stage has not begun again: firmware repeats
+// a DISCOVER after 4, 8, 16 and 32 seconds.
+func Begins(s *State, e store.Event) bool {
+	switch e.Kind {
+	case store.EventDHCPDiscover:
+		d := e.Detail
+		switch {
+		case !d.PXE && !d.IPXE:
+			return false // an operating system; it proves that a boot went well
+		case s == nil || s.Outcome == store.OutcomeUp:
+			return true
+		case d.IPXE:
+			return s.ipxeBeginsAgain(e.At)
+		}
+		return !s.onlyAsking() || e.At.Sub(s.lastDiscover) > 90*time.Second
+	case store.EventTFTPProbe, store.EventTFTPStart, store.EventTFTPMissing, store.EventLoaderSent, store.EventLoaderMissing, store.EventDHCPNoLoader:
+		// Without a DISCOVER before it, another DHCP server sent it here.
+		return s == nil || s.Outcome == store.OutcomeUp || s.stage(store.StageLogin).State != store.StageWaiting
+	case store.EventScriptSent, store.EventScriptWaiting, store.EventScriptConflict, store.EventScriptWithheld, store.EventScriptFailed:
+		return !OpenForScript(s)
+	case store.EventISCSILogin, store.EventISCSIRefused:
+		// An iPXE whose script is not ours. Once an operating system runs,
+		// a login by iPXE can only be another boot.
+		return IPXEISID(e.Detail.ISID) && (s == nil || s.Outcome == store.OutcomeUp && s.osLogin ||
+			s.Outcome != store.OutcomeRunning && e.At.Sub(s.Updated) > 5*time.Minute)
+	}
+	return false
+}
+
+// OpenForScript reports whether a script that is asked for now belongs to s: it
+// has not gone beyond its script.
+func OpenForScript(s *State) bool {
+	return s != nil && s.Outcome != store.OutcomeUp && s.Outcome != store.OutcomeUpUnconfirmed &&
+		s.stage(store.StageLogin).State == store.StageWaiting && s.stage(store.StageUp).State == store.StageWaiting
+}
+
+// onlyAsking reports whether nobody has given the machine an address yet.
+func (s *State) onlyAsking() bool {
+	return s.lastAck.IsZero() && s.stage(store.StageLoader).State == store.StageWaiting && s.lastScript.IsZero()
+}
+
+// ipxeBeginsAgain tells an iPXE that was started by our loader, or that asks
+// again, from one that is the machine's firmware and starts over.
+func (s *State) ipxeBeginsAgain(at time.Time) bool {
+	switch {
+	case s.lastLoader.After(s.lastScript) && s.stage(store.StageLogin).State == store.StageWaiting:
+		// A loader came before it, be it the first or one that the script
+		// chained to. Hours later it is not the same boot any more.
+		return at.Sub(s.lastLoader) > 10*time.Minute
+	case !s.lastScript.IsZero() || s.stage(store.StageLogin).State != store.StageWaiting:
+		return true
+	case s.ackIPXE:
+		return at.Sub(s.lastAck) > 20*time.Second
+	}
+	return at.Sub(s.lastDiscover) > 90*time.Second
+}
+
+// Fold adds an event. It reports whether more changed than a count of bytes.
+func (s *State) Fold(e store.Event) bool {
+	if e.Seq != 0 && e.Seq <= s.LastSeq {
+		return false
+	}
+	if s.FirstSeq == 0 {
+		s.FirstSeq = e.Seq
+		if e.At.Before(s.Started) {
+			s.Started = e.At
+		}
+	}
+	s.LastSeq = max(s.LastSeq, e.Seq)
+	if e.At.After(s.Updated) {
+		s.Updated = e.At
+	}
+	if e.Machine != 0 {
+		s.Machine = e.Machine
+	}
+	if !e.MAC.IsZero() && (s.MAC.IsZero() || e.Kind == store.EventDHCPDiscover && (e.Detail.PXE || e.Detail.IPXE)) {
+		s.MAC = e.MAC
+	}
+	before := s.summary()
+	switch {
+	case s.Outcome == store.OutcomeUp:
+		s.foldAfterUp(e)
+	case strings.HasPrefix(string(e.Kind), "dhcp."):
+		s.foldDHCP(e)
+	case strings.HasPrefix(string(e.Kind), "iscsi.") || e.Kind == store.EventVolumeFailed:
+		s.foldISCSI(e)
+	default:
+		s.foldFetch(e)
+	}
+	return before != s.summary() || !e.Kind.Sample()
+}
+
+// Trouble reports whether something spoke of a failure, or silence did: a boot
+// without trouble needs no diagnosis.
+func (s *State) Trouble() bool {
+	return s.trouble || s.waiting || s.Outcome == store.OutcomeFailed || s.Outcome == store.OutcomeUpUnconfirmed
+}
+
+// Read returns the bytes that the machine has read, and written.
+func (s *State) Read() (read, written int64) {
+	for _, one := range s.sessions {
+		read += one.read
+		written += one.written
+	}
+	return read, written
+}
+
+// Ended closes an attempt that another one follows: what it was doing was never
+// finished.
+func (s *State) Ended(at time.Time) {
+	if s.Outcome != store.OutcomeRunning {
+		return
+	}
+	name := s.current()
+	s.fail(name, at, "It started over before this was done")
+}
+
+// Expire applies silence: when nothing came for longer than the stage allows,
+// the attempt has failed there, or its end cannot be seen. It reports a change.
+func (s *State) Expire(now time.Time, u Usual) bool {
+	at, ok := s.Deadline(u)
+	if !ok || now.Before(at) {
+		return false
+	}
+	if name := s.current(); name == store.StageUp && !s.sanBoot() {
+		st := s.stage(name)
+		st.State, st.At, st.Ended = store.StageUnsure, s.lastGood, at
+		st.Detail = "No sign either way: what it starts now does not come from here"
+		s.Outcome, s.Stage = store.OutcomeUpUnconfirmed, name
+	} else {
+		quiet := "Nothing heard for " + span(at.Sub(s.lastGood))
+		if st := s.stage(name); st.Detail != "" {
+			quiet = st.Detail + "; then nothing for " + span(at.Sub(s.lastGood))
+		}
+		s.fail(name, at, quiet)
+		s.silentSince = s.lastGood
+	}
+	if now.After(s.Updated) {
+		s.Updated = now
+	}
+	return true
+}
+
+// Silent returns since when nothing was heard, when silence made s fail.
+func (s *State) Silent() (since time.Time, ok bool) { return s.silentSince, !s.silentSince.IsZero() }
+
+// summary is what a page shows apart from byte counts.
+func (s *State) summary() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", s.Outcome, s.Stage)
+	for i := range s.Stages {
+		b.WriteString(" " + string(s.Stages[i].State))
+	}
+	return b.String()
+}
+
+func (s *State) stage(name store.StageName) *store.Stage {
+	for i := range s.Stages {
+		if s.Stages[i].Name == name {
+			return &s.Stages[i]
+		}
+	}
+	return &store.Stage{}
+}
+
+func index(name store.StageName) int {
+	for i, n := range store.Stages() {
+		if n == name {
+			return i
+		}
+	}
+	return 0
+}
+
+// sanBoot reports whether this boot goes on to the SAN, as far as is known: a
+// login proves it, and so does the script.
+func (s *State) sanBoot() bool {
+	return s.san || s.lastScript.IsZero() || s.stage(store.StageLogin).State == store.StageDone
+}
+
+// current names the stage that the attempt waits for.
+func (s *State) current() store.StageName {
+	for i := len(s.Stages) - 1; i >= 0; i-- {
+		switch st := s.Stages[i]; st.State {
+		case store.StageRunning, store.StageFailed:
+			return st.Name
+		case store.StageDone, store.StageSlow, store.StageSkipped, store.StageUnsure:
+			if i+1 < len(s.Stages) {
+				return s.Stages[i+1].Name
+			}
+			return st.Name
+		}
+	}
+	return store.StageAsk
+}
+
+// pass marks the stages before name, which name's evidence proves passed.
+func (s *State) pass(name store.StageName, at time.Time) {
+	for i := range s.Stages[:index(name)] {
+		st := &s.Stages[i]
+		switch st.State {
+		case store.StageRunning, store.StageFailed:
+			st.State = store.StageDone
+			if st.Ended.IsZero() {
+				st.Ended = at
+			}
+		case store.StageWaiting:
+			st.State, st.Detail = store.StageUnsure, s.unseen(st.Name)
+			if st.Name == store.StageLoader || st.Name == store.StageLogin || st.Name == store.StageRead {
+				st.State = store.StageSkipped
+			}
+		}
+	}
+}
+
+// unseen says why a stage was passed without a sign of it.
+func (s *State) unseen(name store.StageName) string {
+	switch name {
+	case store.StageAsk, store.StageAddress:
+		return "Not seen here: another DHCP server answers, or the address is fixed"
+	case store.StageLoader:
+		if s.ipxeAsked {
+			return "Not needed: its firmware is an iPXE"
+		}
+		return "Not needed: it brought its own iPXE"
+	case store.StageScript:
+		return "Not seen here: it did not ask for a script"
+	case store.StageLogin, store.StageRead:
+		return "Not needed: it does not boot from the SAN"
+	}
+	return ""
+}
+
+// progress notes good news at or beyond the stage that failed: the failure is
+// turned back.
+func (s *State) progress(name store.StageName, at time.Time) {
+	if s.Outcome == store.OutcomeFailed && index(name) >= index(s.Stage) {
+		s.Outcome = store.OutcomeRunning
+		s.revived = true
+	}
+	if index(name) >= index(s.Stage) {
+		s.Stage = name
+	}
+	if at.After(s.lastGood) {
+		s.lastGood = at
+	}
+}
+
+// late says how long a stage was silent before it went on after all.
+func (s *State) late(at time.Time) string {
+	if s.silentSince.IsZero() {
+		return ""
+	}
+	quiet := at.Sub(s.silentSince)
+	s.silentSince = time.Time{}
+	return ", after " + span(quiet) + " of silence"
+}
+
+// run marks a stage as under way. A stage that is done stays done.
+func (s *State) run(name store.StageName, at time.Time, detail string) {
+	st := s.stage(name)
+	if st.State == store.StageDone || st.State == store.StageSlow {
+		s.progress(name, at)
+		return
+	}
+	s.pass(name, at)
+	if st.At.IsZero() {
+		st.At = at
+	}
+	st.State, st.Ended = store.StageRunning, time.Time{}
+	st.Detail = detail
+	s.progress(name, at)
+	st.Detail += s.late(at)
+}
+
+// done marks a stage as passed.
+func (s *State) done(name store.StageName, at time.Time, detail string) {
+	s.pass(name, at)
+	st := s.stage(name)
+	if st.At.IsZero() {
+		st.At = at
+	}
+	if st.State != store.StageDone || st.Ended.IsZero() {
+		st.Ended = at
+	}
+	st.State = store.StageDone
+	st.Detail = detail
+	s.progress(name, at)
+	st.Detail += s.late(at)
+}
+
+// fail marks a stage as failed, and the attempt with it.
+func (s *State) fail(name store.StageName, at time.Time, detail string) {
+	s.pass(name, at)
+	st := s.stage(name)
+	if st.At.IsZero() {
+		st.At = at
+	}
+	st.State, st.Ended, st.Detail = store.StageFailed, at, detail
+	s.Outcome, s.Stage = store.OutcomeFailed, name
+	s.trouble, s.silentSince = true, time.Time{}
+}
+
+// foldDHCP reads the address stages: RFC 2131's exchange, once by the firmware
+// and once by iPXE, and perhaps once more by the operating system.
+func (s *State) foldDHCP(e store.Event) {
+	d := e.Detail
+	boots := d.PXE || d.IPXE
+	switch e.Kind {
+	case store.EventDHCPDiscover:
+		if !boots {
+			s.osAddress(e)
+			return
+		}
+		s.asked(e)
+	case store.EventDHCPOffer:
+		if s.early() {
+			s.run(store.StageAddress, e.At, "Offered "+e.Addr.String())
+		}
+	case store.EventDHCPRequest:
+		if s.early() {
+			s.run(store.StageAddress, e.At, "Asked for "+e.Addr.String())
+		}
+	case store.EventDHCPAck:
+		s.acked(e)
+	case store.EventDHCPNak:
+		s.trouble, s.lastAck = true, time.Time{}
+		if s.early() {
+			s.run(store.StageAddress, e.At, "Asked for "+e.Addr.String()+" and was told to ask anew")
+		}
+	case store.EventDHCPDecline:
+		s.lastAck = time.Time{}
+		s.fail(store.StageAddress, e.At, e.Addr.String()+" is in use by somebody else")
+	case store.EventDHCPNoAddress:
+		s.fail(store.StageAddress, e.At, "No address was left")
+	case store.EventDHCPNoLoader:
+		s.fail(store.StageLoader, e.At, "No loader for "+platform(d))
+	case store.EventDHCPOtherPick:
+		s.trouble = true
+		if s.early() {
+			s.done(store.StageAddress, e.At, "Took its address from "+d.Server)
+		}
+	}
+}
+
+// early reports whether the machine is still before its script.
+func (s *State) early() bool {
+	return s.lastScript.IsZero() && index(s.Stage) < index(store.StageScript)
+}
+
+func (s *State) asked(e store.Event) {
+	d := e.Detail
+	s.lastDiscover, s.ipxeLast = e.At, d.IPXE
+	if d.Firmware != "" {
+		s.Firmware, s.Arch = d.Firmware, d.Arch
+	}
+	if d.IPXE {
+		first := s.stage(store.StageAsk).State == store.StageWaiting
+		s.ipxeAsked = true
+		if !first {
+			// The iPXE that our loader started: it runs, whatever the
+			// transfer's last packet said.
+			if s.stage(store.StageLoader).State == store.StageRunning || s.stage(store.StageLoader).State == store.StageFailed {
+				s.done(store.StageLoader, e.At, "It runs")
+			}
+			if s.stage(store.StageLoader).State == store.StageDone {
+				s.run(store.StageScript, e.At, "iPXE has started, and asked for an address")
+				return
+			}
+		}
+	}
+	who := platform(d) + " firmware"
+	if d.IPXE {
+		who = "iPXE"
+		if d.Firmware != "" {
+			who += " on " + platform(d)
+		}
+	}
+	if d.Interface != "" {
+		who += " asked on " + d.Interface
+	} else {
+		who += " asked"
+	}
+	if s.stage(store.StageAsk).State == store.StageDone {
+		s.progress(store.StageAsk, e.At)
+		if s.stage(store.StageAddress).State == store.StageFailed {
+			s.run(store.StageAddress, e.At, "Asked again")
+		}
+		return
+	}
+	s.done(store.StageAsk, e.At, who)
+}
+
+func (s *State) acked(e store.Event) {
+	d := e.Detail
+	if !d.PXE && !d.IPXE && index(s.Stage) >= index(store.StageScript) && !s.lastScript.IsZero() {
+		s.osAddress(e)
+		return
+	}
+	ipxe := d.IPXE || !d.PXE && s.ipxeLast
+	s.lastAck, s.ackIPXE = e.At, ipxe
+	s.Address = addrString(e.Addr)
+	if ipxe && s.stage(store.StageLoader).State == store.StageDone {
+		s.run(store.StageScript, e.At, "iPXE has started, with address "+s.Address)
+		return
+	}
+	detail := s.Address
+	if d.Loader != "" && !ipxe {
+		detail += ", next: " + base(d.Loader)
+	} else if ipxe {
+		detail += ", next: its script"
+	}
+	if s.stage(store.StageAddress).State == store.StageDone {
+		s.progress(store.StageAddress, e.At)
+		return
+	}
+	s.done(store.StageAddress, e.At, detail)
+}
+
+// osAddress takes a DHCP exchange without a boot request: the operating system
+// has started. With a SAN boot that proves a kernel, not yet a disk, unless it
+// is Windows, whose DHCP client runs long after its disk was needed.
+func (s *State) osAddress(e store.Event) {
+	if s.lastScript.IsZero() && s.stage(store.StageLogin).State == store.StageWaiting {
+		return
+	}
+	who := "Its operating system asked for an address"
+	windows := strings.HasPrefix(e.Detail.Class, "MSFT ")
+	if windows {
+		who = "Windows asked for an address"
+	}
+	if e.Detail.Hostname != "" {
+		who += " as " + e.Detail.Hostname
+	}
+	s.osAsked = e.At
+	if windows || !s.sanBoot() || s.osLogin {
+		s.up(e.At, who)
+		return
+	}
+	s.run(store.StageUp, e.At, who)
+}
+
+func (s *State) up(at time.Time, detail string) {
+	s.done(store.StageUp, at, detail)
+	s.Outcome = store.OutcomeUp
+}
+
+// foldAfterUp keeps what still matters once the operating system runs.
+func (s *State) foldAfterUp(e store.Event) {
+	switch e.Kind {
+	case store.EventISCSIIO, store.EventISCSIClosed:
+		s.count(e)
+	case store.EventISCSIIOFailed, store.EventVolumeFailed, store.EventISCSINoLUN, store.EventISCSIRefused:
+		s.trouble = true
+	}
+}
+
+func platform(d store.Detail) string {
+	switch {
+	case d.Firmware == "" && d.Arch == "":
+		return "Unknown"
+	case d.Firmware == "BIOS" || d.Arch == "":
+		return d.Firmware
+	}
+	return strings.TrimSpace(d.Firmware + " " + d.Arch)
+}
+
+func addrString(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+// base is the last part of a path: DHCP names "<mac>/<loader>".
+func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }

@@ -1,0 +1,176 @@
+package attempt
+
+import (
+	"fmt"
+	"strings"
+
+	"lunboot/services/boot/ipxeerr"
+	"lunboot/store"
+)
+
+// foldFetch reads the loader and script stages, and the machine's own reports.
+func (s *State) foldFetch(e store.Event) {
+	d := e.Detail
+	switch e.Kind {
+	case store.EventTFTPProbe, store.EventTFTPStart, store.EventTFTPProgress, store.EventTFTPSent, store.EventTFTPAbort, store.EventTFTPMissing,
+		store.EventLoaderSent, store.EventLoaderMissing:
+		s.foldLoader(e)
+	case store.EventScriptSent:
+		s.lastScript, s.waiting = e.At, false
+		s.san = d.Profile != "local" && (d.Script == "" || strings.Contains(d.Script, "iscsi:"))
+		if d.Script != "" {
+			s.Script = d.Script
+		}
+		if d.Key != "" {
+			s.Key = d.Key
+		}
+		s.done(store.StageScript, e.At, scriptLine(d))
+	case store.EventScriptWaiting:
+		s.lastScript, s.waiting, s.trouble = e.At, true, true
+		s.run(store.StageScript, e.At, "Waiting to be enrolled")
+	case store.EventIgnoredMachine:
+		s.trouble = true
+		s.fail(store.StageScript, e.At, "It is on the list of ignored machines")
+	case store.EventScriptConflict:
+		s.lastScript = e.At
+		s.fail(store.StageScript, e.At, "Its names belong to different machines")
+	case store.EventScriptWithheld:
+		s.lastScript = e.At
+		s.fail(store.StageScript, e.At, "The script was withheld: "+orElse(d.Reason, "its address is not known to belong to it"))
+	case store.EventScriptFailed:
+		s.lastScript = e.At
+		s.fail(store.StageScript, e.At, "No script could be made: "+orElse(d.Reason, "the reason is in the log"))
+	case store.EventFileSent:
+		if s.lastScript.IsZero() {
+			return
+		}
+		if !s.san {
+			s.run(store.StageUp, e.At, fmt.Sprintf("Fetched %s, %s", base(d.File+d.URL), Amount(d.Bytes)))
+			return
+		}
+		s.progress(store.StageScript, e.At)
+	case store.EventReport:
+		s.report(e)
+	case store.EventReportUp:
+		s.up(e.At, "It said so itself")
+	}
+}
+
+func scriptLine(d store.Detail) string {
+	line := "Its script"
+	if d.Profile != "" {
+		line = "Profile " + d.Profile
+	}
+	switch d.MatchedBy {
+	case "":
+	case "mac", "uuid":
+		line += ", matched by " + strings.ToUpper(d.MatchedBy)
+	default:
+		line += ", matched by " + d.MatchedBy
+	}
+	return line
+}
+
+// foldLoader reads one transfer. Firmware that asks for the size and hangs up
+// is normal, and so is an iPXE that asks for autoexec.ipxe.
+func (s *State) foldLoader(e store.Event) {
+	d := e.Detail
+	if s.stage(store.StageLogin).State != store.StageWaiting || !s.stage(store.StageUp).At.IsZero() {
+		return // a transfer that was still open when the machine went on
+	}
+	name := orElse(base(d.File), orElse(base(d.Loader), "the loader"))
+	got := s.stage(store.StageLoader).State == store.StageDone
+	if e.Kind != store.EventTFTPMissing {
+		s.lastLoader = e.At
+	}
+	switch e.Kind {
+	case store.EventTFTPProbe:
+		s.run(store.StageLoader, e.At, "Asked for the size of "+name)
+	case store.EventTFTPStart:
+		s.run(store.StageLoader, e.At, "Fetching "+name)
+	case store.EventTFTPProgress:
+		s.run(store.StageLoader, e.At, "Fetching "+name+share(d))
+	case store.EventTFTPSent, store.EventLoaderSent:
+		s.done(store.StageLoader, e.At, fmt.Sprintf("%s bytes in %s", grouped(d.Bytes), seconds(d.Millis)))
+	case store.EventTFTPAbort:
+		if got {
+			return
+		}
+		s.fail(store.StageLoader, e.At, "Stopped fetching "+name+share(d))
+	case store.EventTFTPMissing, store.EventLoaderMissing:
+		s.trouble = s.trouble || !got
+		if got || s.lastScript.After(s.lastLoader) {
+			return
+		}
+		s.fail(store.StageLoader, e.At, "Asked for "+orElse(d.File, orElse(d.Loader, "a file"))+", which is not here")
+	}
+}
+
+// share is how far a transfer has come: " (12 %)".
+func share(d store.Detail) string {
+	if d.Total <= 0 || d.Bytes > d.Total {
+		return ""
+	}
+	return fmt.Sprintf(" (%d %%)", d.Bytes*100/d.Total)
+}
+
+// report takes the machine's own word for what failed.
+func (s *State) report(e store.Event) {
+	d := e.Detail
+	if d.Code == "" || strings.Trim(d.Code, "0") == "" {
+		return // a step that went well
+	}
+	x, known := ipxeerr.DecodeString(d.Code)
+	name := s.reportStage(d.Step, x, known)
+	line := "It gave up"
+	if known {
+		line = "It said: " + x.Meaning
+	}
+	if name == store.StageRead && s.stage(store.StageLogin).State == store.StageWaiting {
+		// Only a machine that logged in elsewhere can say so.
+		name = store.StageLogin
+	}
+	s.fail(name, e.At, line)
+}
+
+// reportStage finds the stage that a report speaks of: by its code when that is
+// specific, else by the script's step, else where the attempt is.
+func (s *State) reportStage(step string, x ipxeerr.Explanation, known bool) store.StageName {
+	if known {
+		switch x.Class {
+		case ipxeerr.ClassUnreachable:
+			if s.stage(store.StageLogin).State == store.StageDone {
+				return store.StageRead
+			}
+		case ipxeerr.ClassOther, ipxeerr.ClassDisk, ipxeerr.ClassFormat, ipxeerr.ClassScript:
+		}
+		switch x.Stage {
+		case store.StageLogin, store.StageRead:
+			return x.Stage
+		}
+	}
+	switch {
+	case strings.HasPrefix(step, "san"), strings.HasPrefix(step, "iscsi"), step == "login":
+		if s.stage(store.StageLogin).State == store.StageDone {
+			return store.StageRead
+		}
+		return store.StageLogin
+	case step == "dhcp":
+		return store.StageAddress
+	case step == "loader":
+		return store.StageLoader
+	case step == "script", step == "kernel", step == "initrd", step == "chain", step == "fetch":
+		return store.StageScript
+	}
+	if cur := s.current(); index(cur) > index(store.StageScript) {
+		return cur
+	}
+	return store.StageScript
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}

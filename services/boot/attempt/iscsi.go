@@ -1,0 +1,190 @@
+package attempt
+
+import (
+	"fmt"
+	"time"
+
+	"lunboot/store"
+)
+
+// Steady I/O: runs of samples with no longer gap than ioGap; after steadyIO it
+// counts as a sign of life, though not as proof.
+const (
+	ioGap    = 20 * time.Second
+	steadyIO = 60 * time.Second
+)
+
+// foldISCSI reads the login, read and up stages. One machine logs in several
+// times in one boot: iPXE once or twice (BIOS resets the disk when GRUB starts)
+// and then the operating system, which alone proves that it took over.
+func (s *State) foldISCSI(e store.Event) {
+	d := e.Detail
+	ipxe := s.isIPXE(e)
+	read := s.stage(store.StageRead)
+	switch e.Kind {
+	case store.EventISCSILogin:
+		s.session(e, ipxe)
+		if ipxe || s.stage(store.StageLogin).State != store.StageDone {
+			s.done(store.StageLogin, e.At, loginLine(d))
+			return
+		}
+		s.osLogin = true
+		s.run(store.StageUp, e.At, "Its operating system logged in")
+	case store.EventISCSIRefused:
+		why := "Refused: " + orElse(d.Reason, "login status "+d.Status)
+		if !ipxe && s.stage(store.StageLogin).State == store.StageDone {
+			s.fail(store.StageUp, e.At, "Its operating system was refused: "+orElse(d.Reason, "login status "+d.Status))
+			return
+		}
+		s.fail(store.StageLogin, e.At, why)
+	case store.EventISCSINoLUN:
+		// An operating system asks every target for LUN 0 and means no harm.
+		if !ipxe {
+			return
+		}
+		s.fail(store.StageRead, e.At, noLUNLine(d))
+	case store.EventISCSIFirstRead:
+		s.volume = volumeLine(d)
+		s.ioStart, s.ioLast = e.At, e.At
+		if !ipxe && s.osLogin {
+			s.up(e.At, "Its operating system logged in and reads its volume")
+			return
+		}
+		s.done(store.StageRead, e.At, s.volume)
+	case store.EventISCSIFirstWrite:
+		if read.State == store.StageDone {
+			s.progress(store.StageRead, e.At)
+		}
+	case store.EventISCSIIO:
+		s.count(e)
+		s.steady(e)
+	case store.EventISCSIIOFailed, store.EventVolumeFailed:
+		s.trouble = true
+		switch {
+		case e.Kind == store.EventVolumeFailed && read.State == store.StageWaiting:
+		case ipxe && read.State != store.StageDone:
+			s.fail(store.StageRead, e.At, failedLine(d))
+		case read.State == store.StageDone:
+			s.fail(store.StageUp, e.At, failedLine(d))
+		}
+	case store.EventISCSILogout, store.EventISCSIClosed:
+		s.count(e)
+		if ipxe && read.State == store.StageDone && s.stage(store.StageUp).State == store.StageWaiting {
+			n, _ := s.Read()
+			s.run(store.StageUp, e.At, "Its boot loader's session ended after "+Amount(n))
+		}
+	}
+}
+
+// isIPXE reports whether an event belongs to an iPXE's session: by its ISID, or
+// by the session that logged in with one.
+func (s *State) isIPXE(e store.Event) bool {
+	if e.Detail.ISID != "" {
+		return IPXEISID(e.Detail.ISID)
+	}
+	if one, ok := s.sessions[sessionKey(e)]; ok {
+		return one.ipxe
+	}
+	return !s.osLogin
+}
+
+func sessionKey(e store.Event) string {
+	if e.Detail.Session != "" {
+		return e.Detail.Session
+	}
+	return e.Detail.ISID
+}
+
+func (s *State) session(e store.Event, ipxe bool) {
+	if len(s.sessions) < maxSessions {
+		s.sessions[sessionKey(e)] = session{ipxe: ipxe}
+	}
+}
+
+// count takes the bytes that a session has moved since its login.
+func (s *State) count(e store.Event) {
+	key := sessionKey(e)
+	one, ok := s.sessions[key]
+	if !ok && len(s.sessions) >= maxSessions {
+		return
+	}
+	if !ok {
+		one.ipxe = s.isIPXE(e)
+	}
+	one.read, one.written = max(one.read, e.Detail.Bytes), max(one.written, e.Detail.Written)
+	s.sessions[key] = one
+	if st := s.stage(store.StageRead); st.State == store.StageDone {
+		n, _ := s.Read()
+		line := orElse(s.volume, volumeLine(e.Detail))
+		if n > 0 {
+			line += ": " + Amount(n) + " read so far"
+		}
+		st.Detail = line
+	}
+}
+
+// steady watches for I/O that goes on. Reading for a minute is more than any
+// boot loader does, and less than proof.
+func (s *State) steady(e store.Event) {
+	if s.ioStart.IsZero() || e.At.Sub(s.ioLast) > ioGap {
+		s.ioStart = e.At
+	}
+	s.ioLast = e.At
+	if s.stage(store.StageRead).State != store.StageDone {
+		return
+	}
+	if s.Outcome == store.OutcomeFailed && s.Stage == store.StageUp || s.Outcome == store.OutcomeRunning {
+		s.progress(store.StageUp, e.At)
+		if st := s.stage(store.StageUp); st.State == store.StageFailed {
+			s.run(store.StageUp, e.At, "It reads again")
+		}
+	}
+	if s.Outcome == store.OutcomeRunning && e.At.Sub(s.ioStart) > steadyIO {
+		st := s.stage(store.StageUp)
+		if st.At.IsZero() {
+			st.At = s.ioStart
+		}
+		st.State, st.Ended = store.StageUnsure, e.At
+		st.Detail = "It reads its volume steadily, and has not said that it is up"
+		s.Outcome, s.Stage = store.OutcomeUpUnconfirmed, store.StageUp
+	}
+}
+
+func loginLine(d store.Detail) string {
+	switch store.AuthMode(d.Auth) {
+	case store.AuthMutual:
+		return "Logged in with mutual CHAP"
+	case store.AuthCHAP:
+		return "Logged in with CHAP"
+	case store.AuthNone:
+		return "Logged in without a secret"
+	}
+	return "Logged in"
+}
+
+func volumeLine(d store.Detail) string {
+	line := "Its volume"
+	if d.LUN != nil {
+		line = fmt.Sprintf("LUN %d", *d.LUN)
+	}
+	if d.Volume != "" {
+		line += ", volume " + d.Volume
+	}
+	return line
+}
+
+func noLUNLine(d store.Detail) string {
+	asked := "a LUN without a number"
+	if d.LUN != nil && *d.LUN >= 0 {
+		asked = fmt.Sprintf("LUN %d", *d.LUN)
+	}
+	return fmt.Sprintf("Asked for %s, which is not mapped", asked)
+}
+
+func failedLine(d store.Detail) string {
+	line := orElse(d.Reason, "a block could not be read or written")
+	if d.Volume != "" {
+		line = "Volume " + d.Volume + ": " + line
+	}
+	return line
+}

@@ -1,0 +1,117 @@
+package diagnose
+
+import (
+	"fmt"
+	"time"
+
+	"lunboot/store"
+)
+
+// addressRules explain boots that got no address.
+func addressRules() []rule {
+	return []rule{
+		{code: "no-address-left", stage: store.StageAddress, build: noAddressLeft},
+		{code: "address-taken", stage: store.StageAddress, build: addressTaken},
+		{code: "offers-unanswered", stage: store.StageAddress, build: offersUnanswered},
+		{code: "request-unanswered", stage: store.StageAddress, build: requestUnanswered},
+		{code: "no-offer", stage: store.StageAddress, build: noOffer},
+	}
+}
+
+func noAddressLeft(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventDHCPNoAddress, store.EventDHCPOffer, store.EventDHCPAck)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	return store.Diagnosis{
+		Title:      "There was no address left for " + v.who(),
+		Cause:      "Every address of the range is in use or reserved.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: "extend-range", Label: "Extend the range"},
+			{Action: "show-leases", Label: "Drop leases that nobody uses"},
+		},
+	}, true
+}
+
+func addressTaken(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventDHCPDecline, store.EventDHCPAck)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	by := "another device"
+	if e.Detail.Server != "" {
+		by += " (" + e.Detail.Server + ")"
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	return store.Diagnosis{
+		Title:      fmt.Sprintf("%s is already used by %s", e.Addr, by),
+		Cause:      v.who() + " was given the address, found somebody else with it, and gave it back. Something on this network has a fixed address inside the range.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: "set-address", Label: "Give " + v.who() + " another address"},
+			{Action: "edit-subnet", Label: "Take the address out of the range"},
+		},
+	}, true
+}
+
+func offersUnanswered(v *view) (store.Diagnosis, bool) {
+	offers := v.since(time.Time{}, store.EventDHCPOffer)
+	asks := v.since(time.Time{}, store.EventDHCPDiscover)
+	if len(offers) == 0 || v.saw(store.EventDHCPRequest, store.EventDHCPAck, store.EventDHCPOtherPick) {
+		return store.Diagnosis{}, false
+	}
+	v.noteEvents(append(asks, offers...))
+	c := store.VeryLikely
+	if len(asks) < 3 {
+		c = store.BestGuess
+	}
+	return store.Diagnosis{
+		Title:      "Our answers are not reaching " + v.who(),
+		Cause:      fmt.Sprintf("It asked %s, each time it was offered %s, and it took none of the offers. A relay, a VLAN or a switch port that lets its packets in and ours not out ends like this.", times(len(asks)), offers[0].Addr),
+		Confidence: c,
+		Fixes: []store.Fix{
+			{Action: "show-path", Label: "Show the path of the answers"},
+			{Label: "Compare the VLAN of the machine’s switch port with the appliance’s"},
+		},
+	}, true
+}
+
+func requestUnanswered(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventDHCPNak, store.EventDHCPAck)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.noteEvents(v.since(time.Time{}, store.EventDHCPRequest, store.EventDHCPNak))
+	return store.Diagnosis{
+		Title:      v.who() + " insisted on an address that it cannot have here",
+		Cause:      sentence(orElse(e.Detail.Reason, fmt.Sprintf("%s does not belong to this network or to this machine", e.Addr))) + " It was told to ask anew, and did not.",
+		Confidence: store.VeryLikely,
+		Fixes:      []store.Fix{{Label: "Switch the machine off and on, so that it forgets the address"}},
+	}, true
+}
+
+func noOffer(v *view) (store.Diagnosis, bool) {
+	asks := v.since(time.Time{}, store.EventDHCPDiscover)
+	if len(asks) == 0 || v.saw(store.EventDHCPOffer, store.EventDHCPAck) {
+		return store.Diagnosis{}, false
+	}
+	v.noteEvents(asks)
+	return store.Diagnosis{
+		Title:      v.who() + " asked for an address and got none from here",
+		Cause:      "The appliance gives no addresses on that network, or has no range there. Whether another DHCP server answered cannot be seen from here.",
+		Confidence: store.CannotSee,
+		Fixes:      []store.Fix{{Action: "edit-subnet", Label: "Look at the settings of that network"}},
+	}, true
+}
+
+func times(n int) string {
+	switch n {
+	case 1:
+		return "once"
+	case 2:
+		return "twice"
+	}
+	return fmt.Sprintf("%d times", n)
+}

@@ -1,0 +1,362 @@
+// Package diagnose says why a boot failed: who could not do what, because of
+// what, how to mend it, how sure we are, and what was seen.
+//
+// It is a table of rules. Each rule looks at an attempt, its events and what
+// the inventory says of the machine, and knows nothing else: no clock, no log,
+// no store. The order of the table is the order of precedence: what we did or
+// saw goes before what the machine said, and that goes before what silence
+// suggests.
+//
+// Wording: the machine's name is the subject, past tense, no blame, no codes in
+// titles; codes are evidence.
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"lunboot/services/boot/ipxeerr"
+	"lunboot/store"
+)
+
+// Facts is what the inventory says of the machine at this time.
+type Facts struct {
+	Name      string // empty when nobody enrolled it
+	Initiator store.IQN
+	Auth      store.AuthMode
+	Profile   string
+	Mappings  []Mapping // by rising LUN
+	AdminURL  string    // where people manage the appliance: "http://10.0.0.1:8080"
+}
+
+// Mapping is one volume of the machine.
+type Mapping struct {
+	LUN       store.LUN
+	Volume    string
+	Boot      bool
+	BlockSize int
+	State     store.VolumeState
+	Reason    string // why the volume failed
+	OS        string // "windows", "linux", or empty when nobody knows
+}
+
+// rule is one line of the table.
+type rule struct {
+	code  string
+	stage store.StageName // where the boot stopped; empty for any
+	// aside is said besides another diagnosis, which it does not replace.
+	aside bool
+	build func(v *view) (store.Diagnosis, bool)
+}
+
+// rules is the table, in order of precedence.
+func rules() []rule {
+	return slices.Concat(scriptRules(), iscsiRules(), loaderRules(), addressRules(), upRules(), lastRules(), asideRules())
+}
+
+// Codes lists the rules' names in order of precedence.
+func Codes() []string {
+	var out []string
+	for _, r := range rules() {
+		out = append(out, r.code)
+	}
+	return out
+}
+
+// Explain diagnoses an attempt from its events, in rising order. A boot that
+// goes well has no diagnosis; one that failed always has one.
+func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []store.Diagnosis {
+	v := &view{a: a, events: events, f: f, now: now}
+	var out []store.Diagnosis
+	found := false
+	for _, r := range rules() {
+		if found && !r.aside {
+			continue
+		}
+		if r.stage != "" && !v.failedAt(r.stage) {
+			continue
+		}
+		d, ok := r.build(v)
+		if !ok {
+			continue
+		}
+		d.Code = r.code
+		d.Evidence = append(d.Evidence, v.evidence...)
+		v.evidence = nil
+		if d.Fixes == nil {
+			d.Fixes = []store.Fix{}
+		}
+		out = append(out, d)
+		found = found || !r.aside
+	}
+	return out
+}
+
+// view is what a rule may look at.
+type view struct {
+	a        store.Attempt
+	events   []store.Event
+	f        Facts
+	now      time.Time
+	evidence []string // gathered by note for the rule that fires
+}
+
+// who is the subject of a title.
+func (v *view) who() string {
+	switch {
+	case v.f.Name != "":
+		return v.f.Name
+	case v.a.Name != "":
+		return v.a.Name
+	case !v.a.MAC.IsZero():
+		return v.a.MAC.String()
+	case v.a.Address != "":
+		return "The machine at " + v.a.Address
+	}
+	return "A machine"
+}
+
+func (v *view) failedAt(name store.StageName) bool {
+	return v.a.Outcome == store.OutcomeFailed && v.a.Stage == name
+}
+
+func (v *view) failed() bool { return v.a.Outcome == store.OutcomeFailed }
+
+func (v *view) stage(name store.StageName) store.Stage {
+	for _, s := range v.a.Stages {
+		if s.Name == name {
+			return s
+		}
+	}
+	return store.Stage{}
+}
+
+// last finds the newest event of the kinds.
+func (v *view) last(kinds ...store.EventKind) (store.Event, bool) {
+	for i := len(v.events) - 1; i >= 0; i-- {
+		if slices.Contains(kinds, v.events[i].Kind) {
+			return v.events[i], true
+		}
+	}
+	return store.Event{}, false
+}
+
+// since lists the events of the kinds that came at or after a time.
+func (v *view) since(at time.Time, kinds ...store.EventKind) []store.Event {
+	var out []store.Event
+	for _, e := range v.events {
+		if !e.At.Before(at) && slices.Contains(kinds, e.Kind) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func (v *view) saw(kinds ...store.EventKind) bool {
+	_, ok := v.last(kinds...)
+	return ok
+}
+
+// lastAfter finds the newest event of kind that no event of the later kinds
+// follows: what it says has not been overtaken.
+func (v *view) lastAfter(kind store.EventKind, overtakes ...store.EventKind) (store.Event, bool) {
+	for i := len(v.events) - 1; i >= 0; i-- {
+		switch e := v.events[i]; {
+		case e.Kind == kind:
+			return e, true
+		case slices.Contains(overtakes, e.Kind):
+			return store.Event{}, false
+		}
+	}
+	return store.Event{}, false
+}
+
+// report is the newest failure that the machine spoke of itself.
+func (v *view) report() (x ipxeerr.Explanation, e store.Event, ok bool) {
+	for i := len(v.events) - 1; i >= 0; i-- {
+		if e = v.events[i]; e.Kind != store.EventReport || strings.Trim(e.Detail.Code, "0") == "" {
+			continue
+		}
+		x, ok = ipxeerr.DecodeString(e.Detail.Code)
+		return x, e, ok
+	}
+	return ipxeerr.Explanation{}, store.Event{}, false
+}
+
+// reported finds a report of one of the classes, and notes it.
+func (v *view) reported(classes ...ipxeerr.Class) bool {
+	x, e, ok := v.report()
+	if !ok || !slices.Contains(classes, x.Class) {
+		return false
+	}
+	v.noteReport(x, e)
+	return true
+}
+
+func (v *view) noteReport(x ipxeerr.Explanation, e store.Event) {
+	step := ""
+	if e.Detail.Step != "" {
+		step = " at step " + e.Detail.Step
+	}
+	v.note(e.At, "the machine reported iPXE's code %08x%s: %s", x.Code, step, x.Meaning)
+}
+
+// addReport notes the machine's own word, when there is one, besides what we
+// saw ourselves.
+func (v *view) addReport() {
+	if x, e, ok := v.report(); ok {
+		v.noteReport(x, e)
+	}
+}
+
+// note gathers a line of evidence.
+func (v *view) note(at time.Time, format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if !at.IsZero() {
+		line = at.Format("15:04:05 MST") + " " + line
+	}
+	v.evidence = append(v.evidence, line)
+}
+
+// boot is the volume that the machine's script boots, or its only one.
+func (v *view) boot() (Mapping, bool) {
+	for _, m := range v.f.Mappings {
+		if m.Boot {
+			return m, true
+		}
+	}
+	if len(v.f.Mappings) > 0 {
+		return v.f.Mappings[0], true
+	}
+	return Mapping{}, false
+}
+
+// volume names the machine's volume in a sentence: its volume “win11”.
+func (v *view) volume() string {
+	if m, ok := v.boot(); ok && m.Volume != "" {
+		return "its volume “" + m.Volume + "”"
+	}
+	return "its volume"
+}
+
+// quiet is how long nothing was heard when the attempt was given up.
+func (v *view) quiet() string {
+	st := v.stage(v.a.Stage)
+	if len(v.events) == 0 || st.Ended.IsZero() {
+		return ""
+	}
+	last := v.events[len(v.events)-1]
+	if d := st.Ended.Sub(last.At); d > 0 {
+		return fmt.Sprintf("%d s", int(d.Round(time.Second)/time.Second))
+	}
+	return ""
+}
+
+// noteSilence notes what was heard last, and for how long nothing since.
+func (v *view) noteSilence() {
+	if len(v.events) == 0 {
+		return
+	}
+	last := v.events[len(v.events)-1]
+	if q := v.quiet(); q != "" {
+		v.note(last.At, "last heard of it: %s; then nothing for %s", plain(last.Kind), q)
+		return
+	}
+	v.note(last.At, "last heard of it: %s", plain(last.Kind))
+}
+
+// noteEvents notes events by their kind's plain words, at most the last six.
+func (v *view) noteEvents(all []store.Event) {
+	if n := len(all); n > 6 {
+		v.note(time.Time{}, "%d earlier ones are left out", n-6)
+		all = all[n-6:]
+	}
+	for _, e := range all {
+		v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	}
+}
+
+func suffix(e store.Event) string {
+	var parts []string
+	if e.Addr.IsValid() {
+		parts = append(parts, e.Addr.String())
+	}
+	d := e.Detail
+	for _, s := range []string{d.File, d.Server, d.Reason} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	if d.Total > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d bytes", d.Bytes, d.Total))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(parts, ", ")
+}
+
+// plain says what an event of a kind is.
+func plain(k store.EventKind) string {
+	if s, ok := plainWords[k]; ok {
+		return s
+	}
+	return string(k)
+}
+
+// quoted puts a name between quotation marks; empty stays empty.
+func quoted(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "“" + s + "”"
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+var plainWords = map[store.EventKind]string{
+	store.EventDHCPDiscover:    "it asked for an address",
+	store.EventDHCPOffer:       "we offered an address",
+	store.EventDHCPRequest:     "it asked for the address that it was offered",
+	store.EventDHCPAck:         "we gave it an address",
+	store.EventDHCPNak:         "we refused the address that it asked for",
+	store.EventDHCPDecline:     "it found the address in use",
+	store.EventDHCPRelease:     "it gave its address back",
+	store.EventDHCPNoAddress:   "no address was left to give",
+	store.EventDHCPNoLoader:    "we had no loader for it",
+	store.EventDHCPOtherPick:   "it chose another DHCP server",
+	store.EventTFTPProbe:       "it asked for the loader's size",
+	store.EventTFTPStart:       "it began to fetch the loader",
+	store.EventTFTPProgress:    "it fetched a part of the loader",
+	store.EventTFTPSent:        "it had fetched the whole loader",
+	store.EventTFTPAbort:       "the transfer of the loader broke off",
+	store.EventTFTPMissing:     "it asked for a file that is not here",
+	store.EventLoaderSent:      "it had fetched the whole loader over HTTP",
+	store.EventFileSent:        "it fetched a file",
+	store.EventLoaderMissing:   "it asked for a loader that is not here",
+	store.EventScriptSent:      "it was given its script",
+	store.EventScriptWaiting:   "it was told to wait until it is enrolled",
+	store.EventScriptConflict:  "it was given no script, because its names disagree",
+	store.EventScriptWithheld:  "its script was withheld",
+	store.EventScriptFailed:    "its script could not be made",
+	store.EventIgnoredMachine:  "it asked to boot, and is ignored",
+	store.EventReport:          "it reported a failure",
+	store.EventReportUp:        "it said that it is up",
+	store.EventISCSILogin:      "it logged in",
+	store.EventISCSIRefused:    "its login was refused",
+	store.EventISCSINoLUN:      "it asked for a LUN that is not mapped",
+	store.EventISCSIFirstRead:  "it read from its volume",
+	store.EventISCSIFirstWrite: "it wrote to its volume",
+	store.EventISCSIIO:         "it read or wrote",
+	store.EventISCSIIOFailed:   "a read or write failed",
+	store.EventISCSILogout:     "it logged out",
+	store.EventISCSIClosed:     "its session ended",
+	store.EventVolumeFailed:    "its volume failed",
+}

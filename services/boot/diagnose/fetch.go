@@ -1,0 +1,428 @@
+package diagnose
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"lunboot/services/boot/ipxeerr"
+	"lunboot/store"
+)
+
+// scriptRules explain boots that stopped at the script.
+func scriptRules() []rule {
+	return []rule{
+		{code: "conflict", stage: store.StageScript, build: conflict},
+		{code: "ignored", stage: store.StageScript, build: ignored},
+		{code: "script-withheld", stage: store.StageScript, build: withheld},
+		{code: "not-enrolled", build: notEnrolled},
+		{code: "no-boot-volume", stage: store.StageScript, build: noBootVolume},
+		{code: "script-failed", stage: store.StageScript, build: scriptFailed},
+		{code: "circles", build: circles},
+	}
+}
+
+// scriptEvents are what the boot listener can answer; the newest one holds.
+var scriptEvents = []store.EventKind{
+	store.EventScriptSent, store.EventScriptWaiting, store.EventScriptConflict, store.EventScriptWithheld, store.EventScriptFailed, store.EventIgnoredMachine,
+}
+
+func (v *view) lastScript(kind store.EventKind) (store.Event, bool) {
+	e, ok := v.last(scriptEvents...)
+	return e, ok && e.Kind == kind
+}
+
+func conflict(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastScript(store.EventScriptConflict)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	return store.Diagnosis{
+		Title:      v.who() + " was given no script, because its names belong to different machines",
+		Cause:      "Its hostname, UUID and MAC do not name one and the same machine, and the volume of the wrong one must not be handed out. " + sentence(e.Detail.Reason),
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: "edit-machine", Label: "Correct the hostname, UUID or MAC of the machine that has the wrong one"},
+			{Label: "If a board or network card moved to another machine, enroll it in the other’s place"},
+		},
+	}, true
+}
+
+func ignored(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastScript(store.EventIgnoredMachine)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s", plain(e.Kind))
+	return store.Diagnosis{
+		Title:      v.who() + " was left alone, because it is on the list of ignored machines",
+		Cause:      "Somebody chose to ignore it when it asked to boot before.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Action: "unignore", Label: "Take it off the list"}},
+	}, true
+}
+
+func withheld(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastScript(store.EventScriptWithheld)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	from := "the address that it came from"
+	if e.Addr.IsValid() {
+		from = e.Addr.String()
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	return store.Diagnosis{
+		Title:      v.who() + " was given no script, because " + from + " is not known to be its address",
+		Cause:      "A script carries secrets, so it goes only to the address that the machine’s MAC holds: by a lease from here, by a DHCP request that was overheard, or by the neighbour table.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: "trust-subnet", Label: "Trust the network that it came from"},
+			{Action: "set-address", Label: "Give the machine a reserved address from here"},
+		},
+	}, true
+}
+
+func notEnrolled(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastScript(store.EventScriptWaiting)
+	if !ok || v.a.Outcome == store.OutcomeUp || v.a.Outcome == store.OutcomeUpUnconfirmed {
+		return store.Diagnosis{}, false
+	}
+	n := len(v.since(time.Time{}, store.EventScriptWaiting))
+	v.note(e.At, "it asked for a script, %d times in this boot", n)
+	d := store.Diagnosis{
+		Title:      v.who() + " is waiting to be enrolled",
+		Cause:      "Nobody has said yet what it should boot. Its screen shows its MAC, and it asks again every few seconds.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Action: "enroll", Label: "Enroll it"}},
+	}
+	if v.failed() {
+		d.Title = v.who() + " was not enrolled, and stopped waiting"
+		d.Cause = "It showed its MAC and asked again every few seconds, until it was switched off or somebody pressed a key."
+		d.Fixes = append(d.Fixes, store.Fix{Label: "Switch it on again"})
+	}
+	return d, true
+}
+
+func noBootVolume(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastScript(store.EventScriptFailed)
+	if !ok || v.f.Name == "" || len(v.f.Mappings) == 0 {
+		return store.Diagnosis{}, false
+	}
+	for _, m := range v.f.Mappings {
+		if m.Boot {
+			return store.Diagnosis{}, false
+		}
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	return store.Diagnosis{
+		Title:      v.who() + " has volumes, and none of them is its boot volume",
+		Cause:      "More than one volume can be mapped to a machine, so one of them must be marked as the one to boot from.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Action: "choose-boot-volume", Label: "Choose its boot volume"}},
+	}, true
+}
+
+func scriptFailed(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastScript(store.EventScriptFailed)
+	if !ok || v.f.Name != "" && len(v.f.Mappings) == 0 {
+		return store.Diagnosis{}, false // nothing-mapped says it better
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	if m, ok := v.boot(); ok && m.State != "" && m.State != store.VolumeReady {
+		v.note(time.Time{}, "volume %s is %s", quoted(m.Volume), m.State)
+		return store.Diagnosis{
+			Title:      v.who() + " could not be given a script, because " + v.volume() + " is not ready",
+			Cause:      sentence(orElse(m.Reason, orElse(e.Detail.Reason, "the volume is still being made"))),
+			Confidence: store.Certain,
+			Fixes:      []store.Fix{{Action: "show-volume", Label: "Show the volume"}},
+		}, true
+	}
+	return store.Diagnosis{
+		Title:      v.who() + " could not be given a script",
+		Cause:      sentence(orElse(e.Detail.Reason, "the appliance could not make it; the log has the reason")),
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Action: "edit-profile", Label: "Look at its profile"}},
+	}, true
+}
+
+// circles is an iPXE that is sent to an iPXE, again and again.
+func circles(v *view) (store.Diagnosis, bool) {
+	from := time.Time{}
+	if e, ok := v.last(store.EventScriptSent, store.EventScriptWaiting); ok {
+		from = e.At
+	}
+	all := v.since(from, store.EventTFTPSent, store.EventLoaderSent)
+	if len(all) < 3 {
+		return store.Diagnosis{}, false
+	}
+	first, last := all[len(all)-3], all[len(all)-1]
+	// Three within a minute, and no script between them. A machine that is
+	// chained to our loader fetches two.
+	if last.At.Sub(first.At) > time.Minute || v.a.Outcome == store.OutcomeUp {
+		return store.Diagnosis{}, false
+	}
+	v.noteEvents(all)
+	d := store.Diagnosis{
+		Title:      v.who() + " is going round in circles: iPXE keeps getting iPXE",
+		Cause:      "Each time its iPXE asks DHCP what to do next, it is told to fetch the loader again, and never its script. Another DHCP server that does not know iPXE, or a fixed file name in a router, does this.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: "show-dhcp-servers", Label: "Show the other DHCP servers"},
+			{Label: "In the other server, name the loader only to clients that are not iPXE (options 77 and 175)"},
+		},
+	}
+	if v.a.Outcome != store.OutcomeRunning {
+		d.Title = v.who() + " went round in circles: iPXE kept getting iPXE"
+	}
+	return d, true
+}
+
+// loaderRules explain boots that stopped at the loader, or between it and the
+// script.
+func loaderRules() []rule {
+	return []rule{
+		{code: "no-loader", stage: store.StageLoader, build: noLoader},
+		{code: "unknown-file", stage: store.StageLoader, build: unknownFile},
+		{code: "other-dhcp", build: otherDHCP},
+		{code: "loader-stalled", stage: store.StageLoader, build: loaderStalled},
+		{code: "loader-never-asked", stage: store.StageLoader, build: loaderNeverAsked},
+		{code: "script-unreachable", stage: store.StageScript, build: scriptUnreachable},
+		{code: "loader-not-started", build: loaderNotStarted},
+		{code: "script-never-fetched", stage: store.StageScript, build: scriptNeverFetched},
+	}
+}
+
+func noLoader(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventDHCPNoLoader, store.EventTFTPSent, store.EventLoaderSent)
+	if !ok {
+		e, ok = v.lastAfter(store.EventLoaderMissing, store.EventTFTPSent, store.EventLoaderSent)
+	}
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	firmware, arch := orElse(e.Detail.Firmware, v.a.Firmware), orElse(e.Detail.Arch, v.a.Arch)
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	return store.Diagnosis{
+		Title:      "There is no boot loader for this kind of machine (" + kind(firmware, arch) + ")",
+		Cause:      v.who() + " said what it is when it asked to boot, and the appliance has no iPXE that runs on it.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Action: "add-loader", Label: "Add a loader"}},
+	}, true
+}
+
+// kind names a machine's sort in words.
+func kind(firmware, arch string) string {
+	switch arch {
+	case "x86":
+		arch = "32-bit x86"
+	case "x86-64":
+		arch = "64-bit x86"
+	case "arm32":
+		arch = "32-bit ARM"
+	case "arm64":
+		arch = "64-bit ARM"
+	case "", "unknown":
+		return "of an unknown sort"
+	}
+	if firmware == "UEFI" {
+		return arch + ", UEFI"
+	}
+	return arch
+}
+
+func unknownFile(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventTFTPMissing, store.EventTFTPSent, store.EventLoaderSent)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	file := orElse(e.Detail.File, "a file")
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	return store.Diagnosis{
+		Title:      v.who() + " asked for " + file + ", which was never offered from here",
+		Cause:      "The name came from somewhere else: another DHCP server on this network, or a router that names a boot file.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: "show-dhcp-servers", Label: "Show the other DHCP servers"},
+			{Label: "Take the boot file name out of the other server (options 66 and 67)"},
+		},
+	}, true
+}
+
+func otherDHCP(v *view) (store.Diagnosis, bool) {
+	if !v.failedAt(store.StageLoader) && !v.failedAt(store.StageAddress) && !v.failedAt(store.StageScript) {
+		return store.Diagnosis{}, false
+	}
+	e, ok := v.lastAfter(store.EventDHCPOtherPick, store.EventDHCPAck, store.EventTFTPStart, store.EventLoaderSent, store.EventScriptSent)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	other := orElse(e.Detail.Server, "another server")
+	v.note(e.At, "its DHCP request chose the server %s", other)
+	if v.saw(store.EventDHCPOffer) {
+		v.note(time.Time{}, "we had made it an offer too")
+	}
+	return store.Diagnosis{
+		Title:      v.who() + " followed " + other + "’s boot instructions instead of ours",
+		Cause:      "Two DHCP servers answered, and the machine takes its boot file from the one whose offer it chooses.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Action: "proxy-mode", Label: "Switch this network to proxy mode: the other server gives addresses, this one says what to boot"},
+			{Label: "Turn the other DHCP server off on this network"},
+		},
+	}, true
+}
+
+func loaderStalled(v *view) (store.Diagnosis, bool) {
+	e, ok := v.last(store.EventTFTPAbort, store.EventTFTPProgress, store.EventTFTPStart, store.EventTFTPProbe, store.EventTFTPSent, store.EventLoaderSent)
+	if !ok || e.Kind == store.EventTFTPSent || e.Kind == store.EventLoaderSent {
+		return store.Diagnosis{}, false
+	}
+	v.noteEvents(v.since(time.Time{}, store.EventTFTPStart, store.EventTFTPProgress, store.EventTFTPAbort))
+	if e.Detail.Blksize > 0 {
+		v.note(time.Time{}, "blocks of %d bytes", e.Detail.Blksize)
+	}
+	v.noteSilence()
+	title := v.who() + " stopped downloading the boot loader"
+	if e.Detail.Total > 0 && e.Detail.Bytes <= e.Detail.Total {
+		title = fmt.Sprintf("%s stopped downloading at %d %%", v.who(), e.Detail.Bytes*100/e.Detail.Total)
+	}
+	d := store.Diagnosis{
+		Title:      title,
+		Cause:      "The request came through and the file did not. Packets that are too large for a link on the way, or a firewall that lets the request in and the answer not out, end like this.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Action: "smaller-blocks", Label: "Use smaller blocks for " + v.who()},
+			{Label: "Let UDP answers from the appliance through; TFTP answers from a new port each time"},
+		},
+	}
+	return d, true
+}
+
+func loaderNeverAsked(v *view) (store.Diagnosis, bool) {
+	if v.saw(store.EventTFTPProbe, store.EventTFTPStart, store.EventTFTPSent, store.EventLoaderSent, store.EventTFTPMissing) {
+		return store.Diagnosis{}, false
+	}
+	e, ok := v.last(store.EventDHCPAck)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	told := ""
+	if e.Detail.Loader != "" {
+		told = ", and was told to fetch " + e.Detail.Loader
+	}
+	v.note(e.At, "it was given %s%s", e.Addr, told)
+	v.noteSilence()
+	return store.Diagnosis{
+		Title:      v.who() + " got its address but never asked for the boot loader",
+		Cause:      "Often a firewall stands before port 69, on the appliance or between two networks. Or another DHCP server named another boot server, which we cannot see.",
+		Confidence: store.BestGuess,
+		Fixes: []store.Fix{
+			{Action: "test-tftp-port", Label: "Test port 69"},
+			{Action: "show-dhcp-servers", Label: "Show the other DHCP servers"},
+		},
+	}, true
+}
+
+// loaderNotStarted covers the silence after the transfer, and the machine that
+// starts over within seconds of it.
+func loaderNotStarted(v *view) (store.Diagnosis, bool) {
+	if !v.failedAt(store.StageLoader) && !v.failedAt(store.StageScript) {
+		return store.Diagnosis{}, false
+	}
+	e, ok := v.lastAfter(store.EventTFTPSent, append([]store.EventKind{store.EventDHCPDiscover, store.EventReport, store.EventLoaderSent}, scriptEvents...)...)
+	if !ok {
+		e, ok = v.lastAfter(store.EventLoaderSent, append([]store.EventKind{store.EventDHCPDiscover, store.EventReport}, scriptEvents...)...)
+	}
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	v.noteSilence()
+	d := store.Diagnosis{
+		Title:      v.who() + " downloaded the boot loader but did not start it",
+		Confidence: store.VeryLikely,
+	}
+	if v.a.Firmware == "UEFI" {
+		d.Cause = "With Secure Boot switched on, UEFI refuses a loader that is not signed. Otherwise the loader does not get on with this machine’s network card."
+		d.Fixes = []store.Fix{
+			{Label: "Switch Secure Boot off in the machine’s firmware"},
+			{Action: "try-ipxe-efi", Label: "Try ipxe.efi next, which brings its own network drivers"},
+			{Action: "add-loader", Label: "Add a signed loader"},
+		}
+		return d, true
+	}
+	d.Cause = "The loader works through the network driver in the machine’s firmware, and on some cards it does not get on with it."
+	d.Fixes = []store.Fix{
+		{Action: "try-ipxe-pxe", Label: "Try ipxe.pxe next, which brings its own network drivers"},
+		{Label: "Look at the machine’s screen: iPXE says there what it waits for"},
+	}
+	return d, true
+}
+
+// scriptUnreachable takes the machine's own word.
+func scriptUnreachable(v *view) (store.Diagnosis, bool) {
+	x, e, ok := v.report()
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.noteReport(x, e)
+	step := "its script"
+	switch e.Detail.Step {
+	case "kernel":
+		step = "its kernel"
+	case "initrd":
+		step = "its initial RAM disk"
+	case "start":
+		step = "what it had fetched"
+	}
+	d := store.Diagnosis{Cause: sentence(x.Meaning), Confidence: store.Certain}
+	switch x.Class {
+	case ipxeerr.ClassUnreachable, ipxeerr.ClassNoFile, ipxeerr.ClassServer, ipxeerr.ClassName, ipxeerr.ClassFeature, ipxeerr.ClassClock:
+		d.Title = v.who() + " could not fetch " + step
+		d.Fixes = []store.Fix{{Action: "edit-profile", Label: "Compare the addresses in its profile with what is there"}}
+	case ipxeerr.ClassFormat, ipxeerr.ClassSecureBoot:
+		d.Title = v.who() + " could not start " + step
+		d.Fixes = []store.Fix{{Action: "edit-profile", Label: "Name a file for " + kind(v.a.Firmware, v.a.Arch) + " in its profile"}}
+		if x.Class == ipxeerr.ClassSecureBoot {
+			d.Fixes = []store.Fix{{Label: "Switch Secure Boot off in the machine’s firmware, or name a signed file"}}
+		}
+	case ipxeerr.ClassScript:
+		d.Title = v.who() + " stopped at a line of its script that its iPXE does not know"
+		d.Fixes = []store.Fix{{Action: "edit-profile", Label: "Correct the line in its profile"}}
+	default:
+		return store.Diagnosis{}, false
+	}
+	return d, true
+}
+
+func scriptNeverFetched(v *view) (store.Diagnosis, bool) {
+	if v.saw(scriptEvents...) {
+		return store.Diagnosis{}, false
+	}
+	asked := false
+	for _, e := range v.events {
+		asked = asked || e.Kind == store.EventDHCPDiscover && e.Detail.IPXE || e.Kind == store.EventDHCPAck && e.Detail.IPXE
+	}
+	if !asked {
+		return store.Diagnosis{}, false
+	}
+	v.noteSilence()
+	next := ""
+	if e, ok := v.last(store.EventDHCPAck); ok && strings.HasPrefix(e.Detail.URL, "http") {
+		next = e.Detail.URL
+	}
+	if next != "" {
+		v.note(time.Time{}, "it was told to fetch %s", next)
+	}
+	return store.Diagnosis{
+		Title:      "iPXE started on " + v.who() + " but could not reach the appliance’s boot port",
+		Cause:      "It got an address and was told where its script is, and never asked for it. A firewall before that port, or a network driver that stops working after the loader has started, ends like this.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Action: "test-boot-port", Label: "Test the boot port"},
+			{Action: "try-other-loader", Label: "Try the other loader next, with other network drivers"},
+		},
+	}, true
+}

@@ -1,0 +1,257 @@
+package diagnose
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"lunboot/services/boot/attempt"
+	"lunboot/store"
+)
+
+// bootLoaderBytes is about what a boot loader's first look at a disk reads: an
+// ISO descriptor, a partition table. A kernel is megabytes.
+const bootLoaderBytes = 256 << 10
+
+// upRules explain operating systems that never came up.
+func upRules() []rule {
+	return []rule{
+		{code: "os-never-read", stage: store.StageUp, build: osNeverRead},
+		{code: "empty-volume", stage: store.StageUp, build: emptyVolume},
+		{code: "os-lost-volume", stage: store.StageUp, build: osLostVolume},
+		{code: "up-unconfirmed", build: upUnconfirmed},
+	}
+}
+
+// osLogin finds a login that is not iPXE's, after one that is.
+func (v *view) osLogin() (store.Event, bool) {
+	for i := len(v.events) - 1; i >= 0; i-- {
+		if e := v.events[i]; e.Kind == store.EventISCSILogin && e.Detail.ISID != "" && !ofIPXE(e) {
+			return e, true
+		}
+	}
+	return store.Event{}, false
+}
+
+func osNeverRead(v *view) (store.Diagnosis, bool) {
+	e, ok := v.osLogin()
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "its operating system logged in as %s", orElse(e.Detail.Initiator, "its own initiator"))
+	if n, ok := v.last(store.EventISCSINoLUN); ok && !ofIPXE(n) && n.Detail.LUN != nil {
+		v.note(n.At, "it asked for LUN %d", *n.Detail.LUN)
+	}
+	v.noteSilence()
+	return store.Diagnosis{
+		Title:      v.who() + "’s operating system logged in and never read from " + v.volume(),
+		Cause:      "It found its way to the appliance, and no volume that it could use there: it looks for another LUN, or its disk driver is missing.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Action: "map-lun-0", Label: "Map its boot volume as LUN 0, which every system looks at"},
+			{Label: "Look at the machine’s screen"},
+		},
+	}, true
+}
+
+func emptyVolume(v *view) (store.Diagnosis, bool) {
+	n := v.bytesRead()
+	if n == 0 || n > bootLoaderBytes || v.saw(store.EventISCSIFirstWrite) || v.lateSign() {
+		return store.Diagnosis{}, false
+	}
+	v.note(time.Time{}, "it read %s and no more", attempt.Amount(n))
+	v.noteSilence()
+	return v.emptyVolume(store.VeryLikely), true
+}
+
+// lateSign reports whether the operating system gave any sign of itself.
+func (v *view) lateSign() bool {
+	_, login := v.osLogin()
+	return login || v.osDHCP() != nil
+}
+
+// osDHCP is the operating system's own DISCOVER, or nil.
+func (v *view) osDHCP() *store.Event {
+	read, ok := v.last(store.EventISCSIFirstRead)
+	if !ok {
+		return nil
+	}
+	for _, e := range v.since(read.At, store.EventDHCPDiscover, store.EventDHCPRequest, store.EventDHCPAck) {
+		if !e.Detail.PXE && !e.Detail.IPXE {
+			return &e
+		}
+	}
+	return nil
+}
+
+// osLostVolume is the hand-over that failed: the firmware's view of the disk
+// ends when the operating system takes the network card, and its own initiator
+// must take over.
+func osLostVolume(v *view) (store.Diagnosis, bool) {
+	read, ok := v.last(store.EventISCSIFirstRead)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	if n := v.bytesRead(); n > 0 {
+		v.note(read.At, "its boot loader read %s", attempt.Amount(n))
+	} else {
+		v.note(read.At, "its boot loader read from the volume")
+	}
+	if e, ok := v.last(store.EventISCSIClosed, store.EventISCSILogout); ok {
+		v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	}
+	system := ""
+	if m, ok := v.boot(); ok {
+		system = m.OS
+	}
+	if e := v.osDHCP(); e != nil {
+		v.note(e.At, "its operating system asked for an address, %s", orElse(e.Detail.Class, "without saying what it is"))
+		if system == "" && !strings.HasPrefix(e.Detail.Class, "MSFT") {
+			system = "linux"
+		}
+	}
+	v.noteSilence()
+	heartbeat := store.Fix{Action: "add-heartbeat", Label: "If it did start: let it say so, with one line in its start-up"}
+	switch system {
+	case "windows":
+		return store.Diagnosis{
+			Title:      "Windows started on " + v.who() + " but lost its volume when it took over the network card",
+			Cause:      "Its network driver is not among those that Windows starts first, so the volume was gone before the driver was there; the screen says stop code 0x7B.",
+			Confidence: store.VeryLikely,
+			Fixes: []store.Fix{
+				{Action: "guide-windows", Label: "Show how to prepare Windows for booting from the network"},
+				{Action: "try-other-loader", Label: "Try the other loader next"},
+			},
+		}, true
+	case "linux":
+		return store.Diagnosis{
+			Title:      "Linux started on " + v.who() + " but did not reconnect to its volume",
+			Cause:      "Its initial RAM disk has no iSCSI in it, or no driver for the network card, so it could not find its root file system.",
+			Confidence: store.VeryLikely,
+			Fixes: []store.Fix{
+				{Action: "guide-linux", Label: "Copy the command for its distribution"},
+				{Label: "Debian: install open-iscsi and write ISCSI_AUTO=true into /etc/iscsi/iscsi.initramfs; Fedora: dracut with the module iscsi and rd.iscsi.firmware=1"},
+				heartbeat,
+			},
+		}, true
+	}
+	return store.Diagnosis{
+		Title:      v.who() + " started from its volume, and its operating system did not reconnect to it",
+		Cause:      "The boot loader read what it needed, and nothing came after that. The operating system needs an iSCSI initiator of its own that starts early, and a driver for the network card beside it.",
+		Confidence: store.BestGuess,
+		Fixes: []store.Fix{
+			{Action: "guide-handover", Label: "Show how to prepare an operating system for booting from the network"},
+			heartbeat,
+		},
+	}, true
+}
+
+func upUnconfirmed(v *view) (store.Diagnosis, bool) {
+	if v.a.Outcome != store.OutcomeUpUnconfirmed {
+		return store.Diagnosis{}, false
+	}
+	if e, ok := v.last(store.EventISCSIIO, store.EventISCSIFirstRead); ok {
+		v.note(e.At, "it read or wrote last")
+		return store.Diagnosis{
+			Title:      v.who() + " is probably up: it is reading its volume but has not said so",
+			Cause:      "It has used its volume steadily for more than a minute, which a boot loader does not do. Nothing else tells that its operating system runs.",
+			Confidence: store.BestGuess,
+			Fixes:      []store.Fix{{Action: "add-heartbeat", Label: "Add the heartbeat: one line in its start-up"}},
+		}, true
+	}
+	v.noteSilence()
+	return store.Diagnosis{
+		Title:      v.who() + " went on by itself, and how that ended cannot be seen from here",
+		Cause:      "Its script handed over to something that does not come from a volume of this appliance, such as its own disk or an installer.",
+		Confidence: store.CannotSee,
+		Fixes:      []store.Fix{{Action: "add-heartbeat", Label: "Add the heartbeat: one line in its start-up"}},
+	}, true
+}
+
+// lastRules make sure that a failed boot is never without a word.
+func lastRules() []rule {
+	return []rule{
+		{code: "reported", build: reportedOther},
+		{code: "started-over", build: startedOver},
+		{code: "stopped", build: stopped},
+	}
+}
+
+// reportedOther passes on a report that no rule knows better.
+func reportedOther(v *view) (store.Diagnosis, bool) {
+	x, e, ok := v.report()
+	if !ok || !v.failed() {
+		return store.Diagnosis{}, false
+	}
+	v.noteReport(x, e)
+	return store.Diagnosis{
+		Title:      v.who() + " gave up while it " + doing(v.a.Stage),
+		Cause:      sentence(x.Meaning),
+		Confidence: store.VeryLikely,
+		Fixes:      []store.Fix{{Label: "Look at the machine’s screen for what came before it"}},
+	}, true
+}
+
+func startedOver(v *view) (store.Diagnosis, bool) {
+	if !v.failed() || !strings.HasPrefix(v.stage(v.a.Stage).Detail, "It started over") {
+		return store.Diagnosis{}, false
+	}
+	v.noteSilence()
+	return store.Diagnosis{
+		Title:      v.who() + " started over while it " + doing(v.a.Stage),
+		Cause:      "It asked to boot again from the beginning: somebody switched it off and on, or its firmware gave up and tried anew.",
+		Confidence: store.VeryLikely,
+	}, true
+}
+
+func stopped(v *view) (store.Diagnosis, bool) {
+	if !v.failed() {
+		return store.Diagnosis{}, false
+	}
+	v.noteSilence()
+	title := v.who() + " was not heard of again while it " + doing(v.a.Stage)
+	return store.Diagnosis{
+		Title:      title,
+		Cause:      "Nothing came from it any more, and nothing that was seen says why. It may have been switched off.",
+		Confidence: store.CannotSee,
+		Fixes:      []store.Fix{{Label: "Look at the machine’s screen"}},
+	}, true
+}
+
+// doing says what a machine does in a stage.
+func doing(name store.StageName) string {
+	switch name {
+	case store.StageAsk, store.StageAddress:
+		return "asked for an address"
+	case store.StageLoader:
+		return "fetched its boot loader"
+	case store.StageScript:
+		return "fetched its script"
+	case store.StageLogin:
+		return "logged in to its volume"
+	case store.StageRead:
+		return "read from its volume"
+	}
+	return "started its operating system"
+}
+
+// asideRules are said besides what stopped the boot.
+func asideRules() []rule {
+	return []rule{{code: "slow-port", aside: true, build: slowPort}}
+}
+
+// slowPort is a first DISCOVER that was not the machine's first: firmware had
+// been asking for a while before the switch let it through.
+func slowPort(v *view) (store.Diagnosis, bool) {
+	asks := v.since(time.Time{}, store.EventDHCPDiscover)
+	if len(asks) == 0 || !asks[0].Detail.PXE && !asks[0].Detail.IPXE || asks[0].Detail.Secs < 20 || asks[0].Detail.Secs > 300 {
+		return store.Diagnosis{}, false
+	}
+	v.note(asks[0].At, "its first packet that reached us says that it had been asking for %d s", asks[0].Detail.Secs)
+	return store.Diagnosis{
+		Title:      fmt.Sprintf("The switch port slept for %d s before passing traffic", asks[0].Detail.Secs),
+		Cause:      "Spanning tree keeps a port silent for a while after the link comes up, and firmware gives up in that time. It does so after every power-on.",
+		Confidence: store.BestGuess,
+		Fixes:      []store.Fix{{Action: "hint-edge-port", Label: "Make the port of " + v.who() + " an edge port (PortFast) on the switch"}},
+	}, true
+}
