@@ -30,6 +30,7 @@ type Config struct {
 	Attempts Attempts
 	Events   Events
 	Scripts  Scripts
+	Access   Access
 	Health   func(context.Context) Health
 	Version  string
 	Log      *slog.Logger
@@ -62,6 +63,8 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.attempts(a)
 	s.sessions(a)
 	s.system(a)
+	s.access(a)
+	s.explain(a)
 	describeEvents(a)
 	r.Get("/api/v1/events", s.events)
 	return a
@@ -95,10 +98,10 @@ func all[T any](items []T, err error) (*body[List[T]], error) {
 }
 
 // register adds one operation with the scope that it needs.
-func register[I, O any](a huma.API, method, path, id, summary string, need auth.Scope, fn func(context.Context, *I) (*O, error)) {
+func register[I, O any](a huma.API, method, path, id, summary string, need store.Scope, fn func(context.Context, *I) (*O, error)) {
 	op := huma.Operation{
 		OperationID: id, Method: method, Path: "/api/v1" + path, Summary: summary,
-		Security: []map[string][]string{{"token": {need.String()}}},
+		Security: []map[string][]string{{"token": {string(need)}}},
 	}
 	switch method {
 	case http.MethodPost:
@@ -108,11 +111,11 @@ func register[I, O any](a huma.API, method, path, id, summary string, need auth.
 	}
 	huma.Register(a, op, func(ctx context.Context, in *I) (*O, error) {
 		who := auth.From(ctx)
-		if who.Scope == auth.ScopeNone {
+		if who.Scope == "" {
 			return nil, huma.Error401Unauthorized("log in, or send a token: Authorization: Bearer lb_…")
 		}
-		if who.Scope < need {
-			return nil, huma.Error403Forbidden("this needs the scope " + need.String() + "; yours is " + who.Scope.String())
+		if !who.May(need) {
+			return nil, huma.Error403Forbidden("this needs the scope " + string(need) + "; yours is " + string(who.Scope))
 		}
 		return fn(ctx, in)
 	})

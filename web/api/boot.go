@@ -8,22 +8,21 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
-	"lunboot/web/auth"
 )
 
 func (s *server) profiles(a huma.API) {
-	register(a, http.MethodGet, "/profiles", "list-profiles", "List profiles", auth.ScopeRead,
+	register(a, http.MethodGet, "/profiles", "list-profiles", "List profiles", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Profile]], error) {
 			return all(s.Store.Profiles(ctx))
 		})
 	type key struct {
 		Profile string `path:"profile"`
 	}
-	register(a, http.MethodGet, "/profiles/{profile}", "show-profile", "Show a profile", auth.ScopeRead,
+	register(a, http.MethodGet, "/profiles/{profile}", "show-profile", "Show a profile", store.ScopeRead,
 		func(ctx context.Context, in *key) (*body[store.Profile], error) {
 			return reply(s.Store.Profile(ctx, in.Profile))
 		})
-	register(a, http.MethodPut, "/profiles/{profile}", "set-profile", "Create or change a profile; it is rendered once to check it", auth.ScopeOperate,
+	register(a, http.MethodPut, "/profiles/{profile}", "set-profile", "Create or change a profile; it is rendered once to check it", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			key
 			Body struct {
@@ -39,14 +38,14 @@ func (s *server) profiles(a huma.API) {
 			}
 			return reply(s.Acts.PutProfile(ctx, actor(ctx), store.Profile{Name: in.Profile, Revision: in.Body.Revision, Kind: kind, Fields: in.Body.Fields, Text: in.Body.Text}))
 		})
-	register(a, http.MethodDelete, "/profiles/{profile}", "remove-profile", "Remove a profile that no machine uses", auth.ScopeOperate,
+	register(a, http.MethodDelete, "/profiles/{profile}", "remove-profile", "Remove a profile that no machine uses", store.ScopeOperate,
 		func(ctx context.Context, in *key) (*empty, error) {
 			return done(s.Acts.DeleteProfile(ctx, actor(ctx), in.Profile))
 		})
 }
 
 func (s *server) attempts(a huma.API) {
-	register(a, http.MethodGet, "/attempts", "list-attempts", "List boot attempts, newest first", auth.ScopeRead,
+	register(a, http.MethodGet, "/attempts", "list-attempts", "List boot attempts, newest first", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Machine string `query:"machine" doc:"id, name, MAC or UUID"`
 			Limit   int    `query:"limit" minimum:"0" maximum:"1000" default:"50"`
@@ -72,7 +71,7 @@ func (s *server) attempts(a huma.API) {
 			items, total, err := s.Attempts.Attempts(ctx, f)
 			return listOf(items, total, err)
 		})
-	register(a, http.MethodGet, "/attempts/{attempt}", "show-attempt", "Show a boot attempt with its stages and diagnoses", auth.ScopeRead,
+	register(a, http.MethodGet, "/attempts/{attempt}", "show-attempt", "Show a boot attempt with its stages and diagnoses", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Attempt int64 `path:"attempt"`
 		}) (*body[store.Attempt], error) {
@@ -81,21 +80,21 @@ func (s *server) attempts(a huma.API) {
 }
 
 func (s *server) sessions(a huma.API) {
-	register(a, http.MethodGet, "/sessions", "list-sessions", "List live iSCSI sessions", auth.ScopeRead,
+	register(a, http.MethodGet, "/sessions", "list-sessions", "List live iSCSI sessions", store.ScopeRead,
 		func(context.Context, *struct{}) (*body[List[store.Session]], error) {
 			return all(s.Sessions.Sessions(), nil)
 		})
-	register(a, http.MethodDelete, "/sessions/{session}", "drop-session", "End a live iSCSI session", auth.ScopeOperate,
+	register(a, http.MethodDelete, "/sessions/{session}", "drop-session", "End a live iSCSI session", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			Session string `path:"session"`
 		}) (*empty, error) {
 			return done(s.Sessions.Drop(ctx, in.Session))
 		})
-	register(a, http.MethodGet, "/leases", "list-leases", "List leases", auth.ScopeRead,
+	register(a, http.MethodGet, "/leases", "list-leases", "List leases", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Lease]], error) {
 			return all(s.Store.Leases(ctx))
 		})
-	register(a, http.MethodDelete, "/leases/{address}", "drop-lease", "Forget a lease", auth.ScopeOperate,
+	register(a, http.MethodDelete, "/leases/{address}", "drop-lease", "Forget a lease", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			Address string `path:"address"`
 		}) (*empty, error) {
@@ -105,16 +104,16 @@ func (s *server) sessions(a huma.API) {
 			}
 			return done(s.Store.DropLease(ctx, actor(ctx), addr))
 		})
-	register(a, http.MethodGet, "/subnets", "list-subnets", "List subnets", auth.ScopeRead,
+	register(a, http.MethodGet, "/subnets", "list-subnets", "List subnets", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Subnet]], error) {
 			return all(s.Store.Subnets(ctx))
 		})
 }
 
 func (s *server) system(a huma.API) {
-	register(a, http.MethodGet, "/health", "health", "What the appliance says of itself", auth.ScopeRead,
+	register(a, http.MethodGet, "/health", "health", "What the appliance says of itself", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[Health], error) { return reply(s.Health(ctx), nil) })
-	register(a, http.MethodGet, "/audit", "list-audit", "List changes, newest first", auth.ScopeRead,
+	register(a, http.MethodGet, "/audit", "list-audit", "List changes, newest first", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Limit  int `query:"limit" minimum:"0" maximum:"1000" default:"100"`
 			Offset int `query:"offset" minimum:"0"`

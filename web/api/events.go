@@ -34,7 +34,7 @@ func describeEvents(a huma.API) {
 // events lists the journal, or streams it to a client that accepts
 // text/event-stream.
 func (s *server) events(w http.ResponseWriter, r *http.Request) {
-	if auth.From(r.Context()).Scope < auth.ScopeRead {
+	if !auth.From(r.Context()).May(store.ScopeRead) {
 		writeProblem(w, http.StatusUnauthorized, "log in, or send a token: Authorization: Bearer lb_…")
 		return
 	}

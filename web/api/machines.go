@@ -44,7 +44,7 @@ type machineInput struct {
 }
 
 func (s *server) machines(a huma.API) {
-	register(a, http.MethodGet, "/machines", "list-machines", "List machines", auth.ScopeRead,
+	register(a, http.MethodGet, "/machines", "list-machines", "List machines", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Search string `query:"search" doc:"part of a name, MAC, UUID, address, tag or initiator"`
 			Tag    string `query:"tag"`
@@ -65,7 +65,7 @@ func (s *server) machines(a huma.API) {
 			}
 			return listOf(out, total, nil)
 		})
-	register(a, http.MethodPost, "/machines", "add-machine", "Add a machine", auth.ScopeOperate,
+	register(a, http.MethodPost, "/machines", "add-machine", "Add a machine", store.ScopeOperate,
 		func(ctx context.Context, in *body[machineInput]) (*body[Machine], error) {
 			spec, err := in.Body.spec()
 			if err != nil {
@@ -74,7 +74,7 @@ func (s *server) machines(a huma.API) {
 			m, err := s.Acts.AddMachine(ctx, actor(ctx), spec)
 			return s.replyMachine(ctx, m, err)
 		})
-	register(a, http.MethodGet, "/machines/{machine}", "show-machine", "Show a machine", auth.ScopeRead,
+	register(a, http.MethodGet, "/machines/{machine}", "show-machine", "Show a machine", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			machineKey
 			Secrets bool `query:"secrets" doc:"show the CHAP secrets; needs the scope admin"`
@@ -83,13 +83,13 @@ func (s *server) machines(a huma.API) {
 			if err != nil {
 				return nil, problem(err)
 			}
-			if in.Secrets && auth.From(ctx).Scope < auth.ScopeAdmin {
+			if in.Secrets && !auth.From(ctx).May(store.ScopeAdmin) {
 				return nil, huma.Error403Forbidden("CHAP secrets need the scope admin")
 			}
 			v, err := s.machineView(ctx, m, in.Secrets)
 			return reply(v, err)
 		})
-	register(a, http.MethodPatch, "/machines/{machine}", "set-machine", "Change a machine", auth.ScopeOperate,
+	register(a, http.MethodPatch, "/machines/{machine}", "set-machine", "Change a machine", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			machineKey
 			Body machineInput
@@ -105,7 +105,7 @@ func (s *server) machines(a huma.API) {
 			m, err = s.Acts.SetMachine(ctx, actor(ctx), m.ID, patch)
 			return s.replyMachine(ctx, m, err)
 		})
-	register(a, http.MethodDelete, "/machines/{machine}", "remove-machine", "Remove a machine and its mappings", auth.ScopeOperate,
+	register(a, http.MethodDelete, "/machines/{machine}", "remove-machine", "Remove a machine and its mappings", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			machineKey
 			Force bool `query:"force" doc:"also when it has a live session"`
@@ -116,7 +116,7 @@ func (s *server) machines(a huma.API) {
 			}
 			return done(s.Acts.RemoveMachine(ctx, actor(ctx), m.ID, in.Force))
 		})
-	register(a, http.MethodGet, "/machines/{machine}/script", "preview-script", "The script that the machine would be given now", auth.ScopeRead,
+	register(a, http.MethodGet, "/machines/{machine}/script", "preview-script", "The script that the machine would be given now", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			machineKey
 			Profile string `query:"profile" doc:"as if the machine had this profile"`
@@ -144,13 +144,13 @@ type Script struct {
 }
 
 func (s *server) unknown(a huma.API) {
-	register(a, http.MethodGet, "/unknown-machines", "list-unknown-machines", "List machines that asked to boot and are not enrolled", auth.ScopeRead,
+	register(a, http.MethodGet, "/unknown-machines", "list-unknown-machines", "List machines that asked to boot and are not enrolled", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Ignored bool `query:"ignored" doc:"also those that are ignored"`
 		}) (*body[List[store.UnknownMachine]], error) {
 			return all(s.Store.UnknownMachines(ctx, in.Ignored))
 		})
-	register(a, http.MethodPost, "/unknown-machines/{mac}/enroll", "enroll-machine", "Enroll an unknown machine", auth.ScopeOperate,
+	register(a, http.MethodPost, "/unknown-machines/{mac}/enroll", "enroll-machine", "Enroll an unknown machine", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			MAC  string `path:"mac"`
 			Body struct {
@@ -173,7 +173,7 @@ func (s *server) unknown(a huma.API) {
 			m, err := s.Acts.Enroll(ctx, actor(ctx), mac, in.Body.Name, replace)
 			return s.replyMachine(ctx, m, err)
 		})
-	register(a, http.MethodPut, "/unknown-machines/{mac}/ignored", "ignore-machine", "Ignore an unknown machine, or stop ignoring it", auth.ScopeOperate,
+	register(a, http.MethodPut, "/unknown-machines/{mac}/ignored", "ignore-machine", "Ignore an unknown machine, or stop ignoring it", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			MAC  string `path:"mac"`
 			Body struct {

@@ -126,3 +126,11 @@ type Check struct {
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 }
+
+// Access keeps passwords and tokens.
+type Access interface {
+	Tokens(context.Context) ([]store.Token, error)
+	CreateToken(ctx context.Context, by store.Actor, name string, scope store.Scope, days int) (store.Token, string, error)
+	DeleteToken(ctx context.Context, by store.Actor, id int64) error
+	SetPassword(ctx context.Context, by store.Actor, user, password string) error
+}

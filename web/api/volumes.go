@@ -23,19 +23,19 @@ type Imported struct {
 }
 
 func (s *server) volumes(a huma.API) {
-	register(a, http.MethodGet, "/volumes", "list-volumes", "List volumes", auth.ScopeRead,
+	register(a, http.MethodGet, "/volumes", "list-volumes", "List volumes", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Volume]], error) {
 			return all(s.Store.Volumes(ctx))
 		})
-	register(a, http.MethodPost, "/volumes", "create-volume", "Create an empty volume", auth.ScopeOperate,
+	register(a, http.MethodPost, "/volumes", "create-volume", "Create an empty volume", store.ScopeOperate,
 		func(ctx context.Context, in *body[volumeInput]) (*body[store.Volume], error) {
 			return reply(s.Volumes.CreateVolume(ctx, actor(ctx), in.Body.spec()))
 		})
-	register(a, http.MethodGet, "/volumes/{volume}", "show-volume", "Show a volume", auth.ScopeRead,
+	register(a, http.MethodGet, "/volumes/{volume}", "show-volume", "Show a volume", store.ScopeRead,
 		func(ctx context.Context, in *volumeKey) (*body[store.Volume], error) {
 			return reply(s.Volumes.FindVolume(ctx, in.Volume))
 		})
-	register(a, http.MethodPatch, "/volumes/{volume}", "set-volume", "Change a volume", auth.ScopeOperate,
+	register(a, http.MethodPatch, "/volumes/{volume}", "set-volume", "Change a volume", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			volumeKey
 			Body struct {
@@ -57,7 +57,7 @@ func (s *server) volumes(a huma.API) {
 				Revision: deref(in.Body.Revision), Name: in.Body.Name, ReadOnly: in.Body.ReadOnly, Shared: in.Body.Shared,
 			}))
 		})
-	register(a, http.MethodDelete, "/volumes/{volume}", "remove-volume", "Remove a volume and its bytes", auth.ScopeOperate,
+	register(a, http.MethodDelete, "/volumes/{volume}", "remove-volume", "Remove a volume and its bytes", store.ScopeOperate,
 		func(ctx context.Context, in *volumeKey) (*empty, error) {
 			v, err := s.Volumes.FindVolume(ctx, in.Volume)
 			if err != nil {
@@ -76,20 +76,20 @@ func (s *server) volumes(a huma.API) {
 			Format string `json:"format,omitempty" doc:"auto or raw"`
 		}
 	}) (*body[Imported], error) {
-		if auth.From(ctx).Scope < auth.ScopeAdmin {
+		if !auth.From(ctx).May(store.ScopeAdmin) {
 			return nil, huma.Error403Forbidden("importing from a path of the appliance needs the scope admin; upload the image instead")
 		}
 		v, job, err := s.Volumes.ImportFile(ctx, actor(ctx), in.Body.spec(), in.Body.Path)
 		return reply(Imported{Volume: v, Job: job}, err)
 	})
-	register(a, http.MethodPost, "/volumes/{volume}/upload", "upload-volume", "Create a volume from the request's body, a raw image", auth.ScopeOperate,
+	register(a, http.MethodPost, "/volumes/{volume}/upload", "upload-volume", "Create a volume from the request's body, a raw image", store.ScopeOperate,
 		func(ctx context.Context, in *uploadInput) (*body[store.Volume], error) {
 			return reply(s.Volumes.ImportStream(ctx, actor(ctx), store.VolumeSpec{Name: in.Volume, BlockSize: in.BlockSize}, in.reader(), in.size()))
 		})
 
-	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs", auth.ScopeRead,
+	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Job]], error) { return all(s.Store.Jobs(ctx)) })
-	register(a, http.MethodDelete, "/jobs/{job}", "cancel-job", "Cancel a running job", auth.ScopeOperate,
+	register(a, http.MethodDelete, "/jobs/{job}", "cancel-job", "Cancel a running job", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			Job int64 `path:"job"`
 		}) (*empty, error) {
@@ -153,7 +153,7 @@ func (s *server) mappingView(ctx context.Context, m store.Mapping) (Mapping, err
 }
 
 func (s *server) mappings(a huma.API) {
-	register(a, http.MethodGet, "/mappings", "list-mappings", "List mappings", auth.ScopeRead,
+	register(a, http.MethodGet, "/mappings", "list-mappings", "List mappings", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[Mapping]], error) {
 			ms, err := s.Store.Mappings(ctx)
 			if err != nil {
@@ -172,7 +172,7 @@ func (s *server) mappings(a huma.API) {
 			}
 			return all(out, nil)
 		})
-	register(a, http.MethodPost, "/mappings", "add-mapping", "Map a volume to a machine as one LUN", auth.ScopeOperate,
+	register(a, http.MethodPost, "/mappings", "add-mapping", "Map a volume to a machine as one LUN", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			Body struct {
 				Machine  string `json:"machine"`
@@ -214,7 +214,7 @@ func (s *server) mappings(a huma.API) {
 		m, err := s.Acts.FindMachine(ctx, k.Machine)
 		return m.ID, l, err
 	}
-	register(a, http.MethodPatch, "/mappings/{machine}/{lun}", "set-mapping", "Change a mapping", auth.ScopeOperate,
+	register(a, http.MethodPatch, "/mappings/{machine}/{lun}", "set-mapping", "Change a mapping", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			key
 			Body struct {
@@ -238,7 +238,7 @@ func (s *server) mappings(a huma.API) {
 			mp, err := s.Acts.SetMapping(ctx, actor(ctx), id, lun, patch)
 			return s.replyMapping(ctx, mp, err)
 		})
-	register(a, http.MethodDelete, "/mappings/{machine}/{lun}", "remove-mapping", "Remove a mapping", auth.ScopeOperate,
+	register(a, http.MethodDelete, "/mappings/{machine}/{lun}", "remove-mapping", "Remove a mapping", store.ScopeOperate,
 		func(ctx context.Context, in *key) (*empty, error) {
 			id, lun, err := find(ctx, *in)
 			if err != nil {

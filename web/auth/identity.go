@@ -11,45 +11,14 @@ import (
 	"lunboot/store"
 )
 
-// Scope is what an identity may do; each scope includes those before it.
-type Scope uint8
-
-// The scopes, rising.
-const (
-	ScopeNone    Scope = iota
-	ScopeRead          // look at everything but secrets
-	ScopeOperate       // enroll, map, boot, create and import volumes
-	ScopeAdmin         // users, tokens, settings, secrets
-)
-
-// String prints the name that tokens carry.
-func (s Scope) String() string {
-	switch s {
-	case ScopeRead:
-		return "read"
-	case ScopeOperate:
-		return "operate"
-	case ScopeAdmin:
-		return "admin"
-	}
-	return "none"
-}
-
-// ParseScope reads a scope's name.
-func ParseScope(s string) (Scope, error) {
-	for _, v := range []Scope{ScopeRead, ScopeOperate, ScopeAdmin} {
-		if v.String() == s {
-			return v, nil
-		}
-	}
-	return ScopeNone, store.Invalid("scope", "%q is not a scope; choose read, operate or admin", s)
-}
-
-// Identity is who a request comes from.
+// Identity is who a request comes from. An empty Scope may do nothing.
 type Identity struct {
 	Actor store.Actor
-	Scope Scope
+	Scope store.Scope
 }
+
+// May reports whether the identity may do what need asks for.
+func (id Identity) May(need store.Scope) bool { return id.Scope.Allows(need) }
 
 type contextKey struct{}
 

@@ -1,0 +1,41 @@
+# The two commands of a newcomer are 'make demo' and 'make test'.
+
+# One tag set everywhere: another one compiles SQLite's C again.
+export GOFLAGS := -tags=sqlite_omit_load_extension
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+
+.PHONY: build demo run test unit lint fuzz loaders clean
+
+build: loaders ## bin/lunboot, with the loaders of Debian's package ipxe inside when it is installed
+	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/lunboot ./cmd/lunboot
+	go build -trimpath -o bin/netlab ./cmd/netlab
+
+# The loaders are GPL-2.0 and stay replaceable: see THIRD_PARTY.md.
+loaders:
+	@for f in undionly.kpxe undionly.kkpxe ipxe.pxe snponly.efi ipxe.efi; do \
+	  if [ -e /usr/lib/ipxe/$$f ]; then install -m 0644 /usr/lib/ipxe/$$f services/loaders/embedded/$$f; fi; \
+	done
+
+demo: ## boot a real machine in QEMU, from power-on to its operating system
+	go run ./cmd/netlab demo
+
+run: build ## an appliance on loopback with its data in ./demo: http://127.0.0.1:8080
+	bin/lunboot serve --data demo --admin 127.0.0.1:8080 --boot 127.0.0.1:8081 --tftp 127.0.0.1:6969 --iscsi 127.0.0.1:3260 --dhcp off
+
+test: lint unit fuzz ## everything that CI runs
+
+unit: loaders
+	go test -race -timeout 20m ./...
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	cd .ci/tools && go tool staticcheck -version >/dev/null
+	"$$(cd .ci/tools && go tool -n staticcheck)" ./...
+
+fuzz: ## every fuzz target for $(FUZZTIME)
+	.ci/fuzz $(FUZZTIME)
+
+clean:
+	rm -rf bin demo

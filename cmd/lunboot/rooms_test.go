@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// room is what one package may import of this module, with the reason.
+type room struct {
+	may    string // space-separated prefixes below lunboot/; empty: standard library and libraries of its trade
+	stdlib bool   // nothing but the standard library besides may
+	why    string
+}
+
+// rooms is the import table of the house. A package that is not listed, and a
+// listed package that is gone, both fail.
+var rooms = map[string]room{
+	"cmd/lunboot":               {may: "*", why: "the composition root knows every part"},
+	"cmd/lunboot/cli":           {may: "store", why: "every verb is a client of /api/v1"},
+	"cmd/netlab":                {may: "cmd/netlab store", why: "the lab runs the binary as a user would"},
+	"cmd/netlab/lab":            {may: "store", why: "the lab runs the binary as a user would"},
+	"services":                  {may: "", why: "what every service has in common knows none of them"},
+	"services/boot":             {may: "store", why: "pure names"},
+	"services/boot/attempt":     {may: "store services/boot", why: "pure fold"},
+	"services/boot/diagnose":    {may: "store services/boot", why: "pure rules"},
+	"services/boot/ipxeerr":     {may: "store services/boot", why: "pure table"},
+	"services/events":           {may: "store services", why: "the journal knows no reader"},
+	"services/attempts":         {may: "store services services/boot services/boot/attempt services/boot/diagnose services/boot/ipxeerr", why: "the one runner of folds"},
+	"services/inventory":        {may: "store store/volume services", why: "operator acts join rows and files"},
+	"services/dhcp":             {may: "store services services/boot", why: "services share nouns, names and events"},
+	"services/ra":               {may: "store services services/boot", why: "services share nouns, names and events"},
+	"services/tftp":             {may: "store services services/boot", why: "services share nouns, names and events"},
+	"services/httpboot":         {may: "store services services/boot scripts", why: "the only service that renders scripts"},
+	"services/loaders":          {may: "store services services/boot", why: "files and their manifest"},
+	"services/httpd":            {may: "services store", why: "a listener around a handler"},
+	"services/doctor":           {may: "store services services/boot", why: "checks, also in-process"},
+	"services/iscsi":            {may: "store services services/iscsi", why: "portals over its own rooms"},
+	"services/iscsi/pdu":        {may: "", stdlib: true, why: "wire types stand alone"},
+	"services/iscsi/login":      {may: "store services/iscsi/pdu", why: "a pure machine"},
+	"services/iscsi/session":    {may: "store services services/iscsi/pdu services/iscsi/login services/iscsi/scsi", why: "the connection loop"},
+	"services/iscsi/scsi":       {may: "store", stdlib: true, why: "a device server knows error kinds and bytes"},
+	"store":                     {may: "", stdlib: true, why: "nouns are for everybody"},
+	"store/sqlite":              {may: "store", why: "the only SQL"},
+	"store/storetest":           {may: "store", why: "the contract of every inventory"},
+	"store/volume":              {may: "store store/volume/crashfs", why: "bytes that survive power loss"},
+	"store/volume/crashfs":      {may: "store", stdlib: true, why: "a test kit"},
+	"store/volume/volumetest":   {may: "store store/volume", why: "the contract of every volume"},
+	"scripts":                   {may: "store services/boot", why: "profiles to text"},
+	"web/api":                   {may: "store services/boot services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
+	"web/auth":                  {may: "store", why: "who, and what they may do"},
+	"web/pages":                 {may: "store services/boot services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
+}
+
+const module = "lunboot/"
+
+type goPackage struct {
+	ImportPath string
+	Dir        string
+	Imports    []string
+	GoFiles    []string
+}
+
+func listPackages(t *testing.T) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles", "./...")
+	cmd.Dir = "../.."
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var pkgs []goPackage
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+func TestEveryPackageImportsOnlyWhatItsRoomAllows(t *testing.T) {
+	found := map[string]bool{}
+	for _, p := range listPackages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		found[name] = true
+		r, ok := rooms[name]
+		if !ok {
+			t.Errorf("%s is in no room: give it one in this table, with a reason", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if other, ours := strings.CutPrefix(imp, module); ours {
+				if !r.allows(other) {
+					t.Errorf("%s may not import %s: %s", name, other, r.why)
+				}
+				continue
+			}
+			if strings.Contains(strings.SplitN(imp, "/", 2)[0], ".") && r.stdlib {
+				t.Errorf("%s may import only the standard library, not %s: %s", name, imp, r.why)
+			}
+			if imp == "database/sql" && name != "store/sqlite" {
+				t.Errorf("%s imports database/sql: SQL lives in store/sqlite", name)
+			}
+		}
+	}
+	for name := range rooms {
+		if !found[name] {
+			t.Errorf("the table lists %s, which is gone", name)
+		}
+	}
+}
+
+func (r room) allows(pkg string) bool {
+	if r.may == "*" {
+		return true
+	}
+	for _, p := range strings.Fields(r.may) {
+		if pkg == p || p == "services/iscsi" && strings.HasPrefix(pkg, p+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// forbidden are calls and shapes that have their one place or none.
+var forbidden = []struct {
+	re     *regexp.Regexp
+	except string // path prefix where it may stand
+	why    string
+}{
+	{regexp.MustCompile(`\bos\.Exit\(`), "cmd/", "only main ends the program"},
+	{regexp.MustCompile(`\blog\.(Fatal|Panic|Print)`), "", "errors are returned, logs are injected"},
+	{regexp.MustCompile(`^func init\(\)`), "", "work begins in main, in reading order"},
+	{regexp.MustCompile(`\b(TODO|FIXME|XXX)\b`), "", "unfinished work is named in the open, not in comments"},
+	{regexp.MustCompile(`\bslog\.Default\(\)`), "", "loggers are injected"},
+}
+
+const (
+	fileBudget    = 600
+	packageBudget = 2500
+)
+
+func TestFilesKeepTheHouseRules(t *testing.T) {
+	for _, p := range listPackages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		total := 0
+		for _, f := range p.GoFiles {
+			path := filepath.Join(p.Dir, f)
+			src, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := 0
+			for s := bufio.NewScanner(bytes.NewReader(src)); s.Scan(); lines++ {
+				for _, rule := range forbidden {
+					if rule.re.Match(s.Bytes()) && (rule.except == "" || !strings.HasPrefix(name, rule.except)) {
+						t.Errorf("%s/%s:%d: %s: %s", name, f, lines+1, strings.TrimSpace(s.Text()), rule.why)
+					}
+				}
+			}
+			total += lines
+			if lines > fileBudget {
+				t.Errorf("%s/%s has %d lines, %d are the budget: does it still have one subject?", name, f, lines, fileBudget)
+			}
+		}
+		if total > packageBudget {
+			t.Errorf("%s has %d lines, %d are the budget: does it still hold one idea?", name, total, packageBudget)
+		}
+		switch filepath.Base(name) {
+		case "util", "utils", "common", "helpers", "types", "models", "misc":
+			t.Errorf("%s: a package is named for what it holds", name)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"lunboot/services/boot/ipxeerr"
+	"lunboot/store"
+)
+
+// Token is a token as it is shown: its secret only once, when it is made.
+type Token struct {
+	ID       int64     `json:"id"`
+	Name     string    `json:"name"`
+	Scope    string    `json:"scope"`
+	Created  time.Time `json:"created"`
+	Expires  time.Time `json:"expires"`
+	LastUsed time.Time `json:"last_used"`
+	Secret   string    `json:"token,omitempty"`
+}
+
+func tokenView(t store.Token, secret string) Token {
+	return Token{ID: t.ID, Name: t.Name, Scope: t.Scope, Created: t.Created, Expires: t.Expires, LastUsed: t.LastUsed, Secret: secret}
+}
+
+func (s *server) access(a huma.API) {
+	register(a, http.MethodGet, "/tokens", "list-tokens", "List tokens", store.ScopeAdmin,
+		func(ctx context.Context, _ *struct{}) (*body[List[Token]], error) {
+			ts, err := s.Access.Tokens(ctx)
+			out := []Token{}
+			for _, t := range ts {
+				out = append(out, tokenView(t, ""))
+			}
+			return all(out, err)
+		})
+	register(a, http.MethodPost, "/tokens", "create-token", "Make a token; its secret is shown once", store.ScopeAdmin,
+		func(ctx context.Context, in *struct {
+			Body struct {
+				Name  string `json:"name"`
+				Scope string `json:"scope" doc:"read, operate or admin"`
+				Days  int    `json:"days,omitempty" default:"90" doc:"days until it expires"`
+			}
+		}) (*body[Token], error) {
+			scope, err := store.ParseScope(in.Body.Scope)
+			if err != nil {
+				return nil, problem(err)
+			}
+			t, secret, err := s.Access.CreateToken(ctx, actor(ctx), in.Body.Name, scope, in.Body.Days)
+			return reply(tokenView(t, secret), err)
+		})
+	register(a, http.MethodDelete, "/tokens/{token}", "remove-token", "Remove a token", store.ScopeAdmin,
+		func(ctx context.Context, in *struct {
+			Token int64 `path:"token"`
+		}) (*empty, error) {
+			return done(s.Access.DeleteToken(ctx, actor(ctx), in.Token))
+		})
+	register(a, http.MethodPut, "/users/{user}/password", "set-password", "Set a user's password", store.ScopeAdmin,
+		func(ctx context.Context, in *struct {
+			User string `path:"user"`
+			Body struct {
+				Password string `json:"password"`
+			}
+		}) (*empty, error) {
+			return done(s.Access.SetPassword(ctx, actor(ctx), in.User, in.Body.Password))
+		})
+}
+
+// Explanation is what an iPXE error code means.
+type Explanation struct {
+	Code    string `json:"code"`
+	Title   string `json:"title"`
+	Meaning string `json:"meaning"`
+}
+
+func explanation(e ipxeerr.Explanation) Explanation {
+	title := e.Screen
+	if e.Where != "" {
+		title += " (" + e.Where + ", " + e.Platform.String() + ")"
+	}
+	return Explanation{Code: fmt.Sprintf("%08x", e.Code), Title: title, Meaning: e.Meaning}
+}
+
+func (s *server) explain(a huma.API) {
+	register(a, http.MethodGet, "/explain/{code}", "explain-code", "Explain an iPXE error code", store.ScopeRead,
+		func(_ context.Context, in *struct {
+			Code string `path:"code"`
+		}) (*body[Explanation], error) {
+			e, ok := ipxeerr.DecodeString(in.Code)
+			if !ok {
+				return nil, problem(store.Invalid("code", "%q is not an iPXE error code; it has up to eight hexadecimal digits, such as 1d704539", in.Code))
+			}
+			return reply(explanation(e), nil)
+		})
+}

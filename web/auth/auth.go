@@ -1,0 +1,251 @@
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/alexedwards/scs/v2"
+
+	"lunboot/store"
+)
+
+// Users keeps the people's password hashes.
+type Users interface {
+	HasUsers(context.Context) (bool, error)
+	UserHash(ctx context.Context, name string) (string, error)
+	PutUser(ctx context.Context, by store.Actor, name, hash string) error
+}
+
+// Tokens keeps the hashes of the API's tokens.
+type Tokens interface {
+	CreateToken(context.Context, store.Actor, store.Token) (store.Token, error)
+	TokenByHash(context.Context, string) (store.Token, error)
+	TouchToken(ctx context.Context, id int64, at time.Time) error
+	Tokens(context.Context) ([]store.Token, error)
+	DeleteToken(ctx context.Context, by store.Actor, id int64) error
+}
+
+// Config is what Auth stands on. Peer reports the user at the other end of a
+// unix socket; the socket's mode already keeps out everybody but root and its
+// group.
+type Config struct {
+	Users    Users
+	Tokens   Tokens
+	Sessions scs.Store
+	Peer     func(context.Context) (uid int, ok bool)
+	Secure   bool // the admin listener speaks TLS: cookies say so
+	Log      *slog.Logger
+	Now      func() time.Time
+}
+
+// Auth answers who a request comes from.
+type Auth struct {
+	cfg     Config
+	session *scs.SessionManager
+
+	mu   sync.Mutex
+	code string // first-run code; empty once a user exists
+}
+
+// sessionUser is the key of the user's name in the session.
+const sessionUser = "user"
+
+// New makes an Auth. When nobody has a password yet it mints the first-run
+// code, which Code returns.
+func New(ctx context.Context, cfg Config) (*Auth, error) {
+	a := &Auth{cfg: cfg, session: scs.New()}
+	a.session.Store = cfg.Sessions
+	a.session.HashTokenInStore = true
+	a.session.Lifetime = 30 * 24 * time.Hour
+	a.session.IdleTimeout = 7 * 24 * time.Hour
+	a.session.Cookie.Name = "lunboot_session"
+	a.session.Cookie.HttpOnly = true
+	a.session.Cookie.SameSite = http.SameSiteLaxMode
+	a.session.Cookie.Secure = cfg.Secure
+	a.session.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) {
+		cfg.Log.Error("web session", "error", err)
+		http.Error(w, "The session could not be read; try again.", http.StatusInternalServerError)
+	}
+	has, err := cfg.Users.HasUsers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !has {
+		a.code = newCode()
+	}
+	return a, nil
+}
+
+// newCode makes a first-run code: 8 characters without look-alikes, 38 bits.
+func newCode() string {
+	const alphabet = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
+	var b [8]byte
+	rand.Read(b[:])
+	for i := range b {
+		b[i] = alphabet[int(b[i])%len(alphabet)]
+	}
+	return string(b[:4]) + "-" + string(b[4:])
+}
+
+// Code returns the first-run code, empty once a password is set.
+func (a *Auth) Code() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.code
+}
+
+// CheckCode compares the first-run code in constant time. No code is right once
+// a password is set.
+func (a *Auth) CheckCode(code string) bool {
+	want := a.Code()
+	code = strings.ToUpper(strings.TrimSpace(code))
+	return want != "" && subtle.ConstantTimeCompare([]byte(want), []byte(code)) == 1
+}
+
+// SetPassword sets a user's password. The first one ends the first run.
+func (a *Auth) SetPassword(ctx context.Context, by store.Actor, user, password string) error {
+	hash, err := HashPassword(password)
+	if err != nil {
+		return err
+	}
+	if err := a.cfg.Users.PutUser(ctx, by, user, hash); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.code = ""
+	a.mu.Unlock()
+	return nil
+}
+
+// Login checks a password and begins a session.
+func (a *Auth) Login(ctx context.Context, user, password string) error {
+	hash, err := a.cfg.Users.UserHash(ctx, user)
+	if err != nil && !store.IsNotFound(err) {
+		return err
+	}
+	if err != nil {
+		hash = decoy
+	}
+	if !CheckPassword(hash, password) || err != nil {
+		return &store.Error{Kind: store.KindDenied, Field: "password", Msg: "the name and password do not fit"}
+	}
+	return a.Begin(ctx, user)
+}
+
+// Begin starts a session for a user who has just proved who they are.
+func (a *Auth) Begin(ctx context.Context, user string) error {
+	if err := a.session.RenewToken(ctx); err != nil { // against session fixation
+		return err
+	}
+	a.session.Put(ctx, sessionUser, user)
+	return nil
+}
+
+// Logout ends the session.
+func (a *Auth) Logout(ctx context.Context) error { return a.session.Destroy(ctx) }
+
+// Pages wraps the people's pages: it loads and saves the session and puts the
+// identity into the context.
+func (a *Auth) Pages(next http.Handler) http.Handler {
+	return a.session.LoadAndSave(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(With(r.Context(), a.bySession(r.Context()))))
+	}))
+}
+
+// API wraps the REST API: the unix socket's peer, a bearer token, or the
+// session of a page. It writes no session, so that a stream stays a stream.
+func (a *Auth) API(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		var id Identity
+		switch token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); {
+		case bearer:
+			id = a.byToken(ctx, token)
+		default:
+			if uid, ok := a.cfg.Peer(ctx); ok {
+				id = Identity{Actor: store.ActorSocket, Scope: store.ScopeAdmin}
+				if uid != 0 {
+					id.Actor = store.Actor("local user " + strconv.Itoa(uid))
+				}
+			} else if c, err := r.Cookie(a.session.Cookie.Name); err == nil {
+				if sctx, err := a.session.Load(ctx, c.Value); err == nil {
+					id = a.bySession(sctx)
+				}
+			}
+		}
+		next.ServeHTTP(w, r.WithContext(With(ctx, id)))
+	})
+}
+
+func (a *Auth) bySession(ctx context.Context) Identity {
+	user := a.session.GetString(ctx, sessionUser)
+	if user == "" {
+		return Identity{}
+	}
+	return Identity{Actor: store.Actor(user), Scope: store.ScopeAdmin}
+}
+
+// tokenPrefix marks our tokens, so that a leaked one is recognised.
+const tokenPrefix = "lb_"
+
+func hashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
+
+func (a *Auth) byToken(ctx context.Context, token string) Identity {
+	if !strings.HasPrefix(token, tokenPrefix) {
+		return Identity{}
+	}
+	t, err := a.cfg.Tokens.TokenByHash(ctx, hashToken(token))
+	if err != nil {
+		if !store.IsNotFound(err) {
+			a.cfg.Log.Error("look up a token", "error", err)
+		}
+		return Identity{}
+	}
+	now := a.cfg.Now()
+	if !t.Expires.IsZero() && !now.Before(t.Expires) {
+		return Identity{}
+	}
+	if now.Sub(t.LastUsed) > time.Minute { // one write a minute is enough to answer "is it still used?"
+		if err := a.cfg.Tokens.TouchToken(ctx, t.ID, now); err != nil {
+			a.cfg.Log.Warn("note a token's use", "token", t.Name, "error", err)
+		}
+	}
+	return Identity{Actor: store.Actor("token " + t.Name), Scope: store.Scope(t.Scope)}
+}
+
+// maxTokenDays is the longest life of a token.
+const maxTokenDays = 366
+
+// CreateToken makes a token and returns its secret, which is kept nowhere.
+func (a *Auth) CreateToken(ctx context.Context, by store.Actor, name string, scope store.Scope, days int) (store.Token, string, error) {
+	if err := store.ValidateName("name", name); err != nil {
+		return store.Token{}, "", err
+	}
+	if days < 1 || days > maxTokenDays {
+		return store.Token{}, "", store.Invalid("days", "a token lives 1 to %d days, not %d", maxTokenDays, days)
+	}
+	secret := tokenPrefix + store.NewSecret() + store.NewSecret()
+	now := a.cfg.Now()
+	t, err := a.cfg.Tokens.CreateToken(ctx, by, store.Token{Name: name, Hash: hashToken(secret), Scope: string(scope), Created: now, Expires: now.AddDate(0, 0, days)})
+	return t, secret, err
+}
+
+// Tokens lists the tokens.
+func (a *Auth) Tokens(ctx context.Context) ([]store.Token, error) { return a.cfg.Tokens.Tokens(ctx) }
+
+// DeleteToken ends a token at once.
+func (a *Auth) DeleteToken(ctx context.Context, by store.Actor, id int64) error {
+	return a.cfg.Tokens.DeleteToken(ctx, by, id)
+}

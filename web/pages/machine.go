@@ -1,0 +1,274 @@
+package pages
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"lunboot/store"
+)
+
+// mappingRow is one LUN of a machine.
+type mappingRow struct {
+	LUN      store.LUN
+	Name     string
+	Size     int64
+	ReadOnly bool
+	Boot     bool
+}
+
+type machineView struct {
+	Machine  store.Machine
+	Cond     condition
+	Tried    bool
+	Attempt  store.Attempt
+	Bars     []bar
+	Total    string
+	Mappings []mappingRow
+	Volumes  []store.Volume // that could be mapped
+	Profiles []store.Profile
+	Earlier  []store.Attempt
+	Lease    string
+	Self     string
+}
+
+// bar places one stage in the waterfall, in per mille of the whole boot.
+type bar struct {
+	store.Stage
+	X, Width int
+	Offset   string
+}
+
+// earlierBoots is how many attempts the page lists.
+const earlierBoots = 6
+
+func (s *site) machine(w http.ResponseWriter, r *http.Request) {
+	s.showMachine(w, r, http.StatusOK, "")
+}
+
+func (s *site) machineOf(r *http.Request) (store.Machine, error) {
+	id, err := strconv.ParseInt(chi.URLParam(r, "id"), 10, 64)
+	if err != nil {
+		return store.Machine{}, store.NotFound("machine", chi.URLParam(r, "id"))
+	}
+	return s.Inventory.Machine(r.Context(), store.MachineID(id))
+}
+
+func (s *site) showMachine(w http.ResponseWriter, r *http.Request, status int, problem string) {
+	m, err := s.machineOf(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	v, err := s.machineView(r.Context(), m)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.render(w, r, status, "machine", page{Title: m.Name, Nav: "machines", Live: true, Error: problem, Data: v})
+}
+
+func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, error) {
+	v := machineView{Machine: m, Self: machinePath(m.ID)}
+	v.Attempt, v.Tried = s.Attempts.Latest(m.ID, store.MAC{})
+	v.Cond = conditionOf(v.Attempt, v.Tried)
+	v.Bars, v.Total = s.bars(v.Attempt)
+	past, _, err := s.Attempts.Attempts(ctx, store.AttemptFilter{Machine: m.ID, Page: store.Page{Limit: earlierBoots + 1}})
+	if err != nil {
+		return v, err
+	}
+	for _, a := range past {
+		if a.ID != v.Attempt.ID && len(v.Earlier) < earlierBoots {
+			v.Earlier = append(v.Earlier, a)
+		}
+	}
+	maps, err := s.Inventory.Mappings(ctx)
+	if err != nil {
+		return v, err
+	}
+	vols, err := s.Inventory.Volumes(ctx)
+	if err != nil {
+		return v, err
+	}
+	taken := map[store.VolumeID]bool{}
+	byID := map[store.VolumeID]store.Volume{}
+	for _, vol := range vols {
+		byID[vol.ID] = vol
+	}
+	for _, mp := range maps {
+		if mp.Machine == m.ID {
+			vol := byID[mp.Volume]
+			v.Mappings = append(v.Mappings, mappingRow{LUN: mp.LUN, Name: vol.Name, Size: vol.Size, ReadOnly: mp.ReadOnly || vol.ReadOnly, Boot: mp.Boot})
+			taken[mp.Volume] = true
+		} else if !mp.ReadOnly && !byID[mp.Volume].Shared && !byID[mp.Volume].ReadOnly {
+			taken[mp.Volume] = true
+		}
+	}
+	for _, vol := range vols {
+		if !taken[vol.ID] && vol.State == store.VolumeReady {
+			v.Volumes = append(v.Volumes, vol)
+		}
+	}
+	if v.Profiles, err = s.Inventory.Profiles(ctx); err != nil {
+		return v, err
+	}
+	leases, err := s.Inventory.Leases(ctx)
+	if err != nil {
+		return v, err
+	}
+	for _, l := range leases {
+		for _, mac := range m.MACs {
+			if l.MAC == mac && l.State == store.LeaseBound && l.Expires.After(s.Now()) {
+				v.Lease = l.Address.String()
+			}
+		}
+	}
+	return v, nil
+}
+
+// bars lays the stages out over the boot's time.
+func (s *site) bars(a store.Attempt) ([]bar, string) {
+	if a.ID == 0 {
+		return nil, ""
+	}
+	end := a.Started
+	for _, st := range a.Stages {
+		for _, t := range []time.Time{st.At, st.Ended} {
+			if t.After(end) {
+				end = t
+			}
+		}
+	}
+	whole := end.Sub(a.Started)
+	if whole <= 0 {
+		whole = time.Second
+	}
+	permille := func(t time.Time) int {
+		return min(1000, max(0, int(t.Sub(a.Started)*1000/whole)))
+	}
+	var out []bar
+	for _, st := range a.Stages {
+		b := bar{Stage: st}
+		if !st.At.IsZero() {
+			b.X = min(permille(st.At), 985)
+			to := st.Ended
+			if to.IsZero() {
+				to = st.At
+			}
+			b.Width = max(15, permille(to)-b.X)
+			b.Offset = fmt.Sprintf("+%.1f s", st.At.Sub(a.Started).Seconds())
+		}
+		out = append(out, b)
+	}
+	total := ""
+	if end.After(a.Started) {
+		total = seconds(end.Sub(a.Started))
+	}
+	return out, total
+}
+
+// change runs one act on the machine of the request and shows the page again.
+func (s *site) change(w http.ResponseWriter, r *http.Request, act func(store.Machine) error) {
+	m, err := s.machineOf(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if err := act(m); err != nil {
+		status, text := explain(err)
+		s.showMachine(w, r, status, text)
+		return
+	}
+	http.Redirect(w, r, machinePath(m.ID), http.StatusSeeOther)
+}
+
+func (s *site) setProfile(w http.ResponseWriter, r *http.Request) {
+	s.change(w, r, func(m store.Machine) error {
+		name := r.PostFormValue("profile")
+		_, err := s.Machines.SetMachine(r.Context(), by(r), m.ID, store.MachinePatch{Profile: &name})
+		return err
+	})
+}
+
+func (s *site) rename(w http.ResponseWriter, r *http.Request) {
+	s.change(w, r, func(m store.Machine) error {
+		name := strings.ToLower(strings.TrimSpace(r.PostFormValue("name")))
+		_, err := s.Machines.SetMachine(r.Context(), by(r), m.ID, store.MachinePatch{Name: &name})
+		return err
+	})
+}
+
+// mapVolume gives the machine a volume: an existing one, a new empty one, or
+// one imported from a path of the appliance.
+func (s *site) mapVolume(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	s.change(w, r, func(m store.Machine) error {
+		spec := store.MappingSpec{Machine: m.ID}
+		if t := strings.TrimSpace(r.PostFormValue("lun")); t != "" {
+			l, err := store.ParseLUN(t)
+			if err != nil {
+				return err
+			}
+			spec.LUN = &l
+		}
+		switch r.PostFormValue("from") {
+		case "empty":
+			size, err := store.ParseBytes(r.PostFormValue("size"))
+			if err != nil {
+				return err
+			}
+			v, err := s.Volumes.CreateVolume(ctx, by(r), store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name")), Size: size})
+			if err != nil {
+				return err
+			}
+			spec.Volume = v.ID
+		case "import":
+			v, _, err := s.Volumes.ImportFile(ctx, by(r), store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name"))}, strings.TrimSpace(r.PostFormValue("path")))
+			if err != nil {
+				return err
+			}
+			spec.Volume = v.ID
+		default:
+			id, err := strconv.ParseInt(r.PostFormValue("volume"), 10, 64)
+			if err != nil {
+				return store.Invalid("volume", "choose a volume")
+			}
+			spec.Volume = store.VolumeID(id)
+		}
+		_, err := s.Volumes.Map(ctx, by(r), spec)
+		return err
+	})
+}
+
+func (s *site) unmap(w http.ResponseWriter, r *http.Request) {
+	s.change(w, r, func(m store.Machine) error {
+		l, err := store.ParseLUN(r.PostFormValue("lun"))
+		if err != nil {
+			return err
+		}
+		return s.Volumes.Unmap(r.Context(), by(r), m.ID, l)
+	})
+}
+
+func (s *site) removeMachine(w http.ResponseWriter, r *http.Request) {
+	m, err := s.machineOf(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if r.PostFormValue("confirm") != m.Name {
+		s.showMachine(w, r, http.StatusUnprocessableEntity, "Nothing was removed: type the machine's name to confirm.")
+		return
+	}
+	if err := s.Machines.RemoveMachine(r.Context(), by(r), m.ID, false); err != nil {
+		status, text := explain(err)
+		s.showMachine(w, r, status, text)
+		return
+	}
+	http.Redirect(w, r, "/machines", http.StatusSeeOther)
+}

@@ -1,0 +1,274 @@
+// Package pages is what people see: server-rendered pages that read and work
+// without JavaScript, and follow a boot live with it.
+//
+// It declares what it needs of the appliance as small interfaces and imports no
+// service. Wording follows the machine: its name is the subject, codes stay in
+// the evidence.
+package pages
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/httprate"
+
+	"lunboot/store"
+	"lunboot/web/auth"
+)
+
+// Inventory is what the pages read.
+type Inventory interface {
+	Machine(context.Context, store.MachineID) (store.Machine, error)
+	Machines(context.Context, store.MachineFilter) ([]store.Machine, int, error)
+	UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error)
+	Boots
+}
+
+// Boots is what machines boot from and by.
+type Boots interface {
+	Mappings(context.Context) ([]store.Mapping, error)
+	Volumes(context.Context) ([]store.Volume, error)
+	Profiles(context.Context) ([]store.Profile, error)
+	Leases(context.Context) ([]store.Lease, error)
+}
+
+// MachineActs are the operator's acts on machines and mappings.
+type MachineActs interface {
+	Enroll(ctx context.Context, by store.Actor, mac store.MAC, name string, replace store.MachineID) (store.Machine, error)
+	Ignore(ctx context.Context, by store.Actor, mac store.MAC, ignored bool) error
+	AddMachine(context.Context, store.Actor, store.MachineSpec) (store.Machine, error)
+	SetMachine(context.Context, store.Actor, store.MachineID, store.MachinePatch) (store.Machine, error)
+	RemoveMachine(ctx context.Context, by store.Actor, id store.MachineID, force bool) error
+}
+
+// VolumeActs are the operator's acts on volumes and mappings.
+type VolumeActs interface {
+	CreateVolume(context.Context, store.Actor, store.VolumeSpec) (store.Volume, error)
+	ImportFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string) (store.Volume, store.Job, error)
+	RemoveVolume(context.Context, store.Actor, store.VolumeID) error
+	Map(context.Context, store.Actor, store.MappingSpec) (store.Mapping, error)
+	Unmap(context.Context, store.Actor, store.MachineID, store.LUN) error
+}
+
+// Attempts answers how boots went.
+type Attempts interface {
+	Latest(store.MachineID, store.MAC) (store.Attempt, bool)
+	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
+}
+
+// Change wakes the live pages: one source for the inventory, one for attempts.
+type Change interface {
+	Version() int64
+	Changed(after int64) <-chan struct{}
+}
+
+// Config is what the pages stand on.
+type Config struct {
+	Inventory Inventory
+	Machines  MachineActs
+	Volumes   VolumeActs
+	Attempts  Attempts
+	Changes   []Change
+	Setup     Setup
+	Auth      *auth.Auth
+	Status    func(context.Context) Status
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// Status is the foot of the rail: what runs, and the first thing that does not.
+type Status struct {
+	OK      bool
+	Text    string // "All services running", or the first fault in a sentence
+	Address string // "10.77.0.1 · eth1"
+	Banners []string
+}
+
+type site struct {
+	Config
+	views  map[string]*template.Template
+	assets *assets
+}
+
+//go:embed view/*.html
+var viewFS embed.FS
+
+// Handler makes the admin side's pages. r must already be behind nothing: the
+// handler adds sessions and cross-origin protection itself.
+func Handler(cfg Config) (http.Handler, error) {
+	a, err := loadAssets()
+	if err != nil {
+		return nil, err
+	}
+	s := &site{Config: cfg, assets: a}
+	if s.views, err = parseViews(s.functions()); err != nil {
+		return nil, err
+	}
+	r := chi.NewRouter()
+	r.Get("/static/{hash}/{name}", a.serve)
+	r.Group(func(r chi.Router) {
+		r.Use(secure, http.NewCrossOriginProtection().Handler, cfg.Auth.Pages)
+		r.Get("/setup", s.setup)
+		r.With(httprate.LimitByIP(20, time.Minute)).Post("/setup", s.setupPost)
+		r.Get("/login", s.login)
+		r.With(httprate.LimitByIP(10, time.Minute)).Post("/login", s.loginPost)
+		r.Post("/logout", s.logout)
+		r.Group(func(r chi.Router) {
+			r.Use(s.needLogin)
+			r.Get("/", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/machines", http.StatusSeeOther) })
+			r.Get("/machines", s.machines)
+			r.Post("/machines", s.addMachine)
+			r.Post("/unknown/{mac}/enroll", s.enroll)
+			r.Post("/unknown/{mac}/ignore", s.ignore)
+			r.Get("/machines/{id}", s.machine)
+			r.Post("/machines/{id}/profile", s.setProfile)
+			r.Post("/machines/{id}/rename", s.rename)
+			r.Post("/machines/{id}/map", s.mapVolume)
+			r.Post("/machines/{id}/unmap", s.unmap)
+			r.Post("/machines/{id}/remove", s.removeMachine)
+			r.Get("/volumes", s.volumes)
+			r.Post("/volumes", s.createVolume)
+			r.Post("/volumes/import", s.importVolume)
+			r.Post("/volumes/{id}/remove", s.removeVolume)
+			r.Get("/live", s.live)
+		})
+	})
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		secure(cfg.Auth.Pages(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.fail(w, r, store.NotFound("page", r.URL.Path))
+		}))).ServeHTTP(w, r)
+	})
+	return r, nil
+}
+
+// policy lets nothing in from elsewhere and runs no inline script.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+func secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// needLogin sends people without a session to the first-run page or the login.
+func (s *site) needLogin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if auth.From(r.Context()).May(store.ScopeOperate) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		to := "/login"
+		if s.Auth.Code() != "" {
+			to = "/setup"
+		}
+		http.Redirect(w, r, to, http.StatusSeeOther)
+	})
+}
+
+// page is what every view gets.
+type page struct {
+	Title  string
+	Nav    string // the active item
+	User   store.Actor
+	Status Status
+	Failed int // machines whose last boot failed: the badge
+	Live   bool
+	Error  string // what did not happen, above the content
+	Data   any
+}
+
+func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view string, p page) {
+	p.User = auth.From(r.Context()).Actor
+	if p.User != "" {
+		p.Status = s.Status(r.Context())
+	}
+	var b bytes.Buffer
+	if err := s.views[view].ExecuteTemplate(&b, "layout", p); err != nil {
+		s.Log.Error("render a page", "view", view, "error", err)
+		http.Error(w, "This page could not be made; the appliance's log says why.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(b.Bytes())
+}
+
+// fail shows what did not happen, why, and what to do.
+func (s *site) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status, text := explain(err)
+	if status == http.StatusInternalServerError {
+		s.Log.Error("a page failed", "path", r.URL.Path, "error", err)
+	}
+	s.render(w, r, status, "error", page{Title: "That did not work", Data: text})
+}
+
+// explain is the one table from a store's error to a status and a sentence.
+func explain(err error) (int, string) {
+	var e *store.Error
+	if !errors.As(err, &e) {
+		return http.StatusInternalServerError, "The appliance could not do this: " + err.Error()
+	}
+	var lines []string
+	for _, line := range strings.Split(err.Error(), "\n") {
+		if line != "" {
+			lines = append(lines, upper(line))
+		}
+	}
+	text := strings.Join(lines, " ")
+	switch e.Kind {
+	case store.KindNotFound:
+		return http.StatusNotFound, text
+	case store.KindConflict, store.KindInUse:
+		return http.StatusConflict, text
+	case store.KindInvalid:
+		return http.StatusUnprocessableEntity, text
+	case store.KindDenied:
+		return http.StatusForbidden, text
+	case store.KindUnavailable:
+		return http.StatusServiceUnavailable, text
+	}
+	return http.StatusInternalServerError, text
+}
+
+func upper(s string) string {
+	if s == "" {
+		return s
+	}
+	s = strings.ToUpper(s[:1]) + s[1:]
+	if !strings.HasSuffix(s, ".") {
+		s += "."
+	}
+	return s
+}
+
+func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
+	base, err := template.New("").Funcs(funcs).ParseFS(viewFS, "view/layout.html", "view/parts.html")
+	if err != nil {
+		return nil, err
+	}
+	views := map[string]*template.Template{}
+	for _, name := range []string{"machines", "machine", "volumes", "setup", "login", "error"} {
+		t, err := base.Clone()
+		if err == nil {
+			t, err = t.ParseFS(viewFS, "view/"+name+".html")
+		}
+		if err != nil {
+			return nil, err
+		}
+		views[name] = t
+	}
+	return views, nil
+}

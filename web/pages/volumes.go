@@ -1,0 +1,112 @@
+package pages
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"lunboot/store"
+)
+
+type volumeRow struct {
+	store.Volume
+	UsedBy []volumeUse
+}
+
+type volumeUse struct {
+	Machine store.MachineID
+	Name    string
+	LUN     store.LUN
+}
+
+type volumesView struct {
+	Rows []volumeRow
+	Self string
+}
+
+func (s *site) volumes(w http.ResponseWriter, r *http.Request) {
+	s.showVolumes(w, r, http.StatusOK, "")
+}
+
+func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, problem string) {
+	ctx := r.Context()
+	vols, err := s.Inventory.Volumes(ctx)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	maps, err := s.Inventory.Mappings(ctx)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	names := map[store.MachineID]string{}
+	for _, m := range ms {
+		names[m.ID] = m.Name
+	}
+	uses := map[store.VolumeID][]volumeUse{}
+	for _, m := range maps {
+		uses[m.Volume] = append(uses[m.Volume], volumeUse{Machine: m.Machine, Name: names[m.Machine], LUN: m.LUN})
+	}
+	v := volumesView{Self: "/volumes"}
+	for _, vol := range vols {
+		v.Rows = append(v.Rows, volumeRow{Volume: vol, UsedBy: uses[vol.ID]})
+	}
+	s.render(w, r, status, "volumes", page{Title: "Volumes", Nav: "volumes", Live: true, Error: problem, Data: v})
+}
+
+// act shows the volumes again: redirected when it worked, with the reason when
+// it did not.
+func (s *site) volumeAct(w http.ResponseWriter, r *http.Request, err error) {
+	if err != nil {
+		status, text := explain(err)
+		s.showVolumes(w, r, status, text)
+		return
+	}
+	http.Redirect(w, r, "/volumes", http.StatusSeeOther)
+}
+
+func (s *site) createVolume(w http.ResponseWriter, r *http.Request) {
+	size, err := store.ParseBytes(r.PostFormValue("size"))
+	if err == nil {
+		_, err = s.Volumes.CreateVolume(r.Context(), by(r), store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name")), Size: size})
+	}
+	s.volumeAct(w, r, err)
+}
+
+func (s *site) importVolume(w http.ResponseWriter, r *http.Request) {
+	_, _, err := s.Volumes.ImportFile(r.Context(), by(r), store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name"))}, strings.TrimSpace(r.PostFormValue("path")))
+	s.volumeAct(w, r, err)
+}
+
+func (s *site) removeVolume(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(chi.URLParam(r, "id"), 10, 64)
+	if err != nil {
+		s.fail(w, r, store.NotFound("volume", chi.URLParam(r, "id")))
+		return
+	}
+	vols, err := s.Inventory.Volumes(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	for _, v := range vols {
+		if v.ID != store.VolumeID(id) {
+			continue
+		}
+		if r.PostFormValue("confirm") != v.Name {
+			s.showVolumes(w, r, http.StatusUnprocessableEntity, "Nothing was removed: type the volume's name to confirm, since its bytes go with it.")
+			return
+		}
+		s.volumeAct(w, r, s.Volumes.RemoveVolume(r.Context(), by(r), v.ID))
+		return
+	}
+	s.fail(w, r, store.NotFound("volume", chi.URLParam(r, "id")))
+}

@@ -1,0 +1,129 @@
+package pages
+
+import (
+	"fmt"
+	"html/template"
+	"strings"
+	"time"
+
+	"lunboot/store"
+)
+
+// stageTitle names a stage in each tense: waiting, running, done, failed.
+var stageTitle = map[store.StageName][4]string{
+	store.StageAsk:     {"Ask for an address", "Asking for an address", "Asked for an address", "Could not ask for an address"},
+	store.StageAddress: {"Get an address", "Getting an address", "Got an address", "Did not get an address"},
+	store.StageLoader:  {"Fetch the loader", "Fetching the loader", "Fetched the loader", "Could not fetch the loader"},
+	store.StageScript:  {"Fetch its boot script", "Fetching its boot script", "Fetched its boot script", "Did not get its boot script"},
+	store.StageLogin:   {"Connect to its volume", "Connecting to its volume", "Connected to its volume", "Could not connect to its volume"},
+	store.StageRead:    {"Read its volume", "Reading its volume", "Read from its volume", "Could not read its volume"},
+	store.StageUp:      {"Start the operating system", "Starting the operating system", "Operating system up", "The operating system did not come up"},
+}
+
+var stageProtocol = map[store.StageName]string{
+	store.StageAsk: "DHCP discover", store.StageAddress: "DHCP ack", store.StageLoader: "TFTP", store.StageScript: "iPXE over HTTP",
+	store.StageLogin: "iSCSI login", store.StageRead: "SCSI read", store.StageUp: "a sign of life",
+}
+
+func stageWords(n store.StageName, st store.StageState) string {
+	t := stageTitle[n]
+	switch st {
+	case store.StageRunning:
+		return t[1]
+	case store.StageDone, store.StageSlow:
+		return t[2]
+	case store.StageFailed:
+		return t[3]
+	}
+	return t[0]
+}
+
+func stageIcon(st store.StageState) string {
+	switch st {
+	case store.StageDone:
+		return "circle-check"
+	case store.StageSlow:
+		return "triangle-alert"
+	case store.StageRunning:
+		return "loader-circle"
+	case store.StageFailed:
+		return "circle-x"
+	case store.StageSkipped:
+		return "skip-forward"
+	case store.StageUnsure:
+		return "circle-help"
+	}
+	return "circle-dashed"
+}
+
+// stripLabel says in words what the strip shows.
+func stripLabel(a store.Attempt) string {
+	stages := store.Stages()
+	for i, n := range stages {
+		if n == a.Stage {
+			words := "Reached"
+			if a.Outcome == store.OutcomeFailed {
+				words = "Stopped at"
+			}
+			return fmt.Sprintf("%s step %d of %d: %s", words, i+1, len(stages), strings.ToLower(stageTitle[n][0]))
+		}
+	}
+	return "No step reached yet"
+}
+
+func (s *site) functions() template.FuncMap {
+	return template.FuncMap{
+		"asset":    s.assets.url,
+		"icon":     func(name string) string { return s.assets.url("icons.svg") + "#" + name },
+		"bytes":    store.Bytes,
+		"ago":      s.ago,
+		"clock":    s.clock,
+		"stage":    stageWords,
+		"protocol": func(n store.StageName) string { return stageProtocol[n] },
+		"stageIcon": func(st store.StageState) string {
+			return stageIcon(st)
+		},
+		"strip":  stripLabel,
+		"cond":   func(a store.Attempt) condition { return conditionOf(a, true) },
+		"reason": reason,
+		"took":   took,
+		"confidence": func(c store.Confidence) string {
+			return upper(string(c))
+		},
+		"conditions": func() []condition { return []condition{condFailed, condBooting, condUp, condSlow, condNever} },
+		"percent":    func(v store.Volume) string { return fmt.Sprintf("%d %%", v.Progress) },
+		"platform":   func(parts ...string) string { return strings.TrimSpace(strings.Join(parts, " ")) },
+		"dict": func(pairs ...any) (map[string]any, error) {
+			if len(pairs)%2 != 0 {
+				return nil, fmt.Errorf("dict: odd number of arguments")
+			}
+			m := map[string]any{}
+			for i := 0; i < len(pairs); i += 2 {
+				key, ok := pairs[i].(string)
+				if !ok {
+					return nil, fmt.Errorf("dict: %v is not a name", pairs[i])
+				}
+				m[key] = pairs[i+1]
+			}
+			return m, nil
+		},
+	}
+}
+
+// clock prints when something was, with the day only when it is another one.
+func (s *site) clock(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	now := s.Now().Local()
+	t = t.Local()
+	y1, m1, d1 := now.Date()
+	y2, m2, d2 := t.Date()
+	switch {
+	case y1 == y2 && m1 == m2 && d1 == d2:
+		return "today " + t.Format("15:04:05")
+	case now.Sub(t) < 7*24*time.Hour:
+		return t.Format("Mon 15:04")
+	}
+	return t.Format("2006-01-02 15:04")
+}
