@@ -1,0 +1,209 @@
+package dhcp
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/packet"
+
+	"lunboot/services/dhcp/wire"
+	"lunboot/store"
+)
+
+// Bounds and times of asking the wire.
+const (
+	aheadCount   = 32               // free addresses that are kept checked
+	quietLife    = time.Minute      // how long silence counts
+	takenLife    = 10 * time.Minute // how long an answer counts
+	wireInterval = 10 * time.Second
+	answerTime   = time.Second // how long an answer is waited for; RFC 5227 §1.1 PROBE_MIN
+)
+
+// prober keeps the next free addresses of a range checked by ARP (RFC 5227), so
+// that an offer need not wait for it. It asks before anybody needs the address:
+// RFC 2131 §3.1 wants the check, and firmware that gets a taken address fails
+// without a word.
+type prober struct {
+	now func() time.Time
+
+	mu      sync.Mutex
+	results map[netip.Addr]found // of addresses that were free when they were asked for
+}
+
+type found struct {
+	check Check
+	at    time.Time
+	by    store.MAC
+}
+
+func newProber(now func() time.Time) *prober {
+	return &prober{now: now, results: map[netip.Addr]found{}}
+}
+
+// checked returns what the wire said of an address lately, and who answered.
+func (p *prober) checked(a netip.Addr) (Check, store.MAC) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, ok := p.results[a]
+	if !ok || p.now().Sub(f.at) > life(f.check) {
+		return Unchecked, store.MAC{}
+	}
+	return f.check, f.by
+}
+
+func life(c Check) time.Duration {
+	if c == Taken {
+		return takenLife
+	}
+	return quietLife
+}
+
+// run checks addresses until ctx ends. Without NET_RAW nothing is checked, and
+// a taken address is found by the client's DECLINE.
+func (p *prober) run(ctx context.Context, s *Server, ifi *net.Interface) {
+	if len(ifi.HardwareAddr) != 6 {
+		return
+	}
+	conn, err := packet.Listen(ifi, packet.Raw, wire.ARP, nil)
+	if err != nil {
+		return // openRaw said so
+	}
+	own := store.MAC(ifi.HardwareAddr)
+	var wg sync.WaitGroup
+	wg.Go(func() { p.listen(conn, own) })
+	defer wg.Wait()
+	defer conn.Close()
+	tick := time.NewTicker(wireInterval)
+	defer tick.Stop()
+	for {
+		if err := p.round(ctx, s, conn, own); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("free addresses were not checked on the wire", "interface", ifi.Name, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// round asks for the next addresses whose last check is about to grow old.
+func (p *prober) round(ctx context.Context, s *Server, conn *packet.Conn, own store.MAC) error {
+	next, err := s.ahead(ctx)
+	if err != nil {
+		return err
+	}
+	p.forget()
+	var ask []netip.Addr
+	for _, a := range next {
+		if p.stale(a) {
+			ask = append(ask, a)
+		}
+	}
+	if len(ask) == 0 {
+		return nil
+	}
+	asked := p.now()
+	p.expect(ask)
+	for range 2 { // a lost probe is not silence
+		for _, a := range ask {
+			if _, err := conn.WriteTo(wire.ARPProbe(own, a), &packet.Addr{HardwareAddr: wire.Everybody[:]}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(answerTime / 2):
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range ask {
+		if f := p.results[a]; f.check == Taken && !f.at.Before(asked) {
+			s.cfg.Log.Warn("a free address of the range is used by somebody else; it is left alone", "address", a, "mac", f.by)
+			continue
+		}
+		p.results[a] = found{check: Quiet, at: p.now()}
+	}
+	return nil
+}
+
+// expect makes room for the answers about addresses that are asked for now.
+func (p *prober) expect(ask []netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range ask {
+		if _, ok := p.results[a]; !ok {
+			p.results[a] = found{check: Unchecked, at: p.now()}
+		}
+	}
+}
+
+// stale reports whether an address is due for a check: before the last one
+// stops to count.
+func (p *prober) stale(a netip.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, ok := p.results[a]
+	return !ok || p.now().Sub(f.at) > life(f.check)-2*wireInterval
+}
+
+// forget drops results that no longer count.
+func (p *prober) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for a, f := range p.results {
+		if p.now().Sub(f.at) > life(f.check) {
+			delete(p.results, a)
+		}
+	}
+}
+
+// ahead returns the addresses that the pool would give next, and those that
+// were found taken, which may be free again.
+func (s *Server) ahead(ctx context.Context) ([]netip.Addr, error) {
+	leases, err := s.cfg.Leases.Leases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	pool, err := s.pool(ctx, Input{Now: s.cfg.Now(), Interface: *s.link.Load(), Subnet: s.cfg.Subnet}, leases)
+	if err != nil {
+		return nil, err
+	}
+	fresh, expired := pool.open()
+	slices.SortFunc(expired, func(a, b store.Lease) int { return a.Expires.Compare(b.Expires) })
+	for _, l := range expired {
+		fresh = append(fresh, l.Address)
+	}
+	return fresh[:min(len(fresh), aheadCount)], nil
+}
+
+// listen takes every ARP packet whose sender uses an address that we care
+// about: RFC 5227 §2.1.1 counts requests and replies alike.
+func (p *prober) listen(conn *packet.Conn, own store.MAC) {
+	buf := make([]byte, 128)
+	for {
+		n, _, err := conn.ReadFrom(buf)
+		if err != nil {
+			return // closed by run
+		}
+		mac, a, ok := wire.ARPSender(buf[:n])
+		if !ok || mac == own || a.IsUnspecified() {
+			continue
+		}
+		p.mu.Lock()
+		// Only what was asked for, or is asked for now: the map is not for
+		// strangers to fill.
+		if _, asked := p.results[a]; asked {
+			p.results[a] = found{check: Taken, at: p.now(), by: mac}
+		}
+		p.mu.Unlock()
+	}
+}

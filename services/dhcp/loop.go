@@ -1,0 +1,260 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/coredhcp/coredhcp/handler"
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/time/rate"
+
+	"lunboot/services"
+	"lunboot/services/dhcp/wire"
+	"lunboot/store"
+)
+
+// datagram is one received packet. A DHCP message fits an Ethernet frame, and
+// no client in use fragments.
+type datagram struct {
+	buf  [1500]byte
+	n    int
+	from netip.AddrPort
+}
+
+var datagrams = sync.Pool{New: func() any { return new(datagram) }}
+
+// offset of chaddr in a BOOTP message, RFC 951 §3.
+const chaddrOffset = 28
+
+// read takes packets off the socket and gives each to the worker of its MAC, so
+// that the packets of one machine are answered in order.
+func (s *Server) read(ctx context.Context, k *socket, queues []chan *datagram) error {
+	for {
+		d := datagrams.Get().(*datagram)
+		n, _, from, err := k.conn.ReadFrom(d.buf[:])
+		if err != nil {
+			datagrams.Put(d)
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("read: %w", err)
+		}
+		if n < chaddrOffset+6 {
+			s.counters.malformed.Add(1)
+			datagrams.Put(d)
+			continue
+		}
+		d.n = n
+		d.from = from.(*net.UDPAddr).AddrPort()
+		mac := store.MAC(d.buf[chaddrOffset:])
+		select {
+		case queues[worker(mac)] <- d:
+		default:
+			// The client asks again in a second or two; a packet that waits
+			// longer than that would only be answered twice.
+			s.counters.crowded.Add(1)
+			datagrams.Put(d)
+		}
+	}
+}
+
+// worker spreads MACs over the workers; cards of one maker differ in the last
+// bytes.
+func worker(mac store.MAC) int { return (int(mac[5]) + 31*int(mac[4]) + 17*int(mac[3])) % workers }
+
+func (s *Server) work(ctx context.Context, k *socket, in <-chan *datagram) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case d := <-in:
+			// A panic ends this packet. It is logged by Guard.
+			err := services.Guard(s.cfg.Log, "DHCP request", func() error { return s.handle(ctx, k, d) })
+			if err != nil && ctx.Err() == nil {
+				s.cfg.Log.Error("DHCP request was not answered", "from", d.from, "error", err)
+			}
+			datagrams.Put(d)
+		}
+	}
+}
+
+// handle answers one packet.
+func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
+	p, err := dhcpv4.FromBytes(d.buf[:d.n])
+	if err != nil {
+		s.counters.malformed.Add(1)
+		return nil
+	}
+	r, err := Decode(p)
+	if err != nil {
+		s.counters.malformed.Add(1)
+		return nil
+	}
+	now := s.cfg.Now()
+	if !s.allowed(r.MAC, now) {
+		s.counters.limited.Add(1)
+		return nil
+	}
+	if r.PXE() {
+		s.spoke.put(r.MAC, now)
+	}
+
+	var ans Answer
+	var failed error
+	ours := func(_, reply *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, bool) {
+		if ans, failed = s.answer(ctx, r, now); failed != nil || ans.Verdict == Drop {
+			return nil, true
+		}
+		fill(reply, r, ans)
+		return reply, false
+	}
+	reply := s.runChain(append([]handler.Handler4{ours}, s.cfg.Plugins...), p)
+	if failed != nil {
+		return failed
+	}
+	if ans.Waiting {
+		s.report(ctx, r, ans, now)
+	}
+	sent := false
+	if reply != nil {
+		if err := s.send(k, r, ans, reply, d.from); err != nil {
+			failed = fmt.Errorf("send a %s to %s: %w", ans.Verdict, r.MAC, err)
+		} else {
+			sent = true
+		}
+	}
+	s.cfg.Log.Debug("DHCP", "type", r.Type, "mac", r.MAC, "answer", ans.Verdict, "address", ans.Address, "file", ans.BootFile, "reason", ans.Reason)
+	for _, e := range ans.Events {
+		switch e.Kind {
+		case store.EventDHCPOffer, store.EventDHCPAck, store.EventDHCPNak:
+			if !sent {
+				continue // an event says what happened
+			}
+		}
+		s.cfg.Emit.Emit(e)
+	}
+	return failed
+}
+
+func (s *Server) allowed(mac store.MAC, now time.Time) bool {
+	l := s.limiters.getOr(mac, func() *rate.Limiter { return rate.NewLimiter(macRate, macBurst) })
+	return l.AllowN(now, 1) && s.total.AllowN(now, 1)
+}
+
+// runChain runs coredhcp's handlers as its server does: each may change the
+// reply, and end the chain; none may be nil at the end.
+func (s *Server) runChain(chain []handler.Handler4, p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
+	reply := &dhcpv4.DHCPv4{
+		OpCode: dhcpv4.OpcodeBootReply, HWType: p.HWType, TransactionID: p.TransactionID, Flags: p.Flags,
+		GatewayIPAddr: p.GatewayIPAddr, ClientHWAddr: p.ClientHWAddr, Options: dhcpv4.Options{},
+	}
+	for _, h := range chain {
+		var stop bool
+		if reply, stop = h(p, reply); stop || reply == nil {
+			break
+		}
+	}
+	return reply
+}
+
+// answer decides a request and makes its lease durable. One request is decided
+// at a time; the address is held for its MAC until the lease is on disk, so
+// that several leases can be written together.
+func (s *Server) answer(ctx context.Context, r Request, now time.Time) (Answer, error) {
+	ans, err := s.decide(ctx, r, now)
+	if err != nil {
+		return ans, err
+	}
+	if ans.Chained && ans.Verdict == Ack {
+		s.chained.put(r.MAC, chain{r.XID, now})
+	}
+	if !ans.Lease.Address.IsValid() {
+		return ans, nil
+	}
+	if err := s.cfg.Leases.PutLease(ctx, ans.Lease); err != nil {
+		return ans, fmt.Errorf("write the lease of %s for %s: %w", ans.Lease.Address, r.MAC, err)
+	}
+	if ans.Verdict == Ack {
+		s.book.forget(r.MAC)
+	}
+	if ans.Release.IsValid() {
+		if err := s.cfg.Leases.DeleteLease(ctx, ans.Release); err != nil {
+			// The address comes back when the lease expires.
+			s.cfg.Log.Warn("an older lease was not deleted", "address", ans.Release, "mac", r.MAC, "error", err)
+		}
+	}
+	return ans, nil
+}
+
+func (s *Server) decide(ctx context.Context, r Request, now time.Time) (Answer, error) {
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	in, err := s.gather(ctx, r, now)
+	if err != nil {
+		return Answer{}, err
+	}
+	ans := Decide(in)
+	switch {
+	case ans.Hold || ans.Verdict == Ack && ans.Lease.Address.IsValid():
+		s.book.keep(r.MAC, ans.Address, now.Add(offerLife))
+	case ans.Withdraw:
+		s.book.forget(r.MAC)
+	}
+	return ans, nil
+}
+
+// reportInterval is how often an unknown machine that goes on asking is written
+// down again.
+const reportInterval = 5 * time.Second
+
+// report writes down that an unknown machine asks to boot.
+func (s *Server) report(ctx context.Context, r Request, ans Answer, now time.Time) {
+	if at, ok := s.waiting.get(r.MAC); ok && now.Sub(at) < reportInterval {
+		return
+	}
+	s.waiting.put(r.MAC, now)
+	u := store.UnknownMachine{MAC: r.MAC, Hostname: r.Hostname, Address: ans.Address, FirstSeen: now, LastSeen: now, Count: 1}
+	if !r.UUID.IsPlaceholder() {
+		u.UUID = r.UUID
+	}
+	if p, ok := r.Platform(); ok {
+		u.Firmware, u.Arch = p.Firmware.String(), p.Arch.String()
+	}
+	if err := s.cfg.Machines.SeeUnknown(ctx, u); err != nil && ctx.Err() == nil {
+		s.cfg.Log.Error("an unknown machine was not written down", "mac", r.MAC, "error", err)
+	}
+}
+
+// send puts a reply on the wire.
+func (s *Server) send(k *socket, r Request, ans Answer, reply *dhcpv4.DHCPv4, from netip.AddrPort) error {
+	if !k.unicast {
+		from = netip.AddrPort{}
+	}
+	payload := reply.ToBytes()
+	d := route(r, ans.Verdict, ans.Address, from)
+	if d.framed {
+		if k.raw != nil {
+			src := netip.AddrPortFrom(s.link.Load().Address, serverPort)
+			own := store.MAC(k.ifi.HardwareAddr)
+			_, err := k.raw.WriteTo(wire.Frame(own, r.MAC, src, d.to, payload), &packet.Addr{HardwareAddr: r.MAC[:]})
+			if err == nil {
+				return nil
+			}
+			s.cfg.Log.Warn("a framed DHCP reply was not sent; it is broadcast", "mac", r.MAC, "error", err)
+		}
+		d.to = limitedBroadcast
+	}
+	var cm *ipv4.ControlMessage
+	if k.ifi != nil {
+		cm = &ipv4.ControlMessage{IfIndex: k.ifi.Index, Src: s.link.Load().Address.AsSlice()}
+	}
+	_, err := k.conn.WriteTo(payload, cm, net.UDPAddrFromAddrPort(d.to))
+	return err
+}

@@ -1,0 +1,425 @@
+package dhcp
+
+import (
+	"net/netip"
+	"path"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+// Times of the policy.
+const (
+	offerLife   = time.Minute      // how long an offered address is kept for its REQUEST
+	declineLife = 10 * time.Minute // how long an address that somebody else uses is left alone
+)
+
+// Interface is where a request came in.
+type Interface struct {
+	Name    string
+	Address netip.Addr // ours on it: the server identifier
+	MTU     int
+}
+
+// Relay is what a relay agent says of the subnet that a request comes from.
+type Relay struct {
+	Agent netip.Addr // giaddr
+}
+
+// Client is what the inventory knows of a MAC.
+type Client struct {
+	Machine  store.Machine // zero when it is not enrolled
+	Enrolled bool
+	Ignored  bool
+}
+
+// profile returns the name of the profile that makes the machine's next script.
+func (c Client) profile() string {
+	if c.Machine.OnceProfile != "" {
+		return c.Machine.OnceProfile
+	}
+	return c.Machine.Profile
+}
+
+// Address is what is known of one address of the subnet.
+type Address struct {
+	Lease      store.Lease // zero when it was never leased
+	OfferedTo  store.MAC   // who was offered it and may still ask for it
+	ReservedTo store.MachineID
+	InUse      bool // an initiator holds a session from it, or did in the last hour
+	Conflict   bool // somebody answered when we asked the wire for it
+	Appliance  bool // ours, or the router's
+}
+
+// Free is an address that the pool would give to somebody new.
+type Free struct {
+	Address netip.Addr // not valid when there is none
+	Reason  string     // why there is none
+}
+
+// Boot is what there is to boot from.
+type Boot struct {
+	Address netip.AddrPort           // the boot listener as machines reach it
+	Loader  func(l boot.Loader) bool // whether we have this file; constant while a request is decided
+	Chained bool                     // this iPXE was sent to our loader a moment ago
+}
+
+// Input is all that an answer depends on.
+type Input struct {
+	Now       time.Time
+	Request   Request
+	Interface Interface
+	Relay     Relay
+	Subnet    store.Subnet
+	Client    Client
+	Own       store.Lease            // the lease that the MAC holds or held in this subnet
+	Offered   netip.Addr             // the address that this MAC was offered and may still ask for
+	Addresses map[netip.Addr]Address // facts about each address that the request, the lease or the machine names
+	Free      Free
+	Boot      Boot
+}
+
+// Verdict says what is sent.
+type Verdict uint8
+
+// The verdicts. The zero verdict sends nothing.
+const (
+	Drop Verdict = iota
+	Offer
+	Ack
+	Nak
+)
+
+// String names the verdict as RFC 2131 does.
+func (v Verdict) String() string {
+	switch v {
+	case Offer:
+		return "DHCPOFFER"
+	case Ack:
+		return "DHCPACK"
+	case Nak:
+		return "DHCPNAK"
+	}
+	return "nothing"
+}
+
+// Answer is what a request leads to.
+type Answer struct {
+	Verdict    Verdict
+	Address    netip.Addr  // yiaddr
+	Lease      store.Lease // to be made durable before the answer leaves; zero when nothing changes
+	Release    netip.Addr  // the MAC's older lease, to be deleted once Lease is durable
+	Hold       bool        // keep Address for this MAC for offerLife
+	Withdraw   bool        // forget what was offered to this MAC
+	Options    dhcpv4.Options
+	BootFile   string
+	ServerAddr netip.Addr // siaddr
+	Chained    bool       // an iPXE was sent to our own loader
+	Waiting    bool       // an unknown machine asks to boot
+	Reason     string     // why, for the log and for the option "message" of a NAK
+	Events     []store.Event
+}
+
+// Decide answers one request by RFC 2131 §4.3. It changes nothing.
+func Decide(in Input) Answer {
+	switch in.Request.Type {
+	case dhcpv4.MessageTypeDiscover:
+		return in.discover()
+	case dhcpv4.MessageTypeRequest:
+		return in.request()
+	case dhcpv4.MessageTypeDecline:
+		return in.decline()
+	case dhcpv4.MessageTypeRelease:
+		return in.release()
+	case dhcpv4.MessageTypeInform:
+		return in.inform()
+	}
+	return drop("a message that only servers send")
+}
+
+func drop(reason string) Answer { return Answer{Reason: reason} }
+
+// discover offers the first of: the machine's reserved address, the address
+// that the MAC holds or was offered, what the pool has (RFC 2131 §4.3.1).
+func (in Input) discover() Answer {
+	r := in.Request
+	asked := r.event(store.EventDHCPDiscover, in, netip.Addr{})
+	for _, a := range []netip.Addr{in.reserved(), in.Own.Address, in.Offered} {
+		if a.IsValid() && in.obstacle(a) == "" {
+			return in.offer(a, asked)
+		}
+	}
+	if !in.Free.Address.IsValid() {
+		e := r.event(store.EventDHCPNoAddress, in, netip.Addr{})
+		e.Detail.Reason = in.Free.Reason
+		return Answer{Reason: in.Free.Reason, Events: []store.Event{asked, e}, Waiting: in.waiting()}
+	}
+	return in.offer(in.Free.Address, asked)
+}
+
+func (in Input) offer(a netip.Addr, asked store.Event) Answer {
+	ans := Answer{Verdict: Offer, Address: a, Hold: true, Waiting: in.waiting()}
+	in.configure(&ans, true)
+	ans.Events = append([]store.Event{asked, in.told(store.EventDHCPOffer, ans)}, ans.Events...)
+	return ans
+}
+
+// request tells the four states of a client apart by RFC 2131 §4.3.2, table 4.
+func (in Input) request() Answer {
+	r := in.Request
+	switch {
+	case r.ServerID.IsValid() && r.ServerID != in.Interface.Address:
+		// SELECTING, another server's offer. What we offered is free again.
+		e := r.event(store.EventDHCPOtherPick, in, r.Requested)
+		e.Detail.Server = r.ServerID.String()
+		return Answer{Withdraw: true, Reason: "it chose the server " + r.ServerID.String(), Events: []store.Event{e}}
+	case r.ServerID.IsValid():
+		return in.selecting()
+	case r.CIAddr.IsValid():
+		return in.renewing()
+	case r.Requested.IsValid():
+		return in.rebooting()
+	}
+	return drop("a REQUEST that names no address")
+}
+
+// selecting answers a client that takes our offer.
+func (in Input) selecting() Answer {
+	a := in.Request.Requested
+	if !a.IsValid() {
+		// Some clients repeat the offer in ciaddr, against RFC 2131 table 4.
+		a = in.Request.CIAddr
+	}
+	if !a.IsValid() {
+		return drop("a REQUEST that names no address")
+	}
+	if why := in.obstacle(a); why != "" {
+		return in.nak(a, why)
+	}
+	// An offer may be forgotten: by a restart, or because its time ran out. The
+	// pool decides then whether a stranger may have the address.
+	if !in.knows(a) && in.Free.Address != a {
+		return in.nak(a, in.Free.Reason)
+	}
+	return in.ack(a)
+}
+
+// rebooting answers INIT-REBOOT: a client that remembers an address.
+func (in Input) rebooting() Answer {
+	a := in.Request.Requested
+	if !in.Subnet.Prefix.Contains(a) {
+		return drop("it remembers " + a.String() + ", which is not of this subnet: another server may know it")
+	}
+	if why := in.obstacle(a); why != "" {
+		if !in.Own.Address.IsValid() && in.ownerless(a) {
+			return drop("there is no record of it, nor of " + a.String())
+		}
+		return in.nak(a, why)
+	}
+	better := in.reserved()
+	switch {
+	case better.IsValid() && better != a && in.obstacle(better) == "" && !in.at(a).InUse:
+		return in.nak(a, "this machine's reserved address is "+better.String())
+	case in.knows(a):
+		return in.ack(a)
+	case in.Own.Address.IsValid():
+		return in.nak(a, "this machine's address is "+in.Own.Address.String())
+	}
+	// RFC 2131 §4.3.2: no record of this client, so silence.
+	return drop("there is no record of it")
+}
+
+// renewing answers RENEWING and REBINDING: a client that runs on its address.
+// It is refused only what somebody else holds. A machine whose volume is open
+// from the address keeps it even when its reserved address is another by now.
+func (in Input) renewing() Answer {
+	a := in.Request.CIAddr
+	if !in.Subnet.Prefix.Contains(a) {
+		return drop("it uses " + a.String() + ", which is not of this subnet: another server may know it")
+	}
+	if f := in.at(a); f.InUse && f.Lease.MAC == in.Request.MAC {
+		return in.ack(a)
+	}
+	if why := in.obstacle(a); why != "" {
+		if in.ownerless(a) {
+			return drop("it uses " + a.String() + ", which nobody was given here: another server may know it")
+		}
+		return in.nak(a, why)
+	}
+	// Without a record, the client's word is taken as far as the pool allows:
+	// it runs on that address, perhaps with its volume open.
+	if !in.knows(a) && in.Free.Address != a {
+		return drop(in.Free.Reason)
+	}
+	return in.ack(a)
+}
+
+// knows reports whether there is a record that gives this client the address.
+func (in Input) knows(a netip.Addr) bool {
+	return a == in.Own.Address || a == in.Offered || a == in.reserved()
+}
+
+// ownerless reports whether nobody was ever given the address here.
+func (in Input) ownerless(a netip.Addr) bool {
+	f := in.at(a)
+	return f.Lease.MAC.IsZero() && f.ReservedTo == 0 && f.OfferedTo.IsZero() && !f.Appliance
+}
+
+func (in Input) ack(a netip.Addr) Answer {
+	r := in.Request
+	ans := Answer{Verdict: Ack, Address: a, Waiting: in.waiting()}
+	ans.Lease = r.lease(in, a, store.LeaseBound, in.Subnet.LeaseTime)
+	if old := in.Own.Address; old.IsValid() && old != a && in.Own.State == store.LeaseBound && !in.at(old).InUse {
+		ans.Release = old // one MAC, one address
+	}
+	in.configure(&ans, true)
+	e := r.event(store.EventDHCPRequest, in, a)
+	e.Detail.Server = in.Interface.Address.String()
+	ans.Events = append([]store.Event{e, in.told(store.EventDHCPAck, ans)}, ans.Events...)
+	return ans
+}
+
+func (in Input) nak(a netip.Addr, reason string) Answer {
+	r := in.Request
+	asked := r.event(store.EventDHCPRequest, in, a)
+	asked.Detail.Server = in.Interface.Address.String()
+	refused := r.event(store.EventDHCPNak, in, a)
+	refused.Detail.Reason = reason
+	ans := Answer{Verdict: Nak, Withdraw: true, Reason: reason, Events: []store.Event{asked, refused}}
+	ans.Options = dhcpv4.OptionsFromList(
+		dhcpv4.OptMessageType(dhcpv4.MessageTypeNak),
+		dhcpv4.OptServerIdentifier(in.Interface.Address.AsSlice()),
+		dhcpv4.OptMessage(reason),
+	)
+	in.echo(ans.Options)
+	return ans
+}
+
+// decline sets an address aside that its client found to be in use (RFC 2131
+// §4.3.3). Only who was given an address may say so of it: otherwise one client
+// could empty the pool.
+func (in Input) decline() Answer {
+	r := in.Request
+	a := r.Requested
+	if r.ServerID.IsValid() && r.ServerID != in.Interface.Address {
+		return drop("it declines an address of another server")
+	}
+	if !a.IsValid() || in.Own.Address != a && in.Offered != a {
+		return drop("it declines an address that it was not given")
+	}
+	e := r.event(store.EventDHCPDecline, in, a)
+	e.Detail.Reason = "the machine found that somebody else uses " + a.String()
+	return Answer{
+		Withdraw: true, Reason: e.Detail.Reason, Events: []store.Event{e},
+		Lease: r.lease(in, a, store.LeaseDeclined, declineLife),
+	}
+}
+
+// release ends a lease early (RFC 2131 §4.3.4). The row stays, expired, so that
+// the machine finds its address again. An address from which a volume is open
+// is kept: an initramfs that lets go of its address still runs from it.
+func (in Input) release() Answer {
+	r := in.Request
+	a := r.CIAddr
+	if r.ServerID.IsValid() && r.ServerID != in.Interface.Address {
+		return drop("it releases an address of another server")
+	}
+	if !a.IsValid() || in.Own.Address != a || in.Own.State != store.LeaseBound {
+		return drop("it releases an address that it does not hold")
+	}
+	e := r.event(store.EventDHCPRelease, in, a)
+	if in.at(a).InUse {
+		e.Detail.Reason = "its volume is open from there, so the address is kept"
+		return Answer{Reason: e.Detail.Reason, Events: []store.Event{e}}
+	}
+	lease := in.Own
+	lease.Expires, lease.Updated = in.Now, in.Now
+	return Answer{Withdraw: true, Lease: lease, Events: []store.Event{e}}
+}
+
+// inform gives options to a client that has an address of its own (RFC 2131
+// §4.3.5): no lease, no yiaddr, no times.
+func (in Input) inform() Answer {
+	if !in.Request.CIAddr.IsValid() || !in.Subnet.Prefix.Contains(in.Request.CIAddr) {
+		return drop("it uses an address that is not of this subnet")
+	}
+	ans := Answer{Verdict: Ack}
+	in.configure(&ans, false)
+	ans.Events = nil
+	return ans
+}
+
+// at returns the facts about an address; those of one that was not looked up
+// are empty.
+func (in Input) at(a netip.Addr) Address { return in.Addresses[a] }
+
+// reserved returns the machine's reserved address when it lies in this subnet.
+func (in Input) reserved() netip.Addr {
+	if a := in.Client.Machine.Address; a.IsValid() && in.Subnet.Prefix.Contains(a) {
+		return a
+	}
+	return netip.Addr{}
+}
+
+// waiting reports whether this is an unknown machine that asks to boot.
+func (in Input) waiting() bool {
+	return !in.Client.Enrolled && !in.Client.Ignored && in.Request.PXE()
+}
+
+// told makes the event of an answer that carries an address.
+func (in Input) told(kind store.EventKind, ans Answer) store.Event {
+	e := in.Request.event(kind, in, ans.Address)
+	if in.Request.IPXE && !ans.Chained {
+		e.Detail.URL = ans.BootFile
+	} else {
+		e.Detail.Loader = path.Base(ans.BootFile)
+	}
+	return e
+}
+
+// obstacle says why an address cannot be this client's, "" when it can.
+func (in Input) obstacle(a netip.Addr) string {
+	f := in.at(a)
+	mine := f.Lease.MAC == in.Request.MAC
+	live := f.Lease.Expires.After(in.Now)
+	byReservation := f.ReservedTo != 0 && f.ReservedTo == in.Client.Machine.ID
+	switch {
+	case !usable(in.Subnet.Prefix, a):
+		return a.String() + " is not an address of " + in.Subnet.Prefix.String()
+	case f.Appliance:
+		return a.String() + " belongs to the network itself"
+	case f.ReservedTo != 0 && !byReservation:
+		return a.String() + " is reserved for another machine"
+	case f.Lease.State == store.LeaseDeclined && live:
+		return a.String() + " was found in use by somebody else"
+	case f.Lease.State == store.LeaseBound && !mine && live:
+		return a.String() + " is leased to " + f.Lease.MAC.String()
+	case f.InUse && !mine && !(byReservation && f.Lease.MAC.IsZero()):
+		return "another machine's volume is open from " + a.String()
+	case !f.OfferedTo.IsZero() && f.OfferedTo != in.Request.MAC:
+		return a.String() + " was just offered to another machine"
+	case f.Conflict && !mine:
+		return a.String() + " was found in use by somebody else"
+	case !in.Subnet.Range.Contains(a) && !byReservation && !(mine && f.InUse):
+		return a.String() + " is outside the range"
+	}
+	return ""
+}
+
+// usable reports whether a host of the network can have the address: it is
+// neither the network's own nor its broadcast address (RFC 1122 §3.2.1.3).
+func usable(network netip.Prefix, a netip.Addr) bool {
+	return network.Contains(a) && (network.Bits() >= 31 || a != network.Masked().Addr() && a != broadcast(network))
+}
+
+// broadcast returns the highest address of an IPv4 network.
+func broadcast(network netip.Prefix) netip.Addr {
+	b := network.Addr().As4()
+	for i := network.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}

@@ -1,0 +1,141 @@
+package dhcp
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"lunboot/store"
+)
+
+// portFree returns an error that names the holder when another socket would
+// share the port with ours. DHCP sockets set SO_REUSEPORT, ours and others', so
+// that bind says nothing: both would be given a part of the packets.
+func portFree(addr netip.AddrPort, ifi *net.Interface) error {
+	if addr.Port() == 0 {
+		return nil
+	}
+	held, err := udpSockets()
+	if err != nil {
+		return fmt.Errorf("look for who holds UDP port %d: %w", addr.Port(), err)
+	}
+	for _, h := range held {
+		if !h.clashes(addr, ifi) {
+			continue
+		}
+		who, way := holder(h.inode)
+		return &store.Error{Kind: store.KindInUse, Msg: fmt.Sprintf("UDP port %d is held by %s; %s", addr.Port(), who, way)}
+	}
+	return nil
+}
+
+// udpSocket is one bound socket of the host's network namespace.
+type udpSocket struct {
+	local  netip.AddrPort
+	device int // index of the interface that it is bound to, 0 for all
+	inode  uint32
+}
+
+// clashes reports whether packets for addr on ifi could go to h.
+func (h udpSocket) clashes(addr netip.AddrPort, ifi *net.Interface) bool {
+	if h.local.Port() != addr.Port() {
+		return false
+	}
+	if ifi != nil && h.device != 0 && h.device != ifi.Index {
+		return false
+	}
+	a, b := h.local.Addr(), addr.Addr()
+	return a.IsUnspecified() || b.IsUnspecified() || a == b
+}
+
+// udpSockets lists the IPv4 UDP sockets by sock_diag(7), which tells the
+// interface that a socket is bound to, and without that kernel module by
+// /proc/net/udp, which does not.
+func udpSockets() ([]udpSocket, error) {
+	diag, err := netlink.SocketDiagUDP(unix.AF_INET)
+	if err != nil {
+		b, err := os.ReadFile("/proc/thread-self/net/udp")
+		if err != nil {
+			return nil, err
+		}
+		return parseProcUDP(b), nil
+	}
+	var out []udpSocket
+	for _, d := range diag {
+		a, ok := netip.AddrFromSlice(d.ID.Source)
+		if ok {
+			out = append(out, udpSocket{netip.AddrPortFrom(a.Unmap(), d.ID.SourcePort), int(d.ID.Interface), d.INode})
+		}
+	}
+	return out, nil
+}
+
+// parseProcUDP reads proc_net_udp(5): the second column is the local address in
+// hexadecimal, each byte group in the host's order, the tenth the inode.
+func parseProcUDP(b []byte) []udpSocket {
+	var out []udpSocket
+	for sc := bufio.NewScanner(bytes.NewReader(b)); sc.Scan(); {
+		f := strings.Fields(sc.Text())
+		if len(f) < 10 {
+			continue
+		}
+		addr, port, _ := strings.Cut(f[1], ":")
+		raw, err1 := hex.DecodeString(addr)
+		n, err2 := strconv.ParseUint(port, 16, 16)
+		inode, err3 := strconv.ParseUint(f[9], 10, 32)
+		if err1 != nil || err2 != nil || err3 != nil || len(raw) != 4 {
+			continue
+		}
+		a := netip.AddrFrom4([4]byte{raw[3], raw[2], raw[1], raw[0]})
+		out = append(out, udpSocket{netip.AddrPortFrom(a, uint16(n)), 0, uint32(inode)})
+	}
+	return out
+}
+
+// holder names the process that has a socket open, and how to stop it.
+func holder(inode uint32) (who, way string) {
+	link := fmt.Sprintf("socket:[%d]", inode)
+	// A glob of a fixed pattern cannot fail; a process that ends meanwhile, or
+	// that we may not look into, is no answer.
+	fds, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
+	for _, fd := range fds {
+		if target, err := os.Readlink(fd); err != nil || target != link {
+			continue
+		}
+		pid := strings.Split(fd, "/")[2]
+		name, err := os.ReadFile("/proc/" + pid + "/comm")
+		if err != nil {
+			continue
+		}
+		who = fmt.Sprintf("%s (pid %s)", bytes.TrimSpace(name), pid)
+		if pid == strconv.Itoa(os.Getpid()) {
+			return "this appliance itself (pid " + pid + ")", "one service is enough for an interface"
+		}
+		return who, "stop it with: " + stopCommand(pid)
+	}
+	return "another program that cannot be named from here", "find it as root with: ss -ulpn sport = :67"
+}
+
+// stopCommand returns the command that stops a process for good: its systemd
+// unit's when it has one.
+func stopCommand(pid string) string {
+	cgroup, err := os.ReadFile("/proc/" + pid + "/cgroup")
+	if err == nil {
+		for part := range strings.FieldsFuncSeq(string(cgroup), func(r rune) bool { return r == '/' || r == '\n' }) {
+			if unit, ok := strings.CutSuffix(part, ".service"); ok && !strings.HasPrefix(unit, "user@") {
+				return "systemctl stop " + unit
+			}
+		}
+	}
+	return "kill " + pid
+}

@@ -1,0 +1,237 @@
+package dhcp
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+// Option codes that the library has no name for.
+const (
+	optionIPXE = dhcpv4.GenericOptionCode(175) // iPXE's encapsulated options (Etherboot, IANA "Tentatively Assigned")
+	optionUUID = dhcpv4.GenericOptionCode(97)  // client machine identifier, RFC 4578 §2.3
+)
+
+// Sub-options of option 175 (iPXE src/include/ipxe/dhcp.h).
+const (
+	ipxeNoProxy = 0xb0 // no-pxedhcp: do not wait for a ProxyDHCP answer
+	ipxeISCSI   = 0x11 // the client can boot from an iSCSI target
+)
+
+// Request is one DHCP message of a client, decoded once. Its fields are values:
+// nothing points into the packet.
+type Request struct {
+	Type      dhcpv4.MessageType
+	XID       uint32
+	MAC       store.MAC
+	ClientID  string // option 61 in hexadecimal
+	Requested netip.Addr
+	CIAddr    netip.Addr
+	GIAddr    netip.Addr
+	ServerID  netip.Addr
+	Broadcast bool
+	Secs      int
+
+	Arch      uint16 // option 93
+	HasArch   bool
+	Class     string // option 60
+	UserClass string // option 77, without RFC 3004's length bytes
+	UUID      store.UUID
+	RawUUID   string // option 97 as it came, to be sent back
+	Hostname  string // option 12
+	RelayInfo string // option 82 as it came
+	Params    string // option 55: one byte a code
+	MaxSize   int    // option 57
+
+	IPXE     bool // the client is an iPXE
+	Features bool // it sent option 175, so that its features are known
+	ISCSI    bool // and iSCSI is one of them
+}
+
+// Reasons for which Decode refuses a message.
+var (
+	errNotRequest  = errors.New("not a BOOTREQUEST")
+	errNotEthernet = errors.New("not an Ethernet address")
+	errNoType      = errors.New("no message type: plain BOOTP, which has no leases")
+)
+
+// Decode reads a client's message. An error means that the message is to be
+// dropped and counted.
+func Decode(p *dhcpv4.DHCPv4) (Request, error) {
+	if p.OpCode != dhcpv4.OpcodeBootRequest {
+		return Request{}, errNotRequest
+	}
+	mac, ok := store.MACFrom(p.ClientHWAddr)
+	if p.HWType != iana.HWTypeEthernet || !ok || mac.IsZero() || mac[0]&1 != 0 {
+		return Request{}, errNotEthernet
+	}
+	r := Request{
+		Type:      p.MessageType(),
+		XID:       uint32(p.TransactionID[0])<<24 | uint32(p.TransactionID[1])<<16 | uint32(p.TransactionID[2])<<8 | uint32(p.TransactionID[3]),
+		MAC:       mac,
+		ClientID:  hex.EncodeToString(bound(p.Options.Get(dhcpv4.OptionClientIdentifier), 255)),
+		Requested: addrOption(p, dhcpv4.OptionRequestedIPAddress),
+		CIAddr:    addrOf(p.ClientIPAddr),
+		GIAddr:    addrOf(p.GatewayIPAddr),
+		ServerID:  addrOption(p, dhcpv4.OptionServerIdentifier),
+		Broadcast: p.IsBroadcast(),
+		Secs:      int(p.NumSeconds),
+		Class:     text(p.Options.Get(dhcpv4.OptionClassIdentifier)),
+		UserClass: userClass(p.Options.Get(dhcpv4.OptionUserClassInformation)),
+		Hostname:  text(p.Options.Get(dhcpv4.OptionHostName)),
+		RelayInfo: string(p.Options.Get(dhcpv4.OptionRelayAgentInformation)),
+		Params:    string(p.Options.Get(dhcpv4.OptionParameterRequestList)),
+	}
+	if r.Type == dhcpv4.MessageTypeNone {
+		return Request{}, errNoType
+	}
+	if b := p.Options.Get(dhcpv4.OptionMaximumDHCPMessageSize); len(b) == 2 {
+		r.MaxSize = int(b[0])<<8 | int(b[1])
+	}
+	// The list is in the client's order of preference; no client in use sends
+	// more than one.
+	if b := p.Options.Get(dhcpv4.OptionClientSystemArchitectureType); len(b) >= 2 {
+		r.Arch, r.HasArch = uint16(b[0])<<8|uint16(b[1]), true
+	}
+	if b := p.Options.Get(optionUUID); len(b) == 17 && b[0] == 0 {
+		r.UUID, _ = store.UUIDFromWire(b[1:])
+		r.RawUUID = string(b)
+	}
+	if b := p.Options.Get(optionIPXE); b != nil {
+		r.IPXE = true
+		sub := make(dhcpv4.Options)
+		// A value that does not parse still says that an iPXE sent it; its
+		// features count as unsaid.
+		r.Features = sub.FromBytes(b) == nil
+		v := sub[ipxeISCSI]
+		r.ISCSI = r.Features && len(v) > 0 && v[0] != 0
+	}
+	if strings.Contains(r.UserClass, "iPXE") || strings.Contains(r.UserClass, "Tinkerbell") {
+		r.IPXE = true
+	}
+	return r, nil
+}
+
+// userClass reads option 77 in RFC 3004's form (a length byte before each
+// class) and in the bare form that iPXE sends.
+func userClass(b []byte) string {
+	var classes []string
+	for rest := b; len(rest) > 0; {
+		n := int(rest[0])
+		if n == 0 || n > len(rest)-1 {
+			return text(b)
+		}
+		classes = append(classes, text(rest[1:1+n]))
+		rest = rest[1+n:]
+	}
+	return strings.Join(classes, ",")
+}
+
+// maxText bounds what an option may put into an event.
+const maxText = 128
+
+// text keeps the printable ASCII of an option's value.
+func text(b []byte) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r > 0x7e {
+			return -1
+		}
+		return r
+	}, string(bound(b, maxText)))
+}
+
+func bound(b []byte, n int) []byte { return b[:min(len(b), n)] }
+
+// addrOf turns the library's address into a comparable one; 0.0.0.0 is none.
+func addrOf(ip net.IP) netip.Addr {
+	a, ok := netip.AddrFromSlice(ip)
+	if !ok {
+		return netip.Addr{}
+	}
+	if a = a.Unmap(); a.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return a
+}
+
+func addrOption(p *dhcpv4.DHCPv4, code dhcpv4.OptionCode) netip.Addr {
+	if b := p.Options.Get(code); len(b) == 4 {
+		return addrOf(b)
+	}
+	return netip.Addr{}
+}
+
+// PXE reports whether the client asks to boot from the network. Everybody else
+// on the wire is given an address and nothing to boot.
+func (r Request) PXE() bool {
+	return r.HasArch || r.IPXE || r.isClass("PXEClient") || r.isClass("HTTPClient")
+}
+
+func (r Request) isClass(name string) bool { return strings.HasPrefix(r.Class, name) }
+
+// Platform returns what option 93 says; a PXE client that does not send it is a
+// BIOS (PXE 2.1 §2.2.1 makes the tag the x86 firmware's own).
+func (r Request) Platform() (boot.Platform, bool) {
+	if !r.HasArch {
+		return boot.PlatformOf(0)
+	}
+	p, ok := boot.PlatformOf(r.Arch)
+	if ok && r.isClass("HTTPClient") {
+		p.HTTP = true
+	}
+	return p, ok
+}
+
+// archName prints an architecture type that the registry does not name.
+func (r Request) archName() string { return fmt.Sprintf("type %d", r.Arch) }
+
+// clientID returns option 61 as it came.
+func (r Request) clientID() []byte {
+	b, _ := hex.DecodeString(r.ClientID) // it was made by EncodeToString
+	return b
+}
+
+// wants reports whether the client asked for an option. One that sends no list
+// is given all (RFC 2131 §3.5).
+func (r Request) wants(code dhcpv4.OptionCode) bool {
+	return r.Params == "" || strings.IndexByte(r.Params, code.Code()) >= 0
+}
+
+// event makes an event about this request.
+func (r Request) event(kind store.EventKind, in Input, addr netip.Addr) store.Event {
+	d := store.Detail{
+		Interface: in.Interface.Name,
+		Class:     r.Class,
+		UserClass: r.UserClass,
+		IPXE:      r.IPXE,
+		PXE:       r.PXE(),
+		Hostname:  r.Hostname,
+		Secs:      r.Secs,
+	}
+	if r.PXE() {
+		if p, ok := r.Platform(); ok {
+			d.Firmware, d.Arch = p.Firmware.String(), p.Arch.String()
+		} else {
+			d.Arch = r.archName()
+		}
+	}
+	return store.Event{At: in.Now, Kind: kind, MAC: r.MAC, Addr: addr, Machine: in.Client.Machine.ID, Detail: d}
+}
+
+// lease makes the lease that binds or offers addr to this client.
+func (r Request) lease(in Input, addr netip.Addr, state store.LeaseState, life time.Duration) store.Lease {
+	return store.Lease{
+		Address: addr, MAC: r.MAC, ClientID: r.ClientID, Hostname: r.Hostname, Machine: in.Client.Machine.ID,
+		Interface: in.Interface.Name, State: state, Expires: in.Now.Add(life), Updated: in.Now,
+	}
+}

@@ -1,0 +1,417 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredhcp/coredhcp/handler"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/time/rate"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+// Leases is where leases are kept. PutLease returns when the lease is durable,
+// and refuses one whose address is bound to another MAC.
+type Leases interface {
+	LeaseByMAC(ctx context.Context, mac store.MAC) (store.Lease, error)
+	LeaseByAddress(ctx context.Context, a netip.Addr) (store.Lease, error)
+	Leases(ctx context.Context) ([]store.Lease, error)
+	PutLease(ctx context.Context, l store.Lease) error
+	DeleteLease(ctx context.Context, a netip.Addr) error
+}
+
+// Machines is what is known of the machines, enrolled or not.
+type Machines interface {
+	MachineByMAC(ctx context.Context, mac store.MAC) (store.Machine, error)
+	Machines(ctx context.Context, f store.MachineFilter) ([]store.Machine, int, error)
+	UnknownMachine(ctx context.Context, mac store.MAC) (store.UnknownMachine, error)
+	SeeUnknown(ctx context.Context, u store.UnknownMachine) error
+}
+
+// InUse tells the addresses from which an initiator holds a session, or held
+// one in the last hour.
+type InUse interface {
+	AddressInUse(a netip.Addr) bool
+}
+
+// Loaders tells which loaders there are.
+type Loaders interface {
+	Open(l boot.Loader) ([]byte, bool)
+}
+
+// Emitter takes events. It does not block.
+type Emitter interface {
+	Emit(e store.Event)
+}
+
+// Config is what a Server needs. Every field is needed unless it says
+// otherwise.
+type Config struct {
+	Interface string       // the interface that is served; empty with a ListenAddr of one address
+	Subnet    store.Subnet // the network on it, and its range
+
+	// ListenAddr is "0.0.0.0:67" when empty. With an address of one interface
+	// or loopback, replies go back to their sender, and nothing is broadcast.
+	ListenAddr string
+
+	// Advertise is the address that machines are told to boot from; not valid
+	// for ours on the interface (optional).
+	Advertise netip.Addr
+	// Boot returns the boot listener as it is reached at an address of ours.
+	Boot func(local netip.Addr) netip.AddrPort
+
+	Loaders  Loaders
+	Leases   Leases
+	Machines Machines
+	InUse    InUse
+	Emit     Emitter
+	Log      *slog.Logger
+	Now      func() time.Time
+
+	// Plugins are further handlers of coredhcp's chain, run after ours: they
+	// may add options to a reply, or drop it (optional).
+	Plugins []handler.Handler4
+}
+
+// Bounds of the server's memory and work.
+const (
+	workers    = 16   // requests that are answered at a time; each may wait for the disk
+	queue      = 64   // requests that wait for one worker
+	maxMACs    = 4096 // MACs that are remembered, each for one purpose
+	macRate    = rate.Limit(10)
+	macBurst   = 20
+	totalRate  = rate.Limit(2000) // requests a second of all MACs together
+	totalBurst = 4000
+)
+
+// Server answers DHCP on one interface in full mode: it gives addresses.
+type Server struct {
+	cfg Config
+
+	link     atomic.Pointer[Interface] // our interface as it was seen last
+	book     *book
+	reserved reservations // guarded by deciding
+	deciding sync.Mutex   // one request at a time is decided; writing its lease is outside
+
+	limiters *recent[store.MAC, *rate.Limiter]
+	spoke    *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
+	waiting  *recent[store.MAC, time.Time] // unknown machines that were reported
+	chained  *recent[store.MAC, chain]
+	total    *rate.Limiter
+	wire     *prober
+	counters counters
+
+	mu     sync.Mutex
+	socket *socket // nil when not listening
+}
+
+// counters count what is dropped without a line in the log.
+type counters struct {
+	malformed, limited, crowded atomic.Int64
+}
+
+// Dropped is how many packets were not answered, and why.
+type Dropped struct {
+	Malformed int64 // not a DHCP request of an Ethernet client
+	Limited   int64 // more than one MAC, or all together, may send
+	Crowded   int64 // came faster than leases can be written
+}
+
+// Dropped returns the counts since New.
+func (s *Server) Dropped() Dropped {
+	return Dropped{s.counters.malformed.Load(), s.counters.limited.Load(), s.counters.crowded.Load()}
+}
+
+// socket is what Listen opens.
+type socket struct {
+	udp     *net.UDPConn
+	conn    *ipv4.PacketConn
+	ifi     *net.Interface // nil when bound to one address
+	raw     *packet.Conn   // nil without NET_RAW or Ethernet
+	unicast bool           // bound to one address: replies go to their sender
+}
+
+func (k *socket) close() {
+	k.udp.Close()
+	if k.raw != nil {
+		k.raw.Close()
+	}
+}
+
+// New makes a server. It does nothing until Listen.
+func New(cfg Config) *Server {
+	s := &Server{
+		cfg:      cfg,
+		book:     newBook(),
+		limiters: newRecent[store.MAC, *rate.Limiter](maxMACs),
+		spoke:    newRecent[store.MAC, time.Time](maxMACs),
+		waiting:  newRecent[store.MAC, time.Time](maxMACs),
+		chained:  newRecent[store.MAC, chain](maxMACs),
+		total:    rate.NewLimiter(totalRate, totalBurst),
+	}
+	s.wire = newProber(cfg.Now)
+	s.cfg.Subnet.Prefix = cfg.Subnet.Prefix.Masked()
+	return s
+}
+
+// String names the service.
+func (s *Server) String() string {
+	if s.cfg.Interface == "" {
+		return "DHCP on " + s.listenAddr()
+	}
+	return "DHCP on " + s.cfg.Interface
+}
+
+func (s *Server) listenAddr() string {
+	if s.cfg.ListenAddr == "" {
+		return "0.0.0.0:67"
+	}
+	return s.cfg.ListenAddr
+}
+
+// Listen binds the port. An error names what is in the way.
+func (s *Server) Listen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.socket != nil {
+		return fmt.Errorf("%s: already listening", s)
+	}
+	if err := s.validate(); err != nil {
+		return fmt.Errorf("%s: %w", s, err)
+	}
+	addr, err := netip.ParseAddrPort(s.listenAddr())
+	if err != nil || !addr.Addr().Is4() {
+		return fmt.Errorf("%s: %q is not an IPv4 address and port, such as 0.0.0.0:67", s, s.listenAddr())
+	}
+	k := &socket{unicast: !addr.Addr().IsUnspecified()}
+	link := &Interface{Name: s.cfg.Interface, Address: addr.Addr()}
+	if !k.unicast {
+		if link, k.ifi, err = findLink(s.cfg.Interface, s.cfg.Subnet.Prefix); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	if err := portFree(addr, k.ifi); err != nil {
+		return fmt.Errorf("%s: %w", s, err)
+	}
+	name := ""
+	if k.ifi != nil {
+		name = k.ifi.Name
+	}
+	k.udp, err = server4.NewIPv4UDPConn(name, net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		return fmt.Errorf("%s: listen on UDP port %d (root or the capability NET_BIND_SERVICE is needed below 1024): %w", s, addr.Port(), err)
+	}
+	k.conn = ipv4.NewPacketConn(k.udp)
+	if k.ifi != nil {
+		k.raw = s.openRaw(k.ifi)
+	}
+	s.link.Store(link)
+	s.socket = k
+	return nil
+}
+
+func (s *Server) validate() error {
+	n := s.cfg.Subnet
+	switch {
+	case !n.Prefix.IsValid() || !n.Prefix.Addr().Is4():
+		return store.Invalid("prefix", "the subnet needs an IPv4 network, such as 192.168.40.0/24")
+	case n.LeaseTime < time.Minute:
+		return store.Invalid("lease_time", "a lease of %s is too short; one minute is the least", n.LeaseTime)
+	case n.Range.From.IsValid() && (!n.Prefix.Contains(n.Range.From) || !n.Prefix.Contains(n.Range.To)):
+		return store.Invalid("range", "the range %s is not inside %s", n.Range, n.Prefix)
+	case size(n.Range) > maxRange:
+		return store.Invalid("range", "the range %s has %d addresses; %d are the most", n.Range, size(n.Range), maxRange)
+	case s.cfg.Interface == "" && s.cfg.ListenAddr == "":
+		return store.Invalid("interface", "DHCP needs an interface; name it with --interface")
+	}
+	return nil
+}
+
+// findLink looks up an interface and our address in the subnet on it.
+func findLink(name string, subnet netip.Prefix) (*Interface, *net.Interface, error) {
+	ifi, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, nil, &store.Error{Kind: store.KindNotFound, Field: "interface", Msg: fmt.Sprintf("there is no interface %q; the interfaces are %s", name, interfaceNames())}
+	}
+	addrs, err := ifi.Addrs()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the addresses of %s: %w", name, err)
+	}
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		if ip, ok := netip.AddrFromSlice(n.IP); ok && subnet.Contains(ip.Unmap()) {
+			return &Interface{Name: name, Address: ip.Unmap(), MTU: ifi.MTU}, ifi, nil
+		}
+	}
+	return nil, nil, store.Invalid("interface", "interface %s has no address in %s; give it one with: ip addr add ADDRESS/%d dev %s", name, subnet, subnet.Bits(), name)
+}
+
+func interfaceNames() string {
+	all, err := net.Interfaces()
+	if err != nil {
+		return "unknown"
+	}
+	var names string
+	for i, ifi := range all {
+		if i > 0 {
+			names += ", "
+		}
+		names += ifi.Name
+	}
+	return names
+}
+
+// openRaw opens the socket for replies to clients without an address. Without
+// it they are broadcast.
+func (s *Server) openRaw(ifi *net.Interface) *packet.Conn {
+	if len(ifi.HardwareAddr) != 6 {
+		return nil
+	}
+	// Protocol 0 receives nothing: this socket only sends.
+	raw, err := packet.Listen(ifi, packet.Raw, 0, nil)
+	if err != nil {
+		s.cfg.Log.Warn("DHCP replies are broadcast: a packet socket needs root or the capability NET_RAW", "interface", ifi.Name, "error", err)
+		return nil
+	}
+	return raw
+}
+
+// Addr returns the bound address; it is not valid when not listening.
+func (s *Server) Addr() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.socket == nil {
+		return netip.AddrPort{}
+	}
+	return s.socket.udp.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// SpokePXE reports whether a MAC sent a PXE or iPXE packet in the last minute.
+func (s *Server) SpokePXE(mac store.MAC) bool {
+	at, ok := s.spoke.get(mac)
+	return ok && s.cfg.Now().Sub(at) <= time.Minute
+}
+
+// Serve answers until ctx ends.
+func (s *Server) Serve(parent context.Context) error {
+	s.mu.Lock()
+	k := s.socket
+	s.mu.Unlock()
+	if k == nil {
+		return fmt.Errorf("%s: not listening", s)
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	queues := make([]chan *datagram, workers)
+	for i := range queues {
+		queues[i] = make(chan *datagram, queue)
+		wg.Go(func() { s.work(ctx, k, queues[i]) })
+	}
+	wg.Go(func() { s.keepInUse(ctx) })
+	if k.ifi != nil {
+		wg.Go(func() {
+			if err := s.watchLink(ctx, k.ifi.Index); err != nil {
+				cancel(err)
+			}
+		})
+		wg.Go(func() { s.wire.run(ctx, s, k.ifi) })
+	}
+	wg.Go(func() {
+		<-ctx.Done()
+		k.close()
+	})
+	err := s.read(ctx, k, queues)
+	cancel(err)
+	wg.Wait()
+	s.mu.Lock()
+	s.socket = nil
+	s.mu.Unlock()
+	if parent.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", s, context.Cause(ctx))
+}
+
+// linkInterval is how often the interface is looked at: the socket of one that
+// was removed goes deaf without an error.
+const linkInterval = 2 * time.Second
+
+// watchLink returns an error when the interface or our address on it is gone.
+func (s *Server) watchLink(ctx context.Context, index int) error {
+	tick := time.NewTicker(linkInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		link, ifi, err := findLink(s.cfg.Interface, s.cfg.Subnet.Prefix)
+		if err != nil {
+			return err
+		}
+		if ifi.Index != index {
+			return fmt.Errorf("interface %s was removed and made again", s.cfg.Interface)
+		}
+		s.link.Store(link)
+	}
+}
+
+// Times for leases of addresses that are in use.
+const (
+	keepInterval = 20 * time.Second
+	keepLow      = 30 * time.Minute
+	keepHigh     = 90 * time.Minute
+)
+
+// keepInUse prolongs the leases of addresses from which volumes are open: such
+// a lease does not expire, and since it is on disk, a restart changes nothing.
+// An operating system that runs from its volume may never renew: it was given
+// its address by iPXE and set it as its own.
+func (s *Server) keepInUse(ctx context.Context) {
+	tick := time.NewTicker(keepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := s.prolong(ctx); err != nil && ctx.Err() == nil {
+				s.cfg.Log.Error("leases of addresses in use were not prolonged", "error", err)
+			}
+		}
+	}
+}
+
+func (s *Server) prolong(ctx context.Context) error {
+	leases, err := s.cfg.Leases.Leases(ctx)
+	if err != nil {
+		return err
+	}
+	now := s.cfg.Now()
+	var errs []error
+	for _, l := range leases {
+		if l.State != store.LeaseBound || !s.cfg.Subnet.Prefix.Contains(l.Address) ||
+			l.Expires.After(now.Add(keepLow)) || !s.cfg.InUse.AddressInUse(l.Address) {
+			continue
+		}
+		l.Expires, l.Updated = now.Add(keepHigh), now
+		errs = append(errs, s.cfg.Leases.PutLease(ctx, l))
+	}
+	return errors.Join(errs...)
+}
