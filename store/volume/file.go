@@ -1,0 +1,237 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// file is what a volume needs of the thing that holds its bytes. The test kit
+// crashfs has another one that loses power.
+type file interface {
+	ReadAt(p []byte, off int64) (int, error)
+	WriteAt(p []byte, off int64) (int, error)
+	// Sync makes all writes that returned, and the size, durable.
+	Sync() error
+	Truncate(size int64) error
+	Size() (int64, error)
+	// Punch makes a range read zero and gives its space back;
+	// errors.ErrUnsupported when the file system cannot.
+	Punch(off, n int64) error
+	// Extent says whether off lies in data or in a hole, and where that ends.
+	Extent(off int64) (data bool, end int64, err error)
+	// Resident fills p from the page cache or returns false, without waiting.
+	Resident(p []byte, off int64) bool
+	Close() error
+}
+
+// files is the folder of the volumes.
+type files interface {
+	// Create makes a file that must not exist.
+	Create(name string) (file, error)
+	Open(name string, write bool) (file, error)
+	Remove(name string) error
+	Rename(from, to string) error
+	// Sync makes creations, removals and renames durable.
+	Sync() error
+	Names() ([]string, error)
+	Free() (int64, error)
+	Close() error
+}
+
+// folder is files on a real file system. os.Root keeps every name inside the
+// folder, through symbolic links too.
+type folder struct {
+	root *os.Root
+	path string
+}
+
+func openFolder(path string) (*folder, error) {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	return &folder{root: root, path: path}, nil
+}
+
+func (d *folder) Create(name string) (file, error) {
+	return d.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+
+func (d *folder) Open(name string, write bool) (file, error) {
+	if write {
+		return d.open(name, os.O_RDWR)
+	}
+	return d.open(name, os.O_RDONLY)
+}
+
+func (d *folder) open(name string, flags int) (file, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	f, err := d.root.OpenFile(name, flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(err, fmt.Errorf("%s is not a regular file", name))
+	}
+	return &osFile{File: f, fd: int(f.Fd())}, nil
+}
+
+func (d *folder) Remove(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	return d.root.Remove(name)
+}
+
+func (d *folder) Rename(from, to string) error {
+	if err := errors.Join(checkName(from), checkName(to)); err != nil {
+		return err
+	}
+	return d.root.Rename(from, to)
+}
+
+func (d *folder) Sync() error {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func (d *folder) Names() ([]string, error) {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+func (d *folder) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.path, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: d.path, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+func (d *folder) Close() error { return d.root.Close() }
+
+// checkName accepts a plain file name only: whatever a row holds, it cannot
+// name a file outside the folder.
+func checkName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("%q is not a plain file name", name)
+	}
+	return nil
+}
+
+// osFile is a regular file or a block device.
+type osFile struct {
+	*os.File
+	fd     int // of File, which lives as long as this does
+	device bool
+}
+
+// openDevice opens a block device for this process alone: O_EXCL without
+// O_CREAT fails while it is mounted or held by another (open(2)).
+func openDevice(path string, write bool) (file, error) {
+	if filepath.Clean(path) != path || !strings.HasPrefix(path, "/dev/") {
+		return nil, fmt.Errorf("%q is not a path below /dev", path)
+	}
+	flags := os.O_RDONLY
+	if write {
+		flags = os.O_RDWR
+	}
+	f, err := os.OpenFile(path, flags|unix.O_EXCL|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && (fi.Mode()&fs.ModeDevice == 0 || fi.Mode()&fs.ModeCharDevice != 0) {
+		err = fmt.Errorf("%s is not a block device", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &osFile{File: f, fd: int(f.Fd()), device: true}, nil
+}
+
+// Sync is fdatasync(2): it writes the size with the data and spares the
+// journal commit for times.
+func (f *osFile) Sync() error {
+	for {
+		if err := unix.Fdatasync(f.fd); err != unix.EINTR {
+			return f.wrap("fdatasync", err)
+		}
+	}
+}
+
+func (f *osFile) Size() (int64, error) {
+	if f.device {
+		return f.Seek(0, io.SeekEnd)
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return fi.Size(), nil
+}
+
+func (f *osFile) Punch(off, n int64) error {
+	for {
+		err := unix.Fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case f.device && err == unix.EINVAL: // a range that is not whole blocks of the device
+			err = unix.EOPNOTSUPP
+		}
+		return f.wrap("punch hole", err)
+	}
+}
+
+// Extent uses lseek(2); nothing else uses the file's offset, so calls that
+// overlap do not disturb each other.
+func (f *osFile) Extent(off int64) (data bool, end int64, err error) {
+	start, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
+	switch {
+	case err == unix.ENXIO: // no data up to the end of the file
+		end, err = f.Size()
+		return false, end, err
+	case err == unix.EINVAL: // the file system cannot tell
+		end, err = f.Size()
+		return true, end, err
+	case err != nil:
+		return false, 0, f.wrap("seek", err)
+	case start > off:
+		return false, start, nil
+	}
+	end, err = unix.Seek(f.fd, off, unix.SEEK_HOLE)
+	return true, end, f.wrap("seek", err)
+}
+
+// Resident is preadv2(2) with RWF_NOWAIT. Part of a range is no answer.
+func (f *osFile) Resident(p []byte, off int64) bool {
+	n, err := unix.Preadv2(f.fd, [][]byte{p}, off, unix.RWF_NOWAIT)
+	return err == nil && n == len(p)
+}
+
+func (f *osFile) wrap(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: f.Name(), Err: err}
+}

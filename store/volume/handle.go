@@ -1,0 +1,143 @@
+package volume
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+
+	"lunboot/store"
+)
+
+// Handle is one user's hold of an open volume. Its methods are safe for
+// concurrent use; ReadAt, WriteAt and Resident allocate nothing unless they
+// fail.
+type Handle struct {
+	s      *shared
+	closed atomic.Bool
+}
+
+func (h *Handle) begin(ctx context.Context, off, n int64) error {
+	if h.closed.Load() {
+		return closedError(*h.s.name.Load())
+	}
+	return h.s.begin(ctx, off, n)
+}
+
+// ReadAt fills p with the bytes at off, or returns an error.
+func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64) error {
+	if err := h.begin(ctx, off, int64(len(p))); err != nil {
+		return err
+	}
+	defer h.s.gate.leave()
+	n, err := h.s.f.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return h.s.readFailed(err)
+}
+
+// WriteAt writes p at off. The bytes are durable after the next Sync.
+func (h *Handle) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if err := h.begin(ctx, off, int64(len(p))); err != nil {
+		return err
+	}
+	defer h.s.gate.leave()
+	if err := h.s.writable(); err != nil {
+		return err
+	}
+	if _, err := h.s.f.WriteAt(p, off); err != nil {
+		return fault("write volume", *h.s.name.Load(), err)
+	}
+	return nil
+}
+
+// Sync makes every write that returned before it durable. Its first error is
+// final: the volume is read-only from then on. A caller whose ctx ends may
+// leave early, unless it is the one that flushes for the others.
+func (h *Handle) Sync(ctx context.Context) error {
+	if err := h.begin(ctx, 0, 0); err != nil {
+		return err
+	}
+	defer h.s.gate.leave()
+	return h.s.sync(ctx)
+}
+
+// Unmap gives the range's space back; it reads zero afterwards.
+func (h *Handle) Unmap(ctx context.Context, off, n int64) error {
+	return h.erase(ctx, "unmap volume", off, n)
+}
+
+// Zero makes the range read zero.
+func (h *Handle) Zero(ctx context.Context, off, n int64) error {
+	return h.erase(ctx, "zero volume", off, n)
+}
+
+func (h *Handle) erase(ctx context.Context, op string, off, n int64) error {
+	if err := h.begin(ctx, off, n); err != nil {
+		return err
+	}
+	defer h.s.gate.leave()
+	if err := h.s.writable(); err != nil {
+		return err
+	}
+	err := h.s.erase(ctx, off, n)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return fault(op, *h.s.name.Load(), err)
+}
+
+// BlockStatus says whether the bytes at off are held on disk, and for how many
+// bytes, at most n, that is so.
+func (h *Handle) BlockStatus(ctx context.Context, off, n int64) (mapped bool, run int64, err error) {
+	if err := h.begin(ctx, off, n); err != nil {
+		return false, 0, err
+	}
+	defer h.s.gate.leave()
+	if n == 0 {
+		return false, 0, nil
+	}
+	mapped, run, err = h.s.status(off, n)
+	if err != nil {
+		return false, 0, h.s.readFailed(err)
+	}
+	return mapped, run, nil
+}
+
+// Resident fills p when the page cache holds all of it, without waiting for
+// the disk; otherwise it promises nothing and returns false.
+func (h *Handle) Resident(p []byte, off int64) bool {
+	if len(p) == 0 || h.begin(context.Background(), off, int64(len(p))) != nil {
+		return false
+	}
+	defer h.s.gate.leave()
+	return h.s.f.Resident(p, off)
+}
+
+// Size is the volume's size in bytes. It may grow, never shrink.
+func (h *Handle) Size() int64 { return h.s.size.Load() }
+
+// Sized returns a channel that is closed when the volume grows next.
+func (h *Handle) Sized() <-chan struct{} { return h.s.sized() }
+
+// Generation tells one opening of the volume's bytes from the next: handles of
+// one generation share them.
+func (h *Handle) Generation() int64 { return h.s.generation }
+
+// ID is the volume's.
+func (h *Handle) ID() store.VolumeID { return h.s.id }
+
+// ReadOnly reports whether writes are refused now.
+func (h *Handle) ReadOnly() bool { return h.s.writable() != nil }
+
+// Close gives the hold back. The last one waits for the operations under way,
+// flushes what was written, closes the file and returns the flush's error.
+func (h *Handle) Close() error {
+	if h.closed.Swap(true) {
+		return nil
+	}
+	return h.s.pool.release(h.s)
+}

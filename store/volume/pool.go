@@ -1,0 +1,456 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lunboot/store"
+)
+
+const (
+	lockName     = ".lock"
+	importSuffix = ".import" // of a file that is being filled
+	// releaseWait is how long Remove waits for sessions that are just letting
+	// go of a volume whose mapping was taken away.
+	releaseWait = 5 * time.Second
+)
+
+// Pool is the only opener of volumes.
+type Pool struct {
+	files files
+	lock  *os.File
+	log   *slog.Logger
+
+	mu         sync.Mutex
+	open       map[store.VolumeID]*shared
+	broken     map[store.VolumeID]*store.Error // outlives the handles: a flush failed
+	held       map[store.VolumeID]bool         // being removed: no new handles
+	generation int64
+	closed     bool
+	onFault    func(volume, sentence string)
+}
+
+// OpenPool locks dir, makes it when it is missing, and removes what an
+// interrupted import left there. A folder that another lunboot holds is
+// KindInUse, with the holder's process id.
+func OpenPool(dir string, log *slog.Logger) (*Pool, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, &store.Error{Kind: store.KindUnavailable, Op: "open volume folder", Subject: dir, Err: err,
+			Msg: "the folder cannot be made; choose another with --data, or mend its owner and mode"}
+	}
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	d, err := openFolder(dir)
+	if err != nil {
+		lock.Close()
+		return nil, fault("open volume folder", dir, err)
+	}
+	p, err := newPool(d, log)
+	if err != nil {
+		d.Close()
+		lock.Close()
+		return nil, fault("open volume folder", dir, err)
+	}
+	p.lock = lock
+	return p, nil
+}
+
+func newPool(f files, log *slog.Logger) (*Pool, error) {
+	p := &Pool{
+		files: f, log: log,
+		open:   map[store.VolumeID]*shared{},
+		broken: map[store.VolumeID]*store.Error{},
+		held:   map[store.VolumeID]bool{},
+	}
+	names, err := f.Names()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, ".") && strings.HasSuffix(name, importSuffix) {
+			if err := f.Remove(name); err != nil {
+				return nil, err
+			}
+			log.Info("removed what an interrupted import left", "file", name)
+		}
+	}
+	return p, nil
+}
+
+// lockFolder takes the lock that flock(2) drops by itself when the holder
+// dies, so that a crash leaves nothing to clean up. The file stays: removing it
+// would let two holders lock two files of one name.
+func lockFolder(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fault("lock volume folder", dir, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fault("lock volume folder", dir, err)
+		}
+		holder := "another lunboot"
+		if b, _ := io.ReadAll(io.LimitReader(f, 32)); len(bytes.TrimSpace(b)) > 0 {
+			holder += fmt.Sprintf(" (process %s)", bytes.TrimSpace(b))
+		}
+		return nil, &store.Error{Kind: store.KindInUse, Op: "lock volume folder", Subject: dir, Err: err,
+			Msg: holder + " uses this folder; stop it, or choose another with --data"}
+	}
+	if err := errors.Join(f.Truncate(0), second(f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0))); err != nil {
+		f.Close()
+		return nil, fault("lock volume folder", dir, err)
+	}
+	return f, nil
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// OnFault registers what is told of a volume that turned read-only or
+// unreadable, in one sentence. It must not block and not call the pool.
+func (p *Pool) OnFault(fn func(volume, sentence string)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onFault = fn
+}
+
+func (p *Pool) tell(name string, err error) {
+	p.log.Error("volume failed", "volume", name, "err", err)
+	p.mu.Lock()
+	fn := p.onFault
+	p.mu.Unlock()
+	if fn == nil {
+		return
+	}
+	sentence := err.Error()
+	var e *store.Error
+	if errors.As(err, &e) && e.Msg != "" {
+		sentence = e.Msg
+	}
+	fn(name, sentence)
+}
+
+func (p *Pool) markBroken(id store.VolumeID, e *store.Error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broken[id] = e
+}
+
+// Open returns a handle of a volume that is ready.
+func (p *Pool) Open(ctx context.Context, v store.Volume) (*Handle, error) {
+	if v.State != store.VolumeReady {
+		msg := fmt.Sprintf("the volume is %s", v.State)
+		if v.Reason != "" {
+			msg += ": " + v.Reason
+		}
+		return nil, &store.Error{Kind: store.KindUnavailable, Op: "open volume", Subject: v.Name, Msg: msg}
+	}
+	for {
+		h, wait, err := p.tryOpen(v)
+		if wait == nil {
+			return h, err
+		}
+		select {
+		case <-wait: // the last user's flush is under way
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (p *Pool) tryOpen(v store.Volume) (*Handle, <-chan struct{}, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, nil, closedError(v.Name)
+	}
+	if p.held[v.ID] {
+		return nil, nil, &store.Error{Kind: store.KindUnavailable, Op: "open volume", Subject: v.Name, Msg: "the volume is being removed"}
+	}
+	s := p.open[v.ID]
+	if s != nil && s.closing {
+		return nil, s.closed, nil
+	}
+	if s == nil {
+		f, write, err := p.openFile(v)
+		if err != nil {
+			return nil, nil, fault("open volume", v.Name, err)
+		}
+		p.generation++
+		s = &shared{
+			pool: p, id: v.ID, f: f, write: write, blockSize: int64(max(v.BlockSize, 512)), generation: p.generation,
+			revision: v.Revision, closed: make(chan struct{}), grown: make(chan struct{}),
+		}
+		s.gate.idle = make(chan struct{})
+		s.name.Store(&v.Name)
+		s.readOnly.Store(v.ReadOnly)
+		s.size.Store(v.Size)
+		s.broken.Store(p.broken[v.ID])
+		p.open[v.ID] = s
+	}
+	s.refs++
+	s.update(v)
+	return &Handle{s: s}, nil, nil
+}
+
+// openFile opens for writing even a read-only volume, which may become
+// writable while it is open; where that is not allowed, reading is enough.
+func (p *Pool) openFile(v store.Volume) (f file, write bool, err error) {
+	open := p.files.Open
+	switch v.Kind {
+	case store.VolumeRaw:
+	case store.VolumeDevice:
+		open = openDevice
+	default:
+		return nil, false, store.Invalid("kind", "a volume of kind %q cannot be opened", v.Kind)
+	}
+	write = true
+	if f, err = open(v.Path, true); v.ReadOnly && (errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)) {
+		write = false
+		f, err = open(v.Path, false)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	// A file longer than the row is a growth that was not committed.
+	size, err := f.Size()
+	if err == nil && size < v.Size {
+		err = &store.Error{Kind: store.KindCorrupt, Op: "open volume", Subject: v.Name,
+			Msg: fmt.Sprintf("its file has %d bytes, the volume %d; something cut it", size, v.Size)}
+	}
+	if err != nil {
+		f.Close()
+		return nil, false, err
+	}
+	return f, write, nil
+}
+
+// Update tells the handles of a volume that its row changed: the name in
+// messages, and whether writes are refused.
+func (p *Pool) Update(v store.Volume) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.open[v.ID]; s != nil {
+		s.update(v)
+	}
+}
+
+func (s *shared) update(v store.Volume) {
+	if v.Revision < s.revision {
+		return
+	}
+	s.revision = v.Revision
+	s.name.Store(&v.Name)
+	s.readOnly.Store(v.ReadOnly)
+}
+
+// Users returns how many handles of a volume are open.
+func (p *Pool) Users(id store.VolumeID) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.open[id]; s != nil {
+		return s.refs
+	}
+	return 0
+}
+
+func (p *Pool) release(s *shared) error {
+	p.mu.Lock()
+	s.refs--
+	if s.refs > 0 || s.closing {
+		p.mu.Unlock()
+		return nil
+	}
+	s.closing = true
+	p.mu.Unlock()
+	return p.finish(s)
+}
+
+// finish flushes and closes a volume that nobody can enter any more.
+func (p *Pool) finish(s *shared) error {
+	s.gate.shut()
+	var err error
+	if s.write && s.broken.Load() == nil {
+		err = s.flush()
+	}
+	err = errors.Join(err, fault("close volume", *s.name.Load(), s.f.Close()))
+	p.mu.Lock()
+	delete(p.open, s.id)
+	p.mu.Unlock()
+	close(s.closed)
+	return err
+}
+
+// Close flushes and closes every volume, then lets go of the folder.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.closed = true
+	var mine, others []*shared
+	for _, s := range p.open {
+		if s.closing {
+			others = append(others, s)
+			continue
+		}
+		s.closing = true
+		mine = append(mine, s)
+	}
+	p.mu.Unlock()
+	var err error
+	for _, s := range mine {
+		err = errors.Join(err, p.finish(s))
+	}
+	for _, s := range others {
+		<-s.closed
+	}
+	err = errors.Join(err, p.files.Close())
+	if p.lock != nil {
+		err = errors.Join(err, p.lock.Close())
+	}
+	return err
+}
+
+// Free is the room for volumes, in bytes.
+func (p *Pool) Free() (int64, error) { return p.files.Free() }
+
+// Create makes an empty volume: a sparse file that reads zero. When it returns
+// nil the file survives a power cut. A device must exist and be large enough.
+func (p *Pool) Create(ctx context.Context, v store.Volume) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if v.Kind == store.VolumeDevice {
+		f, _, err := p.openFile(v)
+		if err != nil {
+			return fault("attach device", v.Name, err)
+		}
+		return f.Close()
+	}
+	if v.Kind != store.VolumeRaw {
+		return store.Invalid("kind", "a volume of kind %q cannot be created", v.Kind)
+	}
+	f, err := p.files.Create(v.Path)
+	if err != nil {
+		return fault("create volume", v.Name, err)
+	}
+	err = errors.Join(f.Truncate(v.Size), f.Sync())
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = p.files.Sync()
+	}
+	if err != nil {
+		return fault("create volume", v.Name, errors.Join(err, p.discard(v.Path)))
+	}
+	return nil
+}
+
+// discard removes a file that may be missing.
+func (p *Pool) discard(name string) error {
+	if err := p.files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return p.files.Sync()
+}
+
+// Remove removes a volume's file; a file that is gone already is no error. It
+// waits a moment for users that are just letting go, then says KindInUse.
+func (p *Pool) Remove(ctx context.Context, v store.Volume) error {
+	p.mu.Lock()
+	p.held[v.ID] = true
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.held, v.ID)
+		p.mu.Unlock()
+	}()
+	if err := p.awaitClosed(ctx, v); err != nil {
+		return err
+	}
+	if v.Kind == store.VolumeDevice {
+		return nil
+	}
+	if err := p.discard(v.Path); err != nil {
+		return fault("remove volume", v.Name, err)
+	}
+	p.mu.Lock()
+	delete(p.broken, v.ID)
+	p.mu.Unlock()
+	return nil
+}
+
+func (p *Pool) awaitClosed(ctx context.Context, v store.Volume) error {
+	p.mu.Lock()
+	s := p.open[v.ID]
+	p.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	timer := time.NewTimer(releaseWait)
+	defer timer.Stop()
+	select {
+	case <-s.closed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return &store.Error{Kind: store.KindInUse, Op: "remove volume", Subject: v.Name, Msg: "the volume is open in a session; drop the session first"}
+	}
+}
+
+// Resize grows a volume: the file first, then commit, which writes the row,
+// then every open handle. A power cut or an error of commit leaves a file that
+// is longer than its row, which is harmless.
+func (p *Pool) Resize(ctx context.Context, v store.Volume, size int64, commit func() error) error {
+	if size < v.Size {
+		return store.Invalid("size", "a volume can only grow; %s is smaller than its %s", store.Bytes(size), store.Bytes(v.Size))
+	}
+	if v.Kind != store.VolumeRaw {
+		return store.Invalid("kind", "a volume of kind %q cannot be resized", v.Kind)
+	}
+	h, err := p.Open(ctx, v)
+	if err != nil {
+		return err
+	}
+	err = h.growFile(ctx, size, commit)
+	return errors.Join(err, h.Close())
+}
+
+func (h *Handle) growFile(ctx context.Context, size int64, commit func() error) error {
+	if err := h.begin(ctx, 0, 0); err != nil {
+		return err
+	}
+	defer h.s.gate.leave()
+	have, err := h.s.f.Size()
+	if err == nil && have < size {
+		err = h.s.f.Truncate(size)
+	}
+	if err != nil {
+		return fault("resize volume", *h.s.name.Load(), err)
+	}
+	if err := h.s.sync(ctx); err != nil {
+		return err
+	}
+	if err := commit(); err != nil {
+		return err
+	}
+	h.s.grow(size)
+	return nil
+}

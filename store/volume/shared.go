@@ -1,0 +1,220 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"lunboot/store"
+)
+
+// shared is one open volume: the one file under all of its handles.
+type shared struct {
+	pool       *Pool
+	id         store.VolumeID
+	f          file
+	blockSize  int64
+	generation int64
+	write      bool // f is open for writing
+
+	name     atomic.Pointer[string]
+	revision int64 // of the row that name and readOnly are from; under pool.mu
+	readOnly atomic.Bool
+	size     atomic.Int64
+	broken   atomic.Pointer[store.Error] // a flush failed
+	unread   atomic.Bool                 // a read error was told
+
+	refs    int           // handles; under pool.mu
+	closing bool          // the last handle is gone; under pool.mu
+	closed  chan struct{} // closed when f is
+	gate    gate
+
+	growMu sync.Mutex
+	grown  chan struct{} // closed at the next growth
+
+	flushMu sync.Mutex // one flush at a time
+	roundMu sync.Mutex
+	next    *round // the round that still takes callers
+}
+
+// round is one flush and those who wait for it.
+type round struct {
+	done chan struct{}
+	err  error
+}
+
+// gate counts the operations under way, so that a file is closed after the
+// last of them and never under one: its descriptor's number could be another
+// file's by then.
+type gate struct {
+	n    atomic.Int64
+	once sync.Once
+	idle chan struct{}
+}
+
+const gateShut = int64(1) << 62
+
+func (g *gate) enter() bool {
+	if g.n.Add(1)&gateShut != 0 {
+		g.leave()
+		return false
+	}
+	return true
+}
+
+func (g *gate) leave() {
+	if g.n.Add(-1) == gateShut {
+		g.once.Do(func() { close(g.idle) })
+	}
+}
+
+// shut refuses new operations and waits for those under way.
+func (g *gate) shut() {
+	if g.n.Or(gateShut)&^gateShut == 0 {
+		g.once.Do(func() { close(g.idle) })
+	}
+	<-g.idle
+}
+
+// begin admits an operation on n bytes at off; the caller must leave the gate
+// when err is nil.
+func (s *shared) begin(ctx context.Context, off, n int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !s.gate.enter() {
+		return closedError(*s.name.Load())
+	}
+	if size := s.size.Load(); off < 0 || n < 0 || n > size || off > size-n {
+		s.gate.leave()
+		return boundsError(*s.name.Load(), off, n, size)
+	}
+	return nil
+}
+
+func (s *shared) writable() error {
+	if e := s.broken.Load(); e != nil {
+		return lostWriteError(e)
+	}
+	if s.readOnly.Load() || !s.write {
+		return readOnlyError(*s.name.Load())
+	}
+	return nil
+}
+
+func (s *shared) readFailed(err error) error {
+	err = fault("read volume", *s.name.Load(), err)
+	if store.KindOf(err) == store.KindCorrupt && !s.unread.Swap(true) {
+		s.pool.tell(*s.name.Load(), err)
+	}
+	return err
+}
+
+// sync joins the next flush. Whoever opens a round runs it; callers that come
+// while it waits for the one before share its result, callers that come later
+// are in the next, since their writes may be too late for this one.
+func (s *shared) sync(ctx context.Context) error {
+	s.roundMu.Lock()
+	r, lead := s.next, false
+	if r == nil {
+		r, lead = &round{done: make(chan struct{})}, true
+		s.next = r
+	}
+	s.roundMu.Unlock()
+	if !lead {
+		select {
+		case <-r.done:
+			return r.err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s.flushMu.Lock()
+	s.roundMu.Lock()
+	s.next = nil
+	s.roundMu.Unlock()
+	r.err = s.flush()
+	s.flushMu.Unlock()
+	close(r.done)
+	return r.err
+}
+
+func (s *shared) flush() error {
+	if e := s.broken.Load(); e != nil {
+		return e
+	}
+	err := s.f.Sync()
+	if err == nil {
+		return nil
+	}
+	name := *s.name.Load()
+	e := lostError(name, err)
+	s.broken.Store(e)
+	s.pool.markBroken(s.id, e)
+	s.pool.tell(name, e)
+	// A full disk at the flush (delayed allocation, thin provisioning) lost
+	// data like any other error: it is no longer a condition that passes.
+	return e
+}
+
+// erase makes a range read zero.
+func (s *shared) erase(ctx context.Context, off, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	err := s.f.Punch(off, n)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	for n > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c := min(n, int64(len(zeros)))
+		if _, err := s.f.WriteAt(zeros[:c], off); err != nil {
+			return err
+		}
+		off, n = off+c, n-c
+	}
+	return nil
+}
+
+// zeros is what is written where holes cannot be punched, and what source
+// bytes are compared with.
+var zeros [64 << 10]byte
+
+// status is Extent in whole logical blocks: a block counts as a hole only when
+// all of it is one.
+func (s *shared) status(off, n int64) (mapped bool, run int64, err error) {
+	data, end, err := s.f.Extent(off)
+	if err != nil {
+		return false, 0, err
+	}
+	run = min(end-off, n)
+	if part := run % s.blockSize; part != 0 && run < n {
+		if data {
+			run = min(run+s.blockSize-part, n)
+		} else if run -= part; run == 0 {
+			return true, min(s.blockSize, n), nil
+		}
+	}
+	return data, run, nil
+}
+
+func (s *shared) grow(size int64) {
+	s.growMu.Lock()
+	defer s.growMu.Unlock()
+	if size <= s.size.Load() {
+		return
+	}
+	s.size.Store(size)
+	close(s.grown)
+	s.grown = make(chan struct{})
+}
+
+func (s *shared) sized() <-chan struct{} {
+	s.growMu.Lock()
+	defer s.growMu.Unlock()
+	return s.grown
+}
