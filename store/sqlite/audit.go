@@ -8,23 +8,24 @@ import (
 	"strings"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 // Audit returns one page of the audit log, newest first, and its length.
 func (db *DB) Audit(ctx context.Context, p store.Page) ([]store.Audit, int, error) {
-	limit, offset := page(p)
+	limit, offset := dbfile.Page(p)
 	var (
 		out   []store.Audit
 		total int
 	)
-	err := db.read(ctx, func(q querier) (err error) {
-		if total, err = one(ctx, q, scanOne[int], nil, "SELECT count(*) FROM audit"); err != nil {
+	err := db.file.Read(ctx, func(q dbfile.Querier) (err error) {
+		if total, err = dbfile.One(ctx, q, dbfile.Scalar[int], nil, "SELECT count(*) FROM audit"); err != nil {
 			return err
 		}
-		out, err = list(ctx, q, func(r row) (a store.Audit, err error) {
+		out, err = dbfile.List(ctx, q, func(r dbfile.Row) (a store.Audit, err error) {
 			var at int64
 			err = r.Scan(&a.ID, &at, &a.Actor, &a.Action, &a.Subject, &a.Detail)
-			a.At = instant(at)
+			a.At = dbfile.Instant(at)
 			return a, err
 		}, "SELECT id, at, actor, action, subject, detail FROM audit ORDER BY id DESC LIMIT ? OFFSET ?", limit, offset)
 		return err
@@ -106,7 +107,7 @@ func addrShown(a netip.Addr) string {
 }
 
 // addrText is an address as it is stored: NULL when there is none.
-func addrText(a netip.Addr) any { return text(a) }
+func addrText(a netip.Addr) any { return dbfile.Text(a) }
 
 // jsonList is a list as it is stored.
 func jsonList[T any](v []T) string {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 // Bounds of the group commit.
@@ -59,13 +60,13 @@ func (b *batcher) close() {
 func (b *batcher) do(ctx context.Context, op string, fn func(*tx) error) error {
 	w := &write{ctx: ctx, fn: fn, done: make(chan struct{})}
 	if err := b.enter(w); err != nil {
-		return explain(op, err)
+		return dbfile.Explain(op, err)
 	}
 	select {
 	case <-w.done:
-		return explain(op, w.err)
+		return dbfile.Explain(op, w.err)
 	case <-ctx.Done():
-		return explain(op, ctx.Err())
+		return dbfile.Explain(op, ctx.Err())
 	}
 }
 
@@ -106,7 +107,7 @@ func (b *batcher) run() {
 // commit runs a group in one transaction, each write in a savepoint of its own.
 func (b *batcher) commit(group []*write) {
 	// No writer's context may end the others' transaction.
-	moved, err := writeFile(context.Background(), &b.db.file, b.db.now(), func(t *tx) error {
+	err := b.db.commit(context.Background(), func(t *tx) error {
 		for _, w := range group {
 			if w.err = w.ctx.Err(); w.err != nil {
 				continue
@@ -122,9 +123,6 @@ func (b *batcher) commit(group []*write) {
 			w.err = err
 		}
 	}
-	if err == nil {
-		b.db.wake(moved)
-	}
 	for _, w := range group {
 		close(w.done)
 	}
@@ -134,17 +132,17 @@ func (b *batcher) commit(group []*write) {
 // caller; an error of the transaction is returned and goes to all.
 func (b *batcher) one(t *tx, w *write) error {
 	moved := t.moved
-	if _, err := t.run("SAVEPOINT one"); err != nil {
+	if _, err := t.Run("SAVEPOINT one"); err != nil {
 		return err
 	}
 	if w.err = w.fn(t); w.err != nil {
 		t.moved = moved
 		// On a full disk SQLite has ended the transaction by itself, and
 		// there is no savepoint any more.
-		if _, err := t.run("ROLLBACK TO one"); err != nil {
+		if _, err := t.Run("ROLLBACK TO one"); err != nil {
 			return errors.Join(w.err, err)
 		}
 	}
-	_, err := t.run("RELEASE one")
+	_, err := t.Run("RELEASE one")
 	return err
 }

@@ -6,36 +6,35 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"net/netip"
 	"strings"
 	"time"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 // Journal keeps events and attempts. Its methods may be called from many
 // goroutines.
 type Journal struct {
-	file
-	now func() time.Time
+	file *dbfile.File
 }
 
 // OpenJournal opens the journal in dir, makes it if there is none, and brings
 // it to this program's schema.
 func OpenJournal(ctx context.Context, dir string, now func() time.Time, opts ...Option) (*Journal, error) {
-	f, err := openFile(ctx, filepath.Join(dir, journalFile), "NORMAL", "migrations/journal", opts)
+	f, err := openFile(ctx, dir, journalFile, "NORMAL", opts)
 	if err != nil {
 		return nil, err
 	}
-	return &Journal{file: *f, now: now}, nil
+	return &Journal{file: f}, nil
 }
 
 // Close closes the file. Calling it twice is harmless.
-func (j *Journal) Close() error { return j.close() }
+func (j *Journal) Close() error { return j.file.Close() }
 
-func (j *Journal) write(ctx context.Context, op string, fn func(*tx) error) error {
-	_, err := writeFile(ctx, &j.file, j.now(), fn)
-	return explain(op, err)
+func (j *Journal) write(ctx context.Context, op string, fn func(*dbfile.Tx) error) error {
+	return dbfile.Explain(op, j.file.Write(ctx, fn))
 }
 
 // AppendEvents writes events, all or none. Their numbers must rise, from above
@@ -44,12 +43,12 @@ func (j *Journal) AppendEvents(ctx context.Context, events []store.Event) error 
 	if len(events) == 0 {
 		return nil
 	}
-	return j.write(ctx, "write events", func(t *tx) error {
-		last, err := lastSeq(t.ctx, t)
+	return j.write(ctx, "write events", func(t *dbfile.Tx) error {
+		last, err := lastSeq(t.Ctx, t)
 		if err != nil {
 			return err
 		}
-		insert, err := t.PrepareContext(t.ctx, "INSERT INTO event (seq, at, kind, mac, addr, machine, attempt, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+		insert, err := t.PrepareContext(t.Ctx, "INSERT INTO event (seq, at, kind, mac, addr, machine, attempt, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
 		if err != nil {
 			return err
 		}
@@ -64,7 +63,7 @@ func (j *Journal) AppendEvents(ctx context.Context, events []store.Event) error 
 			if err != nil {
 				return err
 			}
-			if _, err := insert.ExecContext(t.ctx, e.Seq, nanos(e.At), string(e.Kind), text(e.MAC), addrText(e.Addr), id(e.Machine), id(e.Attempt), string(detail)); err != nil {
+			if _, err := insert.ExecContext(t.Ctx, e.Seq, dbfile.Nanos(e.At), string(e.Kind), dbfile.Text(e.MAC), addrText(e.Addr), dbfile.Ref(e.Machine), dbfile.Ref(e.Attempt), string(detail)); err != nil {
 				return err
 			}
 		}
@@ -73,13 +72,13 @@ func (j *Journal) AppendEvents(ctx context.Context, events []store.Event) error 
 }
 
 // LastSeq returns the number of the newest event, 0 when there is none.
-func (j *Journal) LastSeq(ctx context.Context) (int64, error) { return lastSeq(ctx, j.r) }
+func (j *Journal) LastSeq(ctx context.Context) (int64, error) { return lastSeq(ctx, j.file.Reader()) }
 
-func lastSeq(ctx context.Context, q querier) (int64, error) {
-	return one(ctx, q, scanOne[int64], nil, "SELECT coalesce(max(seq), 0) FROM event")
+func lastSeq(ctx context.Context, q dbfile.Querier) (int64, error) {
+	return dbfile.One(ctx, q, dbfile.Scalar[int64], nil, "SELECT coalesce(max(seq), 0) FROM event")
 }
 
-func scanEvent(r row) (store.Event, error) {
+func scanEvent(r dbfile.Row) (store.Event, error) {
 	var (
 		e         store.Event
 		at        int64
@@ -90,9 +89,9 @@ func scanEvent(r row) (store.Event, error) {
 	if err := r.Scan(&e.Seq, &at, &e.Kind, &mac, &addr, &e.Machine, &e.Attempt, &detail); err != nil {
 		return store.Event{}, err
 	}
-	e.At = instant(at)
+	e.At = dbfile.Instant(at)
 	errs[0] = e.MAC.UnmarshalText([]byte(mac.String))
-	e.Addr, errs[1] = parseText(addr, parseAddr)
+	e.Addr, errs[1] = dbfile.ParseText(addr, netip.ParseAddr)
 	errs[2] = json.Unmarshal([]byte(detail), &e.Detail)
 	if err := errors.Join(errs[:]...); err != nil {
 		return store.Event{}, damaged(fmt.Sprintf("event %d", e.Seq), err)
@@ -113,14 +112,14 @@ func (j *Journal) Events(ctx context.Context, f store.EventFilter) ([]store.Even
 	if !f.MAC.IsZero() {
 		query, args = query+"AND mac = ? ", append(args, f.MAC.String())
 	}
-	limit, _ := page(store.Page{Limit: f.Limit})
-	return list(ctx, j.r, scanEvent, query+"ORDER BY seq LIMIT ?", append(args, limit)...)
+	limit, _ := dbfile.Page(store.Page{Limit: f.Limit})
+	return dbfile.List(ctx, j.file.Reader(), scanEvent, query+"ORDER BY seq LIMIT ?", append(args, limit)...)
 }
 
 const attemptColumns = `SELECT id, coalesce(machine, 0), machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
 	firmware, arch, address, script, first_seq, last_seq FROM attempt `
 
-func scanAttempt(r row) (store.Attempt, error) {
+func scanAttempt(r dbfile.Row) (store.Attempt, error) {
 	var (
 		a                 store.Attempt
 		mac               sql.NullString
@@ -132,7 +131,7 @@ func scanAttempt(r row) (store.Attempt, error) {
 	if err != nil {
 		return store.Attempt{}, err
 	}
-	a.Started, a.Updated = instant(started), instant(updated)
+	a.Started, a.Updated = dbfile.Instant(started), dbfile.Instant(updated)
 	err = errors.Join(a.MAC.UnmarshalText([]byte(mac.String)), json.Unmarshal([]byte(stages), &a.Stages), json.Unmarshal([]byte(diagnoses), &a.Diagnoses))
 	if err != nil {
 		return store.Attempt{}, damaged(fmt.Sprintf("attempt %d", a.ID), err)
@@ -147,16 +146,16 @@ func (j *Journal) PutAttempt(ctx context.Context, a store.Attempt) error {
 	}
 	stages, err := json.Marshal(a.Stages)
 	if err != nil {
-		return explain("write attempt", err)
+		return dbfile.Explain("write attempt", err)
 	}
 	diagnoses, err := json.Marshal(a.Diagnoses)
 	if err != nil {
-		return explain("write attempt", err)
+		return dbfile.Explain("write attempt", err)
 	}
-	return j.write(ctx, "write attempt", func(t *tx) error {
-		_, err := t.run(`INSERT OR REPLACE INTO attempt (id, machine, machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
+	return j.write(ctx, "write attempt", func(t *dbfile.Tx) error {
+		_, err := t.Run(`INSERT OR REPLACE INTO attempt (id, machine, machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
 			firmware, arch, address, script, first_seq, last_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			int64(a.ID), id(a.Machine), a.Name, text(a.MAC), a.Key, nanos(a.Started), nanos(a.Updated), string(a.Outcome), string(a.Stage),
+			int64(a.ID), dbfile.Ref(a.Machine), a.Name, dbfile.Text(a.MAC), a.Key, dbfile.Nanos(a.Started), dbfile.Nanos(a.Updated), string(a.Outcome), string(a.Stage),
 			string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.FirstSeq, a.LastSeq)
 		return err
 	})
@@ -164,7 +163,7 @@ func (j *Journal) PutAttempt(ctx context.Context, a store.Attempt) error {
 
 // Attempt returns the attempt with this id.
 func (j *Journal) Attempt(ctx context.Context, id store.AttemptID) (store.Attempt, error) {
-	return one(ctx, j.r, scanAttempt, store.NotFound("attempt", fmt.Sprint(id)), attemptColumns+"WHERE id = ?", int64(id))
+	return dbfile.One(ctx, j.file.Reader(), scanAttempt, store.NotFound("attempt", fmt.Sprint(id)), attemptColumns+"WHERE id = ?", int64(id))
 }
 
 // Attempts returns one page of the attempts that match, newest first, and how
@@ -185,12 +184,12 @@ func (j *Journal) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.
 		out   []store.Attempt
 		total int
 	)
-	limit, offset := page(f.Page)
-	err := j.read(ctx, func(q querier) (err error) {
-		if total, err = one(ctx, q, scanOne[int], nil, "SELECT count(*) FROM attempt "+where.String(), args...); err != nil {
+	limit, offset := dbfile.Page(f.Page)
+	err := j.file.Read(ctx, func(q dbfile.Querier) (err error) {
+		if total, err = dbfile.One(ctx, q, dbfile.Scalar[int], nil, "SELECT count(*) FROM attempt "+where.String(), args...); err != nil {
 			return err
 		}
-		out, err = list(ctx, q, scanAttempt, attemptColumns+where.String()+"ORDER BY id DESC LIMIT ? OFFSET ?", append(args, limit, offset)...)
+		out, err = dbfile.List(ctx, q, scanAttempt, attemptColumns+where.String()+"ORDER BY id DESC LIMIT ? OFFSET ?", append(args, limit, offset)...)
 		return err
 	})
 	return out, total, err
@@ -198,7 +197,7 @@ func (j *Journal) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.
 
 // LastAttemptID returns the largest id of an attempt, 0 when there is none.
 func (j *Journal) LastAttemptID(ctx context.Context) (store.AttemptID, error) {
-	return one(ctx, j.r, scanOne[store.AttemptID], nil, "SELECT coalesce(max(id), 0) FROM attempt")
+	return dbfile.One(ctx, j.file.Reader(), dbfile.Scalar[store.AttemptID], nil, "SELECT coalesce(max(id), 0) FROM attempt")
 }
 
 // pruneStep bounds the rows that one transaction of Prune removes, so that the
@@ -210,7 +209,7 @@ const pruneStep = 5000
 // its page shows it; so does the newest of all, whose number must not be given
 // again.
 func (j *Journal) Prune(ctx context.Context, keepEvents int) error {
-	first, err := one(ctx, j.r, scanOne[int64], nil,
+	first, err := dbfile.One(ctx, j.file.Reader(), dbfile.Scalar[int64], nil,
 		"SELECT coalesce((SELECT seq FROM event ORDER BY seq DESC LIMIT 1 OFFSET ?), 0)", max(keepEvents, 1)-1)
 	if err != nil {
 		return err
@@ -223,8 +222,8 @@ func (j *Journal) Prune(ctx context.Context, keepEvents int) error {
 	} {
 		for {
 			var n int64
-			err := j.write(ctx, "prune the journal", func(t *tx) (err error) {
-				n, err = t.run(query, first, pruneStep)
+			err := j.write(ctx, "prune the journal", func(t *dbfile.Tx) (err error) {
+				n, err = t.Run(query, first, pruneStep)
 				return err
 			})
 			if err != nil {

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 // machineColumns reads a machine with its MACs in one statement, so that no
@@ -21,7 +23,7 @@ const machineColumns = `SELECT id, revision, name, uuid, serial, asset_tag, init
 	(SELECT group_concat(mac, ' ' ORDER BY position) FROM machine_mac WHERE machine = machine.id)
 	FROM machine `
 
-func scanMachine(r row) (store.Machine, error) {
+func scanMachine(r dbfile.Row) (store.Machine, error) {
 	var (
 		m                         store.Machine
 		uuid, address, once, macs sql.NullString
@@ -35,10 +37,10 @@ func scanMachine(r row) (store.Machine, error) {
 		return store.Machine{}, err
 	}
 	m.OnceProfile = once.String
-	m.LastSeen, m.Created, m.Updated = instant(seen), instant(created), instant(updated)
+	m.LastSeen, m.Created, m.Updated = dbfile.Instant(seen), dbfile.Instant(created), dbfile.Instant(updated)
 	var errs [4]error
-	m.UUID, errs[0] = parseText(uuid, store.ParseUUID)
-	m.Address, errs[1] = parseText(address, parseAddr)
+	m.UUID, errs[0] = dbfile.ParseText(uuid, store.ParseUUID)
+	m.Address, errs[1] = dbfile.ParseText(address, netip.ParseAddr)
 	errs[2] = json.Unmarshal([]byte(tags), &m.Tags)
 	for s := range strings.FieldsSeq(macs.String) {
 		mac, err := store.ParseMAC(s)
@@ -59,38 +61,38 @@ func damaged(subject string, err error) error {
 	return &store.Error{Kind: store.KindCorrupt, Subject: subject, Msg: "its row cannot be read; put back a backup", Err: err}
 }
 
-func machineBy(ctx context.Context, q querier, how, key, where string, args ...any) (store.Machine, error) {
+func machineBy(ctx context.Context, q dbfile.Querier, how, key, where string, args ...any) (store.Machine, error) {
 	missing := store.NotFound("machine", key)
 	if how != "" {
 		missing = store.NotFound("machine with "+how, key)
 	}
-	return one(ctx, q, scanMachine, missing, machineColumns+"WHERE "+where, args...)
+	return dbfile.One(ctx, q, scanMachine, missing, machineColumns+"WHERE "+where, args...)
 }
 
 // Machine returns the machine with this id.
 func (db *DB) Machine(ctx context.Context, id store.MachineID) (store.Machine, error) {
-	return machineBy(ctx, db.r, "number", fmt.Sprint(id), "id = ?", int64(id))
+	return machineBy(ctx, db.file.Reader(), "number", fmt.Sprint(id), "id = ?", int64(id))
 }
 
 // MachineByName returns the machine with this name, in either case.
 func (db *DB) MachineByName(ctx context.Context, name string) (store.Machine, error) {
-	return machineBy(ctx, db.r, "", name, "name = ?", strings.ToLower(name))
+	return machineBy(ctx, db.file.Reader(), "", name, "name = ?", strings.ToLower(name))
 }
 
 // MachineByUUID returns the machine with this UUID. A placeholder is nobody's.
 func (db *DB) MachineByUUID(ctx context.Context, u store.UUID) (store.Machine, error) {
-	return machineBy(ctx, db.r, "UUID", u.String(), "uuid = ?", u.String())
+	return machineBy(ctx, db.file.Reader(), "UUID", u.String(), "uuid = ?", u.String())
 }
 
 // MachineByMAC returns the machine that has this MAC.
 func (db *DB) MachineByMAC(ctx context.Context, mac store.MAC) (store.Machine, error) {
-	return machineBy(ctx, db.r, "MAC", mac.String(), "id = (SELECT machine FROM machine_mac WHERE mac = ?)", mac.String())
+	return machineBy(ctx, db.file.Reader(), "MAC", mac.String(), "id = (SELECT machine FROM machine_mac WHERE mac = ?)", mac.String())
 }
 
 // MachineByInitiator returns the machine with this initiator name, in either
 // case (RFC 3722).
 func (db *DB) MachineByInitiator(ctx context.Context, iqn store.IQN) (store.Machine, error) {
-	return machineBy(ctx, db.r, "initiator", string(iqn), "initiator = ?", strings.ToLower(string(iqn)))
+	return machineBy(ctx, db.file.Reader(), "initiator", string(iqn), "initiator = ?", strings.ToLower(string(iqn)))
 }
 
 // MachineBySerial returns the one machine with this serial number. A number
@@ -110,7 +112,7 @@ func (db *DB) machineAlone(ctx context.Context, how, column, value string) (stor
 	if value == "" {
 		return store.Machine{}, missing
 	}
-	ms, err := list(ctx, db.r, scanMachine, machineColumns+"WHERE "+column+" = ? LIMIT 2", value)
+	ms, err := dbfile.List(ctx, db.file.Reader(), scanMachine, machineColumns+"WHERE "+column+" = ? LIMIT 2", value)
 	if err != nil {
 		return store.Machine{}, err
 	}
@@ -147,12 +149,12 @@ func (db *DB) Machines(ctx context.Context, f store.MachineFilter) ([]store.Mach
 		out   []store.Machine
 		total int
 	)
-	limit, offset := page(f.Page)
-	err := db.read(ctx, func(q querier) (err error) {
-		if total, err = one(ctx, q, scanOne[int], nil, "SELECT count(*) FROM machine "+where, args...); err != nil {
+	limit, offset := dbfile.Page(f.Page)
+	err := db.file.Read(ctx, func(q dbfile.Querier) (err error) {
+		if total, err = dbfile.One(ctx, q, dbfile.Scalar[int], nil, "SELECT count(*) FROM machine "+where, args...); err != nil {
 			return err
 		}
-		out, err = list(ctx, q, scanMachine, machineColumns+where+"ORDER BY name LIMIT ? OFFSET ?", append(args, limit, offset)...)
+		out, err = dbfile.List(ctx, q, scanMachine, machineColumns+where+"ORDER BY name LIMIT ? OFFSET ?", append(args, limit, offset)...)
 		return err
 	})
 	return out, total, err
@@ -161,16 +163,6 @@ func (db *DB) Machines(ctx context.Context, f store.MachineFilter) ([]store.Mach
 // likePart is the LIKE pattern for a part of a text.
 func likePart(s string) string {
 	return "%" + strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(s) + "%"
-}
-
-// read runs several queries on one state of the file.
-func (f *file) read(ctx context.Context, fn func(querier) error) error {
-	t, err := f.r.BeginTx(ctx, nil)
-	if err != nil {
-		return explain("read", err)
-	}
-	defer t.Rollback() // nothing to keep
-	return fn(t)
 }
 
 // CreateMachine adds a machine. Unknown machines with its MACs are forgotten in
@@ -185,10 +177,10 @@ func (db *DB) CreateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		if err := t.checkMachine(&m); err != nil {
 			return err
 		}
-		n, err := t.insert(`INSERT INTO machine (revision, name, uuid, serial, asset_tag, initiator, auth,
+		n, err := t.Insert(`INSERT INTO machine (revision, name, uuid, serial, asset_tag, initiator, auth,
 			chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile,
 			tags, notes, firmware, arch, last_seen, created, updated) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			append(machineValues(&m), nanos(m.Created), nanos(m.Updated))...)
+			append(machineValues(&m), dbfile.Nanos(m.Created), dbfile.Nanos(m.Updated))...)
 		if err != nil {
 			return err
 		}
@@ -213,7 +205,7 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		return store.Machine{}, err
 	}
 	err := db.write(ctx, "change machine", func(t *tx) error {
-		old, err := machineBy(t.ctx, t, "number", fmt.Sprint(m.ID), "id = ?", int64(m.ID))
+		old, err := machineBy(t.Ctx, t, "number", fmt.Sprint(m.ID), "id = ?", int64(m.ID))
 		if err != nil {
 			return err
 		}
@@ -231,10 +223,10 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 			return nil
 		}
 		m.Revision, m.Updated = old.Revision+1, t.now
-		_, err = t.run(`UPDATE machine SET name = ?, uuid = ?, serial = ?, asset_tag = ?, initiator = ?, auth = ?,
+		_, err = t.Run(`UPDATE machine SET name = ?, uuid = ?, serial = ?, asset_tag = ?, initiator = ?, auth = ?,
 			chap_user = ?, chap_secret = ?, reverse_user = ?, reverse_secret = ?, pinned = ?, address = ?, profile = ?, once_profile = ?,
 			tags = ?, notes = ?, firmware = ?, arch = ?, last_seen = ?, revision = ?, updated = ? WHERE id = ?`,
-			append(machineValues(&m), m.Revision, nanos(m.Updated), int64(m.ID))...)
+			append(machineValues(&m), m.Revision, dbfile.Nanos(m.Updated), int64(m.ID))...)
 		if err != nil {
 			return err
 		}
@@ -253,19 +245,19 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 // DeleteMachine removes a machine and its mappings.
 func (db *DB) DeleteMachine(ctx context.Context, actor store.Actor, id store.MachineID) error {
 	return db.write(ctx, "remove machine", func(t *tx) error {
-		m, err := machineBy(t.ctx, t, "number", fmt.Sprint(id), "id = ?", int64(id))
+		m, err := machineBy(t.Ctx, t, "number", fmt.Sprint(id), "id = ?", int64(id))
 		if err != nil {
 			return err
 		}
-		gone, err := list(t.ctx, t, scanOne[string],
+		gone, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string],
 			"SELECT 'LUN ' || lun || ' was ' || volume.name FROM mapping JOIN volume ON volume.id = mapping.volume WHERE machine = ? ORDER BY lun", int64(id))
 		if err != nil {
 			return err
 		}
-		if _, err := t.run("DELETE FROM machine WHERE id = ?", int64(id)); err != nil {
+		if _, err := t.Run("DELETE FROM machine WHERE id = ?", int64(id)); err != nil {
 			return err
 		}
-		if _, err := t.run("UPDATE lease SET machine = 0 WHERE machine = ?", int64(id)); err != nil {
+		if _, err := t.Run("UPDATE lease SET machine = 0 WHERE machine = ?", int64(id)); err != nil {
 			return err
 		}
 		t.move(mapped)
@@ -277,9 +269,9 @@ func (db *DB) DeleteMachine(ctx context.Context, actor store.Actor, id store.Mac
 // no decision of anybody: there is no audit row, and the revision stays.
 func (db *DB) SeenMachine(ctx context.Context, id store.MachineID, firmware, arch string, at time.Time) error {
 	return db.batch.do(ctx, "record machine", func(t *tx) error {
-		n, err := t.run(`UPDATE machine SET last_seen = max(last_seen, ?),
+		n, err := t.Run(`UPDATE machine SET last_seen = max(last_seen, ?),
 			firmware = CASE WHEN ? = '' THEN firmware ELSE ? END, arch = CASE WHEN ? = '' THEN arch ELSE ? END WHERE id = ?`,
-			nanos(at), firmware, firmware, arch, arch, int64(id))
+			dbfile.Nanos(at), firmware, firmware, arch, arch, int64(id))
 		if err == nil && n == 0 {
 			return store.NotFound("machine with number", fmt.Sprint(id))
 		}
@@ -291,11 +283,11 @@ func (db *DB) SeenMachine(ctx context.Context, id store.MachineID, firmware, arc
 // ConsumeOnce clears the profile that a machine was given for one boot.
 func (db *DB) ConsumeOnce(ctx context.Context, id store.MachineID) error {
 	return db.write(ctx, "use up one-shot profile", func(t *tx) error {
-		m, err := machineBy(t.ctx, t, "number", fmt.Sprint(id), "id = ?", int64(id))
+		m, err := machineBy(t.Ctx, t, "number", fmt.Sprint(id), "id = ?", int64(id))
 		if err != nil || m.OnceProfile == "" {
 			return err
 		}
-		if _, err := t.run("UPDATE machine SET once_profile = NULL, revision = revision + 1, updated = ? WHERE id = ?", nanos(t.now), int64(id)); err != nil {
+		if _, err := t.Run("UPDATE machine SET once_profile = NULL, revision = revision + 1, updated = ? WHERE id = ?", dbfile.Nanos(t.now), int64(id)); err != nil {
 			return err
 		}
 		t.move(mapped)
@@ -327,7 +319,7 @@ func (t *tx) checkMachine(m *store.Machine) error {
 		uniques = append(uniques, struct{ column, field, what, value string }{"address", "address", "the reserved address", m.Address.String()})
 	}
 	for _, u := range uniques {
-		other, err := list(t.ctx, t, scanOne[string], "SELECT name FROM machine WHERE "+u.column+" = ? AND id <> ?", u.value, int64(m.ID))
+		other, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT name FROM machine WHERE "+u.column+" = ? AND id <> ?", u.value, int64(m.ID))
 		if err != nil {
 			return err
 		}
@@ -336,7 +328,7 @@ func (t *tx) checkMachine(m *store.Machine) error {
 		}
 	}
 	for _, mac := range m.MACs {
-		other, err := list(t.ctx, t, scanOne[string],
+		other, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string],
 			"SELECT name FROM machine_mac JOIN machine ON machine.id = machine WHERE mac = ? AND machine <> ?", mac.String(), int64(m.ID))
 		if err != nil {
 			return err
@@ -349,7 +341,7 @@ func (t *tx) checkMachine(m *store.Machine) error {
 		if p.name == "" {
 			continue
 		}
-		n, err := one(t.ctx, t, scanOne[int], nil, "SELECT count(*) FROM profile WHERE name = ?", p.name)
+		n, err := dbfile.One(t.Ctx, t, dbfile.Scalar[int], nil, "SELECT count(*) FROM profile WHERE name = ?", p.name)
 		if err != nil {
 			return err
 		}
@@ -362,14 +354,14 @@ func (t *tx) checkMachine(m *store.Machine) error {
 
 // putMACs replaces a machine's MACs and forgets unknown machines that had them.
 func (t *tx) putMACs(m *store.Machine) error {
-	if _, err := t.run("DELETE FROM machine_mac WHERE machine = ?", int64(m.ID)); err != nil {
+	if _, err := t.Run("DELETE FROM machine_mac WHERE machine = ?", int64(m.ID)); err != nil {
 		return err
 	}
 	for i, mac := range m.MACs {
-		if _, err := t.run("INSERT INTO machine_mac (mac, machine, position) VALUES (?, ?, ?)", mac.String(), int64(m.ID), i); err != nil {
+		if _, err := t.Run("INSERT INTO machine_mac (mac, machine, position) VALUES (?, ?, ?)", mac.String(), int64(m.ID), i); err != nil {
 			return err
 		}
-		if _, err := t.run("DELETE FROM unknown_machine WHERE mac = ?", mac.String()); err != nil {
+		if _, err := t.Run("DELETE FROM unknown_machine WHERE mac = ?", mac.String()); err != nil {
 			return err
 		}
 	}
@@ -381,9 +373,9 @@ func machineValues(m *store.Machine) []any {
 	if m.OnceProfile != "" {
 		once = m.OnceProfile
 	}
-	return []any{m.Name, text(m.UUID), m.Serial, m.AssetTag, string(m.Initiator), string(m.Auth),
+	return []any{m.Name, dbfile.Text(m.UUID), m.Serial, m.AssetTag, string(m.Initiator), string(m.Auth),
 		m.CHAP.User, m.CHAP.Secret, m.Reverse.User, m.Reverse.Secret, m.Pinned, addrText(m.Address), m.Profile, once,
-		jsonList(m.Tags), m.Notes, m.Firmware, m.Arch, nanos(m.LastSeen)}
+		jsonList(m.Tags), m.Notes, m.Firmware, m.Arch, dbfile.Nanos(m.LastSeen)}
 }
 
 // machineChanges says what differs, for the audit log. Secrets only ever say

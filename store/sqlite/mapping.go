@@ -6,30 +6,31 @@ import (
 	"fmt"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 const mappingColumns = `SELECT id, revision, machine, volume, lun, read_only, boot, created FROM mapping `
 
-func scanMapping(r row) (m store.Mapping, err error) {
+func scanMapping(r dbfile.Row) (m store.Mapping, err error) {
 	var created int64
 	err = r.Scan(&m.ID, &m.Revision, &m.Machine, &m.Volume, &m.LUN, &m.ReadOnly, &m.Boot, &created)
-	m.Created = instant(created)
+	m.Created = dbfile.Instant(created)
 	return m, err
 }
 
 // Mappings returns every mapping, by machine and LUN.
 func (db *DB) Mappings(ctx context.Context) ([]store.Mapping, error) {
-	return list(ctx, db.r, scanMapping, mappingColumns+"ORDER BY machine, lun")
+	return dbfile.List(ctx, db.file.Reader(), scanMapping, mappingColumns+"ORDER BY machine, lun")
 }
 
 // MappingsOf returns a machine's mappings, by LUN.
 func (db *DB) MappingsOf(ctx context.Context, m store.MachineID) ([]store.Mapping, error) {
-	return list(ctx, db.r, scanMapping, mappingColumns+"WHERE machine = ? ORDER BY lun", int64(m))
+	return dbfile.List(ctx, db.file.Reader(), scanMapping, mappingColumns+"WHERE machine = ? ORDER BY lun", int64(m))
 }
 
 // MappingsOfVolume returns the mappings of a volume, by machine and LUN.
 func (db *DB) MappingsOfVolume(ctx context.Context, v store.VolumeID) ([]store.Mapping, error) {
-	return list(ctx, db.r, scanMapping, mappingColumns+"WHERE volume = ? ORDER BY machine, lun", int64(v))
+	return dbfile.List(ctx, db.file.Reader(), scanMapping, mappingColumns+"WHERE volume = ? ORDER BY machine, lun", int64(v))
 }
 
 // CreateMapping gives a machine a volume as one LUN.
@@ -43,8 +44,8 @@ func (db *DB) CreateMapping(ctx context.Context, actor store.Actor, m store.Mapp
 		if err != nil {
 			return err
 		}
-		m.ID, err = t.insert("INSERT INTO mapping (revision, machine, volume, lun, read_only, boot, created) VALUES (1, ?, ?, ?, ?, ?, ?)",
-			int64(m.Machine), int64(m.Volume), int64(m.LUN), m.ReadOnly, m.Boot, nanos(m.Created))
+		m.ID, err = t.Insert("INSERT INTO mapping (revision, machine, volume, lun, read_only, boot, created) VALUES (1, ?, ?, ?, ?, ?, ?)",
+			int64(m.Machine), int64(m.Volume), int64(m.LUN), m.ReadOnly, m.Boot, dbfile.Nanos(m.Created))
 		if err != nil {
 			return err
 		}
@@ -84,7 +85,7 @@ func (db *DB) UpdateMapping(ctx context.Context, actor store.Actor, m store.Mapp
 			return nil
 		}
 		m.Revision++
-		_, err = t.run("UPDATE mapping SET revision = ?, volume = ?, lun = ?, read_only = ?, boot = ? WHERE id = ?",
+		_, err = t.Run("UPDATE mapping SET revision = ?, volume = ?, lun = ?, read_only = ?, boot = ? WHERE id = ?",
 			m.Revision, int64(m.Volume), int64(m.LUN), m.ReadOnly, m.Boot, m.ID)
 		if err != nil {
 			return err
@@ -109,14 +110,14 @@ func (db *DB) DeleteMapping(ctx context.Context, actor store.Actor, machine stor
 		if err != nil {
 			return err
 		}
-		names, err := one(t.ctx, t, func(r row) (n [2]string, err error) {
+		names, err := dbfile.One(t.Ctx, t, func(r dbfile.Row) (n [2]string, err error) {
 			err = r.Scan(&n[0], &n[1])
 			return n, err
 		}, nil, "SELECT machine.name, volume.name FROM machine, volume WHERE machine.id = ? AND volume.id = ?", int64(m.Machine), int64(m.Volume))
 		if err != nil {
 			return err
 		}
-		if _, err := t.run("DELETE FROM mapping WHERE id = ?", m.ID); err != nil {
+		if _, err := t.Run("DELETE FROM mapping WHERE id = ?", m.ID); err != nil {
 			return err
 		}
 		t.move(mapped)
@@ -127,9 +128,9 @@ func (db *DB) DeleteMapping(ctx context.Context, actor store.Actor, machine stor
 // mapping finds the mapping that m means.
 func (t *tx) mapping(m *store.Mapping) (store.Mapping, error) {
 	if m.ID != 0 {
-		return one(t.ctx, t, scanMapping, store.NotFound("mapping with number", fmt.Sprint(m.ID)), mappingColumns+"WHERE id = ?", m.ID)
+		return dbfile.One(t.Ctx, t, scanMapping, store.NotFound("mapping with number", fmt.Sprint(m.ID)), mappingColumns+"WHERE id = ?", m.ID)
 	}
-	return one(t.ctx, t, scanMapping, store.NotFound("mapping", fmt.Sprintf("machine %d, LUN %d", m.Machine, m.LUN)),
+	return dbfile.One(t.Ctx, t, scanMapping, store.NotFound("mapping", fmt.Sprintf("machine %d, LUN %d", m.Machine, m.LUN)),
 		mappingColumns+"WHERE machine = ? AND lun = ?", int64(m.Machine), int64(m.LUN))
 }
 
@@ -142,11 +143,11 @@ type mappingContext struct {
 // checkMapping refuses a mapping that breaks a rule, and names what is in the
 // way. usable asks for a volume that can be read.
 func (t *tx) checkMapping(m *store.Mapping, usable bool) (c mappingContext, err error) {
-	c.machine, err = machineBy(t.ctx, t, "number", fmt.Sprint(m.Machine), "id = ?", int64(m.Machine))
+	c.machine, err = machineBy(t.Ctx, t, "number", fmt.Sprint(m.Machine), "id = ?", int64(m.Machine))
 	if err != nil {
 		return c, err
 	}
-	if c.volume, err = volumeBy(t.ctx, t, m.Volume); err != nil {
+	if c.volume, err = volumeBy(t.Ctx, t, m.Volume); err != nil {
 		return c, err
 	}
 	name := c.machine.Name
@@ -158,7 +159,7 @@ func (t *tx) checkMapping(m *store.Mapping, usable bool) (c mappingContext, err 
 		return c, store.Conflict("volume", "volume %s is %s%s and cannot be mapped", c.volume.Name, c.volume.State, why)
 	}
 	other := func(where string, args ...any) (lun int64, volume string, found bool, err error) {
-		err = t.QueryRowContext(t.ctx, "SELECT lun, volume.name FROM mapping JOIN volume ON volume.id = volume WHERE mapping.id <> ? AND "+where, append([]any{m.ID}, args...)...).Scan(&lun, &volume)
+		err = t.QueryRowContext(t.Ctx, "SELECT lun, volume.name FROM mapping JOIN volume ON volume.id = volume WHERE mapping.id <> ? AND "+where, append([]any{m.ID}, args...)...).Scan(&lun, &volume)
 		if err == sql.ErrNoRows {
 			return 0, "", false, nil
 		}
@@ -192,7 +193,7 @@ func (t *tx) checkMapping(m *store.Mapping, usable bool) (c mappingContext, err 
 // writers names the machines, other than one, that a volume is mapped writable
 // to.
 func (t *tx) writers(v store.VolumeID, except store.MachineID) ([]string, error) {
-	return list(t.ctx, t, scanOne[string],
+	return dbfile.List(t.Ctx, t, dbfile.Scalar[string],
 		"SELECT DISTINCT machine.name FROM mapping JOIN machine ON machine.id = machine WHERE volume = ? AND read_only = 0 AND machine <> ? ORDER BY machine.name",
 		int64(v), int64(except))
 }

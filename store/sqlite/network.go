@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 const subnetColumns = `SELECT id, revision, interface, prefix, mode, range, router, dns, domain, lease_time FROM subnet `
 
-func scanSubnet(r row) (store.Subnet, error) {
+func scanSubnet(r dbfile.Row) (store.Subnet, error) {
 	var (
 		s                  store.Subnet
 		prefix, pool, dns  string
@@ -30,7 +31,7 @@ func scanSubnet(r row) (store.Subnet, error) {
 	}
 	s.LeaseTime = time.Duration(leaseTime)
 	s.Prefix, errPrefix = netip.ParsePrefix(prefix)
-	s.Router, errRest = parseText(router, parseAddr)
+	s.Router, errRest = dbfile.ParseText(router, netip.ParseAddr)
 	if err := errors.Join(errPrefix, errRest, s.Range.UnmarshalText([]byte(pool)), json.Unmarshal([]byte(dns), &s.DNS)); err != nil {
 		return store.Subnet{}, damaged("subnet "+prefix, err)
 	}
@@ -42,7 +43,7 @@ func scanSubnet(r row) (store.Subnet, error) {
 
 // Subnets returns every subnet, by interface and network.
 func (db *DB) Subnets(ctx context.Context) ([]store.Subnet, error) {
-	return list(ctx, db.r, scanSubnet, subnetColumns+"ORDER BY interface, prefix")
+	return dbfile.List(ctx, db.file.Reader(), scanSubnet, subnetColumns+"ORDER BY interface, prefix")
 }
 
 // PutSubnet adds a subnet, or changes the one with its ID, or the one with its
@@ -54,14 +55,14 @@ func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) 
 		return store.Subnet{}, err
 	}
 	err := db.write(ctx, "set subnet", func(t *tx) error {
-		same, err := list(t.ctx, t, scanSubnet, subnetColumns+"WHERE interface = ? AND prefix = ?", s.Interface, s.Prefix.String())
+		same, err := dbfile.List(t.Ctx, t, scanSubnet, subnetColumns+"WHERE interface = ? AND prefix = ?", s.Interface, s.Prefix.String())
 		if err != nil {
 			return err
 		}
 		var old store.Subnet
 		switch {
 		case s.ID != 0:
-			old, err = one(t.ctx, t, scanSubnet, store.NotFound("subnet with number", fmt.Sprint(s.ID)), subnetColumns+"WHERE id = ?", s.ID)
+			old, err = dbfile.One(t.Ctx, t, scanSubnet, store.NotFound("subnet with number", fmt.Sprint(s.ID)), subnetColumns+"WHERE id = ?", s.ID)
 			if err != nil {
 				return err
 			}
@@ -71,7 +72,7 @@ func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) 
 		case len(same) > 0:
 			old = same[0]
 		}
-		if err := checkRevision("subnet", subnetName(&old), old.Revision, s.Revision); old.ID != 0 && err != nil {
+		if err := checkRevision("subnet", subnetName(&s), old.Revision, s.Revision); err != nil {
 			return err
 		}
 		s.ID, s.Revision = old.ID, old.Revision
@@ -86,9 +87,9 @@ func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) 
 		}
 		values := []any{s.Revision, s.Interface, s.Prefix.String(), string(s.Mode), string(pool), addrText(s.Router), jsonList(s.DNS), s.Domain, int64(s.LeaseTime)}
 		if s.ID == 0 {
-			s.ID, err = t.insert("INSERT INTO subnet (revision, interface, prefix, mode, range, router, dns, domain, lease_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values...)
+			s.ID, err = t.Insert("INSERT INTO subnet (revision, interface, prefix, mode, range, router, dns, domain, lease_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values...)
 		} else {
-			_, err = t.run("UPDATE subnet SET revision = ?, interface = ?, prefix = ?, mode = ?, range = ?, router = ?, dns = ?, domain = ?, lease_time = ? WHERE id = ?", append(values, s.ID)...)
+			_, err = t.Run("UPDATE subnet SET revision = ?, interface = ?, prefix = ?, mode = ?, range = ?, router = ?, dns = ?, domain = ?, lease_time = ? WHERE id = ?", append(values, s.ID)...)
 		}
 		if err != nil {
 			return err
@@ -105,11 +106,11 @@ func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) 
 // DeleteSubnet removes a subnet. Its leases stay until they end.
 func (db *DB) DeleteSubnet(ctx context.Context, actor store.Actor, id int64) error {
 	return db.write(ctx, "remove subnet", func(t *tx) error {
-		s, err := one(t.ctx, t, scanSubnet, store.NotFound("subnet with number", fmt.Sprint(id)), subnetColumns+"WHERE id = ?", id)
+		s, err := dbfile.One(t.Ctx, t, scanSubnet, store.NotFound("subnet with number", fmt.Sprint(id)), subnetColumns+"WHERE id = ?", id)
 		if err != nil {
 			return err
 		}
-		if _, err := t.run("DELETE FROM subnet WHERE id = ?", id); err != nil {
+		if _, err := t.Run("DELETE FROM subnet WHERE id = ?", id); err != nil {
 			return err
 		}
 		t.move(changed)
@@ -157,7 +158,7 @@ func joinAddrs(addrs []netip.Addr) string {
 
 const leaseColumns = `SELECT address, mac, client_id, hostname, machine, interface, state, expires, updated FROM lease `
 
-func scanLease(r row) (store.Lease, error) {
+func scanLease(r dbfile.Row) (store.Lease, error) {
 	var (
 		l                store.Lease
 		address, mac     string
@@ -168,7 +169,7 @@ func scanLease(r row) (store.Lease, error) {
 	if err != nil {
 		return store.Lease{}, err
 	}
-	l.Expires, l.Updated = instant(expires), instant(updated)
+	l.Expires, l.Updated = dbfile.Instant(expires), dbfile.Instant(updated)
 	l.Address, errs[0] = netip.ParseAddr(address)
 	errs[1] = l.MAC.UnmarshalText([]byte(mac))
 	if err := errors.Join(errs[:]...); err != nil {
@@ -179,7 +180,7 @@ func scanLease(r row) (store.Lease, error) {
 
 // Leases returns every lease, by address.
 func (db *DB) Leases(ctx context.Context) ([]store.Lease, error) {
-	ls, err := list(ctx, db.r, scanLease, leaseColumns)
+	ls, err := dbfile.List(ctx, db.file.Reader(), scanLease, leaseColumns)
 	slices.SortFunc(ls, func(a, b store.Lease) int { return a.Address.Compare(b.Address) })
 	return ls, err
 }
@@ -187,13 +188,13 @@ func (db *DB) Leases(ctx context.Context) ([]store.Lease, error) {
 // LeaseByMAC returns the lease that a MAC has, a bound one before an offer. An
 // address that it declined is not its lease.
 func (db *DB) LeaseByMAC(ctx context.Context, mac store.MAC) (store.Lease, error) {
-	return one(ctx, db.r, scanLease, store.NotFound("lease of", mac.String()),
+	return dbfile.One(ctx, db.file.Reader(), scanLease, store.NotFound("lease of", mac.String()),
 		leaseColumns+"WHERE mac = ? AND state <> 'declined' ORDER BY state = 'bound' DESC, updated DESC, address LIMIT 1", mac.String())
 }
 
 // LeaseByAddress returns the lease of an address.
 func (db *DB) LeaseByAddress(ctx context.Context, a netip.Addr) (store.Lease, error) {
-	return one(ctx, db.r, scanLease, store.NotFound("lease of", a.String()), leaseColumns+"WHERE address = ?", a.Unmap().String())
+	return dbfile.One(ctx, db.file.Reader(), scanLease, store.NotFound("lease of", a.String()), leaseColumns+"WHERE address = ?", a.Unmap().String())
 }
 
 // PutLease writes a lease, which is on disk when it returns nil. An address that
@@ -207,24 +208,24 @@ func (db *DB) PutLease(ctx context.Context, l store.Lease) error {
 	l.Hostname, l.ClientID = clip(l.Hostname), clip(l.ClientID)
 	return db.batch.do(ctx, "write lease", func(t *tx) error {
 		address, mac := l.Address.String(), l.MAC.String()
-		holder, err := list(t.ctx, t, scanOne[string], "SELECT mac FROM lease WHERE address = ? AND state = 'bound' AND mac <> ? AND expires > ?",
-			address, mac, nanos(t.now))
+		holder, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT mac FROM lease WHERE address = ? AND state = 'bound' AND mac <> ? AND expires > ?",
+			address, mac, dbfile.Nanos(t.now))
 		if err != nil {
 			return err
 		}
 		if len(holder) > 0 {
 			return store.Conflict("address", "the address %s is leased to %s", address, holder[0])
 		}
-		updated := nanos(l.Updated)
+		updated := dbfile.Nanos(l.Updated)
 		if updated == 0 {
-			updated = nanos(t.now)
+			updated = dbfile.Nanos(t.now)
 		}
-		_, err = t.run(`INSERT INTO lease (address, mac, client_id, hostname, machine, interface, state, expires, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		_, err = t.Run(`INSERT INTO lease (address, mac, client_id, hostname, machine, interface, state, expires, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, client_id = excluded.client_id, hostname = excluded.hostname,
 				machine = excluded.machine, interface = excluded.interface, state = excluded.state, expires = excluded.expires, updated = excluded.updated`,
-			address, mac, l.ClientID, l.Hostname, int64(l.Machine), l.Interface, string(l.State), nanos(l.Expires), updated)
+			address, mac, l.ClientID, l.Hostname, int64(l.Machine), l.Interface, string(l.State), dbfile.Nanos(l.Expires), updated)
 		if err == nil && l.State == store.LeaseBound {
-			_, err = t.run("DELETE FROM lease WHERE mac = ? AND address <> ? AND state <> 'declined'", mac, address)
+			_, err = t.Run("DELETE FROM lease WHERE mac = ? AND address <> ? AND state <> 'declined'", mac, address)
 		}
 		t.move(changed)
 		return err
@@ -235,7 +236,7 @@ func (db *DB) PutLease(ctx context.Context, l store.Lease) error {
 // none.
 func (db *DB) DeleteLease(ctx context.Context, a netip.Addr) error {
 	return db.batch.do(ctx, "remove lease", func(t *tx) error {
-		n, err := t.run("DELETE FROM lease WHERE address = ?", a.Unmap().String())
+		n, err := t.Run("DELETE FROM lease WHERE address = ?", a.Unmap().String())
 		if n > 0 {
 			t.move(changed)
 		}
@@ -247,11 +248,11 @@ func (db *DB) DeleteLease(ctx context.Context, a netip.Addr) error {
 func (db *DB) DropLease(ctx context.Context, actor store.Actor, a netip.Addr) error {
 	a = a.Unmap()
 	return db.write(ctx, "drop lease", func(t *tx) error {
-		l, err := one(t.ctx, t, scanLease, store.NotFound("lease of", a.String()), leaseColumns+"WHERE address = ?", a.String())
+		l, err := dbfile.One(t.Ctx, t, scanLease, store.NotFound("lease of", a.String()), leaseColumns+"WHERE address = ?", a.String())
 		if err != nil {
 			return err
 		}
-		if _, err := t.run("DELETE FROM lease WHERE address = ?", a.String()); err != nil {
+		if _, err := t.Run("DELETE FROM lease WHERE address = ?", a.String()); err != nil {
 			return err
 		}
 		t.move(changed)

@@ -15,29 +15,24 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
-	"errors"
-	"fmt"
+	"embed"
+	"io/fs"
 	"log/slog"
-	"net/url"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
-
-	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
-// readers is how many connections read at a time beside the one that writes.
-const readers = 4
-
-// Names of the two files in the data folder.
+// The two files in the data folder; each has its folder of migrations.
 const (
-	inventoryFile = "inventory.db"
-	journalFile   = "journal.db"
+	inventoryFile = "inventory"
+	journalFile   = "journal"
 )
+
+//go:embed migrations
+var migrations embed.FS
 
 // An Option changes how a file is opened.
 type Option func(*options)
@@ -49,16 +44,9 @@ type options struct {
 // WithLog gives migrations a log. Without it they are silent.
 func WithLog(log *slog.Logger) Option { return func(o *options) { o.log = log } }
 
-// file is one SQLite file with its one writer and its readers.
-type file struct {
-	path string
-	w    *sql.DB // one connection: SQLite has one writer, and a queue in Go is fair where its busy handler is not
-	r    *sql.DB
-}
-
 // DB is the inventory. Its methods may be called from many goroutines.
 type DB struct {
-	file
+	file  *dbfile.File
 	now   func() time.Time
 	all   revision // rises with every commit that changed something
 	maps  revision // rises with commits that changed machines, volumes or mappings
@@ -68,11 +56,11 @@ type DB struct {
 // Open opens the inventory in dir, makes it if there is none, and brings it to
 // this program's schema.
 func Open(ctx context.Context, dir string, now func() time.Time, opts ...Option) (*DB, error) {
-	f, err := openFile(ctx, filepath.Join(dir, inventoryFile), "FULL", "migrations/inventory", opts)
+	f, err := openFile(ctx, dir, inventoryFile, "FULL", opts)
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{file: *f, now: now}
+	db := &DB{file: f, now: now}
 	db.batch = newBatcher(db)
 	return db, nil
 }
@@ -81,8 +69,12 @@ func Open(ctx context.Context, dir string, now func() time.Time, opts ...Option)
 // it twice is harmless.
 func (db *DB) Close() error {
 	db.batch.close()
-	return db.close()
+	return db.file.Close()
 }
+
+// Backup writes a consistent copy of the inventory to path while others read and
+// write. A file that is there already is replaced in one step.
+func (db *DB) Backup(ctx context.Context, path string) error { return db.file.Backup(ctx, path) }
 
 // Revision rises by one with every commit that changed something.
 func (db *DB) Revision() int64 { return db.all.get() }
@@ -136,114 +128,15 @@ func (r *revision) changed(after int64) <-chan struct{} {
 	return r.wake
 }
 
-// openFile opens or makes one SQLite file, migrates it and checks that both of
-// its pools run with the pragmas that were asked for.
-func openFile(ctx context.Context, path, synchronous, migrations string, opts []Option) (_ *file, err error) {
+// openFile opens one of the two files.
+func openFile(ctx context.Context, dir, name, synchronous string, opts []Option) (*dbfile.File, error) {
 	o := options{log: slog.New(slog.DiscardHandler)}
 	for _, opt := range opts {
 		opt(&o)
 	}
-	op := "open " + filepath.Base(path)
-	existed, err := makeFile(path)
-	if err != nil {
-		return nil, explain(op, err)
-	}
-	f := &file{path: path}
-	defer func() {
-		if err != nil {
-			err = errors.Join(explain(op, err), f.close())
-		}
-	}()
-	// Pragmas belong to a connection, so they stand in the DSN, which every
-	// pooled connection is made from.
-	if f.w, err = openPool(path, 1, url.Values{
-		"_journal_mode": {"WAL"}, "_synchronous": {synchronous}, "_txlock": {"immediate"},
-		"_foreign_keys": {"on"}, "_busy_timeout": {"5000"}, "_stmt_cache_size": {"64"},
-	}); err != nil {
-		return nil, err
-	}
-	if err := f.migrate(ctx, migrations, existed, o.log); err != nil {
-		return nil, err
-	}
-	if f.r, err = openPool(path, readers, url.Values{
-		"mode": {"ro"}, "_query_only": {"on"}, "_synchronous": {synchronous},
-		"_foreign_keys": {"on"}, "_busy_timeout": {"5000"}, "_stmt_cache_size": {"64"},
-	}); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(f.assertPragmas(ctx, f.w, synchronous, 0), f.assertPragmas(ctx, f.r, synchronous, 1)); err != nil {
-		return nil, err
-	}
-	return f, nil
-}
-
-// makeFile makes an empty file with mode 0600, since SQLite would make it 0644
-// and it holds CHAP secrets; SQLite gives the same mode to its -wal and -shm
-// files. It reports whether the file held something before.
-func makeFile(path string) (existed bool, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	if st.Size() > 0 {
-		return true, f.Chmod(0o600)
-	}
-	return false, errors.Join(f.Chmod(0o600), syncDir(filepath.Dir(path)))
-}
-
-// syncDir makes the names in a folder durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-func openPool(path string, conns int, params url.Values) (*sql.DB, error) {
-	// A URI, so that a folder may have '?', '#' and '%' in its name.
-	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params.Encode()
-	db, err := sql.Open("sqlite3", dsn)
+	steps, err := fs.Sub(migrations, "migrations/"+name)
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	return db, nil
-}
-
-// assertPragmas fails when a pool does not run as it was asked to: the driver
-// ignores a misspelt key of the DSN in silence.
-func (f *file) assertPragmas(ctx context.Context, db *sql.DB, synchronous string, queryOnly int) error {
-	level := map[string]string{"NORMAL": "1", "FULL": "2"}[synchronous]
-	for _, p := range [...]struct{ name, want string }{
-		{"journal_mode", "wal"}, {"synchronous", level}, {"foreign_keys", "1"},
-		{"busy_timeout", "5000"}, {"query_only", fmt.Sprint(queryOnly)},
-	} {
-		var got string
-		if err := db.QueryRowContext(ctx, "PRAGMA "+p.name).Scan(&got); err != nil {
-			return fmt.Errorf("read pragma %s: %w", p.name, err)
-		}
-		if got != p.want {
-			return &store.Error{Kind: store.KindInternal, Subject: f.path, Msg: fmt.Sprintf("SQLite runs with %s=%s where %s is needed", p.name, got, p.want)}
-		}
-	}
-	return nil
-}
-
-// close ends the readers first, so that the writer is the last connection and
-// folds the write-ahead log into the file.
-func (f *file) close() error {
-	var err error
-	for _, db := range []*sql.DB{f.r, f.w} {
-		if db != nil {
-			err = errors.Join(err, db.Close())
-		}
-	}
-	return err
+	return dbfile.Open(ctx, filepath.Join(dir, name+".db"), dbfile.Config{Synchronous: synchronous, Migrations: steps, Log: o.log})
 }

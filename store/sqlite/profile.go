@@ -9,11 +9,12 @@ import (
 	"strings"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 const profileColumns = `SELECT id, revision, name, kind, fields, text, built_in FROM profile `
 
-func scanProfile(r row) (p store.Profile, err error) {
+func scanProfile(r dbfile.Row) (p store.Profile, err error) {
 	var fields string
 	if err := r.Scan(&p.ID, &p.Revision, &p.Name, &p.Kind, &fields, &p.Text, &p.BuiltIn); err != nil {
 		return store.Profile{}, err
@@ -29,16 +30,16 @@ func scanProfile(r row) (p store.Profile, err error) {
 
 // Profiles returns every profile, by name.
 func (db *DB) Profiles(ctx context.Context) ([]store.Profile, error) {
-	return list(ctx, db.r, scanProfile, profileColumns+"ORDER BY name")
+	return dbfile.List(ctx, db.file.Reader(), scanProfile, profileColumns+"ORDER BY name")
 }
 
 // Profile returns the profile with this name.
 func (db *DB) Profile(ctx context.Context, name string) (store.Profile, error) {
-	return profileBy(ctx, db.r, name)
+	return profileBy(ctx, db.file.Reader(), name)
 }
 
-func profileBy(ctx context.Context, q querier, name string) (store.Profile, error) {
-	return one(ctx, q, scanProfile, store.NotFound("profile", name), profileColumns+"WHERE name = ?", name)
+func profileBy(ctx context.Context, q dbfile.Querier, name string) (store.Profile, error) {
+	return dbfile.One(ctx, q, scanProfile, store.NotFound("profile", name), profileColumns+"WHERE name = ?", name)
 }
 
 // PutProfile adds the profile with this name, or changes it. Built-in profiles
@@ -49,14 +50,14 @@ func (db *DB) PutProfile(ctx context.Context, actor store.Actor, p store.Profile
 		return store.Profile{}, err
 	}
 	err := db.write(ctx, "set profile", func(t *tx) error {
-		old, err := profileBy(t.ctx, t, p.Name)
+		old, err := profileBy(t.Ctx, t, p.Name)
 		if err != nil && !store.IsNotFound(err) {
 			return err
 		}
 		if old.BuiltIn {
 			return builtIn(p.Name)
 		}
-		if err := checkRevision("profile", p.Name, old.Revision, p.Revision); old.ID != 0 && err != nil {
+		if err := checkRevision("profile", p.Name, old.Revision, p.Revision); err != nil {
 			return err
 		}
 		p.ID, p.Revision, p.BuiltIn = old.ID, old.Revision, false
@@ -73,10 +74,10 @@ func (db *DB) PutProfile(ctx context.Context, actor store.Actor, p store.Profile
 			return err
 		}
 		if p.ID == 0 {
-			p.ID, err = t.insert("INSERT INTO profile (revision, name, kind, fields, text, built_in) VALUES (?, ?, ?, ?, ?, 0)",
+			p.ID, err = t.Insert("INSERT INTO profile (revision, name, kind, fields, text, built_in) VALUES (?, ?, ?, ?, ?, 0)",
 				p.Revision, p.Name, string(p.Kind), string(fields), p.Text)
 		} else {
-			_, err = t.run("UPDATE profile SET revision = ?, kind = ?, fields = ?, text = ? WHERE id = ?",
+			_, err = t.Run("UPDATE profile SET revision = ?, kind = ?, fields = ?, text = ? WHERE id = ?",
 				p.Revision, string(p.Kind), string(fields), p.Text, p.ID)
 		}
 		if err != nil {
@@ -94,21 +95,21 @@ func (db *DB) PutProfile(ctx context.Context, actor store.Actor, p store.Profile
 // DeleteProfile removes a profile that no machine has.
 func (db *DB) DeleteProfile(ctx context.Context, actor store.Actor, name string) error {
 	return db.write(ctx, "remove profile", func(t *tx) error {
-		p, err := profileBy(t.ctx, t, name)
+		p, err := profileBy(t.Ctx, t, name)
 		if err != nil {
 			return err
 		}
 		if p.BuiltIn {
 			return builtIn(name)
 		}
-		used, err := list(t.ctx, t, scanOne[string], "SELECT name FROM machine WHERE profile = ? OR once_profile = ? ORDER BY name LIMIT 10", name, name)
+		used, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT name FROM machine WHERE profile = ? OR once_profile = ? ORDER BY name LIMIT 10", name, name)
 		if err != nil {
 			return err
 		}
 		if len(used) > 0 {
 			return store.InUse("profile %s belongs to machine %s; give that another profile first", name, strings.Join(used, ", "))
 		}
-		if _, err := t.run("DELETE FROM profile WHERE name = ?", name); err != nil {
+		if _, err := t.Run("DELETE FROM profile WHERE name = ?", name); err != nil {
 			return err
 		}
 		t.move(changed)
@@ -135,9 +136,6 @@ func profileChanges(a, b *store.Profile) string {
 	for _, k := range slices.Sorted(maps.Keys(keys)) {
 		// A kernel's command line may carry a password.
 		d.long(k, a.Fields[k], b.Fields[k])
-		if _, had := a.Fields[k]; had && a.Fields[k] == b.Fields[k] {
-			continue
-		}
 	}
 	d.long("text", a.Text, b.Text)
 	return d.String()

@@ -6,16 +6,17 @@ import (
 	"fmt"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 // Setting returns the value of a setting, and whether it was ever set.
 func (db *DB) Setting(ctx context.Context, key string) (string, bool, error) {
-	return setting(ctx, db.r, key)
+	return setting(ctx, db.file.Reader(), key)
 }
 
-func setting(ctx context.Context, q querier, key string) (string, bool, error) {
+func setting(ctx context.Context, q dbfile.Querier, key string) (string, bool, error) {
 	missing := store.NotFound("setting", key)
-	v, err := one(ctx, q, scanOne[string], missing, "SELECT value FROM setting WHERE key = ?", key)
+	v, err := dbfile.One(ctx, q, dbfile.Scalar[string], missing, "SELECT value FROM setting WHERE key = ?", key)
 	if errors.Is(err, missing) {
 		return "", false, nil
 	}
@@ -29,11 +30,11 @@ func (db *DB) PutSetting(ctx context.Context, actor store.Actor, key, value stri
 		return store.Invalid("key", "a setting needs its name")
 	}
 	return db.write(ctx, "set setting", func(t *tx) error {
-		old, had, err := setting(t.ctx, t, key)
+		old, had, err := setting(t.Ctx, t, key)
 		if err != nil || had && old == value {
 			return err
 		}
-		if _, err := t.run("INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value); err != nil {
+		if _, err := t.Run("INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value); err != nil {
 			return err
 		}
 		t.move(changed)
@@ -46,21 +47,21 @@ const maxJobs = 1000
 
 const jobColumns = `SELECT id, kind, subject, state, done, total, error, started, finished FROM job `
 
-func scanJob(r row) (j store.Job, err error) {
+func scanJob(r dbfile.Row) (j store.Job, err error) {
 	var started, finished int64
 	err = r.Scan(&j.ID, &j.Kind, &j.Subject, &j.State, &j.Done, &j.Total, &j.Error, &started, &finished)
-	j.Started, j.Finished = instant(started), instant(finished)
+	j.Started, j.Finished = dbfile.Instant(started), dbfile.Instant(finished)
 	return j, err
 }
 
 // Jobs returns every job, newest first.
 func (db *DB) Jobs(ctx context.Context) ([]store.Job, error) {
-	return list(ctx, db.r, scanJob, jobColumns+"ORDER BY id DESC")
+	return dbfile.List(ctx, db.file.Reader(), scanJob, jobColumns+"ORDER BY id DESC")
 }
 
 // Job returns the job with this id.
 func (db *DB) Job(ctx context.Context, id int64) (store.Job, error) {
-	return one(ctx, db.r, scanJob, store.NotFound("job", fmt.Sprint(id)), jobColumns+"WHERE id = ?", id)
+	return dbfile.One(ctx, db.file.Reader(), scanJob, store.NotFound("job", fmt.Sprint(id)), jobColumns+"WHERE id = ?", id)
 }
 
 // CreateJob adds a job. One without a state runs, one without a start starts
@@ -76,13 +77,13 @@ func (db *DB) CreateJob(ctx context.Context, j store.Job) (store.Job, error) {
 		if j.Started.IsZero() {
 			j.Started = t.now
 		}
-		j.ID, err = t.insert("INSERT INTO job (kind, subject, state, done, total, error, started, finished) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-			j.Kind, j.Subject, string(j.State), j.Done, j.Total, j.Error, nanos(j.Started), nanos(j.Finished))
+		j.ID, err = t.Insert("INSERT INTO job (kind, subject, state, done, total, error, started, finished) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			j.Kind, j.Subject, string(j.State), j.Done, j.Total, j.Error, dbfile.Nanos(j.Started), dbfile.Nanos(j.Finished))
 		if err != nil {
 			return err
 		}
 		t.move(changed)
-		_, err = t.run("DELETE FROM job WHERE state <> 'running' AND id <= (SELECT id FROM job WHERE state <> 'running' ORDER BY id DESC LIMIT 1 OFFSET ?)", maxJobs)
+		_, err = t.Run("DELETE FROM job WHERE state <> 'running' AND id <= (SELECT id FROM job WHERE state <> 'running' ORDER BY id DESC LIMIT 1 OFFSET ?)", maxJobs)
 		return err
 	})
 	if err != nil {
@@ -97,8 +98,8 @@ func (db *DB) UpdateJob(ctx context.Context, j store.Job) error {
 		return err
 	}
 	return db.batch.do(ctx, "change job", func(t *tx) error {
-		n, err := t.run("UPDATE job SET subject = ?, state = ?, done = ?, total = ?, error = ?, finished = ? WHERE id = ?",
-			j.Subject, string(j.State), j.Done, j.Total, j.Error, nanos(j.Finished), j.ID)
+		n, err := t.Run("UPDATE job SET subject = ?, state = ?, done = ?, total = ?, error = ?, finished = ? WHERE id = ?",
+			j.Subject, string(j.State), j.Done, j.Total, j.Error, dbfile.Nanos(j.Finished), j.ID)
 		if err == nil && n == 0 {
 			return store.NotFound("job", fmt.Sprint(j.ID))
 		}

@@ -4,15 +4,17 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net/netip"
 	"strings"
 	"unicode/utf8"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 const unknownColumns = `SELECT mac, uuid, hostname, vendor, firmware, arch, address, first_seen, last_seen, count, ignored FROM unknown_machine `
 
-func scanUnknown(r row) (store.UnknownMachine, error) {
+func scanUnknown(r dbfile.Row) (store.UnknownMachine, error) {
 	var (
 		u             store.UnknownMachine
 		mac           string
@@ -23,11 +25,11 @@ func scanUnknown(r row) (store.UnknownMachine, error) {
 	if err != nil {
 		return store.UnknownMachine{}, err
 	}
-	u.FirstSeen, u.LastSeen = instant(first), instant(last)
+	u.FirstSeen, u.LastSeen = dbfile.Instant(first), dbfile.Instant(last)
 	var errs [3]error
 	u.MAC, errs[0] = store.ParseMAC(mac)
-	u.UUID, errs[1] = parseText(uuid, store.ParseUUID)
-	u.Address, errs[2] = parseText(address, parseAddr)
+	u.UUID, errs[1] = dbfile.ParseText(uuid, store.ParseUUID)
+	u.Address, errs[2] = dbfile.ParseText(address, netip.ParseAddr)
 	if err := errors.Join(errs[:]...); err != nil {
 		return store.UnknownMachine{}, damaged("unknown machine "+mac, err)
 	}
@@ -36,12 +38,12 @@ func scanUnknown(r row) (store.UnknownMachine, error) {
 
 // UnknownMachine returns what is known of a MAC that is not enrolled.
 func (db *DB) UnknownMachine(ctx context.Context, mac store.MAC) (store.UnknownMachine, error) {
-	return one(ctx, db.r, scanUnknown, store.NotFound("unknown machine", mac.String()), unknownColumns+"WHERE mac = ?", mac.String())
+	return dbfile.One(ctx, db.file.Reader(), scanUnknown, store.NotFound("unknown machine", mac.String()), unknownColumns+"WHERE mac = ?", mac.String())
 }
 
 // UnknownMachines returns the unknown machines, the one seen last first.
 func (db *DB) UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error) {
-	return list(ctx, db.r, scanUnknown, unknownColumns+"WHERE ignored = 0 OR ? ORDER BY last_seen DESC, mac", includeIgnored)
+	return dbfile.List(ctx, db.file.Reader(), scanUnknown, unknownColumns+"WHERE ignored = 0 OR ? ORDER BY last_seen DESC, mac", includeIgnored)
 }
 
 // SeeUnknown records that a computer which is not enrolled asked to boot. What
@@ -55,25 +57,25 @@ func (db *DB) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
 		*s = clip(*s)
 	}
 	return db.batch.do(ctx, "record unknown machine", func(t *tx) error {
-		enrolled, err := one(t.ctx, t, scanOne[int], nil, "SELECT count(*) FROM machine_mac WHERE mac = ?", u.MAC.String())
+		enrolled, err := dbfile.One(t.Ctx, t, dbfile.Scalar[int], nil, "SELECT count(*) FROM machine_mac WHERE mac = ?", u.MAC.String())
 		if err != nil || enrolled > 0 {
 			return err
 		}
-		seen, first := nanos(u.LastSeen), nanos(u.FirstSeen)
+		seen, first := dbfile.Nanos(u.LastSeen), dbfile.Nanos(u.FirstSeen)
 		if seen == 0 {
-			seen = nanos(t.now)
+			seen = dbfile.Nanos(t.now)
 		}
 		if first == 0 {
 			first = seen
 		}
-		_, err = t.run(`INSERT INTO unknown_machine (mac, uuid, hostname, vendor, firmware, arch, address, first_seen, last_seen, count, ignored)
+		_, err = t.Run(`INSERT INTO unknown_machine (mac, uuid, hostname, vendor, firmware, arch, address, first_seen, last_seen, count, ignored)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0)
 			ON CONFLICT (mac) DO UPDATE SET
 				uuid = coalesce(excluded.uuid, uuid), address = coalesce(excluded.address, address),
 				hostname = coalesce(nullif(excluded.hostname, ''), hostname), vendor = coalesce(nullif(excluded.vendor, ''), vendor),
 				firmware = coalesce(nullif(excluded.firmware, ''), firmware), arch = coalesce(nullif(excluded.arch, ''), arch),
 				last_seen = max(excluded.last_seen, last_seen), count = count + 1`,
-			u.MAC.String(), text(u.UUID), u.Hostname, u.Vendor, u.Firmware, u.Arch, addrText(u.Address), first, seen)
+			u.MAC.String(), dbfile.Text(u.UUID), u.Hostname, u.Vendor, u.Firmware, u.Arch, addrText(u.Address), first, seen)
 		if err != nil {
 			return err
 		}
@@ -85,11 +87,11 @@ func (db *DB) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
 // boundUnknown removes the unknown machines above the bound, those not seen for
 // longest first. Somebody decided to ignore a machine, so those go last.
 func (t *tx) boundUnknown() error {
-	n, err := one(t.ctx, t, scanOne[int], nil, "SELECT count(*) FROM unknown_machine")
+	n, err := dbfile.One(t.Ctx, t, dbfile.Scalar[int], nil, "SELECT count(*) FROM unknown_machine")
 	if err != nil || n <= store.MaxUnknownMachines {
 		return err
 	}
-	_, err = t.run("DELETE FROM unknown_machine WHERE mac IN (SELECT mac FROM unknown_machine ORDER BY ignored, last_seen LIMIT ?)", n-store.MaxUnknownMachines)
+	_, err = t.Run("DELETE FROM unknown_machine WHERE mac IN (SELECT mac FROM unknown_machine ORDER BY ignored, last_seen LIMIT ?)", n-store.MaxUnknownMachines)
 	return err
 }
 
@@ -100,22 +102,22 @@ func (db *DB) IgnoreUnknown(ctx context.Context, actor store.Actor, mac store.MA
 		return store.Invalid("mac", "an unknown machine is known by its MAC")
 	}
 	return db.write(ctx, "ignore machine", func(t *tx) error {
-		m, err := machineBy(t.ctx, t, "MAC", mac.String(), "id = (SELECT machine FROM machine_mac WHERE mac = ?)", mac.String())
+		m, err := machineBy(t.Ctx, t, "MAC", mac.String(), "id = (SELECT machine FROM machine_mac WHERE mac = ?)", mac.String())
 		if err == nil {
 			return store.Conflict("mac", "the MAC %s is enrolled as machine %s; remove the machine first", mac, m.Name)
 		}
 		if !store.IsNotFound(err) {
 			return err
 		}
-		u, err := one(t.ctx, t, scanUnknown, store.NotFound("unknown machine", mac.String()), unknownColumns+"WHERE mac = ?", mac.String())
+		u, err := dbfile.One(t.Ctx, t, scanUnknown, store.NotFound("unknown machine", mac.String()), unknownColumns+"WHERE mac = ?", mac.String())
 		switch {
 		case err == nil && u.Ignored == ignored:
 			return nil
 		case err == nil:
-			_, err = t.run("UPDATE unknown_machine SET ignored = ? WHERE mac = ?", ignored, mac.String())
+			_, err = t.Run("UPDATE unknown_machine SET ignored = ? WHERE mac = ?", ignored, mac.String())
 		case store.IsNotFound(err) && ignored:
-			_, err = t.run(`INSERT INTO unknown_machine (mac, hostname, vendor, firmware, arch, first_seen, last_seen, count, ignored)
-				VALUES (?, '', '', '', '', ?, ?, 0, 1)`, mac.String(), nanos(t.now), nanos(t.now))
+			_, err = t.Run(`INSERT INTO unknown_machine (mac, hostname, vendor, firmware, arch, first_seen, last_seen, count, ignored)
+				VALUES (?, '', '', '', '', ?, ?, 0, 1)`, mac.String(), dbfile.Nanos(t.now), dbfile.Nanos(t.now))
 			if err == nil {
 				err = t.boundUnknown()
 			}

@@ -6,12 +6,13 @@ import (
 	"strings"
 
 	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
 )
 
 const volumeColumns = `SELECT id, revision, name, uuid, kind, size, block_size, coalesce(parent, 0), read_only, shared, reset,
 	state, progress, reason, path, created_from, created, updated FROM volume `
 
-func scanVolume(r row) (store.Volume, error) {
+func scanVolume(r dbfile.Row) (store.Volume, error) {
 	var (
 		v                store.Volume
 		uuid             string
@@ -22,30 +23,30 @@ func scanVolume(r row) (store.Volume, error) {
 	if err != nil {
 		return store.Volume{}, err
 	}
-	v.Created, v.Updated = instant(created), instant(updated)
+	v.Created, v.Updated = dbfile.Instant(created), dbfile.Instant(updated)
 	if v.UUID, err = store.ParseUUID(uuid); err != nil {
 		return store.Volume{}, damaged("volume "+v.Name, err)
 	}
 	return v, nil
 }
 
-func volumeBy(ctx context.Context, q querier, id store.VolumeID) (store.Volume, error) {
-	return one(ctx, q, scanVolume, store.NotFound("volume with number", fmt.Sprint(id)), volumeColumns+"WHERE id = ?", int64(id))
+func volumeBy(ctx context.Context, q dbfile.Querier, id store.VolumeID) (store.Volume, error) {
+	return dbfile.One(ctx, q, scanVolume, store.NotFound("volume with number", fmt.Sprint(id)), volumeColumns+"WHERE id = ?", int64(id))
 }
 
 // Volume returns the volume with this id.
 func (db *DB) Volume(ctx context.Context, id store.VolumeID) (store.Volume, error) {
-	return volumeBy(ctx, db.r, id)
+	return volumeBy(ctx, db.file.Reader(), id)
 }
 
 // VolumeByName returns the volume with this name, in either case.
 func (db *DB) VolumeByName(ctx context.Context, name string) (store.Volume, error) {
-	return one(ctx, db.r, scanVolume, store.NotFound("volume", name), volumeColumns+"WHERE name = ?", strings.ToLower(name))
+	return dbfile.One(ctx, db.file.Reader(), scanVolume, store.NotFound("volume", name), volumeColumns+"WHERE name = ?", strings.ToLower(name))
 }
 
 // Volumes returns every volume, by name.
 func (db *DB) Volumes(ctx context.Context) ([]store.Volume, error) {
-	return list(ctx, db.r, scanVolume, volumeColumns+"ORDER BY name")
+	return dbfile.List(ctx, db.file.Reader(), scanVolume, volumeColumns+"ORDER BY name")
 }
 
 // CreateVolume adds a volume's row. A volume without a UUID is given one, and
@@ -66,9 +67,9 @@ func (db *DB) CreateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		if err := t.checkVolume(&v); err != nil {
 			return err
 		}
-		n, err := t.insert(`INSERT INTO volume (name, uuid, kind, size, block_size, parent, read_only, shared, reset, state, progress, reason,
+		n, err := t.Insert(`INSERT INTO volume (name, uuid, kind, size, block_size, parent, read_only, shared, reset, state, progress, reason,
 			path, created_from, updated, revision, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			append(volumeValues(&v), v.Revision, nanos(v.Created))...)
+			append(volumeValues(&v), v.Revision, dbfile.Nanos(v.Created))...)
 		if err != nil {
 			return err
 		}
@@ -90,7 +91,7 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		return store.Volume{}, err
 	}
 	err := db.write(ctx, "change volume", func(t *tx) error {
-		old, err := volumeBy(t.ctx, t, v.ID)
+		old, err := volumeBy(t.Ctx, t, v.ID)
 		if err != nil {
 			return err
 		}
@@ -102,6 +103,15 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		}
 		if err := t.checkVolume(&v); err != nil {
 			return err
+		}
+		if old.ReadOnly && !v.ReadOnly {
+			clones, err := t.clones(v.ID)
+			if err != nil {
+				return err
+			}
+			if len(clones) > 0 {
+				return store.InUse("volume %s is the parent of %s, which would change under it; it stays read-only", v.Name, strings.Join(clones, ", "))
+			}
 		}
 		if !v.ReadOnly && !v.Shared && (old.ReadOnly || old.Shared) {
 			holders, err := t.writers(v.ID, 0)
@@ -119,7 +129,7 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 			return nil
 		}
 		v.Revision, v.Updated = old.Revision+1, t.now
-		_, err = t.run(`UPDATE volume SET name = ?, uuid = ?, kind = ?, size = ?, block_size = ?, parent = ?, read_only = ?, shared = ?, reset = ?,
+		_, err = t.Run(`UPDATE volume SET name = ?, uuid = ?, kind = ?, size = ?, block_size = ?, parent = ?, read_only = ?, shared = ?, reset = ?,
 			state = ?, progress = ?, reason = ?, path = ?, created_from = ?, updated = ?, revision = ? WHERE id = ?`,
 			append(volumeValues(&v), v.Revision, int64(v.ID))...)
 		if err != nil {
@@ -144,11 +154,11 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 // another volume stands on, stays.
 func (db *DB) DeleteVolume(ctx context.Context, actor store.Actor, id store.VolumeID) error {
 	return db.write(ctx, "remove volume", func(t *tx) error {
-		v, err := volumeBy(t.ctx, t, id)
+		v, err := volumeBy(t.Ctx, t, id)
 		if err != nil {
 			return err
 		}
-		used, err := list(t.ctx, t, scanOne[string],
+		used, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string],
 			"SELECT machine.name || ' as LUN ' || lun FROM mapping JOIN machine ON machine.id = machine WHERE volume = ? ORDER BY machine.name, lun", int64(id))
 		if err != nil {
 			return err
@@ -156,19 +166,24 @@ func (db *DB) DeleteVolume(ctx context.Context, actor store.Actor, id store.Volu
 		if len(used) > 0 {
 			return store.InUse("volume %s is mapped to machine %s; unmap it first", v.Name, strings.Join(used, ", "))
 		}
-		clones, err := list(t.ctx, t, scanOne[string], "SELECT name FROM volume WHERE parent = ? ORDER BY name", int64(id))
+		clones, err := t.clones(id)
 		if err != nil {
 			return err
 		}
 		if len(clones) > 0 {
 			return store.InUse("volume %s is the parent of %s; remove or flatten that first", v.Name, strings.Join(clones, ", "))
 		}
-		if _, err := t.run("DELETE FROM volume WHERE id = ?", int64(id)); err != nil {
+		if _, err := t.Run("DELETE FROM volume WHERE id = ?", int64(id)); err != nil {
 			return err
 		}
 		t.move(mapped)
 		return t.audit(actor, "volume.delete", v.Name, store.Bytes(v.Size))
 	})
+}
+
+// clones names the volumes that stand on one.
+func (t *tx) clones(id store.VolumeID) ([]string, error) {
+	return dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT name FROM volume WHERE parent = ? ORDER BY name", int64(id))
 }
 
 func validVolume(v *store.Volume) error {
@@ -193,7 +208,7 @@ func (t *tx) checkVolume(v *store.Volume) error {
 		if u.value == "" {
 			continue
 		}
-		other, err := list(t.ctx, t, scanOne[string], "SELECT name FROM volume WHERE "+u.column+" = ? AND id <> ?", u.value, int64(v.ID))
+		other, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT name FROM volume WHERE "+u.column+" = ? AND id <> ?", u.value, int64(v.ID))
 		if err != nil {
 			return err
 		}
@@ -202,8 +217,8 @@ func (t *tx) checkVolume(v *store.Volume) error {
 		}
 	}
 	// A volume that stood on itself could never be read.
-	for p, seen := v.Parent, 0; p != 0; seen++ {
-		parent, err := volumeBy(t.ctx, t, p)
+	for p := v.Parent; p != 0; {
+		parent, err := volumeBy(t.Ctx, t, p)
 		if store.IsNotFound(err) {
 			return store.Invalid("parent", "there is no volume with number %d to stand on", p)
 		}
@@ -219,8 +234,8 @@ func (t *tx) checkVolume(v *store.Volume) error {
 }
 
 func volumeValues(v *store.Volume) []any {
-	return []any{v.Name, v.UUID.String(), string(v.Kind), v.Size, v.BlockSize, id(v.Parent), v.ReadOnly, v.Shared, v.Reset,
-		string(v.State), v.Progress, v.Reason, v.Path, v.From, nanos(v.Updated)}
+	return []any{v.Name, v.UUID.String(), string(v.Kind), v.Size, v.BlockSize, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Reset,
+		string(v.State), v.Progress, v.Reason, v.Path, v.From, dbfile.Nanos(v.Updated)}
 }
 
 func volumeChanges(a, b *store.Volume) string {

@@ -1,12 +1,10 @@
-package sqlite
+package dbfile
 
 import (
 	"context"
-	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 
@@ -15,23 +13,16 @@ import (
 	"lunboot/store"
 )
 
-//go:embed migrations
-var migrationFiles embed.FS
-
 // migrate brings the file to the newest schema that this program knows. A file
 // that held something is checked and copied first.
-func (f *file) migrate(ctx context.Context, dir string, existed bool, log *slog.Logger) error {
+func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 	name := filepath.Base(f.path)
-	if existed {
-		if err := f.check(ctx); err != nil {
+	if size > 0 {
+		if err := f.check(ctx, size); err != nil {
 			return err
 		}
 	}
-	files, err := fs.Sub(migrationFiles, dir)
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, f.w, files, goose.WithSlog(log), goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(goose.DialectSQLite3, f.w, c.Migrations, goose.WithSlog(c.Log), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
@@ -59,15 +50,21 @@ func (f *file) migrate(ctx context.Context, dir string, existed bool, log *slog.
 }
 
 // copyName is where the copy of a file with an older schema goes.
-func (f *file) copyName(version int64) string {
+func (f *File) copyName(version int64) string {
 	return fmt.Sprintf("%s.schema-%d", f.path, version)
 }
 
+// maxCheck is the largest file that is read through at each start: a second on
+// a slow disk. A larger one is a journal, and a start must not wait for it.
+const maxCheck = 64 << 20
+
 // check refuses a file that is damaged, or that another program wrote.
-func (f *file) check(ctx context.Context) error {
-	var word string
-	if err := f.w.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&word); err != nil {
-		return err
+func (f *File) check(ctx context.Context, size int64) error {
+	word := "ok"
+	if size <= maxCheck {
+		if err := f.w.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&word); err != nil {
+			return err
+		}
 	}
 	if word != "ok" {
 		return &store.Error{Kind: store.KindCorrupt, Subject: f.path, Msg: "the file is damaged (" + word + "); put back a backup of it"}
@@ -85,20 +82,26 @@ func (f *file) check(ctx context.Context) error {
 
 // Backup writes a consistent copy of the file to path while others read and
 // write. A file that is there already is replaced in one step.
-func (f *file) Backup(ctx context.Context, path string) (err error) {
+func (f *File) Backup(ctx context.Context, path string) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // 0600; VACUUM INTO takes an empty file
 	if err != nil {
-		return explain("back up", err)
+		return Explain("back up", err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(explain("back up", err), os.Remove(tmp.Name()))
+			err = errors.Join(Explain("back up", err), os.Remove(tmp.Name()))
 		}
 	}()
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	if _, err := f.w.ExecContext(ctx, "VACUUM INTO ?", tmp.Name()); err != nil {
+	// A connection of its own: writers do not wait while it reads.
+	db, err := openPool(f.path, 1, url.Values{"_busy_timeout": {"5000"}})
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, "VACUUM INTO ?", tmp.Name())
+	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
 	if err := syncFile(tmp.Name()); err != nil {
