@@ -16,7 +16,7 @@ func parseRead(c *Command) (Plan, error) {
 func execRead(ctx context.Context, c *Command) error {
 	v := c.itl.unit.cfg.Volume
 	// FUA=1 reads from the medium, so what the cache holds goes there first
-	// (SBC-3 §5.8).
+	// (SBC-3, READ(10)).
 	if c.fua && !c.itl.unit.cfg.ReadOnly {
 		if err := v.Sync(ctx); err != nil {
 			return writeError(err, c.lba)
@@ -102,12 +102,12 @@ func execSynchronize(ctx context.Context, c *Command) error {
 }
 
 // PRE-FETCH has nothing to do: the page cache reads ahead by itself. GOOD says
-// that not all blocks need be in the cache (SBC-3 §5.10).
+// that not all blocks need be in the cache (SBC-3, PRE-FETCH(10)).
 func parsePrefetch(c *Command) (Plan, error) {
 	return Plan{}, c.extent()
 }
 
-// How VERIFY and WRITE AND VERIFY compare: the BYTCHK field (SBC-3 §5.25).
+// How VERIFY and WRITE AND VERIFY compare: the BYTCHK field (SBC-3, VERIFY(10)).
 const (
 	verifyMedium = 0 // the blocks can be read
 	verifyBytes  = 1 // they are equal to the data
@@ -153,7 +153,7 @@ func parseWriteVerify(c *Command) (Plan, error) {
 	if c.field = c.bytchk(); c.field > verifyBytes {
 		return Plan{}, invalidField(1, 2)
 	}
-	c.fua = true // what is verified is the medium (SBC-3 §5.43)
+	c.fua = true // what is verified is the medium (SBC-3)
 	return c.planWrite(), nil
 }
 
@@ -266,7 +266,7 @@ func (c *Command) swap(ctx context.Context, old, new []byte) error {
 	return c.put(ctx, new, c.offset())
 }
 
-// ORWRITE(16) (SBC-3 §5.9) sets bits; like COMPARE AND WRITE it is atomic.
+// ORWRITE(16) (SBC-3) sets bits; like COMPARE AND WRITE it is atomic.
 func parseOrWrite(c *Command) (Plan, error) {
 	if err := c.transfer(); err != nil {
 		return Plan{}, err

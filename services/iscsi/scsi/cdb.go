@@ -23,7 +23,7 @@ const maxParameterData = 1 << 18
 // without sending it.
 const chunk = 256 << 10
 
-// Bits of byte 1 of the medium access commands (SBC-3 §5.8, §5.25, §5.40).
+// Bits of byte 1 of the medium access commands (SBC-3 §5).
 const (
 	protectBits = 0xe0 // RDPROTECT, WRPROTECT, VRPROTECT, ORPROTECT
 	fuaBit      = 0x08
@@ -40,7 +40,7 @@ func execNothing(context.Context, *Command) error { return nil }
 func (c *Command) extent() error {
 	cdb := &c.CDB
 	switch cdb[0] >> 5 {
-	case 0: // 6 bytes; a length of 0 is 256 blocks (SBC-3 §5.7)
+	case 0: // 6 bytes; a length of 0 is 256 blocks (SBC-3, READ(6))
 		c.lba = uint64(cdb[1]&0x1f)<<16 | uint64(cdb[2])<<8 | uint64(cdb[3])
 		if c.blocks = uint64(cdb[4]); c.blocks == 0 {
 			c.blocks = 256
@@ -58,7 +58,7 @@ func (c *Command) extent() error {
 	return c.inRange()
 }
 
-// inRange checks the blocks against the capacity (SBC-3 §4.2.2.3). A command for
+// inRange checks the blocks against the capacity (SBC-3 §4). A command for
 // no blocks may stand at the end, but not behind it.
 func (c *Command) inRange() error {
 	return checkRange(c.itl.unit.blocks(), c.lba, c.blocks)
@@ -86,7 +86,7 @@ func (c *Command) lengthField() int {
 
 // transfer is extent for commands that move the blocks or compare them: the
 // length is limited, and protection information is refused because no unit is
-// formatted with it (SBC-3 §4.22).
+// formatted with it (SBC-3, protection information).
 func (c *Command) transfer() error {
 	if c.CDB[0]>>5 != 0 && c.CDB[1]&protectBits != 0 {
 		return invalidField(1, 7)
@@ -153,7 +153,7 @@ func (c *Command) data() ([]byte, error) {
 }
 
 // exactly demands that the initiator announced the data that the CDB says, for
-// commands to which a part makes no sense (SPC-4 table D.1, 0Eh/03h).
+// commands to which a part makes no sense: INVALID FIELD IN COMMAND INFORMATION UNIT.
 func (c *Command) exactly() error {
 	if c.Expected != c.length {
 		return errInformationUnit

@@ -21,7 +21,7 @@ const (
 	noUnit       = 0x7f // qualifier 011b, type 1Fh: no unit can be here
 )
 
-// Vital product data page codes (SPC-4 §7.8, SBC-3 §6.5).
+// Vital product data page codes (SPC-4 §7.8, SBC-3 §6).
 const (
 	vpdSupported    = 0x00
 	vpdSerial       = 0x80
@@ -117,7 +117,7 @@ func (u *Unit) serial() string { return fmt.Sprintf("%x", u.cfg.UUID[:]) }
 
 func serialPage(i *itl) []byte { return []byte(i.unit.serial()) }
 
-// Fields of a designation descriptor (SPC-4 §7.8.6.1).
+// Fields of a designation descriptor (SPC-4 §7.8.6).
 const (
 	codeSetBinary = 0x01
 	codeSetASCII  = 0x02
@@ -140,7 +140,7 @@ const (
 // device's (SPC-4 §7.8.6).
 func identityPage(i *itl) []byte {
 	u := i.unit.cfg.UUID
-	// NAA 3h, locally assigned (§7.8.6.6.4): 60 bits of the UUID. The other
+	// NAA 3h, locally assigned (§7.8.6.6): 60 bits of the UUID. The other
 	// forms need an identifier that the IEEE sells.
 	naa := [8]byte{0x30 | u[15]&0x0f, u[0], u[1], u[2], u[3], u[4], u[5], u[14]}
 	b := designator(nil, codeSetASCII, ofUnit|designatorVendor, []byte(vendorID+i.unit.serial()))
@@ -162,7 +162,7 @@ func designator(b []byte, codes, kind byte, content []byte) []byte {
 }
 
 // scsiName ends a SCSI name string with a null and fills it up to four bytes
-// (SPC-4 §7.8.6.11).
+// (SPC-4 §7.8.6).
 func scsiName(s string) []byte {
 	if s == "" {
 		return nil
@@ -173,18 +173,19 @@ func scsiName(s string) []byte {
 }
 
 // extendedPage is Extended INQUIRY Data (SPC-4 §7.8.7): no protection, simple
-// task attributes, a volatile cache.
+// task attributes, a volatile cache, and a change of the LUNs told once.
 func extendedPage(*itl) []byte {
 	b := make([]byte, 60)
 	b[1] = 0x01 // SIMPSUP
 	b[2] = 0x01 // V_SUP
+	b[3] = 0x01 // LUICLR
 	return b
 }
 
 // physicalExponent is log2 of logical blocks per 4096-byte physical block.
 func (u *Unit) physicalExponent() uint { return 12 - min(u.shift, 12) }
 
-// limitsPage is Block Limits (SBC-3 §6.5.3).
+// limitsPage is Block Limits (SBC-3 §6).
 func limitsPage(i *itl) []byte {
 	s := i.unit.shift
 	granularity := uint32(1) << i.unit.physicalExponent()
@@ -202,14 +203,14 @@ func limitsPage(i *itl) []byte {
 	return b
 }
 
-// mediumPage is Block Device Characteristics (SBC-3 §6.5.2): nothing rotates.
+// mediumPage is Block Device Characteristics (SBC-3 §6): nothing rotates.
 func mediumPage(*itl) []byte {
 	b := make([]byte, 60)
 	b[1] = 0x01
 	return b
 }
 
-// provisioningPage is Logical Block Provisioning (SBC-3 §6.5.4): thin, by UNMAP
+// provisioningPage is Logical Block Provisioning (SBC-3 §6): thin, by UNMAP
 // and both WRITE SAMEs, and what is unmapped reads zero.
 func provisioningPage(*itl) []byte {
 	const lbpu, lbpws, lbpws10, lbprz, thin = 0x80, 0x40, 0x20, 0x04, 0x02

@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 )
 
-// Mode page codes (SPC-4 §7.5.1, SBC-3 §6.4).
+// Mode page codes (SPC-4 §7.5, SBC-3 §6).
 const (
 	pageRecovery   = 0x01
 	pageCaching    = 0x08
@@ -46,10 +46,10 @@ var modePages = []struct {
 	{pageCaching, "\x08\x12\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
 		[]modeChange{{cachingFlags, wceBit, modeWCE}}},
 	// GLTSD=1: nothing is saved; QUEUE ALGORITHM MODIFIER 1: commands may be
-	// reordered; BUSY TIMEOUT PERIOD unlimited (SPC-4 §7.5.8).
+	// reordered; BUSY TIMEOUT PERIOD unlimited (SPC-4 §7.5).
 	{pageControl, "\x0a\x0a\x02\x10\x00\x00\x00\x00\xff\xff\x00\x00",
 		[]modeChange{{controlFlags, dSenseBit, modeDSense}, {controlSWP, swpBit, modeSWP}}},
-	// DEXCPT=1: informational exceptions are off (SPC-4 §7.5.12).
+	// DEXCPT=1: informational exceptions are off (SPC-4 §7.5).
 	{pageExceptions, "\x1c\x0a\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00", nil},
 }
 
@@ -60,7 +60,7 @@ type modeChange struct {
 	mode  uint32
 }
 
-// Bits of the device-specific parameter (SBC-3 §6.4.1).
+// Bits of the device-specific parameter (SBC-3 §6).
 const (
 	modeWP     = 0x80
 	modeDPOFUA = 0x10
@@ -149,7 +149,7 @@ func (i *itl) effectiveMode() uint32 {
 	return mode
 }
 
-// blockDescriptor is the short (SBC-3 §6.4.2.2) or long (§6.4.2.3) LBA mode
+// blockDescriptor is the short or long LBA mode
 // parameter block descriptor.
 func (u *Unit) blockDescriptor(long bool) []byte {
 	blocks := u.blocks()
@@ -204,7 +204,7 @@ func execModeSelect(_ context.Context, c *Command) error {
 	return err
 }
 
-// selected reads a mode parameter list (SPC-4 §7.5.4 to §7.5.7) and returns the
+// selected reads a mode parameter list (SPC-4 §7.5) and returns the
 // mode that it asks for.
 func (i *itl) selected(list []byte, six bool, mode uint32) (uint32, error) {
 	header, blocks, long := 8, 0, false

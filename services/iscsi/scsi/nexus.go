@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,10 +21,10 @@ const (
 	uaLUNs                         // 3Fh/0Eh
 	uaMode                         // 2Ah/01h
 	uaCapacity                     // 2Ah/09h
-	uaNumber    = 6
 )
 
-var attentions = [uaNumber]*Sense{
+// attentions has a row for each bit.
+var attentions = [...]*Sense{
 	{Key: keyUnitAttention, ASC: 0x29, ASCQ: 0x00}, // POWER ON, RESET, OR BUS DEVICE RESET OCCURRED
 	{Key: keyUnitAttention, ASC: 0x29, ASCQ: 0x02}, // SCSI BUS RESET OCCURRED
 	{Key: keyUnitAttention, ASC: 0x29, ASCQ: 0x03}, // BUS DEVICE RESET FUNCTION OCCURRED
@@ -44,20 +45,26 @@ type itl struct {
 func (i *itl) establish(ua uint32) { i.pending.Or(ua) }
 
 // attention takes the first pending unit attention condition, nil when there is
-// none.
+// none. REPORTED LUNS DATA HAS CHANGED is told once for all units of the nexus
+// (LUICLR=1, SPC-4 §7.8.7).
 func (i *itl) attention() *Sense {
-	for {
-		p := i.pending.Load()
-		if p == 0 {
-			return nil
-		}
-		for n, s := range attentions {
-			if bit := uint32(1) << n; p&bit != 0 {
-				if i.pending.CompareAndSwap(p, p&^bit) {
-					return s
-				}
-				break
+	for p := i.pending.Load(); p != 0; p = i.pending.Load() {
+		n := bits.TrailingZeros32(p)
+		if bit := uint32(1) << n; i.pending.CompareAndSwap(p, p&^bit) {
+			if bit == uaLUNs {
+				i.nexus.clear(uaLUNs)
 			}
+			return attentions[n]
+		}
+	}
+	return nil
+}
+
+// clear ends unit attention conditions on every unit of the nexus.
+func (n *Nexus) clear(ua uint32) {
+	if m := n.luns.Load(); m != nil {
+		for _, i := range m.byLUN {
+			i.pending.And(^ua)
 		}
 	}
 }
@@ -133,7 +140,7 @@ func (n *Nexus) SetMap(entries map[store.LUN]MapEntry) {
 	}
 }
 
-// Close is the loss of the nexus: reservations that it holds end (SPC-2 §5.5.1),
+// Close is the loss of the nexus: reservations that it holds end (SPC-2, reservations),
 // and every later command finds no LUN.
 func (n *Nexus) Close() {
 	n.mu.Lock()
@@ -191,24 +198,25 @@ func (n *Nexus) TargetReset() {
 
 // Begin decodes the command and decides everything that needs no volume: LUN,
 // operation code, CDB fields, pending unit attentions, reservations, write
-// protection and the range of blocks.
+// protection and the range of blocks. It does not block.
 func (n *Nexus) Begin(c *Command) Plan {
 	c.nexus, c.itl, c.op, c.answered = n, n.find(c.LUN), nil, false
 	c.Status, c.Sense, c.In = StatusGood, nil, c.In[:0]
 	c.lba, c.blocks, c.length, c.fua, c.field, c.flags = 0, 0, 0, false, 0, 0
+	c.Expected = max(c.Expected, 0)
 	op, err := n.operation(c)
-	if err == nil {
-		c.op = op
-		var p Plan
-		if p, err = op.parse(c); err == nil {
-			if p.Slow = p.Slow || op.is(slow); c.Expected < 0 {
-				c.Expected = 0
-			}
-			return p
-		}
+	if err != nil {
+		n.end(c, err)
+		return Plan{Done: true}
 	}
-	n.end(c, err)
-	return Plan{Done: true}
+	c.op = op
+	p, err := op.parse(c)
+	if err != nil {
+		n.end(c, err)
+		return Plan{Done: true}
+	}
+	p.Slow = p.Slow || op.is(slow)
+	return p
 }
 
 // operation finds the table's row for the command, or why it may not run.
@@ -225,8 +233,9 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 	}
 	c.itl.unit.refresh()
 	if op == nil || !op.is(anyLUN) {
-		// INQUIRY, REPORT LUNS and REQUEST SENSE leave the condition pending
-		// or return it as data (SPC-4 §5.14.1); everything else stops here.
+		// INQUIRY and REPORT LUNS are answered in spite of the condition,
+		// REQUEST SENSE returns it as data; everything else stops here
+		// (SAM-5 §5.14).
 		if ua := c.itl.attention(); ua != nil {
 			return nil, ua
 		}
@@ -269,7 +278,7 @@ func (n *Nexus) TryExecute(c *Command) bool {
 	}
 	u := c.itl.unit
 	c.In = grow(c.In, c.length)
-	if !u.cfg.Volume.Resident(c.In, int64(c.lba)<<u.shift) {
+	if c.length > 0 && !u.cfg.Volume.Resident(c.In, c.offset()) {
 		c.In = c.In[:0]
 		return false
 	}

@@ -13,7 +13,7 @@ func parseUnmap(c *Command) (Plan, error) {
 	return c.parameterList(int(binary.BigEndian.Uint16(c.CDB[7:]))), nil
 }
 
-// unmapRange is an UNMAP block descriptor (SBC-3 §5.23.2).
+// unmapRange is an UNMAP block descriptor (SBC-3, UNMAP).
 type unmapRange struct{ lba, blocks uint64 }
 
 // execUnmap checks every descriptor before it unmaps anything.
@@ -50,7 +50,7 @@ func (c *Command) unmap(ctx context.Context, ranges []unmapRange) error {
 }
 
 // unmapRanges reads the UNMAP parameter list. A descriptor that is cut off is
-// not one (SBC-3 §5.23.2).
+// not one (SBC-3, UNMAP).
 func unmapRanges(list []byte, capacity uint64) ([]unmapRange, error) {
 	if len(list) < 8 {
 		return nil, errParameterLength
@@ -75,7 +75,7 @@ func unmapRanges(list []byte, capacity uint64) ([]unmapRange, error) {
 	return ranges, nil
 }
 
-// Bits of byte 1 of WRITE SAME (SBC-3 §5.45).
+// Bits of byte 1 of WRITE SAME (SBC-3).
 const (
 	sameNDOB   = 0x01 // no data out: zeros; WRITE SAME(16) only
 	sameUnmap  = 0x08
@@ -123,8 +123,8 @@ func execWriteSame(ctx context.Context, c *Command) error {
 }
 
 // fill writes the block to each of the command's blocks; no block means zeros.
-// UNMAP=1 unmaps only when the initiator can read back what it sent (SBC-3
-// §4.7.3.5): unmapped blocks read zero here.
+// UNMAP=1 unmaps only when the initiator can read back what it sent (SBC-3,
+// logical block provisioning): unmapped blocks read zero here.
 func (c *Command) fill(ctx context.Context, block []byte) error {
 	u := c.itl.unit
 	v, off, n := u.cfg.Volume, c.offset(), int64(c.blocks)<<u.shift
@@ -177,7 +177,7 @@ const (
 	maxStatusQueries = 4096
 )
 
-// execGetLBAStatus describes the blocks from the one asked for on (SBC-3 §5.6),
+// execGetLBAStatus describes the blocks from the one asked for on (SBC-3),
 // neighbours of one status in one descriptor.
 func execGetLBAStatus(ctx context.Context, c *Command) error {
 	const mapped, deallocated = 0x00, 0x01

@@ -22,13 +22,11 @@ func parseReportLUNs(c *Command) (Plan, error) {
 }
 
 // execReportLUNs gives the true list, on whatever LUN it is asked, and ends
-// REPORTED LUNS DATA HAS CHANGED everywhere on the nexus (SPC-4 §6.33).
+// REPORTED LUNS DATA HAS CHANGED everywhere on the nexus (SAM-5 §5.14).
 func execReportLUNs(_ context.Context, c *Command) error {
+	c.nexus.clear(uaLUNs)
 	var luns []store.LUN
 	if m := c.nexus.luns.Load(); m != nil {
-		for _, i := range m.byLUN {
-			i.pending.And(^uaLUNs)
-		}
 		luns = m.list
 	}
 	if c.CDB[2] == reportWellKnown {
@@ -72,7 +70,7 @@ func (u *Unit) lastLBA() (uint64, error) {
 }
 
 // execReadCapacity10 answers FFFFFFFFh when only READ CAPACITY(16) can tell
-// (SBC-3 §5.15).
+// (SBC-3, READ CAPACITY(10)).
 func execReadCapacity10(_ context.Context, c *Command) error {
 	last, err := c.itl.unit.lastLBA()
 	if err != nil {
@@ -82,8 +80,8 @@ func execReadCapacity10(_ context.Context, c *Command) error {
 	return c.reply(binary.BigEndian.AppendUint32(b, uint32(c.itl.unit.cfg.BlockSize)))
 }
 
-// execReadCapacity16 adds the physical block size and thin provisioning (SBC-3
-// §5.16).
+// execReadCapacity16 adds the physical block size and thin provisioning (SBC-3,
+// READ CAPACITY(16)).
 func execReadCapacity16(_ context.Context, c *Command) error {
 	const lbpme, lbprz = 0x80, 0x40
 	u := c.itl.unit
@@ -99,7 +97,7 @@ func execReadCapacity16(_ context.Context, c *Command) error {
 	return c.reply(b)
 }
 
-// START STOP UNIT (SBC-3 §5.20). A stopped unit would refuse the next boot of
+// START STOP UNIT (SBC-3). A stopped unit would refuse the next boot of
 // its machine, which cannot start it: a stop flushes the cache and the unit
 // stays ready, as an array's do.
 func parseStartStop(c *Command) (Plan, error) {
@@ -121,7 +119,7 @@ func execStartStop(ctx context.Context, c *Command) error {
 	return execSynchronize(ctx, c)
 }
 
-// parseReserve reads RESERVE and RELEASE (SPC-2 §7.18, §7.21): the whole unit,
+// parseReserve reads RESERVE and RELEASE (SPC-2): the whole unit,
 // for this nexus. Extents and third parties are obsolete.
 func parseReserve(c *Command) (Plan, error) {
 	if c.CDB[1]&0x1f != 0 {
@@ -135,19 +133,25 @@ func parseReserve(c *Command) (Plan, error) {
 
 func execReserve(_ context.Context, c *Command) error {
 	u := c.itl.unit
-	if u.holder.CompareAndSwap(nil, c.nexus) || u.holder.Load() == c.nexus {
-		return nil
+	if !u.holder.CompareAndSwap(nil, c.nexus) && u.holder.Load() != c.nexus {
+		return errReservationConflict
 	}
-	return errReservationConflict
+	// The unit may have been unmapped meanwhile, and nobody would be left to
+	// release it.
+	if c.nexus.find(c.LUN) != c.itl {
+		u.holder.CompareAndSwap(c.nexus, nil)
+		return errNoLUN
+	}
+	return nil
 }
 
-// execRelease is GOOD for a nexus that holds nothing, too (SPC-2 §7.18.1).
+// execRelease is GOOD for a nexus that holds nothing, too (SPC-2).
 func execRelease(_ context.Context, c *Command) error {
 	c.itl.unit.holder.CompareAndSwap(c.nexus, nil)
 	return nil
 }
 
-// REPORTING OPTIONS of REPORT SUPPORTED OPERATION CODES (SPC-4 §6.37.1).
+// REPORTING OPTIONS of REPORT SUPPORTED OPERATION CODES (SPC-4 §6.35).
 const (
 	reportAll       = 0
 	reportCode      = 1 // an operation code without service actions
@@ -196,7 +200,7 @@ func execReportOpcodes(_ context.Context, c *Command) error {
 	return c.reply(b)
 }
 
-// oneCommand is the one_command parameter data (SPC-4 §6.37.3).
+// oneCommand is the one_command parameter data (SPC-4 §6.35).
 func (n *Nexus) oneCommand(c *Command) []byte {
 	const notSupported, standard = 0x01, 0x03
 	action := binary.BigEndian.Uint16(c.CDB[4:])
@@ -216,7 +220,7 @@ func (n *Nexus) oneCommand(c *Command) []byte {
 	return []byte{0, notSupported, 0, 0}
 }
 
-// appendTimeouts appends a command timeouts descriptor (SPC-4 §6.37.4). The
+// appendTimeouts appends a command timeouts descriptor (SPC-4 §6.35). The
 // nominal time is not specified; the recommended one is what an initiator
 // should wait before it calls the command lost.
 func (o *operation) appendTimeouts(b []byte) []byte {
@@ -230,7 +234,7 @@ func (o *operation) appendTimeouts(b []byte) []byte {
 
 func parseReportTMF(c *Command) (Plan, error) {
 	n := binary.BigEndian.Uint32(c.CDB[6:])
-	if n < 4 { // SPC-4 §6.38
+	if n < 4 { // SPC-4 §6.36
 		return Plan{}, invalidField(6, 7)
 	}
 	return c.allocation(n), nil

@@ -91,7 +91,7 @@ func outOfRange(lba uint64) *Sense {
 }
 
 // miscompare is MISCOMPARE DURING VERIFY OPERATION at a byte of the Data-Out
-// Buffer (SBC-3 §5.2, §5.25).
+// Buffer (SBC-3, COMPARE AND WRITE, VERIFY).
 func miscompare(offset uint64) *Sense {
 	return &Sense{Key: keyMiscompare, ASC: 0x1d, Info: offset, HasInfo: true}
 }
@@ -107,7 +107,7 @@ func readError(err error, lba uint64) error {
 }
 
 // writeError is the sense of a failed write, unmap or flush. A full disk is
-// SPACE ALLOCATION FAILED WRITE PROTECT (SBC-3 §4.7.3.7): the initiator may try
+// SPACE ALLOCATION FAILED WRITE PROTECT (SBC-3, logical block provisioning): the initiator may try
 // again when the operator has made room.
 func writeError(err error, lba uint64) error {
 	switch {

@@ -6,7 +6,7 @@ import "context"
 type operation struct {
 	name string
 	// usage is the CDB usage data of REPORT SUPPORTED OPERATION CODES (SPC-4
-	// §6.37.3): the operation code, the service action if there is one, and for
+	// §6.35): the operation code, the service action if there is one, and for
 	// every other bit whether it is looked at. Its length is the CDB's.
 	usage string
 	flags opFlags
@@ -21,7 +21,7 @@ type opFlags uint8
 
 const (
 	anyLUN            opFlags = 1 << iota // is answered on every LUN and in spite of a unit attention condition
-	passesReservation                     // is allowed while another nexus holds a reservation (SPC-2 §5.5.1)
+	passesReservation                     // is allowed while another nexus holds a reservation (SPC-2)
 	serviceAction                         // byte 1 has a service action
 	slow                                  // may wait for the disk
 	reads                                 // a READ

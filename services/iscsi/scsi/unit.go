@@ -56,7 +56,7 @@ func (u *Unit) Name() string { return u.cfg.Name }
 func (u *Unit) blocks() uint64 { return uint64(max(u.cfg.Volume.Size(), 0)) >> u.shift }
 
 // refresh returns the capacity and, when it has changed since it was last
-// looked at, tells every nexus (SPC-4 §5.14.4: 2Ah/09h).
+// looked at, tells every nexus.
 func (u *Unit) refresh() uint64 {
 	now := u.blocks()
 	if was := u.capacity.Load(); was != now && u.capacity.CompareAndSwap(was, now) {
