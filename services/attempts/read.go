@@ -1,0 +1,318 @@
+package attempts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"lunboot/services/boot/attempt"
+	"lunboot/services/boot/diagnose"
+	"lunboot/store"
+)
+
+// rebuild takes up where the last run of the appliance ended: finished attempts
+// from the cache, unfinished ones by folding their events anew; mu is held.
+func (r *Runner) rebuild(ctx context.Context) error {
+	last, err := r.cache.LastAttemptID(ctx)
+	if err != nil {
+		return fmt.Errorf("read the last attempt's number: %w", err)
+	}
+	rows, _, err := r.cache.Attempts(ctx, store.AttemptFilter{Page: store.Page{Limit: maxUnknown + 4096}})
+	if err != nil {
+		return fmt.Errorf("read the attempts of before: %w", err)
+	}
+	r.lastID = last
+	end := r.events.LastSeq()
+	now := r.now()
+	// Everything was kept up to about the newest row's last event.
+	from := int64(0)
+	for _, a := range rows {
+		from = max(from, min(a.LastSeq, end))
+	}
+	// Newest first: the first row of a key is its current attempt.
+	for _, a := range rows {
+		k := key{machine: a.Machine}
+		if k.machine == 0 {
+			if k.mac = a.MAC; k.mac.IsZero() {
+				continue
+			}
+		}
+		if r.current[k] != nil || k.machine == 0 && r.unknown >= maxUnknown {
+			continue
+		}
+		a.LastSeq = min(a.LastSeq, end)
+		l := &live{State: attempt.Restore(a), key: k, from: a.LastSeq + 1}
+		if a.Outcome != store.OutcomeUp && a.FirstSeq > 0 && a.FirstSeq <= end && now.Sub(a.Updated) < time.Hour {
+			l.State = attempt.New(a.ID, a.Key, a.Started)
+			l.Machine, l.MAC, l.Name = a.Machine, a.MAC, a.Name
+			l.from, l.fresh = a.FirstSeq, true
+			from = min(from, a.FirstSeq-1)
+		}
+		r.install(l)
+	}
+	r.cursor = max(from, end-maxReplay)
+	if err := r.replay(ctx, end); err != nil {
+		return err
+	}
+	for _, l := range r.current {
+		l.Resume(now)
+	}
+	return nil
+}
+
+// maxReplay bounds the events that are folded anew at the start.
+const maxReplay = 100000
+
+// replay folds what the journal holds up to end. The attempts that it is for
+// exist already, so their first event must not begin another; mu is held.
+func (r *Runner) replay(ctx context.Context, end int64) error {
+	for r.cursor < end {
+		all, err := r.events.After(ctx, r.cursor, batch)
+		if err != nil {
+			return fmt.Errorf("read the events of before: %w", err)
+		}
+		if len(all) == 0 {
+			return nil
+		}
+		for _, e := range all {
+			if e.Attempt > r.lastID {
+				r.lastID = e.Attempt
+			}
+			if l, _, ok := r.find(ctx, e); ok && l != nil && l.FirstSeq == 0 && e.Seq == l.from {
+				l.Fold(e)
+				l.keep(e)
+				l.dirty = true
+			} else {
+				r.take(ctx, e)
+			}
+			r.cursor = e.Seq
+		}
+	}
+	return nil
+}
+
+// settle looks up what the fold cannot know: names, what is usual, and why
+// boots failed. The lookups are made without the lock.
+func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
+	type job struct {
+		l       *live
+		fresh   bool
+		explain bool
+		a       store.Attempt
+		events  []store.Event
+	}
+	var jobs []job
+	r.mu.Lock()
+	for id, l := range r.byID {
+		if !l.fresh && !l.explain || l.FirstSeq == 0 || len(only) > 0 && !slices.Contains(only, id) {
+			continue
+		}
+		j := job{l: l, fresh: l.fresh, explain: l.explain, a: l.Snapshot()}
+		if j.explain {
+			j.events = slices.Clone(l.events)
+		}
+		l.fresh, l.explain = false, false
+		jobs = append(jobs, j)
+	}
+	r.mu.Unlock()
+	now := r.now()
+	for _, j := range jobs {
+		facts, err := r.facts(ctx, j.a)
+		if err != nil {
+			r.log.Warn("the inventory could not be asked about a boot", "attempt", j.a.ID, "err", err)
+		}
+		var usual attempt.Usual
+		if j.fresh && j.a.Machine != 0 {
+			if past, _, err := r.cache.Attempts(ctx, store.AttemptFilter{Machine: j.a.Machine, Page: store.Page{Limit: history}}); err == nil {
+				usual = attempt.UsualOf(past)
+			}
+		}
+		var found []store.Diagnosis
+		if j.explain {
+			found = diagnose.Explain(j.a, j.events, facts, now)
+		}
+		r.mu.Lock()
+		if facts.Name != "" && j.l.Name != facts.Name {
+			j.l.Name = facts.Name
+			j.l.dirty = true
+		}
+		if j.fresh && j.a.Machine != 0 {
+			j.l.usual = usual
+		}
+		if j.explain && !slices.EqualFunc(found, j.l.Diagnoses, sameDiagnosis) {
+			j.l.Diagnoses = found
+			j.l.dirty = true
+		}
+		r.touch()
+		r.mu.Unlock()
+	}
+}
+
+func sameDiagnosis(a, b store.Diagnosis) bool {
+	return a.Code == b.Code && a.Title == b.Title && a.Cause == b.Cause && a.Confidence == b.Confidence &&
+		slices.Equal(a.Fixes, b.Fixes) && slices.Equal(a.Evidence, b.Evidence)
+}
+
+// facts asks the inventory what it knows of an attempt's machine.
+func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, error) {
+	f := diagnose.Facts{AdminURL: r.AdminURL}
+	var m store.Machine
+	var err error
+	switch {
+	case a.Machine != 0:
+		m, err = r.inv.Machine(ctx, a.Machine)
+	case !a.MAC.IsZero():
+		m, err = r.inv.MachineByMAC(ctx, a.MAC)
+	default:
+		return f, nil
+	}
+	if store.IsNotFound(err) {
+		return f, nil
+	}
+	if err != nil {
+		return f, err
+	}
+	f.Name, f.Initiator, f.Auth, f.Profile = m.Name, m.Initiator, m.Auth, m.Profile
+	all, err := r.inv.MappingsOf(ctx, m.ID)
+	if err != nil {
+		return f, err
+	}
+	slices.SortFunc(all, func(a, b store.Mapping) int { return int(a.LUN) - int(b.LUN) })
+	for _, one := range all {
+		v, err := r.inv.Volume(ctx, one.Volume)
+		if err != nil {
+			return f, err
+		}
+		f.Mappings = append(f.Mappings, diagnose.Mapping{LUN: one.LUN, Volume: v.Name, Boot: one.Boot, BlockSize: v.BlockSize, State: v.State, Reason: v.Reason})
+	}
+	return f, nil
+}
+
+// flush writes what changed to the cache. Changes of bytes alone wait longer,
+// unless all is asked for.
+func (r *Runner) flush(ctx context.Context, all bool) error {
+	r.save.Lock()
+	defer r.save.Unlock()
+	var rows []store.Attempt
+	r.mu.Lock()
+	now := r.now()
+	counts := all || now.Sub(r.savedAt) >= saveCounts
+	for id, l := range r.byID {
+		if l.FirstSeq != 0 && (l.dirty || counts && l.counts) {
+			rows = append(rows, l.Snapshot())
+			l.dirty, l.counts = false, false
+			continue
+		}
+		if l.gone && !l.explain {
+			delete(r.byID, id)
+		}
+	}
+	if counts {
+		r.savedAt = now
+	}
+	r.mu.Unlock()
+	// Rising numbers, so that the cache's own order is that of time.
+	slices.SortFunc(rows, func(a, b store.Attempt) int { return int(a.ID - b.ID) })
+	var errs []error
+	for _, a := range rows {
+		if err := r.cache.PutAttempt(ctx, a); err != nil {
+			errs = append(errs, fmt.Errorf("keep attempt %d: %w", a.ID, err))
+			r.mu.Lock()
+			if l := r.byID[a.ID]; l != nil {
+				l.dirty = true
+			}
+			r.mu.Unlock()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// catchUp brings everything up to the journal's end, for a caller that waits.
+func (r *Runner) catchUp(ctx context.Context, only ...store.AttemptID) {
+	soon, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	if err := r.advance(soon); err != nil {
+		r.log.Warn("the journal could not be read in time", "err", err)
+		return
+	}
+	r.settle(soon, only...)
+}
+
+// Attempt returns one attempt: as it is now, or as it was kept.
+func (r *Runner) Attempt(ctx context.Context, id store.AttemptID) (store.Attempt, error) {
+	r.catchUp(ctx, id)
+	r.mu.Lock()
+	l := r.byID[id]
+	if l != nil && l.FirstSeq != 0 {
+		defer r.mu.Unlock()
+		return l.Snapshot(), nil
+	}
+	r.mu.Unlock()
+	return r.cache.Attempt(ctx, id)
+}
+
+// Attempts lists attempts, newest first, and how many there are.
+func (r *Runner) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
+	r.catchUp(ctx)
+	if err := r.flush(ctx, false); err != nil {
+		return nil, 0, err
+	}
+	rows, total, err := r.cache.Attempts(ctx, f)
+	if err != nil {
+		return nil, 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, a := range rows {
+		if l := r.byID[a.ID]; l != nil {
+			rows[i] = l.Snapshot()
+		}
+	}
+	return rows, total, nil
+}
+
+// Latest returns the newest attempt of a machine, or of a MAC that nobody
+// enrolled. It answers from memory.
+func (r *Runner) Latest(machine store.MachineID, mac store.MAC) (store.Attempt, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := key{machine: machine}
+	if machine == 0 {
+		if k.mac = mac; mac.IsZero() {
+			return store.Attempt{}, false
+		}
+		if id := r.macs[mac]; id != 0 {
+			k = key{machine: id}
+		}
+	}
+	l := r.current[k]
+	if l == nil || l.FirstSeq == 0 {
+		return store.Attempt{}, false
+	}
+	return l.Snapshot(), true
+}
+
+// Version rises with every change that a page would show.
+func (r *Runner) Version() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.version
+}
+
+// Changed returns a channel that is closed when Version is larger than after;
+// at once when it is already.
+func (r *Runner) Changed(after int64) <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.version > after {
+		c := make(chan struct{})
+		close(c)
+		return c
+	}
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
+	return r.changed
+}
