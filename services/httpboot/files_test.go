@@ -1,0 +1,188 @@
+package httpboot
+
+import (
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+func TestALoaderIsSentWholeAndInParts(t *testing.T) {
+	l := newLab(t)
+	want, _ := l.Open(boot.SNPOnly)
+	for _, path := range []string{"/loaders/snponly.efi", "/loaders/" + macA.Hex12() + "/snponly.efi"} {
+		head, body := l.do("HEAD", path, "User-Agent", "UefiHttpBoot/1.0")
+		if head.StatusCode != 200 || head.ContentLength != int64(len(want)) || body != "" {
+			t.Errorf("HEAD answers %s with length %d", head.Status, head.ContentLength)
+		}
+		if e := l.said(); len(e) != 0 {
+			t.Errorf("HEAD says %+v", e)
+		}
+		res, body := l.do("GET", path, "User-Agent", "UefiHttpBoot/1.0")
+		if body != string(want) || res.Header.Get("Content-Type") != "application/efi" {
+			t.Errorf("GET answers %s, %d bytes, %v", res.Status, len(body), res.Header)
+		}
+		e := l.saidOne(store.EventLoaderSent)
+		if e.Detail.Loader != "snponly.efi" || e.Detail.Bytes != int64(len(want)) || e.Addr != netip.MustParseAddr("127.0.0.1") {
+			t.Errorf("the event is %+v", e)
+		}
+	}
+	res, body := l.do("GET", "/loaders/snponly.efi", "Range", "bytes=7-14")
+	if res.StatusCode != 206 || body != string(want[7:15]) {
+		t.Errorf("a part is answered %s %q", res.Status, body)
+	}
+}
+
+func TestALoaderThatThereIsNotIsAn404AndAnEvent(t *testing.T) {
+	l := newLab(t)
+	for _, name := range []string{"ipxe-arm64.efi", "grub.efi", "..%2f..%2fetc%2fpasswd", "", "snponly.efi/", "SNPONLY.EFI"} {
+		res, body := l.do("GET", "/loaders/"+name)
+		if res.StatusCode != 404 || !strings.HasPrefix(body, "#!ipxe\n") {
+			t.Errorf("GET %q answers %s %q", name, res.Status, body)
+		}
+		l.saidOne(store.EventLoaderMissing)
+	}
+}
+
+func TestFilesComeFromTheirFolderAndNowhereElse(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("outside"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	media := filepath.Join(dir, "media")
+	if err := os.MkdirAll(filepath.Join(media, "debian"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	kernel := strings.Repeat("kernel", 100_000)
+	if err := os.WriteFile(filepath.Join(media, "debian", "vmlinuz"), []byte(kernel), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(dir, "secret"), filepath.Join(media, "link")); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(media)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	l := newLab(t, func(l *lab) { l.cfg.Media = root.FS() })
+	if _, body := l.do("GET", "/files/debian/vmlinuz"); body != kernel {
+		t.Errorf("the kernel has %d bytes, want %d", len(body), len(kernel))
+	}
+	if e := l.saidOne(store.EventFileSent); e.Detail.File != "debian/vmlinuz" || e.Detail.Bytes != int64(len(kernel)) {
+		t.Errorf("the event is %+v", e)
+	}
+	if res, body := l.do("GET", "/files/debian/vmlinuz", "Range", "bytes=-6"); res.StatusCode != 206 || body != "kernel" {
+		t.Errorf("a part is answered %s %q", res.Status, body)
+	}
+	l.said()
+	for _, name := range []string{"../secret", "..%2fsecret", "link", "debian", "debian/", "", "nothing", "%2e%2e/secret", "debian/../../secret"} {
+		res, body := l.do("GET", "/files/"+name)
+		if res.StatusCode != 404 || strings.Contains(body, "outside") {
+			t.Errorf("GET %q answers %s %q", name, res.Status, body)
+		}
+	}
+	if e := l.said(); len(e) != 0 {
+		t.Errorf("events %+v for files that were not sent", e)
+	}
+}
+
+func TestWithoutAFolderThereAreNoFiles(t *testing.T) {
+	l := newLab(t)
+	if res, body := l.do("GET", "/files/vmlinuz"); res.StatusCode != 404 || !strings.HasPrefix(body, "#!ipxe\n") {
+		t.Errorf("it answers %s %q", res.Status, body)
+	}
+}
+
+// A file system whose files cannot seek has nothing that can be sent in parts.
+func TestAFileInMemoryIsSent(t *testing.T) {
+	l := newLab(t, func(l *lab) { l.cfg.Media = fstest.MapFS{"a": {Data: []byte("data")}} })
+	if _, body := l.do("GET", "/files/a"); body != "data" {
+		t.Errorf("%q", body)
+	}
+}
+
+func report(q ...string) string {
+	v := url.Values{}
+	for i := 0; i+1 < len(q); i += 2 {
+		v.Set(q[i], q[i+1])
+	}
+	return "/report?" + v.Encode()
+}
+
+func TestAReportIsAnsweredWithItsExplanation(t *testing.T) {
+	l := newLab(t, func(l *lab) {
+		l.cfg.Explainer = l
+		l.explain = func(id store.AttemptID) (string, string, string, bool) {
+			if id != 42 {
+				t.Errorf("asked about attempt %d", id)
+			}
+			return "LUN 0 does not exist", "Only LUN 2 is mapped; ${errno}", "Map the volume as LUN 0", true
+		}
+	})
+	for _, method := range []string{"GET", "POST"} {
+		res, text := l.do(method, report("attempt", "42", "key", labKey, "step", "sanboot", "code", "1D704539"))
+		if res.StatusCode != 200 || res.ContentLength != int64(len(text)) {
+			t.Errorf("%s answers %s", method, res.Status)
+		}
+		contains(t, text, "echo LUN 0 does not exist", "echo Only LUN 2 is mapped; ?{errno}", "echo What to do: Map the volume as LUN 0", "chain --replace")
+		e := l.saidOne(store.EventReport)
+		if e.Attempt != 42 || e.Detail.Step != "sanboot" || e.Detail.Code != "1d704539" {
+			t.Errorf("the event is %+v", e)
+		}
+	}
+}
+
+func TestAReportWithoutAnExplanationSaysTheCode(t *testing.T) {
+	for _, explain := range []func(store.AttemptID) (string, string, string, bool){nil, func(store.AttemptID) (string, string, string, bool) { return "", "", "", false }} {
+		l := newLab(t, func(l *lab) {
+			if explain != nil {
+				l.explain, l.cfg.Explainer = explain, l
+			}
+		})
+		contains(t, l.get(report("attempt", "42", "key", labKey, "step", "kernel", "code", "20d623c")), "kernel", "020d623c")
+	}
+}
+
+func TestAReportWithoutAttemptOrKeyIsStray(t *testing.T) {
+	l := newLab(t)
+	for _, path := range []string{
+		report(), report("attempt", "42"), report("attempt", "42", "key", "wrong"), report("attempt", "1", "key", labKey),
+		report("attempt", "-42", "key", labKey), report("attempt", "x", "key", labKey), "/report?%zz", report("up", "1", "attempt", "42"),
+		report("up", "1", "mac", macA.String()),
+	} {
+		text := l.get(path)
+		lacks(t, text, "sanboot")
+		if e := l.saidOne(store.EventReportStray); e.Attempt != 0 || e.Machine != 0 || !e.MAC.IsZero() {
+			t.Errorf("%s is taken for somebody's: %+v", path, e)
+		}
+	}
+}
+
+func TestAReportsFieldsAreBounded(t *testing.T) {
+	l := newLab(t)
+	l.get(report("attempt", "42", "key", labKey, "step", "San\nBoot;"+strings.Repeat("x", 99), "code", "zz'--"))
+	e := l.saidOne(store.EventReport)
+	if e.Detail.Code != "" || len(e.Detail.Step) != 32 || !strings.HasPrefix(e.Detail.Step, "sanbootx") {
+		t.Errorf("the event is %+v", e)
+	}
+}
+
+func TestAnOperatingSystemSaysThatItIsUp(t *testing.T) {
+	l := newLab(t)
+	l.get(report("up", "1", "attempt", "42", "key", labKey))
+	if e := l.saidOne(store.EventReportUp); e.Attempt != 42 {
+		t.Errorf("the event is %+v", e)
+	}
+	l.owners[netip.MustParseAddr("127.0.0.1")] = macA
+	l.get(report("up", "1", "mac", macA.String()))
+	if e := l.saidOne(store.EventReportUp); e.MAC != macA || e.Machine != 1 {
+		t.Errorf("the event is %+v", e)
+	}
+}

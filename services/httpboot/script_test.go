@@ -1,0 +1,404 @@
+package httpboot
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lunboot/store"
+)
+
+// query is what IdentityURL makes an iPXE say.
+func query(host string, u store.UUID, mac store.MAC) string {
+	q := url.Values{"platform": {"pcbios"}, "buildarch": {"i386"}, "ip": {"127.0.0.1"}, "serial": {""}, "asset": {""}, "hostname": {host}}
+	if !u.IsZero() {
+		q.Set("uuid", u.String())
+	}
+	if !mac.IsZero() {
+		q.Set("mac", mac.String())
+	}
+	return "/boot.ipxe?" + q.Encode()
+}
+
+func TestTheBareURLAnswersAFirstScriptThatAsksAgainWithTheIdentity(t *testing.T) {
+	l := newLab(t)
+	text := l.get("/boot.ipxe")
+	contains(t, text, "chain --replace --autofree "+l.srv.URL+"/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&hostname=${hostname:uristring}")
+	if e := l.said(); len(e) != 0 {
+		t.Errorf("events %+v before anybody said who he is", e)
+	}
+	if got := l.get("/"); got != text {
+		t.Errorf("an iPXE that asks for / is given\n%s", got)
+	}
+}
+
+func TestAMachineIsFoundByEachThingThatNamesIt(t *testing.T) {
+	for _, c := range []struct{ path, by string }{
+		{query("a", store.UUID{}, store.MAC{}), "hostname"},
+		{query("A.lab.example", store.UUID{}, store.MAC{}), "hostname"},
+		{query("", uuidA, store.MAC{}), "uuid"},
+		{query("", store.UUID{}, macA), "mac"},
+		{query("a", uuidA, macA), "hostname"},
+		{query("", uuidA, macA), "uuid"},
+		{query("nobody", store.UUID{9}, macA), "mac"},
+		{"/boot.ipxe?serial=SN-a", "serial"},
+		{"/boot.ipxe?asset=TAG-a", "asset"},
+		{"/boot.ipxe?mac=" + macA.Hex12(), "mac"},
+		{"/boot.ipxe?mac=52-54-00-00-00-0A", "mac"},
+		{"/hostname-a.ipxe", "hostname"},
+		{"/uuid-" + uuidA.String() + ".ipxe", "uuid"},
+		{"/mac-" + macA.Hex12() + ".ipxe", "mac"},
+	} {
+		t.Run(c.path, func(t *testing.T) {
+			l := newLab(t, trustAll)
+			contains(t, l.get(c.path), "sanboot iscsi:127.0.0.1::3260:2:iqn.2026-11.lunboot:target")
+			e := l.saidOne(store.EventScriptSent)
+			if e.Detail.MatchedBy != c.by || e.Machine != 1 || e.Attempt != 42 || e.MAC != macA {
+				t.Errorf("the event is %+v, want machine 1 by %s", e, c.by)
+			}
+		})
+	}
+}
+
+func TestPlaceholdersNameNobody(t *testing.T) {
+	placeholder, _ := store.ParseUUID("03000200-0400-0500-0006-000700080009")
+	ones, _ := store.ParseUUID("ffffffff-ffff-ffff-ffff-ffffffffffff")
+	for _, q := range []string{
+		"uuid=" + placeholder.String(), "uuid=" + ones.String(), "uuid=00000000-0000-0000-0000-000000000000",
+		"serial=To+be+filled+by+O.E.M.", "serial=Default+string", "serial=0000000", "serial=None", "asset=No+Asset+Tag",
+	} {
+		l := newLab(t, trustAll, func(l *lab) {
+			l.machines[0].UUID = placeholder
+			l.machines[1].UUID = ones
+			for i, s := range []string{"To be filled by O.E.M.", "Default string", "0000000"} {
+				l.machines[i].Serial = s
+			}
+			l.machines[0].AssetTag = "No Asset Tag"
+		})
+		contains(t, l.get("/boot.ipxe?"+q), "not enrolled")
+	}
+}
+
+func TestAUUIDThatTwoMachinesSayNamesNeither(t *testing.T) {
+	l := newLab(t, trustAll)
+	// Machine a is started with its own UUID; it is found by it.
+	l.get(query("", uuidA, macA))
+	contains(t, l.get(query("", uuidA, store.MAC{})), "sanboot")
+	// Machine b says the same UUID. From now on only its MAC counts.
+	contains(t, l.get(query("", uuidA, macB)), ":0:iqn.2026-11.lunboot:target")
+	contains(t, l.get(query("", uuidA, store.MAC{})), "not enrolled")
+	contains(t, l.get(query("", uuidA, macA)), ":2:iqn.2026-11.lunboot:target")
+}
+
+func TestTwoCardsOfOneMachineSayOneUUID(t *testing.T) {
+	l := newLab(t, trustAll, func(l *lab) { l.machines[0].MACs = append(l.machines[0].MACs, macX) })
+	l.get(query("", uuidA, macA))
+	l.get(query("", uuidA, macX))
+	contains(t, l.get(query("", uuidA, store.MAC{})), "sanboot")
+}
+
+func TestTheMemoryOfUUIDsIsBounded(t *testing.T) {
+	m := newUUIDMemory()
+	for i := range 3 * maxUUIDs {
+		m.see(store.UUID{1, byte(i >> 16), byte(i >> 8), byte(i)}, holder{mac: macA})
+		m.see(store.UUID{1, byte(i >> 16), byte(i >> 8), byte(i)}, holder{mac: macB})
+	}
+	if len(m.first) > maxUUIDs || len(m.shared) > maxUUIDs || len(m.order) > maxUUIDs {
+		t.Errorf("it remembers %d, %d, %d UUIDs", len(m.first), len(m.shared), len(m.order))
+	}
+}
+
+func TestHostnameUUIDAndMACThatNameDifferentMachinesChooseNone(t *testing.T) {
+	for name, path := range map[string]string{
+		"hostname and UUID": query("a", uuidB, store.MAC{}),
+		"hostname and MAC":  query("a", store.UUID{}, macB),
+		"UUID and MAC":      query("", uuidA, macB),
+		"two against one":   query("a", uuidA, macB),
+		"one against two":   query("b", uuidA, macA),
+		"all three":         query("a", uuidB, macC),
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, trustAll)
+			text := l.get(path)
+			contains(t, text, "different machines", "chain --replace")
+			lacks(t, text, "sanboot", "sanhook", "set password", "username")
+			e := l.saidOne(store.EventScriptConflict)
+			if e.Machine != 0 || e.Detail.Reason == "" {
+				t.Errorf("the event is %+v", e)
+			}
+			if l.begun != 0 {
+				t.Error("an attempt was begun for a machine that nobody is")
+			}
+		})
+	}
+}
+
+func TestAnUnknownMachineIsToldWhereToEnroll(t *testing.T) {
+	l := newLab(t)
+	text := l.get(query("", store.UUID{7}, macX) + "&manufacturer=Dell&product=R210&serial=X1")
+	contains(t, text, macX.String(), "http://127.0.0.1:8080/", "--timeout 5000", "echo .#####.####.", "chain --replace")
+	lacks(t, text, "sanboot")
+	e := l.saidOne(store.EventScriptWaiting)
+	if e.MAC != macX || e.Addr != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("the event is %+v", e)
+	}
+	u := l.unknown[macX]
+	if u.Vendor != "Dell R210" || u.UUID != (store.UUID{7}) || u.Firmware != "BIOS" || u.Arch != "x86" || u.Address.String() != "127.0.0.1" {
+		t.Errorf("it is noted as %+v", u)
+	}
+}
+
+func TestAnIgnoredMachineLeavesIPXE(t *testing.T) {
+	l := newLab(t)
+	l.unknown[macX] = store.UnknownMachine{MAC: macX, Ignored: true}
+	text := l.get(query("", store.UUID{}, macX))
+	contains(t, text, "exit 1")
+	lacks(t, text, "chain", "sanboot")
+	l.saidOne(store.EventIgnoredMachine)
+}
+
+func TestANameWalkEndsInAnEmpty404(t *testing.T) {
+	l := newLab(t)
+	for _, path := range []string{"/hostname-nobody.ipxe", "/uuid-00000000-0000-0000-0000-0000000000ff.ipxe", "/mac-" + macX.Hex12() + ".ipxe"} {
+		res, body := l.do("GET", path)
+		if res.StatusCode != 404 || body != "" || res.ContentLength != 0 {
+			t.Errorf("GET %s answers %s with %q, want an empty 404", path, res.Status, body)
+		}
+	}
+	if _, ok := l.unknown[macX]; !ok {
+		t.Error("the machine that walked the names is not among the unknown machines")
+	}
+	if e := l.said(); len(e) != 0 {
+		t.Errorf("events %+v, though no script was written", e)
+	}
+}
+
+func TestASickInventoryIsNeverAnUnknownMachine(t *testing.T) {
+	for _, path := range []string{query("a", uuidA, macA), "/mac-" + macA.Hex12() + ".ipxe", query("", store.UUID{}, macX), "/hostname-a.ipxe"} {
+		l := newLab(t, func(l *lab) { l.sick = errSick })
+		text := l.get(path)
+		contains(t, text, "Case number ", "chain --replace")
+		lacks(t, text, "not enrolled", "malformed")
+		e := l.saidOne(store.EventScriptFailed)
+		if !strings.Contains(e.Detail.Reason, "malformed") {
+			t.Errorf("the event does not say why: %+v", e)
+		}
+		if len(l.unknown) != 0 {
+			t.Error("it was noted as an unknown machine")
+		}
+	}
+}
+
+func TestSecretsGoOnlyToTheAddressOfTheMachine(t *testing.T) {
+	l := newLab(t)
+	text := l.get(query("a", uuidA, macA))
+	contains(t, text, "carries a password", macA.String(), "127.0.0.1")
+	lacks(t, text, "sanboot", "ForwardOf", "ReverseOf")
+	e := l.saidOne(store.EventScriptWithheld)
+	if e.Machine != 1 || e.Detail.Reason == "" || l.begun != 0 {
+		t.Errorf("the event is %+v and %d attempts were begun", e, l.begun)
+	}
+
+	l.owners[netip.MustParseAddr("127.0.0.1")] = macA
+	contains(t, l.get(query("a", uuidA, macA)), "set password ForwardOfa01234", "set reverse-password ReverseOfa01234")
+	l.saidOne(store.EventScriptSent)
+
+	// The address is a's: b's script does not go there.
+	lacks(t, l.get(query("b", uuidB, macB)), "ForwardOf")
+}
+
+func TestAMachineWithACopiedNameIsNotedAsUnknown(t *testing.T) {
+	l := newLab(t)
+	l.get(query("a", store.UUID{}, macX))
+	l.saidOne(store.EventScriptWithheld)
+	if _, ok := l.unknown[macX]; !ok {
+		t.Error("the unknown MAC cannot be enrolled, since it was not noted")
+	}
+}
+
+func TestAScriptWithoutSecretsIsGivenToAnybody(t *testing.T) {
+	l := newLab(t, func(l *lab) { l.machines[0].Auth, l.machines[1].Profile = store.AuthNone, "local" })
+	text := l.get(query("a", uuidA, macA))
+	contains(t, text, "sanboot iscsi", "clear password ||")
+	lacks(t, text, "ForwardOf")
+	contains(t, l.get(query("b", uuidB, macB)), "sanboot --no-describe --drive 0x80", "exit 1")
+}
+
+func TestTheGuardOfASubnetTrustsItsNeighbours(t *testing.T) {
+	l := newLab(t, func(l *lab) { l.cfg.Guard = GuardSubnet })
+	contains(t, l.get(query("a", uuidA, macA)), "ForwardOfa")
+	s := Handler(l.cfg)
+	lo := netip.MustParseAddr("127.0.0.1")
+	if ok, _ := s.allowed(context.Background(), l.machines[0], netip.MustParseAddr("192.0.2.7"), lo); ok {
+		t.Error("an address behind a router is trusted as a neighbour")
+	}
+	if _, err := ParseGuard("lax"); store.KindOf(err) != store.KindInvalid {
+		t.Errorf("the mode lax gives %v", err)
+	}
+}
+
+func TestHEADAndPreviewMintNothing(t *testing.T) {
+	l := newLab(t, trustAll, func(l *lab) { l.machines[0].OnceProfile = "install" })
+	for _, path := range []string{query("a", uuidA, macA), query("", store.UUID{}, macX), query("a", uuidB, macC), "/hostname-a.ipxe", "/boot.ipxe"} {
+		res, body := l.do("HEAD", path)
+		if res.StatusCode != 200 || body != "" || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/plain") {
+			t.Errorf("HEAD %s answers %s, %v", path, res.Status, res.Header)
+		}
+	}
+	if res, _ := l.do("HEAD", "/hostname-nobody.ipxe"); res.StatusCode != 404 {
+		t.Errorf("HEAD of nobody's script answers %s", res.Status)
+	}
+	text, err := Handler(l.cfg).Preview(context.Background(), l.machines[0], "san", netip.MustParseAddrPort("192.0.2.1:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	contains(t, text, "sanboot iscsi:192.0.2.1::3260:2:", "set password (secret)")
+	lacks(t, text, "ForwardOf", "/report")
+	if e := l.said(); len(e) != 0 || l.begun != 0 || len(l.unknown) != 0 || l.machines[0].OnceProfile != "install" || !l.machines[0].LastSeen.IsZero() || len(l.fetched) != 0 {
+		t.Errorf("something changed: events %+v, attempts %d, unknown %v, machine %+v, fetched %v", e, l.begun, l.unknown, l.machines[0], l.fetched)
+	}
+}
+
+func TestAOneShotProfileIsUsedOnce(t *testing.T) {
+	l := newLab(t, trustAll, func(l *lab) { l.machines[0].OnceProfile = "install" })
+	var wg sync.WaitGroup
+	texts := make([]string, 8)
+	for i := range texts {
+		wg.Go(func() { texts[i] = l.get(query("a", uuidA, macA)) })
+	}
+	wg.Wait()
+	installs := 0
+	for _, text := range texts {
+		if strings.Contains(text, "kernel http") {
+			installs++
+		} else {
+			contains(t, text, "sanboot iscsi")
+		}
+	}
+	if installs != 1 {
+		t.Errorf("%d of %d requests at a time were given the one-shot profile", installs, len(texts))
+	}
+}
+
+func TestAWithheldScriptDoesNotUseUpTheOneShotProfile(t *testing.T) {
+	l := newLab(t, func(l *lab) {
+		l.machines[0].OnceProfile = "custom"
+		l.profiles["custom"] = store.Profile{Name: "custom", Kind: store.ProfileCustom, Text: "#!ipxe\necho {{password}}\n"}
+	})
+	lacks(t, l.get(query("a", uuidA, macA)), "ForwardOf")
+	if l.machines[0].OnceProfile != "custom" {
+		t.Error("the one-shot profile is gone, and the machine never saw it")
+	}
+}
+
+func TestEveryLUNIsWrittenInHexadecimal(t *testing.T) {
+	for lun, want := range map[store.LUN]string{0: "0", 2: "2", 9: "9", 10: "A", 16: "10", 255: "FF", 256: "4100", 16383: "7FFF"} {
+		l := newLab(t, trustAll, func(l *lab) { l.mappings[0].LUN = lun })
+		contains(t, l.get(query("a", uuidA, macA)), "sanboot iscsi:127.0.0.1::3260:"+want+":iqn.2026-11.lunboot:target ||", fmt.Sprintf("LUN %d", lun))
+	}
+}
+
+func TestTheScriptNamesTheAddressThatTheMachineReached(t *testing.T) {
+	l := newLab(t, trustAll, func(l *lab) { l.cfg.ISCSIPort = func() uint16 { return 4000 } })
+	contains(t, l.get(query("a", uuidA, macA)), "iscsi:127.0.0.1::4000:2:", l.srv.URL+"/report?attempt=42&key="+labKey+"&step=sanboot&code=${errno:hexraw}")
+
+	l = newLab(t, trustAll, func(l *lab) { l.cfg.Advertise = netip.MustParseAddr("192.0.2.9") })
+	text := l.get(query("a", uuidA, macA))
+	contains(t, text, "iscsi:192.0.2.9::3260:2:", "http://192.0.2.9:")
+	lacks(t, text, "127.0.0.1")
+}
+
+func TestAMachineThatCannotBootIsToldWhy(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*lab)
+		want   string
+	}{
+		"no mapping":       {func(l *lab) { l.mappings = nil }, "no volume is mapped to it"},
+		"none to boot":     {func(l *lab) { l.mappings[0].Boot = false }, "none of its volumes is marked as the one to boot"},
+		"importing":        {func(l *lab) { l.volumes[1] = store.Volume{Name: "debian", State: store.VolumeImporting, Progress: 40} }, "debian is being imported, 40 % so far"},
+		"failed":           {func(l *lab) { l.volumes[1] = store.Volume{Name: "debian", State: store.VolumeFailed, Reason: "disk full"} }, "debian failed: disk full"},
+		"creating":         {func(l *lab) { l.volumes[1] = store.Volume{Name: "debian", State: store.VolumeCreating} }, "not ready yet (creating)"},
+		"profile missing":  {func(l *lab) { l.machines[0].Profile = "gone" }, "gone"},
+		"profile broken":   {func(l *lab) { l.profiles["san"] = store.Profile{Name: "san", Kind: store.ProfileMenu} }, "is wrong"},
+		"custom, no disk":  {func(l *lab) { l.mappings = nil; l.profiles["san"] = store.Profile{Name: "san", Kind: store.ProfileCustom, Text: "sanboot {{san_uri}}"} }, "no volume is mapped"},
+		"unknown variable": {func(l *lab) { l.profiles["san"] = store.Profile{Name: "san", Kind: store.ProfileCustom, Text: "echo {{colour}}"} }, "colour"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, trustAll, c.change)
+			text := l.get(query("a", uuidA, macA))
+			contains(t, strings.Join(strings.Fields(strings.ReplaceAll(text, "\necho ", " ")), " "), c.want)
+			contains(t, text, "chain --replace")
+			lacks(t, text, "sanboot", "set password")
+			if e := l.saidOne(store.EventScriptFailed); e.Machine != 1 || e.Detail.Reason == "" {
+				t.Errorf("the event is %+v", e)
+			}
+		})
+	}
+}
+
+func TestTheEventCarriesTheScriptWithoutItsSecrets(t *testing.T) {
+	l := newLab(t, trustAll)
+	text := l.get(query("a", uuidA, macA))
+	e := l.saidOne(store.EventScriptSent)
+	contains(t, e.Detail.Script, "set username a", "set password (secret)", "sanboot iscsi:127.0.0.1::3260:2:")
+	lacks(t, e.Detail.Script, "ForwardOf", "ReverseOf")
+	contains(t, text, "ForwardOf", "ReverseOf")
+	if e.Detail.Key != labKey || e.Detail.Profile != "san" {
+		t.Errorf("the event is %+v", e)
+	}
+	m := l.machines[0]
+	if m.Firmware != "BIOS" || m.Arch != "x86" || m.LastSeen != time.Unix(1_800_000_000, 0) {
+		t.Errorf("the machine was last seen as %+v", m)
+	}
+	if len(l.fetched) != 1 || l.fetched[0].String() != "127.0.0.1" {
+		t.Errorf("the fetch was told as %v", l.fetched)
+	}
+}
+
+func TestAMachineBootsWithoutTheJournal(t *testing.T) {
+	l := newLab(t, trustAll, func(l *lab) { l.beginErr = errSick })
+	text := l.get(query("a", uuidA, macA))
+	contains(t, text, "sanboot iscsi")
+	lacks(t, text, "/report")
+}
+
+func TestHostileIdentitiesDoNotBreakOutOfTheScript(t *testing.T) {
+	hostile := "x\nsanboot iscsi:evil::::e\n${errno}|| shell && reboot ; #"
+	l := newLab(t, trustAll)
+	q := url.Values{"hostname": {hostile}, "serial": {hostile}, "manufacturer": {hostile}, "product": {hostile}, "mac": {macX.String()}}
+	text := l.get("/boot.ipxe?" + q.Encode())
+	lacks(t, text, "\nsanboot", "evil")
+	for _, bad := range []string{"uuid", "mac"} {
+		text := l.get("/boot.ipxe?" + bad + "=" + url.QueryEscape(hostile))
+		for _, line := range strings.Split(text, "\n") {
+			if strings.Contains(line, "evil") && !strings.HasPrefix(line, "echo ") {
+				t.Errorf("the line %q is a command", line)
+			}
+		}
+		lacks(t, text, "${errno}", " || shell", " && reboot")
+	}
+	text = l.get("/" + url.PathEscape(hostile))
+	lacks(t, text, "\nsanboot", "${errno}")
+}
+
+func TestAnIPXEIsNeverAnsweredWithAnErrorPage(t *testing.T) {
+	l := newLab(t)
+	for _, path := range []string{"/nothing", "/boot.ipxe/x", "//boot.ipxe", "/index.html", "/mac-zz.ipxe", "/boot.ipxe?uuid=zz", "/boot.ipxe?mac=zz", "/report", "/hostname-.ipxe", "/%00"} {
+		text := l.get(path)
+		contains(t, text, "echo ", "chain --replace")
+	}
+	res, body := l.do("GET", "/nothing", "User-Agent", "curl/8")
+	if res.StatusCode != 404 || !strings.Contains(body, "http://127.0.0.1:8080/") {
+		t.Errorf("curl is answered %s %q", res.Status, body)
+	}
+	res, _ = l.do("GET", "/", "User-Agent", "Mozilla/5.0")
+	if res.StatusCode != http.StatusFound || res.Header.Get("Location") != "http://127.0.0.1:8080/" {
+		t.Errorf("a browser is sent to %s %q", res.Status, res.Header.Get("Location"))
+	}
+}
