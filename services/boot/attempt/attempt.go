@@ -85,7 +85,7 @@ func Begins(s *State, e store.Event) bool {
 		return !s.onlyAsking() || e.At.Sub(s.lastDiscover) > 90*time.Second
 	case store.EventTFTPProbe, store.EventTFTPStart, store.EventTFTPMissing, store.EventLoaderSent, store.EventLoaderMissing, store.EventDHCPNoLoader:
 		// Without a DISCOVER before it, another DHCP server sent it here.
-		return s == nil || s.Outcome == store.OutcomeUp || s.stage(store.StageLogin).State != store.StageWaiting
+		return s == nil || s.Outcome == store.OutcomeUp || s.beyondScript()
 	case store.EventScriptSent, store.EventScriptWaiting, store.EventScriptConflict, store.EventScriptWithheld, store.EventScriptFailed:
 		return !OpenForScript(s)
 	case store.EventISCSILogin, store.EventISCSIRefused:
@@ -101,7 +101,13 @@ func Begins(s *State, e store.Event) bool {
 // has not gone beyond its script.
 func OpenForScript(s *State) bool {
 	return s != nil && s.Outcome != store.OutcomeUp && s.Outcome != store.OutcomeUpUnconfirmed &&
-		s.stage(store.StageLogin).State == store.StageWaiting && s.stage(store.StageUp).State == store.StageWaiting
+		!s.beyondScript() && s.stage(store.StageUp).State == store.StageWaiting
+}
+
+// beyondScript reports whether the SAN was tried.
+func (s *State) beyondScript() bool {
+	st := s.stage(store.StageLogin).State
+	return st != store.StageWaiting && st != store.StageSkipped
 }
 
 // onlyAsking reports whether nobody has given the machine an address yet.
@@ -113,11 +119,11 @@ func (s *State) onlyAsking() bool {
 // again, from one that is the machine's firmware and starts over.
 func (s *State) ipxeBeginsAgain(at time.Time) bool {
 	switch {
-	case s.lastLoader.After(s.lastScript) && s.stage(store.StageLogin).State == store.StageWaiting:
+	case s.lastLoader.After(s.lastScript) && !s.beyondScript():
 		// A loader came before it, be it the first or one that the script
 		// chained to. Hours later it is not the same boot any more.
 		return at.Sub(s.lastLoader) > 10*time.Minute
-	case !s.lastScript.IsZero() || s.stage(store.StageLogin).State != store.StageWaiting:
+	case !s.lastScript.IsZero() || s.beyondScript():
 		return true
 	case s.ackIPXE:
 		return at.Sub(s.lastAck) > 20*time.Second
@@ -193,6 +199,7 @@ func (s *State) Expire(now time.Time, u Usual) bool {
 		return false
 	}
 	if name := s.current(); name == store.StageUp && !s.sanBoot() {
+		s.pass(name, at)
 		st := s.stage(name)
 		st.State, st.At, st.Ended = store.StageUnsure, s.lastGood, at
 		st.Detail = "No sign either way: what it starts now does not come from here"
@@ -255,7 +262,10 @@ func (s *State) current() store.StageName {
 		case store.StageRunning, store.StageFailed:
 			return st.Name
 		case store.StageDone, store.StageSlow, store.StageSkipped, store.StageUnsure:
-			if i+1 < len(s.Stages) {
+			switch {
+			case st.Name == store.StageAddress && s.ackIPXE:
+				return store.StageScript // it needs no loader
+			case i+1 < len(s.Stages):
 				return s.Stages[i+1].Name
 			}
 			return st.Name
@@ -491,7 +501,7 @@ func (s *State) acked(e store.Event) {
 // has started. With a SAN boot that proves a kernel, not yet a disk, unless it
 // is Windows, whose DHCP client runs long after its disk was needed.
 func (s *State) osAddress(e store.Event) {
-	if s.lastScript.IsZero() && s.stage(store.StageLogin).State == store.StageWaiting {
+	if s.lastScript.IsZero() && !s.beyondScript() {
 		return
 	}
 	who := "Its operating system asked for an address"

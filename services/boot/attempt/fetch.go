@@ -25,6 +25,7 @@ func (s *State) foldFetch(e store.Event) {
 			s.Key = d.Key
 		}
 		s.done(store.StageScript, e.At, scriptLine(d))
+		s.needSAN()
 	case store.EventScriptWaiting:
 		s.lastScript, s.waiting, s.trouble = e.At, true, true
 		s.run(store.StageScript, e.At, "Waiting to be enrolled")
@@ -56,6 +57,18 @@ func (s *State) foldFetch(e store.Event) {
 	}
 }
 
+// needSAN marks whether the script that was given needs the SAN.
+func (s *State) needSAN() {
+	for _, name := range []store.StageName{store.StageLogin, store.StageRead} {
+		switch st := s.stage(name); {
+		case !s.san && st.State == store.StageWaiting:
+			st.State, st.Detail = store.StageSkipped, s.unseen(name)
+		case s.san && st.State == store.StageSkipped:
+			st.State, st.Detail = store.StageWaiting, ""
+		}
+	}
+}
+
 func scriptLine(d store.Detail) string {
 	line := "Its script"
 	if d.Profile != "" {
@@ -75,7 +88,7 @@ func scriptLine(d store.Detail) string {
 // is normal, and so is an iPXE that asks for autoexec.ipxe.
 func (s *State) foldLoader(e store.Event) {
 	d := e.Detail
-	if s.stage(store.StageLogin).State != store.StageWaiting || !s.stage(store.StageUp).At.IsZero() {
+	if s.beyondScript() || !s.stage(store.StageUp).At.IsZero() {
 		return // a transfer that was still open when the machine went on
 	}
 	name := orElse(base(d.File), orElse(base(d.Loader), "the loader"))
@@ -126,7 +139,7 @@ func (s *State) report(e store.Event) {
 	if known {
 		line = "It said: " + x.Meaning
 	}
-	if name == store.StageRead && s.stage(store.StageLogin).State == store.StageWaiting {
+	if name == store.StageRead && !s.beyondScript() {
 		// Only a machine that logged in elsewhere can say so.
 		name = store.StageLogin
 	}
@@ -137,16 +150,13 @@ func (s *State) report(e store.Event) {
 // specific, else by the script's step, else where the attempt is.
 func (s *State) reportStage(step string, x ipxeerr.Explanation, known bool) store.StageName {
 	if known {
-		switch x.Class {
-		case ipxeerr.ClassUnreachable:
-			if s.stage(store.StageLogin).State == store.StageDone {
-				return store.StageRead
-			}
-		case ipxeerr.ClassOther, ipxeerr.ClassDisk, ipxeerr.ClassFormat, ipxeerr.ClassScript:
-		}
 		switch x.Stage {
 		case store.StageLogin, store.StageRead:
 			return x.Stage
+		case store.StageLoader, store.StageScript:
+			if !s.beyondScript() {
+				return store.StageScript // a file that the script fetches
+			}
 		}
 	}
 	switch {
@@ -159,6 +169,8 @@ func (s *State) reportStage(step string, x ipxeerr.Explanation, known bool) stor
 		return store.StageAddress
 	case step == "loader":
 		return store.StageLoader
+	case step == "start":
+		return store.StageUp
 	case step == "script", step == "kernel", step == "initrd", step == "chain", step == "fetch":
 		return store.StageScript
 	}

@@ -201,6 +201,7 @@ func startedOver(v *view) (store.Diagnosis, bool) {
 		Title:      v.who() + " started over while it " + doing(v.a.Stage),
 		Cause:      "It asked to boot again from the beginning: somebody switched it off and on, or its firmware gave up and tried anew.",
 		Confidence: store.VeryLikely,
+		Fixes:      []store.Fix{{Label: "Look at the boot that followed"}},
 	}, true
 }
 

@@ -1,0 +1,478 @@
+package diagnose
+
+import (
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"lunboot/services/boot/attempt"
+	"lunboot/store"
+)
+
+// tape replays a boot: the events go through the fold, as they do in the
+// appliance, and Explain is asked at its end.
+type tape struct {
+	at     time.Time
+	seq    int64
+	s      *attempt.State
+	before *attempt.State
+	events []store.Event
+	prior  []store.Event
+}
+
+var (
+	start   = time.Date(2026, 11, 22, 14, 3, 0, 0, time.UTC)
+	theMAC  = store.MAC{0x52, 0x54, 0, 0x77, 0, 0x0a}
+	theAddr = netip.MustParseAddr("10.77.0.50")
+)
+
+const (
+	ipxeID = "400027231234"
+	osID   = "00023d000001"
+)
+
+func newTape() *tape { return &tape{at: start} }
+
+func (p *tape) see(after int, kind store.EventKind, d store.Detail) *tape {
+	p.at = p.at.Add(time.Duration(after) * time.Millisecond)
+	p.seq++
+	e := store.Event{Seq: p.seq, At: p.at, Kind: kind, MAC: theMAC, Addr: theAddr, Detail: d}
+	if attempt.Begins(p.s, e) {
+		if p.s != nil {
+			p.s.Ended(p.at)
+			p.before, p.prior, p.events = p.s, p.events, nil
+		}
+		p.s = attempt.New(1, "key", p.at)
+	}
+	if p.s != nil {
+		p.s.Fold(e)
+		p.events = append(p.events, e)
+	}
+	return p
+}
+
+// quiet lets time pass until silence has become a failure.
+func (p *tape) quiet() *tape {
+	p.at = p.at.Add(4 * time.Minute)
+	p.s.Expire(p.at, attempt.Usual{})
+	return p
+}
+
+var (
+	firmwareBIOS = store.Detail{PXE: true, Firmware: "BIOS", Arch: "x86", Interface: "eth0"}
+	firmwareUEFI = store.Detail{PXE: true, Firmware: "UEFI", Arch: "x86-64", Interface: "eth0"}
+	ipxeBIOS     = store.Detail{PXE: true, IPXE: true, Firmware: "BIOS", Arch: "x86", Interface: "eth0"}
+	ipxeUEFI     = store.Detail{PXE: true, IPXE: true, Firmware: "UEFI", Arch: "x86-64", Interface: "eth0"}
+	linux        = store.Detail{Class: "udhcp 1.35.0"}
+)
+
+func (p *tape) dora(d store.Detail) *tape {
+	acked := d
+	acked.Loader = "snponly.efi"
+	return p.see(0, store.EventDHCPDiscover, d).see(1, store.EventDHCPOffer, acked).see(3000, store.EventDHCPRequest, d).see(2, store.EventDHCPAck, acked)
+}
+
+func (p *tape) tftp() *tape {
+	d := store.Detail{File: "snponly.efi", Loader: "snponly.efi", Total: 173792}
+	sent := d
+	sent.Bytes, sent.Millis = 173792, 400
+	return p.see(50, store.EventTFTPProbe, d).see(20, store.EventTFTPStart, d).see(400, store.EventTFTPSent, sent)
+}
+
+func (p *tape) script() *tape {
+	return p.see(300, store.EventScriptSent, store.Detail{Profile: "san", MatchedBy: "mac", Script: "sanboot iscsi:10.77.0.1::3260:2:iqn"})
+}
+
+func lun(n int) *int { return &n }
+
+func session(isid, name string) store.Detail {
+	return store.Detail{ISID: isid, Session: name, Initiator: "iqn.2026-11.lunboot:lab-12", Auth: "mutual", LUN: lun(2), Volume: "win11"}
+}
+
+func (p *tape) logged(isid, name string) *tape {
+	return p.see(100, store.EventISCSILogin, session(isid, name))
+}
+
+func (p *tape) read(isid, name string, n int64) *tape {
+	d := session(isid, name)
+	d.Bytes = n
+	return p.see(5, store.EventISCSIFirstRead, session(isid, name)).see(900, store.EventISCSIIO, d).see(50, store.EventISCSIClosed, d)
+}
+
+func (p *tape) refused(isid, status, reason string) *tape {
+	return p.see(50, store.EventISCSIRefused, store.Detail{ISID: isid, Status: status, Reason: reason, Initiator: "iqn.2026-11.lunboot:lab-12"})
+}
+
+func (p *tape) report(step, code string) *tape {
+	return p.see(200, store.EventReport, store.Detail{Step: step, Code: code})
+}
+
+func (p *tape) noLUN(asked int, mapped ...int) *tape {
+	return p.see(3, store.EventISCSINoLUN, store.Detail{ISID: ipxeID, Initiator: "iqn.2026-11.lunboot:lab-12", LUN: &asked, Mapped: mapped, Sense: "05/25/00", Opcode: "TEST UNIT READY"})
+}
+
+func bios() *tape { return newTape().dora(ipxeBIOS) }
+func uefi() *tape { return newTape().dora(firmwareUEFI).tftp().dora(ipxeUEFI) }
+
+// lab12 is what the inventory says of the machine in these tests.
+func lab12(luns ...Mapping) Facts {
+	return Facts{Name: "lab-12", Initiator: "iqn.2026-11.lunboot:lab-12", Auth: store.AuthMutual, Profile: "custom", Mappings: luns}
+}
+
+var win11 = Mapping{LUN: 2, Volume: "win11", Boot: true, BlockSize: 512, State: store.VolumeReady}
+
+// Each failure of the field, and the words for it.
+func TestEveryFailureExplainsItself(t *testing.T) {
+	asks := func(p *tape, pauses ...int) *tape {
+		for _, ms := range pauses {
+			p.see(ms, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPOffer, firmwareUEFI)
+		}
+		return p
+	}
+	for _, c := range []struct {
+		code  string
+		name  string
+		boot  *tape
+		facts Facts
+		title string
+		conf  store.Confidence
+		fix   string // the first fix's action
+	}{
+		{"wrong-lun", "the founding failure, BIOS", bios().script().logged(ipxeID, "s1").noLUN(0, 2).report("sanboot", "1d704539"), lab12(win11),
+			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
+		{"wrong-lun", "the founding failure, UEFI, no report", uefi().script().logged(ipxeID, "s1").noLUN(0, 2), lab12(win11),
+			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
+		{"wrong-lun", "the code of an iPXE that lost the reason", bios().script().logged(ipxeID, "s1").noLUN(0, 2).report("sanboot", "1d704039"), lab12(win11),
+			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
+		{"wrong-lun", "several volumes, the boot volume is named", bios().script().logged(ipxeID, "s1").noLUN(0, 1, 2), lab12(Mapping{LUN: 1, Volume: "data"}, win11),
+			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
+		{"wrong-lun", "profile san already", bios().script().logged(ipxeID, "s1").noLUN(0, 2), func() Facts { f := lab12(win11); f.Profile = "san"; return f }(),
+			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "map-lun-0"},
+		{"wrong-lun", "nobody enrolled it", bios().script().logged(ipxeID, "s1").noLUN(7, 2), Facts{},
+			"52:54:00:77:00:0a asked for LUN 7, but its volume is LUN 2", store.Certain, "use-profile-san"},
+		{"wrong-lun", "a LUN without a number", bios().script().logged(ipxeID, "s1").noLUN(-1, 2), lab12(win11),
+			"lab-12 asked for a LUN without a number, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
+		{"nothing-mapped", "login refused", bios().script().refused(ipxeID, "0202", "nothing is mapped"), lab12(),
+			"lab-12 has nothing to boot", store.Certain, "choose-volume"},
+		{"nothing-mapped", "no script", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "no volume"}), lab12(),
+			"lab-12 has nothing to boot", store.Certain, "choose-volume"},
+		{"no-boot-volume", "two volumes", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "no boot volume"}), lab12(Mapping{LUN: 0, Volume: "a"}, Mapping{LUN: 1, Volume: "b"}),
+			"lab-12 has volumes, and none of them is its boot volume", store.Certain, "choose-boot-volume"},
+		{"script-failed", "volume not ready", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "volume win11 is importing"}),
+			lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, State: store.VolumeImporting}),
+			"lab-12 could not be given a script, because its volume “win11” is not ready", store.Certain, "show-volume"},
+		{"script-failed", "profile", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "line 3: unknown variable"}), lab12(win11),
+			"lab-12 could not be given a script", store.Certain, "edit-profile"},
+		{"not-enrolled", "waiting", bios().see(9, store.EventScriptWaiting, store.Detail{}).see(5000, store.EventScriptWaiting, store.Detail{}), Facts{},
+			"52:54:00:77:00:0a is waiting to be enrolled", store.Certain, "enroll"},
+		{"not-enrolled", "gave up", bios().see(9, store.EventScriptWaiting, store.Detail{}).quiet(), Facts{},
+			"52:54:00:77:00:0a was not enrolled, and stopped waiting", store.Certain, "enroll"},
+		{"conflict", "", bios().see(9, store.EventScriptConflict, store.Detail{Reason: "the hostname is lab-12’s and the MAC lab-13’s"}), lab12(win11),
+			"lab-12 was given no script, because its names belong to different machines", store.Certain, "edit-machine"},
+		{"script-withheld", "", bios().see(9, store.EventScriptWithheld, store.Detail{}), lab12(win11),
+			"lab-12 was given no script, because 10.77.0.50 is not known to be its address", store.Certain, "trust-subnet"},
+		{"ignored", "", bios().see(9, store.EventIgnoredMachine, store.Detail{}), Facts{},
+			"52:54:00:77:00:0a was left alone, because it is on the list of ignored machines", store.Certain, "unignore"},
+		{"wrong-secret", "", bios().script().refused(ipxeID, "0201", "the initiator iqn.x has another CHAP secret than the one set for it").report("sanboot", "410d613c"), lab12(win11),
+			"lab-12 gave the wrong password for its volume “win11”", store.Certain, "renew-secret"},
+		{"wrong-secret", "operating system", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).refused(osID, "0201", "another CHAP secret"), lab12(win11),
+			"lab-12’s operating system gave the wrong password for its volume “win11”", store.Certain, "renew-secret"},
+		{"auth-required", "", bios().script().refused(ipxeID, "0201", "the initiator iqn.x offered the authentication \"None\"; mutual CHAP is required").report("sanboot", "430d6601"), lab12(win11),
+			"lab-12 offered no password that its volume “win11” accepts", store.Certain, "use-profile-san"},
+		{"no-reverse-secret", "", bios().script().refused(ipxeID, "0201", "the initiator iqn.x wants mutual CHAP; no reverse secret is set for it"), lab12(win11),
+			"lab-12 asked the appliance to prove itself, and no password is set for that", store.Certain, "set-auth-mutual"},
+		{"mutual-mismatch", "BIOS", bios().script().report("sanboot", "20d623c"), lab12(win11),
+			"lab-12 did not accept the appliance’s own password", store.Certain, "renew-secret"},
+		{"mutual-mismatch", "UEFI", uefi().script().report("sanboot", "020d628f"), lab12(win11),
+			"lab-12 did not accept the appliance’s own password", store.Certain, "renew-secret"},
+		{"unknown-initiator", "", bios().script().refused(ipxeID, "0202", "no machine has that name"), func() Facts { f := lab12(win11); f.Initiator = "iqn.2026-11.lunboot:other"; return f }(),
+			"lab-12 used an iSCSI name that no machine has here", store.Certain, "use-profile-san"},
+		{"unknown-target", "", bios().script().see(9, store.EventISCSIRefused, store.Detail{ISID: ipxeID, Status: "0203", Target: "iqn.2000-01.com.example:old"}), lab12(win11),
+			"lab-12 asked for the target “iqn.2000-01.com.example:old”, which is not here", store.Certain, "use-profile-san"},
+		{"login-refused", "", bios().script().refused(ipxeID, "0302", "too many sessions"), lab12(win11),
+			"lab-12 was refused its volume", store.Certain, ""},
+		{"no-loader", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoLoader, store.Detail{Firmware: "UEFI", Arch: "arm32"}), lab12(win11),
+			"There is no boot loader for this kind of machine (32-bit ARM, UEFI)", store.Certain, "add-loader"},
+		{"no-address-left", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoAddress, store.Detail{Reason: "200 of 200 are in use"}), lab12(win11),
+			"There was no address left for lab-12", store.Certain, "extend-range"},
+		{"address-taken", "", newTape().dora(firmwareUEFI).see(1, store.EventDHCPDecline, firmwareUEFI), lab12(win11),
+			"10.77.0.50 is already used by another device", store.Certain, "set-address"},
+		{"offers-unanswered", "four times", asks(newTape(), 0, 4000, 8000, 16000).quiet(), lab12(win11),
+			"Our answers are not reaching lab-12", store.VeryLikely, "show-path"},
+		{"offers-unanswered", "once", asks(newTape(), 0).quiet(), lab12(win11),
+			"Our answers are not reaching lab-12", store.BestGuess, "show-path"},
+		{"no-offer", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).quiet(), lab12(win11),
+			"lab-12 asked for an address and got none from here", store.CannotSee, "edit-subnet"},
+		{"request-unanswered", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPRequest, firmwareUEFI).see(1, store.EventDHCPNak, store.Detail{Reason: "192.168.7.9 is not of this network"}).quiet(), lab12(win11),
+			"lab-12 insisted on an address that it cannot have here", store.VeryLikely, ""},
+		{"loader-never-asked", "", newTape().dora(firmwareUEFI).quiet(), lab12(win11),
+			"lab-12 got its address but never asked for the boot loader", store.BestGuess, "test-tftp-port"},
+		{"loader-stalled", "silence", newTape().dora(firmwareUEFI).see(9, store.EventTFTPStart, store.Detail{File: "snponly.efi", Total: 100}).see(1000, store.EventTFTPProgress, store.Detail{File: "snponly.efi", Bytes: 12, Total: 100}).quiet(), lab12(win11),
+			"lab-12 stopped downloading at 12 %", store.VeryLikely, "smaller-blocks"},
+		{"loader-stalled", "aborted", newTape().dora(firmwareUEFI).see(9, store.EventTFTPStart, store.Detail{File: "snponly.efi"}).see(9000, store.EventTFTPAbort, store.Detail{File: "snponly.efi", Bytes: 5, Total: 10, Reason: "it stopped acknowledging"}), lab12(win11),
+			"lab-12 stopped downloading at 50 %", store.VeryLikely, "smaller-blocks"},
+		{"unknown-file", "", newTape().dora(firmwareUEFI).see(9, store.EventTFTPMissing, store.Detail{File: "bootmgfw.efi"}), lab12(win11),
+			"lab-12 asked for bootmgfw.efi, which was never offered from here", store.Certain, "show-dhcp-servers"},
+		{"loader-not-started", "silence", newTape().dora(firmwareUEFI).tftp().quiet(), lab12(win11),
+			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, ""},
+		{"loader-not-started", "BIOS", newTape().dora(firmwareBIOS).tftp().quiet(), lab12(win11),
+			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, "try-ipxe-pxe"},
+		{"circles", "", newTape().dora(firmwareBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS), lab12(win11),
+			"lab-12 is going round in circles: iPXE keeps getting iPXE", store.Certain, "show-dhcp-servers"},
+		{"script-never-fetched", "firmware iPXE", bios().quiet(), lab12(win11),
+			"iPXE started on lab-12 but could not reach the appliance’s boot port", store.VeryLikely, "test-boot-port"},
+		{"script-never-fetched", "our iPXE", uefi().quiet(), lab12(win11),
+			"iPXE started on lab-12 but could not reach the appliance’s boot port", store.VeryLikely, "test-boot-port"},
+		{"script-unreachable", "kernel", bios().see(9, store.EventScriptSent, store.Detail{Profile: "rescue", Script: "kernel http://x"}).report("kernel", "2d0c613b"), lab12(win11),
+			"lab-12 could not fetch its kernel", store.Certain, "edit-profile"},
+		{"script-unreachable", "unknown command", bios().see(9, store.EventScriptSent, store.Detail{Profile: "mine", Script: "vcreate"}).report("custom", "2e022001"), lab12(win11),
+			"lab-12 stopped at a line of its script that its iPXE does not know", store.Certain, "edit-profile"},
+		{"never-logged-in", "", bios().script().quiet(), lab12(win11),
+			"lab-12 never tried to reach its volume “win11”", store.VeryLikely, "test-iscsi-port"},
+		{"target-unreachable", "port closed", bios().script().report("sanboot", "0f0a6039"), lab12(win11),
+			"lab-12 could not reach its volume “win11” over the network", store.VeryLikely, "test-iscsi-port"},
+		{"target-unreachable", "another target", bios().script().report("sanboot", "2c0d603b"), lab12(win11),
+			"lab-12 could not reach its volume “win11” over the network", store.VeryLikely, "test-iscsi-port"},
+		{"bad-san-address", "", bios().script().report("sanboot", "1c0d6102"), lab12(win11),
+			"lab-12 could not read the address of its volume in its script", store.Certain, "use-profile-san"},
+		{"never-read", "", bios().script().logged(ipxeID, "s1").quiet(), lab12(win11),
+			"lab-12 logged in and never read from its volume “win11”", store.BestGuess, ""},
+		{"not-bootable", "BIOS", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(win11),
+			"lab-12 found nothing to start on its volume “win11”", store.Certain, "boot-installer"},
+		{"not-bootable", "UEFI", uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "7f22208e"), lab12(win11),
+			"lab-12 found nothing to start on its volume “win11”", store.Certain, "boot-installer"},
+		{"block-size", "", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, BlockSize: 4096}),
+			"lab-12 starts in BIOS mode, and its volume “win11” has blocks that BIOS cannot read", store.Certain, ""},
+		{"empty-volume", "no report", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(win11),
+			"lab-12 found nothing to start on its volume “win11”", store.VeryLikely, "boot-installer"},
+		{"lun-unreadable", "another target's answer", bios().script().logged(ipxeID, "s1").report("sanboot", "1d704039"), lab12(win11),
+			"lab-12 was answered with a failure when it first used its volume “win11”", store.VeryLikely, "use-profile-san"},
+		{"volume-failed", "medium error", bios().script().logged(ipxeID, "s1").see(9, store.EventISCSIIOFailed, store.Detail{ISID: ipxeID, Volume: "win11", Opcode: "READ(10)", LBA: 64, Sense: "03/11/00", Reason: "input/output error"}).report("sanboot", "1d704339"), lab12(win11),
+			"lab-12 could not read “win11”, because its storage failed", store.Certain, "check-volume"},
+		{"volume-full", "", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").see(9, store.EventISCSIIOFailed, store.Detail{ISID: osID, Volume: "win11", Opcode: "WRITE(10)", Sense: "07/27/07"}), lab12(win11),
+			"Writes to “win11” failed: the storage is full", store.Certain, "free-space"},
+		{"other-dhcp", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPOffer, firmwareUEFI).see(4000, store.EventDHCPOtherPick, store.Detail{PXE: true, Server: "10.77.0.254"}).quiet(), lab12(win11),
+			"lab-12 followed 10.77.0.254’s boot instructions instead of ours", store.VeryLikely, "proxy-mode"},
+		{"os-lost-volume", "Windows", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).quiet(), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, OS: "windows"}),
+			"Windows started on lab-12 but lost its volume when it took over the network card", store.VeryLikely, "guide-windows"},
+		{"os-lost-volume", "Linux that asked for an address", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).see(3000, store.EventDHCPDiscover, linux).quiet(), lab12(win11),
+			"Linux started on lab-12 but did not reconnect to its volume", store.VeryLikely, "guide-linux"},
+		{"os-lost-volume", "unknown", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).quiet(), lab12(win11),
+			"lab-12 started from its volume, and its operating system did not reconnect to it", store.BestGuess, "guide-handover"},
+		{"os-never-read", "", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).logged(osID, "s2").quiet(), lab12(win11),
+			"lab-12’s operating system logged in and never read from its volume “win11”", store.VeryLikely, "map-lun-0"},
+		{"target-unreachable", "a name that nobody knows", bios().script().report("sanboot", "3e11613b"), Facts{Name: "lab-12"},
+			"lab-12 could not reach its volume over the network", store.VeryLikely, "test-iscsi-port"},
+		{"reported", "", bios().see(9, store.EventScriptSent, store.Detail{Script: "prompt"}).report("custom", "0b8e20a0"), lab12(win11),
+			"lab-12 gave up while it started its operating system", store.VeryLikely, ""},
+	} {
+		t.Run(c.code+" "+c.name, func(t *testing.T) {
+			got := Explain(c.boot.s.Snapshot(), c.boot.events, c.facts, c.boot.at)
+			if len(got) != 1 {
+				t.Fatalf("%d diagnoses: %+v\n%+v", len(got), got, c.boot.s.Attempt)
+			}
+			d := got[0]
+			if d.Title != c.title {
+				t.Errorf("title\n%s\nwant\n%s", d.Title, c.title)
+			}
+			if d.Confidence != c.conf || d.Code != c.code {
+				t.Errorf("rule %s, %s; want %s, %s", d.Code, d.Confidence, c.code, c.conf)
+			}
+			if len(d.Fixes) == 0 || d.Fixes[0].Action != c.fix {
+				t.Errorf("fixes %+v, want first %q", d.Fixes, c.fix)
+			}
+			checkWording(t, d)
+		})
+	}
+}
+
+var code = regexp.MustCompile(`(?i)\b[0-9a-f]{8}\b|\b\d\d/\d\d/\d\d\b|\berror\b`)
+
+// checkWording holds a diagnosis against the rules for its words.
+func checkWording(t *testing.T, d store.Diagnosis) {
+	t.Helper()
+	if code.MatchString(d.Title) {
+		t.Errorf("the title has a code in it: %s", d.Title)
+	}
+	if len(d.Title) > 110 {
+		t.Errorf("the title has %d bytes", len(d.Title))
+	}
+	if n := len(d.Fixes); n < 1 || n > 3 {
+		t.Errorf("%d fixes", n)
+	}
+	if len(d.Evidence) == 0 {
+		t.Error("no evidence")
+	}
+	for _, s := range append([]string{d.Title, d.Cause}, d.Evidence...) {
+		if strings.Contains(s, "%!") || strings.Contains(s, "  ") || strings.TrimSpace(s) != s || s == "" {
+			t.Errorf("%q", s)
+		}
+	}
+	if !strings.HasSuffix(d.Cause, ".") {
+		t.Errorf("the cause does not end: %q", d.Cause)
+	}
+	for _, word := range []string{"host", "client", "node", "server port", "your fault", "wrongly"} {
+		if strings.Contains(strings.ToLower(d.Title), word) {
+			t.Errorf("%q in %q", word, d.Title)
+		}
+	}
+}
+
+func TestTheFoundingFailureShowsItsEvidence(t *testing.T) {
+	p := bios().script().logged(ipxeID, "s1").noLUN(0, 2).report("sanboot", "1d704539")
+	d := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at)[0]
+	want := []string{
+		"14:03:03 UTC it asked for LUN 0 with TEST UNIT READY",
+		"mapped to it: LUN 2 “win11”",
+		"our answer: sense 05/25/00, LOGICAL UNIT NOT SUPPORTED",
+		"initiator: iqn.2026-11.lunboot:lab-12",
+		"14:03:03 UTC the machine reported iPXE's code 1d704539 at step sanboot: the disk refused the request: there is no disk with the LUN that was asked for, or the block lies beyond its end",
+	}
+	if !slices.Equal(d.Evidence, want) {
+		t.Errorf("%s", strings.Join(d.Evidence, "\n"))
+	}
+	fixes := []store.Fix{
+		{Action: "use-profile-san", Label: "Use profile san, which writes the right LUN by itself"},
+		{Action: "map-lun-0", Label: "Map “win11” as LUN 0"},
+		{Label: "Write LUN 2 in the sanboot line of its script: iscsi:…::::2:…"},
+	}
+	if !slices.Equal(d.Fixes, fixes) {
+		t.Errorf("%+v", d.Fixes)
+	}
+	if !strings.Contains(d.Cause, "leaves the LUN out asks for LUN 0") {
+		t.Error(d.Cause)
+	}
+}
+
+// "10" in a sanboot line is LUN 16.
+func TestADecimalLUNThatWasReadAsHexadecimal(t *testing.T) {
+	p := bios().script().logged(ipxeID, "s1").noLUN(16, 10)
+	d := Explain(p.s.Snapshot(), p.events, lab12(Mapping{LUN: 10, Volume: "debian", Boot: true}), p.at)[0]
+	if d.Title != "lab-12 asked for LUN 16, but its volume “debian” is LUN 10" || !strings.Contains(d.Cause, "10 was written and LUN 16 was asked for") {
+		t.Errorf("%s\n%s", d.Title, d.Cause)
+	}
+	if last := d.Fixes[len(d.Fixes)-1].Label; !strings.Contains(last, "::::A:") {
+		t.Error(last)
+	}
+}
+
+func TestAGoodBootHasNoDiagnosis(t *testing.T) {
+	boots := map[string]*tape{
+		"BIOS, iPXE in ROM, two logins": bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 1e6).logged("400027239999", "s2").read("400027239999", "s2", 18e6).
+			see(3000, store.EventDHCPDiscover, linux).see(1, store.EventDHCPOffer, linux).see(1, store.EventDHCPRequest, linux).see(1, store.EventDHCPAck, linux).
+			logged(osID, "s3").see(1, store.EventISCSINoLUN, store.Detail{ISID: osID, LUN: lun(0), Mapped: []int{2}}).read(osID, "s3", 1e6),
+		"BIOS, chained": newTape().dora(firmwareBIOS).tftp().dora(ipxeBIOS).script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6),
+		"UEFI":          uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6),
+		"UEFI, slow at each step": newTape().dora(firmwareUEFI).see(14000, store.EventTFTPStart, store.Detail{}).see(14000, store.EventTFTPSent, store.Detail{}).
+			see(44000, store.EventDHCPDiscover, ipxeUEFI).see(1, store.EventDHCPAck, ipxeUEFI).see(19000, store.EventScriptSent, store.Detail{Profile: "san"}).
+			see(29000, store.EventISCSILogin, session(ipxeID, "s1")).see(19000, store.EventISCSIFirstRead, session(ipxeID, "s1")).see(170000, store.EventReportUp, store.Detail{}),
+	}
+	for name, p := range boots {
+		t.Run(name, func(t *testing.T) {
+			if p.s.Outcome != store.OutcomeUp {
+				t.Fatalf("%s at %s", p.s.Outcome, p.s.Stage)
+			}
+			if got := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at); len(got) != 0 {
+				t.Errorf("%+v", got)
+			}
+			if p.s.Trouble() {
+				t.Error("it is taken for troubled")
+			}
+			// Nor is there one at any moment on the way.
+			for n := range p.events {
+				s := attempt.New(1, "", start)
+				for _, e := range p.events[:n] {
+					s.Fold(e)
+				}
+				if got := Explain(s.Snapshot(), p.events[:n], lab12(win11), p.at); len(got) != 0 {
+					t.Errorf("after %d events: %+v", n, got)
+				}
+			}
+		})
+	}
+}
+
+func TestAMachineThatStartsOver(t *testing.T) {
+	p := uefi().script().dora(firmwareUEFI)
+	got := Explain(p.before.Snapshot(), p.prior, lab12(win11), p.at)
+	if len(got) != 1 || got[0].Title != "lab-12 never tried to reach its volume “win11”" {
+		t.Errorf("%+v", got)
+	}
+	p = newTape().dora(firmwareUEFI).tftp().dora(firmwareUEFI)
+	got = Explain(p.before.Snapshot(), p.prior, lab12(win11), p.at)
+	if len(got) != 1 || got[0].Title != "lab-12 downloaded the boot loader but did not start it" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAProbableUp(t *testing.T) {
+	p := bios().script().logged(ipxeID, "s1").see(5, store.EventISCSIFirstRead, session(ipxeID, "s1"))
+	for range 14 {
+		d := session(ipxeID, "s1")
+		d.Bytes = 18e6
+		p.see(5000, store.EventISCSIIO, d)
+	}
+	got := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at)
+	if len(got) != 1 || got[0].Title != "lab-12 is probably up: it is reading its volume but has not said so" || got[0].Confidence != store.BestGuess {
+		t.Errorf("%+v", got)
+	}
+	p = bios().see(9, store.EventScriptSent, store.Detail{Profile: "local", Script: "exit"}).quiet()
+	got = Explain(p.s.Snapshot(), p.events, lab12(), p.at)
+	if len(got) != 1 || got[0].Title != "lab-12 went on by itself, and how that ended cannot be seen from here" || got[0].Confidence != store.CannotSee {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAPortThatSleptIsSaidBesidesTheRest(t *testing.T) {
+	slow := firmwareUEFI
+	slow.Secs = 32
+	p := newTape().dora(slow).quiet()
+	got := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at)
+	if len(got) != 2 || got[0].Code != "loader-never-asked" || got[1].Title != "The switch port slept for 32 s before passing traffic" {
+		t.Fatalf("%+v", got)
+	}
+	checkWording(t, got[1])
+}
+
+// "Every failed boot explains itself": cut a boot off after any event, by
+// silence or by starting over, and there is a word for it.
+func TestNoFailureIsWithoutAWord(t *testing.T) {
+	whole := uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2")
+	for n := 1; n <= len(whole.events); n++ {
+		for _, over := range []bool{false, true} {
+			s := attempt.New(1, "", start)
+			for _, e := range whole.events[:n] {
+				s.Fold(e)
+			}
+			at := whole.events[n-1].At.Add(time.Hour)
+			if over {
+				s.Ended(at)
+			} else {
+				s.Expire(at, attempt.Usual{})
+			}
+			if s.Outcome != store.OutcomeFailed {
+				t.Fatalf("after %d events it is %s", n, s.Outcome)
+			}
+			got := Explain(s.Snapshot(), whole.events[:n], lab12(win11), at)
+			if len(got) == 0 {
+				t.Fatalf("nothing is said after %d events, at %s", n, s.Stage)
+			}
+			for _, d := range got {
+				checkWording(t, d)
+			}
+		}
+	}
+}
+
+func TestEachRuleHasItsOwnName(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range Codes() {
+		if seen[c] || strings.ToLower(c) != c {
+			t.Error(c)
+		}
+		seen[c] = true
+	}
+}
