@@ -1,0 +1,221 @@
+package iscsi
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/scsi"
+	"lunboot/services/iscsi/session"
+	"lunboot/store"
+)
+
+// isIPXE recognises iPXE by its ISID: format IANA enterprise number, 10019 (Fen
+// Systems), and a random qualifier for each connection.
+func isIPXE(i pdu.ISID) bool { return [4]byte(i[:4]) == [4]byte{0x40, 0x00, 0x27, 0x23} }
+
+// admission is what one login needs of the server.
+type admission struct {
+	server *Server
+	ctx    context.Context
+	conn   *session.Conn
+	access Access
+	live   *live
+}
+
+func refusal(status pdu.LoginStatus, format string, args ...any) *login.Refusal {
+	return &login.Refusal{Status: status, Reason: fmt.Sprintf(format, args...)}
+}
+
+// catalogRefusal refuses because the catalogue could not answer.
+func catalogRefusal(initiator store.IQN, err error) *login.Refusal {
+	switch store.KindOf(err) {
+	case store.KindNotFound:
+		return refusal(pdu.LoginAuthorizationFail, "no machine has the initiator name %s", initiator)
+	case store.KindUnavailable, store.KindInUse:
+		return refusal(pdu.LoginServiceUnavailable, "the volumes of %s cannot be opened now: %v", initiator, err)
+	}
+	return refusal(pdu.LoginTargetError, "the volumes of %s cannot be opened: %v", initiator, err)
+}
+
+// lookup says how an initiator must prove itself. An unknown one may look
+// around in a discovery session, and finds nothing.
+func (a *admission) lookup(initiator store.IQN, discovery bool) (login.Access, *login.Refusal) {
+	access, err := a.server.cfg.Catalog.Access(a.ctx, initiator)
+	if err != nil {
+		if discovery && store.IsNotFound(err) {
+			return login.Access{Auth: store.AuthNone}, nil
+		}
+		return login.Access{}, catalogRefusal(initiator, err)
+	}
+	a.access = access
+	return login.Access{Auth: access.Auth, CHAP: access.CHAP, Reverse: access.Reverse}, nil
+}
+
+// join answers a connection that wants to belong to a session (RFC 7143
+// §6.3.1): a session has one connection.
+func (s *Server) join(initiator store.IQN, isid pdu.ISID, tsih uint16) *login.Refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.sessions {
+		if v.tsih == tsih && v.res.Initiator == initiator && v.res.ISID == isid {
+			return refusal(pdu.LoginTooManyConnections, "the initiator asked for a second connection to session %s; a session has one", v.id)
+		}
+	}
+	return refusal(pdu.LoginSessionDoesNotExist, "the initiator asked for a connection to a session (TSIH %d) that does not exist", tsih)
+}
+
+// admit makes the session of a login that has succeeded otherwise.
+func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
+	s := a.server
+	if !s.room() {
+		return 0, refusal(pdu.LoginOutOfResources, "%d sessions are open, which is the limit", s.cfg.MaxSessions)
+	}
+	v := &live{server: s, res: *res, access: a.access, conn: a.conn, ipxe: isIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), used: make(map[store.LUN]bool)}
+	v.since = s.cfg.Now()
+	v.heard = v.since
+	cfg := session.Config{Result: *res, Shared: s.shared, Observer: v, Targets: v.targets, Log: s.cfg.Log}
+	if res.Discovery {
+		v.ses = session.New(a.conn, nil, cfg)
+		a.live = v
+		return s.register(v)
+	}
+	unlock, why := s.lockInitiator(a.ctx, res.Initiator)
+	if why != nil {
+		return 0, why
+	}
+	defer unlock()
+	revision := s.cfg.Catalog.Revision()
+	m, err := s.cfg.Catalog.Open(a.ctx, res.Initiator, res.ISID)
+	if err != nil {
+		return 0, catalogRefusal(res.Initiator, err)
+	}
+	entries, lease := s.units.open(m)
+	if len(entries) == 0 {
+		lease.close()
+		return 0, refusal(pdu.LoginAuthorizationFail, "no volume is mapped to the machine %s (%s)", a.access.Name, res.Initiator)
+	}
+	// Session reinstatement (RFC 7143 §6.3.5), and the sessions of the boots
+	// before a reset: they and their commands are over before this one begins.
+	if why := s.supersede(a.ctx, v, m.Generation); why != nil {
+		lease.close()
+		return 0, why
+	}
+	v.generation = m.Generation
+	v.nexus = scsi.NewNexus(scsi.NexusConfig{
+		Initiator: string(res.Initiator), ISID: res.ISID,
+		PortName:        fmt.Sprintf("%s,t,0x%04x", s.cfg.Target, portalGroup),
+		DescriptorSense: v.ipxe,
+		OnNoLUN:         v.noLUN,
+		OnReset:         func(lun store.LUN) { v.ses.AbortUnit(lun) },
+	})
+	v.ses = session.New(a.conn, v.nexus, cfg)
+	v.setMap(m, entries, lease)
+	tsih, why := s.register(v)
+	if why != nil {
+		v.nexus.Close()
+		v.ses.Abandon()
+		return 0, why
+	}
+	a.live = v
+	if s.cfg.Catalog.Revision() != revision {
+		v.refresh() // what changed since Open went by the watcher
+	}
+	return tsih, nil
+}
+
+func (s *Server) room() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions) < s.cfg.MaxSessions
+}
+
+// lockInitiator lets one login of an initiator make its session at a time.
+func (s *Server) lockInitiator(ctx context.Context, initiator store.IQN) (func(), *login.Refusal) {
+	for {
+		s.mu.Lock()
+		other, busy := s.admits[initiator]
+		if !busy {
+			mine := make(chan struct{})
+			s.admits[initiator] = mine
+			s.mu.Unlock()
+			return func() {
+				s.mu.Lock()
+				delete(s.admits, initiator)
+				s.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
+		}
+	}
+}
+
+// supersede ends the sessions that a new one replaces and waits for their
+// commands: a write of theirs that came later would land in the new boot.
+func (s *Server) supersede(ctx context.Context, v *live, generation int64) *login.Refusal {
+	var old []*live
+	s.mu.Lock()
+	for _, o := range s.sessions {
+		if o.res.Initiator != v.res.Initiator || o.res.Discovery {
+			continue
+		}
+		switch {
+		case o.res.ISID == v.res.ISID:
+			o.ses.Close("the initiator logged in again")
+		case o.generation < generation:
+			o.ses.Close("the machine's volume was reset for a new boot")
+		default:
+			continue
+		}
+		old = append(old, o)
+	}
+	s.mu.Unlock()
+	patience := time.NewTimer(taskPatience)
+	defer patience.Stop()
+	for _, o := range old {
+		select {
+		case <-o.ses.Done():
+		case <-ctx.Done():
+			return refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
+		case <-patience.C:
+			return refusal(pdu.LoginServiceUnavailable, "session %s of this initiator still has a command that its volume has not finished after %s", o.id, taskPatience)
+		}
+	}
+	return nil
+}
+
+// register names a session and puts it into the table.
+func (s *Server) register(v *live) (uint16, *login.Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return 0, refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
+	}
+	if len(s.sessions) >= s.cfg.MaxSessions {
+		return 0, refusal(pdu.LoginOutOfResources, "%d sessions are open, which is the limit", s.cfg.MaxSessions)
+	}
+	taken := make(map[uint16]bool, len(s.sessions))
+	for _, o := range s.sessions {
+		taken[o.tsih] = true
+	}
+	for s.tsih++; s.tsih == 0 || taken[s.tsih]; s.tsih++ {
+	}
+	s.order++
+	v.tsih, v.order = s.tsih, s.order
+	for v.id == "" || s.sessions[v.id] != nil {
+		var b [4]byte
+		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+		v.id = hex.EncodeToString(b[:])
+	}
+	s.sessions[v.id] = v
+	return v.tsih, nil
+}

@@ -1,0 +1,63 @@
+package iscsi
+
+import (
+	"context"
+
+	"lunboot/services/iscsi/scsi"
+	"lunboot/store"
+)
+
+// Access says who an initiator is and how it must prove itself.
+type Access struct {
+	Machine store.MachineID
+	Name    string // the machine's name
+	Auth    store.AuthMode
+	CHAP    store.Credential // the initiator's
+	Reverse store.Credential // the target's, for mutual
+}
+
+// Map is what one session sees: volumes as LUNs.
+type Map struct {
+	// Generation rises when an armed reset at boot has fired for the machine,
+	// and with nothing else. Sessions of an older generation are ended.
+	Generation int64
+	LUNs       map[store.LUN]Entry
+	// Release lets go of the volumes. It is called exactly once, when no
+	// session and no task uses this map any more. It may be nil.
+	Release func()
+}
+
+// Entry is one volume of a map.
+type Entry struct {
+	VolumeID store.VolumeID
+	// Generation tells states of one volume apart that are not the same disk:
+	// it rises when the bytes are replaced, and with nothing else.
+	Generation int64
+	Name       string
+	UUID       store.UUID
+	BlockSize  int
+	ReadOnly   bool // this initiator may not write
+	Volume     scsi.Volume
+}
+
+// Catalog is what the target asks about machines, volumes and mappings.
+type Catalog interface {
+	// Access looks an initiator up, at each login. store.KindNotFound means
+	// that nobody enrolled it.
+	Access(ctx context.Context, initiator store.IQN) (Access, error)
+	// Open returns the map for a session that logs in now. What the login
+	// causes, such as an armed reset, is durable when it returns.
+	Open(ctx context.Context, initiator store.IQN, isid [6]byte) (Map, error)
+	// Refresh returns the map for a session that lives, and causes nothing.
+	// store.KindNotFound means that the machine was removed.
+	Refresh(ctx context.Context, initiator store.IQN) (Map, error)
+	// Revision rises with each change of the inventory; the channel is closed
+	// once it is larger than after.
+	Revision() int64
+	Changed(after int64) <-chan struct{}
+}
+
+// Emitter takes events. It never blocks.
+type Emitter interface {
+	Emit(store.Event)
+}

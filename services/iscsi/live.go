@@ -1,0 +1,248 @@
+package iscsi
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/scsi"
+	"lunboot/services/iscsi/session"
+	"lunboot/store"
+)
+
+// live is one session and what the target remembers of it.
+type live struct {
+	server     *Server
+	id         string
+	tsih       uint16
+	order      int64 // rises with each login
+	res        login.Result
+	access     Access
+	ipxe       bool
+	generation int64
+	addr       netip.AddrPort
+	portal     netip.AddrPort
+	since      time.Time
+	conn       *session.Conn
+	nexus      *scsi.Nexus // nil in a discovery session
+	ses        *session.Session
+	mapped     atomic.Pointer[mapState]
+
+	// Guarded by the server's lock.
+	used     map[store.LUN]bool // LUNs that it read or wrote
+	retireAt time.Time          // zero: it is not to be retired
+	heard    time.Time          // when the initiator last sent anything
+	activity uint64
+	pinged   time.Time // zero: no answer is awaited
+	lastIO   time.Time
+	counters session.Counters
+	sampled  session.Counters
+	sampleAt time.Time
+
+	pending atomic.Int32 // looks at the inventory that are asked for
+	work    sync.WaitGroup
+
+	limit limiter
+}
+
+// mapState is the map that a session has now. It is immutable.
+type mapState struct {
+	luns []store.LUN // rising
+	keys map[store.LUN]entryState
+}
+
+type entryState struct {
+	unit     unitKey
+	readOnly bool
+}
+
+// setMap gives the session its map.
+func (v *live) setMap(m Map, entries map[store.LUN]scsi.MapEntry, l *lease) {
+	v.mapped.Store(stateOf(m))
+	v.ses.SetMap(entries, l.close)
+}
+
+func stateOf(m Map) *mapState {
+	st := &mapState{keys: make(map[store.LUN]entryState, len(m.LUNs))}
+	for lun, e := range m.LUNs {
+		st.luns = append(st.luns, lun)
+		st.keys[lun] = entryState{unit: keyOf(e), readOnly: e.ReadOnly}
+	}
+	slices.Sort(st.luns)
+	return st
+}
+
+func (st *mapState) equal(o *mapState) bool {
+	if !slices.Equal(st.luns, o.luns) {
+		return false
+	}
+	for _, l := range st.luns {
+		if st.keys[l] != o.keys[l] {
+			return false
+		}
+	}
+	return true
+}
+
+// mappedNumbers lists the LUNs that exist for the initiator.
+func (v *live) mappedNumbers() []int {
+	st := v.mapped.Load()
+	if st == nil {
+		return nil
+	}
+	n := make([]int, 0, len(st.luns))
+	for _, l := range st.luns {
+		n = append(n, int(l))
+	}
+	return n
+}
+
+// run serves the session to its end.
+func (v *live) run(res login.Result) {
+	reason := v.ses.Serve(res)
+	s := v.server
+	s.mu.Lock()
+	delete(s.sessions, v.id)
+	s.mu.Unlock()
+	v.work.Wait()
+	c := v.ses.Counters()
+	v.emit(store.EventISCSIClosed, store.Detail{Bytes: c.Read, Written: c.Written, Reason: reason, Millis: s.cfg.Now().Sub(v.since).Milliseconds()})
+	s.cfg.Log.Info("iSCSI session ended", "session", v.id, "initiator", v.res.Initiator, "from", v.addr, "read", c.Read, "written", c.Written, "reason", reason)
+}
+
+// targets is what SendTargets lists: the target at the address that the
+// initiator reached it by. An initiator with nothing mapped finds nothing.
+func (v *live) targets() []pdu.Pair {
+	if v.res.Discovery {
+		m, err := v.server.cfg.Catalog.Refresh(context.Background(), v.res.Initiator)
+		if err != nil {
+			return nil
+		}
+		if m.Release != nil {
+			m.Release()
+		}
+		if len(m.LUNs) == 0 {
+			return nil
+		}
+	}
+	return []pdu.Pair{
+		{Key: "TargetName", Value: string(v.server.cfg.Target)},
+		{Key: "TargetAddress", Value: fmt.Sprintf("%s,%d", v.portal, portalGroup)},
+	}
+}
+
+// Used retires what the session has replaced. A login retires nothing: firmware
+// logs in twice, and two hooked volumes are two sessions of one name.
+func (v *live) Used(lun store.LUN, wrote bool) {
+	kind := store.EventISCSIFirstRead
+	if wrote {
+		kind = store.EventISCSIFirstWrite
+	}
+	n := int(lun)
+	v.emit(kind, store.Detail{LUN: &n})
+	s := v.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v.used[lun] = true
+	for _, o := range s.sessions {
+		if o == v || !o.ipxe || o.res.Initiator != v.res.Initiator {
+			continue
+		}
+		if o.order < v.order && o.used[lun] {
+			o.ses.Close(fmt.Sprintf("session %s of the same machine has taken over LUN %d", v.id, lun))
+		} else if !v.ipxe && !wrote && o.retireAt.IsZero() {
+			o.retireAt = s.cfg.Now().Add(handover)
+		}
+	}
+}
+
+// Failed tells of a command that failed.
+func (v *live) Failed(f session.Failure) {
+	if !v.limit.allow(limitKey{what: limitFailed, lun: uint64(f.LUN), op: f.Opcode}, v.server.cfg.Now()) {
+		return
+	}
+	n := int(f.LUN)
+	v.emit(store.EventISCSIIOFailed, store.Detail{LUN: &n, Opcode: opName(f.Opcode), LBA: int64(min(f.LBA, 1<<62)), Sense: f.String()})
+}
+
+// LoggedOut tells of a Logout Request.
+func (v *live) LoggedOut() { v.emit(store.EventISCSILogout, store.Detail{}) }
+
+// ColdReset ends all sessions of the initiator that asked for it.
+func (v *live) ColdReset() {
+	s := v.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.sessions {
+		if o.res.Initiator == v.res.Initiator {
+			o.ses.Close("the initiator asked for a target cold reset")
+		}
+	}
+}
+
+// noLUN tells of a command for a LUN that does not exist. It runs with the
+// session's lock held.
+func (v *live) noLUN(lun [8]byte, cdb []byte) {
+	n := -1
+	if l, ok := scsi.ParseLUN(lun); ok {
+		n = int(l)
+	}
+	if !v.limit.allow(limitKey{what: limitNoLUN, lun: uint64(n + 1), op: cdb[0]}, v.server.cfg.Now()) {
+		return
+	}
+	v.emit(store.EventISCSINoLUN, store.Detail{LUN: &n, Mapped: v.mappedNumbers(), Opcode: opName(cdb[0]), Sense: "05/25/00"})
+}
+
+// emit states a fact about the session.
+func (v *live) emit(kind store.EventKind, d store.Detail) {
+	d.Initiator, d.Target, d.ISID, d.Session, d.IPXE = string(v.res.Initiator), string(v.server.cfg.Target), v.res.ISID.String(), v.id, v.ipxe
+	v.server.cfg.Emit.Emit(store.Event{At: v.server.cfg.Now(), Kind: kind, Addr: v.addr.Addr(), Machine: v.access.Machine, Detail: d})
+}
+
+// Sessions lists the live sessions, the oldest first; discovery sessions are
+// left out.
+func (s *Server) Sessions() []store.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*live, 0, len(s.sessions))
+	for _, v := range s.sessions {
+		if !v.res.Discovery {
+			list = append(list, v)
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].order < list[j].order })
+	out := make([]store.Session, 0, len(list))
+	for _, v := range list {
+		c := v.ses.Counters()
+		out = append(out, store.Session{
+			ID: v.id, Initiator: v.res.Initiator, Machine: v.access.Machine, ISID: v.res.ISID.String(), IPXE: v.ipxe, TSIH: v.tsih,
+			Addr: v.addr.String(), Portal: v.portal.String(), Auth: v.res.Auth, Since: v.since, LastIO: v.lastIO,
+			Read: c.Read, Written: c.Written, LUNs: slices.Clone(v.mapped.Load().luns),
+		})
+	}
+	return out
+}
+
+// Drop ends one session and waits until it has ended.
+func (s *Server) Drop(ctx context.Context, id string) error {
+	s.mu.Lock()
+	v := s.sessions[id]
+	s.mu.Unlock()
+	if v == nil {
+		return &store.Error{Kind: store.KindNotFound, Op: "drop session", Subject: id, Msg: "there is no such session; it may have ended"}
+	}
+	v.ses.Close("an operator dropped the session")
+	select {
+	case <-v.ses.Done():
+		return nil
+	case <-ctx.Done():
+		return &store.Error{Kind: store.KindUnavailable, Op: "drop session", Subject: id, Msg: "its connection is closed, and its last commands have not finished yet", Err: ctx.Err()}
+	}
+}

@@ -1,0 +1,242 @@
+package iscsi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"lunboot/services"
+	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/session"
+	"lunboot/store"
+)
+
+// Config is what the target needs.
+type Config struct {
+	Listen  string    // address and port; ":3260"
+	Target  store.IQN // the appliance's one target name
+	Catalog Catalog
+	Emit    Emitter
+	Log     *slog.Logger
+	Now     func() time.Time
+
+	MaxSessions int           // 0: DefaultMaxSessions
+	Tick        time.Duration // how often silence is looked for; 0: one second
+}
+
+// Bounds and times of the target.
+const (
+	DefaultMaxSessions = 1024
+	maxLogins          = 256              // connections that have not logged in yet
+	loginTimeout       = 15 * time.Second // for all of a login
+	lastWord           = time.Second      // for a refusal to be read before the connection ends
+	taskPatience       = 10 * time.Second // for the tasks of a session that a login replaces
+	pingAfter          = 30 * time.Second // of silence; never to iPXE, which does not answer
+	dropAfter          = 60 * time.Second // of silence after a ping
+	handover           = 30 * time.Second // from an operating system's first READ to the end of its iPXE's sessions
+	samplePeriod       = 2 * time.Second
+	refreshPause       = 100 * time.Millisecond // between two looks at the inventory
+	portalGroup        = 1
+)
+
+// offer is what the target is ready to agree to. Writes up to 256 KiB come
+// without being asked for; one R2T asks for 1 MiB.
+func offer() login.Params {
+	p := login.Defaults()
+	p.HeaderDigest, p.DataDigest = true, true
+	p.TargetMaxRecvDataSegmentLength = 256 << 10
+	p.FirstBurstLength = 256 << 10
+	p.MaxBurstLength = 1 << 20
+	p.InitialR2T = false
+	p.DefaultTime2Wait, p.DefaultTime2Retain = 0, 0 // a session may come back at once, and nothing is kept
+	return p
+}
+
+// Server is the iSCSI target, a services.Service.
+type Server struct {
+	cfg    Config
+	shared *session.Shared
+	units  *units
+
+	mu       sync.Mutex
+	listener *net.TCPListener
+	sessions map[string]*live
+	logins   int
+	order    int64
+	tsih     uint16
+	admits   map[store.IQN]chan struct{} // logins that make a session now
+	stopping bool
+}
+
+var _ services.Service = (*Server)(nil)
+
+// New returns a target that does not listen yet.
+func New(cfg Config) *Server {
+	if cfg.MaxSessions == 0 {
+		cfg.MaxSessions = DefaultMaxSessions
+	}
+	if cfg.Tick == 0 {
+		cfg.Tick = time.Second
+	}
+	return &Server{
+		cfg:      cfg,
+		shared:   session.NewShared(),
+		units:    &units{byKey: make(map[unitKey]*unit)},
+		sessions: make(map[string]*live),
+		admits:   make(map[store.IQN]chan struct{}),
+	}
+}
+
+func (s *Server) String() string { return "iSCSI" }
+
+// Listen binds the portal.
+func (s *Server) Listen() error {
+	l, err := net.Listen("tcp", s.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("iSCSI: listen on %s (--iscsi): %w", s.cfg.Listen, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listener, s.stopping = l.(*net.TCPListener), false
+	return nil
+}
+
+// Addr returns the portal's address after Listen; the zero value before.
+func (s *Server) Addr() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return netip.AddrPort{}
+	}
+	return s.listener.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// Serve accepts and serves until ctx ends. Then it ends every session, waits
+// for their commands and returns.
+func (s *Server) Serve(ctx context.Context) error {
+	s.mu.Lock()
+	l := s.listener
+	s.mu.Unlock()
+	if l == nil {
+		return errors.New("iSCSI: Serve without Listen")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.watch(ctx) })
+	wg.Go(func() { s.keep(ctx) })
+	wg.Go(func() {
+		<-ctx.Done()
+		_ = l.Close() // ends Accept
+		s.mu.Lock()
+		s.stopping = true
+		for _, v := range s.sessions {
+			v.ses.Close("the appliance is shutting down")
+		}
+		s.mu.Unlock()
+	})
+	err := s.accept(ctx, l, &wg)
+	cancel()
+	wg.Wait()
+	return err
+}
+
+// accept starts a goroutine for each connection.
+func (s *Server) accept(ctx context.Context, l *net.TCPListener, wg *sync.WaitGroup) error {
+	for {
+		nc, err := l.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				_ = nc.Close() // nobody will serve it
+			}
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("iSCSI: the portal was closed: %w", err)
+		}
+		if err != nil {
+			// Out of file descriptors, most likely: it passes.
+			s.cfg.Log.Warn("cannot accept an iSCSI connection", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		s.mu.Lock()
+		ok := s.logins < maxLogins && !s.stopping
+		if ok {
+			s.logins++
+		}
+		s.mu.Unlock()
+		if !ok {
+			// Closed, not left silent: an iPXE would wait for ever.
+			s.cfg.Log.Warn("too many initiators log in at once", "limit", maxLogins, "from", nc.RemoteAddr())
+			_ = nc.Close()
+			continue
+		}
+		wg.Go(func() {
+			// A panic ends this connection and nothing else.
+			if err := services.Guard(s.cfg.Log, "iSCSI connection", func() error { s.serve(ctx, nc); return nil }); err != nil {
+				_ = nc.Close()
+			}
+		})
+	}
+}
+
+// serve is one connection from login to end.
+func (s *Server) serve(ctx context.Context, nc net.Conn) {
+	c := session.NewConn(nc)
+	a := &admission{server: s, ctx: ctx, conn: c}
+	m := login.New(login.Config{
+		Target: s.cfg.Target, PortalGroup: portalGroup, Offer: offer(),
+		Lookup: a.lookup, Join: s.join, Admit: a.admit,
+	})
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // a login ends with the appliance
+	err := c.Login(m, s.cfg.Now().Add(loginTimeout))
+	stop()
+	s.mu.Lock()
+	s.logins--
+	s.mu.Unlock()
+	if m.State() == login.Done {
+		v := a.live
+		if err != nil {
+			v.ses.Close("the connection ended before the login was answered")
+		} else {
+			v.emit(store.EventISCSILogin, store.Detail{Auth: v.res.Method, Mapped: v.mappedNumbers(), Reason: v.res.Alias})
+		}
+		v.run(m.Result())
+		return
+	}
+	s.refused(a, m, err)
+	if m.State() == login.Failed {
+		c.Linger(lastWord)
+	}
+	_ = c.Close()
+}
+
+// refused tells of a login that did not succeed.
+func (s *Server) refused(a *admission, m *login.Machine, err error) {
+	res := m.Result()
+	d := store.Detail{Initiator: string(res.Initiator), Target: string(s.cfg.Target), ISID: res.ISID.String(), IPXE: isIPXE(res.ISID), Auth: res.Method}
+	if r := m.Refusal(); r != nil {
+		d.Status, d.Reason = r.Status.String(), r.Reason
+	} else {
+		if res.Initiator == "" || a.ctx.Err() != nil {
+			s.cfg.Log.Debug("an iSCSI connection ended before it logged in", "from", a.conn.RemoteAddr(), "error", err)
+			return
+		}
+		d.Reason = "the initiator began to log in and did not finish"
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			d.Reason += fmt.Sprintf(" within %s", loginTimeout)
+		}
+	}
+	s.cfg.Log.Info("refused an iSCSI login", "from", a.conn.RemoteAddr(), "initiator", res.Initiator, "status", d.Status, "reason", d.Reason)
+	s.cfg.Emit.Emit(store.Event{At: s.cfg.Now(), Kind: store.EventISCSIRefused, Addr: a.conn.RemoteAddr().Addr(), Machine: a.access.Machine, Detail: d})
+}

@@ -1,0 +1,227 @@
+package session
+
+import (
+	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/scsi"
+)
+
+// Sense of the iSCSI layer's own (RFC 7143 §11.4.7.2).
+var (
+	senseUnexpectedData = &scsi.Sense{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0c} // UNEXPECTED UNSOLICITED DATA
+	senseWrongAmount    = &scsi.Sense{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0d} // NOT ENOUGH UNSOLICITED DATA
+	senseDataCRC        = &scsi.Sense{Key: 0x0b, ASC: 0x47, ASCQ: 0x05} // PROTOCOL SERVICE CRC ERROR
+	senseDataOrder      = &scsi.Sense{Key: 0x0b, ASC: 0x4b, ASCQ: 0x00} // DATA PHASE ERROR
+)
+
+// command takes a SCSI Command PDU.
+func (s *Session) command() error {
+	p := &s.cmd
+	if err := p.Decode(&s.h); err != nil {
+		return s.refuse(err)
+	}
+	ext, err := pdu.ParseAHS(s.ext)
+	if err != nil {
+		return s.refuse(err)
+	}
+	n := s.h.DataSegmentLength()
+	s.mu.Lock()
+	ok, err := s.accept(p.Immediate, p.CmdSN)
+	if !ok || err != nil {
+		s.unlock()
+		if err != nil {
+			return err
+		}
+		return s.skip(n)
+	}
+	if reason := s.barred(); reason != 0 {
+		err := s.sendReject(reason)
+		s.unlock()
+		if err != nil {
+			return err
+		}
+		return s.skip(n)
+	}
+	t := s.newTask()
+	c := &t.cmd
+	c.LUN, c.CDB, c.Attr = p.LUN, p.CDB, uint8(p.Attr)
+	c.CDBExt = append([]byte(nil), ext.ExtendedCDB...) // empty for every common command
+	c.In, c.Out = s.scratch[:0], nil
+	if p.Read || p.Write {
+		t.expected = int(p.ExpectedDataTransferLength)
+	}
+	c.Expected = t.expected
+	t.plan = s.nexus.Begin(c)
+	if t.plan.Done {
+		return s.over(t, n)
+	}
+	if c.ReadsMedium() || c.WritesMedium() {
+		s.large = true
+	}
+	switch t.plan.Dir {
+	case scsi.DirOut:
+		if !p.Write {
+			t.expected = 0
+		}
+		return s.commandOut(t, n)
+	case scsi.DirIn:
+		if !p.Read {
+			t.expected = 0
+		}
+	}
+	if n > 0 {
+		s.unlock()
+		if err := s.skip(n); err != nil {
+			return err
+		}
+		s.mu.Lock()
+	}
+	return s.commandIn(t)
+}
+
+// barred says why the command at hand cannot become a task, 0 when it can.
+func (s *Session) barred() pdu.RejectReason {
+	if _, twice := s.tasks[s.cmd.InitiatorTaskTag]; twice {
+		return pdu.ReasonTaskInProgress
+	}
+	if s.cmd.Immediate && s.urgent >= maxImmediate {
+		return pdu.ReasonImmediateReject
+	}
+	return 0
+}
+
+// over answers a task that needs no execution, with the lock held, and drops
+// its n bytes of data. Data that the initiator sends for it later belongs to no
+// task and is dropped too.
+func (s *Session) over(t *task, n int) error {
+	err := s.complete(t)
+	s.unlock()
+	if err != nil {
+		return err
+	}
+	return s.skip(n)
+}
+
+// commandIn executes a command that takes no data. It is called with the lock
+// held and lets go of it.
+func (s *Session) commandIn(t *task) error {
+	c := &t.cmd
+	if t.plan.Slow || s.ordered > 0 {
+		c.In = nil
+		s.begin(t, false)
+		s.unlock()
+		return nil
+	}
+	if !c.ReadsMedium() {
+		s.unlock()
+		s.nexus.Execute(s.ctx, c)
+		s.mu.Lock()
+		defer s.unlock()
+		return s.complete(t)
+	}
+	defer s.unlock()
+	n := t.plan.Len
+	if n > 0 && n <= min(inPlace, t.expected, s.params.MaxRecvDataSegmentLength, s.params.MaxBurstLength) {
+		return s.readInPlace(t)
+	}
+	t.buf = s.shared.get(n)
+	c.In = t.buf.b[:0]
+	if s.nexus.TryExecute(c) {
+		return s.complete(t)
+	}
+	s.shared.put(t.buf)
+	t.buf, c.In = nil, nil
+	s.begin(t, false)
+	return nil
+}
+
+// readInPlace answers a READ whose data fits one PDU: it is read to where it is
+// sent from.
+func (s *Session) readInPlace(t *task) error {
+	c, n := &t.cmd, t.plan.Len
+	head, tail := s.overhead(n)
+	b, err := s.room(head + n + tail)
+	if err != nil {
+		s.retire(t)
+		s.recycle(t)
+		return err
+	}
+	c.In = b[head : head : head+n]
+	if !s.nexus.TryExecute(c) {
+		c.In = nil
+		s.begin(t, false)
+		return nil
+	}
+	s.retire(t)
+	s.observe(t)
+	t.dataSN = 0
+	s.dataIn(t, 0, len(c.In))
+	s.din.Encode((*pdu.Header)(b))
+	s.seal(b, head, n, tail)
+	s.n += len(b)
+	s.recycle(t)
+	return nil
+}
+
+// commandOut takes the immediate data of a command and sees to the rest. It is
+// called with the lock held and lets go of it.
+func (s *Session) commandOut(t *task, n int) error {
+	p := &s.cmd
+	t.want = min(t.plan.Len, t.expected)
+	if n > 0 && (!s.params.ImmediateData || n > s.params.FirstBurstLength) || !p.Final && s.params.InitialR2T || n > t.expected {
+		s.nexus.Fail(&t.cmd, senseUnexpectedData)
+		return s.over(t, n)
+	}
+	if n >= t.want && p.Final && n <= largeInput/2 {
+		return s.writeInPlace(t, n)
+	}
+	s.list(t)
+	if !p.Final {
+		t.unasked = min(s.params.FirstBurstLength, t.expected)
+	}
+	if !s.reserve(t, t.want) {
+		s.reserve(t, min(t.want, s.params.FirstBurstLength))
+	}
+	defer s.unlock()
+	if gone, err := s.receive(t, n); gone || err != nil {
+		return err
+	}
+	return s.settle(t)
+}
+
+// writeInPlace executes a command whose data came with it, from where it lies
+// in the read buffer. It is called with the lock held and lets go of it.
+func (s *Session) writeInPlace(t *task, n int) error {
+	s.unlock()
+	data, ok, err := s.data(n)
+	if err == nil && ok && !t.plan.Slow && s.alone() {
+		t.cmd.Out = data[:t.want]
+		s.nexus.Execute(s.ctx, &t.cmd)
+		s.mu.Lock()
+		defer s.unlock()
+		return s.complete(t)
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	switch {
+	case err != nil:
+		t.aborted = true
+		_ = s.complete(t) // err says more
+		return err
+	case !ok:
+		return s.digestLost(t)
+	}
+	t.next = t.want
+	if t.want > 0 {
+		t.buf = s.shared.get(t.want)
+		t.cmd.Out = t.buf.b[:copy(t.buf.b[:t.want], data)]
+	}
+	s.begin(t, false)
+	return nil
+}
+
+// alone says that no ORDERED task is about.
+func (s *Session) alone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ordered == 0
+}

@@ -1,0 +1,344 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/pdu"
+)
+
+// Read buffers: a connection that has not moved data yet needs little.
+const (
+	smallInput = 4 << 10
+	largeInput = 64 << 10
+)
+
+// maxAHS is an extended CDB of 260 bytes and a bidirectional read length.
+const maxAHS = 260 + 4 + 8
+
+// quickAckBelow is the size of a missing rest that is worth an immediate ACK: a
+// peer that sends header and data apart waits for it (Nagle against delayed
+// ACK, 44 ms), while a large rest draws its ACKs by itself.
+const quickAckBelow = 16 << 10
+
+// Times after which a peer that has gone is noticed (RFC 1122 §4.2.3.6,
+// tcp(7)): probes after 10 s of silence, and 30 s for an acknowledgement.
+const (
+	keepAliveIdle = 10 * time.Second
+	keepAliveTry  = 3
+	userTimeout   = 30 * time.Second
+)
+
+// errHeaderDigest ends a connection: nothing after a broken header can be
+// trusted to be one (RFC 7143 §7.7).
+var errHeaderDigest = errors.New("the header digest of a PDU is wrong")
+
+// Conn is a connection as a stream of PDUs.
+type Conn struct {
+	nc  net.Conn
+	raw syscall.RawConn // nil when nc is no TCP connection
+
+	in         []byte
+	r, w       int // unread bytes are in[r:w]
+	large      bool
+	beforeRead func() error // called before a read that may wait
+
+	headerDigest bool
+	dataDigest   bool
+
+	h     pdu.Header
+	ext   []byte        // the additional header segments; valid until the next read
+	reads atomic.Uint64 // grows with each read that returned bytes
+
+	ack func(fd uintptr) // sets TCP_QUICKACK
+}
+
+// NewConn wraps an accepted connection and sets its TCP options.
+func NewConn(nc net.Conn) *Conn {
+	c := &Conn{nc: nc, in: make([]byte, smallInput)}
+	c.ack = func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) } // an optimisation
+	t, ok := nc.(*net.TCPConn)
+	if !ok {
+		return c
+	}
+	// Both calls fail only on a socket that is gone, which the first read says.
+	_ = t.SetNoDelay(true)
+	_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: keepAliveTry})
+	if raw, err := t.SyscallConn(); err == nil {
+		c.raw = raw
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		})
+	}
+	return c
+}
+
+// RemoteAddr returns the initiator's address.
+func (c *Conn) RemoteAddr() netip.AddrPort { return addrPort(c.nc.RemoteAddr()) }
+
+// LocalAddr returns the portal's address.
+func (c *Conn) LocalAddr() netip.AddrPort { return addrPort(c.nc.LocalAddr()) }
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := t.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
+
+// Close closes the connection.
+func (c *Conn) Close() error { return c.nc.Close() }
+
+// Login exchanges login PDUs until the machine is done or has refused. The
+// deadline holds for the whole login.
+func (c *Conn) Login(m *login.Machine, deadline time.Time) error {
+	if err := c.nc.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("login: %w", err)
+	}
+	for m.State() == login.Going {
+		if err := c.header(maxAHS, login.Defaults().TargetMaxRecvDataSegmentLength); err != nil {
+			return fmt.Errorf("login: %w", err)
+		}
+		var q login.Request
+		if err := q.Decode(&c.h); err != nil {
+			return fmt.Errorf("login: the connection began with something else than a Login Request: %w", err)
+		}
+		data, _, err := c.data(c.h.DataSegmentLength())
+		if err != nil {
+			return fmt.Errorf("login: %w", err)
+		}
+		q.Data = data
+		r := m.Step(q)
+		out := make([]byte, pdu.BHSLength, pdu.BHSLength+len(r.Data)+3)
+		h := (*pdu.Header)(out)
+		r.Encode(h)
+		h.SetDataSegmentLength(len(r.Data))
+		out = append(out, r.Data...)
+		out = append(out, zeros[:pdu.Pad(len(r.Data))]...)
+		if _, err := c.nc.Write(out); err != nil {
+			return fmt.Errorf("login: answer: %w", err)
+		}
+	}
+	if m.State() == login.Done {
+		p := m.Result().Params
+		c.headerDigest, c.dataDigest = p.HeaderDigest, p.DataDigest
+	}
+	return c.nc.SetDeadline(time.Time{})
+}
+
+// zeros is padding.
+var zeros [4]byte
+
+// header reads the next PDU's header into c.h and what comes before its data
+// segment.
+func (c *Conn) header(ahs, data int) error {
+	if err := c.fill(pdu.BHSLength, false); err != nil {
+		return err
+	}
+	copy(c.h[:], c.in[c.r:])
+	if err := c.h.Check(ahs, data); err != nil {
+		return err
+	}
+	n := pdu.BHSLength + c.h.AHSLength()
+	if c.headerDigest {
+		if err := c.fill(n+pdu.DigestLength, true); err != nil {
+			return err
+		}
+		b := c.in[c.r:]
+		if pdu.Digest(b[:n]) != pdu.ReadDigest(b[n:]) {
+			return errHeaderDigest
+		}
+	} else if n > pdu.BHSLength {
+		if err := c.fill(n, true); err != nil {
+			return err
+		}
+	}
+	c.ext = c.in[c.r+pdu.BHSLength : c.r+n]
+	c.r += n
+	if c.headerDigest {
+		c.r += pdu.DigestLength
+	}
+	return nil
+}
+
+// tail is what follows n bytes of data: padding and digest.
+func (c *Conn) tail(n int) int {
+	t := pdu.Pad(n)
+	if c.dataDigest && n > 0 {
+		t += pdu.DigestLength
+	}
+	return t
+}
+
+// data returns the data segment of n bytes where it lies in the read buffer; it
+// is valid until the next read. ok is false when its digest is wrong.
+func (c *Conn) data(n int) (b []byte, ok bool, err error) {
+	if n == 0 {
+		return nil, true, nil
+	}
+	t := c.tail(n)
+	if err := c.fill(n+t, true); err != nil {
+		return nil, false, err
+	}
+	b = c.in[c.r : c.r+n : c.r+n]
+	ok = !c.dataDigest || pdu.Digest(b) == pdu.ReadDigest(c.in[c.r+n+t-pdu.DigestLength:])
+	c.r += n + t
+	return b, ok, nil
+}
+
+// dataInto reads a data segment of n bytes into dst; what does not fit there is
+// dropped. ok is false when its digest is wrong.
+func (c *Conn) dataInto(dst []byte, n int) (ok bool, err error) {
+	if n == 0 {
+		return true, nil
+	}
+	keep := min(n, len(dst))
+	if err := c.read(dst[:keep], c.tail(n)+n-keep); err != nil {
+		return false, err
+	}
+	crc := uint32(0)
+	if c.dataDigest {
+		crc = pdu.DigestMore(0, dst[:keep])
+	}
+	for rest := n - keep; rest > 0; {
+		k := min(rest, smallInput)
+		if err := c.fill(k, true); err != nil {
+			return false, err
+		}
+		if c.dataDigest {
+			crc = pdu.DigestMore(crc, c.in[c.r:c.r+k])
+		}
+		c.r += k
+		rest -= k
+	}
+	t := c.tail(n)
+	if err := c.fill(t, true); err != nil {
+		return false, err
+	}
+	b := c.in[c.r : c.r+t]
+	c.r += t
+	if !c.dataDigest {
+		return true, nil
+	}
+	pad := len(b) - pdu.DigestLength
+	return pdu.DigestMore(crc, b[:pad]) == pdu.ReadDigest(b[pad:]), nil
+}
+
+// read fills p, first from the buffer and then straight from the connection.
+// more is how much of the PDU comes after it.
+func (c *Conn) read(p []byte, more int) error {
+	n := copy(p, c.in[c.r:c.w])
+	c.r += n
+	for n < len(p) {
+		if len(p)-n < len(c.in)/2 {
+			// A short rest: through the buffer, which takes what follows along.
+			if err := c.fill(len(p)-n, true); err != nil {
+				return err
+			}
+			c.r += copy(p[n:], c.in[c.r:c.w])
+			return nil
+		}
+		if err := c.wait(len(p) - n + more); err != nil {
+			return err
+		}
+		k, err := c.nc.Read(p[n:])
+		if k > 0 {
+			n += k
+			c.reads.Add(1)
+			continue
+		}
+		if err != nil {
+			return cut(err)
+		}
+	}
+	return nil
+}
+
+// fill makes at least n bytes of the stream lie in the buffer from c.r on. mid
+// says that they belong to a PDU that has begun.
+func (c *Conn) fill(n int, mid bool) error {
+	if c.w-c.r >= n {
+		return nil
+	}
+	if c.r == c.w {
+		c.r, c.w = 0, 0
+		if c.large && len(c.in) < largeInput {
+			c.in = make([]byte, largeInput)
+		}
+	}
+	if n > len(c.in)-c.r {
+		in := c.in
+		if n > len(in) {
+			in = make([]byte, n) // n is within limits that header has checked
+		}
+		c.w = copy(in, c.in[c.r:c.w])
+		c.in, c.r = in, 0
+	}
+	for c.w-c.r < n {
+		missing := 0
+		if mid || c.w > c.r {
+			missing = n - (c.w - c.r)
+		}
+		if err := c.wait(missing); err != nil {
+			return err
+		}
+		k, err := c.nc.Read(c.in[c.w:])
+		if k > 0 {
+			c.w += k
+			c.reads.Add(1)
+			continue
+		}
+		if err != nil {
+			if mid || c.w > c.r {
+				err = cut(err)
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// wait prepares for a read that may wait: answers leave first, and a peer that
+// holds back the rest of a PDU until its beginning is acknowledged gets the ACK
+// now.
+func (c *Conn) wait(missing int) error {
+	if c.beforeRead != nil {
+		if err := c.beforeRead(); err != nil {
+			return err
+		}
+	}
+	if missing > 0 && missing <= quickAckBelow && c.raw != nil {
+		_ = c.raw.Control(c.ack) // a closed socket is found by the read
+	}
+	return nil
+}
+
+// cut is the end of a connection in the middle of a PDU.
+func cut(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Linger lets the last answer reach an initiator that is about to be cut off: a
+// connection that is closed with unread input is reset, and a reset overtakes
+// the answer.
+func (c *Conn) Linger(d time.Duration) {
+	t, ok := c.nc.(*net.TCPConn)
+	if !ok || t.CloseWrite() != nil || t.SetReadDeadline(time.Now().Add(d)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, t, 64<<10) // until the peer closes, or time is up
+}

@@ -1,0 +1,204 @@
+package session
+
+import (
+	"errors"
+	"strings"
+
+	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/pdu"
+)
+
+// nopOut takes a NOP-Out PDU: a ping is answered with its own data, an answer
+// to our ping needs nothing more than to have arrived (RFC 7143 §11.18).
+func (s *Session) nopOut() error {
+	var p pdu.NOPOut
+	if err := p.Decode(&s.h); err != nil {
+		return s.refuse(err)
+	}
+	n := s.h.DataSegmentLength()
+	var b *buffer
+	var data []byte
+	if p.InitiatorTaskTag != pdu.ReservedTag {
+		b = s.shared.get(n)
+		defer s.shared.put(b)
+		// What is longer than the initiator takes is cut (§11.19.2).
+		data = b.b[:min(n, s.params.MaxRecvDataSegmentLength, outputSize/2)]
+	}
+	ok, err := s.dataInto(data, n)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	if !ok {
+		return s.sendReject(pdu.ReasonDataDigestError)
+	}
+	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok || p.InitiatorTaskTag == pdu.ReservedTag {
+		return err
+	}
+	return s.put(&pdu.NOPIn{LUN: p.LUN, InitiatorTaskTag: p.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag, SN: s.nextSN()}, data)
+}
+
+// Ping sends a NOP-In that asks for an answer (§11.19). Activity grows when
+// one arrives. It may wait for the connection.
+func (s *Session) Ping() {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed() {
+		return
+	}
+	if s.ttt++; s.ttt == pdu.ReservedTag {
+		s.ttt = 0
+	}
+	// The StatSN is the next one and is not used up.
+	if s.put(&pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: s.ttt, SN: s.sn()}, nil) == nil {
+		_ = s.flush() // an error has ended the session
+	}
+}
+
+// logout takes a Logout Request PDU (§11.14).
+func (s *Session) logout() error {
+	var p pdu.LogoutRequest
+	if err := p.Decode(&s.h); err != nil {
+		return s.refuse(err)
+	}
+	if err := s.skip(s.h.DataSegmentLength()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok {
+		return err
+	}
+	result := pdu.LogoutSuccess
+	switch {
+	case p.Reason == pdu.LogoutForRecovery:
+		result = pdu.LogoutRecoveryNotSupported
+	case p.Reason == pdu.LogoutCloseConnection && p.CID != s.cfg.Result.CID:
+		result = pdu.LogoutCIDNotFound
+	default:
+		s.leaving = true
+		s.abort(func(*task) bool { return true }, nil)
+		s.after = append(s.after, s.cfg.Observer.LoggedOut)
+	}
+	err := s.put(&pdu.LogoutResponse{Response: result, InitiatorTaskTag: p.InitiatorTaskTag, SN: s.nextSN()}, nil)
+	if err == nil && s.leaving {
+		err = s.flush()
+		s.Close("the initiator logged out")
+	}
+	return err
+}
+
+// textRequest takes a Text Request PDU (§11.10).
+func (s *Session) textRequest() error {
+	var p pdu.TextRequest
+	if err := p.Decode(&s.h); err != nil {
+		return s.refuse(err)
+	}
+	n := s.h.DataSegmentLength()
+	if n > maxTextLength {
+		return s.reject(pdu.ReasonInvalidPDUField)
+	}
+	data, ok, err := s.data(n)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	if !ok {
+		return s.sendReject(pdu.ReasonDataDigestError)
+	}
+	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok {
+		return err
+	}
+	if p.TargetTransferTag == pdu.ReservedTag {
+		s.text = s.text[:0] // a negotiation begins
+	} else if p.TargetTransferTag != s.textTTT {
+		return s.sendReject(pdu.ReasonInvalidPDUField)
+	}
+	if len(s.text)+len(data) > maxTextLength {
+		s.text = nil
+		return s.sendReject(pdu.ReasonInvalidPDUField)
+	}
+	s.text = append(s.text, data...)
+	r := pdu.TextResponse{LUN: p.LUN, InitiatorTaskTag: p.InitiatorTaskTag, Final: p.Final, TargetTransferTag: pdu.ReservedTag}
+	if !p.Final {
+		s.textTTT++
+		r.TargetTransferTag = s.textTTT &^ (1 << 31) // never the reserved tag
+		s.textTTT = r.TargetTransferTag
+	}
+	var answer []byte
+	if !p.Continue {
+		pairs, err := pdu.ParseText(s.text)
+		s.text = nil
+		if err != nil {
+			return s.sendReject(pdu.ReasonProtocolError)
+		}
+		for _, q := range s.answerText(pairs) {
+			answer = pdu.AppendText(answer, q.Key, q.Value)
+		}
+		if len(answer) > s.params.MaxRecvDataSegmentLength {
+			return s.sendReject(pdu.ReasonProtocolError)
+		}
+	}
+	r.SN = s.nextSN()
+	return s.put(&r, answer)
+}
+
+// answerText answers the keys of one Text Request.
+func (s *Session) answerText(pairs []pdu.Pair) []pdu.Pair {
+	var answers, rest []pdu.Pair
+	for _, q := range pairs {
+		if q.Key != "SendTargets" {
+			rest = append(rest, q)
+			continue
+		}
+		targets := s.cfg.Targets()
+		all := q.Value == "All" && s.nexus == nil
+		// The empty value is the session's own target; a name asks for that
+		// target (Appendix C).
+		own := q.Value == "" && s.nexus != nil
+		named := len(targets) > 0 && strings.EqualFold(q.Value, targets[0].Value)
+		if all || own || named {
+			answers = append(answers, targets...)
+		} else if q.Value == "All" {
+			answers = append(answers, pdu.Pair{Key: q.Key, Value: "Reject"}) // discovery sessions only (§13.3)
+		}
+	}
+	return append(answers, login.Renegotiate(&s.params, rest)...)
+}
+
+// refuse answers a PDU that could not be decoded.
+func (s *Session) refuse(err error) error {
+	var p *pdu.ProtocolError
+	if !errors.As(err, &p) {
+		return err
+	}
+	return s.reject(p.Reason)
+}
+
+// reject answers the PDU at hand with a Reject, drops its data and, since it
+// counts as received, moves the window past it (§11.17). It is called without
+// the lock.
+func (s *Session) reject(reason pdu.RejectReason) error {
+	if err := s.skip(s.h.DataSegmentLength()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	switch s.h.Opcode() {
+	case pdu.OpSCSICommand, pdu.OpTaskRequest, pdu.OpNOPOut, pdu.OpTextRequest, pdu.OpLogoutRequest:
+		var p pdu.NOPOut // CmdSN has one place in all of these
+		h := s.h
+		h[0] = h[0]&^0x3f | byte(pdu.OpNOPOut)
+		if p.Decode(&h) == nil && !p.Immediate && p.CmdSN == s.expCmdSN {
+			s.expCmdSN = s.expCmdSN.Add(1)
+		}
+	}
+	return s.sendReject(reason)
+}
+
+// sendReject sends a Reject of the header at hand, with the lock held.
+func (s *Session) sendReject(reason pdu.RejectReason) error {
+	return s.put(&pdu.Reject{Reason: reason, SN: s.nextSN()}, s.h[:])
+}

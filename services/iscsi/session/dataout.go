@@ -1,0 +1,174 @@
+package session
+
+import (
+	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/scsi"
+)
+
+// skip drops a data segment of n bytes. It is called without the lock.
+func (s *Session) skip(n int) error {
+	_, err := s.dataInto(nil, n)
+	return err
+}
+
+// receive reads n bytes that belong at t.next. The lock is held at both ends
+// and let go between them; the task stays in the table meanwhile. gone says
+// that the task has ended.
+func (s *Session) receive(t *task, n int) (gone bool, err error) {
+	if n == 0 {
+		return false, nil
+	}
+	var dst []byte
+	if t.next < t.want {
+		dst = t.buf.b[t.next:min(t.want, t.next+n)]
+	}
+	t.receiving = true
+	s.unlock()
+	ok, err := s.dataInto(dst, n)
+	s.mu.Lock()
+	t.receiving = false
+	switch {
+	case err != nil:
+		t.aborted = true
+		_ = s.complete(t) // err says more
+		return true, err
+	case t.aborted:
+		return true, s.complete(t)
+	case !ok:
+		return true, s.digestLost(t)
+	}
+	t.next += n
+	return false, nil
+}
+
+// digestLost answers data that arrived damaged: without error recovery the
+// command ends (RFC 7143 §7.8).
+func (s *Session) digestLost(t *task) error {
+	if err := s.sendReject(pdu.ReasonDataDigestError); err != nil {
+		return err
+	}
+	return s.fail(t, senseDataCRC)
+}
+
+// fail ends a task with sense data of the iSCSI layer's own. Data that still
+// comes for it belongs to no task and is dropped.
+func (s *Session) fail(t *task, sense *scsi.Sense) error {
+	s.nexus.Fail(&t.cmd, sense)
+	return s.complete(t)
+}
+
+// settle goes on with a task after a data PDU: the lock is held at both ends.
+func (s *Session) settle(t *task) error {
+	switch {
+	case t.unasked > 0 || t.end > t.next:
+		return nil // more is due without our asking, or was asked for
+	case t.next < t.want:
+		if s.reserve(t, t.want) {
+			return s.ask(t)
+		}
+		t.phase = phaseWaiting
+		s.waiting = append(s.waiting, t)
+		return nil
+	}
+	if t.want > 0 {
+		t.cmd.Out = t.buf.b[:t.want]
+	}
+	if !s.begin(t, !t.plan.Slow && t.want <= inlineWrite) {
+		return nil
+	}
+	t.phase = phaseRunning
+	s.unlock()
+	s.nexus.Execute(s.ctx, &t.cmd)
+	s.mu.Lock()
+	return s.complete(t)
+}
+
+// ask sends an R2T for the next burst (RFC 7143 §11.8). One is under way for a
+// task at a time: MaxOutstandingR2T is 1.
+func (s *Session) ask(t *task) error {
+	n := min(s.params.MaxBurstLength, t.want-t.next)
+	if s.ttt++; s.ttt == pdu.ReservedTag {
+		s.ttt = 0
+	}
+	t.ttt, t.end, t.dataSN = s.ttt, t.next+n, 0
+	s.r2t = pdu.R2T{
+		LUN:                       t.cmd.LUN,
+		InitiatorTaskTag:          t.tag,
+		TargetTransferTag:         t.ttt,
+		SN:                        s.sn(),
+		R2TSN:                     t.r2tSN,
+		BufferOffset:              uint32(t.next),
+		DesiredDataTransferLength: uint32(n),
+	}
+	t.r2tSN = t.r2tSN.Add(1)
+	return s.put(&s.r2t, nil)
+}
+
+// dataOut takes a SCSI Data-Out PDU.
+func (s *Session) dataOut() error {
+	p := &s.dout
+	if err := p.Decode(&s.h); err != nil {
+		return err
+	}
+	n := s.h.DataSegmentLength()
+	s.mu.Lock()
+	t := s.tasks[p.InitiatorTaskTag]
+	if t == nil || t.aborted {
+		// What is left of a task that ended early.
+		s.unlock()
+		return s.skip(n)
+	}
+	defer s.unlock()
+	if sense := s.misplaced(t, p, n); sense != nil {
+		if t.phase != phaseData {
+			// The task goes on without this data, which it never asked for.
+			s.unlock()
+			err := s.skip(n)
+			s.mu.Lock()
+			return err
+		}
+		err := s.fail(t, sense)
+		s.unlock()
+		if err == nil {
+			err = s.skip(n)
+		}
+		s.mu.Lock()
+		return err
+	}
+	t.dataSN = t.dataSN.Add(1)
+	solicited := p.TargetTransferTag != pdu.ReservedTag
+	if gone, err := s.receive(t, n); gone || err != nil {
+		return err
+	}
+	if !p.Final {
+		return nil
+	}
+	if solicited && t.next < t.end {
+		return s.fail(t, senseWrongAmount)
+	}
+	if !solicited {
+		t.unasked, t.dataSN = 0, 0
+	}
+	return s.settle(t)
+}
+
+// misplaced says what is wrong with a Data-Out PDU for t, nil when it is the
+// one that is due: DataPDUInOrder and DataSequenceInOrder are Yes, so there is
+// exactly one place where it may belong (§11.7.5).
+func (s *Session) misplaced(t *task, p *pdu.DataOut, n int) *scsi.Sense {
+	switch {
+	case t.phase != phaseData:
+		return senseUnexpectedData
+	case p.DataSN != t.dataSN, int64(p.BufferOffset) != int64(t.next):
+		return senseDataOrder
+	case p.TargetTransferTag == pdu.ReservedTag:
+		if t.unasked == 0 || t.next+n > t.unasked {
+			return senseUnexpectedData
+		}
+	case t.end == 0 || p.TargetTransferTag != t.ttt:
+		return senseDataOrder
+	case t.next+n > t.end:
+		return senseWrongAmount
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package session
+
+import (
+	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/scsi"
+	"lunboot/store"
+)
+
+// fence is a task management function that waits until the commands which it
+// aborted, and which may still change their volume, have come to rest: what it
+// reports as ended must not write later (SAM-5 §7.1).
+type fence struct {
+	left int
+	done func() // with the lock held
+}
+
+// lift runs what waits for a fence when nothing is left.
+func (s *Session) lift(f *fence) {
+	if f.left == 0 && f.done != nil {
+		done := f.done
+		f.done = nil
+		done()
+	}
+}
+
+// abort ends every task that match picks: those that are not executed yet at
+// once, the others without an answer when they return. f, when given, counts
+// those that may still change a volume.
+func (s *Session) abort(match func(*task) bool, f *fence) {
+	var ended []*task
+	for _, t := range s.tasks {
+		if !match(t) {
+			continue
+		}
+		if t.phase == phaseRunning && f != nil && t.changes() {
+			t.fences = append(t.fences, f)
+			f.left++
+		}
+		if t.aborted {
+			continue
+		}
+		t.aborted = true
+		if t.phase != phaseRunning && !t.receiving { // else whoever works on it ends it
+			ended = append(ended, t)
+		}
+	}
+	for _, t := range ended {
+		s.forget(t)
+		s.retire(t)
+	}
+	for _, t := range ended {
+		s.recycle(t)
+	}
+}
+
+// changes says whether a task that goes on unseen could change its volume.
+func (t *task) changes() bool {
+	switch t.cmd.CDB[0] {
+	case opSyncCache10, opSyncCache16, opPrefetch10, opPrefetch16:
+		return false
+	}
+	return t.plan.Dir != scsi.DirIn
+}
+
+// AbortUnit ends the tasks on one LUN: another nexus has reset the unit.
+func (s *Session) AbortUnit(lun store.LUN) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.abort(func(t *task) bool { return t.lu.number == lun }, nil)
+}
+
+// taskRequest takes a Task Management Function Request PDU (RFC 7143 §11.5).
+func (s *Session) taskRequest() error {
+	var p pdu.TaskRequest
+	if err := p.Decode(&s.h); err != nil {
+		return s.refuse(err)
+	}
+	if err := s.skip(s.h.DataSegmentLength()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok {
+		return err
+	}
+	result := func(r pdu.TaskResult) error {
+		return s.put(&pdu.TaskResponse{Response: r, InitiatorTaskTag: p.InitiatorTaskTag, SN: s.nextSN()}, nil)
+	}
+	var match func(*task) bool
+	var then func() // what the units do, without the lock
+	switch p.Function {
+	case pdu.FuncAbortTask:
+		if t := s.tasks[p.ReferencedTaskTag]; t == nil {
+			// §11.6.1: a command that was received and has ended counts as
+			// aborted, one that never came does not exist.
+			if p.RefCmdSN.Less(s.expCmdSN) {
+				return result(pdu.TaskComplete)
+			}
+			return result(pdu.TaskDoesNotExist)
+		}
+		match = func(t *task) bool { return t.tag == p.ReferencedTaskTag }
+	case pdu.FuncAbortTaskSet, pdu.FuncLogicalUnitReset:
+		number, ok := scsi.ParseLUN(p.LUN)
+		if !ok || !s.mapped(number) {
+			return result(pdu.TaskLUNDoesNotExist)
+		}
+		match = func(t *task) bool { return t.lu.number == number }
+		if p.Function == pdu.FuncLogicalUnitReset {
+			then = func() { _ = s.nexus.LogicalUnitReset(p.LUN) } // the LUN is gone: nothing to reset
+		}
+	case pdu.FuncTargetWarmReset, pdu.FuncTargetColdReset:
+		match = func(*task) bool { return true }
+		then = s.nexus.TargetReset
+	case pdu.FuncTaskReassign:
+		return result(pdu.TaskReassignNotSupported)
+	default:
+		return result(pdu.TaskNotSupported)
+	}
+	f := &fence{}
+	f.done = func() {
+		answer := func() {
+			s.mu.Lock()
+			defer s.unlock()
+			if s.closed() || result(pdu.TaskComplete) != nil || s.flush() != nil {
+				return
+			}
+			if p.Function == pdu.FuncTargetColdReset {
+				s.after = append(s.after, s.cfg.Observer.ColdReset)
+			}
+		}
+		// The units reset without the lock: they call other sessions, which
+		// may be calling this one.
+		s.after = append(s.after, func() {
+			if then != nil {
+				then()
+			}
+			answer()
+		})
+	}
+	s.abort(match, f)
+	s.lift(f)
+	return nil
+}
+
+// mapped says whether the initiator has a unit at the LUN.
+func (s *Session) mapped(lun store.LUN) bool {
+	return s.grant != nil && s.grant.luns[lun]
+}

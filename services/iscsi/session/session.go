@@ -1,0 +1,369 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"lunboot/services"
+	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/scsi"
+	"lunboot/store"
+)
+
+// Bounds of one session.
+const (
+	// slotMemory is what the data that comes unasked may occupy: the window is
+	// so large that all its commands may bring FirstBurstLength.
+	slotMemory = 16 << 20
+	maxWindow  = 128
+	minWindow  = 8
+	// burstMemory is what the rest may occupy: data that is asked for with R2T,
+	// and answers that wait for a disk. A command that finds it used up waits.
+	burstMemory   = 16 << 20
+	maxImmediate  = 16       // immediate commands under way; they stand outside the window
+	maxUnitTasks  = 32       // commands that wait for the disk of one unit
+	maxUnits      = 1024     // LUNs whose first use is remembered
+	maxTextLength = 16 << 10 // text of one negotiation
+	outputSize    = 128 << 10
+	inPlace       = 64 << 10 // READs up to this go straight into the output buffer
+	inlineWrite   = 64 << 10 // WRITEs up to this run on the reader's goroutine
+	scratchSize   = 4 << 10
+)
+
+// Observer is told what happens in a session. Its methods are called without
+// locks held, and may close the session.
+type Observer interface {
+	// Used tells of the first READ, or the first WRITE, on a LUN that ended
+	// with GOOD.
+	Used(lun store.LUN, wrote bool)
+	// Failed tells of a READ, WRITE or SYNCHRONIZE CACHE that ended with CHECK
+	// CONDITION.
+	Failed(Failure)
+	// LoggedOut tells of a Logout Request.
+	LoggedOut()
+	// ColdReset asks for the end of all sessions of the initiator.
+	ColdReset()
+}
+
+// Failure is a command that failed.
+type Failure struct {
+	LUN            store.LUN
+	Opcode         byte
+	LBA            uint64
+	Key, ASC, ASCQ byte
+}
+
+// Config is what a session needs.
+type Config struct {
+	Result   login.Result
+	Shared   *Shared
+	Observer Observer
+	// Targets lists the target and its addresses, as SendTargets returns them
+	// (RFC 7143 §13.3, Appendix C).
+	Targets func() []pdu.Pair
+	Log     *slog.Logger
+}
+
+// Counters are what a session has moved so far.
+type Counters struct {
+	Read     int64  // bytes of READ commands
+	Written  int64  // bytes of WRITE commands
+	Activity uint64 // grows with whatever the initiator sends
+}
+
+// Session is one session with its one connection.
+type Session struct {
+	*Conn
+	cfg    Config
+	nexus  *scsi.Nexus // nil in a discovery session
+	shared *Shared
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // tasks on their own goroutines
+	done   chan struct{}
+
+	read, written atomic.Int64
+
+	why atomic.Pointer[string] // why the session ended; nil while it lives
+
+	mu       sync.Mutex
+	params   login.Params
+	statSN   pdu.Serial
+	expCmdSN pdu.Serial
+	window   int
+	slots    int // of the window that tasks occupy
+	urgent   int // immediate commands under way
+	tasks    map[pdu.TaskTag]*task
+	free     []*task
+	waiting  []*task // for memory or for their turn, oldest first
+	ordered  int     // tasks with the ORDERED attribute
+	lastTask uint64
+	burst    int // of burstMemory in use
+	ttt      pdu.TaskTag
+	lus      map[pdu.LUN]*unitState
+	lastLU   *unitState
+	grant    *grant
+	after    []func() // run when the lock is let go
+
+	out   *buffer // answers; nil when there are none
+	n     int     // bytes in out
+	vec   net.Buffers
+	parts [][]byte
+	heads []byte
+
+	// Scratch of the reader's goroutine and, under the lock, of answers.
+	cmd     pdu.SCSICommand
+	dout    pdu.DataOut
+	rsp     pdu.SCSIResponse
+	din     pdu.DataIn
+	r2t     pdu.R2T
+	scratch [scratchSize]byte
+
+	text    []byte // of a negotiation that goes on
+	textTTT pdu.TaskTag
+	leaving bool // a Logout was answered
+}
+
+// grant is one LUN map and the tasks that use it.
+type grant struct {
+	uses    int // tasks, and one while it is the session's current map
+	luns    map[store.LUN]bool
+	release func()
+}
+
+// unitState is what a session has done on one LUN.
+type unitState struct {
+	lun         pdu.LUN
+	number      store.LUN
+	read, wrote bool
+}
+
+// New makes the session of a login that is about to succeed. nexus is nil for a
+// discovery session.
+func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
+	s := &Session{
+		Conn: c, cfg: cfg, nexus: nexus, shared: cfg.Shared,
+		done:   make(chan struct{}),
+		params: cfg.Result.Params,
+		tasks:  make(map[pdu.TaskTag]*task),
+		lus:    make(map[pdu.LUN]*unitState),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.window = min(max(slotMemory/s.params.FirstBurstLength, minWindow), maxWindow)
+	return s
+}
+
+// SetMap replaces what the initiator sees. release is called once, when the map
+// was replaced or the session has ended and no task uses it any more.
+func (s *Session) SetMap(entries map[store.LUN]scsi.MapEntry, release func()) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed() && s.grant == nil {
+		s.after = append(s.after, release)
+		return
+	}
+	old := s.grant
+	s.grant = &grant{uses: 1, luns: make(map[store.LUN]bool, len(entries)), release: release}
+	for lun := range entries {
+		s.grant.luns[lun] = true
+	}
+	s.nexus.SetMap(entries)
+	s.drop(old)
+}
+
+// drop gives back one use of a map.
+func (s *Session) drop(g *grant) {
+	if g == nil {
+		return
+	}
+	if g.uses--; g.uses == 0 {
+		s.after = append(s.after, g.release)
+	}
+}
+
+// unlock lets go of the lock and does what had to wait for that.
+func (s *Session) unlock() {
+	if len(s.after) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	after := s.after
+	s.after = nil
+	s.mu.Unlock()
+	for _, f := range after {
+		f()
+	}
+}
+
+// Counters returns what the session has moved.
+func (s *Session) Counters() Counters {
+	return Counters{Read: s.read.Load(), Written: s.written.Load(), Activity: s.reads.Load()}
+}
+
+// Done is closed when the session has ended and its tasks have too.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Close ends the session; Done says when it has ended. The first reason that
+// is given stays. It does not wait for the lock, which a write to a stuck
+// connection may hold.
+func (s *Session) Close(reason string) {
+	if s.why.CompareAndSwap(nil, &reason) {
+		s.cancel()
+		_ = s.Conn.Close() // the reader finds it closed
+	}
+}
+
+func (s *Session) closed() bool { return s.why.Load() != nil }
+
+// Serve works until the connection ends, waits for the tasks, and returns why
+// the session ended in one sentence. res is the login's final result.
+func (s *Session) Serve(res login.Result) string {
+	defer close(s.done)
+	s.mu.Lock()
+	s.statSN, s.expCmdSN = res.StatSN, res.ExpCmdSN
+	s.mu.Unlock()
+	s.beforeRead = s.idle
+	err := services.Guard(s.cfg.Log, "iSCSI session of "+string(res.Initiator), s.loop)
+	s.mu.Lock()
+	if !s.closed() {
+		_ = s.flush() // what the initiator should still learn; the session ends anyway
+	}
+	s.Close(reasonOf(err))
+	s.abort(func(*task) bool { return true }, nil)
+	s.unlock()
+	s.wg.Wait()
+	if s.nexus != nil {
+		s.nexus.Close()
+	}
+	s.mu.Lock()
+	s.drop(s.grant)
+	s.grant = nil
+	if s.out != nil {
+		s.shared.put(s.out)
+		s.out = nil
+	}
+	s.unlock()
+	return *s.why.Load()
+}
+
+// reasonOf says in plain words why a connection ended.
+func reasonOf(err error) string {
+	var p *pdu.ProtocolError
+	switch {
+	case errors.Is(err, io.EOF):
+		return "the initiator closed the connection"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "the initiator reset the connection"
+	case errors.Is(err, syscall.ETIMEDOUT):
+		return "the initiator stopped answering"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection ended in the middle of a PDU"
+	case errors.Is(err, errHeaderDigest):
+		return errHeaderDigest.Error()
+	case errors.As(err, &p):
+		return "the initiator broke the protocol: " + p.Text
+	case err == nil:
+		return "the session ended"
+	}
+	return "the connection failed: " + err.Error()
+}
+
+// loop reads PDUs and acts on them.
+func (s *Session) loop() error {
+	for !s.leaving {
+		if err := s.header(maxAHS, s.params.TargetMaxRecvDataSegmentLength); err != nil {
+			return err
+		}
+		if err := s.dispatch(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) dispatch() error {
+	switch op := s.h.Opcode(); op {
+	case pdu.OpSCSICommand:
+		if s.nexus == nil {
+			return s.reject(pdu.ReasonProtocolError)
+		}
+		return s.command()
+	case pdu.OpDataOut:
+		if s.nexus == nil {
+			return s.reject(pdu.ReasonProtocolError)
+		}
+		return s.dataOut()
+	case pdu.OpTaskRequest:
+		if s.nexus == nil {
+			return s.reject(pdu.ReasonProtocolError)
+		}
+		return s.taskRequest()
+	case pdu.OpNOPOut:
+		return s.nopOut()
+	case pdu.OpTextRequest:
+		return s.textRequest()
+	case pdu.OpLogoutRequest:
+		return s.logout()
+	case pdu.OpSNACK:
+		return s.reject(pdu.ReasonSNACKReject)
+	case pdu.OpLoginRequest:
+		if err := s.reject(pdu.ReasonProtocolError); err != nil {
+			return err
+		}
+		return &pdu.ProtocolError{Reason: pdu.ReasonProtocolError, Text: "it sent a Login Request in a session that is logged in"}
+	default:
+		return s.reject(pdu.ReasonNotSupported)
+	}
+}
+
+// accept takes a request into the order of commands (RFC 7143 §4.2.2.1). A
+// request outside the window, or one that came before, is dropped without a
+// word, as the standard has it.
+func (s *Session) accept(immediate bool, sn pdu.Serial) (ok bool, err error) {
+	if immediate {
+		return true, nil
+	}
+	if sn != s.expCmdSN {
+		if s.expCmdSN.Less(sn) && s.expCmdSN.Distance(sn) < s.window-s.slots {
+			// One connection keeps the order, so the commands between are lost.
+			return false, &pdu.ProtocolError{Reason: pdu.ReasonProtocolError, Text: fmt.Sprintf("it sent CmdSN %d, %d was next", sn, s.expCmdSN)}
+		}
+		return false, nil
+	}
+	if s.slots >= s.window {
+		return false, nil
+	}
+	s.expCmdSN = s.expCmdSN.Add(1)
+	return true, nil
+}
+
+// sn returns the serial numbers of an answer. MaxCmdSN never falls: a command
+// moves ExpCmdSN up as it takes its slot.
+func (s *Session) sn() pdu.SN {
+	return pdu.SN{StatSN: s.statSN, ExpCmdSN: s.expCmdSN, MaxCmdSN: s.expCmdSN.Add(s.window - s.slots - 1)}
+}
+
+// nextSN is sn for an answer that uses up a StatSN.
+func (s *Session) nextSN() pdu.SN {
+	sn := s.sn()
+	s.statSN = s.statSN.Add(1)
+	return sn
+}
+
+// Abandon ends a session that was never served.
+func (s *Session) Abandon() {
+	s.Close("the login was refused")
+	s.mu.Lock()
+	s.drop(s.grant)
+	s.grant = nil
+	s.unlock()
+	close(s.done)
+}

@@ -1,0 +1,53 @@
+package session
+
+import (
+	"math/bits"
+	"sync"
+)
+
+// Sizes of pooled buffers, as powers of two.
+const (
+	minClass = 12 // 4 KiB
+	maxClass = 24 // 16 MiB
+)
+
+// maxWorkers bounds the commands that wait for a disk in all sessions together:
+// each holds a thread while it waits, and the runtime ends a process that has
+// 10,000.
+const maxWorkers = 4096
+
+// Shared is what the sessions of one appliance share: buffers and the bound on
+// goroutines that wait for disks.
+type Shared struct {
+	classes [maxClass + 1]sync.Pool
+	workers chan struct{}
+}
+
+// NewShared returns empty pools.
+func NewShared() *Shared { return &Shared{workers: make(chan struct{}, maxWorkers)} }
+
+// buffer is a pooled byte slice. Its pointer travels, so that neither get nor
+// put allocates.
+type buffer struct {
+	b     []byte
+	class int
+}
+
+// get returns a buffer of at least n bytes.
+func (s *Shared) get(n int) *buffer {
+	class := max(bits.Len(uint(max(n, 1)-1)), minClass)
+	if class > maxClass {
+		return &buffer{b: make([]byte, n), class: -1}
+	}
+	if v := s.classes[class].Get(); v != nil {
+		return v.(*buffer)
+	}
+	return &buffer{b: make([]byte, 1<<class), class: class}
+}
+
+// put takes a buffer back; nil is fine.
+func (s *Shared) put(b *buffer) {
+	if b != nil && b.class >= 0 {
+		s.classes[b.class].Put(b)
+	}
+}

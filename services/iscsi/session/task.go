@@ -1,0 +1,367 @@
+package session
+
+import (
+	"fmt"
+	"slices"
+
+	"lunboot/services"
+	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/scsi"
+)
+
+// phase is what a task in the table waits for.
+type phase uint8
+
+const (
+	phaseData    phase = iota // data from the initiator
+	phaseWaiting              // memory, or its turn
+	phaseRunning              // on a goroutine of its own
+)
+
+// task is one SCSI command from its PDU to its answer. Tasks are used again;
+// all fields but cmd are reset by newTask.
+type task struct {
+	cmd scsi.Command
+	taskState
+	senseData [2 + 252]byte // SenseLength and sense data
+}
+
+type taskState struct {
+	tag       pdu.TaskTag
+	plan      scsi.Plan
+	attr      pdu.Attribute
+	immediate bool
+	number    uint64 // rises with each command
+	expected  int    // of the direction that the command has
+	phase     phase
+	grant     *grant
+	lu        *unitState
+
+	buf     *buffer
+	burst   int // bytes of burstMemory that it holds
+	want    int // bytes that the command takes
+	next    int // the offset of the next byte from the initiator
+	unasked int // up to which offset data may come without R2T; 0 when none is due
+	end     int // of the burst that was asked for
+	ttt     pdu.TaskTag
+	dataSN  pdu.Serial
+	r2tSN   pdu.Serial
+
+	listed    bool // in the table
+	receiving bool // the reader is filling buf
+	aborted   bool // no answer is to be sent
+	fences    []*fence
+}
+
+// newTask takes a task for the command in s.cmd.
+func (s *Session) newTask() *task {
+	var t *task
+	if n := len(s.free); n > 0 {
+		t, s.free = s.free[n-1], s.free[:n-1]
+	} else {
+		t = new(task)
+	}
+	p := &s.cmd
+	s.lastTask++
+	t.taskState = taskState{tag: p.InitiatorTaskTag, attr: p.Attr, immediate: p.Immediate, number: s.lastTask, grant: s.grant, lu: s.unit(p.LUN)}
+	if s.grant != nil {
+		s.grant.uses++
+	}
+	if p.Immediate {
+		s.urgent++
+	} else {
+		s.slots++
+	}
+	if p.Attr == pdu.AttrOrdered {
+		s.ordered++
+	}
+	return t
+}
+
+// unit returns the state of a LUN. How many are kept is bounded: an initiator
+// may ask for LUNs that do not exist.
+func (s *Session) unit(l pdu.LUN) *unitState {
+	if u := s.lastLU; u != nil && u.lun == l {
+		return u
+	}
+	u := s.lus[l]
+	if u == nil {
+		n, ok := scsi.ParseLUN(l)
+		if !ok || len(s.lus) >= maxUnits {
+			return &unitState{lun: l}
+		}
+		u = &unitState{lun: l, number: n}
+		s.lus[l] = u
+	}
+	s.lastLU = u
+	return u
+}
+
+// list puts a task into the table, where aborts find it.
+func (s *Session) list(t *task) {
+	t.listed = true
+	s.tasks[t.tag] = t
+}
+
+// retire gives back all that a task holds, and lets others go on.
+func (s *Session) retire(t *task) {
+	if t.immediate {
+		s.urgent--
+	} else {
+		s.slots--
+	}
+	if t.attr == pdu.AttrOrdered {
+		s.ordered--
+	}
+	if t.listed {
+		delete(s.tasks, t.tag)
+	}
+	s.burst -= t.burst
+}
+
+// recycle returns a retired task to the free list, after its answer was made.
+func (s *Session) recycle(t *task) {
+	s.shared.put(t.buf)
+	s.drop(t.grant)
+	t.taskState = taskState{}
+	t.cmd.In, t.cmd.Out, t.cmd.CDBExt = nil, nil, nil
+	if len(s.free) < maxWindow+maxImmediate {
+		s.free = append(s.free, t)
+	}
+	if len(s.waiting) > 0 {
+		s.proceed()
+	}
+}
+
+// complete answers a task that has been executed and forgets it.
+func (s *Session) complete(t *task) error {
+	s.retire(t) // first, so that the answer opens the window again
+	var err error
+	if !t.aborted {
+		s.observe(t)
+		if !s.closed() {
+			err = s.respond(t)
+		}
+	}
+	fences := t.fences
+	s.recycle(t)
+	for _, f := range fences {
+		f.left--
+		s.lift(f)
+	}
+	return err
+}
+
+// observe tells of what the rest of the appliance cares about.
+func (s *Session) observe(t *task) {
+	c := &t.cmd
+	if c.Status == scsi.StatusGood {
+		switch {
+		case c.ReadsMedium():
+			s.read.Add(int64(min(len(c.In), t.expected)))
+			if u := t.lu; !u.read {
+				u.read = true
+				s.after = append(s.after, func() { s.cfg.Observer.Used(u.number, false) })
+			}
+		case c.WritesMedium():
+			s.written.Add(int64(t.want))
+			if u := t.lu; !u.wrote {
+				u.wrote = true
+				s.after = append(s.after, func() { s.cfg.Observer.Used(u.number, true) })
+			}
+		}
+		return
+	}
+	if c.Status == scsi.StatusCheckCondition && (c.ReadsMedium() || c.WritesMedium() || syncs(c.CDB[0])) {
+		f := Failure{LUN: t.lu.number, Opcode: c.CDB[0], LBA: lbaOf(&c.CDB)}
+		f.Key, f.ASC, f.ASCQ = senseCode(c.Sense)
+		if f.Key != unitAttention && f.ASC != noSuchUnit {
+			s.after = append(s.after, func() { s.cfg.Observer.Failed(f) })
+		}
+	}
+}
+
+// begin starts a task that has all its data: it returns true when the caller
+// is to execute it now, on its own goroutine. Otherwise the task is in the
+// table and goes on by itself.
+func (s *Session) begin(t *task, inline bool) bool {
+	if inline && s.ordered == 0 {
+		return true
+	}
+	if !t.listed {
+		s.list(t)
+	}
+	t.phase = phaseWaiting
+	s.waiting = append(s.waiting, t)
+	s.proceed()
+	return false
+}
+
+// proceed lets waiting tasks go on, the oldest first, as memory and order
+// allow.
+func (s *Session) proceed() {
+	kept := s.waiting[:0]
+	for _, t := range s.waiting {
+		if !s.advance(t) {
+			kept = append(kept, t)
+		}
+	}
+	clear(s.waiting[len(kept):])
+	s.waiting = kept
+}
+
+// advance moves one waiting task on, if it may.
+func (s *Session) advance(t *task) bool {
+	if t.next < t.want {
+		if !s.reserve(t, t.want) {
+			return false
+		}
+		t.phase = phaseData
+		s.ask(t)
+		return true
+	}
+	if !s.turn(t) || !s.unitFree(t) {
+		return false
+	}
+	if t.plan.Dir == scsi.DirIn && t.buf == nil {
+		// An allocation length says little; Execute finds room for the rest.
+		if !s.reserve(t, min(t.plan.Len, max(t.expected, scratchSize))) {
+			return false
+		}
+		t.cmd.In = t.buf.b[:0]
+	}
+	t.phase = phaseRunning
+	s.wg.Add(1)
+	go s.run(t)
+	return true
+}
+
+// reserve gives a task a buffer of n bytes. What fits the slot's own share
+// always can be had; the rest comes from burstMemory. One task may have more
+// than there is, if it is alone.
+func (s *Session) reserve(t *task, n int) bool {
+	if t.buf != nil && len(t.buf.b) >= n {
+		return true
+	}
+	if n > s.params.FirstBurstLength {
+		if s.burst > 0 && s.burst+n > burstMemory {
+			return false
+		}
+		s.burst += n
+		t.burst += n
+	}
+	b := s.shared.get(n)
+	if t.buf != nil {
+		copy(b.b, t.buf.b[:min(t.next, len(t.buf.b))])
+		s.shared.put(t.buf)
+	}
+	t.buf = b
+	return true
+}
+
+// turn says whether the order of commands lets t run (SAM-5 §8.6): an ORDERED
+// task runs after all older ones and before all younger ones; HEAD OF QUEUE
+// waits for nobody.
+func (s *Session) turn(t *task) bool {
+	if s.ordered == 0 || t.attr == pdu.AttrHeadOfQueue {
+		return true
+	}
+	for _, o := range s.tasks {
+		if o.number < t.number && o.lu == t.lu && (t.attr == pdu.AttrOrdered || o.attr == pdu.AttrOrdered) {
+			return false
+		}
+	}
+	return true
+}
+
+// unitFree keeps one unit's disk from holding every goroutine.
+func (s *Session) unitFree(t *task) bool {
+	if len(s.tasks) < maxUnitTasks {
+		return true
+	}
+	n := 0
+	for _, o := range s.tasks {
+		if o.phase == phaseRunning && o.lu == t.lu {
+			n++
+		}
+	}
+	return n < maxUnitTasks
+}
+
+// run executes a task on a goroutine of its own.
+func (s *Session) run(t *task) {
+	defer s.wg.Done()
+	s.shared.workers <- struct{}{}
+	err := services.Guard(s.cfg.Log, "iSCSI command", func() error {
+		s.nexus.Execute(s.ctx, &t.cmd)
+		return nil
+	})
+	<-s.shared.workers
+	s.mu.Lock()
+	defer s.unlock()
+	if err != nil {
+		t.aborted = true
+		s.Close("a command failed inside the appliance")
+	}
+	if s.complete(t) == nil && !s.closed() {
+		_ = s.flush() // an error has ended the session
+	}
+}
+
+// What an initiator is told without anything having failed: a sense key, and
+// the additional sense code of a LUN that does not exist.
+const (
+	unitAttention = 0x06
+	noSuchUnit    = 0x25
+)
+
+// Operation codes that the session looks at itself (SBC-3 §5.1).
+const (
+	opRead6       = 0x08
+	opWrite6      = 0x0a
+	opPrefetch10  = 0x34
+	opSyncCache10 = 0x35
+	opPrefetch16  = 0x90
+	opSyncCache16 = 0x91
+)
+
+func syncs(op byte) bool { return op == opSyncCache10 || op == opSyncCache16 }
+
+// lbaOf reads the LOGICAL BLOCK ADDRESS field by the length of the CDB (SPC-4
+// §4.2.5).
+func lbaOf(cdb *[16]byte) uint64 {
+	n := uint64(0)
+	switch cdb[0] >> 5 {
+	case 0:
+		return uint64(cdb[1]&0x1f)<<16 | uint64(cdb[2])<<8 | uint64(cdb[3])
+	case 4:
+		for _, b := range cdb[2:10] {
+			n = n<<8 | uint64(b)
+		}
+	default:
+		for _, b := range cdb[2:6] {
+			n = n<<8 | uint64(b)
+		}
+	}
+	return n
+}
+
+// senseCode reads the sense key and codes out of either format.
+func senseCode(b []byte) (key, asc, ascq byte) {
+	if len(b) >= 4 && b[0]&0x7e == 0x72 {
+		return b[1] & 0x0f, b[2], b[3]
+	}
+	if len(b) >= 14 && b[0]&0x7e == 0x70 {
+		return b[2] & 0x0f, b[12], b[13]
+	}
+	return 0, 0, 0
+}
+
+func (f Failure) String() string { return fmt.Sprintf("%02X/%02X/%02X", f.Key, f.ASC, f.ASCQ) }
+
+// forget removes a task from the list of those that wait.
+func (s *Session) forget(t *task) {
+	if i := slices.Index(s.waiting, t); i >= 0 {
+		s.waiting = slices.Delete(s.waiting, i, i+1)
+	}
+}

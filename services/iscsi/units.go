@@ -1,0 +1,260 @@
+package iscsi
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"lunboot/services/iscsi/scsi"
+	"lunboot/store"
+)
+
+// unitKey says which maps' entries are one logical unit.
+type unitKey struct {
+	volume     store.VolumeID
+	generation int64
+	uuid       store.UUID
+	blockSize  int
+}
+
+// maxIdleUnits bounds the units that are kept while no session maps them: what
+// a unit remembers between sessions is small.
+const maxIdleUnits = 1024
+
+// units holds one scsi.Unit for each generation of a volume, shared by all
+// sessions that map it.
+type units struct {
+	mu    sync.Mutex
+	byKey map[unitKey]*unit
+}
+
+type unit struct {
+	scsi   *scsi.Unit
+	volume *sharedVolume
+	users  int
+}
+
+// lease is a Map in use: it is released when its session has let go of it and
+// no unit reads through its handles.
+type lease struct {
+	units   *units
+	release func()
+	left    atomic.Int64
+	homes   map[unitKey]*home
+}
+
+func (l *lease) done() {
+	if l.left.Add(-1) == 0 && l.release != nil {
+		l.release()
+	}
+}
+
+// open turns a Map into what a nexus takes, and the lease that gives it back.
+func (us *units) open(m Map) (map[store.LUN]scsi.MapEntry, *lease) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	entries := make(map[store.LUN]scsi.MapEntry, len(m.LUNs))
+	l := &lease{units: us, release: m.Release, homes: make(map[unitKey]*home)}
+	l.left.Store(1)
+	for lun, e := range m.LUNs {
+		k := keyOf(e)
+		u := us.byKey[k]
+		if u == nil {
+			us.prune()
+			v := &sharedVolume{}
+			v.size.Store(e.Volume.Size())
+			u = &unit{volume: v, scsi: scsi.NewUnit(scsi.UnitConfig{Name: e.Name, UUID: e.UUID, BlockSize: e.BlockSize, Volume: v})}
+			us.byKey[k] = u
+		}
+		if l.homes[k] == nil {
+			h := &home{Volume: e.Volume, done: l.done}
+			h.refs.Store(1)
+			l.left.Add(1)
+			l.homes[k] = h
+			u.users++
+			u.volume.add(h)
+		}
+		entries[lun] = scsi.MapEntry{Unit: u.scsi, ReadOnly: e.ReadOnly}
+	}
+	return entries, l
+}
+
+func keyOf(e Entry) unitKey {
+	return unitKey{volume: e.VolumeID, generation: e.Generation, uuid: e.UUID, blockSize: e.BlockSize}
+}
+
+// prune makes room when too many units are idle.
+func (us *units) prune() {
+	if len(us.byKey) < maxIdleUnits {
+		return
+	}
+	for k, u := range us.byKey {
+		if u.users == 0 {
+			delete(us.byKey, k)
+		}
+	}
+}
+
+// close gives a lease back.
+func (l *lease) close() {
+	l.units.mu.Lock()
+	homes := make([]*home, 0, len(l.homes))
+	for k, h := range l.homes {
+		u := l.units.byKey[k]
+		u.users--
+		u.volume.remove(h)
+		homes = append(homes, h)
+	}
+	l.units.mu.Unlock()
+	for _, h := range homes {
+		h.leave()
+	}
+	l.done()
+}
+
+// home is one handle of a volume. It counts what goes through it.
+type home struct {
+	scsi.Volume
+	refs atomic.Int64
+	done func()
+}
+
+func (h *home) enter() bool {
+	for {
+		n := h.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if h.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (h *home) leave() {
+	if h.refs.Add(-1) == 0 {
+		h.done()
+	}
+}
+
+// sharedVolume is the volume of a unit: any one of the handles that sessions
+// hold. When the session that brought the handle ends, the next one's is used.
+type sharedVolume struct {
+	current atomic.Pointer[home]
+	size    atomic.Int64
+
+	mu    sync.Mutex
+	homes []*home
+}
+
+func (v *sharedVolume) add(h *home) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.homes = append(v.homes, h)
+	if len(v.homes) == 1 {
+		v.current.Store(h)
+	}
+}
+
+func (v *sharedVolume) remove(h *home) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i, o := range v.homes {
+		if o == h {
+			v.homes = append(v.homes[:i:i], v.homes[i+1:]...)
+			break
+		}
+	}
+	v.size.Store(h.Size())
+	if len(v.homes) == 0 {
+		v.current.Store(nil)
+	} else {
+		v.current.Store(v.homes[0])
+	}
+}
+
+// enter takes a handle for one operation.
+func (v *sharedVolume) enter() *home {
+	for {
+		h := v.current.Load()
+		if h == nil || h.enter() {
+			return h
+		}
+	}
+}
+
+// errNoHandle is a command for a unit that no session maps: a broken assumption
+// of ours, since a session's map outlives its commands.
+var errNoHandle = &store.Error{Kind: store.KindInternal, Op: "use volume", Msg: "no session holds it open"}
+
+func (v *sharedVolume) ReadAt(ctx context.Context, p []byte, off int64) error {
+	h := v.enter()
+	if h == nil {
+		return errNoHandle
+	}
+	defer h.leave()
+	return h.Volume.ReadAt(ctx, p, off)
+}
+
+func (v *sharedVolume) WriteAt(ctx context.Context, p []byte, off int64) error {
+	h := v.enter()
+	if h == nil {
+		return errNoHandle
+	}
+	defer h.leave()
+	return h.Volume.WriteAt(ctx, p, off)
+}
+
+func (v *sharedVolume) Sync(ctx context.Context) error {
+	h := v.enter()
+	if h == nil {
+		return errNoHandle
+	}
+	defer h.leave()
+	return h.Volume.Sync(ctx)
+}
+
+func (v *sharedVolume) Unmap(ctx context.Context, off, n int64) error {
+	h := v.enter()
+	if h == nil {
+		return errNoHandle
+	}
+	defer h.leave()
+	return h.Volume.Unmap(ctx, off, n)
+}
+
+func (v *sharedVolume) Zero(ctx context.Context, off, n int64) error {
+	h := v.enter()
+	if h == nil {
+		return errNoHandle
+	}
+	defer h.leave()
+	return h.Volume.Zero(ctx, off, n)
+}
+
+func (v *sharedVolume) BlockStatus(ctx context.Context, off, n int64) (mapped bool, run int64, err error) {
+	h := v.enter()
+	if h == nil {
+		return false, 0, errNoHandle
+	}
+	defer h.leave()
+	return h.Volume.BlockStatus(ctx, off, n)
+}
+
+func (v *sharedVolume) Size() int64 {
+	h := v.enter()
+	if h == nil {
+		return v.size.Load()
+	}
+	defer h.leave()
+	return h.Volume.Size()
+}
+
+func (v *sharedVolume) Resident(p []byte, off int64) bool {
+	h := v.enter()
+	if h == nil {
+		return false
+	}
+	defer h.leave()
+	return h.Volume.Resident(p, off)
+}
