@@ -18,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"lunboot/services/boot"
+	"lunboot/services/dhcp/sockets"
 	"lunboot/store"
 )
 
@@ -201,7 +202,7 @@ func (s *Server) Listen() error {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
-	if err := portFree(addr, k.ifi); err != nil {
+	if err := sockets.Free(addr, k.ifi); err != nil {
 		return fmt.Errorf("%s: %w", s, err)
 	}
 	name := ""

@@ -1,4 +1,6 @@
-package dhcp
+// Package sockets tells whether a UDP port can be had alone, and who has it
+// when not. It reads the host's own tables (sock_diag(7), proc(5)).
+package sockets
 
 import (
 	"bufio"
@@ -9,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,10 +21,11 @@ import (
 	"lunboot/store"
 )
 
-// portFree returns an error that names the holder when another socket would
-// share the port with ours. DHCP sockets set SO_REUSEPORT, ours and others', so
-// that bind says nothing: both would be given a part of the packets.
-func portFree(addr netip.AddrPort, ifi *net.Interface) error {
+// Free returns an error that names the holder when another socket would share
+// the port with one that is bound to addr on ifi (nil for all interfaces). DHCP
+// sockets set SO_REUSEPORT, ours and others', so that bind says nothing: both
+// would be given a part of the packets.
+func Free(addr netip.AddrPort, ifi *net.Interface) error {
 	if addr.Port() == 0 {
 		return nil
 	}
@@ -29,8 +33,12 @@ func portFree(addr netip.AddrPort, ifi *net.Interface) error {
 	if err != nil {
 		return fmt.Errorf("look for who holds UDP port %d: %w", addr.Port(), err)
 	}
+	on, err := addrs(ifi)
+	if err != nil {
+		return err
+	}
 	for _, h := range held {
-		if !h.clashes(addr, ifi) {
+		if !h.clashes(addr, on) {
 			continue
 		}
 		who, way := holder(h.inode)
@@ -46,15 +54,39 @@ type udpSocket struct {
 	inode  uint32
 }
 
-// clashes reports whether packets for addr on ifi could go to h.
-func (h udpSocket) clashes(addr netip.AddrPort, ifi *net.Interface) bool {
-	if h.local.Port() != addr.Port() {
-		return false
+// link is the interface that packets come in on.
+type link struct {
+	index int // 0 for all
+	addrs []netip.Addr
+}
+
+func addrs(ifi *net.Interface) (link, error) {
+	if ifi == nil {
+		return link{}, nil
 	}
-	if ifi != nil && h.device != 0 && h.device != ifi.Index {
+	l := link{index: ifi.Index}
+	all, err := ifi.Addrs()
+	if err != nil {
+		return l, fmt.Errorf("read the addresses of %s: %w", ifi.Name, err)
+	}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok {
+			ip, _ := netip.AddrFromSlice(n.IP)
+			l.addrs = append(l.addrs, ip.Unmap())
+		}
+	}
+	return l, nil
+}
+
+// clashes reports whether packets for addr on an interface could go to h.
+func (h udpSocket) clashes(addr netip.AddrPort, on link) bool {
+	if h.local.Port() != addr.Port() || on.index != 0 && h.device != 0 && h.device != on.index {
 		return false
 	}
 	a, b := h.local.Addr(), addr.Addr()
+	if !a.IsUnspecified() && on.index != 0 {
+		return slices.Contains(on.addrs, a) // another interface's address otherwise
+	}
 	return a.IsUnspecified() || b.IsUnspecified() || a == b
 }
 

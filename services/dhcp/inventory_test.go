@@ -1,0 +1,246 @@
+package dhcp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+// inventory is the consumers' view of a database, in memory, with the rules
+// that the real one keeps: one row an address, and no lease over another MAC's.
+type inventory struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	leases   map[netip.Addr]store.Lease
+	machines []store.Machine
+	unknown  map[store.MAC]store.UnknownMachine
+	inUse    map[netip.Addr]bool
+	missing  map[boot.Loader]bool
+	putFails error
+	puts     int
+	events   []store.Event
+}
+
+func newInventory(now func() time.Time, machines ...store.Machine) *inventory {
+	for i := range machines {
+		machines[i].ID = store.MachineID(i + 1)
+	}
+	return &inventory{
+		now: now, machines: machines, leases: map[netip.Addr]store.Lease{}, unknown: map[store.MAC]store.UnknownMachine{},
+		inUse: map[netip.Addr]bool{}, missing: map[boot.Loader]bool{},
+	}
+}
+
+func (v *inventory) LeaseByMAC(_ context.Context, mac store.MAC) (store.Lease, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var newest store.Lease
+	for _, l := range v.leases {
+		if l.MAC == mac && !l.Updated.Before(newest.Updated) {
+			newest = l
+		}
+	}
+	if !newest.Address.IsValid() {
+		return newest, store.NotFound("lease", mac.String())
+	}
+	return newest, nil
+}
+
+func (v *inventory) LeaseByAddress(_ context.Context, a netip.Addr) (store.Lease, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	l, ok := v.leases[a]
+	if !ok {
+		return l, store.NotFound("lease", a.String())
+	}
+	return l, nil
+}
+
+func (v *inventory) Leases(context.Context) ([]store.Lease, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var out []store.Lease
+	for _, l := range v.leases {
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func (v *inventory) PutLease(_ context.Context, l store.Lease) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.putFails != nil {
+		return v.putFails
+	}
+	if old, ok := v.leases[l.Address]; ok && old.MAC != l.MAC && old.Expires.After(v.now()) {
+		return store.Conflict("address", "%s is bound to %s", l.Address, old.MAC)
+	}
+	v.puts++
+	v.leases[l.Address] = l
+	return nil
+}
+
+func (v *inventory) DeleteLease(_ context.Context, a netip.Addr) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.leases, a)
+	return nil
+}
+
+func (v *inventory) MachineByMAC(_ context.Context, mac store.MAC) (store.Machine, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, m := range v.machines {
+		for _, a := range m.MACs {
+			if a == mac {
+				return m, nil
+			}
+		}
+	}
+	return store.Machine{}, store.NotFound("machine", mac.String())
+}
+
+func (v *inventory) Machines(_ context.Context, f store.MachineFilter) ([]store.Machine, int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var out []store.Machine
+	for _, m := range v.machines {
+		if strings.Contains(m.Name+" "+m.Address.String(), f.Search) {
+			out = append(out, m)
+		}
+	}
+	return out, len(out), nil
+}
+
+func (v *inventory) UnknownMachine(_ context.Context, mac store.MAC) (store.UnknownMachine, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	u, ok := v.unknown[mac]
+	if !ok {
+		return u, store.NotFound("unknown machine", mac.String())
+	}
+	return u, nil
+}
+
+func (v *inventory) SeeUnknown(_ context.Context, u store.UnknownMachine) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	u.Count += v.unknown[u.MAC].Count
+	u.Ignored = v.unknown[u.MAC].Ignored
+	v.unknown[u.MAC] = u
+	return nil
+}
+
+func (v *inventory) AddressInUse(a netip.Addr) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.inUse[a]
+}
+
+func (v *inventory) Open(l boot.Loader) ([]byte, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch l {
+	case boot.Undionly, boot.SNPOnly, boot.IPXEEFI:
+		return []byte("loader"), !v.missing[l]
+	}
+	return nil, false
+}
+
+func (v *inventory) Emit(e store.Event) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.events = append(v.events, e)
+}
+
+// kinds returns the kinds of the events so far, and forgets the events.
+func (v *inventory) kinds() []store.EventKind {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	out := []store.EventKind{}
+	for _, e := range v.events {
+		out = append(out, e.Kind)
+	}
+	v.events = nil
+	return out
+}
+
+// config returns a configuration around the inventory.
+func (v *inventory) config(t testing.TB, subnet store.Subnet) Config {
+	return Config{
+		Subnet: subnet, ListenAddr: "127.0.0.1:0",
+		Boot:    func(local netip.Addr) netip.AddrPort { return netip.AddrPortFrom(local, 80) },
+		Loaders: v, Leases: v, Machines: v, InUse: v, Emit: v, Now: v.now,
+		Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+}
+
+// testWriter sends the log to the test's own.
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Logf("%s", strings.TrimRight(string(b), "\n"))
+	return len(b), nil
+}
+
+// clock is a time that a test moves.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+func mac(n int) store.MAC {
+	return store.MAC{0x52, 0x54, 0x00, byte(n >> 16), byte(n >> 8), byte(n)}
+}
+
+func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func lab() store.Subnet {
+	return store.Subnet{
+		Interface: "lab0", Prefix: netip.MustParsePrefix("10.77.0.0/24"), Mode: store.DHCPFull,
+		Range: mustRange("10.77.0.100-10.77.0.103"), LeaseTime: time.Hour,
+	}
+}
+
+func mustRange(s string) store.Range {
+	r, err := store.ParseRange(s)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+func machine(n int, address string) store.Machine {
+	m := store.Machine{Name: fmt.Sprintf("m%d", n), MACs: []store.MAC{mac(n)}, Profile: store.DefaultProfile}
+	if address != "" {
+		m.Address = ip(address)
+	}
+	return m
+}
+
+// hw returns mac(n) as the library wants it.
+func hw(n int) net.HardwareAddr { m := mac(n); return m[:] }

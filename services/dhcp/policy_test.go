@@ -1,0 +1,281 @@
+package dhcp
+
+import (
+	"maps"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/stretchr/testify/assert"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+// base is a request of the machine mac(1), enrolled, on a subnet where nothing
+// has been given yet and .100 is free.
+func base(kind dhcpv4.MessageType) Input {
+	return Input{
+		Now: noon, Request: Request{Type: kind, MAC: mac(1), XID: 7, Class: "udhcp 1.35.0"},
+		Interface: Interface{Name: "lab0", Address: ip("10.77.0.1"), MTU: 1500}, Subnet: lab(),
+		Client:    Client{Machine: store.Machine{ID: 1, Name: "m1", Profile: store.DefaultProfile}, Enrolled: true},
+		Addresses: map[netip.Addr]Address{},
+		Free:      Free{Address: ip("10.77.0.100")},
+		Boot: Boot{Address: netip.MustParseAddrPort("10.77.0.1:80"), Loader: func(l boot.Loader) bool {
+			return l == boot.Undionly || l == boot.SNPOnly
+		}},
+	}
+}
+
+// with applies changes to an input.
+func with(in Input, changes ...func(*Input)) Input {
+	in.Addresses = maps.Clone(in.Addresses)
+	for _, f := range changes {
+		f(&in)
+	}
+	return in
+}
+
+func bind(address string, owner int, until time.Duration) store.Lease {
+	return store.Lease{Address: ip(address), MAC: mac(owner), State: store.LeaseBound, Expires: noon.Add(until)}
+}
+
+// holds makes mac(1) the owner of a lease.
+func holds(address string, until time.Duration) func(*Input) {
+	return func(in *Input) {
+		in.Own = bind(address, 1, until)
+		in.fact(address, func(f *Address) { f.Lease = in.Own })
+	}
+}
+
+func fact(address string, change func(*Address)) func(*Input) {
+	return func(in *Input) { in.fact(address, change) }
+}
+
+func (in *Input) fact(address string, change func(*Address)) {
+	f := in.Addresses[ip(address)]
+	change(&f)
+	in.Addresses[ip(address)] = f
+}
+
+func reserved(address string) func(*Input) {
+	return func(in *Input) {
+		in.Client.Machine.Address = ip(address)
+		in.fact(address, func(f *Address) { f.ReservedTo = 1 })
+	}
+}
+
+func asks(address string) func(*Input)    { return func(in *Input) { in.Request.Requested = ip(address) } }
+func runsOn(address string) func(*Input)  { return func(in *Input) { in.Request.CIAddr = ip(address) } }
+func chooses(server string) func(*Input)  { return func(in *Input) { in.Request.ServerID = ip(server) } }
+func offered(address string) func(*Input) { return func(in *Input) { in.Offered = ip(address) } }
+func noneFree(in *Input)                  { in.Free = Free{Reason: "all taken"} }
+
+func others(address string, until time.Duration) func(*Input) {
+	return fact(address, func(f *Address) { f.Lease = bind(address, 2, until) })
+}
+
+func usedNow(address string) func(*Input) {
+	return fact(address, func(f *Address) { f.InUse = true })
+}
+
+func TestDiscoverOffers(t *testing.T) {
+	for name, c := range map[string]struct {
+		in   Input
+		want string
+	}{
+		"a free address to a new machine":                        {base(dhcpv4.MessageTypeDiscover), "10.77.0.100"},
+		"the reserved address, outside the range":                {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7")), "10.77.0.7"},
+		"the reserved address before the lease held":             {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), holds("10.77.0.101", time.Hour)), "10.77.0.7"},
+		"the lease that it holds":                                {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", time.Hour)), "10.77.0.102"},
+		"the lease that it held, while nobody else has it":       {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", -time.Hour)), "10.77.0.102"},
+		"what it was offered a moment ago":                       {with(base(dhcpv4.MessageTypeDiscover), offered("10.77.0.103")), "10.77.0.103"},
+		"the lease from which its volume is still open":          {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", -time.Hour), usedNow("10.77.0.102")), "10.77.0.102"},
+		"another while somebody holds the reserved address":      {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), others("10.77.0.7", time.Hour)), "10.77.0.100"},
+		"the reserved address once that lease ended":             {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), others("10.77.0.7", -time.Minute)), "10.77.0.7"},
+		"another while a volume is open from the reserved one":   {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), others("10.77.0.7", -time.Minute), usedNow("10.77.0.7")), "10.77.0.100"},
+		"another instead of a reserved address of other subnets": {with(base(dhcpv4.MessageTypeDiscover), func(in *Input) { in.Client.Machine.Address = ip("10.99.0.7") }), "10.77.0.100"},
+		"another instead of one that was declined": {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", time.Minute), func(in *Input) {
+			in.fact("10.77.0.102", func(f *Address) { f.Lease.State = store.LeaseDeclined })
+		}), "10.77.0.100"},
+		"another instead of one that answers on the wire": {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), fact("10.77.0.7", func(f *Address) { f.Conflict = true })), "10.77.0.100"},
+		"another instead of one that the range lost":      {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.200", time.Hour)), "10.77.0.100"},
+		"another instead of one reserved to a machine":    {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", time.Hour), fact("10.77.0.102", func(f *Address) { f.ReservedTo = 2 })), "10.77.0.100"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ans := Decide(c.in)
+			assert.Equal(t, Offer, ans.Verdict, ans.Reason)
+			assert.Equal(t, c.want, ans.Address.String())
+			assert.True(t, ans.Hold)
+			assert.Zero(t, ans.Lease, "an offer writes nothing")
+			assert.Equal(t, []store.EventKind{store.EventDHCPDiscover, store.EventDHCPOffer}, kinds(ans))
+		})
+	}
+}
+
+func TestDiscoverWithoutAnAddressSaysWhy(t *testing.T) {
+	ans := Decide(with(base(dhcpv4.MessageTypeDiscover), noneFree))
+	assert.Equal(t, Drop, ans.Verdict)
+	assert.Equal(t, []store.EventKind{store.EventDHCPDiscover, store.EventDHCPNoAddress}, kinds(ans))
+	assert.Equal(t, "all taken", ans.Events[1].Detail.Reason)
+}
+
+// RFC 2131 §4.3.2 and table 4: the states of a client, and what each is told.
+func TestRequest(t *testing.T) {
+	const us, other = "10.77.0.1", "10.77.0.2"
+	request := base(dhcpv4.MessageTypeRequest)
+	for name, c := range map[string]struct {
+		in      Input
+		verdict Verdict
+	}{
+		"selecting: our offer":                                  {with(request, chooses(us), asks("10.77.0.100"), offered("10.77.0.100")), Ack},
+		"selecting: an offer forgotten by a restart":            {with(request, chooses(us), asks("10.77.0.100")), Ack},
+		"selecting: forgotten, and the pool is kept for others": {with(request, chooses(us), asks("10.77.0.100"), noneFree), Nak},
+		"selecting: an address of somebody else":                {with(request, chooses(us), asks("10.77.0.101"), others("10.77.0.101", time.Hour)), Nak},
+		"selecting: an address offered to somebody else":        {with(request, chooses(us), asks("10.77.0.101"), fact("10.77.0.101", func(f *Address) { f.OfferedTo = mac(2) })), Nak},
+		"selecting: our own address":                            {with(request, chooses(us), asks(us), fact(us, func(f *Address) { f.Appliance = true })), Nak},
+		"selecting: the network's address":                      {with(request, chooses(us), asks("10.77.0.0")), Nak},
+		"selecting: an address of nowhere":                      {with(request, chooses(us), asks("192.168.1.1")), Nak},
+		"selecting: the address in ciaddr":                      {with(request, chooses(us), runsOn("10.77.0.100"), offered("10.77.0.100")), Ack},
+		"selecting: no address":                                 {with(request, chooses(us)), Drop},
+		"selecting: another server":                             {with(request, chooses(other), asks("10.77.0.100"), offered("10.77.0.101")), Drop},
+
+		"init-reboot: its lease":                              {with(request, asks("10.77.0.100"), holds("10.77.0.100", time.Hour)), Ack},
+		"init-reboot: its lease that ended, still free":       {with(request, asks("10.77.0.100"), holds("10.77.0.100", -time.Hour)), Ack},
+		"init-reboot: its reserved address":                   {with(request, asks("10.77.0.7"), reserved("10.77.0.7")), Ack},
+		"init-reboot: its lease, but another is reserved":     {with(request, asks("10.77.0.100"), holds("10.77.0.100", time.Hour), reserved("10.77.0.7")), Nak},
+		"init-reboot: the same, with its volume open":         {with(request, asks("10.77.0.100"), holds("10.77.0.100", time.Hour), reserved("10.77.0.7"), usedNow("10.77.0.100")), Ack},
+		"init-reboot: another address than its lease":         {with(request, asks("10.77.0.101"), holds("10.77.0.100", time.Hour)), Nak},
+		"init-reboot: what somebody else has by now":          {with(request, asks("10.77.0.101"), others("10.77.0.101", time.Hour)), Nak},
+		"init-reboot: nobody knows it, so silence":            {with(request, asks("10.77.0.100")), Drop},
+		"init-reboot: outside the range and unknown: silence": {with(request, asks("10.77.0.200")), Drop},
+		"init-reboot: outside the subnet, so silence":         {with(request, asks("192.168.1.50")), Drop},
+		"init-reboot: outside the subnet in spite of a lease": {with(request, asks("192.168.1.50"), holds("10.77.0.100", time.Hour)), Drop},
+
+		"renewing: its lease":                                  {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Minute)), Ack},
+		"renewing: its lease that ended, still free":           {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", -time.Minute)), Ack},
+		"renewing: a lease that we lost":                       {with(request, runsOn("10.77.0.100")), Ack},
+		"renewing: what somebody else has by now":              {with(request, runsOn("10.77.0.100"), others("10.77.0.100", time.Hour)), Nak},
+		"renewing: its lease, but another is reserved":         {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), reserved("10.77.0.7")), Ack},
+		"renewing: what is reserved to another machine":        {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), fact("10.77.0.100", func(f *Address) { f.ReservedTo = 2 })), Nak},
+		"renewing: the same, with its volume open":             {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), usedNow("10.77.0.100"), fact("10.77.0.100", func(f *Address) { f.ReservedTo = 2 })), Ack},
+		"renewing: outside the range by now, its volume open":  {with(request, runsOn("10.77.0.200"), holds("10.77.0.200", time.Hour), usedNow("10.77.0.200")), Ack},
+		"renewing: outside the range by now":                   {with(request, runsOn("10.77.0.200"), holds("10.77.0.200", time.Hour)), Nak},
+		"renewing: a static address: silence":                  {with(request, runsOn("10.77.0.200")), Drop},
+		"renewing: outside the subnet: silence":                {with(request, runsOn("192.168.1.50")), Drop},
+		"renewing: a lease that we lost, the range is used up": {with(request, runsOn("10.77.0.100"), noneFree), Drop},
+
+		"no address at all": {request, Drop},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ans := Decide(c.in)
+			assert.Equal(t, c.verdict, ans.Verdict, ans.Reason)
+			switch c.verdict {
+			case Ack:
+				assert.Equal(t, []store.EventKind{store.EventDHCPRequest, store.EventDHCPAck}, kinds(ans))
+				assert.Equal(t, store.LeaseBound, ans.Lease.State)
+				assert.Equal(t, ans.Address, ans.Lease.Address)
+				assert.Equal(t, mac(1), ans.Lease.MAC)
+				assert.Equal(t, noon.Add(time.Hour), ans.Lease.Expires)
+				assert.Equal(t, store.MachineID(1), ans.Lease.Machine)
+			case Nak:
+				assert.Equal(t, []store.EventKind{store.EventDHCPRequest, store.EventDHCPNak}, kinds(ans))
+				assert.NotEmpty(t, ans.Reason)
+				assert.Zero(t, ans.Lease)
+				assert.True(t, ans.Options.Has(dhcpv4.OptionServerIdentifier))
+				assert.False(t, ans.Options.Has(dhcpv4.OptionIPAddressLeaseTime), "RFC 2131 table 3")
+			}
+		})
+	}
+}
+
+func TestOtherServersPickNamesIt(t *testing.T) {
+	ans := Decide(with(base(dhcpv4.MessageTypeRequest), chooses("10.77.0.2"), asks("10.77.0.150")))
+	assert.True(t, ans.Withdraw)
+	assert.Equal(t, []store.EventKind{store.EventDHCPOtherPick}, kinds(ans))
+	assert.Equal(t, "10.77.0.2", ans.Events[0].Detail.Server)
+	assert.Equal(t, ip("10.77.0.150"), ans.Events[0].Addr)
+}
+
+// One MAC has one address: the old lease goes when a new one is bound, unless
+// a volume is open from there.
+func TestAckEndsTheOlderLease(t *testing.T) {
+	in := with(base(dhcpv4.MessageTypeRequest), chooses("10.77.0.1"), asks("10.77.0.7"), reserved("10.77.0.7"), holds("10.77.0.100", time.Hour))
+	assert.Equal(t, ip("10.77.0.100"), Decide(in).Release)
+	assert.False(t, Decide(with(in, usedNow("10.77.0.100"))).Release.IsValid())
+	same := with(base(dhcpv4.MessageTypeRequest), chooses("10.77.0.1"), asks("10.77.0.100"), holds("10.77.0.100", time.Hour))
+	assert.False(t, Decide(same).Release.IsValid())
+}
+
+func TestDecline(t *testing.T) {
+	decline := base(dhcpv4.MessageTypeDecline)
+	ans := Decide(with(decline, chooses("10.77.0.1"), asks("10.77.0.100"), holds("10.77.0.100", time.Hour)))
+	assert.Equal(t, Drop, ans.Verdict, "RFC 2131 §4.3.3: no answer")
+	assert.Equal(t, store.LeaseDeclined, ans.Lease.State)
+	assert.Equal(t, noon.Add(10*time.Minute), ans.Lease.Expires)
+	assert.Equal(t, []store.EventKind{store.EventDHCPDecline}, kinds(ans))
+
+	for name, in := range map[string]Input{
+		"of another server":         with(decline, chooses("10.77.0.2"), asks("10.77.0.100"), holds("10.77.0.100", time.Hour)),
+		"of what it was not given":  with(decline, chooses("10.77.0.1"), asks("10.77.0.101"), holds("10.77.0.100", time.Hour)),
+		"of nothing":                with(decline, chooses("10.77.0.1")),
+		"by a client without lease": with(decline, asks("10.77.0.100"), others("10.77.0.100", time.Hour)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			ans := Decide(in)
+			assert.Zero(t, ans.Lease)
+			assert.Empty(t, ans.Events)
+		})
+	}
+}
+
+func TestRelease(t *testing.T) {
+	release := base(dhcpv4.MessageTypeRelease)
+	ans := Decide(with(release, chooses("10.77.0.1"), runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour)))
+	assert.Equal(t, Drop, ans.Verdict)
+	assert.Equal(t, noon, ans.Lease.Expires, "the row stays, so that the machine finds its address again")
+	assert.Equal(t, []store.EventKind{store.EventDHCPRelease}, kinds(ans))
+
+	ans = Decide(with(release, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), usedNow("10.77.0.100")))
+	assert.Zero(t, ans.Lease, "its volume is open from there")
+	assert.Equal(t, []store.EventKind{store.EventDHCPRelease}, kinds(ans))
+
+	assert.Zero(t, Decide(with(release, runsOn("10.77.0.101"), others("10.77.0.101", time.Hour))).Lease)
+	assert.Zero(t, Decide(with(release, chooses("10.77.0.9"), runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour))).Lease)
+}
+
+func TestInformGivesOptionsAndNoAddress(t *testing.T) {
+	ans := Decide(with(base(dhcpv4.MessageTypeInform), runsOn("10.77.0.200")))
+	assert.Equal(t, Ack, ans.Verdict)
+	assert.False(t, ans.Address.IsValid())
+	assert.Zero(t, ans.Lease)
+	assert.True(t, ans.Options.Has(dhcpv4.OptionSubnetMask))
+	for _, code := range []dhcpv4.OptionCode{dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue} {
+		assert.False(t, ans.Options.Has(code), "RFC 2131 §4.3.5")
+	}
+	assert.Equal(t, Drop, Decide(with(base(dhcpv4.MessageTypeInform), runsOn("192.168.1.1"))).Verdict)
+	assert.Equal(t, Drop, Decide(base(dhcpv4.MessageTypeOffer)).Verdict)
+}
+
+func TestWaitingMachinesAreUnknownOnesThatAskToBoot(t *testing.T) {
+	pxe := func(in *Input) { in.Request.Class = "PXEClient:Arch:00000" }
+	unknown := func(in *Input) { in.Client = Client{} }
+	ignored := func(in *Input) { in.Client = Client{Ignored: true} }
+	discover := base(dhcpv4.MessageTypeDiscover)
+	assert.True(t, Decide(with(discover, pxe, unknown)).Waiting)
+	assert.True(t, Decide(with(discover, pxe, unknown, noneFree)).Waiting, "even when there is no address")
+	assert.False(t, Decide(with(discover, unknown)).Waiting, "a telephone does not ask to boot")
+	assert.False(t, Decide(with(discover, pxe, ignored)).Waiting)
+	assert.False(t, Decide(with(discover, pxe)).Waiting)
+}
+
+func kinds(ans Answer) []store.EventKind {
+	out := []store.EventKind{}
+	for _, e := range ans.Events {
+		out = append(out, e.Kind)
+	}
+	return out
+}
