@@ -18,9 +18,11 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pin/tftp/v3"
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
 	"lunboot/services"
@@ -35,6 +37,7 @@ const (
 	blockTimeout   = time.Second
 	blockRetries   = 5
 	missingPerTick = 20 // events a second about names that there are not
+	readBuffer     = 1 << 20
 )
 
 // Files are the loaders that can be fetched.
@@ -99,30 +102,42 @@ func (s *Server) Addr() netip.AddrPort {
 	return s.conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// Malformed and Refused count what was dropped: packets that are no read
-// request, and requests above the bounds.
+// Malformed counts packets that are no request.
 func (s *Server) Malformed() int64 { return s.malformed.Load() }
 
-// Refused counts requests above the bounds.
+// Refused counts requests above the bounds, which were told so.
 func (s *Server) Refused() int64 { return s.refused.Load() }
 
 // Listen binds the port. It is IPv4 only: firmware that boots over TFTP on
 // IPv6 is told so by DHCPv6, which the appliance does not speak, and on an IPv6
 // socket the library would clamp blocks to a wrong size.
 func (s *Server) Listen() error {
-	addr, err := net.ResolveUDPAddr("udp4", s.cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("TFTP: %q is not an address: %w", s.cfg.Addr, err)
-	}
-	conn, err := net.ListenUDP("udp4", addr)
+	lc := net.ListenConfig{Control: wantPacketInfo}
+	pc, err := lc.ListenPacket(context.Background(), "udp4", s.cfg.Addr)
 	if err != nil {
 		return services.ListenError("TFTP", "udp", s.cfg.Addr, "--tftp", err)
 	}
+	conn := pc.(*net.UDPConn)
+	// A rack that is switched on asks all at once. The kernel may give less.
+	_ = conn.SetReadBuffer(readBuffer)
 	s.mu.Lock()
 	s.conn = conn
 	s.mu.Unlock()
 	s.stopping.Store(false)
 	return nil
+}
+
+// wantPacketInfo asks the kernel to say with each packet which interface and
+// address it came to. The library asks too, but only when it serves: a request
+// that came before would be answered in blocks of 512 bytes.
+func wantPacketInfo(_, _ string, c syscall.RawConn) error {
+	var err error
+	if controlErr := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	}); controlErr != nil {
+		return controlErr
+	}
+	return err
 }
 
 // Serve answers until ctx ends, then gives running transfers Config.Drain to
@@ -158,7 +173,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case err = <-served:
-		err = fmt.Errorf("TFTP: the listener ended: %w", err)
+		err = fmt.Errorf("TFTP: the listener ended: %v", err)
 		served <- nil
 	}
 	done := stop()

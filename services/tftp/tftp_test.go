@@ -1,0 +1,704 @@
+package tftp
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+// TestMain finds goroutines that stay. Transfers to silent clients end by their
+// own time-outs, which a stopped server does not wait for.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	err := goleak.Find()
+	for end := time.Now().Add(15 * time.Second); err != nil && time.Now().Before(end); err = goleak.Find() {
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+var loaderMAC = store.MAC{0x52, 0x54, 0, 0x77, 0, 0x0a}
+
+// rig is a running server with its events.
+type rig struct {
+	t    *testing.T
+	s    *Server
+	addr netip.AddrPort
+	data map[boot.Loader][]byte
+	stop func() error
+
+	mu     sync.Mutex
+	events []store.Event
+}
+
+func (r *rig) Open(name boot.Loader) ([]byte, bool) { d, ok := r.data[name]; return d, ok }
+
+func (r *rig) Emit(e store.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+// of returns the events of a kind, once there are at least n of them.
+func (r *rig) of(kind store.EventKind, n int) []store.Event {
+	r.t.Helper()
+	end := time.Now().Add(15 * time.Second)
+	for {
+		var out []store.Event
+		r.mu.Lock()
+		all := append([]store.Event(nil), r.events...)
+		r.mu.Unlock()
+		for _, e := range all {
+			if e.Kind == kind {
+				out = append(out, e)
+			}
+		}
+		if len(out) >= n {
+			return out
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("%d events %s, want %d; all are %+v", len(out), kind, n, all)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func newRig(t *testing.T, change ...func(*Config)) *rig {
+	r := &rig{t: t, data: map[boot.Loader][]byte{boot.Undionly: random(74_213), boot.SNPOnly: random(173_792), boot.IPXEEFI: random(1 << 20)}}
+	cfg := Config{Addr: "127.0.0.1:0", Files: r, Emit: r, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now, Drain: 2 * time.Second}
+	for _, c := range change {
+		c(&cfg)
+	}
+	r.s = New(cfg)
+	if err := r.s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	r.addr = r.s.Addr()
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- r.s.Serve(ctx) }()
+	var once sync.Once
+	var err error
+	r.stop = func() error {
+		once.Do(func() { cancel(); err = <-served })
+		return err
+	}
+	t.Cleanup(func() {
+		if err := r.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+func tool(t *testing.T, name string) string {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("%s is not installed", name)
+		}
+		t.Skipf("%s is not installed", name)
+	}
+	return path
+}
+
+// client is a TFTP client of one transfer, at the level of packets.
+type client struct {
+	t    *testing.T
+	conn *net.UDPConn
+	peer *net.UDPAddr // the server's transfer port, once it answered
+	main *net.UDPAddr
+}
+
+func (r *rig) client() *client {
+	r.t.Helper()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	return &client{t: r.t, conn: conn, main: net.UDPAddrFromAddrPort(r.addr)}
+}
+
+func rrq(file string, options ...string) []byte {
+	b := []byte{0, 1}
+	for _, s := range append([]string{file, "octet"}, options...) {
+		b = append(append(b, s...), 0)
+	}
+	return b
+}
+
+func (c *client) send(to *net.UDPAddr, b []byte) {
+	c.t.Helper()
+	if _, err := c.conn.WriteToUDP(b, to); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// next returns the next packet's operation and what follows it.
+func (c *client) next() (op uint16, rest []byte) {
+	c.t.Helper()
+	buf := make([]byte, 70_000)
+	if err := c.conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		c.t.Fatal(err)
+	}
+	n, from, err := c.conn.ReadFromUDP(buf)
+	if err != nil {
+		c.t.Fatalf("no answer: %v", err)
+	}
+	c.peer = from
+	return binary.BigEndian.Uint16(buf), buf[2:n]
+}
+
+func (c *client) ack(block uint16) {
+	c.send(c.peer, []byte{0, 4, byte(block >> 8), byte(block)})
+}
+
+func (c *client) fail(code byte, text string) {
+	c.send(c.peer, append([]byte{0, 5, 0, code}, text+"\x00"...))
+}
+
+// ask sends a read request until it is answered, as all firmware does.
+func (c *client) ask(file string, options ...string) (op uint16, rest []byte) {
+	c.t.Helper()
+	buf := make([]byte, 70_000)
+	for range 10 {
+		c.send(c.main, rrq(file, options...))
+		if err := c.conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+			c.t.Fatal(err)
+		}
+		if n, from, err := c.conn.ReadFromUDP(buf); err == nil {
+			c.peer = from
+			return binary.BigEndian.Uint16(buf), buf[2:n]
+		}
+	}
+	c.t.Fatal("no answer to ten requests")
+	return 0, nil
+}
+
+// fetch transfers a whole file and returns it, or the text of the ERROR packet.
+func (c *client) fetch(file string, options ...string) (data []byte, refused string) {
+	c.t.Helper()
+	size := 512
+	op, rest := c.ask(file, options...)
+	for ; ; op, rest = c.next() {
+		switch op {
+		case 3:
+			block := binary.BigEndian.Uint16(rest)
+			data = append(data, rest[2:]...)
+			c.ack(block)
+			if len(rest)-2 < size {
+				return data, ""
+			}
+		case 5:
+			return nil, string(bytes.TrimRight(rest[2:], "\x00"))
+		case 6:
+			words := strings.Split(string(rest), "\x00")
+			for i := 0; i+1 < len(words); i += 2 {
+				if words[i] == "blksize" {
+					fmt.Sscan(words[i+1], &size)
+				}
+			}
+			c.ack(0)
+		}
+	}
+}
+
+func TestTFTPHPAFetchesALoader(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	for i, file := range []string{"undionly.kpxe", "/" + loaderMAC.Hex12() + "/snponly.efi"} {
+		out := filepath.Join(dir, fmt.Sprint(i))
+		said, err := exec.Command(tool(t, "tftp"), "-m", "binary", "127.0.0.1", fmt.Sprint(r.addr.Port()), "-c", "get", file, out).CombinedOutput()
+		if err != nil {
+			t.Fatalf("tftp: %v: %s", err, said)
+		}
+		got, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := r.data[boot.Loader(file[strings.LastIndex(file, "/")+1:])]; !bytes.Equal(got, want) {
+			t.Errorf("%s has %d bytes, want %d", file, len(got), len(want))
+		}
+	}
+	sent := r.of(store.EventTFTPSent, 2)
+	if sent[1].MAC != loaderMAC || sent[1].Detail.Loader != "snponly.efi" || sent[1].Detail.Bytes != 173_792 || sent[1].Addr.String() != "127.0.0.1" {
+		t.Errorf("the event is %+v", sent[1])
+	}
+	if sent[0].MAC != (store.MAC{}) {
+		t.Errorf("a bare name is taken for %s", sent[0].MAC)
+	}
+	r.of(store.EventTFTPStart, 2)
+}
+
+func TestCurlFetchesALoader(t *testing.T) {
+	r := newRig(t)
+	for _, blksize := range []string{"512", "1432", "8192"} {
+		got, err := exec.Command(tool(t, "curl"), "-s", "-S", "--max-time", "30", "--tftp-blksize", blksize, "tftp://"+r.addr.String()+"/ipxe.efi").Output()
+		if err != nil {
+			t.Fatalf("curl: %v", err)
+		}
+		if !bytes.Equal(got, r.data[boot.IPXEEFI]) {
+			t.Errorf("with blocks of %s bytes it gets %d bytes, want %d", blksize, len(got), len(r.data[boot.IPXEEFI]))
+		}
+	}
+	if e := r.of(store.EventTFTPSent, 3)[1]; e.Detail.Blksize != 1432 {
+		t.Errorf("the event is %+v", e)
+	}
+}
+
+func TestNothingButLoadersCanBeFetched(t *testing.T) {
+	r := newRig(t)
+	for _, file := range []string{
+		"../../etc/passwd", "/etc/passwd", "..\\..\\boot.ini", "UNDIONLY.KPXE", "undionly.kpxe/", "x/undionly.kpxe", "525400770g0a/undionly.kpxe",
+		"ffffffffffff/undionly.kpxe", "525400770000/a/undionly.kpxe", "", "pxelinux.0", strings.Repeat("a", 400), "a\nb\x1b[2J", "autoexec.ipxe", "ipxe-arm64.efi",
+	} {
+		data, refused := r.client().fetch(file)
+		if data != nil || refused != "no such file" {
+			t.Errorf("%q is answered with %d bytes and %q", file, len(data), refused)
+		}
+	}
+	for _, e := range r.of(store.EventTFTPMissing, 15) {
+		if len(e.Detail.File) > 128 || strings.ContainsAny(e.Detail.File, "\n\x1b") {
+			t.Errorf("the event carries the name %q", e.Detail.File)
+		}
+	}
+	c := r.client()
+	c.send(c.main, append([]byte{0, 2}, "undionly.kpxe\x00octet\x00"...))
+	if op, _ := c.next(); op != 5 {
+		t.Errorf("a write request is answered with operation %d, want an ERROR", op)
+	}
+}
+
+func TestFirmwareAsksForTheSizeAndComesBack(t *testing.T) {
+	for _, code := range []byte{8, 0} {
+		r := newRig(t)
+		c := r.client()
+		c.send(c.main, rrq(loaderMAC.Hex12()+"/snponly.efi", "tsize", "0", "blksize", "1468", "windowsize", "4"))
+		op, rest := c.next()
+		if op != 6 || !strings.Contains(string(rest), "tsize\x00173792\x00") || strings.Contains(string(rest), "windowsize") {
+			t.Fatalf("the answer is operation %d, %q", op, rest)
+		}
+		c.fail(code, "User aborted the transfer")
+		e := r.of(store.EventTFTPProbe, 1)[0]
+		if e.MAC != loaderMAC || e.Detail.Total != 173_792 || e.Detail.Loader != "snponly.efi" {
+			t.Errorf("the event is %+v", e)
+		}
+		data, _ := r.client().fetch(loaderMAC.Hex12()+"/snponly.efi", "blksize", "1468", "windowsize", "4")
+		if !bytes.Equal(data, r.data[boot.SNPOnly]) {
+			t.Errorf("it gets %d bytes", len(data))
+		}
+		r.of(store.EventTFTPSent, 1)
+		if aborts := r.of(store.EventTFTPAbort, 0); len(aborts) != 0 {
+			t.Errorf("the probe counts as a failure: %+v", aborts)
+		}
+	}
+}
+
+func TestAClientThatGivesUpIsAnAbort(t *testing.T) {
+	r := newRig(t)
+	c := r.client()
+	c.send(c.main, rrq(loaderMAC.Hex12()+"/undionly.kpxe", "blksize", "1432", "tsize", "0"))
+	c.next()
+	c.ack(0)
+	for block := range uint16(3) {
+		c.next()
+		if block < 2 {
+			c.ack(block + 1)
+		}
+	}
+	c.fail(3, "Disk full")
+	e := r.of(store.EventTFTPAbort, 1)[0]
+	if e.MAC != loaderMAC || e.Detail.Bytes != 2*1432 || e.Detail.Total != 74_213 || !strings.Contains(e.Detail.Reason, "2864 of 74213 bytes (TFTP error 3)") {
+		t.Errorf("the event is %+v", e)
+	}
+}
+
+func TestAClientThatFallsSilentIsAnAbort(t *testing.T) {
+	if testing.Short() {
+		t.Skip("six time-outs of a second")
+	}
+	r := newRig(t)
+	c := r.client()
+	c.send(c.main, rrq("undionly.kpxe", "blksize", "1432"))
+	c.next()
+	c.ack(0)
+	first := 0
+	begun := time.Now()
+	for first < 1+blockRetries {
+		if op, rest := c.next(); op != 3 || binary.BigEndian.Uint16(rest) != 1 {
+			t.Fatalf("operation %d, %v", op, rest[:2])
+		}
+		first++
+	}
+	e := r.of(store.EventTFTPAbort, 1)[0]
+	if !strings.Contains(e.Detail.Reason, "stopped acknowledging after 0 of") {
+		t.Errorf("the event is %+v", e)
+	}
+	if d := time.Since(begun); d < blockRetries*blockTimeout || d > 12*time.Second {
+		t.Errorf("it was given up after %s", d)
+	}
+}
+
+func TestARequestThatCameTwiceIsNoFailure(t *testing.T) {
+	r := newRig(t)
+	c := r.client()
+	c.send(c.main, rrq("undionly.kpxe", "blksize", "1432", "tsize", "0"))
+	c.send(c.main, rrq("undionly.kpxe", "blksize", "1432", "tsize", "0"))
+	c.next()
+	first := c.peer
+	for {
+		if c.next(); c.peer.Port != first.Port {
+			break
+		}
+	}
+	c.fail(5, "Unknown transfer ID") // RFC 1350 §4: the other transfer goes on
+	c.peer = first
+	c.ack(0)
+	var got []byte
+	for {
+		op, rest := c.next()
+		if op != 3 || c.peer.Port != first.Port {
+			continue
+		}
+		got = append(got, rest[2:]...)
+		c.ack(binary.BigEndian.Uint16(rest))
+		if len(rest) < 1434 {
+			break
+		}
+	}
+	if !bytes.Equal(got, r.data[boot.Undionly]) {
+		t.Errorf("it gets %d bytes", len(got))
+	}
+	r.of(store.EventTFTPSent, 1)
+	if n := len(r.of(store.EventTFTPAbort, 0)); n != 0 {
+		t.Errorf("%d aborts", n)
+	}
+}
+
+func TestProgressIsSaidOnceASecond(t *testing.T) {
+	r := newRig(t)
+	c := r.client()
+	c.send(c.main, rrq("undionly.kpxe"))
+	begun := time.Now()
+	for {
+		_, rest := c.next()
+		c.ack(binary.BigEndian.Uint16(rest))
+		if len(rest) < 514 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	r.of(store.EventTFTPSent, 1)
+	progress := r.of(store.EventTFTPProgress, 1)
+	if most := int(time.Since(begun)/time.Second) + 1; len(progress) > most {
+		t.Errorf("%d progress events in %s", len(progress), time.Since(begun))
+	}
+	for i, e := range progress {
+		if e.Detail.Total != 74_213 || e.Detail.Bytes <= 0 || i > 0 && e.Detail.Bytes <= progress[i-1].Detail.Bytes {
+			t.Errorf("progress %d is %+v", i, e.Detail)
+		}
+	}
+}
+
+func TestAStormOfBrokenPacketsHarmsNobody(t *testing.T) {
+	r := newRig(t)
+	storm := r.client()
+	packets := [][]byte{
+		{}, {0}, {0, 1}, {0, 9, 1}, {0, 1, 0}, {0, 1, 'a'}, {0, 3, 0, 1, 'x'}, {0, 4, 0, 1}, {0, 5, 0, 0, 0}, {0, 6, 'x', 0},
+		rrq("undionly.kpxe")[:12], append(rrq("undionly.kpxe"), 'x'), rrq("undionly.kpxe", "blksize"), rrq("undionly.kpxe", "blksize", "-1"),
+		rrq("undionly.kpxe", "blksize", "99999999999999999999"), rrq("undionly.kpxe", "tsize", "x"), rrq(strings.Repeat("\xff", 500)), random(1400), random(60_000),
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 50 {
+			for _, p := range packets {
+				_, _ = storm.conn.WriteToUDP(p, storm.main)
+			}
+		}
+	}()
+	other := netip.MustParseAddr("127.0.0.2")
+	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(other, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	<-done
+	c := &client{t: t, conn: conn, main: storm.main}
+	got, refused := c.fetch("undionly.kpxe", "blksize", "1432")
+	if !bytes.Equal(got, r.data[boot.Undionly]) {
+		t.Errorf("an honest client gets %d bytes, %q", len(got), refused)
+	}
+	if r.s.Malformed() == 0 {
+		t.Error("the broken packets are not counted")
+	}
+}
+
+func TestSixtyFourClientsAtOnce(t *testing.T) {
+	r := newRig(t)
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1, byte(i+1))})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			c := &client{t: t, conn: conn, main: net.UDPAddrFromAddrPort(r.addr)}
+			mac := store.MAC{2, 0, 0, 0, 0, byte(i)}
+			if got, refused := c.fetch(boot.LoaderPath(mac, boot.SNPOnly), "blksize", "1432", "tsize", "0"); !bytes.Equal(got, r.data[boot.SNPOnly]) {
+				t.Errorf("client %d gets %d bytes, %q", i, len(got), refused)
+			}
+		})
+	}
+	wg.Wait()
+	macs := map[store.MAC]bool{}
+	for _, e := range r.of(store.EventTFTPSent, 64) {
+		macs[e.MAC] = true
+	}
+	if len(macs) != 64 {
+		t.Errorf("%d machines were sent their loader", len(macs))
+	}
+}
+
+func TestOneAddressCannotTakeEveryTransfer(t *testing.T) {
+	r := newRig(t)
+	var held []*client
+	for range maxPerAddress {
+		c := r.client()
+		c.send(c.main, rrq("undionly.kpxe", "blksize", "1432"))
+		c.next()
+		held = append(held, c)
+	}
+	begun := time.Now()
+	if _, refused := r.client().fetch("undionly.kpxe"); !strings.Contains(refused, "too many transfers") {
+		t.Errorf("the ninth request of one address is answered %q", refused)
+	}
+	if d := time.Since(begun); d > time.Second {
+		t.Errorf("the refusal took %s", d)
+	}
+	if r.s.Refused() != 1 {
+		t.Errorf("%d refusals are counted", r.s.Refused())
+	}
+	for _, c := range held {
+		c.fail(0, "bye")
+	}
+	r.of(store.EventTFTPProbe, maxPerAddress)
+	if got, refused := r.client().fetch("undionly.kpxe"); len(got) == 0 {
+		t.Errorf("after they ended it is still refused: %q", refused)
+	}
+}
+
+func TestABoundOfAllTransfers(t *testing.T) {
+	b := bounded{byAddr: map[netip.Addr]int{}}
+	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+	for i := range maxTransfers {
+		if !b.enter(addr(i)) {
+			t.Fatalf("transfer %d is refused", i)
+		}
+	}
+	if b.enter(addr(maxTransfers)) {
+		t.Error("one more than the bound is let in")
+	}
+	b.leave(addr(0))
+	if !b.enter(addr(maxTransfers)) {
+		t.Error("a free place is not given")
+	}
+	for i := 1; i <= maxTransfers; i++ {
+		b.leave(addr(i))
+	}
+	if b.total() != 0 || len(b.byAddr) != 0 {
+		t.Errorf("it remembers %d transfers of %d addresses", b.total(), len(b.byAddr))
+	}
+}
+
+func TestAnIPXEInALoopIsGivenItsScript(t *testing.T) {
+	script := []byte("#!ipxe\nchain http://127.0.0.1/boot.ipxe\n")
+	r := newRig(t, func(c *Config) {
+		c.Script = func(local netip.Addr) []byte {
+			if local != netip.MustParseAddr("127.0.0.1") {
+				t.Errorf("it reached us at %s", local)
+			}
+			return script
+		}
+	})
+	ipxe := []string{"blksize", "1432", "tsize", "0"}
+	for range loopAfter {
+		if got, _ := r.client().fetch("undionly.kpxe", ipxe...); !bytes.Equal(got, r.data[boot.Undionly]) {
+			t.Fatal("a loader asked for by name is not served")
+		}
+	}
+	r.of(store.EventTFTPSent, loopAfter)
+	if got, _ := r.client().fetch("undionly.kpxe", ipxe...); !bytes.Equal(got, script) {
+		t.Errorf("the fourth request gets %d bytes, want the script", len(got))
+	}
+	// Another loader is another matter, and so is a machine that got a script.
+	if got, _ := r.client().fetch("ipxe.efi", ipxe...); len(got) != 1<<20 {
+		t.Errorf("another loader has %d bytes", len(got))
+	}
+	r.s.ScriptFetched(netip.MustParseAddr("::ffff:127.0.0.1"))
+	if got, _ := r.client().fetch("undionly.kpxe", ipxe...); !bytes.Equal(got, r.data[boot.Undionly]) {
+		t.Error("after the script was fetched the loader is not served")
+	}
+	if got, _ := r.client().fetch(loaderMAC.Hex12()+"/autoexec.ipxe", ipxe...); !bytes.Equal(got, script) {
+		t.Errorf("autoexec.ipxe has %q", got)
+	}
+	if got, _ := r.client().fetch("x/autoexec.ipxe", ipxe...); got != nil {
+		t.Errorf("x/autoexec.ipxe has %q", got)
+	}
+}
+
+func TestFirmwareThatStartsOftenIsInNoLoop(t *testing.T) {
+	now := time.Unix(0, 0)
+	l := newLoops(func() time.Time { return now })
+	a := netip.MustParseAddr("10.0.0.1")
+	for range 9 {
+		l.fetched(a, boot.Undionly, 1468)
+	}
+	if l.looping(a, boot.Undionly) {
+		t.Error("firmware counts as an iPXE")
+	}
+	for range 9 {
+		l.fetched(a, boot.Undionly, ipxeBlksize)
+		now = now.Add(31 * time.Second)
+	}
+	if l.looping(a, boot.Undionly) {
+		t.Error("one fetch in half a minute counts as a loop")
+	}
+	for i := range 3 * maxLoops {
+		l.fetched(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), boot.Undionly, ipxeBlksize)
+	}
+	if len(l.seen) > maxLoops {
+		t.Errorf("it remembers %d addresses", len(l.seen))
+	}
+}
+
+func TestStoppingIsBounded(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Drain = 300 * time.Millisecond })
+	c := r.client()
+	c.send(c.main, rrq("ipxe.efi", "blksize", "512"))
+	c.next()
+	c.ack(0)
+	ended := make(chan string, 1)
+	go func() { // a slow client, which would need minutes
+		for {
+			buf := make([]byte, 600)
+			n, from, err := c.conn.ReadFromUDP(buf)
+			if err != nil {
+				ended <- err.Error()
+				return
+			}
+			if buf[1] == 5 {
+				ended <- string(buf[4 : n-1])
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+			_, _ = c.conn.WriteToUDP([]byte{0, 4, buf[2], buf[3]}, from)
+		}
+	}()
+	time.Sleep(200 * time.Millisecond)
+	begun := time.Now()
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(begun); d > 3*time.Second {
+		t.Errorf("stopping took %s", d)
+	}
+	if said := <-ended; !strings.Contains(said, "stopping") {
+		t.Errorf("the client is told %q", said)
+	}
+	if e := r.of(store.EventTFTPAbort, 1)[0]; !strings.Contains(e.Detail.Reason, "the appliance stopped") {
+		t.Errorf("the event is %+v", e)
+	}
+	if err := r.s.Listen(); err != nil {
+		t.Fatalf("it cannot listen again: %v", err)
+	}
+	again, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- r.s.Serve(again) }()
+	r.addr = r.s.Addr()
+	if got, _ := r.client().fetch("undionly.kpxe"); !bytes.Equal(got, r.data[boot.Undionly]) {
+		t.Error("after a restart nothing is served")
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPortThatIsTakenIsNamedWithItsHolder(t *testing.T) {
+	r := newRig(t)
+	err := New(Config{Addr: r.addr.String(), Files: r, Emit: r, Now: time.Now}).Listen()
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("(pid %d)", os.Getpid())) || !strings.Contains(err.Error(), "--tftp") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestAFaultEndsOneTransfer(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Script = func(netip.Addr) []byte { panic("broken") } })
+	if _, refused := r.client().fetch("autoexec.ipxe"); refused != "internal fault, try again" {
+		t.Errorf("it is answered %q", refused)
+	}
+	if got, _ := r.client().fetch("undionly.kpxe"); len(got) == 0 {
+		t.Error("the next transfer fails")
+	}
+}
+
+func FuzzLoaderPath(f *testing.F) {
+	for _, s := range []string{"undionly.kpxe", "/525400770009/snponly.efi", "../x", "autoexec.ipxe", "00:11/undionly.kpxe", "\x00", "525400770009/autoexec.ipxe"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		opened := boot.Loader("")
+		s := New(Config{Files: opener(func(l boot.Loader) { opened = l }), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+			Script: func(netip.Addr) []byte { return []byte("#!ipxe\n") }})
+		tr := &transfer{s: s}
+		_, ok := tr.choose(name, netip.Addr{})
+		if !ok {
+			return
+		}
+		want := "/" + string(opened)
+		if opened == "" {
+			want = "/" + autoexec
+		} else if _, err := boot.ParseLoader(string(opened)); err != nil {
+			t.Fatalf("%q opens %q", name, opened)
+		}
+		if !strings.HasSuffix("/"+name, want) {
+			t.Fatalf("%q opens %q", name, want)
+		}
+	})
+}
+
+type opener func(boot.Loader)
+
+func (o opener) Open(l boot.Loader) ([]byte, bool) { o(l); return []byte("x"), true }
