@@ -227,7 +227,7 @@ func cdbBytes(t *testing.T, s string) (cdb [16]byte) {
 	return cdb
 }
 
-func unhex(t *testing.T, s string) []byte {
+func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
 	if err != nil {

@@ -263,6 +263,9 @@ func (i *itl) selectPage(b []byte, at int, mode *uint32) (int, error) {
 			continue
 		}
 		n := len(p.fixed)
+		if len(b) > 1 && b[1] != p.fixed[1] { // PAGE LENGTH
+			return 0, invalidParameter(at + 1)
+		}
 		if len(b) < n {
 			return 0, errParameterLength
 		}
