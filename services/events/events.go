@@ -196,47 +196,38 @@ func (j *Journal) Wake(seq int64) <-chan struct{} {
 	return j.wake
 }
 
-// Serve writes batches until ctx ends, and then everything that is left.
+// Serve writes batches until ctx ends, and then everything that is left. Events
+// that a failed write left behind are tried again after a growing pause.
 func (j *Journal) Serve(ctx context.Context) error {
-	pause := time.Duration(0)
+	var pause time.Duration
 	for {
-		select {
-		case <-ctx.Done():
-			return j.drain()
-		case <-j.kick:
-		case <-after(pause):
+		if pause == 0 && j.backlog() == 0 {
+			select {
+			case <-ctx.Done():
+				return j.drain()
+			case <-j.kick:
+			}
 		}
-		// A pause lets a batch gather; after a failed write it lets the
-		// log recover.
-		gather := batchWait
-		if pause > 0 {
-			gather = pause
-		} else if j.backlog() >= batchSize {
+		gather := max(pause, batchWait)
+		if pause == 0 && j.backlog() >= batchSize {
 			gather = 0
 		}
+		timer := time.NewTimer(gather)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return j.drain()
-		case <-time.After(gather):
+		case <-timer.C:
 		}
-		// A write under way is finished when ctx ends: a batch is whole.
+		// A batch that is being written is finished when ctx ends.
 		err := j.flush(context.WithoutCancel(ctx))
-		if err != nil {
-			pause = min(max(2*pause, retryFirst), retryMost)
-			j.logger.Error("the event log could not be written; trying again", "err", err, "waiting", j.backlog(), "pause", pause)
+		if err == nil {
+			pause = 0
 			continue
 		}
-		pause = 0
+		pause = min(max(2*pause, retryFirst), retryMost)
+		j.logger.Error("the event log could not be written; trying again", "err", err, "waiting", j.backlog(), "pause", pause)
 	}
-}
-
-// after is a timer's channel, nil for no time: a failed batch needs no new
-// Emit to be tried again.
-func after(d time.Duration) <-chan time.Time {
-	if d == 0 {
-		return nil
-	}
-	return time.After(0)
 }
 
 func (j *Journal) backlog() int {
