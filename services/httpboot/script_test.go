@@ -319,15 +319,22 @@ func TestAMachineThatCannotBootIsToldWhy(t *testing.T) {
 		change func(*lab)
 		want   string
 	}{
-		"no mapping":       {func(l *lab) { l.mappings = nil }, "no volume is mapped to it"},
-		"none to boot":     {func(l *lab) { l.mappings[0].Boot = false }, "none of its volumes is marked as the one to boot"},
-		"importing":        {func(l *lab) { l.volumes[1] = store.Volume{Name: "debian", State: store.VolumeImporting, Progress: 40} }, "debian is being imported, 40 % so far"},
-		"failed":           {func(l *lab) { l.volumes[1] = store.Volume{Name: "debian", State: store.VolumeFailed, Reason: "disk full"} }, "debian failed: disk full"},
-		"creating":         {func(l *lab) { l.volumes[1] = store.Volume{Name: "debian", State: store.VolumeCreating} }, "not ready yet (creating)"},
-		"profile missing":  {func(l *lab) { l.machines[0].Profile = "gone" }, "gone"},
-		"profile broken":   {func(l *lab) { l.profiles["san"] = store.Profile{Name: "san", Kind: store.ProfileMenu} }, "is wrong"},
-		"custom, no disk":  {func(l *lab) { l.mappings = nil; l.profiles["san"] = store.Profile{Name: "san", Kind: store.ProfileCustom, Text: "sanboot {{san_uri}}"} }, "no volume is mapped"},
-		"unknown variable": {func(l *lab) { l.profiles["san"] = store.Profile{Name: "san", Kind: store.ProfileCustom, Text: "echo {{colour}}"} }, "colour"},
+		"no mapping":   {func(l *lab) { l.mappings = nil }, "no volume is mapped to it"},
+		"none to boot": {func(l *lab) { l.mappings[0].Boot = false }, "none of its volumes is marked as the one to boot"},
+		"importing":    {func(l *lab) { l.volumes[1] = store.Volume{Name: "debian", State: store.VolumeImporting, Progress: 40} }, "debian is being imported, 40 % so far"},
+		"failed": {func(l *lab) {
+			l.volumes[1] = store.Volume{Name: "debian", State: store.VolumeFailed, Reason: "disk full"}
+		}, "debian failed: disk full"},
+		"creating":        {func(l *lab) { l.volumes[1] = store.Volume{Name: "debian", State: store.VolumeCreating} }, "not ready yet (creating)"},
+		"profile missing": {func(l *lab) { l.machines[0].Profile = "gone" }, "gone"},
+		"profile broken":  {func(l *lab) { l.profiles["san"] = store.Profile{Name: "san", Kind: store.ProfileMenu} }, "is wrong"},
+		"custom, no disk": {func(l *lab) {
+			l.mappings = nil
+			l.profiles["san"] = store.Profile{Name: "san", Kind: store.ProfileCustom, Text: "sanboot {{san_uri}}"}
+		}, "no volume is mapped"},
+		"unknown variable": {func(l *lab) {
+			l.profiles["san"] = store.Profile{Name: "san", Kind: store.ProfileCustom, Text: "echo {{colour}}"}
+		}, "colour"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, trustAll, c.change)

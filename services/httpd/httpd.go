@@ -211,7 +211,15 @@ func (s *Server) Serve(ctx context.Context) error {
 // whole one.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := services.Guard(s.opts.Log, s.name+" "+r.Method+" "+r.URL.Path, func() error {
+		err := services.Guard(s.opts.Log, s.name+" "+r.Method+" "+r.URL.Path, func() (err error) {
+			defer func() {
+				v := recover()
+				if e, ok := v.(error); ok && errors.Is(e, http.ErrAbortHandler) {
+					err = e // the handler's own wish, not a fault
+				} else if v != nil {
+					panic(v)
+				}
+			}()
 			next.ServeHTTP(w, r)
 			return nil
 		})
