@@ -228,7 +228,7 @@ func TestSamplesAreDroppedFirstAndCounted(t *testing.T) {
 func TestALogThatFailsLosesNothing(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
-			dice := rand.New(rand.NewPCG(seed, 1))
+			dice, pauses := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2))
 			broken := errors.New("disk full")
 			log := &table{fail: func(int) (error, error) {
 				switch dice.IntN(4) {
@@ -244,7 +244,7 @@ func TestALogThatFailsLosesNothing(t *testing.T) {
 			for i := range 3000 {
 				j.Emit(discover(i))
 				if i%100 == 0 {
-					time.Sleep(time.Duration(dice.IntN(400)) * time.Millisecond)
+					time.Sleep(time.Duration(pauses.IntN(400)) * time.Millisecond)
 				}
 			}
 			if err := stop(); err != nil {
