@@ -1,0 +1,166 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"lunboot/store"
+)
+
+const (
+	// maxRunning is how many imports copy at a time: more only move the
+	// disk's arm to and fro.
+	maxRunning = 2
+	// maxWaiting bounds those that were asked for.
+	maxWaiting = 32
+)
+
+// Why a job ended early.
+var (
+	errCanceled = errors.New("canceled")
+	errStopping = errors.New("lunboot was stopped")
+)
+
+// running is a job under way.
+type running struct {
+	cancel context.CancelCauseFunc
+	by     store.Actor // who canceled it
+	done   chan struct{}
+}
+
+// jobs are those under way. Their rows are in the database.
+type jobs struct {
+	mu     sync.Mutex
+	all    map[int64]*running
+	slots  chan struct{}
+	closed bool
+}
+
+func (j *jobs) init() {
+	j.all = map[int64]*running{}
+	j.slots = make(chan struct{}, maxRunning)
+}
+
+// room refuses a job when too many wait, or when the appliance stops.
+func (j *jobs) room() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return &store.Error{Kind: store.KindUnavailable, Msg: "lunboot is stopping"}
+	}
+	if len(j.all) >= maxWaiting {
+		return &store.Error{Kind: store.KindUnavailable, Msg: fmt.Sprintf("%d jobs are under way already; wait for one to end", len(j.all))}
+	}
+	return nil
+}
+
+// start registers a job and returns its context.
+func (j *jobs) start(ctx context.Context, id int64) (context.Context, *running) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	r := &running{cancel: cancel, done: make(chan struct{})}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		cancel(errStopping)
+	}
+	j.all[id] = r
+	return ctx, r
+}
+
+// finish forgets a job; those who wait for it go on.
+func (j *jobs) finish(id int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if r := j.all[id]; r != nil {
+		r.cancel(nil)
+		close(r.done)
+		delete(j.all, id)
+	}
+}
+
+// canceler is who canceled a job.
+func (j *jobs) canceler(r *running) store.Actor {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return r.by
+}
+
+// acquire waits for a place to copy.
+func (j *jobs) acquire(ctx context.Context) error {
+	select {
+	case j.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (j *jobs) release() { <-j.slots }
+
+// Jobs lists the jobs, newest first.
+func (i *Inventory) Jobs(ctx context.Context) ([]store.Job, error) { return i.db.Jobs(ctx) }
+
+// Job returns one job.
+func (i *Inventory) Job(ctx context.Context, id int64) (store.Job, error) { return i.db.Job(ctx, id) }
+
+// CancelJob ends a job and waits until what it had made is gone.
+func (i *Inventory) CancelJob(ctx context.Context, by store.Actor, id int64) error {
+	row, err := i.db.Job(ctx, id)
+	if err != nil {
+		return err
+	}
+	i.jobs.mu.Lock()
+	r := i.jobs.all[id]
+	if r != nil && r.by == "" {
+		r.by = by
+	}
+	i.jobs.mu.Unlock()
+	if r == nil {
+		return store.Conflict("job", "job %d has ended already; it is %s", id, row.State)
+	}
+	r.cancel(errCanceled)
+	return wait(ctx, r)
+}
+
+// Wait returns when a job has ended, with its row.
+func (i *Inventory) Wait(ctx context.Context, id int64) (store.Job, error) {
+	i.jobs.mu.Lock()
+	r := i.jobs.all[id]
+	i.jobs.mu.Unlock()
+	if r != nil {
+		if err := wait(ctx, r); err != nil {
+			return store.Job{}, err
+		}
+	}
+	return i.db.Job(ctx, id)
+}
+
+func wait(ctx context.Context, r *running) error {
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close stops the jobs and waits for them. Their volumes are marked failed with
+// the reason.
+func (i *Inventory) Close() error {
+	i.jobs.mu.Lock()
+	i.jobs.closed = true
+	var all []*running
+	for _, r := range i.jobs.all {
+		all = append(all, r)
+	}
+	i.jobs.mu.Unlock()
+	for _, r := range all {
+		r.cancel(errStopping)
+	}
+	for _, r := range all {
+		<-r.done
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+package inventory
+
+import (
+	"context"
+
+	"lunboot/store"
+)
+
+// PutProfile adds a profile or changes the one of that name, after it was
+// rendered once with sample facts: a machine never meets a script that was
+// never made.
+func (i *Inventory) PutProfile(ctx context.Context, by store.Actor, p store.Profile) (store.Profile, error) {
+	if err := p.Validate(); err != nil {
+		return store.Profile{}, err
+	}
+	if i.renderer != nil {
+		if err := i.renderer.Check(p); err != nil {
+			return store.Profile{}, err
+		}
+	}
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	return i.db.PutProfile(ctx, by, p)
+}
+
+// DeleteProfile removes a profile that no machine has.
+func (i *Inventory) DeleteProfile(ctx context.Context, by store.Actor, name string) error {
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	return i.db.DeleteProfile(ctx, by, name)
+}
+
+// PutSubnet adds or changes a subnet. Subnets of one appliance do not overlap:
+// an address would belong to both.
+func (i *Inventory) PutSubnet(ctx context.Context, by store.Actor, s store.Subnet) (store.Subnet, error) {
+	if err := s.Validate(); err != nil {
+		return store.Subnet{}, err
+	}
+	s.Prefix = s.Prefix.Masked()
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	all, err := i.db.Subnets(ctx)
+	if err != nil {
+		return store.Subnet{}, err
+	}
+	for _, o := range all {
+		same := o.ID == s.ID || s.ID == 0 && o.Interface == s.Interface && o.Prefix == s.Prefix
+		if !same && o.Prefix.Overlaps(s.Prefix) {
+			on := ""
+			if o.Interface != "" {
+				on = " on " + o.Interface
+			}
+			return store.Subnet{}, store.Conflict("prefix", "%s overlaps with the subnet %s%s", s.Prefix, o.Prefix, on)
+		}
+	}
+	return i.db.PutSubnet(ctx, by, s)
+}
+
+// DeleteSubnet removes a subnet. Leases that were given stay until they end.
+func (i *Inventory) DeleteSubnet(ctx context.Context, by store.Actor, id int64) error {
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	return i.db.DeleteSubnet(ctx, by, id)
+}

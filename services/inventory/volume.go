@@ -1,0 +1,198 @@
+package inventory
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"lunboot/store"
+)
+
+// FindVolume finds a volume by its name or its number.
+func (i *Inventory) FindVolume(ctx context.Context, key string) (store.Volume, error) {
+	v, err := i.db.VolumeByName(ctx, key)
+	if id, bad := strconv.ParseInt(key, 10, 64); bad == nil && store.IsNotFound(err) {
+		v, err = i.db.Volume(ctx, store.VolumeID(id))
+	}
+	if store.IsNotFound(err) {
+		return store.Volume{}, store.NotFound("volume", key)
+	}
+	return v, err
+}
+
+// newVolume is the row of a raw volume that is about to be made. Its file is
+// named after it and its UUID, for people who look into the folder; the name
+// stays when the volume is renamed.
+func newVolume(spec store.VolumeSpec, state store.VolumeState) (store.Volume, error) {
+	v := store.Volume{
+		Name: strings.ToLower(spec.Name), UUID: store.NewUUID(), Kind: store.VolumeRaw, Size: spec.Size, BlockSize: spec.BlockSize,
+		ReadOnly: spec.ReadOnly, Shared: spec.Shared, State: state,
+	}
+	if v.BlockSize == 0 {
+		v.BlockSize = 512
+	}
+	v.Path = fmt.Sprintf("%s-%s.raw", v.Name, v.UUID.String()[:8])
+	return v, v.Validate()
+}
+
+// CreateVolume makes an empty volume that takes room only where it is written.
+func (i *Inventory) CreateVolume(ctx context.Context, by store.Actor, spec store.VolumeSpec) (store.Volume, error) {
+	v, err := newVolume(spec, store.VolumeCreating)
+	if err != nil {
+		return store.Volume{}, err
+	}
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	if v, err = i.db.CreateVolume(ctx, by, v); err != nil {
+		return store.Volume{}, err
+	}
+	// From here on a caller that hangs up changes nothing.
+	ctx = context.WithoutCancel(ctx)
+	if err := i.volumes.Create(ctx, v); err != nil {
+		return store.Volume{}, i.undo(ctx, v, err)
+	}
+	return i.ready(ctx, v)
+}
+
+// ready says that a volume's bytes are there.
+func (i *Inventory) ready(ctx context.Context, v store.Volume) (store.Volume, error) {
+	v.State, v.Progress, v.Reason = store.VolumeReady, 0, ""
+	return i.db.UpdateVolume(ctx, store.ActorSystem, v)
+}
+
+// undo takes back the row of a volume that could not be made and returns why.
+// When even that fails, Recover does it at the next start.
+func (i *Inventory) undo(ctx context.Context, v store.Volume, why error) error {
+	if err := i.db.DeleteVolume(ctx, store.ActorSystem, v.ID); err != nil {
+		i.log.Error("the row of a volume that could not be made stays until the next start", "volume", v.Name, "err", err)
+	}
+	return why
+}
+
+// settled refuses a volume whose file is being made or removed.
+func settled(v store.Volume) error {
+	switch v.State {
+	case store.VolumeReady, store.VolumeFailed:
+		return nil
+	case store.VolumeImporting:
+		return store.InUse("volume %s is being imported; wait for its job, or cancel it", v.Name)
+	case store.VolumeRemoving:
+		return store.InUse("volume %s is being removed; the removal ends at the next start of lunboot at the latest", v.Name)
+	}
+	return store.InUse("volume %s is being created", v.Name)
+}
+
+// SetVolume changes the fields of a volume that the patch names. Open sessions
+// obey at once.
+func (i *Inventory) SetVolume(ctx context.Context, by store.Actor, id store.VolumeID, p store.VolumePatch) (store.Volume, error) {
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	v, err := i.db.Volume(ctx, id)
+	if err != nil {
+		return store.Volume{}, err
+	}
+	if err := settled(v); err != nil {
+		return store.Volume{}, err
+	}
+	if p.Revision != 0 {
+		v.Revision = p.Revision
+	}
+	set(&v.Name, p.Name)
+	set(&v.ReadOnly, p.ReadOnly)
+	set(&v.Shared, p.Shared)
+	if v, err = i.db.UpdateVolume(ctx, by, v); err != nil {
+		return store.Volume{}, err
+	}
+	i.volumes.Update(v)
+	return v, nil
+}
+
+// ResizeVolume grows a volume: its file, then its row, then what sessions see.
+func (i *Inventory) ResizeVolume(ctx context.Context, by store.Actor, id store.VolumeID, size int64) (store.Volume, error) {
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	v, err := i.db.Volume(ctx, id)
+	if err != nil {
+		return store.Volume{}, err
+	}
+	if err := settled(v); err != nil {
+		return store.Volume{}, err
+	}
+	if size == v.Size {
+		return v, nil
+	}
+	grown := v
+	grown.Size = size
+	if err := grown.Validate(); err != nil {
+		return store.Volume{}, err
+	}
+	// A caller that hangs up must not come between the file and the row.
+	ctx = context.WithoutCancel(ctx)
+	err = i.volumes.Resize(ctx, v, size, func() error {
+		grown, err = i.db.UpdateVolume(ctx, by, grown)
+		return err
+	})
+	if err != nil {
+		return store.Volume{}, err
+	}
+	i.volumes.Update(grown)
+	return grown, nil
+}
+
+// RemoveVolume removes a volume and its bytes. A volume that a machine has, or
+// that another one stands on, stays.
+func (i *Inventory) RemoveVolume(ctx context.Context, by store.Actor, id store.VolumeID) error {
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	v, err := i.db.Volume(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := settled(v); err != nil {
+		return err
+	}
+	if err := i.unused(ctx, v); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	was := v.State
+	v.State = store.VolumeRemoving
+	if v, err = i.db.UpdateVolume(ctx, by, v); err != nil {
+		return err
+	}
+	if err := i.volumes.Remove(ctx, v); err != nil {
+		v.State = was
+		if _, back := i.db.UpdateVolume(ctx, store.ActorSystem, v); back != nil {
+			i.log.Error("a volume that could not be removed is still marked so; the next start tries again", "volume", v.Name, "err", back)
+		}
+		return err
+	}
+	return i.db.DeleteVolume(ctx, by, v.ID)
+}
+
+// unused refuses a volume that something needs, and names it: the row's own
+// check would come after the file is gone.
+func (i *Inventory) unused(ctx context.Context, v store.Volume) error {
+	mappings, err := i.db.MappingsOfVolume(ctx, v.ID)
+	if err != nil {
+		return err
+	}
+	if len(mappings) > 0 {
+		m, err := i.db.Machine(ctx, mappings[0].Machine)
+		if err != nil {
+			return err
+		}
+		return store.InUse("volume %s is mapped to machine %s as LUN %d; unmap it first", v.Name, m.Name, mappings[0].LUN)
+	}
+	all, err := i.db.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		if o.Parent == v.ID {
+			return store.InUse("volume %s is the parent of volume %s; remove that first", v.Name, o.Name)
+		}
+	}
+	return nil
+}
