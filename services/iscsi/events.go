@@ -1,9 +1,10 @@
 package iscsi
 
 import (
-	"fmt"
 	"sync"
 	"time"
+
+	"lunboot/services/iscsi/session"
 )
 
 // What a limiter tells apart.
@@ -51,21 +52,31 @@ func (l *limiter) allow(k limitKey, now time.Time) bool {
 	return true
 }
 
-// opNames are the commands that boots send (SPC-4, SBC-3).
-var opNames = map[byte]string{
-	0x00: "TEST UNIT READY", 0x03: "REQUEST SENSE", 0x08: "READ(6)", 0x0a: "WRITE(6)", 0x12: "INQUIRY",
-	0x15: "MODE SELECT(6)", 0x1a: "MODE SENSE(6)", 0x1b: "START STOP UNIT", 0x25: "READ CAPACITY(10)", 0x28: "READ(10)",
-	0x2a: "WRITE(10)", 0x2e: "WRITE AND VERIFY(10)", 0x2f: "VERIFY(10)", 0x35: "SYNCHRONIZE CACHE(10)", 0x41: "WRITE SAME(10)",
-	0x42: "UNMAP", 0x55: "MODE SELECT(10)", 0x5a: "MODE SENSE(10)", 0x5e: "PERSISTENT RESERVE IN", 0x5f: "PERSISTENT RESERVE OUT",
-	0x88: "READ(16)", 0x89: "COMPARE AND WRITE", 0x8a: "WRITE(16)", 0x8e: "WRITE AND VERIFY(16)", 0x8f: "VERIFY(16)",
-	0x91: "SYNCHRONIZE CACHE(16)", 0x93: "WRITE SAME(16)", 0x9e: "SERVICE ACTION IN(16)", 0xa0: "REPORT LUNS", 0xa3: "MAINTENANCE IN",
-	0xa8: "READ(12)", 0xaa: "WRITE(12)", 0xae: "WRITE AND VERIFY(12)", 0xaf: "VERIFY(12)",
+// reasons say in plain words what sense data means, by key and additional codes
+// (SPC-4 annex F); -1 stands for any qualifier.
+var reasons = []struct {
+	key, asc byte
+	ascq     int
+	text     string
+}{
+	{0x03, 0x11, -1, "the volume could not be read"},
+	{0x03, 0x0c, -1, "the volume could not be written"},
+	{0x05, 0x21, -1, "it lies beyond the end of the volume"},
+	{0x05, 0x24, -1, "the command has a field that the target does not accept"},
+	{0x07, 0x27, 0x07, "the appliance has no space left for the volume"},
+	{0x07, 0x27, -1, "the volume may not be written"},
+	{0x0b, 0x0c, -1, "the initiator sent other data than was agreed"},
+	{0x0b, 0x47, -1, "data was damaged on its way: a digest was wrong"},
+	{0x0b, 0x4b, -1, "the initiator sent data out of order"},
+	{0x0e, 0x1d, -1, "the data differs from what was compared"},
 }
 
-// opName is a command's name for people.
-func opName(op byte) string {
-	if s, ok := opNames[op]; ok {
-		return s
+// senseReason says why a command failed.
+func senseReason(f session.Failure) string {
+	for _, r := range reasons {
+		if r.key == f.Key && r.asc == f.ASC && (r.ascq < 0 || byte(r.ascq) == f.ASCQ) {
+			return r.text
+		}
 	}
-	return fmt.Sprintf("command %02Xh", op)
+	return ""
 }

@@ -59,6 +59,7 @@ type mapState struct {
 }
 
 type entryState struct {
+	name     string
 	unit     unitKey
 	readOnly bool
 }
@@ -73,7 +74,7 @@ func stateOf(m Map) *mapState {
 	st := &mapState{keys: make(map[store.LUN]entryState, len(m.LUNs))}
 	for lun, e := range m.LUNs {
 		st.luns = append(st.luns, lun)
-		st.keys[lun] = entryState{unit: keyOf(e), readOnly: e.ReadOnly}
+		st.keys[lun] = entryState{name: e.Name, unit: keyOf(e), readOnly: e.ReadOnly}
 	}
 	slices.Sort(st.luns)
 	return st
@@ -102,6 +103,14 @@ func (v *live) mappedNumbers() []int {
 		n = append(n, int(l))
 	}
 	return n
+}
+
+// volumeName is the name of the volume at a LUN, as it is mapped now.
+func (v *live) volumeName(lun store.LUN) string {
+	if st := v.mapped.Load(); st != nil {
+		return st.keys[lun].name
+	}
+	return ""
 }
 
 // run serves the session to its end.
@@ -146,7 +155,7 @@ func (v *live) Used(lun store.LUN, wrote bool) {
 		kind = store.EventISCSIFirstWrite
 	}
 	n := int(lun)
-	v.emit(kind, store.Detail{LUN: &n})
+	v.emit(kind, store.Detail{LUN: &n, Volume: v.volumeName(lun)})
 	s := v.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,11 +174,11 @@ func (v *live) Used(lun store.LUN, wrote bool) {
 
 // Failed tells of a command that failed.
 func (v *live) Failed(f session.Failure) {
-	if !v.limit.allow(limitKey{what: limitFailed, lun: uint64(f.LUN), op: f.Opcode}, v.server.cfg.Now()) {
+	if !v.limit.allow(limitKey{what: limitFailed, lun: uint64(f.LUN), op: f.CDB[0]}, v.server.cfg.Now()) {
 		return
 	}
 	n := int(f.LUN)
-	v.emit(store.EventISCSIIOFailed, store.Detail{LUN: &n, Opcode: opName(f.Opcode), LBA: int64(min(f.LBA, 1<<62)), Sense: f.String()})
+	v.emit(store.EventISCSIIOFailed, store.Detail{LUN: &n, Volume: v.volumeName(f.LUN), Opcode: scsi.CommandName(f.CDB[:]), LBA: int64(min(f.LBA, 1<<62)), Sense: f.String(), Reason: senseReason(f)})
 }
 
 // LoggedOut tells of a Logout Request.
@@ -197,7 +206,7 @@ func (v *live) noLUN(lun [8]byte, cdb []byte) {
 	if !v.limit.allow(limitKey{what: limitNoLUN, lun: uint64(n + 1), op: cdb[0]}, v.server.cfg.Now()) {
 		return
 	}
-	v.emit(store.EventISCSINoLUN, store.Detail{LUN: &n, Mapped: v.mappedNumbers(), Opcode: opName(cdb[0]), Sense: "05/25/00"})
+	v.emit(store.EventISCSINoLUN, store.Detail{LUN: &n, Mapped: v.mappedNumbers(), Opcode: scsi.CommandName(cdb), Sense: "05/25/00"})
 }
 
 // emit states a fact about the session.

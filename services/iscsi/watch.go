@@ -131,7 +131,7 @@ func (v *live) tend(now time.Time) {
 	}
 	v.counters = c
 	if (c.Read != v.sampled.Read || c.Written != v.sampled.Written) && now.Sub(v.sampleAt) >= samplePeriod {
-		v.emit(store.EventISCSIIO, store.Detail{Bytes: c.Read - v.sampled.Read, Written: c.Written - v.sampled.Written})
+		v.emit(store.EventISCSIIO, store.Detail{Bytes: c.Read, Written: c.Written})
 		v.sampled, v.sampleAt = c, now
 	}
 	switch {

@@ -91,12 +91,15 @@ func (s *Session) taskRequest() error {
 	switch p.Function {
 	case pdu.FuncAbortTask:
 		if t := s.tasks[p.ReferencedTaskTag]; t == nil {
-			// §11.6.1: a command that was received and has ended counts as
-			// aborted, one that never came does not exist.
-			if p.RefCmdSN.Less(s.expCmdSN) {
-				return result(pdu.TaskComplete)
+			// §11.6.1: a command that should still come, and now will not,
+			// counts as received; one that has ended does not exist.
+			if p.RefCmdSN.Less(s.expCmdSN) || !p.RefCmdSN.Less(p.CmdSN) || s.expCmdSN.Distance(p.RefCmdSN) >= s.window-s.slots {
+				return result(pdu.TaskDoesNotExist)
 			}
-			return result(pdu.TaskDoesNotExist)
+			if p.RefCmdSN == s.expCmdSN {
+				s.expCmdSN = s.expCmdSN.Add(1)
+			}
+			return result(pdu.TaskComplete)
 		}
 		match = func(t *task) bool { return t.tag == p.ReferencedTaskTag }
 	case pdu.FuncAbortTaskSet, pdu.FuncLogicalUnitReset:

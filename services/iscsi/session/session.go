@@ -56,7 +56,7 @@ type Observer interface {
 // Failure is a command that failed.
 type Failure struct {
 	LUN            store.LUN
-	Opcode         byte
+	CDB            [16]byte
 	LBA            uint64
 	Key, ASC, ASCQ byte
 }

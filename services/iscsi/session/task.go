@@ -173,7 +173,7 @@ func (s *Session) observe(t *task) {
 		return
 	}
 	if c.Status == scsi.StatusCheckCondition && (c.ReadsMedium() || c.WritesMedium() || syncs(c.CDB[0])) {
-		f := Failure{LUN: t.lu.number, Opcode: c.CDB[0], LBA: lbaOf(&c.CDB)}
+		f := Failure{LUN: t.lu.number, CDB: c.CDB, LBA: lbaOf(&c.CDB)}
 		f.Key, f.ASC, f.ASCQ = senseCode(c.Sense)
 		if f.Key != unitAttention && f.ASC != noSuchUnit {
 			s.after = append(s.after, func() { s.cfg.Observer.Failed(f) })

@@ -1,0 +1,328 @@
+package iscsi_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lunboot/services/iscsi"
+	"lunboot/store"
+)
+
+const (
+	target = store.IQN("iqn.2026-11.lunboot:test")
+	alice  = store.IQN("iqn.2026-11.test:alice")
+	bob    = store.IQN("iqn.2026-11.test:bob")
+)
+
+// memory is a volume in memory.
+type memory struct {
+	mu      sync.RWMutex
+	b       []byte
+	cold    atomic.Bool // Resident says no
+	syncs   atomic.Int64
+	syncing chan struct{} // when set, Sync waits for it to close
+	fail    atomic.Bool   // every access fails
+}
+
+func newMemory(size int) *memory { return &memory{b: make([]byte, size)} }
+
+func (m *memory) check() error {
+	if m.fail.Load() {
+		return &store.Error{Kind: store.KindCorrupt, Msg: "injected"}
+	}
+	return nil
+}
+
+func (m *memory) ReadAt(_ context.Context, p []byte, off int64) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	copy(p, m.b[off:])
+	return m.check()
+}
+
+func (m *memory) WriteAt(_ context.Context, p []byte, off int64) error {
+	if err := m.check(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	copy(m.b[off:], p)
+	return nil
+}
+
+func (m *memory) Sync(ctx context.Context) error {
+	m.syncs.Add(1)
+	if m.syncing != nil {
+		<-m.syncing
+	}
+	return m.check()
+}
+
+func (m *memory) Unmap(ctx context.Context, off, n int64) error { return m.Zero(ctx, off, n) }
+
+func (m *memory) Zero(_ context.Context, off, n int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.b[off : off+n])
+	return m.check()
+}
+
+func (m *memory) BlockStatus(_ context.Context, off, n int64) (bool, int64, error) {
+	return true, n, m.check()
+}
+
+func (m *memory) Size() int64 { return int64(len(m.b)) }
+
+func (m *memory) Resident(p []byte, off int64) bool {
+	if m.cold.Load() || m.fail.Load() {
+		return false
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	copy(p, m.b[off:])
+	return true
+}
+
+// disk is a mapping of the test catalogue.
+type disk struct {
+	id       store.VolumeID
+	volume   *memory
+	readOnly bool
+}
+
+// catalog is an inventory in memory.
+type catalog struct {
+	mu         sync.Mutex
+	access     map[store.IQN]iscsi.Access
+	luns       map[store.IQN]map[store.LUN]disk
+	generation map[store.IQN]int64
+	revision   int64
+	changed    chan struct{}
+	open       int // maps that are not released
+	released   int
+}
+
+func newCatalog() *catalog {
+	return &catalog{access: map[store.IQN]iscsi.Access{}, luns: map[store.IQN]map[store.LUN]disk{}, generation: map[store.IQN]int64{}, changed: make(chan struct{})}
+}
+
+func (c *catalog) Access(_ context.Context, i store.IQN) (iscsi.Access, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.access[i]
+	if !ok {
+		return a, store.NotFound("machine", string(i))
+	}
+	return a, nil
+}
+
+func (c *catalog) Open(ctx context.Context, i store.IQN, _ [6]byte) (iscsi.Map, error) {
+	return c.Refresh(ctx, i)
+}
+
+func (c *catalog) Refresh(_ context.Context, i store.IQN) (iscsi.Map, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.access[i]; !ok {
+		return iscsi.Map{}, store.NotFound("machine", string(i))
+	}
+	m := iscsi.Map{Generation: c.generation[i], LUNs: map[store.LUN]iscsi.Entry{}}
+	for lun, d := range c.luns[i] {
+		m.LUNs[lun] = iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Volume: d.volume}
+	}
+	c.open++
+	var once atomic.Bool
+	m.Release = func() {
+		if once.Swap(true) {
+			panic("a map was released twice")
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.open--
+		c.released++
+	}
+	return m, nil
+}
+
+func (c *catalog) Revision() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.revision
+}
+
+func (c *catalog) Changed(after int64) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.revision > after {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	return c.changed
+}
+
+// change edits the catalogue and wakes whoever waits for that.
+func (c *catalog) change(edit func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	edit()
+	c.revision++
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *catalog) openMaps() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open
+}
+
+// journal keeps events.
+type journal struct {
+	mu     sync.Mutex
+	events []store.Event
+}
+
+func (j *journal) Emit(e store.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.events = append(j.events, e)
+}
+
+func (j *journal) all(kind store.EventKind) []store.Event {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var out []store.Event
+	for _, e := range j.events {
+		if e.Kind == kind {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// wait waits for n events of a kind.
+func (j *journal) wait(t testing.TB, kind store.EventKind, n int) []store.Event {
+	t.Helper()
+	var got []store.Event
+	eventually(t, func() bool { got = j.all(kind); return len(got) >= n }, "%d events of kind %s", n, kind)
+	return got
+}
+
+func eventually(t testing.TB, ok func() bool, format string, args ...any) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("did not happen: "+format, args...)
+}
+
+// clock is a time that a test moves.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// bench is a running target.
+type bench struct {
+	*iscsi.Server
+	catalog *catalog
+	journal *journal
+	clock   *clock
+	stop    func()
+}
+
+func start(t testing.TB) *bench {
+	t.Helper()
+	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+	w := io.Writer(io.Discard)
+	if os.Getenv("LUNBOOT_TEST_LOG") != "" {
+		w = os.Stderr
+	}
+	b.Server = iscsi.New(iscsi.Config{
+		Listen: "127.0.0.1:0", Target: target, Catalog: b.catalog, Emit: b.journal,
+		Log: slog.New(slog.NewTextHandler(w, nil)), Now: b.clock.now, Tick: 10 * time.Millisecond,
+	})
+	if err := b.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Serve(ctx) }()
+	var once sync.Once
+	b.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+			if n := b.catalog.openMaps(); n != 0 {
+				t.Errorf("%d maps were never released", n)
+			}
+		})
+	}
+	t.Cleanup(b.stop)
+	return b
+}
+
+// enroll lets an initiator in, without authentication.
+func (b *bench) enroll(i store.IQN, disks map[store.LUN]disk) {
+	b.catalog.change(func() {
+		b.catalog.access[i] = iscsi.Access{Machine: store.MachineID(len(b.catalog.access) + 1), Name: "m", Auth: store.AuthNone}
+		b.catalog.luns[i] = disks
+	})
+}
+
+func (b *bench) sessions(i store.IQN) int {
+	n := 0
+	for _, s := range b.Sessions() {
+		if s.Initiator == i {
+			n++
+		}
+	}
+	return n
+}
+
+// need finds a peer's program: a laptop may lack it, the build may not.
+func need(t testing.TB, name string) string {
+	t.Helper()
+	p, err := exec.LookPath(name)
+	if err == nil {
+		return p
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is missing", name)
+	}
+	t.Skipf("%s is missing", name)
+	return ""
+}
+
+// run runs a peer and returns what it said.
+func run(t testing.TB, name string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, need(t, name), args...).CombinedOutput()
+	return string(out), err
+}
+
+func must(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := run(t, name, args...)
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return out
+}
+
+func sorted[T ~[]E, E ~int](v T) T { slices.Sort(v); return v }
