@@ -52,6 +52,9 @@ func scanMachine(r dbfile.Row) (store.Machine, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return store.Machine{}, damaged("machine "+m.Name, err)
 	}
+	if len(m.Tags) == 0 {
+		m.Tags = nil
+	}
 	return m, nil
 }
 
@@ -301,6 +304,10 @@ func tidyMachine(m store.Machine) store.Machine {
 	m.Initiator = store.IQN(strings.ToLower(string(m.Initiator)))
 	m.MACs = slices.Clone(m.MACs)
 	m.Tags = slices.Clone(m.Tags)
+	if len(m.Tags) == 0 {
+		m.Tags = nil
+	}
+	m.LastSeen = stored(m.LastSeen)
 	m.Address = m.Address.Unmap()
 	return m
 }

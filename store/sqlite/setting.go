@@ -77,6 +77,7 @@ func (db *DB) CreateJob(ctx context.Context, j store.Job) (store.Job, error) {
 		if j.Started.IsZero() {
 			j.Started = t.now
 		}
+		j.Started, j.Finished = stored(j.Started), stored(j.Finished)
 		j.ID, err = t.Insert("INSERT INTO job (kind, subject, state, done, total, error, started, finished) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 			j.Kind, j.Subject, string(j.State), j.Done, j.Total, j.Error, dbfile.Nanos(j.Started), dbfile.Nanos(j.Finished))
 		if err != nil {

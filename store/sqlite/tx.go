@@ -69,3 +69,7 @@ func checkRevision(noun, name string, have, given int64) error {
 	}
 	return nil
 }
+
+// stored is a time as it comes back from the file, so that what a method
+// returns is what the next one reads.
+func stored(t time.Time) time.Time { return dbfile.Instant(dbfile.Nanos(t)) }

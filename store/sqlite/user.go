@@ -64,6 +64,7 @@ func (db *DB) CreateToken(ctx context.Context, actor store.Actor, k store.Token)
 		if k.Created.IsZero() {
 			k.Created = t.now
 		}
+		k.Created, k.Expires, k.LastUsed = stored(k.Created), stored(k.Expires), stored(k.LastUsed)
 		k.ID, err = t.Insert("INSERT INTO token (name, hash, scope, created, expires, last_used) VALUES (?, ?, ?, ?, ?, ?)",
 			k.Name, k.Hash, k.Scope, dbfile.Nanos(k.Created), dbfile.Nanos(k.Expires), dbfile.Nanos(k.LastUsed))
 		if err != nil {

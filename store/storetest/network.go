@@ -1,0 +1,209 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"lunboot/store"
+)
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func newSubnet() store.Subnet {
+	return store.Subnet{Interface: "eth1", Prefix: netip.MustParsePrefix("192.168.40.0/24"), Mode: store.DHCPFull,
+		Range:  store.Range{From: addr("192.168.40.100"), To: addr("192.168.40.199")},
+		Router: addr("192.168.40.1"), DNS: []netip.Addr{addr("9.9.9.9"), addr("1.1.1.1")}, Domain: "lab.example", LeaseTime: time.Hour}
+}
+
+func subnetRoundTrip(k *kit) {
+	ctx := k.Context()
+	in := newSubnet()
+	made := must(k.PutSubnet(ctx, actor, in))(k)
+	in.ID, in.Revision = made.ID, 1
+	same(k, "the subnet as made", in, made)
+	bare := must(k.PutSubnet(ctx, actor, store.Subnet{Prefix: netip.MustParsePrefix("10.1.2.3/8"), Mode: store.DHCPOff}))(k)
+	if bare.Prefix.String() != "10.0.0.0/8" {
+		k.Errorf("the network is %s", bare.Prefix)
+	}
+	k.reopen()
+	same(k, "all subnets", []store.Subnet{bare, made}, must(k.Subnets(ctx))(k))
+	k.unchanged(func() { same(k, "the subnet", made, must(k.PutSubnet(ctx, actor, made))(k)) })
+
+	in.ID, in.Revision, in.Mode = 0, 0, store.DHCPProxy // found by interface and network
+	changed := must(k.PutSubnet(ctx, actor, in))(k)
+	if changed.ID != made.ID || changed.Revision != 2 {
+		k.Errorf("changed by its key: id %d, revision %d", changed.ID, changed.Revision)
+	}
+	changed.Interface = "eth2"
+	changed = must(k.PutSubnet(ctx, actor, changed))(k)
+	same(k, "all subnets", []store.Subnet{bare, changed}, must(k.Subnets(ctx))(k))
+	k.ok(k.DeleteSubnet(ctx, actor, bare.ID))
+	same(k, "what is left", []store.Subnet{changed}, must(k.Subnets(ctx))(k))
+}
+
+func subnetInvalid(k *kit) {
+	ctx := k.Context()
+	first := must(k.PutSubnet(ctx, actor, newSubnet()))(k)
+	other := newSubnet()
+	other.Interface = "eth2"
+	second := must(k.PutSubnet(ctx, actor, other))(k)
+	for field, change := range map[string]func(*store.Subnet){
+		"mode":       func(s *store.Subnet) { s.Mode = "maybe" },
+		"prefix":     func(s *store.Subnet) { s.Prefix = netip.Prefix{} },
+		"dhcp_range": func(s *store.Subnet) { s.Range.To = addr("192.168.41.9") },
+		"router":     func(s *store.Subnet) { s.Router = addr("10.0.0.1") },
+		"dns":        func(s *store.Subnet) { s.DNS = []netip.Addr{addr("2001:db8::53")} },
+		"lease_time": func(s *store.Subnet) { s.LeaseTime = -time.Second },
+	} {
+		k.unchanged(func() {
+			s := newSubnet()
+			change(&s)
+			_, err := k.PutSubnet(ctx, actor, s)
+			k.refused(err, store.KindInvalid, field)
+		})
+	}
+	k.unchanged(func() {
+		s := second
+		s.Interface = first.Interface
+		_, err := k.PutSubnet(ctx, actor, s)
+		k.refused(err, store.KindConflict, "prefix", "eth1", "192.168.40.0/24")
+		s = first
+		s.Revision, s.Domain = 7, "elsewhere"
+		_, err = k.PutSubnet(ctx, actor, s)
+		k.refused(err, store.KindConflict, "revision")
+		s.ID = 4711
+		_, err = k.PutSubnet(ctx, actor, s)
+		k.refused(err, store.KindNotFound, "")
+		k.refused(k.DeleteSubnet(ctx, actor, 4711), store.KindNotFound, "")
+	})
+}
+
+// bound is a lease of MAC n that lasts an hour.
+func bound(n int, a string) store.Lease {
+	return store.Lease{Address: addr(a), MAC: mac(n), State: store.LeaseBound, Expires: time.Now().Add(time.Hour).Round(0).UTC(), Updated: time.Now().Round(0).UTC()}
+}
+
+func leaseBelongs(k *kit) {
+	ctx := k.Context()
+	l := bound(1, "192.168.40.100")
+	l.ClientID, l.Hostname, l.Machine, l.Interface = "01525400000001", "lab-01", 7, "eth1"
+	k.ok(k.PutLease(ctx, l))
+	same(k, "the lease by MAC", l, must(k.LeaseByMAC(ctx, mac(1)))(k))
+	same(k, "the lease by address", l, must(k.LeaseByAddress(ctx, addr("::ffff:192.168.40.100")))(k))
+	k.reopen()
+	same(k, "the lease after a restart", l, must(k.LeaseByMAC(ctx, mac(1)))(k))
+
+	// Another client identifier of the same MAC is the same machine.
+	l.ClientID, l.Expires = "ff00000001", l.Expires.Add(time.Hour)
+	k.ok(k.PutLease(ctx, l))
+	same(k, "the lease as renewed", []store.Lease{l}, must(k.Leases(ctx))(k))
+
+	k.unchanged(func() {
+		k.refused(k.PutLease(ctx, bound(2, "192.168.40.100")), store.KindConflict, "address", mac(1).String())
+		offer := bound(2, "192.168.40.100")
+		offer.State = store.LeaseOffered
+		k.refused(k.PutLease(ctx, offer), store.KindConflict, "address", mac(1).String())
+	})
+	// An offer of another address changes nothing of what is bound.
+	offer := bound(1, "192.168.40.20")
+	offer.State, offer.Updated = store.LeaseOffered, l.Updated.Add(time.Minute)
+	k.ok(k.PutLease(ctx, offer))
+	same(k, "the lease beside an offer", l, must(k.LeaseByMAC(ctx, mac(1)))(k))
+	same(k, "leases by address", []store.Lease{offer, l}, must(k.Leases(ctx))(k))
+	// Taking it gives up the other: one machine has one address.
+	offer.State = store.LeaseBound
+	k.ok(k.PutLease(ctx, offer))
+	same(k, "the lease that it moved to", []store.Lease{offer}, must(k.Leases(ctx))(k))
+	k.ok(k.PutLease(ctx, bound(2, "192.168.40.100")))
+
+	// An expired lease gives its address up to another MAC.
+	old := bound(3, "192.168.40.30")
+	old.Expires = time.Now().Add(-time.Second)
+	k.ok(k.PutLease(ctx, old))
+	k.ok(k.PutLease(ctx, bound(4, "192.168.40.30")))
+	if _, err := k.LeaseByMAC(ctx, mac(3)); !store.IsNotFound(err) {
+		k.Errorf("the expired lease is still there: %v", err)
+	}
+	// A declined address is nobody's lease, and is remembered.
+	bad := bound(4, "192.168.40.30")
+	bad.State = store.LeaseDeclined
+	k.ok(k.PutLease(ctx, bad))
+	if _, err := k.LeaseByMAC(ctx, mac(4)); !store.IsNotFound(err) {
+		k.Errorf("a declined address is a lease: %v", err)
+	}
+	k.ok(k.PutLease(ctx, bound(4, "192.168.40.31")))
+	if l := must(k.LeaseByAddress(ctx, bad.Address))(k); l.State != store.LeaseDeclined {
+		k.Errorf("the declined address is %s", l.State)
+	}
+	k.ok(k.DeleteLease(ctx, bad.Address))
+	k.unchanged(func() { k.ok(k.DeleteLease(ctx, bad.Address)) })
+	if _, err := k.LeaseByAddress(ctx, bad.Address); !store.IsNotFound(err) {
+		k.Errorf("the lease is still there: %v", err)
+	}
+}
+
+func leaseInvalid(k *kit) {
+	ctx := k.Context()
+	for field, change := range map[string]func(*store.Lease){
+		"address": func(l *store.Lease) { l.Address = netip.Addr{} },
+		"mac":     func(l *store.Lease) { l.MAC = store.MAC{} },
+		"state":   func(l *store.Lease) { l.State = "" },
+	} {
+		l := bound(1, "192.168.40.100")
+		change(&l)
+		k.unchanged(func() { k.refused(k.PutLease(ctx, l), store.KindInvalid, field) })
+	}
+}
+
+func leaseDropped(k *kit) {
+	ctx := k.Context()
+	k.ok(k.PutLease(ctx, bound(1, "192.168.40.100")))
+	k.ok(k.DropLease(ctx, actor, addr("192.168.40.100")))
+	log, _, err := k.Audit(ctx, store.Page{})
+	k.ok(err)
+	if len(log) != 1 || log[0].Action != "lease.drop" || log[0].Subject != "192.168.40.100" {
+		k.Errorf("the audit log: %+v", log)
+	}
+	k.unchanged(func() {
+		k.refused(k.DropLease(ctx, actor, addr("192.168.40.100")), store.KindNotFound, "", "192.168.40.100")
+	})
+}
+
+func leaseRush(k *kit) {
+	ctx := k.Context()
+	const machines = 500
+	var wg sync.WaitGroup
+	errs := make([]error, 2*machines)
+	for n := range machines {
+		a := netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)})
+		for i, who := range []int{n, n + machines} { // two MACs ask for each address
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				l := bound(who+1, a.String())
+				if err := k.PutLease(ctx, l); err != nil {
+					errs[2*n+i] = err
+					return
+				}
+				if got, err := k.LeaseByAddress(ctx, a); err != nil || got.MAC != l.MAC {
+					errs[2*n+i] = fmt.Errorf("%s was accepted for %s and %s has it (%w)", a, l.MAC, got.MAC, err)
+				}
+			}()
+		}
+	}
+	wg.Wait()
+	for n := range machines {
+		a, b := errs[2*n], errs[2*n+1]
+		if (a == nil) == (b == nil) {
+			k.Fatalf("address %d: %v and %v; one of two was due", n, a, b)
+		}
+		k.refused(errors.Join(a, b), store.KindConflict, "address")
+	}
+	k.reopen()
+	if ls := must(k.Leases(ctx))(k); len(ls) != machines {
+		k.Errorf("%d leases after a restart", len(ls))
+	}
+}
