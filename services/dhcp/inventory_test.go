@@ -175,6 +175,21 @@ func (v *inventory) kinds() []store.EventKind {
 	return out
 }
 
+// await waits for n events: they follow the reply that they tell of.
+func (v *inventory) await(t testing.TB, n int) {
+	t.Helper()
+	for range 1000 {
+		v.mu.Lock()
+		got := len(v.events)
+		v.mu.Unlock()
+		if got >= n {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("%d events did not come", n)
+}
+
 // config returns a configuration around the inventory.
 func (v *inventory) config(t testing.TB, subnet store.Subnet) Config {
 	return Config{

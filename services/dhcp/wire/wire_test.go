@@ -36,6 +36,7 @@ func TestFrameIsReadByAnotherDecoder(t *testing.T) {
 		udp := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
 		assert.EqualValues(t, 1067, udp.SrcPort)
 		assert.EqualValues(t, 1068, udp.DstPort)
+		require.NoError(t, udp.SetNetworkLayerForChecksum(ip))
 		err, mismatches := p.VerifyChecksums()
 		require.NoError(t, err)
 		assert.Empty(t, mismatches)
