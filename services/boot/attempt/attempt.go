@@ -485,7 +485,7 @@ func (s *State) acked(e store.Event) {
 		return
 	}
 	detail := s.Address
-	if d.Loader != "" && !ipxe {
+	if d.Loader != "" && d.Loader != "." && !ipxe {
 		detail += ", next: " + base(d.Loader)
 	} else if ipxe {
 		detail += ", next: its script"

@@ -92,7 +92,7 @@ func (p *tape) script() *tape {
 func lun(n int) *int { return &n }
 
 func iscsi(id, session string) store.Detail {
-	return store.Detail{ISID: id, Session: session, Initiator: "iqn.2026-11.lunboot:lab-12", Auth: "mutual", LUN: lun(2), Volume: "debian"}
+	return store.Detail{ISID: id, Session: session, Initiator: "iqn.2026-11.lunboot:lab-12", Auth: "mutual CHAP with MD5", LUN: lun(2), Volume: "debian"}
 }
 
 func (p *tape) login(id, session string) *tape {

@@ -2,6 +2,7 @@ package attempt
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"lunboot/store"
@@ -32,6 +33,9 @@ func (s *State) foldISCSI(e store.Event) {
 		s.run(store.StageUp, e.At, "Its operating system logged in")
 	case store.EventISCSIRefused:
 		why := "Refused: " + orElse(d.Reason, "login status "+d.Status)
+		if d.Status == "" {
+			why = "Broke off its login"
+		}
 		if !ipxe && s.stage(store.StageLogin).State == store.StageDone {
 			s.fail(store.StageUp, e.At, "Its operating system was refused: "+orElse(d.Reason, "login status "+d.Status))
 			return
@@ -150,16 +154,20 @@ func (s *State) steady(e store.Event) {
 	}
 }
 
+// loginLine names the way in, without its algorithm: "mutual CHAP with MD5".
 func loginLine(d store.Detail) string {
-	switch store.AuthMode(d.Auth) {
-	case store.AuthMutual:
-		return "Logged in with mutual CHAP"
-	case store.AuthCHAP:
-		return "Logged in with CHAP"
-	case store.AuthNone:
+	way, _, _ := strings.Cut(d.Auth, " with ")
+	switch way {
+	case "":
+		return "Logged in"
+	case "none":
 		return "Logged in without a secret"
+	case "chap":
+		way = "CHAP"
+	case "mutual":
+		way = "mutual CHAP"
 	}
-	return "Logged in"
+	return "Logged in with " + way
 }
 
 func volumeLine(d store.Detail) string {

@@ -309,7 +309,7 @@ func loaderNeverAsked(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false
 	}
 	told := ""
-	if e.Detail.Loader != "" {
+	if e.Detail.Loader != "" && e.Detail.Loader != "." {
 		told = ", and was told to fetch " + e.Detail.Loader
 	}
 	v.note(e.At, "it was given %s%s", e.Addr, told)

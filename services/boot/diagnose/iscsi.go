@@ -25,6 +25,7 @@ func iscsiRules() []rule {
 		{code: "wrong-secret", build: wrongSecret},
 		{code: "unknown-initiator", build: unknownInitiator},
 		{code: "unknown-target", build: unknownTarget},
+		{code: "login-unfinished", build: loginUnfinished},
 		{code: "login-refused", build: loginRefused},
 		{code: "block-size", stage: store.StageRead, build: blockSize},
 		{code: "not-bootable", stage: store.StageRead, build: notBootable},
@@ -238,7 +239,7 @@ func authRequired(v *view) (store.Diagnosis, bool) {
 
 func wrongSecret(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("0201")
-	if !ok {
+	if !ok || e.Detail.Reason != "" && !strings.Contains(e.Detail.Reason, "another CHAP secret") && !strings.Contains(e.Detail.Reason, "CHAP user name") {
 		return store.Diagnosis{}, false
 	}
 	v.noteRefused(e)
@@ -262,6 +263,15 @@ func unknownInitiator(v *view) (store.Diagnosis, bool) {
 	if v.f.Initiator != "" {
 		v.note(time.Time{}, "the name set for %s is %s", v.who(), v.f.Initiator)
 	}
+	if m, ok := v.boot(); ok && m.State != "" && m.State != store.VolumeReady {
+		v.note(time.Time{}, "volume %s is %s", quoted(m.Volume), m.State)
+		return store.Diagnosis{
+			Title:      v.subject() + " was refused, because " + v.volume() + " is not ready",
+			Cause:      sentence(orElse(m.Reason, "the volume is still being made")),
+			Confidence: store.Certain,
+			Fixes:      []store.Fix{{Action: "show-volume", Label: "Show the volume"}},
+		}, true
+	}
 	title := v.subject() + " used an iSCSI name that no machine has here"
 	if string(v.f.Initiator) == e.Detail.Initiator && e.Detail.Initiator != "" {
 		title = v.subject() + " was not allowed to use a volume"
@@ -284,8 +294,11 @@ func unknownTarget(v *view) (store.Diagnosis, bool) {
 	}
 	v.noteRefused(e)
 	title := v.subject() + " asked for a target that is not here"
-	if e.Detail.Target != "" {
-		title = v.subject() + " asked for the target " + quoted(e.Detail.Target) + ", which is not here"
+	// The reason quotes what was asked for; Detail.Target is our own name.
+	if _, rest, ok := strings.Cut(e.Detail.Reason, `the target "`); ok {
+		if asked, _, ok := strings.Cut(rest, `"`); ok {
+			title = v.subject() + " asked for the target " + quoted(asked) + ", which is not here"
+		}
 	}
 	return store.Diagnosis{
 		Title:      title,
@@ -296,6 +309,31 @@ func unknownTarget(v *view) (store.Diagnosis, bool) {
 			{Label: "Write the appliance’s target name, shown on the machine’s page, in its sanboot line"},
 		},
 	}, true
+}
+
+// loginUnfinished is an initiator that hung up in the middle of its login, as
+// iPXE does when it does not believe the target.
+func loginUnfinished(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("")
+	if !ok || e.Detail.Status != "" {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s", orElse(e.Detail.Reason, "it began to log in and did not finish"))
+	d := store.Diagnosis{
+		Title:      v.subject() + " broke off its login to " + v.volume(),
+		Cause:      "It hung up before the login was done, and nothing was refused here. It was switched off, or the network lost its packets.",
+		Confidence: store.BestGuess,
+		Fixes:      []store.Fix{{Label: "Look at the machine’s screen"}},
+	}
+	if v.f.Auth == store.AuthMutual {
+		d.Cause = "It hung up before the login was done, and nothing was refused here. With mutual CHAP a machine does that when the appliance’s own password is not the one that it expects."
+		d.Confidence = store.VeryLikely
+		d.Fixes = []store.Fix{
+			{Action: "renew-secret", Label: "Issue a new pair of secrets; its next script carries it"},
+			{Label: "If the secrets stand in the machine’s own iPXE, write the reverse pair from its page there"},
+		}
+	}
+	return d, true
 }
 
 func loginRefused(v *view) (store.Diagnosis, bool) {
