@@ -41,7 +41,7 @@ func Text(s string) string {
 func Word(s string) string {
 	w := strings.ReplaceAll(Text(s), " ", "_")
 	if w == "" {
-		return "-"
+		return "?"
 	}
 	return w
 }
