@@ -227,19 +227,16 @@ func parseCompareWrite(c *Command) (Plan, error) {
 		return Plan{}, err
 	}
 	c.length *= 2
-	c.fua = c.CDB[1]&fuaBit != 0
-	if c.length == 0 {
-		return Plan{}, nil
-	}
 	return c.planAtomic()
 }
 
 // planAtomic plans a read-modify-write: from now on writes to the unit may have
 // to wait for one.
 func (c *Command) planAtomic() (Plan, error) {
-	if err := c.exactly(); err != nil {
+	if err := c.exactly(); err != nil || c.length == 0 {
 		return Plan{}, err
 	}
+	c.fua = c.CDB[1]&fuaBit != 0
 	c.itl.unit.atomics.Store(true)
 	return c.planWrite(), nil
 }
@@ -270,10 +267,6 @@ func (c *Command) swap(ctx context.Context, old, new []byte) error {
 func parseOrWrite(c *Command) (Plan, error) {
 	if err := c.transfer(); err != nil {
 		return Plan{}, err
-	}
-	c.fua = c.CDB[1]&fuaBit != 0
-	if c.length == 0 {
-		return Plan{}, nil
 	}
 	return c.planAtomic()
 }

@@ -225,7 +225,7 @@ func TestResiduals(t *testing.T) {
 		t.Run(name+" needs exactly its data", func(t *testing.T) {
 			r := newRig(t)
 			for _, n := range []int{0, 256, 511, 2048} {
-				wantSense(t, runExpecting(t, r.nexus, [8]byte{}, cdb, make([]byte, n), n), 5, 0x0e, 0x03)
+				wantSense(t, runExpecting(t, r.nexus, [8]byte{}, cdb, make([]byte, n), n), 5, 0x24, 0)
 			}
 		})
 	}
@@ -606,9 +606,11 @@ func TestCompareAndWrite(t *testing.T) {
 		}
 	})
 	t.Run("of no blocks is GOOD", func(t *testing.T) {
-		wantGood(t, newRig(t).do("89 00 0000000000000000 00000000 00 00", nil))
+		wantGood(t, newRig(t).do("89 00 0000000000000000 00000000 00 00", []byte{}))
 	})
 	t.Run("of more than the announced maximum is refused", func(t *testing.T) {
+		// 256 in the one byte that there is.
+		wantSense(t, newRig(t).do("89 00 0000000000000000 00000000 00 00", make([]byte, 512*512)), 5, 0x24, 0)
 		wantSense(t, newRig(t).do("89 00 0000000000000000 00000100 00 00", make([]byte, 512*512)), 5, 0x24, 0)
 	})
 	t.Run("beyond the end is refused", func(t *testing.T) {
@@ -660,6 +662,6 @@ func TestOrWrite(t *testing.T) {
 	if !bytes.Equal(r.vol.data[512:512+n], bytes.Repeat([]byte{0xaf}, n)) {
 		t.Fatal("the bits are not the union")
 	}
-	wantGood(t, r.do("8b 00 0000000000000000 00000000 00 00", nil))
+	wantGood(t, r.do("8b 00 0000000000000000 00000000 00 00", []byte{}))
 	wantSense(t, r.do(cdb16(0x8b)(testBlocks+1, 0, 0), nil), 5, 0x21, 0)
 }

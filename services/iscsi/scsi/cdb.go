@@ -7,12 +7,12 @@ import (
 
 // Limits that VPD page B0h announces.
 const (
-	maxTransfer     = 8 << 20   // bytes that one command moves
-	optimalTransfer = 1 << 20   // bytes
-	maxUnmapBlocks  = 1 << 20   // of one UNMAP, all descriptors together
-	maxUnmapRanges  = 256       // descriptors of one UNMAP
-	maxWriteSame    = 256 << 20 // bytes that one WRITE SAME writes
-	maxCompareWrite = 255       // blocks
+	maxTransfer     = 8 << 20 // bytes that one command moves
+	optimalTransfer = 1 << 20 // bytes
+	maxUnmapBlocks  = 1 << 20 // of one UNMAP, all descriptors together
+	maxUnmapRanges  = 256     // descriptors of one UNMAP
+	maxWriteSame    = 0xfff8  // blocks; the most whole granules that WRITE SAME(10) can say
+	maxCompareWrite = 255     // blocks
 )
 
 // maxParameterData bounds what a parameter data command is planned to return;
@@ -153,10 +153,11 @@ func (c *Command) data() ([]byte, error) {
 }
 
 // exactly demands that the initiator announced the data that the CDB says, for
-// commands to which a part makes no sense: INVALID FIELD IN COMMAND INFORMATION UNIT.
+// commands to which a part makes no sense. A length that wrapped around in the
+// CDB, such as a COMPARE AND WRITE of 256 blocks, ends here.
 func (c *Command) exactly() error {
 	if c.Expected != c.length {
-		return errInformationUnit
+		return invalidField(c.lengthField(), 7)
 	}
 	return nil
 }

@@ -199,7 +199,7 @@ func limitsPage(i *itl) []byte {
 	binary.BigEndian.PutUint32(b[20:], maxUnmapRanges)
 	binary.BigEndian.PutUint32(b[24:], granularity)
 	binary.BigEndian.PutUint32(b[28:], 0x80000000) // UGAVALID, alignment 0
-	binary.BigEndian.PutUint64(b[32:], maxWriteSame>>s)
+	binary.BigEndian.PutUint64(b[32:], maxWriteSame)
 	return b
 }
 

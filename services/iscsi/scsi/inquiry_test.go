@@ -98,12 +98,12 @@ func TestVitalProductData(t *testing.T) {
 	t.Run("b0h of 512-byte blocks", func(t *testing.T) {
 		wantData(t, newRig(t).do("12 01 b0 00ff 00", nil), `
 			00 b0 003c 01 ff 0008 00004000 00000800 00000000
-			00100000 00000100 00000008 80000000 0000000000080000`+strings.Repeat("00", 20))
+			00100000 00000100 00000008 80000000 000000000000fff8`+strings.Repeat("00", 20))
 	})
 	t.Run("b0h of 4096-byte blocks", func(t *testing.T) {
 		wantData(t, newRig(t, blocks4K).do("12 01 b0 00ff 00", nil), `
 			00 b0 003c 01 ff 0001 00000800 00000100 00000000
-			00100000 00000100 00000001 80000000 0000000000010000`+strings.Repeat("00", 20))
+			00100000 00000100 00000001 80000000 000000000000fff8`+strings.Repeat("00", 20))
 	})
 	t.Run("b1h: nothing rotates", func(t *testing.T) {
 		wantData(t, newRig(t).do("12 01 b1 00ff 00", nil), "00 b1 003c 0001"+strings.Repeat("00", 58))

@@ -178,11 +178,12 @@ func TestResets(t *testing.T) {
 		wantSense(t, run(t, other, 4, testUnitReady, nil), 6, 0x29, 0)
 		return r, other, resets
 	}
-	t.Run("a logical unit reset is told to the others", func(t *testing.T) {
+	t.Run("a logical unit reset is told to every session, and the others abort", func(t *testing.T) {
 		r, other, resets := setUp(t)
 		if err := r.nexus.LogicalUnitReset([8]byte{}); err != nil {
 			t.Fatal(err)
 		}
+		wantSense(t, r.do(testUnitReady, nil), 6, 0x29, 3)
 		wantGood(t, r.do(testUnitReady, nil))
 		wantSense(t, run(t, other, 4, testUnitReady, nil), 6, 0x29, 3)
 		if !slices.Equal(*resets, []store.LUN{4}) {
@@ -192,6 +193,7 @@ func TestResets(t *testing.T) {
 	t.Run("a target reset, too", func(t *testing.T) {
 		r, other, resets := setUp(t)
 		r.nexus.TargetReset()
+		wantSense(t, r.do(testUnitReady, nil), 6, 0x29, 2)
 		wantGood(t, r.do(testUnitReady, nil))
 		wantSense(t, run(t, other, 4, testUnitReady, nil), 6, 0x29, 2)
 		if !slices.Equal(*resets, []store.LUN{4}) {
@@ -217,7 +219,9 @@ func TestResets(t *testing.T) {
 		if err := other.LogicalUnitReset(store.LUN(4).Wire()); err != nil {
 			t.Fatal(err)
 		}
-		wantSense(t, run(t, other, 4, testUnitReady, nil), 6, 0x2a, 1)
+		for _, want := range [][2]byte{{0x29, 3}, {0x2a, 1}} {
+			wantSense(t, run(t, other, 4, testUnitReady, nil), 6, want[0], want[1])
+		}
 		wantGood(t, run(t, other, 4, testUnitReady, nil))
 		wantSense(t, r.do(testUnitReady, nil), 6, 0x29, 3)
 		wantGood(t, r.do("2a 00 00000000 00 0001 00", make([]byte, 512)))

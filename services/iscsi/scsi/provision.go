@@ -97,7 +97,7 @@ func parseWriteSame(c *Command) (Plan, error) {
 		return Plan{}, invalidField(1, 0)
 	}
 	err := c.extent()
-	if c.blocks == 0 || c.blocks > maxWriteSame>>c.itl.unit.shift { // WSNZ=1
+	if c.blocks == 0 || c.blocks > maxWriteSame { // WSNZ=1
 		return Plan{}, invalidField(c.lengthField(), 7)
 	}
 	if err != nil || c.flags&sameNDOB != 0 {

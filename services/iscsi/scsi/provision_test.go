@@ -189,7 +189,7 @@ func TestWriteSame(t *testing.T) {
 		r := newRig(t)
 		r.vol.size.Store(1 << 40)
 		wantSense(t, r.do("000000000000", nil), 6, 0x2a, 9)
-		wantSense(t, r.do(cdb16(0x93)(0, maxWriteSame/512+1, 0x09), nil), 5, 0x24, 0)
+		wantSense(t, r.do(cdb16(0x93)(0, maxWriteSame+1, 0x09), nil), 5, 0x24, 0)
 	})
 	t.Run("4096-byte blocks", func(t *testing.T) {
 		r := newRig(t, blocks4K)

@@ -52,7 +52,6 @@ var (
 	errWriteProtected    = &Sense{Key: keyDataProtect, ASC: 0x27, ASCQ: 0x00}
 	errSoftwareProtected = &Sense{Key: keyDataProtect, ASC: 0x27, ASCQ: 0x02}
 	errDataPhase         = &Sense{Key: keyAbortedCommand, ASC: 0x4b, ASCQ: 0x00}
-	errInformationUnit   = &Sense{Key: keyIllegalRequest, ASC: 0x0e, ASCQ: 0x03}
 	errAborted           = &Sense{Key: keyAbortedCommand, ASC: 0x00, ASCQ: 0x00}
 )
 

@@ -89,16 +89,16 @@ func (u *Unit) detach(i *itl) {
 }
 
 // reset is a logical unit reset (SAM-5 §6.3.3): reservations end, mode
-// parameters return to their defaults, and every other nexus aborts its tasks
-// and gets a unit attention condition.
+// parameters return to their defaults, every nexus gets a unit attention
+// condition, the one that asked too, and the others abort their tasks.
 func (u *Unit) reset(by *Nexus, ua uint32) {
 	u.holder.Store(nil)
 	u.mode.Store(defaultMode)
 	u.mu.Lock()
 	var others []*itl
 	for i := range u.itls {
+		i.establish(ua)
 		if i.nexus != by {
-			i.establish(ua)
 			others = append(others, i)
 		}
 	}
