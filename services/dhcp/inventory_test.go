@@ -190,6 +190,36 @@ func (v *inventory) await(t testing.TB, n int) {
 	t.Fatalf("%d events did not come", n)
 }
 
+func (v *inventory) lease(a string) store.Lease {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.leases[ip(a)]
+}
+
+func (v *inventory) writes() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.puts
+}
+
+func (v *inventory) unknownMachine(n int) store.UnknownMachine {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.unknown[mac(n)]
+}
+
+// seen waits until an unknown machine was written down count times.
+func (v *inventory) seen(t testing.TB, n int, count int64) {
+	t.Helper()
+	for range 1000 {
+		if v.unknownMachine(n).Count == count {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("%s was written down %d times, not %d", mac(n), v.unknownMachine(n).Count, count)
+}
+
 // config returns a configuration around the inventory.
 func (v *inventory) config(t testing.TB, subnet store.Subnet) Config {
 	return Config{

@@ -119,9 +119,6 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 	if failed != nil {
 		return failed
 	}
-	if ans.Waiting {
-		s.report(ctx, r, ans, now)
-	}
 	sent := false
 	if reply != nil {
 		if err := s.send(k, r, ans, reply, d.from); err != nil {
@@ -139,6 +136,9 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 			}
 		}
 		s.cfg.Emit.Emit(e)
+	}
+	if ans.Waiting {
+		s.report(ctx, r, ans, now) // after the reply: it may wait for the disk
 	}
 	return failed
 }
