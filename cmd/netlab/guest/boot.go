@@ -41,10 +41,11 @@ func boot() error {
 	if err := loadModules("/modules"); err != nil {
 		return err
 	}
-	target, err := waitDir(ibft, "target*")
-	if err != nil {
-		return fmt.Errorf("the firmware left no iBFT with a target: %w", err)
+	targets, _ := filepath.Glob(ibft + "/target*")
+	if len(targets) == 0 {
+		return fmt.Errorf("the firmware left no iBFT: nothing in %s", ibft)
 	}
+	target := targets[0]
 	if hostname := attribute(nicDir(), "hostname"); hostname != "" {
 		if err := syscall.Sethostname([]byte(hostname)); err != nil {
 			return fmt.Errorf("setting the host name %q: %w", hostname, err)
@@ -225,18 +226,6 @@ func wait(what string, ready func() bool) error {
 
 func waitFile(path string) error {
 	return wait(path, func() bool { _, err := os.Stat(path); return err == nil })
-}
-
-func waitDir(dir, pattern string) (string, error) {
-	var found []string
-	err := wait(dir+"/"+pattern, func() bool {
-		found, _ = filepath.Glob(filepath.Join(dir, pattern))
-		return len(found) > 0
-	})
-	if err != nil {
-		return "", err
-	}
-	return found[0], nil
 }
 
 // waitDisk waits for the SCSI disk with that LUN. The login scans all LUNs of

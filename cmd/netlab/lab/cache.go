@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,9 +23,11 @@ const kernelPackage = "linux-image-cloud-amd64"
 // installed: the host keeps its own kernel and gets no daemon.
 var unpackedPackages = []string{"open-iscsi", "libopeniscsiusr", "libisns0"}
 
-// recipe counts changes of the way in which an image is made that its inputs
-// do not show.
-const recipe = "1"
+// recipe is how an image is made: when this source changes, so does the key of
+// the cache.
+//
+//go:embed image.go initrd.go
+var recipe embed.FS
 
 // CacheDir is where images are kept between runs.
 func CacheDir() (string, error) {
@@ -99,7 +102,14 @@ func LinuxImage(ctx context.Context) (string, error) {
 		return "", err
 	}
 	sum := sha256.New()
-	fmt.Fprintln(sum, recipe, kernelArgs, earlyConfig, iscsidConfig, guestModules, list, area.DiskSize, area.RootStart)
+	fmt.Fprintln(sum, list, area.DiskSize, area.RootStart)
+	for _, name := range []string{"image.go", "initrd.go"} {
+		source, err := recipe.ReadFile(name)
+		if err != nil {
+			return "", err
+		}
+		sum.Write(source)
+	}
 	sum.Write(guest)
 	image := filepath.Join(cache, "linux-"+hex.EncodeToString(sum.Sum(nil)[:8])+".img")
 	if _, err := os.Stat(image); err == nil {

@@ -134,6 +134,8 @@ func rootTree(root string, p linuxParts) error {
 		return err
 	}
 	files["sbin/guest"] = p.guest
+	// iscsid lets only the user named root talk to it, its own child included.
+	files["etc/passwd"] = []byte("root:x:0:0:root:/:/bin/false\n")
 	files["etc/iscsi/iscsid.conf"] = []byte(iscsidConfig)
 	for _, name := range sortedKeys(files) {
 		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(name)), 0o755); err != nil {
@@ -246,9 +248,12 @@ func CheckRoot(ctx context.Context, disk io.ReaderAt, dir string) error {
 //go:embed bootsector.bin
 var bootSector []byte
 
-// The boot-sector disk: small, and large enough for iPXE to hook.
+// The boot-sector disk: small, and large enough for iPXE. Without a partition
+// table to guess from it takes 255 heads and 63 sectors, and a disk below one
+// such cylinder (16,065 blocks) has none: its sector 0 cannot be read by INT
+// 13h function 02h, and the boot fails with an input/output error.
 const (
-	sectorDiskSize = 1 << 20
+	sectorDiskSize = 16 << 20
 	sectorHostAt   = 512
 	sectorAnswerAt = 1024
 	sectorAnswer   = "guest wrote "
@@ -257,14 +262,17 @@ const (
 // BuildBootSector writes the boot-sector disk to path, with the host's nonce in
 // it. The machine powers off when it is done, or holds and reads once a second.
 func BuildBootSector(path string, nonce area.Nonce, mode area.Mode) error {
-	disk := make([]byte, sectorDiskSize)
+	disk := make([]byte, sectorAnswerAt)
 	copy(disk, bootSector)
 	end := byte('P')
 	if mode == area.Hold {
 		end = 'H'
 	}
 	copy(disk[sectorHostAt:], append([]byte(nonce.String()), end))
-	return os.WriteFile(path, disk, 0o600)
+	if err := os.WriteFile(path, disk, 0o600); err != nil {
+		return err
+	}
+	return os.Truncate(path, sectorDiskSize)
 }
 
 // CheckBootSector says whether the boot sector's answer is on the disk.

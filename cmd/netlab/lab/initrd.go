@@ -222,7 +222,7 @@ func moduleDepends(image []byte) ([]string, error) {
 // iscsistart and the modules.
 func buildInitrd(unpackedDir, kernelDir string, guest []byte) ([]byte, error) {
 	c := newCPIO()
-	for _, dir := range []string{"dev", "proc", "sys", "run", "sysroot"} {
+	for _, dir := range []string{"dev", "proc", "sys", "run", "sysroot", "etc/iscsi"} {
 		c.dir(dir)
 	}
 	// init's standard streams, before devtmpfs is mounted.

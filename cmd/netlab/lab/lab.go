@@ -35,11 +35,20 @@ func New(ctx context.Context) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "lunlab-")
+	dir, err := tempDir()
 	if err != nil {
 		return nil, errors.Join(err, network.Close())
 	}
 	return &Lab{Dir: dir, Network: network}, nil
+}
+
+// tempDir makes the lab's folder, under a name that says whose it is.
+func tempDir() (string, error) {
+	name, err := ownName("*")
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp("", name)
 }
 
 // Close pulls every plug and removes everything.

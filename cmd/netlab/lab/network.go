@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,16 +38,15 @@ type Network struct {
 
 const namePrefix = "lunlab-"
 
-// namespaceName carries who made it: process id and start time together are
-// unique for as long as the host runs, so a later run knows a dead owner.
-func namespaceName(kind string) (string, error) {
+// ownName carries who made a namespace or folder: process id and start time
+// together are unique for as long as the host runs, so a later run knows a dead
+// owner. The last part is free for a random number and the kind.
+func ownName(rest string) (string, error) {
 	started, err := startTime(os.Getpid())
 	if err != nil {
 		return "", err
 	}
-	var id [3]byte
-	rand.Read(id[:])
-	return fmt.Sprintf("%s%d-%d-%s-%s", namePrefix, os.Getpid(), started, hex.EncodeToString(id[:]), kind), nil
+	return fmt.Sprintf("%s%d-%d-%s", namePrefix, os.Getpid(), started, rest), nil
 }
 
 // startTime is field 22 of /proc/PID/stat, in clock ticks since boot (proc(5)).
@@ -63,11 +63,11 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// abandoned reports whether a namespace is a lab's whose process has ended.
+// abandoned reports whether a name is a lab's whose process has ended.
 func abandoned(name string) bool {
 	rest, found := strings.CutPrefix(name, namePrefix)
-	parts := strings.Split(rest, "-")
-	if !found || len(parts) != 4 {
+	parts := strings.SplitN(rest, "-", 3)
+	if !found || len(parts) != 3 {
 		return false
 	}
 	pid, err1 := strconv.Atoi(parts[0])
@@ -80,7 +80,7 @@ func abandoned(name string) bool {
 }
 
 // RemoveAbandoned removes what crashed runs left behind: their processes, then
-// their namespaces. It returns the names that it removed.
+// their namespaces and folders. It returns the names that it removed.
 func RemoveAbandoned(ctx context.Context) ([]string, error) {
 	list, err := Run(ctx, Command{Path: "ip", Args: []string{"netns", "list"}})
 	if err != nil {
@@ -97,6 +97,19 @@ func RemoveAbandoned(ctx context.Context) ([]string, error) {
 		}
 		removed = append(removed, name)
 	}
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), namePrefix+"*"))
+	if err != nil {
+		return removed, err
+	}
+	for _, dir := range dirs {
+		if !abandoned(filepath.Base(dir)) {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return removed, fmt.Errorf("removing what a crashed run left: %w", err)
+		}
+		removed = append(removed, dir)
+	}
 	return removed, nil
 }
 
@@ -108,7 +121,7 @@ func removeNamespace(ctx context.Context, name string) error {
 		return err
 	}
 	for field := range strings.FieldsSeq(string(pids)) {
-		if pid, err := strconv.Atoi(field); err == nil && pid > 1 {
+		if pid, err := strconv.Atoi(field); err == nil && pid > 1 && pid != os.Getpid() {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return fmt.Errorf("ending process %d of namespace %s: %w", pid, name, err)
 			}
@@ -123,13 +136,13 @@ func NewNetwork(ctx context.Context) (_ *Network, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("the lab makes network namespaces and taps, which only root may: run it as root")
 	}
-	n := &Network{}
-	if n.Server, err = namespaceName("srv"); err != nil {
+	var id [3]byte
+	rand.Read(id[:])
+	name, err := ownName(hex.EncodeToString(id[:]))
+	if err != nil {
 		return nil, err
 	}
-	if n.LAN, err = namespaceName("lan"); err != nil {
-		return nil, err
-	}
+	n := &Network{Server: name + "-srv", LAN: name + "-lan"}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,7 +56,10 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 		cmd.Stdout = io.MultiWriter(&stdout, c.Output)
 		cmd.Stderr = io.MultiWriter(&stderr, c.Output)
 	}
-	if err := cmd.Run(); err != nil {
+	runtime.LockOSThread() // see Start
+	err := cmd.Run()
+	runtime.UnlockOSThread()
+	if err != nil {
 		said := strings.TrimSpace(stderr.String())
 		if said == "" {
 			said = strings.TrimSpace(stdout.last(400))
@@ -90,13 +94,23 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 		out = io.MultiWriter(&p.out, c.Output)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	if err := p.cmd.Start(); err != nil {
+	// The parent-death signal is tied to the thread that made the process, not to
+	// the program (prctl(2)): this goroutine keeps its thread until the process
+	// has ended.
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = p.cmd.Wait()
+			close(p.done)
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("starting %s: %w", p.Name, err)
 	}
-	go func() {
-		defer close(p.done)
-		p.err = p.cmd.Wait()
-	}()
 	return p, nil
 }
 
