@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // MAC is an EUI-48 hardware address. It is comparable; the zero MAC means none.
@@ -94,7 +96,10 @@ type UUID [16]byte
 // ParseUUID reads 8-4-4-4-12 hexadecimal digits, with or without hyphens or
 // braces.
 func ParseUUID(s string) (UUID, error) {
-	t := strings.TrimSuffix(strings.TrimPrefix(s, "{"), "}")
+	t := s
+	if len(s) > 2 && s[0] == '{' && s[len(s)-1] == '}' {
+		t = s[1 : len(s)-1]
+	}
 	if len(t) == 36 && t[8] == '-' && t[13] == '-' && t[18] == '-' && t[23] == '-' {
 		t = t[0:8] + t[9:13] + t[14:18] + t[19:23] + t[24:36]
 	}
@@ -183,6 +188,9 @@ const maxIQN = 223
 
 // ParseIQN checks an iSCSI name and folds its case.
 func ParseIQN(s string) (IQN, error) {
+	if !utf8.ValidString(s) {
+		return "", Invalid("iqn", "the iSCSI name is not valid UTF-8")
+	}
 	t := strings.ToLower(s)
 	if t == "" {
 		return "", Invalid("iqn", "an iSCSI name is needed, such as iqn.2026-11.lab:machine-1")
@@ -191,7 +199,8 @@ func ParseIQN(s string) (IQN, error) {
 		return "", Invalid("iqn", "the iSCSI name has %d bytes, %d are allowed", len(t), maxIQN)
 	}
 	for i, r := range t {
-		if !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == ':' || r > 0x7f) {
+		if !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == ':' ||
+			r > 0x7f && (unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r))) {
 			return "", Invalid("iqn", "%q has %q at byte %d; an iSCSI name has letters, digits, '-', '.' and ':'", s, r, i)
 		}
 	}

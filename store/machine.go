@@ -160,14 +160,36 @@ func (m *Machine) Validate() error {
 			errs = append(errs, Invalid("reverse_secret", "the two CHAP secrets must differ, or a target could be answered with its own challenge (RFC 7143 §12.1.3)"))
 		}
 	}
-	if m.Address.IsValid() && (!m.Address.Is4() || m.Address.IsMulticast() || m.Address.IsUnspecified() || m.Address.IsLoopback()) {
+	if m.Address.IsValid() && (!m.Address.Is4() || m.Address.IsMulticast() || m.Address.IsUnspecified() || m.Address == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || m.Address.IsLoopback()) {
 		errs = append(errs, Invalid("address", "%s cannot be a machine's IPv4 address", m.Address))
 	}
 	if m.Profile == "" {
 		errs = append(errs, Invalid("profile", "a profile is needed; %q boots from the machine's volume", DefaultProfile))
 	}
+	errs = append(errs, validateTags(m.Tags))
 	errs = append(errs, nilOr(validateText("notes", m.Notes, 4096)), nilOr(validateText("serial", m.Serial, 128)), nilOr(validateText("asset_tag", m.AssetTag, 128)))
 	return joinFields(errs...)
+}
+
+// Bounds of a machine's tags.
+const (
+	maxTags = 32
+	maxTag  = 64
+)
+
+func validateTags(tags []string) error {
+	if len(tags) > maxTags {
+		return Invalid("tags", "%d tags; %d are allowed", len(tags), maxTags)
+	}
+	for _, t := range tags {
+		if t == "" || strings.ContainsAny(t, ",\r\n\t") {
+			return Invalid("tags", "%q is not a tag; a tag is a word or a few, without commas and line ends", t)
+		}
+		if err := validateText("tags", t, maxTag); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // nilOr keeps a nil error nil when a *Error travels as an error.

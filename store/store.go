@@ -11,6 +11,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -102,8 +103,9 @@ func Bytes(n int64) string {
 	if n < unit {
 		return fmt.Sprintf("%d B", n)
 	}
-	v, i := float64(n), -1
-	for v >= unit && i < 5 {
+	v, i := float64(n)/unit, 0
+	// From 1023.95 on, one decimal would print 1024.0 of a unit.
+	for v >= unit-0.05 && i < 5 {
 		v /= unit
 		i++
 	}
@@ -114,27 +116,31 @@ func Bytes(n int64) string {
 // ParseBytes reads a size: a whole number of bytes, or one with a unit K, M,
 // G, T (also KiB, MB and so on; all units are powers of 1024).
 func ParseBytes(s string) (int64, error) {
-	t := strings.ToUpper(strings.TrimSpace(s))
-	t = strings.TrimSuffix(strings.TrimSuffix(t, "B"), "I")
-	shift := 0
-	for i, u := range []string{"K", "M", "G", "T"} {
-		if strings.HasSuffix(t, u) {
-			shift = 10 * (i + 1)
-			t = strings.TrimSpace(strings.TrimSuffix(t, u))
-			break
-		}
+	bad := Invalid("size", "%q is not a size; write bytes or a whole number with K, M, G or T, such as 8G", s)
+	t := strings.TrimSpace(s)
+	end := strings.IndexFunc(t, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		end = len(t)
 	}
-	var n int64
-	if t == "" {
-		return 0, Invalid("size", "%q is not a size; write bytes or a number with K, M, G or T, such as 8G", s)
+	var shift int
+	switch strings.ToUpper(strings.TrimSpace(t[end:])) {
+	case "", "B":
+	case "K", "KB", "KIB":
+		shift = 10
+	case "M", "MB", "MIB":
+		shift = 20
+	case "G", "GB", "GIB":
+		shift = 30
+	case "T", "TB", "TIB":
+		shift = 40
+	default:
+		return 0, bad
 	}
-	for _, r := range t {
-		if r < '0' || r > '9' || n > (1<<62)/10 {
-			return 0, Invalid("size", "%q is not a size; write bytes or a whole number with K, M, G or T, such as 8G", s)
-		}
-		n = n*10 + int64(r-'0')
+	if end == 0 {
+		return 0, bad
 	}
-	if n > (1<<62)>>shift {
+	n, err := strconv.ParseInt(t[:end], 10, 64)
+	if err != nil || n > (1<<62)>>shift {
 		return 0, Invalid("size", "%q is larger than any volume can be", s)
 	}
 	return n << shift, nil
