@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -245,14 +244,20 @@ type bench struct {
 func start(t testing.TB) *bench {
 	t.Helper()
 	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+	startWith(t, b, iscsi.Config{})
+	return b
+}
+
+// startWith runs a target with a configuration of the test's own.
+func startWith(t testing.TB, b *bench, cfg iscsi.Config) {
+	t.Helper()
 	w := io.Writer(io.Discard)
 	if os.Getenv("LUNBOOT_TEST_LOG") != "" {
 		w = os.Stderr
 	}
-	b.Server = iscsi.New(iscsi.Config{
-		Listen: "127.0.0.1:0", Target: target, Catalog: b.catalog, Emit: b.journal,
-		Log: slog.New(slog.NewTextHandler(w, nil)), Now: b.clock.now, Tick: 10 * time.Millisecond,
-	})
+	cfg.Listen, cfg.Target, cfg.Catalog, cfg.Emit, cfg.Now, cfg.Tick = "127.0.0.1:0", target, b.catalog, b.journal, b.clock.now, 10*time.Millisecond
+	cfg.Log = slog.New(slog.NewTextHandler(w, nil))
+	b.Server = iscsi.New(cfg)
 	if err := b.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +277,6 @@ func start(t testing.TB) *bench {
 		})
 	}
 	t.Cleanup(b.stop)
-	return b
 }
 
 // enroll lets an initiator in, without authentication.
@@ -324,5 +328,3 @@ func must(t testing.TB, name string, args ...string) string {
 	}
 	return out
 }
-
-func sorted[T ~[]E, E ~int](v T) T { slices.Sort(v); return v }

@@ -1,0 +1,549 @@
+package iscsi_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"lunboot/services/iscsi"
+	. "lunboot/services/iscsi/iscsitest"
+	"lunboot/services/iscsi/pdu"
+	"lunboot/store"
+)
+
+func (b *bench) login(t testing.TB, name store.IQN, isid pdu.ISID, keys ...string) *Initiator {
+	t.Helper()
+	o := Options{Name: string(name), Target: string(target), ISID: isid}
+	for n := 0; n < len(keys); n += 2 {
+		o.Keys = append(o.Keys, pdu.Pair{Key: keys[n], Value: keys[n+1]})
+	}
+	return Login(t, b.Addr(), o)
+}
+
+func wantRefused(t *testing.T, b *bench, o Options, status pdu.LoginStatus, reason string) {
+	t.Helper()
+	_, err := Dial(b.Addr(), o)
+	var refused *LoginError
+	if !errors.As(err, &refused) || refused.Status != status {
+		t.Fatalf("login as %s: %v, want status %s", o.Name, err, status)
+	}
+	e := b.journal.all(store.EventISCSIRefused)
+	eventually(t, func() bool {
+		e = b.journal.all(store.EventISCSIRefused)
+		return len(e) > 0 && e[len(e)-1].Detail.Status == status.String()
+	}, "an event with status %s", status)
+	if d := e[len(e)-1].Detail; !strings.Contains(d.Reason, reason) || d.Initiator != o.Name {
+		t.Errorf("the event says %+v, want a reason with %q", d, reason)
+	}
+}
+
+func TestLoginIsRefusedWithTheStatusThatSaysWhy(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{2: {id: 1, volume: newMemory(1 << 20)}})
+	b.enroll(bob, nil)
+	a := Options{Name: string(alice), Target: string(target), ISID: IPXE(1)}
+
+	wrong := a
+	wrong.Target = "iqn.2026-11.lunboot:other"
+	wantRefused(t, b, wrong, pdu.LoginNotFound, "this appliance's target is "+string(target))
+
+	stranger := a
+	stranger.Name = "iqn.2026-11.test:nobody"
+	wantRefused(t, b, stranger, pdu.LoginAuthorizationFail, "no machine has the initiator name")
+
+	empty := a
+	empty.Name = string(bob)
+	wantRefused(t, b, empty, pdu.LoginAuthorizationFail, "no volume is mapped")
+
+	second := a
+	second.TSIH = 99
+	wantRefused(t, b, second, pdu.LoginSessionDoesNotExist, "does not exist")
+	i := b.login(t, alice, IPXE(1))
+	second.TSIH = i.TSIH
+	wantRefused(t, b, second, pdu.LoginTooManyConnections, "second connection")
+	i.Must(t, Ready(2)) // the session that was there goes on
+
+	b.catalog.change(func() {
+		a := b.catalog.access[alice]
+		a.Auth, a.CHAP = store.AuthCHAP, store.Credential{User: "alice", Secret: "alicealicealice1"}
+		b.catalog.access[alice] = a
+	})
+	wantRefused(t, b, a, pdu.LoginAuthFailure, "CHAP is required")
+}
+
+func TestDiscoveryListsTheAddressThatItCameInOn(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{2: {id: 1, volume: newMemory(1 << 20)}})
+	b.enroll(bob, nil)
+	ask := func(name, value string) []pdu.Pair {
+		i := Login(t, b.Addr(), Options{Name: name, ISID: Linux(1), Discovery: true})
+		q := &pdu.TextRequest{Final: true, InitiatorTaskTag: i.Tag(), TargetTransferTag: pdu.ReservedTag, CmdSN: i.CmdSN}
+		if err := i.Send(q, pdu.AppendText(nil, "SendTargets", value)); err != nil {
+			t.Fatal(err)
+		}
+		_, data := Expect[*pdu.TextResponse](t, i)
+		pairs, err := pdu.ParseText(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pairs
+	}
+	want := []pdu.Pair{{Key: "TargetName", Value: string(target)}, {Key: "TargetAddress", Value: b.Addr().String() + ",1"}}
+	if got := ask(string(alice), "All"); !slices.Equal(got, want) {
+		t.Errorf("All lists %v", got)
+	}
+	if got := ask(string(alice), string(target)); !slices.Equal(got, want) {
+		t.Errorf("the name lists %v", got)
+	}
+	if got := ask(string(bob), "All"); len(got) != 0 {
+		t.Errorf("an initiator without volumes finds %v", got)
+	}
+	if got := ask("iqn.2026-11.test:nobody", "All"); len(got) != 0 {
+		t.Errorf("a stranger finds %v", got)
+	}
+}
+
+// The founding failure: a URI without a LUN asks for LUN 0, the volume is
+// LUN 2. Everybody is told, and iPXE gets sense data whose key it can read.
+func TestWrongLUNIsNamed(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{2: {id: 1, volume: newMemory(1 << 20)}})
+	i := b.login(t, alice, IPXE(7))
+	for range 11 {
+		r, err := i.Do(Ready(0))
+		if err != nil || r.Key() != "05/25/00" || r.Sense[0] != 0x72 {
+			t.Fatalf("TEST UNIT READY on LUN 0: %v, %+v", err, r)
+		}
+	}
+	if r, err := i.Do(Read10(0, 64, 4)); err != nil || r.Key() != "05/25/00" {
+		t.Fatalf("READ on LUN 0: %v, %+v", err, r)
+	}
+	e := b.journal.wait(t, store.EventISCSINoLUN, 2)
+	if len(e) != 2 {
+		t.Errorf("%d events for one mistake", len(e))
+	}
+	d := e[0].Detail
+	if *d.LUN != 0 || !slices.Equal(d.Mapped, []int{2}) || d.Opcode != "TEST UNIT READY" || !d.IPXE || d.Session == "" {
+		t.Errorf("the event says %+v", d)
+	}
+	if e[0].Addr.String() != "127.0.0.1" || e[0].Machine != 1 {
+		t.Errorf("the event is about %v, machine %d", e[0].Addr, e[0].Machine)
+	}
+	// An operating system gets the fixed format that it asked for.
+	o := b.login(t, alice, Linux(1))
+	if r, err := o.Do(Ready(0)); err != nil || r.Key() != "05/25/00" || r.Sense[0]&0x7f != 0x70 {
+		t.Errorf("TEST UNIT READY on LUN 0: %v, %+v", err, r)
+	}
+}
+
+// A slow flush stalls nothing: not the ping that keeps the session alive, not
+// the abort that ends it, not a READ on another LUN.
+func TestSlowSyncStallsNothing(t *testing.T) {
+	b := start(t)
+	slow, fast := newMemory(1<<20), newMemory(1<<20)
+	slow.syncing = make(chan struct{})
+	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: slow}, 2: {id: 2, volume: fast}})
+	i := b.login(t, alice, Linux(1))
+	i.Must(t, Ready(1))
+	i.Must(t, Ready(2))
+	sync, err := i.Start(Sync10(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return slow.syncs.Load() == 1 }, "the flush begins")
+	within := func(what string, act func()) {
+		t.Helper()
+		at := time.Now()
+		act()
+		if d := time.Since(at); d > 100*time.Millisecond {
+			t.Errorf("%s took %s", what, d)
+		}
+	}
+	within("NOP-Out", func() {
+		if err := i.Send(&pdu.NOPOut{Immediate: true, InitiatorTaskTag: i.Tag(), TargetTransferTag: pdu.ReservedTag, CmdSN: i.CmdSN}, []byte("ping")); err != nil {
+			t.Fatal(err)
+		}
+		if _, data := Expect[*pdu.NOPIn](t, i); string(data) != "ping" {
+			t.Errorf("the ping came back as %q", data)
+		}
+	})
+	within("READ on another LUN", func() { i.Must(t, Read10(2, 0, 8)) })
+	within("cold READ on another LUN", func() {
+		fast.cold.Store(true)
+		i.Must(t, Read10(2, 0, 8))
+	})
+	within("ABORT TASK", func() {
+		if err := i.Send(&pdu.TaskRequest{Immediate: true, Function: pdu.FuncAbortTask, LUN: LUN(1), InitiatorTaskTag: i.Tag(), ReferencedTaskTag: sync, RefCmdSN: i.CmdSN - 1, CmdSN: i.CmdSN}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if r, _ := Expect[*pdu.TaskResponse](t, i); r.Response != pdu.TaskComplete {
+			t.Errorf("ABORT TASK: response %d", r.Response)
+		}
+	})
+	within("READ on the same LUN", func() { i.Must(t, Read10(1, 0, 8)) })
+	close(slow.syncing)
+	i.Must(t, Ready(1)) // and no answer of the aborted task comes
+}
+
+func TestVolumeOfAnotherSessionIsNotStalled(t *testing.T) {
+	b := start(t)
+	slow := newMemory(1 << 20)
+	slow.syncing = make(chan struct{})
+	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: slow}})
+	b.enroll(bob, map[store.LUN]disk{1: {id: 2, volume: newMemory(1 << 20)}})
+	a, o := b.login(t, alice, Linux(1)), b.login(t, bob, Linux(1))
+	a.Must(t, Ready(1))
+	for range 40 {
+		if _, err := a.Start(Sync10(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, func() bool { return slow.syncs.Load() > 8 }, "flushes begin")
+	at := time.Now()
+	o.Must(t, Read10(1, 0, 8))
+	if d := time.Since(at); d > 100*time.Millisecond {
+		t.Errorf("READ took %s", d)
+	}
+	close(slow.syncing)
+}
+
+// Two hooked volumes are two live iPXE sessions of one name.
+func TestTwoHookedVolumesAlternate(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}, 1: {id: 2, volume: newMemory(1 << 20)}})
+	one, two := b.login(t, alice, IPXE(1)), b.login(t, alice, IPXE(2))
+	for range 500 {
+		one.Must(t, Read10(0, 64, 4))
+		two.Must(t, Read10(1, 64, 4))
+	}
+	if n := b.sessions(alice); n != 2 {
+		t.Errorf("%d sessions are left", n)
+	}
+}
+
+// Firmware logs in twice and never logs out: the session that reads retires the
+// one that read the same LUN before it.
+func TestLoginRetiresNothingAndReadingDoes(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	b.enroll(bob, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	other := b.login(t, bob, IPXE(3))
+	other.Must(t, Read10(0, 0, 1))
+	one := b.login(t, alice, IPXE(1))
+	one.Must(t, Read10(0, 0, 1))
+	two := b.login(t, alice, IPXE(2))
+	two.Must(t, Ready(0))
+	one.Must(t, Read10(0, 1, 1))
+	two.Must(t, Read10(0, 0, 1))
+	one.Closed(t)
+	e := b.journal.wait(t, store.EventISCSIClosed, 1)[0]
+	if !strings.Contains(e.Detail.Reason, "taken over LUN 0") || e.Detail.Bytes != 1024 {
+		t.Errorf("the event says %+v", e.Detail)
+	}
+	two.Must(t, Read10(0, 0, 1))
+	other.Must(t, Read10(0, 0, 1))
+
+	// The operating system's first READ retires them all, half a minute on.
+	sys := b.login(t, alice, Linux(1))
+	idle := b.login(t, alice, IPXE(4))
+	sys.Must(t, Read10(0, 0, 1))
+	two.Closed(t) // it used the same LUN
+	time.Sleep(50 * time.Millisecond)
+	idle.Must(t, Ready(0))
+	b.clock.advance(31 * time.Second)
+	idle.Closed(t)
+	sys.Must(t, Read10(0, 0, 1))
+	other.Must(t, Read10(0, 0, 1))
+}
+
+func TestReinstatement(t *testing.T) {
+	b := start(t)
+	v := newMemory(1 << 20)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: v}})
+	one := b.login(t, alice, Linux(1))
+	one.Must(t, Ready(0))
+	two := b.login(t, alice, Linux(1))
+	one.Closed(t)
+	two.Must(t, Read10(0, 0, 1))
+	if n := b.sessions(alice); n != 1 {
+		t.Errorf("%d sessions are left", n)
+	}
+	if e := b.journal.wait(t, store.EventISCSIClosed, 1)[0]; !strings.Contains(e.Detail.Reason, "logged in again") {
+		t.Errorf("the event says %+v", e.Detail)
+	}
+}
+
+// A new session waits for the commands of the one that it replaces.
+func TestReinstatementWaitsForTasks(t *testing.T) {
+	b := start(t)
+	v := newMemory(1 << 20)
+	v.syncing = make(chan struct{})
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: v}})
+	one := b.login(t, alice, Linux(1))
+	one.Must(t, Ready(0))
+	if _, err := one.Start(Sync10(0)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return v.syncs.Load() == 1 }, "the flush begins")
+	in := make(chan error, 1)
+	go func() {
+		i, err := Dial(b.Addr(), Options{Name: string(alice), Target: string(target), ISID: Linux(1)})
+		if err == nil {
+			_ = i.Conn.Close()
+		}
+		in <- err
+	}()
+	select {
+	case err := <-in:
+		t.Fatalf("the login did not wait: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(v.syncing)
+	if err := <-in; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUnmappingTakesEffectOnALiveSession(t *testing.T) {
+	b := start(t)
+	one, two := disk{id: 1, volume: newMemory(1 << 20)}, disk{id: 2, volume: newMemory(1 << 20)}
+	b.enroll(alice, map[store.LUN]disk{0: one, 1: two})
+	i := b.login(t, alice, Linux(1))
+	i.Must(t, Ready(0))
+	i.Must(t, Ready(1))
+	b.catalog.change(func() { b.catalog.luns[alice] = map[store.LUN]disk{0: one} })
+	var r Result
+	eventually(t, func() bool {
+		var err error
+		r, err = i.Do(Ready(1))
+		return err == nil && r.Key() == "05/25/00"
+	}, "LUN 1 goes away")
+	if r, err := i.Do(Ready(0)); err != nil || r.Key() != "06/3F/0E" {
+		t.Errorf("LUN 0 says %v %s, want REPORTED LUNS DATA HAS CHANGED", err, r.Key())
+	}
+	i.Must(t, Ready(0))
+
+	// Without its last volume the session lives on.
+	b.catalog.change(func() { b.catalog.luns[alice] = nil })
+	eventually(t, func() bool {
+		r, err := i.Do(Ready(0))
+		return err == nil && r.Key() == "05/25/00"
+	}, "LUN 0 goes away")
+
+	// A machine that is removed loses its session.
+	b.catalog.change(func() { delete(b.catalog.access, alice) })
+	i.Closed(t)
+	if e := b.journal.wait(t, store.EventISCSIClosed, 1)[0]; e.Detail.Reason != "the machine was removed" {
+		t.Errorf("the event says %+v", e.Detail)
+	}
+	eventually(t, func() bool { return b.catalog.openMaps() == 0 }, "all maps are released")
+}
+
+func TestAnotherVolumeBehindALUNEndsTheSession(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	i := b.login(t, alice, Linux(1))
+	i.Must(t, Ready(0))
+	b.catalog.change(func() { b.catalog.luns[alice] = map[store.LUN]disk{0: {id: 2, volume: newMemory(1 << 20)}} })
+	i.Closed(t)
+}
+
+func TestNewGenerationEndsOlderSessions(t *testing.T) {
+	b := start(t)
+	d := map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}}
+	b.enroll(alice, d)
+	sys := b.login(t, alice, Linux(1))
+	sys.Must(t, Ready(0))
+	b.catalog.mu.Lock()
+	b.catalog.generation[alice]++
+	b.catalog.mu.Unlock()
+	i := b.login(t, alice, IPXE(1))
+	sys.Closed(t)
+	i.Must(t, Read10(0, 0, 1))
+}
+
+// The unit is one for all sessions that map a volume, and outlives the session
+// whose handle it reads through.
+func TestSharedVolumeOutlivesTheSessionThatBroughtIt(t *testing.T) {
+	b := start(t)
+	v := newMemory(1 << 20)
+	v.b[512] = 0x77
+	d := map[store.LUN]disk{0: {id: 1, volume: v}}
+	b.enroll(alice, d)
+	b.enroll(bob, d)
+	one, two := b.login(t, alice, Linux(1)), b.login(t, bob, Linux(1))
+	one.Must(t, Read10(0, 1, 1))
+	if err := one.Conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return b.catalog.openMaps() == 1 }, "the first map is released while the second is in use")
+	if r := two.Must(t, Read10(0, 1, 1)); r.Data[0] != 0x77 {
+		t.Error("the volume reads other bytes")
+	}
+}
+
+func TestShutdownEndsSessionsAndReleasesMaps(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	i := b.login(t, alice, Linux(1))
+	i.Must(t, Ready(0))
+	b.stop()
+	i.Closed(t)
+	if e := b.journal.wait(t, store.EventISCSIClosed, 1)[0]; !strings.Contains(e.Detail.Reason, "shutting down") {
+		t.Errorf("the event says %+v", e.Detail)
+	}
+}
+
+func TestDrop(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	i := b.login(t, alice, Linux(1))
+	i.Must(t, Ready(0))
+	list := b.Sessions()
+	if len(list) != 1 || list[0].Initiator != alice || list[0].IPXE || list[0].ISID != Linux(1).String() || !slices.Equal(list[0].LUNs, []store.LUN{0}) {
+		t.Fatalf("sessions: %+v", list)
+	}
+	if err := b.Drop(context.Background(), list[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	i.Closed(t)
+	if err := b.Drop(context.Background(), list[0].ID); !store.IsNotFound(err) {
+		t.Errorf("dropping it again: %v", err)
+	}
+}
+
+func TestSilence(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	sys, ipxe := b.login(t, alice, Linux(1)), b.login(t, alice, IPXE(1))
+	sys.Must(t, Ready(0))
+	ipxe.Must(t, Ready(0))
+	time.Sleep(50 * time.Millisecond) // the tick sees that they spoke
+	b.clock.advance(31 * time.Second)
+	ping, _ := Expect[*pdu.NOPIn](t, sys)
+	if ping.InitiatorTaskTag != pdu.ReservedTag || ping.TargetTransferTag == pdu.ReservedTag {
+		t.Fatalf("not a ping: %+v", ping)
+	}
+	if err := sys.Send(&pdu.NOPOut{Immediate: true, InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: ping.TargetTransferTag, CmdSN: sys.CmdSN}, nil); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	b.clock.advance(31 * time.Second)
+	Expect[*pdu.NOPIn](t, sys) // it lived on, and is asked again
+	time.Sleep(50 * time.Millisecond)
+	b.clock.advance(61 * time.Second)
+	sys.Closed(t)
+	if e := b.journal.wait(t, store.EventISCSIClosed, 1)[0]; !strings.Contains(e.Detail.Reason, "has not answered") {
+		t.Errorf("the event says %+v", e.Detail)
+	}
+	ipxe.Must(t, Ready(0)) // no ping came between, and it was not dropped
+}
+
+func TestEventsOfASession(t *testing.T) {
+	b := start(t)
+	v := newMemory(1 << 20)
+	b.enroll(alice, map[store.LUN]disk{5: {id: 1, volume: v}})
+	i := b.login(t, alice, Linux(1))
+	e := b.journal.wait(t, store.EventISCSILogin, 1)[0]
+	if e.Detail.Auth != "none" || !slices.Equal(e.Detail.Mapped, []int{5}) || e.Detail.Target != string(target) || e.At.IsZero() {
+		t.Errorf("login: %+v", e)
+	}
+	i.Must(t, Read10(5, 0, 2))
+	i.Must(t, Read10(5, 0, 2))
+	w := Write10(5, 0, make([]byte, 512))
+	w.Immediate = 512
+	i.Must(t, w)
+	if e := b.journal.wait(t, store.EventISCSIFirstRead, 1); len(e) != 1 || *e[0].Detail.LUN != 5 || e[0].Detail.Volume != "disk" {
+		t.Errorf("first read: %+v", e)
+	}
+	if e := b.journal.wait(t, store.EventISCSIFirstWrite, 1); len(e) != 1 || *e[0].Detail.LUN != 5 {
+		t.Errorf("first write: %+v", e)
+	}
+	if e := b.journal.wait(t, store.EventISCSIIO, 1)[0]; e.Detail.Bytes == 0 {
+		t.Errorf("sample: %+v", e.Detail)
+	}
+	v.fail.Store(true)
+	if r, err := i.Do(Read10(5, 7, 1)); err != nil || r.Key() != "03/11/00" {
+		t.Errorf("a failing read: %v %s", err, r.Key())
+	}
+	if e := b.journal.wait(t, store.EventISCSIIOFailed, 1)[0]; e.Detail.LBA != 7 || e.Detail.Opcode != "READ(10)" || e.Detail.Sense != "03/11/00" || e.Detail.Reason == "" {
+		t.Errorf("failure: %+v", e.Detail)
+	}
+	if err := i.Send(&pdu.LogoutRequest{Immediate: true, InitiatorTaskTag: i.Tag(), CID: 1, CmdSN: i.CmdSN}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := Expect[*pdu.LogoutResponse](t, i); r.Response != pdu.LogoutSuccess {
+		t.Errorf("logout: %+v", r)
+	}
+	i.Closed(t)
+	b.journal.wait(t, store.EventISCSILogout, 1)
+	if e := b.journal.wait(t, store.EventISCSIClosed, 1)[0]; e.Detail.Bytes != 2048 || e.Detail.Written != 512 || e.Detail.Reason != "the initiator logged out" {
+		t.Errorf("closed: %+v", e.Detail)
+	}
+}
+
+func TestSessionsAreBounded(t *testing.T) {
+	c, j := newCatalog(), &journal{}
+	b := &bench{catalog: c, journal: j, clock: &clock{}}
+	startWith(t, b, iscsi.Config{MaxSessions: 2})
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	b.login(t, alice, Linux(1))
+	b.login(t, alice, Linux(2))
+	wantRefused(t, b, Options{Name: string(alice), Target: string(target), ISID: Linux(3)}, pdu.LoginOutOfResources, "the limit")
+}
+
+// Every way to send the bytes of a WRITE puts them at the same place, and every
+// size of READ brings them back.
+func TestTransfersOfEverySize(t *testing.T) {
+	for _, keys := range [][]string{
+		{"InitialR2T", "No", "ImmediateData", "Yes", "MaxRecvDataSegmentLength", "262144", "MaxBurstLength", "16776192", "FirstBurstLength", "262144"},
+		{"InitialR2T", "Yes", "ImmediateData", "No", "MaxRecvDataSegmentLength", "8192", "MaxBurstLength", "262144", "FirstBurstLength", "65536"}, // iPXE's
+		{"InitialR2T", "No", "ImmediateData", "Yes", "MaxRecvDataSegmentLength", "1000", "MaxBurstLength", "3000", "FirstBurstLength", "2000", "HeaderDigest", "CRC32C", "DataDigest", "CRC32C"},
+	} {
+		t.Run(strings.Join(keys[len(keys)-2:], "="), func(t *testing.T) {
+			b := start(t)
+			v := newMemory(16 << 20)
+			b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: v}})
+			i := b.login(t, alice, Linux(1), keys...)
+			eager, first := i.Answers["InitialR2T"] == "No", 2000
+			if i.Answers["FirstBurstLength"] == "262144" {
+				first = 262144
+			}
+			random := rand.New(rand.NewSource(3))
+			for _, blocks := range []int{1, 3, 8, 100, 127, 129, 513, 2048, 5000} {
+				data := make([]byte, blocks*512)
+				random.Read(data)
+				for _, cold := range []bool{false, true} {
+					v.cold.Store(cold)
+					for _, how := range []string{"asked", "immediate", "unasked", "both"} {
+						w := Write10(0, 9, data)
+						if eager {
+							switch how {
+							case "immediate":
+								w.Immediate = min(len(data), first)
+							case "unasked":
+								w.Unasked = min(len(data), first)
+							case "both":
+								w.Immediate = min(len(data), first) / 2
+								w.Unasked = min(len(data), first) - w.Immediate
+							}
+						}
+						clear(v.b)
+						i.Must(t, w)
+						if !bytes.Equal(v.b[9*512:9*512+len(data)], data) || v.b[9*512-1] != 0 || v.b[9*512+len(data)] != 0 {
+							t.Fatalf("%d blocks, %s: other bytes were written", blocks, how)
+						}
+					}
+					if r := i.Must(t, Read10(0, 9, uint16(blocks))); !bytes.Equal(r.Data, data) || r.Overflow || r.Underflow {
+						t.Fatalf("%d blocks: other bytes were read (%d, %v %v)", blocks, len(r.Data), r.Overflow, r.Underflow)
+					}
+				}
+			}
+		})
+	}
+}
