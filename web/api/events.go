@@ -44,7 +44,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
-		items, err := s.Events.Events(r.Context(), f)
+		items, _, err := s.Events.After(r.Context(), f)
 		if err != nil {
 			s.Log.Error("list events", "error", err)
 			writeProblem(w, http.StatusInternalServerError, err.Error())
@@ -80,7 +80,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, f store.EventFil
 	defer tick.Stop()
 	for {
 		wake := s.Events.Wake(f.After)
-		items, err := s.Events.Events(r.Context(), f)
+		items, upto, err := s.Events.After(r.Context(), f)
 		if err != nil {
 			return
 		}
@@ -90,8 +90,8 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, f store.EventFil
 				return
 			}
 			fmt.Fprintf(w, "id: %d\nevent: %s\ndata: %s\n\n", e.Seq, e.Kind, b)
-			f.After = e.Seq
 		}
+		f.After = upto
 		if err := out.Flush(); err != nil {
 			return
 		}

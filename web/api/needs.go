@@ -90,9 +90,10 @@ type Attempts interface {
 	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
 }
 
-// Events is the journal by cursor.
+// Events is the journal by cursor. After returns the events that match, and the
+// last sequence number that was looked at.
 type Events interface {
-	Events(context.Context, store.EventFilter) ([]store.Event, error)
+	After(context.Context, store.EventFilter) (items []store.Event, upto int64, err error)
 	LastSeq() int64
 	Wake(seq int64) <-chan struct{}
 }

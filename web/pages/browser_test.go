@@ -1,0 +1,157 @@
+package pages
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	cdpage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+
+	"lunboot/store"
+	"lunboot/web/auth"
+)
+
+//go:embed testdata/axe.min.js
+var axeSource string
+
+// browser starts a headless Chromium. Without one the test is skipped on a
+// laptop and fails in CI: a skipped browser is a hole that nobody sees.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("chromium is missing: apt-get install chromium")
+		}
+		t.Skip("chromium is missing: apt-get install chromium")
+	}
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
+		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("hide-scrollbars", false))
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, stop := chromedp.NewExecAllocator(ctx, opts...)
+	ctx, closeTab := chromedp.NewContext(ctx)
+	t.Cleanup(func() { closeTab(); stop(); cancel() })
+	return ctx
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// look sets the tab's theme and width.
+func look(t *testing.T, ctx context.Context, theme string, width int) {
+	t.Helper()
+	_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}, {Name: "prefers-reduced-motion", Value: "reduce"}}})
+	must(t, err)
+	_, err = chromedp.Call(ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: int64(width), Height: 900, DeviceScaleFactor: 1, Mobile: width < 600})
+	must(t, err)
+}
+
+// violations runs axe-core on the page.
+func violations(t *testing.T, ctx context.Context) []string {
+	t.Helper()
+	_, err := chromedp.Run(ctx, chromedp.Evaluate[int](axeSource+";0"))
+	must(t, err)
+	out, err := chromedp.Run(ctx, chromedp.Evaluate[string](
+		`axe.run(document,{runOnly:["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa","best-practice"]}).then(r=>JSON.stringify(r.violations.map(v=>v.id+": "+v.help+" "+v.nodes.map(n=>n.html.slice(0,160)+" "+(n.any[0]?n.any[0].message:"")).join(" | "))))`,
+		chromedp.EvalAwaitPromise))
+	must(t, err)
+	var found []string
+	must(t, json.Unmarshal([]byte(out), &found))
+	return found
+}
+
+func TestPagesAreReadableByEverybody(t *testing.T) {
+	ctx := browser(t)
+	first := full()
+	setupURL, _ := first.open(t)
+	l := full()
+	hash, err := auth.HashPassword(labPassword)
+	must(t, err)
+	l.users["admin"] = hash
+	base, _ := l.open(t)
+
+	shots := os.Getenv("LUNBOOT_SCREENSHOTS") // a folder to keep pictures in, for people
+	check := func(name, url string) {
+		for _, theme := range []string{"light", "dark"} {
+			for _, width := range []int{1360, 390} {
+				t.Run(fmt.Sprintf("%s/%s/%d", name, theme, width), func(t *testing.T) {
+					look(t, ctx, theme, width)
+					must(t, chromedp.Do(ctx, chromedp.Navigate(url), chromedp.WaitVisible(chromedp.CSS("main"))))
+					for _, v := range violations(t, ctx) {
+						t.Error(v)
+					}
+					wide, err := chromedp.Run(ctx, chromedp.Evaluate[int](`document.documentElement.scrollWidth`))
+					must(t, err)
+					if wide > width {
+						t.Errorf("the page is %d px wide and scrolls sideways", wide)
+					}
+					if shots != "" {
+						shot, err := chromedp.Call(ctx, cdpage.CaptureScreenshot, cdpage.CaptureScreenshotParams{CaptureBeyondViewport: new(true)})
+						must(t, err)
+						must(t, os.WriteFile(filepath.Join(shots, fmt.Sprintf("%s-%s-%d.png", name, theme, width)), shot.Data, 0o644))
+					}
+				})
+			}
+		}
+	}
+	check("setup", setupURL+"/setup?code="+first.auth.Code())
+	check("login", base+"/login")
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
+	check("machines", base+"/machines")
+	check("machine-failed", base+"/machines/2")
+	check("machine-booting", base+"/machines/3")
+	check("machine-new", base+"/machines/4")
+	check("volumes", base+"/volumes")
+}
+
+func TestABootShowsItselfWithoutReload(t *testing.T) {
+	ctx := browser(t)
+	l := full()
+	hash, err := auth.HashPassword(labPassword)
+	must(t, err)
+	l.users["admin"] = hash
+	base, _ := l.open(t)
+	look(t, ctx, "light", 1360)
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail")),
+		chromedp.Navigate(base+"/machines/3"), chromedp.WaitVisible(chromedp.CSS(".timeline"))))
+	// A mark on the document and on a row that does not change: neither may be
+	// made anew.
+	_, err = chromedp.Run(ctx, chromedp.Evaluate[int](`window.kept=1; document.querySelector(".timeline li").kept=1; document.querySelector("#profile").focus(); 1`))
+	must(t, err)
+	l.mu.Lock()
+	a := *tried(store.OutcomeUp, 7, 0)
+	a.ID, a.Machine = 13, 3
+	l.latest[3] = a
+	l.mu.Unlock()
+	l.touch()
+	deadline := time.Now().Add(15 * time.Second)
+	for {
+		text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelector("#boot").innerText`))
+		must(t, err)
+		if strings.Contains(text, "Operating system up") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the page still shows:\n%s", text)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	kept, err := chromedp.Run(ctx, chromedp.Evaluate[string](`[window.kept, document.querySelector(".timeline li").kept, document.activeElement.id].join()`))
+	must(t, err)
+	if kept != "1,1,profile" {
+		t.Errorf("reloaded, remade or lost the focus: %s", kept)
+	}
+}

@@ -1,0 +1,355 @@
+package pages
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lunboot/store"
+	"lunboot/web/auth"
+)
+
+// lab is an inventory in memory, as large as these tests need.
+type lab struct {
+	mu       sync.Mutex
+	machines []store.Machine
+	unknown  []store.UnknownMachine
+	mappings []store.Mapping
+	vols     []store.Volume
+	latest   map[store.MachineID]store.Attempt
+	past     []store.Attempt
+	users    map[string]string
+	sessions map[string][]byte
+	version  int64
+	changed  chan struct{}
+	facts    SetupFacts
+	chosen   *SetupChoice
+	refuse   error // returned by every act
+	auth     *auth.Auth
+}
+
+var noon = time.Date(2026, 11, 22, 14, 2, 8, 0, time.UTC)
+
+func newLab() *lab {
+	return &lab{latest: map[store.MachineID]store.Attempt{}, users: map[string]string{}, sessions: map[string][]byte{}, changed: make(chan struct{}), version: 1}
+}
+
+func (l *lab) touch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.version++
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *lab) Version() int64 { l.mu.Lock(); defer l.mu.Unlock(); return l.version }
+
+func (l *lab) Changed(after int64) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.version > after {
+		c := make(chan struct{})
+		close(c)
+		return c
+	}
+	return l.changed
+}
+
+func (l *lab) Machine(_ context.Context, id store.MachineID) (store.Machine, error) {
+	for _, m := range l.machines {
+		if m.ID == id {
+			return m, nil
+		}
+	}
+	return store.Machine{}, store.NotFound("machine", "7")
+}
+
+func (l *lab) Machines(_ context.Context, f store.MachineFilter) ([]store.Machine, int, error) {
+	var out []store.Machine
+	for _, m := range l.machines {
+		if strings.Contains(m.Name, f.Search) {
+			out = append(out, m)
+		}
+	}
+	return out, len(out), nil
+}
+
+func (l *lab) UnknownMachines(context.Context, bool) ([]store.UnknownMachine, error) {
+	return l.unknown, nil
+}
+func (l *lab) Mappings(context.Context) ([]store.Mapping, error) { return l.mappings, nil }
+func (l *lab) Volumes(context.Context) ([]store.Volume, error)   { return l.vols, nil }
+func (l *lab) Profiles(context.Context) ([]store.Profile, error) {
+	return []store.Profile{{Name: "local"}, {Name: "san"}}, nil
+}
+func (l *lab) Leases(context.Context) ([]store.Lease, error) { return nil, nil }
+
+func (l *lab) Enroll(_ context.Context, _ store.Actor, mac store.MAC, name string, _ store.MachineID) (store.Machine, error) {
+	if l.refuse != nil {
+		return store.Machine{}, l.refuse
+	}
+	m := store.Machine{ID: store.MachineID(len(l.machines) + 1), Name: "machine-0f5a", MACs: []store.MAC{mac}, Profile: "san", Auth: store.AuthMutual, Initiator: "iqn.2026-11.lab:x"}
+	l.machines = append(l.machines, m)
+	l.unknown = nil
+	return m, nil
+}
+func (l *lab) Ignore(context.Context, store.Actor, store.MAC, bool) error {
+	l.unknown = nil
+	return l.refuse
+}
+func (l *lab) AddMachine(ctx context.Context, a store.Actor, s store.MachineSpec) (store.Machine, error) {
+	return l.Enroll(ctx, a, s.MACs[0], s.Name, 0)
+}
+func (l *lab) SetMachine(context.Context, store.Actor, store.MachineID, store.MachinePatch) (store.Machine, error) {
+	return store.Machine{}, l.refuse
+}
+func (l *lab) RemoveMachine(context.Context, store.Actor, store.MachineID, bool) error {
+	l.machines = nil
+	return l.refuse
+}
+func (l *lab) CreateVolume(_ context.Context, _ store.Actor, s store.VolumeSpec) (store.Volume, error) {
+	v := store.Volume{ID: store.VolumeID(len(l.vols) + 1), Name: s.Name, Size: s.Size, BlockSize: 512, State: store.VolumeReady}
+	if l.refuse == nil {
+		l.vols = append(l.vols, v)
+	}
+	return v, l.refuse
+}
+func (l *lab) ImportFile(ctx context.Context, a store.Actor, s store.VolumeSpec, _ string) (store.Volume, store.Job, error) {
+	v, err := l.CreateVolume(ctx, a, s)
+	return v, store.Job{}, err
+}
+func (l *lab) RemoveVolume(context.Context, store.Actor, store.VolumeID) error {
+	l.vols = nil
+	return l.refuse
+}
+func (l *lab) Map(_ context.Context, _ store.Actor, s store.MappingSpec) (store.Mapping, error) {
+	m := store.Mapping{Machine: s.Machine, Volume: s.Volume, Boot: true}
+	if s.LUN != nil {
+		m.LUN = *s.LUN
+	}
+	if l.refuse == nil {
+		l.mappings = append(l.mappings, m)
+	}
+	return m, l.refuse
+}
+func (l *lab) Unmap(context.Context, store.Actor, store.MachineID, store.LUN) error {
+	l.mappings = nil
+	return l.refuse
+}
+func (l *lab) Latest(id store.MachineID, _ store.MAC) (store.Attempt, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a, ok := l.latest[id]
+	return a, ok
+}
+func (l *lab) Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error) {
+	return l.past, len(l.past), nil
+}
+func (l *lab) Facts(context.Context) SetupFacts { return l.facts }
+func (l *lab) Confirm(_ context.Context, _ store.Actor, c SetupChoice) error {
+	if l.refuse == nil {
+		l.chosen = &c
+	}
+	return l.refuse
+}
+func (l *lab) HasUsers(context.Context) (bool, error) { return len(l.users) > 0, nil }
+func (l *lab) UserHash(_ context.Context, name string) (string, error) {
+	if h, ok := l.users[name]; ok {
+		return h, nil
+	}
+	return "", store.NotFound("user", name)
+}
+func (l *lab) PutUser(_ context.Context, _ store.Actor, name, hash string) error {
+	l.users[name] = hash
+	return nil
+}
+func (l *lab) CreateToken(context.Context, store.Actor, store.Token) (store.Token, error) {
+	return store.Token{}, nil
+}
+func (l *lab) TokenByHash(context.Context, string) (store.Token, error) {
+	return store.Token{}, store.NotFound("token", "")
+}
+func (l *lab) TouchToken(context.Context, int64, time.Time) error    { return nil }
+func (l *lab) Tokens(context.Context) ([]store.Token, error)         { return nil, nil }
+func (l *lab) DeleteToken(context.Context, store.Actor, int64) error { return nil }
+func (l *lab) Find(token string) ([]byte, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, ok := l.sessions[token]
+	return b, ok, nil
+}
+func (l *lab) Commit(token string, b []byte, _ time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sessions[token] = b
+	return nil
+}
+func (l *lab) Delete(token string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.sessions, token)
+	return nil
+}
+
+const labPassword = "correct horse"
+
+// open serves the lab and returns a browser that keeps cookies and does not
+// follow redirects.
+func (l *lab) open(t *testing.T) (base string, c *http.Client) {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	var err error
+	l.auth, err = auth.New(t.Context(), auth.Config{Users: l, Tokens: l, Sessions: l, Peer: func(context.Context) (int, bool) { return 0, false }, Log: log, Now: func() time.Time { return noon }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := Handler(Config{
+		Inventory: l, Machines: l, Volumes: l, Attempts: l, Changes: []Change{l}, Setup: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
+		Status: func(context.Context) Status {
+			return Status{OK: true, Text: "All services running", Address: "10.77.0.1 · eth1"}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(h)
+	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() }) // live streams never end by themselves
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return srv.URL, &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// enter serves the lab with a password set and logs in.
+func (l *lab) enter(t *testing.T) (get func(path string) (int, string), post func(path string, form ...string) (int, string)) {
+	t.Helper()
+	hash, err := auth.HashPassword(labPassword)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.users["admin"] = hash
+	base, c := l.open(t)
+	read := func(resp *http.Response, err error) (int, string) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if to := resp.Header.Get("Location"); to != "" {
+			return resp.StatusCode, to
+		}
+		return resp.StatusCode, string(b)
+	}
+	get = func(path string) (int, string) { t.Helper(); return read(c.Get(base + path)) }
+	post = func(path string, form ...string) (int, string) {
+		t.Helper()
+		v := url.Values{}
+		for i := 0; i+1 < len(form); i += 2 {
+			v.Set(form[i], form[i+1])
+		}
+		return read(c.PostForm(base+path, v))
+	}
+	if code, to := post("/login", "password", labPassword); code != http.StatusSeeOther || to != "/machines" {
+		t.Fatalf("login answered %d %s", code, to)
+	}
+	return get, post
+}
+
+func mustMAC(s string) store.MAC {
+	m, err := store.ParseMAC(s)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// full is a lab with a machine in every condition.
+func full() *lab {
+	l := newLab()
+	l.facts = SetupFacts{
+		Interfaces: []SetupInterface{
+			{Name: "eth0", Prefix: netip.MustParsePrefix("192.0.2.10/24"), Default: true, Proposed: store.Range{From: netip.MustParseAddr("192.0.2.128"), To: netip.MustParseAddr("192.0.2.254")}},
+			{Name: "eth1", Prefix: netip.MustParsePrefix("10.77.0.1/24"), Proposed: store.Range{From: netip.MustParseAddr("10.77.0.128"), To: netip.MustParseAddr("10.77.0.254")}},
+		},
+		DataDir: "/var/lib/lunboot", Free: 80 << 30,
+		Ports: []SetupPort{{"Scripts (HTTP)", "80", ""}, {"Loaders (TFTP)", "69", ""}, {"Volumes (iSCSI)", "3260", ""}},
+	}
+	l.unknown = []store.UnknownMachine{
+		{MAC: mustMAC("b8:27:eb:91:3c:0d"), Vendor: "Raspberry Pi", Firmware: "UEFI", Arch: "arm64", Count: 3, LastSeen: noon.Add(-time.Minute)},
+		{MAC: mustMAC("d4:5d:64:b1:0b:02"), Firmware: "UEFI", Arch: "x86-64", Count: 12, LastSeen: noon.Add(-4 * time.Minute)},
+	}
+	l.vols = []store.Volume{
+		{ID: 1, Name: "win11-lab", Size: 64 << 30, BlockSize: 512, State: store.VolumeReady},
+		{ID: 2, Name: "debian12", Size: 32 << 30, BlockSize: 512, State: store.VolumeReady, From: "debian.raw"},
+		{ID: 3, Name: "arriving", Size: 8 << 30, BlockSize: 512, State: store.VolumeImporting, Progress: 43},
+		{ID: 4, Name: "spare", Size: 8 << 30, BlockSize: 512, State: store.VolumeReady},
+	}
+	add := func(name, mac, volume string, a *store.Attempt) {
+		id := store.MachineID(len(l.machines) + 1)
+		l.machines = append(l.machines, store.Machine{
+			ID: id, Name: name, MACs: []store.MAC{mustMAC(mac)}, Profile: "san", Auth: store.AuthMutual, Initiator: store.IQN("iqn.2026-11.lunboot:" + name), UUID: store.UUID{1, 2, 3},
+			Firmware: "UEFI", Arch: "x86-64", LastSeen: noon.Add(-2 * time.Minute), Address: netip.AddrFrom4([4]byte{10, 77, 0, byte(100 + id)}),
+		})
+		for _, v := range l.vols {
+			if v.Name == volume {
+				l.mappings = append(l.mappings, store.Mapping{Machine: id, Volume: v.ID, LUN: 2, Boot: true})
+			}
+		}
+		if a != nil {
+			a.ID, a.Machine, a.Name = store.AttemptID(10+id), id, name
+			l.latest[id] = *a
+		}
+	}
+	add("lab-01", "d4:5d:64:b1:09:01", "debian12", tried(store.OutcomeUp, 7, 0))
+	add("lab-12", "d4:5d:64:b1:09:7c", "win11-lab", failedLUN())
+	add("lab-03", "d4:5d:64:b1:0a:11", "", tried(store.OutcomeRunning, 4, 5))
+	add("lab-08", "d4:5d:64:b1:09:6a", "", nil)
+	l.past = []store.Attempt{*failedLUN(), *tried(store.OutcomeUp, 7, 0)}
+	return l
+}
+
+func tried(o store.Outcome, done, running int) *store.Attempt {
+	a := &store.Attempt{Started: noon.Add(-2 * time.Minute), Updated: noon.Add(-time.Minute), Outcome: o, Script: "#!ipxe\nset initiator-iqn iqn.2026-11.lunboot:lab\nsanboot iscsi:10.77.0.1::3260:2:iqn.2026-11.lunboot:a1b2\n"}
+	for i, n := range store.Stages() {
+		st := store.Stage{Name: n, State: store.StageWaiting}
+		if i < done {
+			st.State, st.At, st.Detail = store.StageDone, a.Started.Add(time.Duration(i*3)*time.Second), "10.77.0.112, next: snponly.efi"
+			st.Ended = st.At.Add(time.Second)
+			a.Stage = n
+		}
+		if i == running-1 && running > 0 {
+			st.State, st.At = store.StageRunning, a.Started.Add(20*time.Second)
+			a.Stage = n
+		}
+		a.Stages = append(a.Stages, st)
+	}
+	return a
+}
+
+func failedLUN() *store.Attempt {
+	a := tried(store.OutcomeFailed, 5, 0)
+	a.Stage = store.StageRead
+	a.Stages[5].State, a.Stages[5].At = store.StageFailed, a.Started.Add(14*time.Second)
+	a.Stages[5].Detail = "Asked for LUN 0; LUN 2 exists"
+	a.Diagnoses = []store.Diagnosis{{
+		Code: "wrong-lun", Title: "lab-12 asked for LUN 0, but its volume “win11-lab” is LUN 2", Confidence: store.Certain,
+		Cause:    "Its script names no LUN, and iPXE takes that for LUN 0. There is no LUN 0 for this machine, so nothing could be read.",
+		Fixes:    []store.Fix{{Label: "Let lab-12 boot by the profile san, whose script always names the LUN"}, {Label: "Or write the LUN into the profile's sanboot line: …::3260:2:…"}},
+		Evidence: []string{"14:02:10 iqn.2026-11.lunboot:lab-12 sent READ CAPACITY(10) to LUN 0", "LUNs that are mapped to it: 2", "answered CHECK CONDITION 05/25/00", "iPXE printed 1d704539"},
+	}}
+	return a
+}
