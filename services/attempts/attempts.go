@@ -30,8 +30,13 @@ const (
 	maxEvents = 256
 	// maxNames bounds the memory of which MAC is which machine.
 	maxNames = 16384
-	// batch is how many events are read at a time.
+	// maxHeld bounds the attempts that wait for a cache that cannot be
+	// written.
+	maxHeld = 4 * maxUnknown
+	// batch is how many events are read at a time, and round the least time
+	// between two readings that nobody waits for.
 	batch = 512
+	round = 20 * time.Millisecond
 	// catchUp bounds how long a caller waits for the journal to be read.
 	catchUp = 500 * time.Millisecond
 	// saveEvery and saveCounts are the pauses between two writes of the cache,
@@ -100,7 +105,8 @@ type Runner struct {
 	log    *slog.Logger
 	now    func() time.Time
 
-	save sync.Mutex // held while the cache is written; taken before mu
+	save    sync.Mutex // held while the cache is written; taken before mu
+	looking sync.Mutex // held while the inventory is asked; taken before mu
 
 	mu      sync.Mutex
 	ready   bool
@@ -160,6 +166,12 @@ func (r *Runner) Serve(ctx context.Context) error {
 			}
 			return nil
 		case <-wake:
+			// Events come in bursts; the rest of this one is awaited, or ctx.
+			timer.Reset(round)
+			select {
+			case <-ctx.Done():
+			case <-timer.C:
+			}
 		case <-timer.C:
 		}
 	}
@@ -391,7 +403,11 @@ func (r *Runner) retire(l *live, at time.Time) {
 			r.unknown--
 		}
 	}
-	if l.Outcome == store.OutcomeRunning && l.FirstSeq != 0 {
+	if l.FirstSeq == 0 {
+		delete(r.byID, l.ID) // its script was never written out
+		return
+	}
+	if l.Outcome == store.OutcomeRunning {
 		l.Ended(at)
 		l.explain = true
 	}
@@ -433,7 +449,7 @@ func (r *Runner) expire() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	for id, l := range r.byID {
+	for _, l := range r.byID {
 		if l.gone {
 			continue
 		}
@@ -441,7 +457,6 @@ func (r *Runner) expire() {
 			// Nothing came of it: the script was never written out.
 			if now.Sub(l.Started) > time.Minute {
 				r.retire(l, now)
-				delete(r.byID, id)
 			}
 			continue
 		}

@@ -28,6 +28,7 @@ func (r *Runner) rebuild(ctx context.Context) error {
 	now := r.now()
 	// Everything was kept up to about the newest row's last event.
 	from := int64(0)
+	kept := map[store.AttemptID]store.Attempt{}
 	for _, a := range rows {
 		from = max(from, min(a.LastSeq, end))
 	}
@@ -48,6 +49,7 @@ func (r *Runner) rebuild(ctx context.Context) error {
 			l.State = attempt.New(a.ID, a.Key, a.Started)
 			l.Machine, l.MAC, l.Name = a.Machine, a.MAC, a.Name
 			l.from, l.fresh = a.FirstSeq, true
+			kept[a.ID] = a
 			from = min(from, a.FirstSeq-1)
 		}
 		r.install(l)
@@ -57,6 +59,11 @@ func (r *Runner) rebuild(ctx context.Context) error {
 		return err
 	}
 	for _, l := range r.current {
+		if row, ok := kept[l.ID]; ok && row.LastSeq == l.LastSeq && row.Outcome != store.OutcomeRunning {
+			// Nothing came after it had failed; that silence said so is in
+			// the row alone.
+			l.Attempt, l.explain, l.dirty = row, false, false
+		}
 		l.Resume(now)
 	}
 	return nil
@@ -104,6 +111,9 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 		events  []store.Event
 	}
 	var jobs []job
+	// One at a time: who comes second finds the first one's answers.
+	r.looking.Lock()
+	defer r.looking.Unlock()
 	r.mu.Lock()
 	for id, l := range r.byID {
 		if !l.fresh && !l.explain || l.FirstSeq == 0 || len(only) > 0 && !slices.Contains(only, id) {
@@ -199,14 +209,10 @@ func (r *Runner) flush(ctx context.Context, all bool) error {
 	r.mu.Lock()
 	now := r.now()
 	counts := all || now.Sub(r.savedAt) >= saveCounts
-	for id, l := range r.byID {
+	for _, l := range r.byID {
 		if l.FirstSeq != 0 && (l.dirty || counts && l.counts) {
 			rows = append(rows, l.Snapshot())
 			l.dirty, l.counts = false, false
-			continue
-		}
-		if l.gone && !l.explain {
-			delete(r.byID, id)
 		}
 	}
 	if counts {
@@ -215,15 +221,25 @@ func (r *Runner) flush(ctx context.Context, all bool) error {
 	r.mu.Unlock()
 	// Rising numbers, so that the cache's own order is that of time.
 	slices.SortFunc(rows, func(a, b store.Attempt) int { return int(a.ID - b.ID) })
+	failed := map[store.AttemptID]bool{}
 	var errs []error
 	for _, a := range rows {
 		if err := r.cache.PutAttempt(ctx, a); err != nil {
+			failed[a.ID] = true
 			errs = append(errs, fmt.Errorf("keep attempt %d: %w", a.ID, err))
-			r.mu.Lock()
-			if l := r.byID[a.ID]; l != nil {
-				l.dirty = true
-			}
-			r.mu.Unlock()
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range failed {
+		if l := r.byID[id]; l != nil {
+			l.dirty = true
+		}
+	}
+	for id, l := range r.byID {
+		// The cache has its last word, or there is no end to waiting for it.
+		if l.gone && (!l.dirty && !l.explain || len(r.byID) > maxHeld) {
+			delete(r.byID, id)
 		}
 	}
 	return errors.Join(errs...)

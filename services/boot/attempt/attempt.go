@@ -40,6 +40,10 @@ type State struct {
 	volume       string // "LUN 2, volume debian"
 }
 
+// LateAsk is the number of seconds that a machine's first DISCOVER may say it
+// has been asking for: above, earlier ones were lost on the way.
+const LateAsk = 20
+
 type session struct {
 	ipxe          bool
 	read, written int64
@@ -372,6 +376,12 @@ func (s *State) done(name store.StageName, at time.Time, detail string) {
 // fail marks a stage as failed, and the attempt with it.
 func (s *State) fail(name store.StageName, at time.Time, detail string) {
 	s.pass(name, at)
+	for i := range s.Stages[index(name)+1:] {
+		// What came further before has to come there again.
+		if later := &s.Stages[index(name)+1+i]; later.State == store.StageRunning || later.State == store.StageFailed {
+			*later = store.Stage{Name: later.Name, State: store.StageWaiting}
+		}
+	}
 	st := s.stage(name)
 	if st.At.IsZero() {
 		st.At = at
@@ -448,6 +458,9 @@ func (s *State) asked(e store.Event) {
 				return
 			}
 		}
+	}
+	if s.stage(store.StageAsk).State == store.StageWaiting && d.Secs >= LateAsk {
+		s.trouble = true
 	}
 	who := platform(d) + " firmware"
 	if d.IPXE {

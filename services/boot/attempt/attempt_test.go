@@ -525,3 +525,15 @@ func TestTheISIDOfIPXE(t *testing.T) {
 		}
 	}
 }
+
+// The switch port slept: the boot goes well, and there is something to say.
+func TestAFirstQuestionThatIsLateIsTrouble(t *testing.T) {
+	late := firmwareUEFI
+	late.Secs = 28
+	if !newTape(t).see(0, store.EventDHCPDiscover, late).s.Trouble() {
+		t.Error("a first DISCOVER after 28 s is taken for normal")
+	}
+	if newTape(t).see(0, store.EventDHCPDiscover, firmwareUEFI).see(28000, store.EventDHCPDiscover, late).s.Trouble() {
+		t.Error("a repeated DISCOVER is taken for the first one")
+	}
+}

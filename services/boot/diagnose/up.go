@@ -245,7 +245,7 @@ func asideRules() []rule {
 // been asking for a while before the switch let it through.
 func slowPort(v *view) (store.Diagnosis, bool) {
 	asks := v.since(time.Time{}, store.EventDHCPDiscover)
-	if len(asks) == 0 || !asks[0].Detail.PXE && !asks[0].Detail.IPXE || asks[0].Detail.Secs < 20 || asks[0].Detail.Secs > 300 {
+	if len(asks) == 0 || !asks[0].Detail.PXE && !asks[0].Detail.IPXE || asks[0].Detail.Secs < attempt.LateAsk || asks[0].Detail.Secs > 300 {
 		return store.Diagnosis{}, false
 	}
 	v.note(asks[0].At, "its first packet that reached us says that it had been asking for %d s", asks[0].Detail.Secs)

@@ -1,0 +1,694 @@
+package attempts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"lunboot/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// tape is a journal in memory.
+type tape struct {
+	mu   sync.Mutex
+	all  []store.Event
+	wake chan struct{}
+}
+
+func (p *tape) Emit(e store.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e.At.IsZero() {
+		e.At = time.Now()
+	}
+	e.Seq = int64(len(p.all)) + 1
+	p.all = append(p.all, e)
+	if p.wake != nil {
+		close(p.wake)
+		p.wake = nil
+	}
+}
+
+func (p *tape) After(ctx context.Context, seq int64, limit int) ([]store.Event, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seq = min(max(seq, 0), int64(len(p.all)))
+	return slices.Clone(p.all[seq:min(int(seq)+limit, len(p.all))]), nil
+}
+
+func (p *tape) LastSeq() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int64(len(p.all))
+}
+
+func (p *tape) Wake(seq int64) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if int64(len(p.all)) > seq {
+		c := make(chan struct{})
+		close(c)
+		return c
+	}
+	if p.wake == nil {
+		p.wake = make(chan struct{})
+	}
+	return p.wake
+}
+
+// cache is the table of attempts.
+type cache struct {
+	mu   sync.Mutex
+	rows map[store.AttemptID]store.Attempt
+	puts int
+	fail error
+}
+
+func (c *cache) PutAttempt(_ context.Context, a store.Attempt) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fail != nil {
+		return c.fail
+	}
+	if c.rows == nil {
+		c.rows = map[store.AttemptID]store.Attempt{}
+	}
+	c.puts++
+	c.rows[a.ID] = a
+	return nil
+}
+
+func (c *cache) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if a, ok := c.rows[id]; ok {
+		return a, nil
+	}
+	return store.Attempt{}, store.NotFound("attempt", fmt.Sprint(id))
+}
+
+func (c *cache) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []store.Attempt
+	for _, a := range c.rows {
+		if (f.Machine == 0 || a.Machine == f.Machine) && (f.MAC.IsZero() || a.MAC == f.MAC) {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, func(a, b store.Attempt) int { return int(b.ID - a.ID) })
+	n := len(out)
+	if f.Limit > 0 {
+		out = out[min(f.Offset, n):min(f.Offset+f.Limit, n)]
+	}
+	return out, n, nil
+}
+
+func (c *cache) LastAttemptID(context.Context) (store.AttemptID, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var last store.AttemptID
+	for id := range c.rows {
+		last = max(last, id)
+	}
+	return last, nil
+}
+
+// inventory knows machines by MAC, each with one volume.
+type inventory struct {
+	mu       sync.Mutex
+	machines map[store.MachineID]store.Machine
+	maps     map[store.MachineID][]store.Mapping
+}
+
+func (v *inventory) Machine(_ context.Context, id store.MachineID) (store.Machine, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if m, ok := v.machines[id]; ok {
+		return m, nil
+	}
+	return store.Machine{}, store.NotFound("machine", fmt.Sprint(id))
+}
+
+func (v *inventory) MachineByMAC(_ context.Context, mac store.MAC) (store.Machine, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, m := range v.machines {
+		if slices.Contains(m.MACs, mac) {
+			return m, nil
+		}
+	}
+	return store.Machine{}, store.NotFound("machine", mac.String())
+}
+
+func (v *inventory) MappingsOf(_ context.Context, id store.MachineID) ([]store.Mapping, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.maps[id]), nil
+}
+
+func (v *inventory) Volume(context.Context, store.VolumeID) (store.Volume, error) {
+	return store.Volume{ID: 1, Name: "win11", BlockSize: 512, State: store.VolumeReady}, nil
+}
+
+func (v *inventory) enroll(id store.MachineID, name string, mac store.MAC) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.machines[id] = store.Machine{ID: id, Name: name, MACs: []store.MAC{mac}, Profile: "custom", Initiator: store.IQN("iqn.2026-11.lunboot:" + name)}
+	v.maps[id] = []store.Mapping{{Machine: id, Volume: 1, LUN: 2, Boot: true}}
+}
+
+// bench is a runner with everything around it.
+type bench struct {
+	*Runner
+	tape  *tape
+	cache *cache
+	inv   *inventory
+	stop  func()
+}
+
+func newBench() *bench {
+	b := &bench{tape: &tape{}, cache: &cache{}, inv: &inventory{machines: map[store.MachineID]store.Machine{}, maps: map[store.MachineID][]store.Mapping{}}}
+	b.inv.enroll(7, "lab-12", theMAC)
+	b.start()
+	return b
+}
+
+func (b *bench) start() {
+	b.Runner = New(b.tape, b.cache, b.inv, slog.New(slog.NewTextHandler(io.Discard, nil)), time.Now)
+	r := b.Runner
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Serve(ctx) }()
+	b.stop = func() { cancel(); <-done }
+}
+
+// kill ends the appliance without a last word: what was not kept is lost.
+func (b *bench) kill() {
+	b.cache.mu.Lock()
+	saved := map[store.AttemptID]store.Attempt{}
+	for id, a := range b.cache.rows {
+		saved[id] = a
+	}
+	b.cache.mu.Unlock()
+	b.stop()
+	b.cache.mu.Lock()
+	b.cache.rows = saved
+	b.cache.mu.Unlock()
+}
+
+var (
+	theMAC  = store.MAC{0x52, 0x54, 0, 0x77, 0, 0x0a}
+	theAddr = netip.MustParseAddr("10.77.0.50")
+	ipxe    = store.Detail{PXE: true, IPXE: true, Firmware: "BIOS", Arch: "x86", Interface: "eth0"}
+)
+
+const (
+	ipxeID = "400027231234"
+	osID   = "00023d000001"
+)
+
+func (b *bench) see(kind store.EventKind, d store.Detail) {
+	b.tape.Emit(store.Event{Kind: kind, MAC: theMAC, Addr: theAddr, Detail: d})
+}
+
+// target is an event of the iSCSI target: it knows the machine, or only where
+// it came from.
+func (b *bench) target(machine store.MachineID, kind store.EventKind, d store.Detail) {
+	b.tape.Emit(store.Event{Kind: kind, Addr: theAddr, Machine: machine, Detail: d})
+}
+
+func (b *bench) dora() {
+	b.see(store.EventDHCPDiscover, ipxe)
+	b.see(store.EventDHCPOffer, ipxe)
+	b.see(store.EventDHCPRequest, ipxe)
+	b.see(store.EventDHCPAck, ipxe)
+}
+
+func (b *bench) script(t *testing.T) (store.AttemptID, string) {
+	t.Helper()
+	id, key, err := b.Begin(t.Context(), theMAC, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.tape.Emit(store.Event{Kind: store.EventScriptSent, MAC: theMAC, Addr: theAddr, Machine: 7, Attempt: id, Detail: store.Detail{Profile: "san", MatchedBy: "mac", Key: key, Script: "sanboot iscsi:10.77.0.1::::iqn"}})
+	return id, key
+}
+
+func session(isid string) store.Detail {
+	n := 2
+	return store.Detail{ISID: isid, Session: isid, Auth: "mutual CHAP with MD5", LUN: &n, Volume: "win11"}
+}
+
+func (b *bench) boot(t *testing.T) store.AttemptID {
+	b.dora()
+	id, _ := b.script(t)
+	for _, isid := range []string{ipxeID, osID} {
+		b.target(7, store.EventISCSILogin, session(isid))
+		b.target(7, store.EventISCSIFirstRead, session(isid))
+	}
+	return id
+}
+
+func (b *bench) want(t *testing.T, id store.AttemptID, outcome store.Outcome, stage store.StageName, titles ...string) store.Attempt {
+	t.Helper()
+	a, err := b.Attempt(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range a.Diagnoses {
+		got = append(got, d.Title)
+	}
+	if a.Outcome != outcome || a.Stage != stage || !slices.Equal(got, titles) {
+		t.Errorf("attempt %d is %s at %s: %q\nwant %s at %s: %q", id, a.Outcome, a.Stage, got, outcome, stage, titles)
+	}
+	return a
+}
+
+func TestABootIsFollowedToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		id := b.boot(t)
+		a := b.want(t, id, store.OutcomeUp, store.StageUp)
+		if a.Name != "lab-12" || a.Machine != 7 || a.MAC != theMAC || a.Address != "10.77.0.50" {
+			t.Errorf("%+v", a)
+		}
+		if got, ok := b.Latest(7, store.MAC{}); !ok || got.ID != id {
+			t.Error("the machine's latest attempt is another one")
+		}
+		if got, ok := b.Latest(0, theMAC); !ok || got.ID != id {
+			t.Error("the MAC's latest attempt is another one")
+		}
+		all, n, err := b.Attempts(t.Context(), store.AttemptFilter{Machine: 7})
+		if err != nil || n != 1 || all[0].Outcome != store.OutcomeUp {
+			t.Errorf("%+v, %d, %v", all, n, err)
+		}
+	})
+}
+
+func TestTheFoundingFailureIsExplainedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		b.dora()
+		id, key := b.script(t)
+		b.target(7, store.EventISCSILogin, session(ipxeID))
+		zero := 0
+		b.target(7, store.EventISCSINoLUN, store.Detail{ISID: ipxeID, LUN: &zero, Mapped: []int{2}, Sense: "05/25/00"})
+		if !b.Check(id, key) {
+			t.Error("the report is not taken for genuine")
+		}
+		b.tape.Emit(store.Event{Kind: store.EventReport, Addr: theAddr, Attempt: id, Detail: store.Detail{Step: "sanboot", Code: "1d704539"}})
+		// No time passes: the machine waits for the words with a black screen.
+		b.want(t, id, store.OutcomeFailed, store.StageRead, "lab-12 asked for LUN 0, but its volume “win11” is LUN 2")
+	})
+}
+
+func TestSilenceIsNoticedWithoutAnyEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		b.dora()
+		id, _ := b.script(t)
+		version := b.Version()
+		time.Sleep(29 * time.Second)
+		b.want(t, id, store.OutcomeRunning, store.StageScript)
+		changed := b.Changed(b.Version())
+		time.Sleep(2 * time.Second)
+		select {
+		case <-changed:
+		default:
+			t.Error("nobody who watches was told")
+		}
+		b.want(t, id, store.OutcomeFailed, store.StageLogin, "lab-12 never tried to reach its volume “win11”")
+		if b.Version() <= version {
+			t.Error("the version stands still")
+		}
+		// And a late packet turns it back, and takes the words away.
+		b.target(7, store.EventISCSILogin, session(ipxeID))
+		b.target(7, store.EventISCSIFirstRead, session(ipxeID))
+		b.want(t, id, store.OutcomeRunning, store.StageRead)
+	})
+}
+
+func TestAScriptAskedForAgainIsTheSameAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		b.dora()
+		id, key := b.script(t)
+		time.Sleep(3 * time.Second)
+		if again, same := b.script(t); again != id || same != key {
+			t.Errorf("attempt %d became %d", id, again)
+		}
+		b.target(7, store.EventISCSILogin, session(ipxeID))
+		next, other := b.script(t)
+		if next == id || other == key {
+			t.Error("a script after a login belongs to the boot before")
+		}
+		if b.Check(id, other) || b.Check(next, key) || b.Check(next, "") || b.Check(0, "") || b.Check(99, "x") {
+			t.Error("a wrong key is taken")
+		}
+		time.Sleep(time.Minute)
+		if !b.Check(id, key) {
+			t.Error("the key of an attempt that is only kept is forgotten")
+		}
+	})
+}
+
+func TestAnUnknownMachineThatIsEnrolledKeepsItsAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		mac := store.MAC{0x52, 0x54, 0, 0x77, 0, 0x0b}
+		see := func(kind store.EventKind, machine store.MachineID) {
+			b.tape.Emit(store.Event{Kind: kind, MAC: mac, Machine: machine, Addr: netip.MustParseAddr("10.77.0.51"), Detail: ipxe})
+		}
+		see(store.EventDHCPDiscover, 0)
+		see(store.EventDHCPAck, 0)
+		see(store.EventScriptWaiting, 0)
+		time.Sleep(time.Second)
+		a, ok := b.Latest(0, mac)
+		if !ok || len(a.Diagnoses) != 1 || a.Diagnoses[0].Title != "52:54:00:77:00:0b is waiting to be enrolled" {
+			t.Fatalf("%+v", a)
+		}
+		b.inv.enroll(8, "lab-13", mac)
+		b.tape.Emit(store.Event{Kind: store.EventMachineChanged, MAC: mac, Machine: 8})
+		id, _, err := b.Begin(t.Context(), mac, 8)
+		if err != nil || id != a.ID {
+			t.Errorf("the attempt %d became %d, %v", a.ID, id, err)
+		}
+		b.tape.Emit(store.Event{Kind: store.EventScriptSent, MAC: mac, Machine: 8, Attempt: id, Detail: store.Detail{Profile: "san"}})
+		if got := b.want(t, id, store.OutcomeRunning, store.StageScript); got.Name != "lab-13" || got.Machine != 8 {
+			t.Errorf("%+v", got)
+		}
+		if got, ok := b.Latest(8, store.MAC{}); !ok || got.ID != id {
+			t.Error("the machine does not have the attempt of its MAC")
+		}
+		if len(b.current) != 1 || b.unknown != 0 {
+			t.Errorf("%d attempts are followed, %d of unknown machines", len(b.current), b.unknown)
+		}
+	})
+}
+
+// The loader's transfer names no MAC when firmware asks for the bare file, and
+// the target knows an unknown initiator only by its address.
+func TestEventsWithoutANameAreSortedByAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		b.dora()
+		b.tape.Emit(store.Event{Kind: store.EventTFTPStart, Addr: theAddr, Detail: store.Detail{File: "undionly.kpxe"}})
+		id, _ := b.script(t)
+		b.tape.Emit(store.Event{Kind: store.EventISCSIRefused, Addr: theAddr, Detail: store.Detail{ISID: ipxeID, Status: "0202", Initiator: "iqn.2010-04.org.ipxe:lab-12", Reason: "no machine has that name"}})
+		a := b.want(t, id, store.OutcomeFailed, store.StageLogin, "lab-12 used an iSCSI name that no machine has here")
+		if a.Stages[2].At.IsZero() {
+			t.Error("the loader's transfer is missing")
+		}
+	})
+}
+
+func TestAForeignIPXEIsExplainedByItsAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		b.tape.Emit(store.Event{Kind: store.EventISCSIRefused, Addr: netip.MustParseAddr("10.77.0.99"), Detail: store.Detail{ISID: ipxeID, Status: "0202", Reason: "no machine has that name"}})
+		b.tape.Emit(store.Event{Kind: store.EventISCSIRefused, Addr: netip.MustParseAddr("10.77.0.98"), Detail: store.Detail{ISID: osID, Status: "0202"}})
+		all, n, _ := b.Attempts(t.Context(), store.AttemptFilter{})
+		if n != 1 || len(all[0].Diagnoses) != 1 {
+			t.Fatalf("%+v", all)
+		}
+	})
+}
+
+func TestUnknownMachinesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		b.dora()
+		for i := range maxUnknown + 100 {
+			mac := store.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}
+			b.tape.Emit(store.Event{Kind: store.EventDHCPDiscover, At: time.Now().Add(time.Duration(i) * time.Millisecond), MAC: mac, Detail: ipxe})
+		}
+		time.Sleep(time.Second)
+		b.mu.Lock()
+		followed, unknown, held := len(b.current), b.unknown, len(b.byID)
+		b.mu.Unlock()
+		if unknown != maxUnknown || followed != maxUnknown+1 || held > maxUnknown+1 {
+			t.Errorf("%d are followed, %d of them unknown, %d held", followed, unknown, held)
+		}
+		if _, ok := b.Latest(0, store.MAC{2}); ok {
+			t.Error("the oldest is still there")
+		}
+		if _, ok := b.Latest(7, store.MAC{}); !ok {
+			t.Error("the enrolled machine went instead")
+		}
+	})
+}
+
+func TestABootThatIsReadAllDayKeepsMemoryBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		id := b.boot(t)
+		b.want(t, id, store.OutcomeUp, store.StageUp)
+		for i := range 5000 {
+			d := session(osID)
+			d.Bytes = int64(i) << 20
+			b.target(7, store.EventISCSIIO, d)
+			if i%3 == 0 {
+				b.target(7, store.EventISCSIIOFailed, session(osID))
+			}
+		}
+		a := b.want(t, id, store.OutcomeUp, store.StageUp, "lab-12 could not read “win11”, because its storage failed")
+		if !strings.Contains(a.Stages[5].Detail, "5.2 GB read so far") {
+			t.Errorf("%q", a.Stages[5].Detail)
+		}
+		b.mu.Lock()
+		n := len(b.byID[id].events)
+		b.mu.Unlock()
+		if n > maxEvents {
+			t.Errorf("%d events are held", n)
+		}
+	})
+}
+
+func TestTheCacheIsNotWrittenForEverySample(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		b.boot(t)
+		time.Sleep(20 * time.Second)
+		b.cache.mu.Lock()
+		before := b.cache.puts
+		b.cache.mu.Unlock()
+		for i := range 60 {
+			d := session(osID)
+			d.Bytes = int64(i) << 20
+			b.target(7, store.EventISCSIIO, d)
+			time.Sleep(time.Second)
+		}
+		b.cache.mu.Lock()
+		defer b.cache.mu.Unlock()
+		if n := b.cache.puts - before; n > 8 || n < 5 {
+			t.Errorf("a minute of samples made %d writes", n)
+		}
+	})
+}
+
+func TestARestartGoesOnWhereItWas(t *testing.T) {
+	for _, how := range []string{"stop", "kill"} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench()
+				first := b.boot(t)
+				time.Sleep(time.Minute)
+				b.dora()
+				id, key := b.script(t)
+				b.target(7, store.EventISCSILogin, session(ipxeID))
+				b.want(t, id, store.OutcomeRunning, store.StageLogin)
+				if how == "stop" {
+					b.stop()
+				} else {
+					b.kill()
+				}
+				time.Sleep(10 * time.Minute) // nobody listens
+				b.start()
+				defer b.stop()
+				time.Sleep(time.Second)
+				b.want(t, first, store.OutcomeUp, store.StageUp)
+				a := b.want(t, id, store.OutcomeRunning, store.StageLogin)
+				if a.Name != "lab-12" || a.Stages[4].Detail != "Logged in with mutual CHAP" {
+					t.Errorf("%+v", a)
+				}
+				if !b.Check(id, key) {
+					t.Error("the key is lost")
+				}
+				// The silence while nobody listened does not count.
+				time.Sleep(18 * time.Second)
+				b.want(t, id, store.OutcomeRunning, store.StageLogin)
+				b.target(7, store.EventISCSIFirstRead, session(ipxeID))
+				b.target(7, store.EventISCSILogin, session(osID))
+				b.target(7, store.EventISCSIFirstRead, session(osID))
+				b.want(t, id, store.OutcomeUp, store.StageUp)
+				if _, n, _ := b.Attempts(t.Context(), store.AttemptFilter{}); n != 2 {
+					t.Errorf("%d attempts after the restart", n)
+				}
+				b.dora()
+				if next, _ := b.script(t); next != id+1 {
+					t.Errorf("the next attempt has number %d after %d", next, id)
+				}
+			})
+		})
+	}
+}
+
+// What the journal holds gives the same attempts, however often it is read.
+func TestManyRestartsChangeNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		b.boot(t)
+		time.Sleep(time.Minute)
+		b.dora()
+		b.script(t)
+		time.Sleep(40 * time.Second)
+		before, n, _ := b.Attempts(t.Context(), store.AttemptFilter{})
+		for range 3 {
+			b.stop()
+			b.start()
+			time.Sleep(time.Second)
+		}
+		defer b.stop()
+		after, m, _ := b.Attempts(t.Context(), store.AttemptFilter{})
+		if n != 2 || m != 2 {
+			t.Fatalf("%d attempts became %d", n, m)
+		}
+		for i := range before {
+			if before[i].ID != after[i].ID || before[i].Outcome != after[i].Outcome || len(before[i].Diagnoses) != len(after[i].Diagnoses) || before[i].FirstSeq != after[i].FirstSeq {
+				t.Errorf("%+v\nbecame\n%+v", before[i], after[i])
+			}
+		}
+	})
+}
+
+func TestACacheThatFailsIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		b.cache.mu.Lock()
+		b.cache.fail = errors.New("disk full")
+		b.cache.mu.Unlock()
+		id := b.boot(t)
+		time.Sleep(5 * time.Second)
+		if got, ok := b.Latest(7, store.MAC{}); !ok || got.Outcome != store.OutcomeUp {
+			t.Error("the attempt is lost while the cache is broken")
+		}
+		b.cache.mu.Lock()
+		b.cache.fail = nil
+		b.cache.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		if a, err := b.cache.Attempt(t.Context(), id); err != nil || a.Outcome != store.OutcomeUp {
+			t.Errorf("%+v, %v", a, err)
+		}
+	})
+}
+
+func TestBeginNeedsAName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		if _, _, err := b.Begin(t.Context(), store.MAC{}, 0); store.KindOf(err) != store.KindInvalid {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestAnAttemptWhoseScriptNeverLeftIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		if _, _, err := b.Begin(t.Context(), theMAC, 7); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Minute)
+		if _, n, _ := b.Attempts(t.Context(), store.AttemptFilter{}); n != 0 {
+			t.Errorf("%d attempts", n)
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.byID) != 0 {
+			t.Error("it is still held")
+		}
+	})
+}
+
+func TestASlowMachineIsGivenMoreTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		for range 3 {
+			b.dora()
+			b.script(t)
+			time.Sleep(20 * time.Second) // usually, from its script to its login
+			for _, isid := range []string{ipxeID, osID} {
+				b.target(7, store.EventISCSILogin, session(isid))
+				b.target(7, store.EventISCSIFirstRead, session(isid))
+			}
+			time.Sleep(time.Minute)
+		}
+		b.dora()
+		id, _ := b.script(t)
+		time.Sleep(55 * time.Second)
+		b.want(t, id, store.OutcomeRunning, store.StageScript)
+		time.Sleep(10 * time.Second)
+		b.want(t, id, store.OutcomeFailed, store.StageLogin, "lab-12 never tried to reach its volume “win11”")
+	})
+}
+
+func TestManyMachinesAtOnce(t *testing.T) {
+	b := newBench()
+	defer b.stop()
+	var wg sync.WaitGroup
+	for n := range 20 {
+		wg.Go(func() {
+			mac := store.MAC{2, 1, 0, 0, 0, byte(n)}
+			b.inv.enroll(store.MachineID(100+n), fmt.Sprintf("lab-%d", 100+n), mac)
+			for range 5 {
+				b.tape.Emit(store.Event{Kind: store.EventDHCPDiscover, MAC: mac, Machine: store.MachineID(100 + n), Detail: ipxe})
+				id, _, err := b.Begin(context.Background(), mac, store.MachineID(100+n))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b.tape.Emit(store.Event{Kind: store.EventScriptSent, MAC: mac, Machine: store.MachineID(100 + n), Attempt: id, Detail: store.Detail{Profile: "san"}})
+				if a, err := b.Attempt(context.Background(), id); err != nil || a.Stage != store.StageScript {
+					t.Errorf("%+v, %v", a, err)
+				}
+				_, _ = b.Latest(store.MachineID(100+n), mac)
+				_, _, _ = b.Attempts(context.Background(), store.AttemptFilter{Machine: store.MachineID(100 + n)})
+			}
+		})
+	}
+	wg.Wait()
+	if _, n, _ := b.Attempts(context.Background(), store.AttemptFilter{}); n != 100 {
+		t.Errorf("%d attempts", n)
+	}
+}
