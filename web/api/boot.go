@@ -10,21 +10,23 @@ import (
 	"lunboot/store"
 )
 
+// ProfileKey is the path parameter of one profile.
+type ProfileKey struct {
+	Profile string `path:"profile"`
+}
+
 func (s *server) profiles(a huma.API) {
 	register(a, http.MethodGet, "/profiles", "list-profiles", "List profiles", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Profile]], error) {
 			return all(s.Store.Profiles(ctx))
 		})
-	type key struct {
-		Profile string `path:"profile"`
-	}
 	register(a, http.MethodGet, "/profiles/{profile}", "show-profile", "Show a profile", store.ScopeRead,
-		func(ctx context.Context, in *key) (*body[store.Profile], error) {
+		func(ctx context.Context, in *ProfileKey) (*body[store.Profile], error) {
 			return reply(s.Store.Profile(ctx, in.Profile))
 		})
 	register(a, http.MethodPut, "/profiles/{profile}", "set-profile", "Create or change a profile; it is rendered once to check it", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
-			key
+			ProfileKey
 			Body struct {
 				Revision int64             `json:"revision,omitempty"`
 				Kind     string            `json:"kind" doc:"san, kernel, local or custom"`
@@ -39,7 +41,7 @@ func (s *server) profiles(a huma.API) {
 			return reply(s.Acts.PutProfile(ctx, actor(ctx), store.Profile{Name: in.Profile, Revision: in.Body.Revision, Kind: kind, Fields: in.Body.Fields, Text: in.Body.Text}))
 		})
 	register(a, http.MethodDelete, "/profiles/{profile}", "remove-profile", "Remove a profile that no machine uses", store.ScopeOperate,
-		func(ctx context.Context, in *key) (*empty, error) {
+		func(ctx context.Context, in *ProfileKey) (*empty, error) {
 			return done(s.Acts.DeleteProfile(ctx, actor(ctx), in.Profile))
 		})
 }

@@ -18,7 +18,8 @@ type Machine struct {
 	Mappings []Mapping `json:"mappings"`
 }
 
-type machineKey struct {
+// MachineKey is the path parameter of one machine.
+type MachineKey struct {
 	Machine string `path:"machine" doc:"id, name, MAC or UUID"`
 }
 
@@ -76,7 +77,7 @@ func (s *server) machines(a huma.API) {
 		})
 	register(a, http.MethodGet, "/machines/{machine}", "show-machine", "Show a machine", store.ScopeRead,
 		func(ctx context.Context, in *struct {
-			machineKey
+			MachineKey
 			Secrets bool `query:"secrets" doc:"show the CHAP secrets; needs the scope admin"`
 		}) (*body[Machine], error) {
 			m, err := s.Acts.FindMachine(ctx, in.Machine)
@@ -91,7 +92,7 @@ func (s *server) machines(a huma.API) {
 		})
 	register(a, http.MethodPatch, "/machines/{machine}", "set-machine", "Change a machine", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
-			machineKey
+			MachineKey
 			Body machineInput
 		}) (*body[Machine], error) {
 			m, err := s.Acts.FindMachine(ctx, in.Machine)
@@ -107,7 +108,7 @@ func (s *server) machines(a huma.API) {
 		})
 	register(a, http.MethodDelete, "/machines/{machine}", "remove-machine", "Remove a machine and its mappings", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
-			machineKey
+			MachineKey
 			Force bool `query:"force" doc:"also when it has a live session"`
 		}) (*empty, error) {
 			m, err := s.Acts.FindMachine(ctx, in.Machine)
@@ -118,7 +119,7 @@ func (s *server) machines(a huma.API) {
 		})
 	register(a, http.MethodGet, "/machines/{machine}/script", "preview-script", "The script that the machine would be given now", store.ScopeRead,
 		func(ctx context.Context, in *struct {
-			machineKey
+			MachineKey
 			Profile string `query:"profile" doc:"as if the machine had this profile"`
 		}) (*body[Script], error) {
 			m, err := s.Acts.FindMachine(ctx, in.Machine)

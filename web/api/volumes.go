@@ -12,7 +12,8 @@ import (
 	"lunboot/web/auth"
 )
 
-type volumeKey struct {
+// VolumeKey is the path parameter of one volume.
+type VolumeKey struct {
 	Volume string `path:"volume" doc:"id or name"`
 }
 
@@ -28,16 +29,16 @@ func (s *server) volumes(a huma.API) {
 			return all(s.Store.Volumes(ctx))
 		})
 	register(a, http.MethodPost, "/volumes", "create-volume", "Create an empty volume", store.ScopeOperate,
-		func(ctx context.Context, in *body[volumeInput]) (*body[store.Volume], error) {
+		func(ctx context.Context, in *body[VolumeInput]) (*body[store.Volume], error) {
 			return reply(s.Volumes.CreateVolume(ctx, actor(ctx), in.Body.spec()))
 		})
 	register(a, http.MethodGet, "/volumes/{volume}", "show-volume", "Show a volume", store.ScopeRead,
-		func(ctx context.Context, in *volumeKey) (*body[store.Volume], error) {
+		func(ctx context.Context, in *VolumeKey) (*body[store.Volume], error) {
 			return reply(s.Volumes.FindVolume(ctx, in.Volume))
 		})
 	register(a, http.MethodPatch, "/volumes/{volume}", "set-volume", "Change a volume", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
-			volumeKey
+			VolumeKey
 			Body struct {
 				Revision *int64  `json:"revision,omitempty"`
 				Name     *string `json:"name,omitempty"`
@@ -58,7 +59,7 @@ func (s *server) volumes(a huma.API) {
 			}))
 		})
 	register(a, http.MethodDelete, "/volumes/{volume}", "remove-volume", "Remove a volume and its bytes", store.ScopeOperate,
-		func(ctx context.Context, in *volumeKey) (*empty, error) {
+		func(ctx context.Context, in *VolumeKey) (*empty, error) {
 			v, err := s.Volumes.FindVolume(ctx, in.Volume)
 			if err != nil {
 				return nil, problem(err)
@@ -71,7 +72,7 @@ func (s *server) volumes(a huma.API) {
 		Summary: "Import a raw image that lies on the appliance; a job fills the volume"}
 	huma.Register(a, imp, func(ctx context.Context, in *struct {
 		Body struct {
-			volumeInput
+			VolumeInput
 			Path   string `json:"path" doc:"absolute path on the appliance"`
 			Format string `json:"format,omitempty" doc:"auto or raw"`
 		}
@@ -97,7 +98,8 @@ func (s *server) volumes(a huma.API) {
 		})
 }
 
-type volumeInput struct {
+// VolumeInput is what an operator says of a new volume.
+type VolumeInput struct {
 	Name      string `json:"name"`
 	Size      int64  `json:"size,omitempty" doc:"bytes"`
 	BlockSize int    `json:"block_size,omitempty" doc:"512 (default) or 4096"`
@@ -105,13 +107,13 @@ type volumeInput struct {
 	Shared    bool   `json:"shared,omitempty"`
 }
 
-func (in *volumeInput) spec() store.VolumeSpec {
+func (in *VolumeInput) spec() store.VolumeSpec {
 	return store.VolumeSpec{Name: in.Name, Size: in.Size, BlockSize: in.BlockSize, ReadOnly: in.ReadOnly, Shared: in.Shared}
 }
 
 // uploadInput streams the body: an image does not fit into memory.
 type uploadInput struct {
-	volumeKey
+	VolumeKey
 	BlockSize int   `query:"block_size"`
 	Length    int64 `header:"Content-Length"`
 	stream    io.Reader
@@ -150,6 +152,12 @@ func (s *server) mappingView(ctx context.Context, m store.Mapping) (Mapping, err
 		return Mapping{}, err
 	}
 	return Mapping{Mapping: m, MachineName: machine.Name, VolumeName: v.Name, VolumeSize: v.Size}, nil
+}
+
+// MappingKey is the path parameters of one mapping.
+type MappingKey struct {
+	MachineKey
+	LUN int64 `path:"lun"`
 }
 
 func (s *server) mappings(a huma.API) {
@@ -202,11 +210,7 @@ func (s *server) mappings(a huma.API) {
 			mp, err := s.Acts.Map(ctx, actor(ctx), spec)
 			return s.replyMapping(ctx, mp, err)
 		})
-	type key struct {
-		machineKey
-		LUN int64 `path:"lun"`
-	}
-	find := func(ctx context.Context, k key) (store.MachineID, store.LUN, error) {
+	find := func(ctx context.Context, k MappingKey) (store.MachineID, store.LUN, error) {
 		l, err := store.NewLUN(k.LUN)
 		if err != nil {
 			return 0, 0, err
@@ -216,14 +220,14 @@ func (s *server) mappings(a huma.API) {
 	}
 	register(a, http.MethodPatch, "/mappings/{machine}/{lun}", "set-mapping", "Change a mapping", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
-			key
+			MappingKey
 			Body struct {
 				LUN      *int64 `json:"lun,omitempty"`
 				Boot     *bool  `json:"boot,omitempty"`
 				ReadOnly *bool  `json:"read_only,omitempty"`
 			}
 		}) (*body[Mapping], error) {
-			id, lun, err := find(ctx, in.key)
+			id, lun, err := find(ctx, in.MappingKey)
 			if err != nil {
 				return nil, problem(err)
 			}
@@ -239,7 +243,7 @@ func (s *server) mappings(a huma.API) {
 			return s.replyMapping(ctx, mp, err)
 		})
 	register(a, http.MethodDelete, "/mappings/{machine}/{lun}", "remove-mapping", "Remove a mapping", store.ScopeOperate,
-		func(ctx context.Context, in *key) (*empty, error) {
+		func(ctx context.Context, in *MappingKey) (*empty, error) {
 			id, lun, err := find(ctx, *in)
 			if err != nil {
 				return nil, problem(err)

@@ -170,5 +170,5 @@ func (e *ExplainCmd) Run(c *Context) error {
 	if err := c.Client.Do(c, "GET", "/explain/"+esc(code), nil, &out); err != nil {
 		return err
 	}
-	return c.show(out, func() { fmt.Fprintf(c.Out, "%s: %s\n%s\n", out.Code, out.Title, out.Meaning) })
+	return c.show(out, func() { fmt.Fprintf(c.Out, "%s: %s\nIt means: %s\n", out.Code, out.Title, out.Meaning) })
 }

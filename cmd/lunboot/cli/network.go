@@ -183,7 +183,9 @@ func (l *EventListCmd) Run(c *Context) error {
 
 // print writes one event a line: JSON lines with --json.
 func (l *EventListCmd) print(c *Context, e store.Event) error {
-	b, err := json.Marshal(e.Detail)
+	line := e.Detail
+	line.Script = "" // a whole script fits no line; --json and 'attempt show' have it
+	b, err := json.Marshal(line)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"lunboot/services/attempts"
+	"lunboot/services/events"
+	"lunboot/services/iscsi"
+	"lunboot/store"
+	"lunboot/store/sqlite"
+	"lunboot/store/volume"
+)
+
+// catalog answers the target from the inventory and the volumes.
+type catalog struct {
+	db   *sqlite.DB
+	pool *volume.Pool
+}
+
+// Access says who an initiator is and how it must log in.
+func (c catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access, error) {
+	m, err := c.db.MachineByInitiator(ctx, initiator)
+	if err != nil {
+		return iscsi.Access{}, err
+	}
+	return iscsi.Access{Machine: m.ID, Name: m.Name, Auth: m.Auth, CHAP: m.CHAP, Reverse: m.Reverse}, nil
+}
+
+// Open opens every volume that an initiator is mapped to. A volume that cannot
+// be opened is left out, so that the others still boot; its fault is told by
+// the pool.
+func (c catalog) Open(ctx context.Context, initiator store.IQN, _ [6]byte) (iscsi.Map, error) {
+	return c.Refresh(ctx, initiator)
+}
+
+// Refresh is Open for a session that lives already.
+func (c catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, error) {
+	m, err := c.db.MachineByInitiator(ctx, initiator)
+	if err != nil {
+		return iscsi.Map{}, err
+	}
+	maps, err := c.db.MappingsOf(ctx, m.ID)
+	if err != nil {
+		return iscsi.Map{}, err
+	}
+	out := iscsi.Map{LUNs: map[store.LUN]iscsi.Entry{}}
+	var handles []*volume.Handle
+	out.Release = func() {
+		for _, h := range handles {
+			h.Close()
+		}
+	}
+	for _, mp := range maps {
+		v, err := c.db.Volume(ctx, mp.Volume)
+		if err != nil {
+			out.Release()
+			return iscsi.Map{}, err
+		}
+		h, err := c.pool.Open(ctx, v)
+		if err != nil {
+			continue
+		}
+		handles = append(handles, h)
+		out.LUNs[mp.LUN] = iscsi.Entry{
+			Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, ReadOnly: mp.ReadOnly || v.ReadOnly, Generation: h.Generation(),
+		}
+	}
+	return out, nil
+}
+
+// Revision rises when machines, volumes or mappings change.
+func (c catalog) Revision() int64 { return c.db.MapRevision() }
+
+// Changed is closed when Revision passes after.
+func (c catalog) Changed(after int64) <-chan struct{} { return c.db.MapChanged(after) }
+
+// evidence says whether an address belongs to a MAC: by our lease, or by the
+// kernel's neighbour table for an address on one of our own networks.
+type evidence struct {
+	db  *sqlite.DB
+	now func() time.Time
+}
+
+// Owns reports whether addr is mac's, and what shows it.
+func (e evidence) Owns(ctx context.Context, addr netip.Addr, mac store.MAC) (bool, string) {
+	if l, err := e.db.LeaseByAddress(ctx, addr); err == nil && l.State == store.LeaseBound && l.Expires.After(e.now()) {
+		if l.MAC == mac {
+			return true, "its lease"
+		}
+		return false, fmt.Sprintf("%s is leased to %s", addr, l.MAC)
+	}
+	neighbours, err := netlink.NeighList(0, netlink.FAMILY_V4)
+	if err != nil {
+		return false, fmt.Sprintf("the neighbour table cannot be read: %v", err)
+	}
+	for _, n := range neighbours {
+		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == addr && len(n.HardwareAddr) == 6 {
+			if store.MAC(n.HardwareAddr) == mac {
+				return true, "the neighbour table"
+			}
+			return false, fmt.Sprintf("%s answers as %s", addr, n.HardwareAddr)
+		}
+	}
+	return false, fmt.Sprintf("no lease and no neighbour entry ties %s to %s", addr, mac)
+}
+
+// addressUse remembers from which addresses initiators hold sessions, or held
+// one in the last hour: such an address goes to nobody else. It sits before the
+// journal and learns from the events that pass.
+type addressUse struct {
+	*events.Journal
+	now func() time.Time
+
+	mu   sync.Mutex
+	live map[string]netip.Addr    // session → address
+	last map[netip.Addr]time.Time // address → last sign of a session
+}
+
+// holdAddress is how long an address stays in use after its last session.
+const holdAddress = time.Hour
+
+func newAddressUse(j *events.Journal, now func() time.Time) *addressUse {
+	return &addressUse{Journal: j, now: now, live: map[string]netip.Addr{}, last: map[netip.Addr]time.Time{}}
+}
+
+// rememberEvents bounds how far back a start looks for sessions of the last hour.
+const rememberEvents = 20000
+
+// remember reads the last hour of the journal, so that a restart forgets no
+// machine that is still running.
+func (u *addressUse) remember(ctx context.Context, table *sqlite.Journal, lastSeq int64) error {
+	for after := max(0, lastSeq-rememberEvents); ; {
+		items, err := table.Events(ctx, store.EventFilter{After: after, Limit: 1000})
+		if err != nil {
+			return err
+		}
+		if len(items) == 0 {
+			clear(u.live) // sessions of the last run ended with it
+			return nil
+		}
+		for _, e := range items {
+			if u.now().Sub(e.At) < holdAddress {
+				u.learn(e)
+			}
+			after = e.Seq
+		}
+	}
+}
+
+// Emit learns from the event and passes it on.
+func (u *addressUse) Emit(e store.Event) {
+	if e.At.IsZero() {
+		e.At = u.now()
+	}
+	u.learn(e)
+	u.Journal.Emit(e)
+}
+
+func (u *addressUse) learn(e store.Event) {
+	if !e.Addr.IsValid() {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch e.Kind {
+	case store.EventISCSILogin:
+		u.live[e.Detail.Session] = e.Addr
+		u.last[e.Addr] = e.At
+	case store.EventISCSIClosed, store.EventISCSILogout:
+		delete(u.live, e.Detail.Session)
+		u.last[e.Addr] = e.At
+	case store.EventISCSIIO, store.EventISCSIFirstRead:
+		u.last[e.Addr] = e.At
+	}
+}
+
+// AddressInUse reports whether a session is or was there within the hour.
+func (u *addressUse) AddressInUse(a netip.Addr) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, addr := range u.live {
+		if addr == a {
+			return true
+		}
+	}
+	t, ok := u.last[a]
+	if ok && u.now().Sub(t) >= holdAddress {
+		delete(u.last, a)
+		ok = false
+	}
+	return ok
+}
+
+// liveSessions lets the inventory refuse to pull a volume from under a machine.
+type liveSessions struct{ a *appliance }
+
+// Sessions lists the target's live sessions.
+func (l liveSessions) Sessions() []store.Session {
+	if l.a.target == nil {
+		return nil
+	}
+	return l.a.target.Sessions()
+}
+
+// explainer tells a report's sender what its failure means.
+type explainer struct{ runner *attempts.Runner }
+
+// Explain returns the first diagnosis of an attempt.
+func (x explainer) Explain(ctx context.Context, id store.AttemptID) (title, cause, fix string, ok bool) {
+	a, err := x.runner.Attempt(ctx, id)
+	if err != nil || len(a.Diagnoses) == 0 {
+		return "", "", "", false
+	}
+	d := a.Diagnoses[0]
+	if len(d.Fixes) > 0 {
+		fix = d.Fixes[0].Label
+	}
+	return d.Title, d.Cause, fix, true
+}
+
+// eventLog is the journal as the API reads it: by cursor, filtered.
+type eventLog struct{ j *events.Journal }
+
+// After returns the matching events after f.After, and the last sequence number
+// that was looked at.
+func (l eventLog) After(ctx context.Context, f store.EventFilter) ([]store.Event, int64, error) {
+	upto := f.After
+	var out []store.Event
+	for len(out) < f.Limit {
+		items, err := l.j.After(ctx, upto, 500)
+		if err != nil || len(items) == 0 {
+			return out, upto, err
+		}
+		for _, e := range items {
+			upto = e.Seq
+			if f.Machine != 0 && e.Machine != f.Machine || !f.MAC.IsZero() && e.MAC != f.MAC || f.Attempt != 0 && e.Attempt != f.Attempt {
+				continue
+			}
+			if out = append(out, e); len(out) == f.Limit {
+				break
+			}
+		}
+	}
+	return out, upto, nil
+}
+
+// LastSeq is the newest event's number.
+func (l eventLog) LastSeq() int64 { return l.j.LastSeq() }
+
+// Wake is closed when something newer than seq exists.
+func (l eventLog) Wake(seq int64) <-chan struct{} { return l.j.Wake(seq) }
+
+// revisions wakes live pages when the inventory changes.
+type revisions struct{ db *sqlite.DB }
+
+// Version is the inventory's commit revision.
+func (r revisions) Version() int64 { return r.db.Revision() }
+
+// Changed is closed at the next commit.
+func (r revisions) Changed(after int64) <-chan struct{} { return r.db.Changed(after) }

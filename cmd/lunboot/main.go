@@ -1,0 +1,124 @@
+// Command lunboot is a netboot appliance in one binary: DHCP, TFTP, an iPXE
+// script generator and an iSCSI target over one inventory. 'lunboot serve' runs
+// it; every other verb talks to a running one.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"lunboot/cmd/lunboot/cli"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// grammar is the whole command line.
+type grammar struct {
+	Data   string `default:"/var/lib/lunboot" placeholder:"DIR" help:"Data folder of the appliance."`
+	Server string `placeholder:"URL" help:"Talk to an appliance over HTTP(S) instead of the socket in its data folder."`
+	Token  string `placeholder:"TOKEN" help:"API token for --server."`
+	JSON   bool   `name:"json" help:"Print JSON."`
+
+	Serve serveCmd `cmd:"" help:"Run the appliance."`
+	cli.Commands
+	Doctor  doctorCmd  `cmd:"" help:"Check the appliance and this machine, and say what is wrong."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// world is what a verb may touch of the process.
+type world struct {
+	ctx      context.Context
+	hurry    <-chan struct{} // closed by a second signal
+	grammar  *grammar
+	in       io.Reader
+	out, err io.Writer
+}
+
+func main() {
+	ctx, hurry, stop := signals()
+	code := run(ctx, hurry, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// signals returns a context that the first SIGINT or SIGTERM ends, and a
+// channel that the second one closes.
+func signals() (context.Context, <-chan struct{}, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	hurry, done := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		select {
+		case <-c:
+			cancel()
+		case <-done:
+			return
+		}
+		select {
+		case <-c:
+			close(hurry)
+		case <-done:
+		}
+	}()
+	return ctx, hurry, func() { signal.Stop(c); close(done); cancel() }
+}
+
+// run is the program without its process: a test can call it.
+func run(ctx context.Context, hurry <-chan struct{}, args []string, in io.Reader, out, errw io.Writer) int {
+	g := &grammar{}
+	exited := -1
+	parser, err := kong.New(g, kong.Name("lunboot"), kong.Description("A netboot appliance: DHCP, TFTP, iPXE scripts and an iSCSI target in one binary."),
+		kong.Writers(out, errw), kong.Exit(func(code int) { exited = code }), kong.DefaultEnvars("LUNBOOT"),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())
+	if err != nil {
+		fmt.Fprintln(errw, "lunboot:", err)
+		return exitFailed
+	}
+	kctx, err := parser.Parse(args)
+	if exited >= 0 { // --help
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(errw, "lunboot: %v\nTry: lunboot --help\n", err)
+		return exitUsage
+	}
+	w := &world{ctx: ctx, hurry: hurry, grammar: g, in: in, out: out, err: errw}
+	c := &cli.Context{Context: ctx, Client: cli.NewClient(g.Data, g.Server, g.Token), In: in, Out: out, JSON: g.JSON}
+	switch err := kctx.Run(w, c); {
+	case err == nil:
+		return exitDone
+	case cli.IsUsage(err):
+		fmt.Fprintln(errw, "lunboot:", err)
+		return exitUsage
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return exitFailed
+	default:
+		fmt.Fprintln(errw, "lunboot:", err)
+		return exitFailed
+	}
+}
+
+// versionCmd prints the version.
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run(w *world) error {
+	_, err := fmt.Fprintln(w.out, "lunboot", version)
+	return err
+}

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"lunboot/services"
+	"lunboot/services/dhcp"
+	"lunboot/store"
+)
+
+// defaultLease is how long an address is given for.
+const defaultLease = 4 * time.Hour
+
+// network is the service that runs one DHCP server a subnet that somebody
+// chose: by a flag, or on the first-run page. It follows the inventory, so that
+// a choice on a page takes effect without a restart.
+type network struct {
+	a     *appliance
+	emit  dhcp.Emitter
+	ready func() // told once, when everything listens
+
+	mu      sync.Mutex
+	servers map[string]*dhcpServer // by interface and prefix
+	wake    chan struct{}
+}
+
+type dhcpServer struct {
+	subnet store.Subnet
+	parts  []services.Service
+	svc    *dhcp.Server
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+func newNetwork(a *appliance, emit dhcp.Emitter) *network {
+	return &network{a: a, emit: emit, servers: map[string]*dhcpServer{}, wake: make(chan struct{}, 1)}
+}
+
+// String names the service.
+func (n *network) String() string { return "DHCP" }
+
+// Listen settles what the flags say and binds the subnets' ports. An error is
+// one sentence for the operator.
+func (n *network) Listen() error {
+	ctx := context.Background()
+	if err := n.fromFlags(ctx); err != nil {
+		return err
+	}
+	subnets, err := n.wanted(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range subnets {
+		if _, ok := n.servers[key(s)]; ok {
+			continue
+		}
+		srv, err := n.listen(s)
+		if err != nil {
+			n.closeAll()
+			return err
+		}
+		n.servers[key(s)] = srv
+	}
+	return nil
+}
+
+func key(s store.Subnet) string { return s.Interface + " " + s.Prefix.String() }
+
+// fromFlags writes the subnet that the flags describe into the inventory.
+func (n *network) fromFlags(ctx context.Context) error {
+	c := n.a.cmd
+	if c.DHCP == "off" || !n.a.set.rng.From.IsValid() {
+		return nil
+	}
+	name := c.Interface[0]
+	subnet, err := subnetOf(name, n.a.set.rng)
+	if err != nil {
+		return err
+	}
+	if !c.DHCPForce && c.DHCPListen == "" {
+		if err := otherServer(ctx, name); err != nil {
+			if c.DHCP == "full" {
+				return fmt.Errorf("--dhcp full: %w", err)
+			}
+			n.a.log.Warn("no addresses are given", "interface", name, "reason", err)
+			n.a.banner("dhcp", "No addresses are given on "+name+": "+err.Error())
+			subnet.Mode = store.DHCPOff
+		}
+	}
+	_, err = n.put(ctx, store.ActorFlag, subnet)
+	return err
+}
+
+// put writes a subnet when it differs from what is there.
+func (n *network) put(ctx context.Context, by store.Actor, s store.Subnet) (store.Subnet, error) {
+	have, err := n.a.db.Subnets(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, h := range have {
+		if key(h) != key(s) {
+			continue
+		}
+		if h.Mode == s.Mode && h.Range == s.Range {
+			return h, nil
+		}
+		h.Mode, h.Range = s.Mode, s.Range
+		s = h
+	}
+	return n.a.db.PutSubnet(ctx, by, s)
+}
+
+// errOtherServer marks a network where somebody else gives addresses.
+var errOtherServer = errors.New("another DHCP server answers there")
+
+// otherServer asks an interface who answers DHCP; nil means nobody.
+func otherServer(ctx context.Context, name string) error {
+	others, err := dhcp.Probe(ctx, name)
+	if err != nil {
+		return err
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	var who []string
+	for _, o := range others {
+		who = append(who, fmt.Sprintf("%s (%s)", o.Server, o.MAC))
+	}
+	return fmt.Errorf("%w, on %s: %s; turn it off there, or add --dhcp-force", errOtherServer, name, strings.Join(who, ", "))
+}
+
+// subnetOf finds our network on an interface that holds the range.
+func subnetOf(name string, rng store.Range) (store.Subnet, error) {
+	for _, p := range addressesOf(name) {
+		if p.Masked().Contains(rng.From) && p.Masked().Contains(rng.To) {
+			return store.Subnet{Interface: name, Prefix: p.Masked(), Mode: store.DHCPFull, Range: rng, LeaseTime: defaultLease}, nil
+		}
+	}
+	have := addressesOf(name)
+	if len(have) == 0 {
+		return store.Subnet{}, store.Invalid("interface", "%s has no IPv4 address; give it one first, such as: ip address add 192.168.40.1/24 dev %s", name, name)
+	}
+	return store.Subnet{}, store.Invalid("dhcp_range", "the range %s is in no network of %s, which has %s", rng, name, have[0])
+}
+
+// addressesOf lists our IPv4 addresses on an interface.
+func addressesOf(name string) []netip.Prefix {
+	ifi, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil
+	}
+	addrs, err := ifi.Addrs()
+	if err != nil {
+		return nil
+	}
+	var out []netip.Prefix
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			ip, ok := netip.AddrFromSlice(n.IP)
+			ones, bits := n.Mask.Size()
+			if ip = ip.Unmap(); ok && ip.Is4() && bits == 32 {
+				out = append(out, netip.PrefixFrom(ip, ones))
+			}
+		}
+	}
+	return out
+}
+
+// wanted lists the subnets that addresses are to be given on.
+func (n *network) wanted(ctx context.Context) ([]store.Subnet, error) {
+	if n.a.cmd.DHCP == "off" {
+		return nil, nil
+	}
+	all, err := n.a.db.Subnets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(s store.Subnet) bool { return s.Mode != store.DHCPFull || s.Interface == "" }), nil
+}
+
+func (n *network) listen(s store.Subnet) (*dhcpServer, error) {
+	svc := dhcp.New(dhcp.Config{
+		Interface: s.Interface, Subnet: s, ListenAddr: n.a.cmd.DHCPListen, Advertise: n.a.set.advertise, Boot: n.a.bootAddr, Loaders: n.a.loaders,
+		Leases: n.a.db, Machines: n.a.db, InUse: n.a.users, Emit: n.emit, Log: n.a.log.With("part", "dhcp", "interface", s.Interface), Now: time.Now,
+	})
+	if err := svc.Listen(); err != nil {
+		return nil, err
+	}
+	return &dhcpServer{subnet: s, svc: svc, parts: []services.Service{svc}}, nil
+}
+
+// Serve runs the servers and follows the inventory until ctx ends.
+func (n *network) Serve(ctx context.Context) error {
+	n.mu.Lock()
+	for _, s := range n.servers {
+		n.start(ctx, s)
+	}
+	n.mu.Unlock()
+	if n.ready != nil {
+		n.ready()
+	}
+	defer n.closeAll()
+	tick := time.NewTicker(10 * time.Second) // an interface that comes back
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.wake:
+		case <-tick.C:
+		}
+		n.follow(ctx)
+	}
+}
+
+// follow starts what was chosen and stops what no longer is.
+func (n *network) follow(ctx context.Context) {
+	want, err := n.wanted(ctx)
+	if err != nil {
+		n.a.log.Error("list the subnets", "error", err)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for k, s := range n.servers {
+		at := slices.IndexFunc(want, func(w store.Subnet) bool { return key(w) == k })
+		changed := at >= 0 && want[at].Revision != s.subnet.Revision
+		ended := false
+		select {
+		case <-s.done:
+			ended = true
+		default:
+		}
+		if at < 0 || changed || ended {
+			s.stop()
+			<-s.done
+			delete(n.servers, k)
+		}
+	}
+	for _, w := range want {
+		if _, ok := n.servers[key(w)]; ok {
+			continue
+		}
+		s, err := n.listen(w)
+		if err != nil {
+			n.a.banner("dhcp "+w.Interface, "No addresses are given on "+w.Interface+": "+err.Error())
+			continue
+		}
+		n.a.banner("dhcp "+w.Interface, "")
+		n.servers[key(w)] = s
+		n.start(ctx, s)
+	}
+}
+
+// start runs a bound server; the caller holds mu.
+func (n *network) start(ctx context.Context, s *dhcpServer) {
+	ctx, s.stop = context.WithCancel(ctx)
+	s.done = make(chan struct{})
+	var wg sync.WaitGroup
+	for _, p := range s.parts {
+		wg.Go(func() {
+			defer s.stop() // one part's end ends the others
+			err := services.Guard(n.a.log, p.String(), func() error { return p.Serve(ctx) })
+			if err != nil && ctx.Err() == nil {
+				n.a.log.Error("stopped; it will be started again", "service", p.String(), "error", err)
+			}
+		})
+	}
+	go func() { // joined through done
+		wg.Wait()
+		close(s.done)
+	}()
+}
+
+func (n *network) closeAll() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for k, s := range n.servers {
+		if s.stop != nil {
+			s.stop()
+			<-s.done
+		} else {
+			// Bound and never served: serving with an ended context unbinds.
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			n.start(ctx, s)
+			<-s.done
+		}
+		delete(n.servers, k)
+	}
+}
+
+// changed asks the service to look at the inventory again.
+func (n *network) changed() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// serving says where addresses are given, for the foot of the pages.
+func (n *network) serving() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []string
+	for _, s := range n.servers {
+		for _, p := range addressesOf(s.subnet.Interface) {
+			if s.subnet.Prefix.Contains(p.Addr()) {
+				out = append(out, p.Addr().String()+" · "+s.subnet.Interface)
+			}
+		}
+	}
+	slices.Sort(out)
+	if len(out) == 0 {
+		out = append(out, "gives no addresses")
+	}
+	return out
+}
+
+// localFor is our address on the network that a machine boots from.
+func (n *network) localFor(m store.Machine) netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.servers {
+		for _, p := range addressesOf(s.subnet.Interface) {
+			if s.subnet.Prefix.Contains(p.Addr()) && (!m.Address.IsValid() || s.subnet.Prefix.Contains(m.Address)) {
+				return p.Addr()
+			}
+		}
+	}
+	return firstAddress()
+}
+
+// firstAddress is an address of ours that others can reach, or loopback.
+func firstAddress() netip.Addr {
+	ifs, err := net.Interfaces()
+	if err == nil {
+		for _, i := range ifs {
+			if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
+				continue
+			}
+			if have := addressesOf(i.Name); len(have) > 0 {
+				return have[0].Addr()
+			}
+		}
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}

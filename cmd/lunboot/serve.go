@@ -1,0 +1,379 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/alexedwards/scs/v2"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/go-chi/chi/v5"
+
+	"lunboot/cmd/lunboot/cli"
+	"lunboot/scripts"
+	"lunboot/services"
+	"lunboot/services/attempts"
+	"lunboot/services/events"
+	"lunboot/services/httpboot"
+	"lunboot/services/httpd"
+	"lunboot/services/inventory"
+	"lunboot/services/iscsi"
+	"lunboot/services/loaders"
+	"lunboot/services/tftp"
+	"lunboot/store"
+	"lunboot/store/sqlite"
+	"lunboot/store/volume"
+	"lunboot/web/api"
+	"lunboot/web/auth"
+	"lunboot/web/pages"
+)
+
+// Run is 'lunboot serve': it opens what is durable, composes the services in
+// reading order and runs them until a signal.
+func (c *serveCmd) Run(w *world) error {
+	set, err := c.read()
+	if err != nil {
+		return err
+	}
+	log := c.logger(w.err)
+	a, err := c.build(w, set, log)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	return a.run(w)
+}
+
+// appliance is everything that runs, held together.
+type appliance struct {
+	cmd     *serveCmd
+	set     settings
+	log     *slog.Logger
+	dir     string
+	db      *sqlite.DB
+	table   *sqlite.Journal
+	pool    *volume.Pool
+	journal *events.Journal
+	inv     *inventory.Inventory
+	runner  *attempts.Runner
+	loaders *loaders.Set
+	target  *iscsi.Server
+	boot    *httpd.Server
+	admin   *httpd.Server
+	tftp    *tftp.Server
+	network *network
+	users   *addressUse
+	scripts *httpboot.Server
+	iqn     store.IQN
+	auth    *auth.Auth
+	super   *services.Supervisor
+	closers []func() error
+
+	mu      sync.Mutex
+	banners map[string]string // what is wrong now, by subject
+}
+
+// build opens and composes; nothing listens yet.
+func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance, err error) {
+	ctx := w.ctx
+	a := &appliance{cmd: c, set: set, log: log, dir: w.grammar.Data, banners: map[string]string{}}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	// What is made here holds secrets: nobody else may read it.
+	syscall.Umask(0o027)
+	if err := os.MkdirAll(filepath.Join(a.dir, "volumes"), 0o750); err != nil {
+		return nil, fmt.Errorf("data folder %s: %w; make it, or choose another with --data", a.dir, err)
+	}
+
+	// Durable things first; the pool's lock also keeps a second appliance out.
+	if a.pool, err = volume.OpenPool(filepath.Join(a.dir, "volumes"), log.With("part", "volumes")); err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, a.pool.Close)
+	if a.db, err = sqlite.Open(ctx, a.dir, time.Now); err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, a.db.Close)
+	if a.table, err = sqlite.OpenJournal(ctx, a.dir, time.Now); err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, a.table.Close)
+	if a.iqn, err = a.targetName(ctx); err != nil {
+		return nil, err
+	}
+	if a.loaders, err = loaders.Load(c.Loaders, log.With("part", "loaders")); err != nil {
+		return nil, err
+	}
+	if missing := a.loaders.Missing(); missing != "" {
+		log.Warn("loaders are missing", "detail", missing)
+	}
+
+	if a.journal, err = events.New(a.table, log.With("part", "events"), time.Now); err != nil {
+		return nil, err
+	}
+	a.users = newAddressUse(a.journal, time.Now)
+	if err := a.users.remember(ctx, a.table, a.journal.LastSeq()); err != nil {
+		return nil, err
+	}
+	emit := a.users // sees every event on its way to the journal
+	a.pool.OnFault(func(name, sentence string) {
+		emit.Emit(store.Event{Kind: store.EventVolumeFailed, Detail: store.Detail{Volume: name, Reason: sentence}})
+		a.banner("volume "+name, "Volume "+name+": "+sentence)
+	})
+
+	a.inv, err = inventory.New(inventory.Config{
+		DB: a.db, Volumes: a.pool, Renderer: renderer{}, Sessions: liveSessions{a}, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, a.inv.Close)
+	if err := a.inv.Recover(ctx); err != nil {
+		return nil, fmt.Errorf("finish what the last run left half-done: %w", err)
+	}
+
+	a.runner = attempts.New(a.journal, a.table, a.db, log.With("part", "attempts"), time.Now)
+	a.target = iscsi.New(iscsi.Config{
+		Listen: c.ISCSI, Target: a.iqn, Catalog: catalog{db: a.db, pool: a.pool}, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
+	})
+	a.scripts = httpboot.Handler(httpboot.Config{
+		Inventory: a.db, Attempts: a.runner, Evidence: evidence{db: a.db, now: time.Now}, Explainer: explainer{a.runner}, Files: a.loaders,
+		Emit: emit, Log: log.With("part", "boot"), Now: time.Now, Target: a.iqn, ISCSIPort: func() uint16 { return a.target.Addr().Port() },
+		Advertise: set.advertise, AdminURL: a.adminURL, Guard: set.guard,
+		Fetched: func(addr netip.Addr) { a.tftp.ScriptFetched(addr) },
+	})
+	a.boot = httpd.New("boot HTTP", c.Boot, a.scripts, httpd.Options{Flag: "--boot", Log: log.With("part", "boot")})
+	a.tftp = tftp.New(tftp.Config{
+		Addr: c.TFTP, Files: a.loaders, Emit: emit, Log: log.With("part", "tftp"), Now: time.Now,
+		Script: func(local netip.Addr) []byte { return []byte(scripts.FirstStage(a.bootAddr(local))) },
+	})
+	a.network = newNetwork(a, emit)
+
+	adminHandler, err := a.adminSide(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.admin = httpd.New("admin HTTP", c.Admin, adminHandler, httpd.Options{Flag: "--admin", Log: log.With("part", "admin")})
+	socket := httpd.NewUnix("socket", filepath.Join(a.dir, cli.SocketName), adminHandler, httpd.Options{Log: log.With("part", "admin"), SocketGroup: "lunboot"})
+
+	// Inside out: nobody is invited (DHCP) before the house is lit.
+	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
+		a.journal, a.runner, a.target, a.boot, a.admin, a.tftp, a.network, socket)
+	return a, nil
+}
+
+// run serves until a signal, then drains in reverse order.
+func (a *appliance) run(w *world) error {
+	if code := a.auth.Code(); code != "" {
+		fmt.Fprintf(w.err, "\n  Set up at %s/setup?code=%s\n\n", a.adminURL(firstAddress()), code)
+	}
+	a.network.ready = func() {
+		a.log.Info("the appliance is up", "version", version, "data", a.dir, "target", a.iqn, "portal", a.target.Addr(), "boot", a.boot.Addr(), "admin", a.admin.Addr(), "tftp", a.tftp.Addr())
+		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+			a.log.Warn("tell systemd", "error", err)
+		}
+	}
+	return a.super.Run(w.ctx)
+}
+
+// close releases what build opened, in reverse; every volume is flushed.
+func (a *appliance) close() {
+	for i := len(a.closers) - 1; i >= 0; i-- {
+		if err := a.closers[i](); err != nil {
+			a.log.Error("close", "error", err)
+		}
+	}
+	a.closers = nil
+}
+
+// settingTarget keeps the target's name: it is chosen once, since every
+// installed machine knows it.
+const settingTarget = "target"
+
+func (a *appliance) targetName(ctx context.Context) (store.IQN, error) {
+	if a.set.target != "" {
+		return a.set.target, nil
+	}
+	v, ok, err := a.db.Setting(ctx, settingTarget)
+	if err != nil {
+		return "", err
+	}
+	if ok {
+		return store.ParseIQN(v)
+	}
+	var b [4]byte
+	rand.Read(b[:])
+	q := store.IQN("iqn.2026-11.lunboot:" + hex.EncodeToString(b[:]))
+	return q, a.db.PutSetting(ctx, store.ActorSystem, settingTarget, string(q))
+}
+
+// adminSide is what people and the CLI reach: pages and API behind one mux.
+func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
+	log := a.log.With("part", "admin")
+	var err error
+	a.auth, err = auth.New(ctx, auth.Config{
+		Users: a.db, Tokens: a.db, Sessions: scs.Store(a.db), Log: log, Now: time.Now,
+		Peer: func(ctx context.Context) (int, bool) {
+			c, ok := httpd.Peer(ctx)
+			return int(c.UID), ok
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	site, err := pages.Handler(pages.Config{
+		Inventory: a.db, Machines: a.inv, Volumes: a.inv, Attempts: a.runner,
+		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Auth: a.auth, Status: a.status, Log: log, Now: time.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := chi.NewRouter()
+	r.Group(func(r chi.Router) {
+		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
+		api.Mount(r, api.Config{
+			Store: a.db, Acts: a.inv, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a},
+			Access: a.auth, Health: a.health, Version: version, Log: log,
+		})
+	})
+	r.Mount("/", site)
+	return guarded(log, r), nil
+}
+
+// guarded keeps a panic inside its request.
+func guarded(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := services.Guard(log, r.Method+" "+r.URL.Path, func() error { next.ServeHTTP(w, r); return nil })
+		if err != nil {
+			http.Error(w, "The appliance had an internal fault; its log says more.", http.StatusInternalServerError)
+		}
+	})
+}
+
+// bootAddr is the boot listener as a machine that came in at local reaches it.
+func (a *appliance) bootAddr(local netip.Addr) netip.AddrPort {
+	if a.set.advertise.IsValid() {
+		local = a.set.advertise
+	}
+	return netip.AddrPortFrom(local, a.boot.Addr().Port())
+}
+
+// adminURL is where people open the appliance.
+func (a *appliance) adminURL(local netip.Addr) string {
+	at := a.admin.Addr()
+	if !at.IsValid() { // not bound yet: the flag says where it will be
+		at, _ = netip.ParseAddrPort(a.cmd.Admin)
+	}
+	port := at.Port()
+	if port == 0 {
+		port = portOf(a.cmd.Admin, 8080)
+	}
+	if at.Addr().IsValid() && !at.Addr().IsUnspecified() {
+		local = at.Addr()
+	} else if a.set.advertise.IsValid() {
+		local = a.set.advertise
+	}
+	return "http://" + netip.AddrPortFrom(local, port).String()
+}
+
+// banner shows text on every page until it is taken back with an empty one.
+func (a *appliance) banner(subject, text string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if text == "" {
+		delete(a.banners, subject)
+	} else {
+		a.banners[subject] = text
+	}
+}
+
+func (a *appliance) onState(name string, healthy bool, err error) {
+	if healthy {
+		a.banner("service "+name, "")
+		return
+	}
+	text := name + " is stopped and will be started again"
+	if err != nil {
+		text += ": " + err.Error()
+	}
+	a.banner("service "+name, text)
+}
+
+// addresses names each listener's address for the health listing.
+func (a *appliance) addresses() map[string]string {
+	out := map[string]string{}
+	for svc, at := range map[services.Service]netip.AddrPort{a.target: a.target.Addr(), a.boot: a.boot.Addr(), a.admin: a.admin.Addr(), a.tftp: a.tftp.Addr()} {
+		if at.IsValid() {
+			out[svc.String()] = at.String()
+		}
+	}
+	return out
+}
+
+func (a *appliance) health(ctx context.Context) api.Health {
+	h := api.Health{OK: true, Version: version, Target: string(a.iqn)}
+	at := a.addresses()
+	for _, s := range a.super.Health() {
+		h.Services = append(h.Services, api.Service{Name: s.Name, Address: at[s.Name], Healthy: s.Healthy, Detail: s.Reason})
+		h.OK = h.OK && s.Healthy
+	}
+	for _, c := range a.checks(ctx) {
+		h.Checks = append(h.Checks, api.Check{Name: c.Name, OK: c.OK, Detail: c.Detail})
+		h.OK = h.OK && c.OK
+	}
+	return h
+}
+
+func (a *appliance) status(context.Context) pages.Status {
+	s := pages.Status{OK: true, Text: "All services running", Address: strings.Join(a.network.serving(), ", ")}
+	for _, h := range a.super.Health() {
+		if !h.Healthy && s.OK {
+			s.OK, s.Text = false, h.Name+" is stopped"
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, text := range a.banners {
+		s.Banners = append(s.Banners, text)
+	}
+	return s
+}
+
+// previews shows scripts as a machine on the boot network would get them.
+type previews struct{ a *appliance }
+
+func (p previews) Preview(ctx context.Context, m store.Machine, profile *store.Profile) (string, error) {
+	name := ""
+	if profile != nil {
+		name = profile.Name
+	}
+	return p.a.scripts.Preview(ctx, m, name, p.a.bootAddr(p.a.network.localFor(m)))
+}
+
+// renderer checks a profile by rendering it once with sample facts.
+type renderer struct{}
+
+func (renderer) Check(p store.Profile) error {
+	if err := scripts.Check(p); err != nil {
+		var e *store.Error
+		if errors.As(err, &e) {
+			return err
+		}
+		return store.Invalid("text", "%v", err)
+	}
+	return nil
+}

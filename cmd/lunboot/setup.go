@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+
+	"lunboot/store"
+	"lunboot/web/pages"
+)
+
+// setup is the first run: it looks without sending, and acts once confirmed.
+type setup struct{ a *appliance }
+
+// Facts lists what can be seen without sending anything.
+func (s setup) Facts(ctx context.Context) pages.SetupFacts {
+	f := pages.SetupFacts{DataDir: s.a.dir}
+	if free, err := s.a.pool.Free(); err == nil {
+		f.Free = free
+	}
+	def := defaultInterface()
+	ifs, err := net.Interfaces()
+	if err != nil {
+		s.a.log.Warn("list the network interfaces", "error", err)
+	}
+	for _, i := range ifs {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || len(i.HardwareAddr) != 6 {
+			continue
+		}
+		for _, p := range addressesOf(i.Name) {
+			f.Interfaces = append(f.Interfaces, pages.SetupInterface{Name: i.Name, Prefix: p, Default: i.Index == def, Proposed: proposeRange(p)})
+			break
+		}
+	}
+	for _, p := range []struct {
+		name string
+		addr netip.AddrPort
+	}{{"Scripts (HTTP)", s.a.boot.Addr()}, {"Loaders (TFTP)", s.a.tftp.Addr()}, {"Volumes (iSCSI)", s.a.target.Addr()}} {
+		f.Ports = append(f.Ports, pages.SetupPort{Name: p.name, Port: fmt.Sprint(p.addr.Port())})
+	}
+	f.Loaders = s.a.loaders.Missing()
+	switch {
+	case s.a.cmd.DHCP == "off":
+		f.Locked = "--dhcp off"
+	case s.a.set.rng.From.IsValid():
+		f.Locked = "--dhcp-range " + s.a.set.rng.String()
+	}
+	return f
+}
+
+// Confirm acts on the operator's choice: it asks the network who answers DHCP
+// there, and begins to give addresses when nobody does.
+func (s setup) Confirm(ctx context.Context, by store.Actor, c pages.SetupChoice) error {
+	if c.Interface == "" || s.a.cmd.DHCP == "off" || s.a.set.rng.From.IsValid() {
+		return nil
+	}
+	subnet, err := subnetOf(c.Interface, c.Range)
+	if err != nil {
+		return err
+	}
+	if !s.a.cmd.DHCPForce {
+		if err := otherServer(ctx, c.Interface); err != nil {
+			return &store.Error{Kind: store.KindConflict, Field: "interface", Msg: "no addresses are given", Err: err}
+		}
+	}
+	if _, err := s.a.network.put(ctx, by, subnet); err != nil {
+		return err
+	}
+	s.a.network.changed()
+	return nil
+}
+
+// defaultInterface is the index of the interface with the default route, 0 when
+// there is none.
+func defaultInterface() int {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return 0
+	}
+	for _, r := range routes {
+		if r.Gw != nil && (r.Dst == nil || r.Dst.IP.IsUnspecified()) {
+			return r.LinkIndex
+		}
+	}
+	return 0
+}
+
+// proposeRange proposes the upper half of our network, 200 addresses at most,
+// without our own and the broadcast address.
+func proposeRange(p netip.Prefix) store.Range {
+	if p.Bits() > 28 || p.Bits() < 8 {
+		return store.Range{} // too small to share, or no network of one lab
+	}
+	first := binary.BigEndian.Uint32(p.Masked().Addr().AsSlice())
+	size := uint32(1) << (32 - p.Bits())
+	from, to := first+size/2, first+size-2
+	to = min(to, from+199)
+	own := binary.BigEndian.Uint32(p.Addr().AsSlice())
+	if own >= from && own <= to {
+		if own-from > to-own {
+			to = own - 1
+		} else {
+			from = own + 1
+		}
+	}
+	return store.Range{From: addrOf(from), To: addrOf(to)}
+}
+
+func addrOf(n uint32) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], n)
+	return netip.AddrFrom4(b)
+}
