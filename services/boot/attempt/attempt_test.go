@@ -59,7 +59,6 @@ func (p *tape) quiet(d time.Duration) *tape {
 }
 
 var (
-	firmwareBIOS = store.Detail{PXE: true, Firmware: "BIOS", Arch: "x86", Interface: "eth0", Class: "PXEClient:Arch:00000:UNDI:002001"}
 	firmwareUEFI = store.Detail{PXE: true, Firmware: "UEFI", Arch: "x86-64", Interface: "eth0", Class: "PXEClient:Arch:00007:UNDI:003000"}
 	ipxeBIOS     = store.Detail{PXE: true, IPXE: true, Firmware: "BIOS", Arch: "x86", Interface: "eth0", UserClass: "iPXE"}
 	ipxeUEFI     = store.Detail{PXE: true, IPXE: true, Firmware: "UEFI", Arch: "x86-64", Interface: "eth0", UserClass: "iPXE"}
