@@ -128,7 +128,9 @@ func (i *itl) appendPage(b []byte, fixed string, changes []modeChange, control b
 	switch control {
 	case valuesChangeable:
 		clear(b[start+2:])
-		mode = ^uint32(0)
+		if mode = 0; i.writable() {
+			mode = ^mode
+		}
 	case valuesDefault:
 		mode = defaultMode
 	}
@@ -188,12 +190,12 @@ func execModeSelect(_ context.Context, c *Command) error {
 		return err
 	}
 	u := c.itl.unit
-	if u.cfg.ReadOnly || c.itl.readOnly.Load() {
-		return errWriteProtected
-	}
 	u.mu.Lock()
 	was := u.mode.Load()
 	mode, err := c.itl.selected(list, c.isSix(), was)
+	if err == nil && mode != was && !c.itl.writable() {
+		err = errWriteProtected
+	}
 	if err == nil {
 		u.mode.Store(mode)
 	}

@@ -201,6 +201,11 @@ func TestModeSelect(t *testing.T) {
 		run(t, n, 0, "000000000000", nil)
 		wantSense(t, run(t, n, 0, "15 10 00 00 10 00", unhex(t, "00000000 0a0a 0210 08 000000 ffff0000")), 7, 0x27, 0)
 		wantGood(t, r.do("2a 00 00000000 00 0001 00", make([]byte, 512)))
+		// It is told so, and may send back what there is.
+		if c := run(t, n, 0, "1a 08 4a 00 ff 00", nil); !isZero(c.In[6:]) {
+			t.Errorf("changeable values %x", c.In)
+		}
+		wantGood(t, run(t, n, 0, "15 10 00 00 10 00", unhex(t, "00000000"+controlPage)))
 	})
 	t.Run("software write protection can be taken back", func(t *testing.T) {
 		r := newRig(t)

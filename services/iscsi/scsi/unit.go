@@ -110,9 +110,12 @@ func (u *Unit) reset(by *Nexus, ua uint32) {
 	}
 }
 
+// writable says whether the nexus was given the unit to write.
+func (i *itl) writable() bool { return !i.unit.cfg.ReadOnly && !i.readOnly.Load() }
+
 // protected says why the unit may not be written, nil when it may.
 func (u *Unit) protected(i *itl) error {
-	if u.cfg.ReadOnly || i.readOnly.Load() {
+	if !i.writable() {
 		return errWriteProtected
 	}
 	if u.mode.Load()&modeSWP != 0 {
