@@ -108,7 +108,6 @@ type Machine struct {
 
 	text    []byte // of a request that goes on in the next PDU
 	out     []byte // of a response that does not fit one PDU
-	after   pdu.LoginResponse
 	seen    map[string]bool
 	leading bool // the names are known
 	declare bool // our MaxRecvDataSegmentLength was told
@@ -179,6 +178,7 @@ func (m *Machine) step(q Request, r *Response) *Refusal {
 		if len(q.Data) > 0 {
 			return refuse(pdu.LoginInitiatorError, "the initiator sent text while the target's answer was not complete")
 		}
+		m.leave(q, r)
 		return m.respond(r)
 	}
 	m.text = append(m.text, q.Data...)
@@ -193,9 +193,7 @@ func (m *Machine) step(q Request, r *Response) *Refusal {
 	if why := m.negotiate(pairs); why != nil {
 		return why
 	}
-	if q.Transit && m.mayLeave(q.CSG) {
-		r.Transit, r.NSG = true, q.NSG
-	}
+	m.leave(q, r)
 	return m.respond(r)
 }
 
@@ -305,9 +303,12 @@ func (m *Machine) lead(pairs []pdu.Pair) *Refusal {
 	return nil
 }
 
-// mayLeave says whether the target agrees to end the stage.
-func (m *Machine) mayLeave(from pdu.Stage) bool {
-	return from == pdu.OperationalNegotiation || m.auth.done
+// leave agrees to the end of the stage, when the initiator asks for it and has
+// proved itself.
+func (m *Machine) leave(q Request, r *Response) {
+	if q.Transit && (q.CSG == pdu.OperationalNegotiation || m.auth.done) {
+		r.Transit, r.NSG = true, q.NSG
+	}
 }
 
 func (m *Machine) answer(key, value string) { m.out = pdu.AppendText(m.out, key, value) }
@@ -315,18 +316,11 @@ func (m *Machine) answer(key, value string) { m.out = pdu.AppendText(m.out, key,
 // respond moves the answer, or as much of it as one PDU holds, into r, and ends
 // the stage when its last byte leaves.
 func (m *Machine) respond(r *Response) *Refusal {
-	if r.Transit {
-		m.after = r.LoginResponse
-	}
 	if len(m.out) > maxResponse {
 		// §6.2: a response that goes on has C=1 and T=0.
 		r.Data, m.out = append([]byte(nil), m.out[:maxResponse]...), m.out[maxResponse:]
 		r.Continue, r.Transit, r.NSG = true, false, 0
 		return nil
-	}
-	if m.after.Transit {
-		r.Transit, r.NSG = true, m.after.NSG
-		m.after = pdu.LoginResponse{}
 	}
 	if r.Transit {
 		if r.NSG == pdu.FullFeaturePhase {
