@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 
@@ -75,7 +76,7 @@ func buildLinux(ctx context.Context, dir, path string, p linuxParts) error {
 		{Path: "grub-mkimage", Args: []string{"-O", "i386-pc", "-d", grubBIOS, "-o", at("core.img"), "-p", "/", "-c", at("early.cfg"),
 			"biosdisk", "part_msdos", "fat", "linux", "search", "search_label"}},
 		{Path: "grub-mkimage", Args: []string{"-O", "x86_64-efi", "-d", grubEFI, "-o", at("BOOTX64.EFI"), "-p", "/", "-c", at("early.cfg"),
-			"part_msdos", "fat", "linux", "search", "search_label"}},
+			"part_msdos", "fat", "linux", "search", "search_label", "efi_gop"}},
 		{Path: "mformat", Args: []string{"-i", at("esp"), "-C", "-T", fmt.Sprint(area.ESPSize / 512), "-v", area.ESPLabel, "::"}},
 		{Path: "mmd", Args: []string{"-i", at("esp"), "::/EFI", "::/EFI/BOOT"}},
 		{Path: "mcopy", Args: []string{"-i", at("esp"), at("BOOTX64.EFI"), "::/EFI/BOOT/BOOTX64.EFI"}},
@@ -239,7 +240,12 @@ func CheckRoot(ctx context.Context, disk io.ReaderAt, dir string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := Run(ctx, Command{Path: "e2fsck", Args: []string{"-p", "-f", copied}}); err != nil {
+	_, err = Run(ctx, Command{Path: "e2fsck", Args: []string{"-p", "-f", copied}})
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 1 { // the journal was replayed
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("the guest's root file system is damaged: %w", err)
 	}
 	return nil

@@ -17,10 +17,10 @@ import (
 
 // Lab is one network with its machines.
 type Lab struct {
-	Dir      string // temporary; short, since it holds unix sockets
-	Network  *Network
-	machines []*Running
-	devices  []*Appliance
+	Dir        string // temporary; short, since it holds unix sockets
+	Network    *Network
+	machines   []*Running
+	appliances []*Appliance
 }
 
 // New makes an empty lab and clears up what crashed runs left.
@@ -56,7 +56,7 @@ func (l *Lab) Close() error {
 	for _, m := range l.machines {
 		m.Kill()
 	}
-	for _, a := range l.devices {
+	for _, a := range l.appliances {
 		a.Kill()
 	}
 	return errors.Join(l.Network.Close(), os.RemoveAll(l.Dir))

@@ -11,8 +11,17 @@ import (
 	"sync"
 	"time"
 
-	"lunboot/services/boot"
 	"lunboot/store"
+)
+
+// Firmware is what starts a machine.
+type Firmware string
+
+// The kinds of firmware. BIOS machines have an iPXE in their card's ROM; UEFI
+// machines have the firmware's own PXE stack, which is no iPXE.
+const (
+	BIOS Firmware = "BIOS"
+	UEFI Firmware = "UEFI"
 )
 
 // Machine is what to build: a computer with one network card and no disk of
@@ -20,7 +29,7 @@ import (
 // machine burns one core while it boots.
 type Machine struct {
 	Name     string // for files and messages; unique in a lab
-	Firmware boot.Firmware
+	Firmware Firmware
 	MAC      store.MAC
 	UUID     store.UUID
 	NIC      string // QEMU's device; "" is virtio-net-pci, the only one that the lab's Linux drives
@@ -73,7 +82,7 @@ func (m Machine) arguments(dir, tap string) []string {
 		args = append(args, "-drive", "id=d0,if=none,format=raw,file="+m.Disk, "-device", "ide-hd,drive=d0,bootindex=1")
 	}
 	switch m.Firmware {
-	case boot.UEFI:
+	case UEFI:
 		args = append(args, "-machine", "q35",
 			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmfCode,
 			"-drive", "if=pflash,unit=1,format=raw,file="+filepath.Join(dir, "vars.fd"))
@@ -90,6 +99,9 @@ func (m Machine) arguments(dir, tap string) []string {
 // PowerOn builds a machine, connects it to the lab's network and switches it
 // on. It has power until it powers itself off, Kill, or the end of ctx.
 func (l *Lab) PowerOn(ctx context.Context, m Machine) (*Running, error) {
+	if m.Firmware != BIOS && m.Firmware != UEFI {
+		return nil, fmt.Errorf("%q is no firmware of the lab's", m.Firmware)
+	}
 	if m.Name == "" || m.MAC.IsZero() || m.UUID.IsZero() {
 		return nil, errors.New("a lab machine needs a name, a MAC and a UUID")
 	}
@@ -101,7 +113,7 @@ func (l *Lab) PowerOn(ctx context.Context, m Machine) (*Running, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if m.Firmware == boot.UEFI {
+	if m.Firmware == UEFI {
 		vars, err := os.ReadFile(ovmfVars)
 		if err != nil {
 			return nil, err
@@ -218,6 +230,30 @@ func (r *Running) Type(ctx context.Context, text string) error {
 func (r *Running) TypeSerial(text string) error {
 	if _, err := io.WriteString(r.keys, text); err != nil {
 		return fmt.Errorf("typing on the serial port: %w", err)
+	}
+	return nil
+}
+
+// ChainLoader makes a BIOS machine fetch its loader over TFTP. The ROM of
+// QEMU's cards is an iPXE already, and is given a script instead of a loader;
+// real cards' ROMs are not. So the ROM is stopped at its shell, given an
+// address, and told to chain by hand. It returns when the loader speaks.
+func (r *Running) ChainLoader(ctx context.Context) error {
+	file := r.Machine.MAC.Hex12() + "/undionly.kpxe"
+	for _, step := range []struct{ wait, typed string }{
+		{`Features:`, "\x02"}, // Ctrl-B, within the two seconds that the ROM waits
+		{`iPXE> `, "ifconf -c dhcp net0\r"},
+		{`iPXE> `, "chain tftp://${next-server}/" + file + "\r"},
+	} {
+		if _, err := r.Console.WaitFor(ctx, step.wait); err != nil {
+			return fmt.Errorf("in the ROM's shell: %w", err)
+		}
+		if err := r.TypeSerial(step.typed); err != nil {
+			return err
+		}
+	}
+	if _, err := r.Console.WaitFor(ctx, `iPXE initialising devices`); err != nil {
+		return fmt.Errorf("chaining %s: %w", file, err)
 	}
 	return nil
 }
