@@ -121,16 +121,28 @@ func (p *prober) round(ctx context.Context, s *Server, conn *packet.Conn, own st
 		case <-time.After(answerTime / 2):
 		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, a := range ask {
-		if f := p.results[a]; f.check == Taken && !f.at.Before(asked) {
-			s.cfg.Log.Warn("a free address of the range is used by somebody else; it is left alone", "address", a, "mac", f.by)
-			continue
+	for a, by := range p.conclude(ask, asked) {
+		// A client may have been given the address meanwhile.
+		if l, err := s.cfg.Leases.LeaseByAddress(ctx, a); err != nil || l.MAC != by {
+			s.cfg.Log.Warn("a free address of the range is used by somebody else; it is left alone", "address", a, "mac", by)
 		}
-		p.results[a] = found{check: Quiet, at: p.now()}
 	}
 	return nil
+}
+
+// conclude notes silence, and returns who answered.
+func (p *prober) conclude(ask []netip.Addr, asked time.Time) map[netip.Addr]store.MAC {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken := map[netip.Addr]store.MAC{}
+	for _, a := range ask {
+		if f := p.results[a]; f.check == Taken && !f.at.Before(asked) {
+			taken[a] = f.by
+		} else {
+			p.results[a] = found{check: Quiet, at: p.now()}
+		}
+	}
+	return taken
 }
 
 // expect makes room for the answers about addresses that are asked for now.
