@@ -56,7 +56,8 @@ func (b *batcher) close() {
 // do runs fn as part of a shared transaction, which is on disk when do returns
 // nil. When fn fails, only its own changes are undone. When ctx ends first, the
 // write may still happen. fn runs on another goroutine, maybe after do
-// returned: it must not write to what the caller reads.
+// returned: it must not write to what the caller reads. It may run
+// twice.
 func (b *batcher) do(ctx context.Context, op string, fn func(*tx) error) error {
 	w := &write{ctx: ctx, fn: fn, done: make(chan struct{})}
 	if err := b.enter(w); err != nil {
@@ -106,8 +107,21 @@ func (b *batcher) run() {
 
 // commit runs a group in one transaction, each write in a savepoint of its own.
 func (b *batcher) commit(group []*write) {
+	err := b.try(group)
+	if dbfile.IsFull(err) {
+		err = b.try(group) // the reserve has made room
+	}
+	for _, w := range group {
+		if w.err == nil {
+			w.err = err
+		}
+		close(w.done)
+	}
+}
+
+func (b *batcher) try(group []*write) error {
 	// No writer's context may end the others' transaction.
-	err := b.db.commit(context.Background(), func(t *tx) error {
+	return b.db.commit(context.Background(), func(t *tx) error {
 		for _, w := range group {
 			if w.err = w.ctx.Err(); w.err != nil {
 				continue
@@ -118,14 +132,6 @@ func (b *batcher) commit(group []*write) {
 		}
 		return nil
 	})
-	for _, w := range group {
-		if w.err == nil {
-			w.err = err
-		}
-	}
-	for _, w := range group {
-		close(w.done)
-	}
 }
 
 // one runs a write in a savepoint. An error of the write itself goes to its
@@ -137,8 +143,11 @@ func (b *batcher) one(t *tx, w *write) error {
 	}
 	if w.err = w.fn(t); w.err != nil {
 		t.moved = moved
-		// On a full disk SQLite has ended the transaction by itself, and
-		// there is no savepoint any more.
+		// A full disk is everybody's: the group is tried again with the
+		// reserve given back.
+		if dbfile.IsFull(w.err) {
+			return w.err
+		}
 		if _, err := t.Run("ROLLBACK TO one"); err != nil {
 			return errors.Join(w.err, err)
 		}

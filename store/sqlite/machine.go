@@ -61,7 +61,7 @@ func scanMachine(r dbfile.Row) (store.Machine, error) {
 // damaged is the error of a row that this program cannot have written.
 func damaged(subject string, err error) error {
 	// The parsers call it invalid input; here it is our own file.
-	return &store.Error{Kind: store.KindCorrupt, Subject: subject, Msg: "its row cannot be read; put back a backup", Err: err}
+	return &store.Error{Kind: store.KindCorrupt, Op: "read", Subject: subject, Msg: "its row cannot be read; put back a backup", Err: err}
 }
 
 func machineBy(ctx context.Context, q dbfile.Querier, how, key, where string, args ...any) (store.Machine, error) {

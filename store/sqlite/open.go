@@ -31,6 +31,10 @@ const (
 	journalFile   = "journal"
 )
 
+// reserve is the room that the inventory sets aside, so that leases and mappings
+// can still be written when volumes have filled the disk.
+const reserve = 64 << 20
+
 //go:embed migrations
 var migrations embed.FS
 
@@ -38,7 +42,8 @@ var migrations embed.FS
 type Option func(*options)
 
 type options struct {
-	log *slog.Logger
+	log     *slog.Logger
+	reserve int64
 }
 
 // WithLog gives migrations a log. Without it they are silent.
@@ -56,6 +61,7 @@ type DB struct {
 // Open opens the inventory in dir, makes it if there is none, and brings it to
 // this program's schema.
 func Open(ctx context.Context, dir string, now func() time.Time, opts ...Option) (*DB, error) {
+	opts = append([]Option{func(o *options) { o.reserve = reserve }}, opts...)
 	f, err := openFile(ctx, dir, inventoryFile, "FULL", opts)
 	if err != nil {
 		return nil, err
@@ -138,5 +144,5 @@ func openFile(ctx context.Context, dir, name, synchronous string, opts []Option)
 	if err != nil {
 		return nil, err
 	}
-	return dbfile.Open(ctx, filepath.Join(dir, name+".db"), dbfile.Config{Synchronous: synchronous, Migrations: steps, Log: o.log})
+	return dbfile.Open(ctx, filepath.Join(dir, name+".db"), dbfile.Config{Synchronous: synchronous, Migrations: steps, Reserve: o.reserve, Log: o.log})
 }

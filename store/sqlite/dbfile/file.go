@@ -31,6 +31,8 @@ type File struct {
 	path string
 	w    *sql.DB // one connection: SQLite has one writer, and a queue in Go is fair where its busy handler is not
 	r    *sql.DB
+
+	reserve reserve
 }
 
 // Reader reads the file outside of any transaction.
@@ -40,6 +42,7 @@ func (f *File) Reader() Querier { return f.r }
 type Config struct {
 	Synchronous string // "FULL" or "NORMAL"
 	Migrations  fs.FS  // numbered SQL files
+	Reserve     int64  // bytes set aside for the time when the disk is full
 	Log         *slog.Logger
 }
 
@@ -51,7 +54,7 @@ func Open(ctx context.Context, path string, c Config) (_ *File, err error) {
 	if err != nil {
 		return nil, Explain(op, err)
 	}
-	f := &File{path: path}
+	f := &File{path: path, reserve: reserve{path: path + ".reserve", size: c.Reserve}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(Explain(op, err), f.Close())
@@ -77,6 +80,7 @@ func Open(ctx context.Context, path string, c Config) (_ *File, err error) {
 	if err := errors.Join(f.assertPragmas(ctx, f.w, c.Synchronous, 0), f.assertPragmas(ctx, f.r, c.Synchronous, 1)); err != nil {
 		return nil, err
 	}
+	f.reserve.hold()
 	return f, nil
 }
 
@@ -130,7 +134,7 @@ func (f *File) assertPragmas(ctx context.Context, db *sql.DB, synchronous string
 			return fmt.Errorf("read pragma %s: %w", p.name, err)
 		}
 		if got != p.want {
-			return &store.Error{Kind: store.KindInternal, Subject: f.path, Msg: fmt.Sprintf("SQLite runs with %s=%s where %s is needed", p.name, got, p.want)}
+			return &store.Error{Kind: store.KindInternal, Op: "open", Subject: f.path, Msg: fmt.Sprintf("SQLite runs with %s=%s where %s is needed", p.name, got, p.want)}
 		}
 	}
 	return nil

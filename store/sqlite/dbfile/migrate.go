@@ -22,7 +22,7 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 			return err
 		}
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, f.w, c.Migrations, goose.WithSlog(c.Log), goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(goose.DialectSQLite3, f.w, c.Migrations, goose.WithSlog(c.Log), goose.WithVerbose(true), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
@@ -32,7 +32,7 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 	}
 	switch {
 	case have > want:
-		return &store.Error{Kind: store.KindConflict, Subject: f.path,
+		return &store.Error{Kind: store.KindConflict, Op: "open", Subject: f.path,
 			Msg: fmt.Sprintf("%s was written by a newer lunboot (its schema is %d, this program knows %d); start that version, or put back the copy that it made (%s)",
 				name, have, want, filepath.Base(f.copyName(want)))}
 	case have == want:
@@ -67,7 +67,7 @@ func (f *File) check(ctx context.Context, size int64) error {
 		}
 	}
 	if word != "ok" {
-		return &store.Error{Kind: store.KindCorrupt, Subject: f.path, Msg: "the file is damaged (" + word + "); put back a backup of it"}
+		return &store.Error{Kind: store.KindCorrupt, Op: "open", Subject: f.path, Msg: "the file is damaged (" + word + "); put back a backup of it"}
 	}
 	var tables, ours int
 	err := f.w.QueryRowContext(ctx, "SELECT count(*), count(*) FILTER (WHERE name = ?) FROM sqlite_schema WHERE type = 'table'", goose.DefaultTablename).Scan(&tables, &ours)
@@ -75,7 +75,7 @@ func (f *File) check(ctx context.Context, size int64) error {
 		return err
 	}
 	if tables > 0 && ours == 0 {
-		return &store.Error{Kind: store.KindInvalid, Subject: f.path, Msg: "the file belongs to another program; choose another data folder"}
+		return &store.Error{Kind: store.KindInvalid, Op: "open", Subject: f.path, Msg: "the file belongs to another program; choose another data folder"}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"io/fs"
 	"syscall"
 
 	"github.com/mattn/go-sqlite3"
@@ -48,7 +49,14 @@ func (f *File) Write(ctx context.Context, fn func(*Tx) error) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
+	defer func() {
+		err = errors.Join(err, conn.Close())
+		if IsFull(err) {
+			f.reserve.give()
+		} else {
+			f.reserve.renew()
+		}
+	}()
 	t := &Tx{Ctx: context.WithoutCancel(ctx)}
 	if t.Tx, err = conn.BeginTx(t.Ctx, nil); err != nil {
 		return err
@@ -96,16 +104,17 @@ func Explain(op string, err error) error {
 	}
 	e := &store.Error{Kind: store.KindInternal, Op: op, Err: err}
 	var lite sqlite3.Error
+	errors.As(err, &lite)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		e.Kind = store.KindUnavailable
 	case errors.Is(err, sql.ErrConnDone):
 		e.Kind, e.Msg = store.KindUnavailable, "the data folder is closed"
-	case errors.Is(err, syscall.ENOSPC), errors.As(err, &lite) && lite.Code == sqlite3.ErrFull:
+	case IsFull(err):
 		e.Kind, e.Msg = store.KindUnavailable, "the disk that holds the data folder is full; free some space"
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+	case errors.Is(err, fs.ErrPermission):
 		e.Kind, e.Msg = store.KindDenied, "lunboot may not use the data folder; give it to the user that lunboot runs as"
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		e.Kind, e.Msg = store.KindNotFound, "there is no such folder"
 	case lite.Code == sqlite3.ErrBusy, lite.Code == sqlite3.ErrLocked:
 		e.Kind, e.Msg = store.KindUnavailable, "another program holds the file; end it and try again"

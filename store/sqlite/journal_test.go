@@ -1,0 +1,335 @@
+package sqlite
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
+)
+
+func openTestJournal(t testing.TB, dir string) *Journal {
+	t.Helper()
+	j, err := OpenJournal(t.Context(), dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return j
+}
+
+func testMAC(n int) store.MAC { return store.MAC{2, 0, 0, 0, byte(n >> 8), byte(n)} }
+
+func diffOf(want, got any) string {
+	return cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }))
+}
+
+// boots are n events of three machines, in turn.
+func boots(from, n int) []store.Event {
+	var out []store.Event
+	for i := from; i < from+n; i++ {
+		out = append(out, store.Event{Seq: int64(i), At: time.Unix(int64(i), 5).UTC(), Kind: store.EventDHCPAck,
+			MAC: testMAC(i % 3), Machine: store.MachineID(i % 3), Attempt: store.AttemptID(i / 10), Addr: netip.MustParseAddr("192.168.40.17")})
+	}
+	return out
+}
+
+func TestJournalKeepsEventsAsTheyWere(t *testing.T) {
+	dir := t.TempDir()
+	j := openTestJournal(t, dir)
+	lun := 0
+	full := store.Event{Seq: 2, At: time.Now().Round(0).UTC(), Kind: store.EventISCSINoLUN, MAC: testMAC(1), Addr: netip.MustParseAddr("2001:db8::1"),
+		Machine: 7, Attempt: 9, Detail: store.Detail{Key: "k", LUN: &lun, Mapped: []int{0, 2}, Reason: "quoted \" and \x00 too", IPXE: true, Bytes: 1 << 40}}
+	bare := store.Event{Seq: 1, At: time.Unix(1, 0).UTC(), Kind: store.EventDropped}
+	if err := j.AppendEvents(t.Context(), []store.Event{bare, full}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.AppendEvents(t.Context(), nil); err != nil {
+		t.Errorf("no events: %v", err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j = openTestJournal(t, dir)
+	got, err := j.Events(t.Context(), store.EventFilter{})
+	if d := diffOf([]store.Event{bare, full}, got); d != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, d)
+	}
+	if last, err := j.LastSeq(t.Context()); last != 2 || err != nil {
+		t.Errorf("last %d, %v", last, err)
+	}
+}
+
+func TestJournalNumbersRise(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	if last, err := j.LastSeq(t.Context()); last != 0 || err != nil {
+		t.Errorf("an empty journal ends at %d, %v", last, err)
+	}
+	if err := j.AppendEvents(t.Context(), boots(1, 5)); err != nil {
+		t.Fatal(err)
+	}
+	for name, batch := range map[string][]store.Event{
+		"again":               boots(5, 1),
+		"backwards":           {{Seq: 8}, {Seq: 7}},
+		"twice":               {{Seq: 8}, {Seq: 8}},
+		"zero":                {{}},
+		"a late one":          append(boots(6, 3), store.Event{Seq: 2}),
+		"a good one and zero": append(boots(6, 1), store.Event{}),
+	} {
+		if err := j.AppendEvents(t.Context(), batch); store.KindOf(err) != store.KindConflict {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got, err := j.Events(t.Context(), store.EventFilter{}); len(got) != 5 || err != nil {
+		t.Errorf("%d events after refusals, %v", len(got), err)
+	}
+}
+
+func TestJournalFiltersEvents(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	if err := j.AppendEvents(t.Context(), boots(1, 60)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		f     store.EventFilter
+		want  int
+		first int64
+	}{
+		{store.EventFilter{}, 60, 1},
+		{store.EventFilter{After: 50}, 10, 51},
+		{store.EventFilter{After: 60}, 0, 0},
+		{store.EventFilter{After: 10, Limit: 7}, 7, 11},
+		{store.EventFilter{Machine: 2}, 20, 2},
+		{store.EventFilter{MAC: testMAC(1)}, 20, 1},
+		{store.EventFilter{MAC: testMAC(1), After: 30}, 10, 31},
+		{store.EventFilter{Attempt: 3}, 10, 30},
+		{store.EventFilter{Attempt: 3, Machine: 1, Limit: 2}, 2, 31},
+		{store.EventFilter{Attempt: 99}, 0, 0},
+	} {
+		got, err := j.Events(t.Context(), c.f)
+		if err != nil || len(got) != c.want || len(got) > 0 && got[0].Seq != c.first {
+			t.Errorf("%+v: %d events, %v", c.f, len(got), err)
+		}
+		for i, e := range got {
+			if i > 0 && e.Seq <= got[i-1].Seq || c.f.Machine != 0 && e.Machine != c.f.Machine || e.Seq <= c.f.After {
+				t.Errorf("%+v: event %+v", c.f, e)
+			}
+		}
+	}
+}
+
+// A page that shows one machine must not read every event there is.
+func TestJournalFiltersUseAnIndex(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	for query, index := range map[string]string{
+		"SELECT * FROM event WHERE seq > 1 AND machine = 1 ORDER BY seq LIMIT 5": "event_machine",
+		"SELECT * FROM event WHERE seq > 1 AND mac = 'x' ORDER BY seq LIMIT 5":   "event_mac",
+		"SELECT * FROM event WHERE seq > 1 AND attempt = 1 ORDER BY seq LIMIT 5": "event_attempt",
+		"SELECT * FROM attempt WHERE machine = 1 ORDER BY id DESC LIMIT 5":       "attempt_machine",
+		"SELECT * FROM attempt WHERE mac = 'x' ORDER BY id DESC LIMIT 5":         "attempt_mac",
+	} {
+		plan, err := dbfile.List(t.Context(), j.file.Reader(), func(r dbfile.Row) (s string, err error) {
+			var a, b, c int
+			err = r.Scan(&a, &b, &c, &s)
+			return s, err
+		}, "EXPLAIN QUERY PLAN "+query)
+		if text := strings.Join(plan, "; "); err != nil || !strings.Contains(text, index) || strings.Contains(text, "TEMP B-TREE") {
+			t.Errorf("%s: %s, %v", query, text, err)
+		}
+	}
+}
+
+func fullAttempt(id int) store.Attempt {
+	at := time.Date(2026, 11, 22, 10, 0, id, 0, time.UTC)
+	return store.Attempt{ID: store.AttemptID(id), Machine: 7, Name: "lab-01", MAC: testMAC(1), Key: "the-report-key", Started: at, Updated: at.Add(time.Minute),
+		Outcome: store.OutcomeFailed, Stage: store.StageLogin, Firmware: "BIOS", Arch: "x86", Address: "192.168.40.17", Script: "#!ipxe\n", FirstSeq: 1, LastSeq: 99,
+		Stages:    []store.Stage{{Name: store.StageAsk, State: store.StageDone, At: at, Ended: at.Add(time.Second), Detail: "asked"}, {Name: store.StageLogin, State: store.StageFailed}},
+		Diagnoses: []store.Diagnosis{{Code: "wrong-lun", Title: "t", Cause: "c", Confidence: store.Certain, Fixes: []store.Fix{{Action: "map-lun-0", Label: "Map it"}}, Evidence: []string{"e1", "e2"}}}}
+}
+
+func TestJournalKeepsAttemptsAsTheyWere(t *testing.T) {
+	dir := t.TempDir()
+	j := openTestJournal(t, dir)
+	if id, err := j.LastAttemptID(t.Context()); id != 0 || err != nil {
+		t.Errorf("an empty journal's last attempt is %d, %v", id, err)
+	}
+	want := fullAttempt(3)
+	first := want
+	first.Outcome, first.Diagnoses = store.OutcomeRunning, nil
+	bare := store.Attempt{ID: 4, Outcome: store.OutcomeRunning}
+	for _, a := range []store.Attempt{first, want, bare} {
+		if err := j.PutAttempt(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j = openTestJournal(t, dir)
+	for _, a := range []store.Attempt{want, bare} {
+		got, err := j.Attempt(t.Context(), a.ID)
+		if d := diffOf(a, got); d != "" || err != nil {
+			t.Errorf("%v (-want +got):\n%s", err, d)
+		}
+	}
+	if id, err := j.LastAttemptID(t.Context()); id != 4 || err != nil {
+		t.Errorf("the last attempt is %d, %v", id, err)
+	}
+	if _, err := j.Attempt(t.Context(), 5); !store.IsNotFound(err) {
+		t.Errorf("an attempt that never was: %v", err)
+	}
+	if err := j.PutAttempt(t.Context(), store.Attempt{}); store.KindOf(err) != store.KindInvalid {
+		t.Errorf("an attempt without a number: %v", err)
+	}
+}
+
+func TestJournalListsAttempts(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	for i := 1; i <= 30; i++ {
+		if err := j.PutAttempt(t.Context(), store.Attempt{ID: store.AttemptID(i), Machine: store.MachineID(i % 3), MAC: testMAC(i%2 + 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		f            store.AttemptFilter
+		first, n, of int
+	}{
+		{store.AttemptFilter{}, 30, 30, 30},
+		{store.AttemptFilter{Page: store.Page{Limit: 4, Offset: 2}}, 28, 4, 30},
+		{store.AttemptFilter{Page: store.Page{Limit: 4, Offset: 40}}, 0, 0, 30},
+		{store.AttemptFilter{Machine: 1}, 28, 10, 10},
+		{store.AttemptFilter{MAC: testMAC(2), Page: store.Page{Limit: 1}}, 29, 1, 15},
+		{store.AttemptFilter{Machine: 2, MAC: testMAC(1)}, 26, 5, 5},
+	} {
+		got, total, err := j.Attempts(t.Context(), c.f)
+		if err != nil || len(got) != c.n || total != c.of || c.n > 0 && got[0].ID != store.AttemptID(c.first) {
+			t.Errorf("%+v: %d of %d, %v", c.f, len(got), total, err)
+		}
+	}
+}
+
+func TestPruneForgetsTheOldest(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	// More than one step of Prune.
+	const n = 3*pruneStep + 10
+	if err := j.AppendEvents(t.Context(), boots(1, n)); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []store.Attempt{
+		{ID: 1, Machine: 1, LastSeq: 10}, // machine 1 has a newer one
+		{ID: 2, Machine: 2, LastSeq: 20}, // the newest of machine 2
+		{ID: 3, LastSeq: 30},             // of nobody
+		{ID: 4, Machine: 1, LastSeq: n},
+		{ID: 5, LastSeq: 50}, // the newest of all
+	} {
+		if err := j.PutAttempt(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Prune(t.Context(), n+1); err != nil {
+		t.Fatal(err)
+	}
+	if es, err := j.Events(t.Context(), store.EventFilter{}); len(es) != n || err != nil {
+		t.Errorf("pruned to more than there is: %d events, %v", len(es), err)
+	}
+	if err := j.Prune(t.Context(), 100); err != nil {
+		t.Fatal(err)
+	}
+	es, err := j.Events(t.Context(), store.EventFilter{})
+	if err != nil || len(es) != 100 || es[0].Seq != n-99 {
+		t.Errorf("%d events, %v", len(es), err)
+	}
+	as, _, err := j.Attempts(t.Context(), store.AttemptFilter{})
+	var ids []store.AttemptID
+	for _, a := range as {
+		ids = append(ids, a.ID)
+	}
+	if fmt.Sprint(ids) != "[5 4 2]" || err != nil {
+		t.Errorf("attempts that are left: %v, %v", ids, err)
+	}
+	// Numbers are never given again, whatever is forgotten.
+	if err := j.Prune(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := j.LastSeq(t.Context()); last != n || err != nil {
+		t.Errorf("last %d, %v", last, err)
+	}
+	if id, err := j.LastAttemptID(t.Context()); id != 5 || err != nil {
+		t.Errorf("last attempt %d, %v", id, err)
+	}
+}
+
+func TestDamagedRowIsNamed(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	if err := j.AppendEvents(t.Context(), boots(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	err := j.file.Write(t.Context(), func(x *dbfile.Tx) error {
+		_, err := x.Run("UPDATE event SET detail = '{', mac = 'nonsense'")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = j.Events(t.Context(), store.EventFilter{})
+	if store.KindOf(err) != store.KindCorrupt || !strings.Contains(err.Error(), "event 1") {
+		t.Errorf("kind %s: %v", store.KindOf(err), err)
+	}
+}
+
+func TestInventoryAndJournalAreTwoFiles(t *testing.T) {
+	dir := t.TempDir()
+	openTestJournal(t, dir)
+	db, err := Open(t.Context(), dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	names, err := filepath.Glob(filepath.Join(dir, "*.db"))
+	if err != nil || len(names) != 2 {
+		t.Errorf("files: %v, %v", names, err)
+	}
+}
+
+func TestBackupOpensAsAnInventory(t *testing.T) {
+	db := openTestDB(t)
+	dir := t.TempDir()
+	if err := db.PutSetting(t.Context(), "tester", "key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Backup(t.Context(), filepath.Join(dir, "inventory.db")); err != nil {
+		t.Fatal(err)
+	}
+	copied, err := Open(t.Context(), dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer copied.Close()
+	if v, ok, err := copied.Setting(t.Context(), "key"); v != "value" || !ok || err != nil {
+		t.Errorf("the copy holds %q, %v, %v", v, ok, err)
+	}
+}
+
+func TestMigrationsAreLogged(t *testing.T) {
+	var text bytes.Buffer
+	db, err := Open(t.Context(), t.TempDir(), time.Now, WithLog(slog.New(slog.NewTextHandler(&text, nil))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if !strings.Contains(text.String(), "0001_inventory.sql") {
+		t.Errorf("the log: %s", text.String())
+	}
+}
