@@ -132,10 +132,13 @@ func (c *Conn) Login(m *login.Machine, deadline time.Time) error {
 	}
 	if m.State() == login.Done {
 		p := m.Result().Params
-		c.headerDigest, c.dataDigest = p.HeaderDigest, p.DataDigest
+		c.SetDigests(p.HeaderDigest, p.DataDigest)
 	}
 	return c.nc.SetDeadline(time.Time{})
 }
+
+// SetDigests says which digests the PDUs carry from now on. Login does this.
+func (c *Conn) SetDigests(header, data bool) { c.headerDigest, c.dataDigest = header, data }
 
 // zeros is padding.
 var zeros [4]byte

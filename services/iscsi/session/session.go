@@ -34,7 +34,7 @@ const (
 	maxTextLength = 16 << 10 // text of one negotiation
 	outputSize    = 128 << 10
 	inPlace       = 64 << 10 // READs up to this go straight into the output buffer
-	inlineWrite   = 64 << 10 // WRITEs up to this run on the reader's goroutine
+	inlineWrite   = 256 << 10 // WRITEs up to this run on the reader's goroutine
 	scratchSize   = 4 << 10
 )
 

@@ -1,0 +1,258 @@
+package session_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lunboot/services/iscsi/iscsitest"
+	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/scsi"
+	"lunboot/services/iscsi/session"
+	"lunboot/store"
+)
+
+// volume is bytes in memory with brakes.
+type volume struct {
+	mu    sync.RWMutex
+	b     []byte
+	cold  atomic.Bool  // Resident says no
+	syncs gate         // holds Sync
+	puts  gate         // holds WriteAt
+	gets  gate         // holds ReadAt
+	wrote atomic.Int64 // WriteAt calls that returned
+}
+
+// gate holds whoever passes until it is opened; the zero gate is open.
+type gate struct {
+	waiting atomic.Int64
+	ch      atomic.Pointer[chan struct{}]
+}
+
+func (g *gate) shut() {
+	ch := make(chan struct{})
+	g.ch.Store(&ch)
+}
+
+func (g *gate) open() {
+	if ch := g.ch.Swap(nil); ch != nil {
+		close(*ch)
+	}
+}
+
+func (g *gate) pass() {
+	if ch := g.ch.Load(); ch != nil {
+		g.waiting.Add(1)
+		<-*ch
+		g.waiting.Add(-1)
+	}
+}
+
+func (v *volume) ReadAt(_ context.Context, p []byte, off int64) error {
+	v.gets.pass()
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	copy(p, v.b[off:])
+	return nil
+}
+
+func (v *volume) WriteAt(_ context.Context, p []byte, off int64) error {
+	v.puts.pass()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	copy(v.b[off:], p)
+	v.wrote.Add(1)
+	return nil
+}
+
+func (v *volume) Sync(context.Context) error {
+	v.syncs.pass()
+	return nil
+}
+
+func (v *volume) Unmap(ctx context.Context, off, n int64) error { return v.Zero(ctx, off, n) }
+
+func (v *volume) Zero(_ context.Context, off, n int64) error {
+	v.puts.pass()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.b[off : off+n])
+	return nil
+}
+
+func (v *volume) BlockStatus(_ context.Context, _, n int64) (bool, int64, error) {
+	return true, n, nil
+}
+
+func (v *volume) Size() int64 { return int64(len(v.b)) }
+
+func (v *volume) Resident(p []byte, off int64) bool {
+	if v.cold.Load() {
+		return false
+	}
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	copy(p, v.b[off:])
+	return true
+}
+
+// witness counts what a session tells.
+type witness struct {
+	mu       sync.Mutex
+	used     []store.LUN
+	failures []session.Failure
+	logouts  int
+	resets   int
+}
+
+func (w *witness) Used(l store.LUN, _ bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.used = append(w.used, l)
+}
+
+func (w *witness) Failed(f session.Failure) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failures = append(w.failures, f)
+}
+
+func (w *witness) LoggedOut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.logouts++
+}
+
+func (w *witness) ColdReset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.resets++
+}
+
+// rig is one session on a loopback connection, past its login. LUN 0 and LUN 1
+// are mapped.
+type rig struct {
+	*iscsitest.Initiator
+	session  *session.Session
+	nexus    *scsi.Nexus
+	volumes  [2]*volume
+	witness  *witness
+	released atomic.Int64
+	ended    chan string
+}
+
+func params() login.Params {
+	p := login.Defaults()
+	p.TargetMaxRecvDataSegmentLength, p.MaxRecvDataSegmentLength = 256<<10, 256<<10
+	p.FirstBurstLength, p.MaxBurstLength = 256<<10, 1<<20
+	p.InitialR2T = false
+	return p
+}
+
+func loopback(t testing.TB) (server, client net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if server, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return server, client
+}
+
+func newRig(t testing.TB, p login.Params) *rig {
+	t.Helper()
+	server, client := loopback(t)
+	return rigOn(t, p, server, client)
+}
+
+func rigOn(t testing.TB, p login.Params, server, client net.Conn) *rig {
+	t.Helper()
+	r := &rig{Initiator: iscsitest.Attach(client, 1, 1, p.HeaderDigest, p.DataDigest), witness: &witness{}, ended: make(chan string, 1)}
+	res := login.Result{Initiator: "iqn.2026-11.test:a", Params: p, ExpCmdSN: 1, StatSN: 1, CID: 1}
+	c := session.NewConn(server)
+	c.SetDigests(p.HeaderDigest, p.DataDigest)
+	units := map[store.LUN]scsi.MapEntry{}
+	for n := range r.volumes {
+		r.volumes[n] = &volume{b: make([]byte, 32<<20)}
+		units[store.LUN(n)] = scsi.MapEntry{Unit: scsi.NewUnit(scsi.UnitConfig{Name: "v", UUID: store.UUID{15: byte(n)}, BlockSize: 512, Volume: r.volumes[n]})}
+	}
+	r.nexus = scsi.NewNexus(scsi.NexusConfig{Initiator: string(res.Initiator), OnReset: func(l store.LUN) { r.session.AbortUnit(l) }})
+	r.session = session.New(c, r.nexus, session.Config{
+		Result: res, Shared: session.NewShared(), Observer: r.witness, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Targets: func() []pdu.Pair {
+			return []pdu.Pair{{Key: "TargetName", Value: "iqn.2026-11.lunboot:t"}, {Key: "TargetAddress", Value: "127.0.0.1:3260,1"}}
+		},
+	})
+	r.session.SetMap(units, func() { r.released.Add(1) })
+	go func() { r.ended <- r.session.Serve(res) }()
+	t.Cleanup(func() {
+		for _, v := range r.volumes {
+			v.syncs.open()
+			v.puts.open()
+			v.gets.open()
+		}
+		_ = client.Close()
+		select {
+		case <-r.session.Done():
+		case <-time.After(5 * time.Second):
+			t.Error("the session does not end")
+		}
+		if n := r.released.Load(); n != 1 {
+			t.Errorf("the map was released %d times", n)
+		}
+	})
+	return r
+}
+
+// ready takes the power-on unit attention conditions.
+func (r *rig) ready(t testing.TB) *rig {
+	t.Helper()
+	r.Must(t, iscsitest.Ready(0))
+	r.Must(t, iscsitest.Ready(1))
+	return r
+}
+
+func (r *rig) reason(t testing.TB) string {
+	t.Helper()
+	select {
+	case s := <-r.ended:
+		return s
+	case <-time.After(5 * time.Second):
+		t.Fatal("the session does not end")
+		return ""
+	}
+}
+
+func eventually(t testing.TB, ok func() bool, what string) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("did not happen: %s", what)
+}
+
+// quiet makes sure that nothing comes: a ping is the next thing to be answered.
+func (r *rig) quiet(t testing.TB) {
+	t.Helper()
+	tag := r.Tag()
+	if err := r.Send(&pdu.NOPOut{Immediate: true, InitiatorTaskTag: tag, TargetTransferTag: pdu.ReservedTag, CmdSN: r.CmdSN}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := iscsitest.Expect[*pdu.NOPIn](t, r.Initiator); p.InitiatorTaskTag != tag {
+		t.Fatalf("another ping's answer: %+v", p)
+	}
+}
