@@ -194,7 +194,7 @@ func (p *Pool) tryOpen(v store.Volume) (*Handle, <-chan struct{}, error) {
 		p.generation++
 		s = &shared{
 			pool: p, id: v.ID, f: f, write: write, blockSize: int64(max(v.BlockSize, 512)), generation: p.generation,
-			revision: v.Revision, closed: make(chan struct{}), grown: make(chan struct{}),
+			revision: v.Revision, closed: make(chan struct{}), grown: make(chan struct{}), turn: make(chan struct{}, 1),
 		}
 		s.gate.idle = make(chan struct{})
 		s.name.Store(&v.Name)

@@ -33,7 +33,7 @@ type shared struct {
 	growMu sync.Mutex
 	grown  chan struct{} // closed at the next growth
 
-	flushMu sync.Mutex // one flush at a time
+	turn    chan struct{} // holds one token while a flush is under way
 	roundMu sync.Mutex
 	next    *round // the round that still takes callers
 }
@@ -130,12 +130,12 @@ func (s *shared) sync(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	s.flushMu.Lock()
+	s.turn <- struct{}{}
 	s.roundMu.Lock()
 	s.next = nil
 	s.roundMu.Unlock()
 	r.err = s.flush()
-	s.flushMu.Unlock()
+	<-s.turn
 	close(r.done)
 	return r.err
 }
