@@ -30,7 +30,7 @@ import (
 // network.
 type Options struct {
 	Flag        string        // the flag that chooses the address, for error messages
-	Log         *slog.Logger  // nil: slog.Default
+	Log         *slog.Logger  // nil: nothing is logged
 	Drain       time.Duration // how long running requests may finish; default 5 s
 	HeaderTime  time.Duration // how long a request's header may take; default 10 s
 	IdleTime    time.Duration // how long a kept connection may idle; default 2 min
@@ -41,7 +41,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Log == nil {
-		o.Log = slog.Default()
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Drain <= 0 {
 		o.Drain = 5 * time.Second

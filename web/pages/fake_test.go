@@ -109,7 +109,12 @@ func (l *lab) Ignore(context.Context, store.Actor, store.MAC, bool) error {
 func (l *lab) AddMachine(ctx context.Context, a store.Actor, s store.MachineSpec) (store.Machine, error) {
 	return l.Enroll(ctx, a, s.MACs[0], s.Name, 0)
 }
-func (l *lab) SetMachine(context.Context, store.Actor, store.MachineID, store.MachinePatch) (store.Machine, error) {
+func (l *lab) SetMachine(_ context.Context, _ store.Actor, id store.MachineID, p store.MachinePatch) (store.Machine, error) {
+	for i := range l.machines {
+		if l.machines[i].ID == id && p.Profile != nil && l.refuse == nil {
+			l.machines[i].Profile = *p.Profile
+		}
+	}
 	return store.Machine{}, l.refuse
 }
 func (l *lab) RemoveMachine(context.Context, store.Actor, store.MachineID, bool) error {
@@ -140,6 +145,14 @@ func (l *lab) Map(_ context.Context, _ store.Actor, s store.MappingSpec) (store.
 		l.mappings = append(l.mappings, m)
 	}
 	return m, l.refuse
+}
+func (l *lab) SetMapping(_ context.Context, _ store.Actor, m store.MachineID, lun store.LUN, p store.MappingPatch) (store.Mapping, error) {
+	for i := range l.mappings {
+		if l.mappings[i].Machine == m && l.mappings[i].LUN == lun && l.refuse == nil {
+			l.mappings[i].LUN = *p.LUN
+		}
+	}
+	return store.Mapping{}, l.refuse
 }
 func (l *lab) Unmap(context.Context, store.Actor, store.MachineID, store.LUN) error {
 	l.mappings = nil
@@ -348,7 +361,7 @@ func failedLUN() *store.Attempt {
 	a.Diagnoses = []store.Diagnosis{{
 		Code: "wrong-lun", Title: "lab-12 asked for LUN 0, but its volume “win11-lab” is LUN 2", Confidence: store.Certain,
 		Cause:    "Its script names no LUN, and iPXE takes that for LUN 0. There is no LUN 0 for this machine, so nothing could be read.",
-		Fixes:    []store.Fix{{Label: "Let lab-12 boot by the profile san, whose script always names the LUN"}, {Label: "Or write the LUN into the profile's sanboot line: …::3260:2:…"}},
+		Fixes:    []store.Fix{{Action: "use-profile-san", Label: "Use profile san, which writes the right LUN by itself"}, {Action: "map-lun-0", Label: "Map “win11-lab” as LUN 0"}, {Label: "Or write the LUN into the profile's sanboot line: …::3260:2:…"}},
 		Evidence: []string{"14:02:10 iqn.2026-11.lunboot:lab-12 sent READ CAPACITY(10) to LUN 0", "LUNs that are mapped to it: 2", "answered CHECK CONDITION 05/25/00", "iPXE printed 1d704539"},
 	}}
 	return a

@@ -55,6 +55,7 @@ type VolumeActs interface {
 	ImportFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string) (store.Volume, store.Job, error)
 	RemoveVolume(context.Context, store.Actor, store.VolumeID) error
 	Map(context.Context, store.Actor, store.MappingSpec) (store.Mapping, error)
+	SetMapping(context.Context, store.Actor, store.MachineID, store.LUN, store.MappingPatch) (store.Mapping, error)
 	Unmap(context.Context, store.Actor, store.MachineID, store.LUN) error
 }
 
@@ -131,6 +132,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/machines/{id}", s.machine)
 			r.Post("/machines/{id}/profile", s.setProfile)
 			r.Post("/machines/{id}/rename", s.rename)
+			r.Post("/machines/{id}/fix", s.fix)
 			r.Post("/machines/{id}/map", s.mapVolume)
 			r.Post("/machines/{id}/unmap", s.unmap)
 			r.Post("/machines/{id}/remove", s.removeMachine)

@@ -98,6 +98,28 @@ func TestEnrollIsOneClickWithoutScript(t *testing.T) {
 	}
 }
 
+func TestAFixOfADiagnosisIsAButtonThatDoesIt(t *testing.T) {
+	l := full()
+	get, post := l.enter(t)
+	_, body := get("/machines/2")
+	has(t, body, `value="map-lun-0"`, "Map “win11-lab” as LUN 0", `value="use-profile-san"`)
+	if code, to := post("/machines/2/fix", "action", "map-lun-0"); code != http.StatusSeeOther {
+		t.Fatalf("the fix answered %d %s", code, to)
+	}
+	for _, m := range l.mappings {
+		if m.Machine == 2 && m.LUN != 0 {
+			t.Errorf("the volume is still LUN %d", m.LUN)
+		}
+	}
+	l.machines[1].Profile = "founding"
+	if code, _ := post("/machines/2/fix", "action", "use-profile-san"); code != http.StatusSeeOther || l.machines[1].Profile != "san" {
+		t.Errorf("answered %d, the profile is %s", code, l.machines[1].Profile)
+	}
+	if code, _ := post("/machines/2/fix", "action", "format-everything"); code != http.StatusUnprocessableEntity {
+		t.Errorf("an unknown fix answered %d", code)
+	}
+}
+
 func TestAnActThatFailsKeepsThePageAndSaysWhy(t *testing.T) {
 	l := full()
 	_, post := l.enter(t)

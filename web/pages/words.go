@@ -86,6 +86,7 @@ func (s *site) functions() template.FuncMap {
 		"strip":  stripLabel,
 		"cond":   func(a store.Attempt) condition { return conditionOf(a, true) },
 		"reason": reason,
+		"doable": doable,
 		"took":   took,
 		"confidence": func(c store.Confidence) string {
 			return upper(string(c))

@@ -83,7 +83,11 @@ func printAttempt(c *Context, a store.Attempt) {
 		if !s.At.IsZero() {
 			at = fmt.Sprintf("+%.1f s", s.At.Sub(a.Started).Seconds())
 		}
-		fmt.Fprintf(c.Out, "  %s %-26s %9s  %s\n", mark(s.State), stageTitles[s.Name], at, clean(s.Detail))
+		took := ""
+		if d := s.Ended.Sub(s.At); !s.At.IsZero() && d >= 100*time.Millisecond {
+			took = fmt.Sprintf("took %.1f s", d.Seconds())
+		}
+		fmt.Fprintf(c.Out, "  %s %-26s %9s  %-11s  %s\n", mark(s.State), stageTitles[s.Name], at, took, clean(s.Detail))
 	}
 }
 
