@@ -24,6 +24,9 @@ const (
 	EventDHCPNoLoader  EventKind = "dhcp.no-loader"  // no loader for this architecture
 	EventDHCPOtherPick EventKind = "dhcp.other-pick" // its REQUEST named another server (Detail.Server)
 
+	// services/ra. Detail carries Interface.
+	EventRASent EventKind = "ra.sent" // we told the machine that there is no IPv6 router to wait for
+
 	// services/tftp. Detail carries File, Bytes, Total, Ms, Blksize.
 	EventTFTPProbe    EventKind = "tftp.probe"    // asked for the size only, and hung up: normal
 	EventTFTPStart    EventKind = "tftp.start"    // a transfer began
@@ -70,7 +73,7 @@ const (
 func EventKinds() []EventKind {
 	return []EventKind{
 		EventDHCPDiscover, EventDHCPOffer, EventDHCPRequest, EventDHCPAck, EventDHCPNak, EventDHCPDecline, EventDHCPRelease,
-		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPOtherPick,
+		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPOtherPick, EventRASent,
 		EventTFTPProbe, EventTFTPStart, EventTFTPProgress, EventTFTPSent, EventTFTPAbort, EventTFTPMissing,
 		EventLoaderSent, EventFileSent, EventLoaderMissing, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
 		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventReportUp,
