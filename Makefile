@@ -15,7 +15,8 @@ build: loaders ## bin/lunboot, with the loaders of Debian's package ipxe inside 
 loaders:
 	@for f in undionly.kpxe undionly.kkpxe ipxe.pxe snponly.efi ipxe.efi; do \
 	  if [ -e /usr/lib/ipxe/$$f ]; then install -m 0644 /usr/lib/ipxe/$$f services/loaders/embedded/$$f; fi; \
-	done
+	done; \
+	if v=$$(dpkg-query -W -f '$${Version}' ipxe 2>/dev/null); then echo "$$v" > services/loaders/embedded/VERSION; fi
 
 demo: ## boot a real machine in QEMU, from power-on to its operating system
 	go run ./cmd/netlab demo

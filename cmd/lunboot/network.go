@@ -13,6 +13,7 @@ import (
 
 	"lunboot/services"
 	"lunboot/services/dhcp"
+	"lunboot/services/ra"
 	"lunboot/store"
 )
 
@@ -35,7 +36,6 @@ type network struct {
 type dhcpServer struct {
 	subnet store.Subnet
 	parts  []services.Service
-	svc    *dhcp.Server
 	stop   context.CancelFunc
 	done   chan struct{}
 }
@@ -194,7 +194,19 @@ func (n *network) listen(s store.Subnet) (*dhcpServer, error) {
 	if err := svc.Listen(); err != nil {
 		return nil, err
 	}
-	return &dhcpServer{subnet: s, svc: svc, parts: []services.Service{svc}}, nil
+	srv := &dhcpServer{subnet: s, parts: []services.Service{svc}}
+	if n.a.cmd.DHCPListen != "" {
+		return srv, nil // a listener of its own address speaks to no wire
+	}
+	// Without a router's word on IPv6 each iPXE stage waits 16 s for one. The
+	// answer saves that; a machine boots without it too.
+	adverts := ra.New(ra.Config{Interface: s.Interface, Recent: svc, Emit: n.emit, Log: n.a.log.With("part", "ra", "interface", s.Interface), Now: time.Now})
+	if err := adverts.Listen(); err != nil {
+		n.a.log.Warn("iPXE waits 16 s a stage for an IPv6 router", "interface", s.Interface, "reason", err)
+		return srv, nil
+	}
+	srv.parts = append(srv.parts, adverts)
+	return srv, nil
 }
 
 // Serve runs the servers and follows the inventory until ctx ends.
