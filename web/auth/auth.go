@@ -52,17 +52,27 @@ type Auth struct {
 	cfg     Config
 	session *scs.SessionManager
 
+	// hashing bounds how many passwords are hashed at a time: each takes 19 MiB.
+	hashing chan struct{}
+
 	mu   sync.Mutex
 	code string // first-run code; empty once a user exists
 }
 
-// sessionUser is the key of the user's name in the session.
-const sessionUser = "user"
+// Keys of the session: the user's name, and the fingerprint of the password
+// that was theirs when the session began.
+const (
+	sessionUser  = "user"
+	sessionProof = "proof"
+)
+
+// maxHashing is how many passwords are hashed at a time.
+const maxHashing = 4
 
 // New makes an Auth. When nobody has a password yet it mints the first-run
 // code, which Code returns.
 func New(ctx context.Context, cfg Config) (*Auth, error) {
-	a := &Auth{cfg: cfg, session: scs.New()}
+	a := &Auth{cfg: cfg, session: scs.New(), hashing: make(chan struct{}, maxHashing)}
 	a.session.Store = cfg.Sessions
 	a.session.HashTokenInStore = true
 	a.session.Lifetime = 30 * 24 * time.Hour
@@ -111,9 +121,14 @@ func (a *Auth) CheckCode(code string) bool {
 	return want != "" && subtle.ConstantTimeCompare([]byte(want), []byte(code)) == 1
 }
 
-// SetPassword sets a user's password. The first one ends the first run.
+// SetPassword sets a user's password, which ends every session of theirs. The
+// first one ends the first run.
 func (a *Auth) SetPassword(ctx context.Context, by store.Actor, user, password string) error {
-	hash, err := HashPassword(password)
+	var hash string
+	err := a.costly(ctx, func() (err error) {
+		hash, err = HashPassword(password)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -135,19 +150,47 @@ func (a *Auth) Login(ctx context.Context, user, password string) error {
 	if err != nil {
 		hash = decoy
 	}
-	if !CheckPassword(hash, password) || err != nil {
+	fits := false
+	if wait := a.costly(ctx, func() error { fits = CheckPassword(hash, password); return nil }); wait != nil {
+		return wait
+	}
+	if !fits || err != nil {
 		return &store.Error{Kind: store.KindDenied, Field: "password", Msg: "the name and password do not fit"}
 	}
 	return a.Begin(ctx, user)
 }
 
+// costly runs fn, which hashes, when fewer than maxHashing others do.
+func (a *Auth) costly(ctx context.Context, fn func() error) error {
+	select {
+	case a.hashing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-a.hashing }()
+	return fn()
+}
+
 // Begin starts a session for a user who has just proved who they are.
 func (a *Auth) Begin(ctx context.Context, user string) error {
+	hash, err := a.cfg.Users.UserHash(ctx, user)
+	if err != nil {
+		return err
+	}
 	if err := a.session.RenewToken(ctx); err != nil { // against session fixation
 		return err
 	}
 	a.session.Put(ctx, sessionUser, user)
+	a.session.Put(ctx, sessionProof, fingerprint(hash))
 	return nil
+}
+
+// fingerprint ties a session to the password that it began with: the hash is
+// salted, so that every new password has another, and what a session's row
+// holds is no hash that can be guessed against.
+func fingerprint(hash string) string {
+	sum := sha256.Sum256([]byte("session " + hash))
+	return hex.EncodeToString(sum[:16])
 }
 
 // Logout ends the session.
@@ -167,9 +210,9 @@ func (a *Auth) API(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
 		var id Identity
-		switch token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); {
-		case bearer:
-			id = a.byToken(ctx, token)
+		switch scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); {
+		case strings.EqualFold(scheme, "Bearer"): // RFC 9110 §11.1: schemes have no case
+			id = a.byToken(ctx, strings.TrimSpace(token))
 		default:
 			if uid, ok := a.cfg.Peer(ctx); ok {
 				id = Identity{Actor: store.ActorSocket, Scope: store.ScopeAdmin}
@@ -190,6 +233,16 @@ func (a *Auth) bySession(ctx context.Context) Identity {
 	user := a.session.GetString(ctx, sessionUser)
 	if user == "" {
 		return Identity{}
+	}
+	hash, err := a.cfg.Users.UserHash(ctx, user)
+	if err != nil {
+		if !store.IsNotFound(err) {
+			a.cfg.Log.Error("look up a session's user", "error", err)
+		}
+		return Identity{}
+	}
+	if subtle.ConstantTimeCompare([]byte(a.session.GetString(ctx, sessionProof)), []byte(fingerprint(hash))) != 1 {
+		return Identity{} // the password was changed since
 	}
 	return Identity{Actor: store.Actor(user), Scope: store.ScopeAdmin}
 }

@@ -43,25 +43,40 @@ func HashPassword(password string) (string, error) {
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonThreads, enc.EncodeToString(salt), enc.EncodeToString(key)), nil
 }
 
+// Bounds of a stored hash: what a damaged or planted row could ask of this
+// machine, and how little of a key would still be one.
+const (
+	maxMemory  = 256 << 10 // KiB
+	maxTime    = 16
+	maxThreads = 16
+	minKey     = 16
+	maxKey     = 64
+	minSalt    = 8
+)
+
 // CheckPassword compares in constant time. The costs come from the stored
 // string, so that they can rise later.
 func CheckPassword(phc, password string) bool {
 	parts := strings.Split(phc, "$")
-	if len(parts) != 6 || parts[1] != "argon2id" || len(password) > maxPassword {
+	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || len(password) > maxPassword || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
 		return false
 	}
-	var version int
 	var memory, time uint32
 	var threads uint8
-	if _, err := fmt.Sscanf(parts[2], "v=%d", &version); err != nil || version != argon2.Version {
+	// Sscanf ignores what follows; printing the numbers again does not.
+	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &memory, &time, &threads); err != nil || parts[3] != fmt.Sprintf("m=%d,t=%d,p=%d", memory, time, threads) {
 		return false
 	}
-	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &memory, &time, &threads); err != nil || memory > 1<<20 || time == 0 || time > 16 || threads == 0 {
+	if threads == 0 || threads > maxThreads || memory < 8*uint32(threads) || memory > maxMemory || time == 0 || time > maxTime {
 		return false
 	}
-	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
-	want, err2 := base64.RawStdEncoding.DecodeString(parts[5])
-	if err1 != nil || err2 != nil || len(want) == 0 {
+	enc := base64.RawStdEncoding.Strict()
+	salt, err1 := enc.DecodeString(parts[4])
+	want, err2 := enc.DecodeString(parts[5])
+	if err1 != nil || err2 != nil || len(salt) < minSalt || len(want) < minKey || len(want) > maxKey {
+		return false
+	}
+	if enc.EncodeToString(salt) != parts[4] || enc.EncodeToString(want) != parts[5] { // the decoder skips line ends
 		return false
 	}
 	got := argon2.IDKey([]byte(password), salt, time, memory, threads, uint32(len(want)))
