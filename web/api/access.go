@@ -42,7 +42,7 @@ func (s *server) access(a huma.API) {
 			Body struct {
 				Name  string `json:"name"`
 				Scope string `json:"scope" doc:"read, operate or admin"`
-				Days  int    `json:"days,omitempty" default:"90" doc:"days until it expires"`
+				Days  int    `json:"days,omitempty" default:"90" minimum:"1" maximum:"366" doc:"days until it expires"`
 			}
 		}) (*body[Token], error) {
 			scope, err := store.ParseScope(in.Body.Scope)

@@ -66,7 +66,12 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.access(a)
 	s.explain(a)
 	describeEvents(a)
-	r.Get("/api/v1/events", s.events)
+	r.With(s.needRead).Get("/api/v1/events", s.events)
+	// What is left under /api is nobody's: a script gets a problem document,
+	// never a page for people.
+	r.HandleFunc("/api/*", func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path+"; /api/openapi.json lists what there is")
+	})
 	return a
 }
 
@@ -99,9 +104,23 @@ func all[T any](items []T, err error) (*body[List[T]], error) {
 
 // register adds one operation with the scope that it needs.
 func register[I, O any](a huma.API, method, path, id, summary string, need store.Scope, fn func(context.Context, *I) (*O, error)) {
+	huma.Register(a, operation(a, method, path, id, summary, need), fn)
+}
+
+// operation describes one operation and puts a guard before it: who asks is
+// known before anything of the request is read.
+func operation(a huma.API, method, path, id, summary string, need store.Scope) huma.Operation {
 	op := huma.Operation{
-		OperationID: id, Method: method, Path: "/api/v1" + path, Summary: summary,
-		Security: []map[string][]string{{"token": {string(need)}}},
+		OperationID: id, Method: method, Path: "/api/v1" + path, Summary: summary, Security: security(need),
+		Middlewares: huma.Middlewares{func(hc huma.Context, next func(huma.Context)) {
+			if status, detail := refusal(hc.Context(), need); status != 0 {
+				if err := huma.WriteErr(a, hc, status, detail); err != nil {
+					panic(err) // the writer of answers lost a type: a fault of ours
+				}
+				return
+			}
+			next(hc)
+		}},
 	}
 	switch method {
 	case http.MethodPost:
@@ -109,16 +128,23 @@ func register[I, O any](a huma.API, method, path, id, summary string, need store
 	case http.MethodDelete:
 		op.DefaultStatus = http.StatusNoContent
 	}
-	huma.Register(a, op, func(ctx context.Context, in *I) (*O, error) {
-		who := auth.From(ctx)
-		if who.Scope == "" {
-			return nil, huma.Error401Unauthorized("log in, or send a token: Authorization: Bearer lb_…")
-		}
-		if !who.May(need) {
-			return nil, huma.Error403Forbidden("this needs the scope " + string(need) + "; yours is " + string(who.Scope))
-		}
-		return fn(ctx, in)
-	})
+	return op
+}
+
+func security(need store.Scope) []map[string][]string {
+	return []map[string][]string{{"token": {string(need)}}}
+}
+
+// refusal says why the one who asks may not, status 0 when they may.
+func refusal(ctx context.Context, need store.Scope) (status int, detail string) {
+	who := auth.From(ctx)
+	switch {
+	case who.Scope == "":
+		return http.StatusUnauthorized, "log in, or send a token: Authorization: Bearer lb_…"
+	case !who.May(need):
+		return http.StatusForbidden, "this needs the scope " + string(need) + "; yours is " + string(who.Scope)
+	}
+	return 0, ""
 }
 
 func actor(ctx context.Context) store.Actor { return auth.From(ctx).Actor }

@@ -9,7 +9,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
-	"lunboot/web/auth"
 )
 
 // VolumeKey is the path parameter of one volume.
@@ -52,6 +51,14 @@ func (s *server) volumes(a huma.API) {
 				return nil, problem(err)
 			}
 			if in.Body.Size != nil {
+				// Growing is one step and the rest another: half of a request
+				// that is refused must not stay done.
+				if in.Body.Name != nil || in.Body.ReadOnly != nil || in.Body.Shared != nil {
+					return nil, problem(store.Invalid("size", "change the size in a request of its own"))
+				}
+				if in.Body.Revision != nil && *in.Body.Revision != v.Revision {
+					return nil, problem(store.Conflict("revision", "volume %s changed meanwhile; look at it again", v.Name))
+				}
 				return reply(s.Volumes.ResizeVolume(ctx, actor(ctx), v.ID, *in.Body.Size))
 			}
 			return reply(s.Volumes.SetVolume(ctx, actor(ctx), v.ID, store.VolumePatch{
@@ -68,24 +75,21 @@ func (s *server) volumes(a huma.API) {
 		})
 
 	// A path names a file of the appliance's own machine, so this needs admin.
-	imp := huma.Operation{OperationID: "import-volume", Method: http.MethodPost, Path: "/api/v1/volumes/import", DefaultStatus: http.StatusAccepted,
-		Summary: "Import a raw image that lies on the appliance; a job fills the volume"}
+	imp := operation(a, http.MethodPost, "/volumes/import", "import-volume", "Import a raw image that lies on the appliance; a job fills the volume", store.ScopeAdmin)
+	imp.DefaultStatus = http.StatusAccepted
 	huma.Register(a, imp, func(ctx context.Context, in *struct {
 		Body struct {
 			VolumeInput
 			Path   string `json:"path" doc:"absolute path on the appliance"`
-			Format string `json:"format,omitempty" doc:"auto or raw"`
+			Format string `json:"format,omitempty" enum:"auto,raw" doc:"auto or raw"`
 		}
 	}) (*body[Imported], error) {
-		if !auth.From(ctx).May(store.ScopeAdmin) {
-			return nil, huma.Error403Forbidden("importing from a path of the appliance needs the scope admin; upload the image instead")
-		}
 		v, job, err := s.Volumes.ImportFile(ctx, actor(ctx), in.Body.spec(), in.Body.Path)
 		return reply(Imported{Volume: v, Job: job}, err)
 	})
 	register(a, http.MethodPost, "/volumes/{volume}/upload", "upload-volume", "Create a volume from the request's body, a raw image", store.ScopeOperate,
 		func(ctx context.Context, in *uploadInput) (*body[store.Volume], error) {
-			return reply(s.Volumes.ImportStream(ctx, actor(ctx), store.VolumeSpec{Name: in.Volume, BlockSize: in.BlockSize}, in.reader(), in.size()))
+			return reply(s.Volumes.ImportStream(ctx, actor(ctx), in.spec(), in.reader(), in.size()))
 		})
 
 	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs", store.ScopeRead,
@@ -114,9 +118,15 @@ func (in *VolumeInput) spec() store.VolumeSpec {
 // uploadInput streams the body: an image does not fit into memory.
 type uploadInput struct {
 	VolumeKey
-	BlockSize int   `query:"block_size"`
+	BlockSize int   `query:"block_size" doc:"512 (default) or 4096"`
+	ReadOnly  bool  `query:"read_only"`
+	Shared    bool  `query:"shared"`
 	Length    int64 `header:"Content-Length"`
 	stream    io.Reader
+}
+
+func (in *uploadInput) spec() store.VolumeSpec {
+	return store.VolumeSpec{Name: in.Volume, BlockSize: in.BlockSize, ReadOnly: in.ReadOnly, Shared: in.Shared}
 }
 
 // Resolve takes the request's body as a stream.
