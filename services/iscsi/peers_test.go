@@ -17,10 +17,6 @@ func (b *bench) url(lun int) string {
 	return fmt.Sprintf("iscsi://%s/%s/%d", b.Addr(), target, lun)
 }
 
-func (b *bench) chapURL(user, secret string, lun int) string {
-	return fmt.Sprintf("iscsi://%s%%%s@%s/%s/%d", user, secret, b.Addr(), target, lun)
-}
-
 // The libiscsi tools find the target, list its LUNs and read what they are.
 func TestPeerLibiscsiTools(t *testing.T) {
 	b := start(t)

@@ -340,7 +340,7 @@ func (i *Initiator) Do(c Command) (Result, error) {
 }
 
 // Finish answers R2Ts and collects data until the command's status is there.
-// No other command may be under way.
+// No other command may be under way. The target's pings are answered.
 func (i *Initiator) Finish(c Command, tag pdu.TaskTag) (Result, error) {
 	var r Result
 	for {
@@ -365,6 +365,13 @@ func (i *Initiator) Finish(c Command, tag pdu.TaskTag) (Result, error) {
 			}
 			r.R2Ts++
 			if err := i.dataOut(c, tag, p.TargetTransferTag, int(p.BufferOffset), int(p.DesiredDataTransferLength)); err != nil {
+				return r, err
+			}
+		case *pdu.NOPIn:
+			if p.InitiatorTaskTag != pdu.ReservedTag {
+				return r, fmt.Errorf("the answer to a ping in the middle of a command: %+v", p)
+			}
+			if err := i.Send(&pdu.NOPOut{Immediate: true, InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: p.TargetTransferTag, CmdSN: i.CmdSN}, nil); err != nil {
 				return r, err
 			}
 		case *pdu.SCSIResponse:

@@ -25,21 +25,12 @@ func (s *Session) command() error {
 	}
 	n := s.h.DataSegmentLength()
 	s.mu.Lock()
-	ok, err := s.accept(p.Immediate, p.CmdSN)
-	if !ok || err != nil {
-		s.unlock()
-		if err != nil {
-			return err
-		}
-		return s.skip(n)
+	defer s.unlock()
+	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok {
+		return s.dropData(n, err)
 	}
 	if reason := s.barred(); reason != 0 {
-		err := s.sendReject(reason)
-		s.unlock()
-		if err != nil {
-			return err
-		}
-		return s.skip(n)
+		return s.dropData(n, s.sendReject(reason))
 	}
 	t := s.newTask()
 	c := &t.cmd
@@ -52,28 +43,22 @@ func (s *Session) command() error {
 	c.Expected = t.expected
 	t.plan = s.nexus.Begin(c)
 	if t.plan.Done {
-		return s.over(t, n)
+		return s.dropData(n, s.complete(t))
 	}
 	if c.ReadsMedium() || c.WritesMedium() {
 		s.large = true
 	}
-	switch t.plan.Dir {
-	case scsi.DirOut:
+	if t.plan.Dir == scsi.DirOut {
 		if !p.Write {
 			t.expected = 0
 		}
 		return s.commandOut(t, n)
-	case scsi.DirIn:
-		if !p.Read {
-			t.expected = 0
-		}
 	}
-	if n > 0 {
-		s.unlock()
-		if err := s.skip(n); err != nil {
-			return err
-		}
-		s.mu.Lock()
+	if t.plan.Dir == scsi.DirIn && !p.Read {
+		t.expected = 0
+	}
+	if err := s.dropData(n, nil); err != nil {
+		return s.lost(t, err)
 	}
 	return s.commandIn(t)
 }
@@ -89,36 +74,51 @@ func (s *Session) barred() pdu.RejectReason {
 	return 0
 }
 
-// over answers a task that needs no execution, with the lock held, and drops
-// its n bytes of data. Data that the initiator sends for it later belongs to no
-// task and is dropped too.
-func (s *Session) over(t *task, n int) error {
-	err := s.complete(t)
+// From here on, the lock is held whenever a function begins and ends; what may
+// wait runs outside of it.
+
+// outside runs f without the lock.
+func (s *Session) outside(f func()) {
 	s.unlock()
-	if err != nil {
-		return err
-	}
-	return s.skip(n)
+	defer s.mu.Lock()
+	f()
 }
 
-// commandIn executes a command that takes no data. It is called with the lock
-// held and lets go of it.
+// dropData drops the n bytes of data of the PDU at hand, unless err has ended
+// the session. Data that comes later for a task that has ended is dropped by
+// dataOut.
+func (s *Session) dropData(n int, err error) error {
+	if err == nil && n > 0 {
+		s.outside(func() { err = s.skip(n) })
+	}
+	return err
+}
+
+// lost ends a task whose connection has failed.
+func (s *Session) lost(t *task, err error) error {
+	t.aborted = true
+	_ = s.complete(t) // err says more
+	return err
+}
+
+// execute runs a task on the reader's goroutine and answers it.
+func (s *Session) execute(t *task) error {
+	t.phase = phaseRunning
+	s.outside(func() { s.nexus.Execute(s.ctx, &t.cmd) })
+	return s.complete(t)
+}
+
+// commandIn executes a command that takes no data.
 func (s *Session) commandIn(t *task) error {
 	c := &t.cmd
-	if t.plan.Slow || s.ordered > 0 {
+	switch {
+	case t.plan.Slow || s.ordered > 0:
 		c.In = nil
 		s.begin(t, false)
-		s.unlock()
 		return nil
+	case !c.ReadsMedium():
+		return s.execute(t)
 	}
-	if !c.ReadsMedium() {
-		s.unlock()
-		s.nexus.Execute(s.ctx, c)
-		s.mu.Lock()
-		defer s.unlock()
-		return s.complete(t)
-	}
-	defer s.unlock()
 	n := t.plan.Len
 	if n > 0 && n <= min(inPlace, t.expected, s.params.MaxRecvDataSegmentLength, s.params.MaxBurstLength) {
 		return s.readInPlace(t)
@@ -141,9 +141,7 @@ func (s *Session) readInPlace(t *task) error {
 	head, tail := s.overhead(n)
 	b, err := s.room(head + n + tail)
 	if err != nil {
-		s.retire(t)
-		s.recycle(t)
-		return err
+		return s.lost(t, err)
 	}
 	c.In = b[head : head : head+n]
 	if !s.nexus.TryExecute(c) {
@@ -162,14 +160,12 @@ func (s *Session) readInPlace(t *task) error {
 	return nil
 }
 
-// commandOut takes the immediate data of a command and sees to the rest. It is
-// called with the lock held and lets go of it.
+// commandOut takes the immediate data of a command and sees to the rest.
 func (s *Session) commandOut(t *task, n int) error {
 	p := &s.cmd
 	t.want = min(t.plan.Len, t.expected)
 	if n > 0 && (!s.params.ImmediateData || n > s.params.FirstBurstLength) || !p.Final && s.params.InitialR2T || n > t.expected {
-		s.nexus.Fail(&t.cmd, senseUnexpectedData)
-		return s.over(t, n)
+		return s.dropData(n, s.fail(t, senseUnexpectedData))
 	}
 	if n >= t.want && p.Final && n <= largeInput/2 {
 		return s.writeInPlace(t, n)
@@ -181,7 +177,6 @@ func (s *Session) commandOut(t *task, n int) error {
 	if !s.reserve(t, t.want) {
 		s.reserve(t, min(t.want, s.params.FirstBurstLength))
 	}
-	defer s.unlock()
 	if gone, err := s.receive(t, n); gone || err != nil {
 		return err
 	}
@@ -189,26 +184,25 @@ func (s *Session) commandOut(t *task, n int) error {
 }
 
 // writeInPlace executes a command whose data came with it, from where it lies
-// in the read buffer. It is called with the lock held and lets go of it.
+// in the read buffer.
 func (s *Session) writeInPlace(t *task, n int) error {
-	s.unlock()
-	data, ok, err := s.data(n)
-	if err == nil && ok && !t.plan.Slow && s.alone() {
-		t.cmd.Out = data[:t.want]
-		s.nexus.Execute(s.ctx, &t.cmd)
-		s.mu.Lock()
-		defer s.unlock()
-		return s.complete(t)
-	}
-	s.mu.Lock()
-	defer s.unlock()
+	var data []byte
+	var ok bool
+	var err error
+	inline := !t.plan.Slow && s.ordered == 0
+	s.outside(func() {
+		if data, ok, err = s.data(n); err == nil && ok && inline {
+			t.cmd.Out = data[:t.want]
+			s.nexus.Execute(s.ctx, &t.cmd)
+		}
+	})
 	switch {
 	case err != nil:
-		t.aborted = true
-		_ = s.complete(t) // err says more
-		return err
+		return s.lost(t, err)
 	case !ok:
 		return s.digestLost(t)
+	case inline:
+		return s.complete(t)
 	}
 	t.next = t.want
 	if t.want > 0 {
@@ -217,11 +211,4 @@ func (s *Session) writeInPlace(t *task, n int) error {
 	}
 	s.begin(t, false)
 	return nil
-}
-
-// alone says that no ORDERED task is about.
-func (s *Session) alone() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ordered == 0
 }

@@ -238,6 +238,12 @@ func (c *Conn) dataInto(dst []byte, n int) (ok bool, err error) {
 	return pdu.DigestMore(crc, b[:pad]) == pdu.ReadDigest(b[pad:]), nil
 }
 
+// skip drops a data segment of n bytes.
+func (c *Conn) skip(n int) error {
+	_, err := c.dataInto(nil, n)
+	return err
+}
+
 // read fills p, first from the buffer and then straight from the connection.
 // more is how much of the PDU comes after it.
 func (c *Conn) read(p []byte, more int) error {

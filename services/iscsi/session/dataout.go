@@ -5,15 +5,8 @@ import (
 	"lunboot/services/iscsi/scsi"
 )
 
-// skip drops a data segment of n bytes. It is called without the lock.
-func (s *Session) skip(n int) error {
-	_, err := s.dataInto(nil, n)
-	return err
-}
-
-// receive reads n bytes that belong at t.next. The lock is held at both ends
-// and let go between them; the task stays in the table meanwhile. gone says
-// that the task has ended.
+// receive reads n bytes that belong at t.next; the task stays in the table
+// meanwhile. gone says that the task has ended.
 func (s *Session) receive(t *task, n int) (gone bool, err error) {
 	if n == 0 {
 		return false, nil
@@ -22,16 +15,13 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 	if t.next < t.want {
 		dst = t.buf.b[t.next:min(t.want, t.next+n)]
 	}
+	ok := false
 	t.receiving = true
-	s.unlock()
-	ok, err := s.dataInto(dst, n)
-	s.mu.Lock()
+	s.outside(func() { ok, err = s.dataInto(dst, n) })
 	t.receiving = false
 	switch {
 	case err != nil:
-		t.aborted = true
-		_ = s.complete(t) // err says more
-		return true, err
+		return true, s.lost(t, err)
 	case t.aborted:
 		return true, s.complete(t)
 	case !ok:
@@ -57,7 +47,7 @@ func (s *Session) fail(t *task, sense *scsi.Sense) error {
 	return s.complete(t)
 }
 
-// settle goes on with a task after a data PDU: the lock is held at both ends.
+// settle goes on with a task after a data PDU.
 func (s *Session) settle(t *task) error {
 	switch {
 	case t.unasked > 0 || t.end > t.next:
@@ -76,11 +66,7 @@ func (s *Session) settle(t *task) error {
 	if !s.begin(t, !t.plan.Slow && t.want <= inlineWrite) {
 		return nil
 	}
-	t.phase = phaseRunning
-	s.unlock()
-	s.nexus.Execute(s.ctx, &t.cmd)
-	s.mu.Lock()
-	return s.complete(t)
+	return s.execute(t)
 }
 
 // ask sends an R2T for the next burst (RFC 7143 §11.8). One is under way for a
@@ -112,28 +98,15 @@ func (s *Session) dataOut() error {
 	}
 	n := s.h.DataSegmentLength()
 	s.mu.Lock()
-	t := s.tasks[p.InitiatorTaskTag]
-	if t == nil || t.aborted {
-		// What is left of a task that ended early.
-		s.unlock()
-		return s.skip(n)
-	}
 	defer s.unlock()
+	t := s.tasks[p.InitiatorTaskTag]
+	if t == nil || t.aborted || t.phase != phaseData {
+		// What is left of a task that ended early, or nothing that it asked
+		// for.
+		return s.dropData(n, nil)
+	}
 	if sense := s.misplaced(t, p, n); sense != nil {
-		if t.phase != phaseData {
-			// The task goes on without this data, which it never asked for.
-			s.unlock()
-			err := s.skip(n)
-			s.mu.Lock()
-			return err
-		}
-		err := s.fail(t, sense)
-		s.unlock()
-		if err == nil {
-			err = s.skip(n)
-		}
-		s.mu.Lock()
-		return err
+		return s.dropData(n, s.fail(t, sense))
 	}
 	t.dataSN = t.dataSN.Add(1)
 	solicited := p.TargetTransferTag != pdu.ReservedTag
@@ -157,8 +130,6 @@ func (s *Session) dataOut() error {
 // exactly one place where it may belong (§11.7.5).
 func (s *Session) misplaced(t *task, p *pdu.DataOut, n int) *scsi.Sense {
 	switch {
-	case t.phase != phaseData:
-		return senseUnexpectedData
 	case p.DataSN != t.dataSN, int64(p.BufferOffset) != int64(t.next):
 		return senseDataOrder
 	case p.TargetTransferTag == pdu.ReservedTag:

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+
 	"io"
 	"log/slog"
 	"net"
@@ -174,10 +175,10 @@ func loopback(t testing.TB) (server, client net.Conn) {
 func newRig(t testing.TB, p login.Params) *rig {
 	t.Helper()
 	server, client := loopback(t)
-	return rigOn(t, p, server, client)
+	return rigOn(t, p, server, client, 32<<20)
 }
 
-func rigOn(t testing.TB, p login.Params, server, client net.Conn) *rig {
+func rigOn(t testing.TB, p login.Params, server, client net.Conn, size int) *rig {
 	t.Helper()
 	r := &rig{Initiator: iscsitest.Attach(client, 1, 1, p.HeaderDigest, p.DataDigest), witness: &witness{}, ended: make(chan string, 1)}
 	res := login.Result{Initiator: "iqn.2026-11.test:a", Params: p, ExpCmdSN: 1, StatSN: 1, CID: 1}
@@ -185,7 +186,7 @@ func rigOn(t testing.TB, p login.Params, server, client net.Conn) *rig {
 	c.SetDigests(p.HeaderDigest, p.DataDigest)
 	units := map[store.LUN]scsi.MapEntry{}
 	for n := range r.volumes {
-		r.volumes[n] = &volume{b: make([]byte, 32<<20)}
+		r.volumes[n] = &volume{b: make([]byte, size)}
 		units[store.LUN(n)] = scsi.MapEntry{Unit: scsi.NewUnit(scsi.UnitConfig{Name: "v", UUID: store.UUID{15: byte(n)}, BlockSize: 512, Volume: r.volumes[n]})}
 	}
 	r.nexus = scsi.NewNexus(scsi.NexusConfig{Initiator: string(res.Initiator), OnReset: func(l store.LUN) { r.session.AbortUnit(l) }})

@@ -33,7 +33,7 @@ const (
 	maxUnits      = 1024     // LUNs whose first use is remembered
 	maxTextLength = 16 << 10 // text of one negotiation
 	outputSize    = 128 << 10
-	inPlace       = 64 << 10 // READs up to this go straight into the output buffer
+	inPlace       = 64 << 10  // READs up to this go straight into the output buffer
 	inlineWrite   = 256 << 10 // WRITEs up to this run on the reader's goroutine
 	scratchSize   = 4 << 10
 )
@@ -278,7 +278,7 @@ func reasonOf(err error) string {
 
 // loop reads PDUs and acts on them.
 func (s *Session) loop() error {
-	for !s.leaving {
+	for !s.leaving && !s.closed() {
 		if err := s.header(maxAHS, s.params.TargetMaxRecvDataSegmentLength); err != nil {
 			return err
 		}

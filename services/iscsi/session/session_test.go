@@ -700,7 +700,7 @@ func FuzzSession(f *testing.F) {
 	f.Fuzz(func(t *testing.T, stream []byte, digests bool) {
 		p := params()
 		p.DataDigest = digests
-		r := rigOn(t, p, &tape{in: bytes.NewReader(stream)}, &tape{in: bytes.NewReader(nil)})
+		r := rigOn(t, p, &tape{in: bytes.NewReader(stream)}, &tape{in: bytes.NewReader(nil)}, 64<<10)
 		if r.reason(t) == "" {
 			t.Error("it ended without a reason")
 		}
