@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -16,7 +17,8 @@ import (
 )
 
 // inventory is the consumers' view of a database, in memory, with the rules
-// that the real one keeps: one row an address, and no lease over another MAC's.
+// that the real one keeps: one row an address, no lease over another MAC's, and
+// one bound lease a MAC.
 type inventory struct {
 	now func() time.Time
 
@@ -46,7 +48,7 @@ func (v *inventory) LeaseByMAC(_ context.Context, mac store.MAC) (store.Lease, e
 	defer v.mu.Unlock()
 	var newest store.Lease
 	for _, l := range v.leases {
-		if l.MAC == mac && !l.Updated.Before(newest.Updated) {
+		if l.MAC == mac && l.State == store.LeaseBound && !l.Updated.Before(newest.Updated) {
 			newest = l
 		}
 	}
@@ -86,14 +88,10 @@ func (v *inventory) PutLease(_ context.Context, l store.Lease) error {
 		return store.Conflict("address", "%s is bound to %s", l.Address, old.MAC)
 	}
 	v.puts++
+	if l.State == store.LeaseBound {
+		maps.DeleteFunc(v.leases, func(_ netip.Addr, o store.Lease) bool { return o.MAC == l.MAC && o.State == store.LeaseBound })
+	}
 	v.leases[l.Address] = l
-	return nil
-}
-
-func (v *inventory) DeleteLease(_ context.Context, a netip.Addr) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	delete(v.leases, a)
 	return nil
 }
 

@@ -184,12 +184,6 @@ func (s *Server) answer(ctx context.Context, r Request, now time.Time) (Answer, 
 	if ans.Verdict == Ack {
 		s.book.forget(r.MAC)
 	}
-	if ans.Release.IsValid() {
-		if err := s.cfg.Leases.DeleteLease(ctx, ans.Release); err != nil {
-			// The address comes back when the lease expires.
-			s.cfg.Log.Warn("an older lease was not deleted", "address", ans.Release, "mac", r.MAC, "error", err)
-		}
-	}
 	return ans, nil
 }
 

@@ -111,7 +111,6 @@ type Answer struct {
 	Verdict    Verdict
 	Address    netip.Addr  // yiaddr
 	Lease      store.Lease // to be made durable before the answer leaves; zero when nothing changes
-	Release    netip.Addr  // the MAC's older lease, to be deleted once Lease is durable
 	Hold       bool        // keep Address for this MAC for offerLife
 	Withdraw   bool        // forget what was offered to this MAC
 	Options    dhcpv4.Options
@@ -125,6 +124,9 @@ type Answer struct {
 
 // Decide answers one request by RFC 2131 §4.3. It changes nothing.
 func Decide(in Input) Answer {
+	if a := in.Relay.Agent; a.IsValid() && !in.Subnet.Prefix.Contains(a) {
+		return drop("it comes through a relay of another network, " + a.String())
+	}
 	switch in.Request.Type {
 	case dhcpv4.MessageTypeDiscover:
 		return in.discover()
@@ -272,9 +274,6 @@ func (in Input) ack(a netip.Addr) Answer {
 	r := in.Request
 	ans := Answer{Verdict: Ack, Address: a, Waiting: in.waiting()}
 	ans.Lease = r.lease(in, a, store.LeaseBound, in.Subnet.LeaseTime)
-	if old := in.Own.Address; old.IsValid() && old != a && in.Own.State == store.LeaseBound && !in.at(old).InUse {
-		ans.Release = old // one MAC, one address
-	}
 	in.configure(&ans, true)
 	e := r.event(store.EventDHCPRequest, in, a)
 	e.Detail.Server = in.Interface.Address.String()

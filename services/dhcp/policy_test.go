@@ -200,14 +200,11 @@ func TestOtherServersPickNamesIt(t *testing.T) {
 	assert.Equal(t, ip("10.77.0.150"), ans.Events[0].Addr)
 }
 
-// One MAC has one address: the old lease goes when a new one is bound, unless
-// a volume is open from there.
-func TestAckEndsTheOlderLease(t *testing.T) {
-	in := with(base(dhcpv4.MessageTypeRequest), chooses("10.77.0.1"), asks("10.77.0.7"), reserved("10.77.0.7"), holds("10.77.0.100", time.Hour))
-	assert.Equal(t, ip("10.77.0.100"), Decide(in).Release)
-	assert.False(t, Decide(with(in, usedNow("10.77.0.100"))).Release.IsValid())
-	same := with(base(dhcpv4.MessageTypeRequest), chooses("10.77.0.1"), asks("10.77.0.100"), holds("10.77.0.100", time.Hour))
-	assert.False(t, Decide(same).Release.IsValid())
+// A relay's clients are on its network, not on ours.
+func TestRelayOfAnotherNetworkIsNotAnswered(t *testing.T) {
+	relayed := func(agent string) func(*Input) { return func(in *Input) { in.Relay.Agent = ip(agent) } }
+	assert.Equal(t, Drop, Decide(with(base(dhcpv4.MessageTypeDiscover), relayed("10.88.0.1"))).Verdict)
+	assert.Equal(t, Offer, Decide(with(base(dhcpv4.MessageTypeDiscover), relayed("10.77.0.254"))).Verdict)
 }
 
 func TestDecline(t *testing.T) {

@@ -23,13 +23,13 @@ import (
 )
 
 // Leases is where leases are kept. PutLease returns when the lease is durable,
-// and refuses one whose address is bound to another MAC.
+// and refuses one whose address is bound to another MAC; a bound lease ends the
+// others of its MAC.
 type Leases interface {
 	LeaseByMAC(ctx context.Context, mac store.MAC) (store.Lease, error)
 	LeaseByAddress(ctx context.Context, a netip.Addr) (store.Lease, error)
 	Leases(ctx context.Context) ([]store.Lease, error)
 	PutLease(ctx context.Context, l store.Lease) error
-	DeleteLease(ctx context.Context, a netip.Addr) error
 }
 
 // Machines is what is known of the machines, enrolled or not.
@@ -95,6 +95,9 @@ const (
 	totalRate  = rate.Limit(2000) // requests a second of all MACs together
 	totalBurst = 4000
 )
+
+// defaultLease is the lease time of a subnet that names none.
+const defaultLease = time.Hour
 
 // Server answers DHCP on one interface in full mode: it gives addresses.
 type Server struct {
@@ -163,6 +166,9 @@ func New(cfg Config) *Server {
 	}
 	s.wire = newProber(cfg.Now)
 	s.cfg.Subnet.Prefix = cfg.Subnet.Prefix.Masked()
+	if s.cfg.Subnet.LeaseTime == 0 {
+		s.cfg.Subnet.LeaseTime = defaultLease
+	}
 	return s
 }
 
@@ -224,13 +230,12 @@ func (s *Server) Listen() error {
 
 func (s *Server) validate() error {
 	n := s.cfg.Subnet
+	if err := n.Validate(); err != nil {
+		return err
+	}
 	switch {
-	case !n.Prefix.IsValid() || !n.Prefix.Addr().Is4():
-		return store.Invalid("prefix", "the subnet needs an IPv4 network, such as 192.168.40.0/24")
 	case n.LeaseTime < time.Minute:
 		return store.Invalid("lease_time", "a lease of %s is too short; one minute is the least", n.LeaseTime)
-	case n.Range.From.IsValid() && (!n.Prefix.Contains(n.Range.From) || !n.Prefix.Contains(n.Range.To)):
-		return store.Invalid("range", "the range %s is not inside %s", n.Range, n.Prefix)
 	case size(n.Range) > maxRange:
 		return store.Invalid("range", "the range %s has %d addresses; %d are the most", n.Range, size(n.Range), maxRange)
 	case s.cfg.Interface == "" && s.cfg.ListenAddr == "":

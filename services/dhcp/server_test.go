@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -360,12 +361,12 @@ func TestListenSaysWhatIsInTheWay(t *testing.T) {
 		"an interface that is not there": {func(c *Config) { c.Interface, c.ListenAddr = "nope0", "" }, `there is no interface "nope0"; the interfaces are `},
 		"no interface":                   {func(c *Config) { c.ListenAddr = "" }, "DHCP needs an interface"},
 		"an interface without address":   {func(c *Config) { c.Interface, c.ListenAddr = "lo", "" }, "interface lo has no address in 10.77.0.0/24; give it one with: ip addr add"},
-		"a range of another network":     {func(c *Config) { c.Subnet.Range = mustRange("10.78.0.1-10.78.0.9") }, "is not inside 10.77.0.0/24"},
+		"a range of another network":     {func(c *Config) { c.Subnet.Range = mustRange("10.78.0.1-10.78.0.9") }, "does not lie in the network 10.77.0.0/24"},
 		"a range of millions": {func(c *Config) {
 			c.Subnet.Prefix, c.Subnet.Range = netip.MustParsePrefix("10.0.0.0/8"), mustRange("10.0.0.1-10.9.0.1")
 		}, "65536 are the most"},
 		"a lease of a second":     {func(c *Config) { c.Subnet.LeaseTime = time.Second }, "too short"},
-		"no network":              {func(c *Config) { c.Subnet = store.Subnet{} }, "needs an IPv4 network"},
+		"no network":              {func(c *Config) { c.Subnet = store.Subnet{} }, "not a way to take part in DHCP"},
 		"an address that is none": {func(c *Config) { c.ListenAddr = "67" }, "is not an IPv4 address and port"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -456,8 +457,9 @@ func TestNoTwoMachinesShareAnAddress(outer *testing.T) {
 				if v.leases[a] != ans.Lease {
 					t.Fatalf("the lease of %s is not on disk", a)
 				}
+				// It has moved: one MAC, one address.
+				maps.DeleteFunc(held, func(_ netip.Addr, h store.Lease) bool { return h.MAC == r.MAC })
 				held[a] = ans.Lease
-				delete(held, ans.Release) // it has moved: one MAC, one address
 			case r.Type == dhcpv4.MessageTypeRelease || r.Type == dhcpv4.MessageTypeDecline:
 				if l := ans.Lease; l.Address.IsValid() {
 					delete(held, l.Address) // its client gave it up
