@@ -251,11 +251,18 @@ func start(t testing.TB) *bench {
 // startWith runs a target with a configuration of the test's own.
 func startWith(t testing.TB, b *bench, cfg iscsi.Config) {
 	t.Helper()
+	cfg.Listen = "127.0.0.1:0"
+	startOn(t, b, cfg)
+}
+
+// startOn runs a target where the configuration says.
+func startOn(t testing.TB, b *bench, cfg iscsi.Config) {
+	t.Helper()
 	w := io.Writer(io.Discard)
 	if os.Getenv("LUNBOOT_TEST_LOG") != "" {
 		w = os.Stderr
 	}
-	cfg.Listen, cfg.Target, cfg.Catalog, cfg.Emit, cfg.Now, cfg.Tick = "127.0.0.1:0", target, b.catalog, b.journal, b.clock.now, 10*time.Millisecond
+	cfg.Target, cfg.Catalog, cfg.Emit, cfg.Now, cfg.Tick = target, b.catalog, b.journal, b.clock.now, 10*time.Millisecond
 	cfg.Log = slog.New(slog.NewTextHandler(w, nil))
 	b.Server = iscsi.New(cfg)
 	if err := b.Listen(); err != nil {

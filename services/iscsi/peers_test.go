@@ -100,3 +100,40 @@ func TestPeerQEMU(t *testing.T) {
 		}
 	}
 }
+
+// The tools prove themselves, and have the target prove itself, with CHAP.
+func TestPeerCHAP(t *testing.T) {
+	need(t, "iscsi-inq")
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{2: {id: 1, volume: newMemory(1 << 20)}})
+	b.catalog.change(func() {
+		b.catalog.access[alice] = iscsi.Access{Auth: store.AuthMutual,
+			CHAP:    store.Credential{User: "alice", Secret: "alicealicealice1"},
+			Reverse: store.Credential{User: "target", Secret: "targettargettar1"}}
+	})
+	try := func(user, secret, query string) (string, error) {
+		return run(t, "iscsi-inq", "-i", string(alice), fmt.Sprintf("iscsi://%s%%%s@%s/%s/2%s", user, secret, b.Addr(), target, query))
+	}
+	if out, err := try("alice", "alicealicealice1", "?target_user=target&target_password=targettargettar1"); err != nil {
+		t.Errorf("mutual CHAP: %v\n%s", err, out)
+	}
+	if e := b.journal.wait(t, store.EventISCSILogin, 1)[0]; e.Detail.Auth != "mutual CHAP with MD5" && !strings.HasPrefix(e.Detail.Auth, "mutual CHAP with SHA") {
+		t.Errorf("the login says %q", e.Detail.Auth)
+	}
+	for n, c := range []struct{ secret, query, reason string }{
+		{"alicealicealice1", "", "mutual CHAP is required"},
+		{"alicealicealice2", "?target_user=target&target_password=targettargettar1", "another CHAP secret"},
+	} {
+		if out, err := try("alice", c.secret, c.query); err == nil {
+			t.Errorf("it came in where %s\n%s", c.reason, out)
+		}
+		e := b.journal.wait(t, store.EventISCSIRefused, n+1)
+		if d := e[n].Detail; d.Status != "0201" || !strings.Contains(d.Reason, c.reason) || strings.Contains(d.Reason, "alicealice") {
+			t.Errorf("the event says %s %q", d.Status, d.Reason)
+		}
+	}
+	// The initiator refuses a target that has another secret.
+	if out, err := try("alice", "alicealicealice1", "?target_user=target&target_password=targettargettar2"); err == nil {
+		t.Errorf("the initiator took a false target\n%s", out)
+	}
+}
