@@ -241,7 +241,7 @@ func (p *Pool) openFile(v store.Volume) (f file, write bool, err error) {
 }
 
 // Update tells the handles of a volume that its row changed: the name in
-// messages, and whether writes are refused.
+// messages, whether writes are refused, and a larger size.
 func (p *Pool) Update(v store.Volume) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -257,6 +257,7 @@ func (s *shared) update(v store.Volume) {
 	s.revision = v.Revision
 	s.name.Store(&v.Name)
 	s.readOnly.Store(v.ReadOnly)
+	s.grow(v.Size) // a row is never larger than its file
 }
 
 // Users returns how many handles of a volume are open.

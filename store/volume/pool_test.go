@@ -317,6 +317,23 @@ func TestGrowingShowsInEveryHandleAfterItsRow(t *testing.T) {
 	wantKind(t, p.Resize(t.Context(), v, 8192, func() error { t.Error("a shrink was committed"); return nil }), store.KindInvalid)
 }
 
+func TestAHandleThatWasOpenedWithAnOldRowGrowsWithTheNewOne(t *testing.T) {
+	p := openPool(t, t.TempDir())
+	old := raw(1, 4096)
+	must(t, p.Create(t.Context(), old))
+	must(t, p.Resize(t.Context(), old, 8192, func() error { return nil }))
+	h, err := p.Open(t.Context(), old)
+	must(t, err)
+	defer h.Close()
+	now := old
+	now.Revision, now.Size = 2, 8192
+	p.Update(now)
+	p.Update(old) // comes late
+	if h.Size() != 8192 {
+		t.Errorf("the size is %d, want 8192", h.Size())
+	}
+}
+
 func TestRemoveWaitsForUsersThatLetGo(t *testing.T) {
 	dir := t.TempDir()
 	p := openPool(t, dir)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -197,6 +198,9 @@ type Source struct {
 // a folder, an empty file, anything that is neither a file nor a block device,
 // and a file that needs more room than there is. It changes nothing.
 func (p *Pool) OpenSource(path string) (*Source, error) {
+	if !filepath.IsAbs(path) {
+		return nil, store.Invalid("source", "%q is not a full path; name the file from / on", path)
+	}
 	// Without O_NONBLOCK, opening a named pipe waits for its writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -149,6 +149,8 @@ func TestASourceThatCannotBecomeAVolumeIsRefused(t *testing.T) {
 		empty:                           "is empty",
 		pipe:                            "neither a file nor a block device",
 		"/dev/null":                     "neither a file nor a block device",
+		"empty.img":                     "is not a full path",
+		"":                              "is not a full path",
 		filepath.Join(dir, "not-there"): "cannot be opened",
 	} {
 		_, err := p.OpenSource(path)
