@@ -33,8 +33,9 @@ func prove(disk string) error {
 	}
 	fmt.Printf("\n%s %s\n", area.MarkUp, facts(disk, control.Nonce))
 	if control.Report != "" {
-		if err := report(control.Report); err != nil {
-			return fmt.Errorf("reporting to %s: %w", control.Report, err)
+		to := strings.ReplaceAll(control.Report, "{mac}", attribute(nicDir(), "mac"))
+		if err := report(to); err != nil {
+			return fmt.Errorf("reporting to %s: %w", to, err)
 		}
 	}
 	if err := writeFile("/var/lib/lunboot-lab", control.Nonce.String()+"\n"); err != nil {

@@ -7,7 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -200,60 +203,82 @@ func (r *Running) Screenshot(path string) error { return r.monitor.screenshot(pa
 // a warm restart is power-off and power-on.
 func (r *Running) Reset() error { return r.monitor.execute("system_reset", nil) }
 
-// Press presses keys together, by QEMU's names: "ctrl", "b".
-func (r *Running) Press(keys ...string) error { return r.monitor.press(keys, 50*time.Millisecond) }
-
-// Type types text on the keyboard, as on a US layout.
-func (r *Running) Type(ctx context.Context, text string) error {
-	const hold = 30 * time.Millisecond
-	for _, char := range text {
-		keys, err := chord(char)
-		if err != nil {
-			return err
-		}
-		if err := r.monitor.press(keys, hold); err != nil {
-			return err
-		}
-		// send-key returns at once; the emulated keyboard controller holds 16
-		// bytes, so the next key waits until this one is up.
-		select {
-		case <-time.After(2 * hold):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+// Type sends text to the serial port, which both kinds of firmware read as a
+// keyboard.
+func (r *Running) Type(text string) error {
+	if _, err := io.WriteString(r.keys, text); err != nil {
+		return fmt.Errorf("typing on %s: %w", r.Machine.Name, err)
 	}
 	return nil
 }
 
-// TypeSerial sends text to the serial port, which both firmwares read as a
-// keyboard.
-func (r *Running) TypeSerial(text string) error {
-	if _, err := io.WriteString(r.keys, text); err != nil {
-		return fmt.Errorf("typing on the serial port: %w", err)
+// Shell stops a BIOS machine's ROM, which is an iPXE, at its prompt and gives
+// it an address. Only IPv4 is configured: where no router answers, the IPv6
+// half would take 16 s.
+func (r *Running) Shell(ctx context.Context) error {
+	if _, err := r.Console.WaitFor(ctx, `Features:`); err != nil {
+		return fmt.Errorf("reaching the ROM's shell: %w", err)
+	}
+	if err := r.Type("\x02"); err != nil { // Ctrl-B, within the two seconds that the ROM waits
+		return err
+	}
+	if _, err := r.Console.WaitFor(ctx, prompt); err != nil {
+		return fmt.Errorf("reaching the ROM's shell: %w", err)
+	}
+	return r.Command(ctx, "ifconf -c dhcp net0")
+}
+
+// prompt is what an iPXE's shell begins a line with.
+const prompt = `^iPXE> `
+
+// Command types a line into the shell and waits for the next prompt.
+func (r *Running) Command(ctx context.Context, line string) error {
+	if err := r.enter(ctx, line); err != nil {
+		return err
+	}
+	if _, err := r.Console.WaitFor(ctx, prompt); err != nil {
+		return fmt.Errorf("after %q in iPXE's shell: %w", line, err)
 	}
 	return nil
+}
+
+// enter types a line, piece by piece, and waits for each piece's echo: a BIOS
+// keyboard buffer holds 15 keys and drops the next. The echo may wrap at the
+// screen's edge.
+func (r *Running) enter(ctx context.Context, line string) error {
+	for piece := range slices.Chunk([]byte(line), 8) {
+		if err := r.Type(string(piece)); err != nil {
+			return err
+		}
+		var echo []string
+		for _, b := range piece {
+			echo = append(echo, regexp.QuoteMeta(string(b)))
+		}
+		if _, err := r.Console.WaitFor(ctx, strings.Join(echo, `\s*`)); err != nil {
+			return fmt.Errorf("typing %q into iPXE's shell: %w", line, err)
+		}
+	}
+	return r.Type("\r")
 }
 
 // ChainLoader makes a BIOS machine fetch its loader over TFTP. The ROM of
 // QEMU's cards is an iPXE already, and is given a script instead of a loader;
-// real cards' ROMs are not. So the ROM is stopped at its shell, given an
-// address, and told to chain by hand. It returns when the loader speaks.
+// real cards' ROMs are not. So the ROM is stopped at its shell and told to
+// chain by hand. It returns when the loader speaks.
 func (r *Running) ChainLoader(ctx context.Context) error {
-	file := r.Machine.MAC.Hex12() + "/undionly.kpxe"
-	for _, step := range []struct{ wait, typed string }{
-		{`Features:`, "\x02"}, // Ctrl-B, within the two seconds that the ROM waits
-		{`iPXE> `, "ifconf -c dhcp net0\r"},
-		{`iPXE> `, "chain tftp://${next-server}/" + file + "\r"},
-	} {
-		if _, err := r.Console.WaitFor(ctx, step.wait); err != nil {
-			return fmt.Errorf("in the ROM's shell: %w", err)
-		}
-		if err := r.TypeSerial(step.typed); err != nil {
-			return err
-		}
+	if err := r.Shell(ctx); err != nil {
+		return err
 	}
-	if _, err := r.Console.WaitFor(ctx, `iPXE initialising devices`); err != nil {
+	file := r.Machine.MAC.Hex12() + "/undionly.kpxe"
+	if err := r.enter(ctx, "chain tftp://${next-server}/"+file); err != nil {
+		return err
+	}
+	m, err := r.Console.WaitFor(ctx, `iPXE initialising devices|`+prompt)
+	if err != nil {
 		return fmt.Errorf("chaining %s: %w", file, err)
+	}
+	if m.Groups[0] == "iPXE> " {
+		return fmt.Errorf("the ROM could not chain %s:\n%s", file, r.Console.Tail(5))
 	}
 	return nil
 }

@@ -83,50 +83,6 @@ func (m *monitor) execute(command string, arguments any) error {
 
 func (m *monitor) close() error { return m.conn.Close() }
 
-// keyNames are QEMU's names of the keys of a US keyboard that are not their
-// own character (qapi/ui.json, QKeyCode).
-var keyNames = map[rune]string{
-	' ': "spc", '\n': "ret", '-': "minus", '=': "equal", '[': "bracket_left", ']': "bracket_right",
-	';': "semicolon", '\'': "apostrophe", '`': "grave_accent", '\\': "backslash", ',': "comma", '.': "dot", '/': "slash",
-}
-
-// shifted maps what Shift makes to the key below it.
-var shifted = map[rune]rune{
-	'_': '-', '+': '=', '{': '[', '}': ']', ':': ';', '"': '\'', '~': '`', '|': '\\', '<': ',', '>': '.', '?': '/',
-	'!': '1', '@': '2', '#': '3', '$': '4', '%': '5', '^': '6', '&': '7', '*': '8', '(': '9', ')': '0',
-}
-
-// chord returns the keys to press together for a character.
-func chord(r rune) ([]string, error) {
-	var keys []string
-	if base, ok := shifted[r]; ok {
-		keys, r = append(keys, "shift"), base
-	} else if r >= 'A' && r <= 'Z' {
-		keys, r = append(keys, "shift"), r-'A'+'a'
-	}
-	name, ok := keyNames[r]
-	if !ok {
-		if !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9') {
-			return nil, fmt.Errorf("no key types %q", r)
-		}
-		name = string(r)
-	}
-	return append(keys, name), nil
-}
-
-// press holds the keys together for a while and lets go.
-func (m *monitor) press(keys []string, hold time.Duration) error {
-	type key struct {
-		Type string `json:"type"`
-		Data string `json:"data"`
-	}
-	var all []key
-	for _, k := range keys {
-		all = append(all, key{"qcode", k})
-	}
-	return m.execute("send-key", map[string]any{"keys": all, "hold-time": hold.Milliseconds()})
-}
-
 // screenshot writes the screen as a PNG.
 func (m *monitor) screenshot(path string) error {
 	raw := path + ".ppm"

@@ -94,7 +94,7 @@ type Control struct {
 	Nonce  Nonce
 	Mode   Mode
 	Count  int    // Records: how many, 0 for no end
-	Report string // a URL to GET once up; empty for none
+	Report string // a URL to GET once up; "{mac}" in it becomes the machine's; empty for none
 }
 
 const magic = "lunboot-lab-disk 1\n"

@@ -1,0 +1,135 @@
+// Command netlab shows and tests lunboot with machines that really boot: QEMU's
+// firmware, in a network of its own, against the program as users start it.
+//
+//	netlab demo       power-on to operating system, on BIOS and on UEFI
+//	netlab image DIR  the disk images that the machines boot from
+//	netlab check      the Debian packages that are missing
+//	netlab packages   the Debian packages that the lab uses
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"lunboot/cmd/netlab/lab"
+	"lunboot/cmd/netlab/lab/area"
+)
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// grammar is the whole command line.
+type grammar struct {
+	Demo     demoCmd     `cmd:"" help:"Boot machines from an appliance, from power-on to their operating systems, and check every byte."`
+	Image    imageCmd    `cmd:"" help:"Build the disk images that the machines boot from."`
+	Check    checkCmd    `cmd:"" help:"Say which Debian packages are missing."`
+	Packages packagesCmd `cmd:"" help:"List the Debian packages that the lab uses, one a line."`
+}
+
+// world is what a verb may touch of the process.
+type world struct {
+	ctx context.Context
+	in  *os.File
+	out *os.File
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	g := &grammar{}
+	exited := -1
+	parser, err := kong.New(g, kong.Name("netlab"), kong.Description("Netboot tests with emulated machines that really boot."),
+		kong.Exit(func(code int) { exited = code }), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "netlab:", err)
+		return exitFailed
+	}
+	verb, err := parser.Parse(args)
+	if exited >= 0 { // --help
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "netlab: %v\nTry: netlab --help\n", err)
+		return exitUsage
+	}
+	if err := verb.Run(&world{ctx, os.Stdin, os.Stdout}); err != nil {
+		fmt.Fprintln(os.Stderr, "netlab:", err)
+		return exitFailed
+	}
+	return exitDone
+}
+
+type checkCmd struct{}
+
+// Run prints the apt-get line and nothing else, so that it can be run as it is.
+func (checkCmd) Run(w *world) error {
+	missing := lab.Missing()
+	if len(missing) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintln(w.out, lab.InstallLine(missing))
+	return err
+}
+
+type packagesCmd struct{}
+
+// Run lists the packages.
+func (packagesCmd) Run(w *world) error {
+	for _, p := range lab.Packages() {
+		if _, err := fmt.Fprintln(w.out, p.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type imageCmd struct {
+	Dir string `arg:"" help:"Folder for linux.img and bootsector.img."`
+}
+
+// Run builds both images, with a nonce of their own and a guest that powers
+// off.
+func (c imageCmd) Run(w *world) error {
+	if missing := lab.Missing(); len(missing) > 0 {
+		return errors.New("packages are missing: " + lab.InstallLine(missing))
+	}
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return err
+	}
+	image, err := lab.LinuxImage(w.ctx)
+	if err != nil {
+		return err
+	}
+	linux, sector := filepath.Join(c.Dir, "linux.img"), filepath.Join(c.Dir, "bootsector.img")
+	if err := lab.CopyImage(linux, image); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(linux, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	nonce := area.NewNonce()
+	err = area.Stamp(f, area.Control{Nonce: nonce, Mode: area.PowerOff, Report: lab.ReportURL()})
+	if err := errors.Join(err, f.Close(), lab.BuildBootSector(sector, nonce, area.PowerOff)); err != nil {
+		return err
+	}
+	_, err = io.WriteString(w.out, linux+"\n"+sector+"\nnonce "+nonce.String()+"\n")
+	return err
+}
