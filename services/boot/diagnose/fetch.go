@@ -89,6 +89,9 @@ func notEnrolled(v *view) (store.Diagnosis, bool) {
 	if !ok || v.a.Outcome == store.OutcomeUp || v.a.Outcome == store.OutcomeUpUnconfirmed {
 		return store.Diagnosis{}, false
 	}
+	if v.f.Name != "" && !v.failed() {
+		return store.Diagnosis{}, false // enrolled since: it asks again within seconds
+	}
 	n := len(v.since(time.Time{}, store.EventScriptWaiting))
 	v.note(e.At, "it asked for a script, %d times in this boot", n)
 	d := store.Diagnosis{
