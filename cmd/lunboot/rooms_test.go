@@ -26,7 +26,7 @@ type room struct {
 var rooms = map[string]room{
 	"cmd/lunboot":              {may: "*", why: "the composition root knows every part"},
 	"cmd/lunboot/cli":          {may: "store", why: "every verb is a client of /api/v1"},
-	"cmd/netlab":               {may: "cmd/netlab store", why: "the lab runs the binary as a user would"},
+	"cmd/netlab":               {may: "cmd/netlab/lab services/boot store", why: "the lab runs the binary as a user would"},
 	"cmd/netlab/lab":           {may: "store services/boot cmd/netlab/lab", why: "the lab runs the binary as a user would, and names loaders as everybody does"},
 	"cmd/netlab/lab/area":      {may: "", stdlib: true, why: "the bytes by which host and guest prove themselves"},
 	"cmd/netlab/guest":         {may: "cmd/netlab/lab/area", why: "the program inside the lab's Linux machine"},

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"html/template"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -118,9 +119,9 @@ func Handler(cfg Config) (http.Handler, error) {
 	r.Group(func(r chi.Router) {
 		r.Use(secure, http.NewCrossOriginProtection().Handler, cfg.Auth.Pages)
 		r.Get("/setup", s.setup)
-		r.With(httprate.LimitByIP(20, time.Minute)).Post("/setup", s.setupPost)
+		r.With(httprate.LimitBy(20, time.Minute, remoteKey)).Post("/setup", s.setupPost)
 		r.Get("/login", s.login)
-		r.With(httprate.LimitByIP(10, time.Minute)).Post("/login", s.loginPost)
+		r.With(httprate.LimitBy(10, time.Minute, remoteKey)).Post("/login", s.loginPost)
 		r.Post("/logout", s.logout)
 		r.Group(func(r chi.Router) {
 			r.Use(s.needLogin)
@@ -149,6 +150,16 @@ func Handler(cfg Config) (http.Handler, error) {
 		}))).ServeHTTP(w, r)
 	})
 	return r, nil
+}
+
+// remoteKey counts tries by the address that the connection came from: people
+// reach the appliance directly, and a forwarded-for header could be made up.
+func remoteKey(r *http.Request) (string, error) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return "local", nil // the unix socket
+	}
+	return httprate.CanonicalizeIP(host), nil
 }
 
 // policy lets nothing in from elsewhere and runs no inline script.
