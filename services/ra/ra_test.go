@@ -248,6 +248,13 @@ func TestMachineThatBootsNeedNotWait(t *testing.T) {
 	}
 	there := wire(t)
 	conn, card := peer(t, there)
+	var stopped atomic.Pointer[time.Time]
+	clock := func() time.Time {
+		if at := stopped.Load(); at != nil {
+			return *at
+		}
+		return time.Now()
+	}
 	recent, events := &booting{mac: map[store.MAC]bool{}}, &emitted{}
 	s := New(Config{Interface: "srv0", Recent: recent, Emit: events, Log: slog.New(slog.DiscardHandler), Now: clock})
 	require.NoError(t, s.Listen())
@@ -322,13 +329,6 @@ func TestRouterOnThisHostIsHeard(t *testing.T) {
 	}
 	there := wire(t)
 	conn, _ := peer(t, there)
-	var stopped atomic.Pointer[time.Time]
-	clock := func() time.Time {
-		if at := stopped.Load(); at != nil {
-			return *at
-		}
-		return time.Now()
-	}
 	events := &emitted{}
 	s := New(Config{Interface: "srv0", Recent: &booting{all: true}, Emit: events, Log: slog.New(slog.DiscardHandler), Now: time.Now})
 	require.NoError(t, s.Listen())
