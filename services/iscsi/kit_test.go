@@ -29,6 +29,7 @@ type memory struct {
 	syncs   atomic.Int64
 	syncing chan struct{} // when set, Sync waits for it to close
 	fail    atomic.Bool   // every access fails
+	broken  atomic.Bool   // reading panics
 }
 
 func newMemory(size int) *memory { return &memory{b: make([]byte, size)} }
@@ -41,6 +42,9 @@ func (m *memory) check() error {
 }
 
 func (m *memory) ReadAt(_ context.Context, p []byte, off int64) error {
+	if m.broken.Load() {
+		panic("broken on purpose")
+	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	copy(p, m.b[off:])
@@ -83,6 +87,9 @@ func (m *memory) Size() int64 { return int64(len(m.b)) }
 func (m *memory) Resident(p []byte, off int64) bool {
 	if m.cold.Load() || m.fail.Load() {
 		return false
+	}
+	if m.broken.Load() {
+		panic("broken on purpose")
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()

@@ -25,15 +25,16 @@ type Config struct {
 	Log     *slog.Logger
 	Now     func() time.Time
 
-	MaxSessions int           // 0: DefaultMaxSessions
-	Tick        time.Duration // how often silence is looked for; 0: one second
+	MaxSessions  int           // 0: DefaultMaxSessions
+	LoginTimeout time.Duration // for all of a login; 0: 15 seconds
+	Tick         time.Duration // how often silence is looked for; 0: one second
 }
 
 // Bounds and times of the target.
 const (
 	DefaultMaxSessions = 1024
-	maxLogins          = 256              // connections that have not logged in yet
-	loginTimeout       = 15 * time.Second // for all of a login
+	maxLogins          = 256 // connections that have not logged in yet
+	loginTimeout       = 15 * time.Second
 	lastWord           = time.Second      // for a refusal to be read before the connection ends
 	taskPatience       = 10 * time.Second // for the tasks of a session that a login replaces
 	pingAfter          = 30 * time.Second // of silence; never to iPXE, which does not answer
@@ -80,6 +81,9 @@ func New(cfg Config) *Server {
 	if cfg.MaxSessions == 0 {
 		cfg.MaxSessions = DefaultMaxSessions
 	}
+	if cfg.LoginTimeout == 0 {
+		cfg.LoginTimeout = loginTimeout
+	}
 	if cfg.Tick == 0 {
 		cfg.Tick = time.Second
 	}
@@ -96,7 +100,8 @@ func (s *Server) String() string { return "iSCSI" }
 
 // Listen binds the portal.
 func (s *Server) Listen() error {
-	l, err := net.Listen("tcp", s.cfg.Listen)
+	// A connection's own options are set once, when it is wrapped.
+	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", s.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("iSCSI: listen on %s (--iscsi): %w", s.cfg.Listen, err)
 	}
@@ -198,7 +203,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 		Lookup: a.lookup, Join: s.join, Admit: a.admit,
 	})
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // a login ends with the appliance
-	err := c.Login(m, s.cfg.Now().Add(loginTimeout))
+	err := c.Login(m, s.cfg.LoginTimeout)
 	stop()
 	s.mu.Lock()
 	s.logins--
@@ -234,7 +239,7 @@ func (s *Server) refused(a *admission, m *login.Machine, err error) {
 		d.Reason = "the initiator began to log in and did not finish"
 		var timeout net.Error
 		if errors.As(err, &timeout) && timeout.Timeout() {
-			d.Reason += fmt.Sprintf(" within %s", loginTimeout)
+			d.Reason += fmt.Sprintf(" within %s", a.server.cfg.LoginTimeout)
 		}
 	}
 	s.cfg.Log.Info("refused an iSCSI login", "from", a.conn.RemoteAddr(), "initiator", res.Initiator, "status", d.Status, "reason", d.Reason)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -542,5 +543,74 @@ func TestTransfersOfEverySize(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A connection that does not log in is closed in time, never left silent.
+func TestLoginThatIsNotFinished(t *testing.T) {
+	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+	startWith(t, b, iscsi.Config{LoginTimeout: 100 * time.Millisecond})
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	for _, begin := range []bool{false, true} {
+		nc, err := net.Dial("tcp", b.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		i := Attach(nc, 1, 0, false, false)
+		if begin {
+			q := &pdu.LoginRequest{CSG: pdu.OperationalNegotiation, NSG: pdu.OperationalNegotiation, ISID: IPXE(1), CmdSN: 1}
+			if err := i.Send(q, pdu.AppendText(pdu.AppendText(nil, "InitiatorName", string(alice)), "TargetName", string(target))); err != nil {
+				t.Fatal(err)
+			}
+			Expect[*pdu.LoginResponse](t, i)
+		}
+		i.Closed(t)
+	}
+	if e := b.journal.wait(t, store.EventISCSIRefused, 1); len(e) != 1 || !strings.Contains(e[0].Detail.Reason, "did not finish within") || e[0].Detail.Initiator != string(alice) {
+		t.Errorf("events: %+v", e)
+	}
+}
+
+// Connections that only sit there are bounded; one too many is closed at once.
+func TestConnectionsInLoginAreBounded(t *testing.T) {
+	b := start(t)
+	var last net.Conn
+	for range 257 {
+		nc, err := net.Dial("tcp", b.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = nc.Close() })
+		last = nc
+	}
+	Attach(last, 1, 0, false, false).Closed(t)
+}
+
+// A fault of ours in one session ends that session and no other.
+func TestPanicEndsOneSession(t *testing.T) {
+	b := start(t)
+	bad, good := newMemory(1<<20), newMemory(1<<20)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: bad}})
+	b.enroll(bob, map[store.LUN]disk{0: {id: 2, volume: good}})
+	a, o := b.login(t, alice, Linux(1)), b.login(t, bob, Linux(1))
+	a.Must(t, Ready(0))
+	o.Must(t, Ready(0))
+	for _, cold := range []bool{false, true} {
+		bad.cold.Store(cold)
+		bad.broken.Store(true)
+		if _, err := a.Start(Read10(0, 0, 8)); err != nil {
+			t.Fatal(err)
+		}
+		if cold {
+			// The unit may turn this one into a failed command by itself.
+			_, _, _ = a.Recv()
+		} else {
+			a.Closed(t)
+		}
+		o.Must(t, Read10(0, 0, 8))
+		bad.broken.Store(false)
+		a = b.login(t, alice, Linux(1))
+		a.Must(t, Read10(0, 0, 8))
 	}
 }

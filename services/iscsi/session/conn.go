@@ -100,10 +100,10 @@ func addrPort(a net.Addr) netip.AddrPort {
 // Close closes the connection.
 func (c *Conn) Close() error { return c.nc.Close() }
 
-// Login exchanges login PDUs until the machine is done or has refused. The
-// deadline holds for the whole login.
-func (c *Conn) Login(m *login.Machine, deadline time.Time) error {
-	if err := c.nc.SetDeadline(deadline); err != nil {
+// Login exchanges login PDUs until the machine is done or has refused. The time
+// holds for the whole login.
+func (c *Conn) Login(m *login.Machine, within time.Duration) error {
+	if err := c.nc.SetDeadline(time.Now().Add(within)); err != nil { // sockets keep real time
 		return fmt.Errorf("login: %w", err)
 	}
 	for m.State() == login.Going {

@@ -111,7 +111,8 @@ type Session struct {
 	lus      map[pdu.LUN]*unitState
 	lastLU   *unitState
 	grant    *grant
-	after    []func() // run when the lock is let go
+	grants   map[*grant]bool // those that are not released
+	after    []func()        // run when the lock is let go
 
 	out   *buffer // answers; nil when there are none
 	n     int     // bytes in out
@@ -153,6 +154,7 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 		Conn: c, cfg: cfg, nexus: nexus, shared: cfg.Shared,
 		done:   make(chan struct{}),
 		params: cfg.Result.Params,
+		grants: make(map[*grant]bool),
 		tasks:  make(map[pdu.TaskTag]*task),
 		lus:    make(map[pdu.LUN]*unitState),
 	}
@@ -175,6 +177,7 @@ func (s *Session) SetMap(entries map[store.LUN]scsi.MapEntry, release func()) {
 	for lun := range entries {
 		s.grant.luns[lun] = true
 	}
+	s.grants[s.grant] = true
 	s.nexus.SetMap(entries)
 	s.drop(old)
 }
@@ -185,6 +188,17 @@ func (s *Session) drop(g *grant) {
 		return
 	}
 	if g.uses--; g.uses == 0 {
+		delete(s.grants, g)
+		s.after = append(s.after, g.release)
+	}
+}
+
+// dropAll gives back the maps of a session without tasks. A task that a fault
+// of ours has lost holds a use of its map for ever; it does not hold the map.
+func (s *Session) dropAll() {
+	s.grant = nil
+	for g := range s.grants {
+		delete(s.grants, g)
 		s.after = append(s.after, g.release)
 	}
 }
@@ -244,8 +258,7 @@ func (s *Session) Serve(res login.Result) string {
 		s.nexus.Close()
 	}
 	s.mu.Lock()
-	s.drop(s.grant)
-	s.grant = nil
+	s.dropAll()
 	if s.out != nil {
 		s.shared.put(s.out)
 		s.out = nil
@@ -362,8 +375,7 @@ func (s *Session) nextSN() pdu.SN {
 func (s *Session) Abandon() {
 	s.Close("the login was refused")
 	s.mu.Lock()
-	s.drop(s.grant)
-	s.grant = nil
+	s.dropAll()
 	s.unlock()
 	close(s.done)
 }

@@ -599,6 +599,32 @@ func TestCloseDoesNotWaitForAStuckPeer(t *testing.T) {
 	}
 }
 
+// iPXE sends a PDU's header and data in two segments and holds the second back
+// until the first is acknowledged: without an ACK at once, each costs 40 ms.
+func TestRestOfAPDUIsAskedForAtOnce(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	if err := r.Conn.(*net.TCPConn).SetNoDelay(false); err != nil {
+		t.Fatal(err)
+	}
+	const n = 60
+	at := time.Now()
+	for range n {
+		q := r.command(0x2a, 1, nil)
+		r.send(t, q, nil)
+		a, _ := Expect[*pdu.R2T](t, r.Initiator)
+		b := r.Bytes(&pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag}, make([]byte, 512))
+		for _, part := range [][]byte{b[:48], b[48:]} {
+			if _, err := r.Conn.Write(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.status(t, q.InitiatorTaskTag, "")
+	}
+	if each := time.Since(at) / n; each > 15*time.Millisecond {
+		t.Errorf("a write takes %s", each)
+	}
+}
+
 // The data path costs no memory per command.
 func TestNoAllocationPerCommand(t *testing.T) {
 	if raceEnabled {
