@@ -29,14 +29,15 @@ import (
 // Options are what a listener may be told; the zero value is good for a boot
 // network.
 type Options struct {
-	Flag        string        // the flag that chooses the address, for error messages
-	Log         *slog.Logger  // nil: nothing is logged
-	Drain       time.Duration // how long running requests may finish; default 5 s
-	HeaderTime  time.Duration // how long a request's header may take; default 10 s
-	IdleTime    time.Duration // how long a kept connection may idle; default 2 min
-	MaxHeader   int           // bytes of header; default 32 KiB
-	MaxConns    int           // connections at a time; default 2048
-	SocketGroup string        // unix: the group that may connect besides root, when it exists
+	Flag        string          // the flag that chooses the address, for error messages
+	Log         *slog.Logger    // nil: nothing is logged
+	Drain       time.Duration   // how long running requests may finish; default 5 s
+	HeaderTime  time.Duration   // how long a request's header may take; default 10 s
+	IdleTime    time.Duration   // how long a kept connection may idle; default 2 min
+	MaxHeader   int             // bytes of header; default 32 KiB
+	MaxConns    int             // connections at a time; default 2048
+	Hurry       <-chan struct{} // when closed, what still runs at the end is cut off at once
+	SocketGroup string          // unix: the group that may connect besides root, when it exists
 }
 
 func (o Options) withDefaults() Options {
@@ -195,6 +196,15 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	cancel()
 	drain, stop := context.WithTimeout(context.Background(), s.opts.Drain)
+	var hurried sync.WaitGroup
+	hurried.Go(func() {
+		select {
+		case <-s.opts.Hurry:
+			stop()
+		case <-drain.Done():
+		}
+	})
+	defer hurried.Wait()
 	defer stop()
 	if err := srv.Shutdown(drain); err != nil {
 		s.opts.Log.Warn("requests were cut off", "service", s.name, "after", s.opts.Drain)
