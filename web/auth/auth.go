@@ -72,12 +72,16 @@ const maxHashing = 4
 // New makes an Auth. When nobody has a password yet it mints the first-run
 // code, which Code returns.
 func New(ctx context.Context, cfg Config) (*Auth, error) {
-	a := &Auth{cfg: cfg, session: scs.New(), hashing: make(chan struct{}, maxHashing)}
+	a := &Auth{cfg: cfg, session: new(scs.SessionManager), hashing: make(chan struct{}, maxHashing)}
+	// Not scs.New: it starts a store in memory, with a goroutine that nobody ends.
 	a.session.Store = cfg.Sessions
+	a.session.Codec = scs.GobCodec{}
 	a.session.HashTokenInStore = true
 	a.session.Lifetime = 30 * 24 * time.Hour
 	a.session.IdleTimeout = 7 * 24 * time.Hour
 	a.session.Cookie.Name = "lunboot_session"
+	a.session.Cookie.Path = "/"
+	a.session.Cookie.Persist = true
 	a.session.Cookie.HttpOnly = true
 	a.session.Cookie.SameSite = http.SameSiteLaxMode
 	a.session.Cookie.Secure = cfg.Secure
