@@ -102,10 +102,10 @@ func alone(g *grammar) []doctor.Check {
 			return loadersFound(set)
 		}},
 		port("DHCP", "udp", ":67", "--dhcp off"),
-		port("TFTP", "udp", ":69", "--tftp"),
-		port("boot HTTP", "tcp", ":80", "--boot"),
-		port("iSCSI", "tcp", ":3260", "--iscsi"),
-		port("admin HTTP", "tcp", ":8080", "--admin"),
+		port("TFTP", "udp", g.Serve.TFTP, "--tftp"),
+		port("boot HTTP", "tcp", g.Serve.Boot, "--boot"),
+		port("iSCSI", "tcp", g.Serve.ISCSI, "--iscsi"),
+		port("admin HTTP", "tcp", g.Serve.Admin, "--admin"),
 	}
 }
 

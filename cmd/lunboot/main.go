@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -84,7 +85,7 @@ func run(ctx context.Context, hurry <-chan struct{}, args []string, in io.Reader
 	g := &grammar{}
 	exited := -1
 	parser, err := kong.New(g, kong.Name("lunboot"), kong.Description("A netboot appliance: DHCP, TFTP, iPXE scripts and an iSCSI target in one binary."),
-		kong.Writers(out, errw), kong.Exit(func(code int) { exited = code }), kong.DefaultEnvars("LUNBOOT"),
+		kong.Writers(out, errw), kong.Exit(func(code int) { exited = code }), kong.PostBuild(nameEnvironment),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())
 	if err != nil {
 		fmt.Fprintln(errw, "lunboot:", err)
@@ -99,7 +100,9 @@ func run(ctx context.Context, hurry <-chan struct{}, args []string, in io.Reader
 		return exitUsage
 	}
 	w := &world{ctx: ctx, hurry: hurry, grammar: g, in: in, out: out, err: errw}
-	c := &cli.Context{Context: ctx, Client: cli.NewClient(g.Data, g.Server, g.Token), In: in, Out: out, JSON: g.JSON}
+	client := cli.NewClient(g.Data, g.Server, g.Token)
+	defer client.Close()
+	c := &cli.Context{Context: ctx, Client: client, In: in, Out: out, JSON: g.JSON}
 	switch err := kctx.Run(w, c); {
 	case err == nil:
 		return exitDone
@@ -113,6 +116,33 @@ func run(ctx context.Context, hurry <-chan struct{}, args []string, in io.Reader
 		return exitFailed
 	}
 }
+
+// nameEnvironment gives every flag its environment variable: LUNBOOT_ and the
+// flag for those of lunboot itself and of serve, the verb's words before the
+// flag for the others (LUNBOOT_MAPPING_ADD_BOOT), so that what an appliance is
+// started with never reaches into a verb that has a flag of the same name.
+func nameEnvironment(k *kong.Kong) error {
+	var name func(n *kong.Node, prefix string)
+	name = func(n *kong.Node, prefix string) {
+		for _, f := range n.Flags {
+			if f.Name != "help" {
+				f.Envs = []string{envName(prefix + "_" + f.Name)}
+				f.Value.Tag.Envs = f.Envs
+			}
+		}
+		for _, child := range n.Children {
+			if child.Name == "serve" {
+				name(child, prefix)
+			} else {
+				name(child, prefix+"_"+child.Name)
+			}
+		}
+	}
+	name(k.Model.Node, "lunboot")
+	return nil
+}
+
+func envName(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) }
 
 // versionCmd prints the version.
 type versionCmd struct{}

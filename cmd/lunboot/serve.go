@@ -156,7 +156,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		Advertise: set.advertise, AdminURL: a.adminURL, Guard: set.guard,
 		Fetched: func(addr netip.Addr) { a.tftp.ScriptFetched(addr) },
 	})
-	a.boot = httpd.New("boot HTTP", c.Boot, a.scripts, httpd.Options{Flag: "--boot", Log: log.With("part", "boot")})
+	a.boot = httpd.New("boot HTTP", c.Boot, a.scripts, httpd.Options{Hurry: w.hurry, Flag: "--boot", Log: log.With("part", "boot")})
 	a.tftp = tftp.New(tftp.Config{
 		Addr: c.TFTP, Files: a.loaders, Emit: emit, Log: log.With("part", "tftp"), Now: time.Now,
 		Script: func(local netip.Addr) []byte { return []byte(scripts.FirstStage(a.bootAddr(local))) },
@@ -167,8 +167,8 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	if err != nil {
 		return nil, err
 	}
-	a.admin = httpd.New("admin HTTP", c.Admin, adminHandler, httpd.Options{Flag: "--admin", Log: log.With("part", "admin")})
-	socket := httpd.NewUnix("socket", filepath.Join(a.dir, cli.SocketName), adminHandler, httpd.Options{Log: log.With("part", "admin"), SocketGroup: "lunboot"})
+	a.admin = httpd.New("admin HTTP", c.Admin, adminHandler, httpd.Options{Hurry: w.hurry, Flag: "--admin", Log: log.With("part", "admin")})
+	socket := httpd.NewUnix("socket", filepath.Join(a.dir, cli.SocketName), adminHandler, httpd.Options{Hurry: w.hurry, Log: log.With("part", "admin"), SocketGroup: "lunboot"})
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
@@ -178,10 +178,10 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 // run serves until a signal, then drains in reverse order.
 func (a *appliance) run(w *world) error {
-	if code := a.auth.Code(); code != "" {
-		fmt.Fprintf(w.err, "\n  Set up at %s/setup?code=%s\n\n", a.adminURL(firstAddress()), code)
-	}
 	a.network.ready = func() {
+		if code := a.auth.Code(); code != "" { // now that the port is known
+			fmt.Fprintf(w.err, "\n  Set up at %s/setup?code=%s\n\n", a.adminURL(firstAddress()), code)
+		}
 		a.log.Info("the appliance is up", "version", version, "data", a.dir, "target", a.iqn, "portal", a.target.Addr(), "boot", a.boot.Addr(), "admin", a.admin.Addr(), "tftp", a.tftp.Addr())
 		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 			a.log.Warn("tell systemd", "error", err)
@@ -205,19 +205,21 @@ func (a *appliance) close() {
 const settingTarget = "target"
 
 func (a *appliance) targetName(ctx context.Context) (store.IQN, error) {
-	if a.set.target != "" {
-		return a.set.target, nil
-	}
 	v, ok, err := a.db.Setting(ctx, settingTarget)
 	if err != nil {
 		return "", err
 	}
-	if ok {
+	q := a.set.target
+	switch {
+	case ok && q == "":
 		return store.ParseIQN(v)
+	case ok: // the flag beats the database, for this run
+		return q, nil
+	case q == "":
+		var b [4]byte
+		rand.Read(b[:])
+		q = store.IQN("iqn.2026-11.lunboot:" + hex.EncodeToString(b[:]))
 	}
-	var b [4]byte
-	rand.Read(b[:])
-	q := store.IQN("iqn.2026-11.lunboot:" + hex.EncodeToString(b[:]))
 	return q, a.db.PutSetting(ctx, store.ActorSystem, settingTarget, string(q))
 }
 

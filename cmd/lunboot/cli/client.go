@@ -33,7 +33,7 @@ var ErrNoAppliance = errors.New("no appliance answers")
 // NewClient makes a client. An empty server means the socket in data.
 func NewClient(data, server, token string) *Client {
 	if server != "" {
-		return &Client{http: &http.Client{}, base: strings.TrimSuffix(server, "/"), token: token}
+		return &Client{http: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}}, base: strings.TrimSuffix(server, "/"), token: token}
 	}
 	path := filepath.Join(data, SocketName)
 	return &Client{
@@ -54,6 +54,9 @@ func NewClient(data, server, token string) *Client {
 		}},
 	}
 }
+
+// Close ends the connections that are kept for a next request.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Local reports whether the appliance shares this machine's file system.
 func (c *Client) Local() bool { return c.local }
@@ -114,6 +117,13 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 	}
 	for k, v := range header {
 		req.Header[k] = v
+	}
+	if f, ok := body.(*os.File); ok { // its length is announced, so that room can be looked for first
+		st, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		req.ContentLength = st.Size()
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", contentType)

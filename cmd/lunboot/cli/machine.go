@@ -304,5 +304,11 @@ func (b *MachineBootCmd) Run(c *Context) error {
 	if err := c.Client.Do(c, "PATCH", "/machines/"+esc(b.Machine), map[string]string{"once_profile": b.Once}, &m); err != nil {
 		return err
 	}
-	return c.show(m, func() { c.say("the next boot of %s uses the profile %s, those after it %s", m.Name, b.Once, m.Profile) })
+	return c.show(m, func() {
+		if m.OnceProfile == "" {
+			c.say("every boot of %s uses the profile %s", m.Name, m.Profile)
+		} else {
+			c.say("the next boot of %s uses the profile %s, those after it %s", m.Name, m.OnceProfile, m.Profile)
+		}
+	})
 }

@@ -67,7 +67,7 @@ type ProfileSetCmd struct {
 }
 
 // maxScript bounds what is read of a script file.
-const maxScript = 1 << 20
+const maxScript = 256 << 10
 
 // Run creates or changes a profile.
 func (s *ProfileSetCmd) Run(c *Context) error {
@@ -85,9 +85,12 @@ func (s *ProfileSetCmd) Run(c *Context) error {
 			defer f.Close()
 			r = f
 		}
-		b, err := io.ReadAll(io.LimitReader(r, maxScript))
+		b, err := io.ReadAll(io.LimitReader(r, maxScript+1))
 		if err != nil {
 			return err
+		}
+		if len(b) > maxScript {
+			return store.Invalid("file", "%s is longer than %s, which no script is", s.File, store.Bytes(maxScript))
 		}
 		in["text"] = string(b)
 	} else if s.Kind == "custom" {

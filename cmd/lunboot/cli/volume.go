@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -146,13 +147,17 @@ func (v *VolumeImportCmd) upload(c *Context) error {
 	if !st.Mode().IsRegular() || st.Size() == 0 {
 		return store.Invalid("path", "%s is not a file with an image in it", v.File)
 	}
-	resp, err := c.Client.send(c, "POST", "/volumes/"+esc(v.Volume)+"/upload?block_size="+strconv.Itoa(v.BlockSize), f, "application/octet-stream", nil)
+	q := fmt.Sprintf("?block_size=%d&read_only=%t&shared=%t", v.BlockSize, v.ReadOnly, v.Shared)
+	resp, err := c.Client.send(c, "POST", "/volumes/"+esc(v.Volume)+"/upload"+q, f, "application/octet-stream", nil)
 	if err != nil {
 		return err
 	}
-	resp.Body.Close()
-	c.say("uploaded volume %s, %s", v.Volume, store.Bytes(st.Size()))
-	return nil
+	defer resp.Body.Close()
+	var out store.Volume
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
+		return fmt.Errorf("the answer to the upload could not be read: %w", err)
+	}
+	return c.show(out, func() { c.say("uploaded volume %s, %s", out.Name, store.Bytes(out.Size)) })
 }
 
 // waitJob follows a job to its end; an interrupt leaves it running.
