@@ -60,13 +60,19 @@ type Client struct {
 	Nonce     area.Nonce
 	Appliance *Appliance
 	lab       *Lab
+	file      string // the volume's raw file, once it is known
+}
+
+// NewClient is a client that the appliance does not know yet.
+func (l *Lab) NewClient(a *Appliance, m Machine, lun store.LUN, d Disk) *Client {
+	return &Client{Machine: m, Volume: m.Name + "-disk", LUN: lun, Nonce: d.Nonce, Appliance: a, lab: l}
 }
 
 // Enroll does what an operator does, on the command line: import the disk as a
 // volume, add the machine, map the volume to it as the LUN that it boots. The
 // flags are for machine add.
 func (l *Lab) Enroll(ctx context.Context, a *Appliance, m Machine, lun store.LUN, d Disk, flags ...string) (*Client, error) {
-	c := &Client{Machine: m, Volume: m.Name + "-disk", LUN: lun, Nonce: d.Nonce, Appliance: a, lab: l}
+	c := l.NewClient(a, m, lun, d)
 	for _, verb := range [][]string{
 		{"volume", "import", c.Volume, d.Path},
 		append([]string{"machine", "add", m.Name, "--mac", m.MAC.String(), "--uuid", m.UUID.String()}, flags...),
@@ -76,7 +82,13 @@ func (l *Lab) Enroll(ctx context.Context, a *Appliance, m Machine, lun store.LUN
 			return nil, err
 		}
 	}
-	return c, nil
+	return c, c.FindVolume(ctx)
+}
+
+// FindVolume asks the appliance for the file that holds the client's volume.
+func (c *Client) FindVolume(ctx context.Context) (err error) {
+	c.file, err = c.Appliance.VolumeFile(ctx, c.Volume)
+	return err
 }
 
 // PowerOn switches the client's machine on.
@@ -84,13 +96,10 @@ func (c *Client) PowerOn(ctx context.Context) (*Running, error) {
 	return c.lab.PowerOn(ctx, c.Machine)
 }
 
-// read opens the volume's raw file and lets check look at it.
-func (c *Client) read(ctx context.Context, check func(*os.File) error) error {
-	path, err := c.Appliance.VolumeFile(ctx, c.Volume)
-	if err != nil {
-		return err
-	}
-	f, err := os.Open(path)
+// read opens the volume's raw file and lets check look at it. It works while
+// the appliance is down, too.
+func (c *Client) read(check func(*os.File) error) error {
+	f, err := os.Open(c.file)
 	if err != nil {
 		return err
 	}
@@ -101,7 +110,7 @@ func (c *Client) read(ctx context.Context, check func(*os.File) error) error {
 // CheckLinux reads the volume's raw file: the guest's pattern must be in it,
 // byte for byte, and its root file system whole.
 func (c *Client) CheckLinux(ctx context.Context) error {
-	return c.read(ctx, func(f *os.File) error {
+	return c.read(func(f *os.File) error {
 		if err := area.CheckPattern(f, c.Nonce); err != nil {
 			return err
 		}
@@ -111,14 +120,14 @@ func (c *Client) CheckLinux(ctx context.Context) error {
 
 // CheckSector reads the volume's raw file: the boot sector's answer must be in
 // it.
-func (c *Client) CheckSector(ctx context.Context) error {
-	return c.read(ctx, func(f *os.File) error { return CheckBootSector(f, c.Nonce) })
+func (c *Client) CheckSector() error {
+	return c.read(func(f *os.File) error { return CheckBootSector(f, c.Nonce) })
 }
 
 // CheckRecords reads the volume's raw file: every record up to the last one
 // that the guest called flushed must be in it.
-func (c *Client) CheckRecords(ctx context.Context, last uint64) error {
-	return c.read(ctx, func(f *os.File) error { return area.CheckRecords(f, c.Nonce, last) })
+func (c *Client) CheckRecords(last uint64) error {
+	return c.read(func(f *os.File) error { return area.CheckRecords(f, c.Nonce, last) })
 }
 
 // Up is a guest's word that it runs from its volume.

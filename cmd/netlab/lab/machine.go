@@ -233,7 +233,7 @@ const prompt = `^iPXE> `
 
 // Command types a line into the shell and waits for the next prompt.
 func (r *Running) Command(ctx context.Context, line string) error {
-	if err := r.enter(ctx, line); err != nil {
+	if err := r.Enter(ctx, line); err != nil {
 		return err
 	}
 	if _, err := r.Console.WaitFor(ctx, prompt); err != nil {
@@ -242,10 +242,10 @@ func (r *Running) Command(ctx context.Context, line string) error {
 	return nil
 }
 
-// enter types a line, piece by piece, and waits for each piece's echo: a BIOS
+// Enter types a line, piece by piece, and waits for each piece's echo: a BIOS
 // keyboard buffer holds 15 keys and drops the next. The echo may wrap at the
 // screen's edge.
-func (r *Running) enter(ctx context.Context, line string) error {
+func (r *Running) Enter(ctx context.Context, line string) error {
 	for piece := range slices.Chunk([]byte(line), 8) {
 		if err := r.Type(string(piece)); err != nil {
 			return err
@@ -270,7 +270,7 @@ func (r *Running) ChainLoader(ctx context.Context) error {
 		return err
 	}
 	file := r.Machine.MAC.Hex12() + "/undionly.kpxe"
-	if err := r.enter(ctx, "chain tftp://${next-server}/"+file); err != nil {
+	if err := r.Enter(ctx, "chain tftp://${next-server}/"+file); err != nil {
 		return err
 	}
 	m, err := r.Console.WaitFor(ctx, `iPXE initialising devices|`+prompt)
