@@ -103,7 +103,7 @@ func (s *Server) Listen() error {
 	// A connection's own options are set once, when it is wrapped.
 	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", s.cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("iSCSI: listen on %s (--iscsi): %w", s.cfg.Listen, err)
+		return services.ListenError("iSCSI", "tcp", s.cfg.Listen, "--iscsi", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

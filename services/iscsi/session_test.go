@@ -614,3 +614,30 @@ func TestPanicEndsOneSession(t *testing.T) {
 		a.Must(t, Read10(0, 0, 8))
 	}
 }
+
+func TestPortThatIsTaken(t *testing.T) {
+	b := start(t)
+	o := iscsi.New(iscsi.Config{Listen: b.Addr().String(), Target: target, Catalog: b.catalog, Emit: b.journal, Now: time.Now})
+	if err := o.Listen(); err == nil || !strings.Contains(err.Error(), "--iscsi") || !strings.Contains(err.Error(), b.Addr().String()) {
+		t.Errorf("Listen: %v", err)
+	}
+}
+
+// After a stop the target may be started again.
+func TestListenAgain(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	b.login(t, alice, Linux(1)).Must(t, Ready(0))
+	b.stop()
+	if err := b.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Serve(ctx) }()
+	b.login(t, alice, Linux(1)).Must(t, Ready(0))
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
