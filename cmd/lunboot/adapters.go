@@ -34,7 +34,8 @@ func (c catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access,
 
 // Open opens every volume that an initiator is mapped to. A volume that cannot
 // be opened is left out, so that the others still boot; its fault is told by
-// the pool.
+// the pool. When none can be opened that is the answer, and not that nothing is
+// mapped.
 func (c catalog) Open(ctx context.Context, initiator store.IQN, _ [6]byte) (iscsi.Map, error) {
 	return c.Refresh(ctx, initiator)
 }
@@ -51,6 +52,7 @@ func (c catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, e
 	}
 	out := iscsi.Map{LUNs: map[store.LUN]iscsi.Entry{}}
 	var handles []*volume.Handle
+	var fault error
 	out.Release = func() {
 		for _, h := range handles {
 			h.Close()
@@ -64,12 +66,16 @@ func (c catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, e
 		}
 		h, err := c.pool.Open(ctx, v)
 		if err != nil {
+			fault = err
 			continue
 		}
 		handles = append(handles, h)
 		out.LUNs[mp.LUN] = iscsi.Entry{
 			Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, ReadOnly: mp.ReadOnly || v.ReadOnly, Generation: h.Generation(),
 		}
+	}
+	if len(handles) == 0 && fault != nil {
+		return iscsi.Map{}, fault
 	}
 	return out, nil
 }
