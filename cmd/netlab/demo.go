@@ -316,9 +316,12 @@ func (d dimmed) Write(b []byte) (int, error) {
 func (p *printer) timeline(a store.Attempt) {
 	fmt.Fprintf(p.out, "\nThe same boot as the appliance saw it (attempt %d, %s):\n", a.ID, a.Outcome)
 	for _, s := range a.Stages {
-		at := ""
-		if !s.At.IsZero() {
-			at = fmt.Sprintf("+%.1f s", s.At.Sub(a.Started).Seconds())
+		when, at := s.At, ""
+		if !s.Ended.IsZero() {
+			when = s.Ended
+		}
+		if !when.IsZero() {
+			at = fmt.Sprintf("+%.1f s", when.Sub(a.Started).Seconds())
 		}
 		fmt.Fprintf(p.out, "  %-8s %-8s %9s  %s\n", s.Name, s.State, at, s.Detail)
 	}

@@ -4,7 +4,7 @@
 //	netlab demo       power-on to operating system, on BIOS and on UEFI
 //	netlab image DIR  the disk images that the machines boot from
 //	netlab check      the Debian packages that are missing
-//	netlab packages   the Debian packages that the lab uses
+//	netlab packages   the Debian packages that the lab and its tests use
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -35,7 +36,7 @@ type grammar struct {
 	Demo     demoCmd     `cmd:"" help:"Boot machines from an appliance, from power-on to their operating systems, and check every byte."`
 	Image    imageCmd    `cmd:"" help:"Build the disk images that the machines boot from."`
 	Check    checkCmd    `cmd:"" help:"Say which Debian packages are missing."`
-	Packages packagesCmd `cmd:"" help:"List the Debian packages that the lab uses, one a line."`
+	Packages packagesCmd `cmd:"" help:"List the Debian packages that the lab and its tests use, one a line."`
 }
 
 // world is what a verb may touch of the process.
@@ -43,22 +44,23 @@ type world struct {
 	ctx context.Context
 	in  *os.File
 	out *os.File
+	err *os.File
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:])
+	code := run(&world{ctx, os.Stdin, os.Stdout, os.Stderr}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
 
-func run(ctx context.Context, args []string) int {
+func run(w *world, args []string) int {
 	g := &grammar{}
 	exited := -1
-	parser, err := kong.New(g, kong.Name("netlab"), kong.Description("Netboot tests with emulated machines that really boot."),
+	parser, err := kong.New(g, kong.Name("netlab"), kong.Description("Netboot tests with emulated machines that really boot."), kong.Writers(w.out, w.err),
 		kong.Exit(func(code int) { exited = code }), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "netlab:", err)
+		fmt.Fprintln(w.err, "netlab:", err)
 		return exitFailed
 	}
 	verb, err := parser.Parse(args)
@@ -66,11 +68,11 @@ func run(ctx context.Context, args []string) int {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "netlab: %v\nTry: netlab --help\n", err)
+		fmt.Fprintf(w.err, "netlab: %v\nTry: netlab --help\n", err)
 		return exitUsage
 	}
-	if err := verb.Run(&world{ctx, os.Stdin, os.Stdout}); err != nil {
-		fmt.Fprintln(os.Stderr, "netlab:", err)
+	if err := verb.Run(w); err != nil {
+		fmt.Fprintln(w.err, "netlab:", err)
 		return exitFailed
 	}
 	return exitDone
@@ -92,7 +94,7 @@ type packagesCmd struct{}
 
 // Run lists the packages.
 func (packagesCmd) Run(w *world) error {
-	for _, p := range lab.Packages() {
+	for _, p := range slices.Concat(lab.Packages(), lab.TestPackages()) {
 		if _, err := fmt.Fprintln(w.out, p.Name); err != nil {
 			return err
 		}

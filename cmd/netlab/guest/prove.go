@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -79,13 +80,8 @@ func writeFile(path, text string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteString(text); err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 func writePattern(f *os.File, nonce area.Nonce) error {

@@ -46,6 +46,11 @@ var packages = []Package{
 // Packages lists what the lab needs, in the order of use.
 func Packages() []Package { return slices.Clone(packages) }
 
+// TestPackages lists what the lab's own tests need besides.
+func TestPackages() []Package {
+	return []Package{{"nasm", "/usr/bin/nasm", "the embedded boot sector is compared with its source"}}
+}
+
 // Missing lists the packages that are not there.
 func Missing() []Package {
 	var missing []Package
