@@ -117,6 +117,38 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("volumes", base+"/volumes")
 }
 
+func TestEvidenceThatSomebodyReadsStaysOpen(t *testing.T) {
+	ctx := browser(t)
+	l := full()
+	hash, err := auth.HashPassword(labPassword)
+	must(t, err)
+	l.users["admin"] = hash
+	base, _ := l.open(t)
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail")),
+		chromedp.Navigate(base+"/machines/2"), chromedp.WaitVisible(chromedp.CSS(".diagnosis summary")), chromedp.Click(chromedp.CSS(".diagnosis summary")), chromedp.WaitVisible(chromedp.CSS(".evidence"))))
+	l.mu.Lock()
+	a := l.latest[2]
+	a.Diagnoses[0].Evidence = append(a.Diagnoses[0].Evidence, "and one more line")
+	l.latest[2] = a
+	l.mu.Unlock()
+	l.touch()
+	deadline := time.Now().Add(15 * time.Second)
+	for {
+		text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelector(".evidence").innerText+"|"+document.querySelector(".diagnosis details").open`))
+		must(t, err)
+		if strings.Contains(text, "one more line") {
+			if !strings.HasSuffix(text, "|true") {
+				t.Error("the refresh closed what somebody reads")
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the page still shows:\n%s", text)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 func TestABootShowsItselfWithoutReload(t *testing.T) {
 	ctx := browser(t)
 	l := full()
