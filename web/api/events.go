@@ -70,10 +70,8 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 // stream writes events as they come until the client goes away. A client that
 // names no place starts at the present end.
 func (s *server) stream(w http.ResponseWriter, r *http.Request, f store.EventFilter) {
-	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		if n, err := strconv.ParseInt(id, 10, 64); err == nil {
-			f.After = n
-		}
+	if n, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64); err == nil && n >= 0 {
+		f.After = n
 	} else if r.URL.Query().Get("after") == "" {
 		f.After = s.Events.LastSeq()
 	}

@@ -1,0 +1,694 @@
+package api_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/chi/v5"
+
+	"lunboot/services/events"
+	"lunboot/services/inventory"
+	"lunboot/store"
+	"lunboot/store/sqlite"
+	"lunboot/store/volume"
+	"lunboot/web/api"
+	"lunboot/web/auth"
+)
+
+// house is the API over a real inventory, without the parts that speak to a
+// network.
+type house struct {
+	*httptest.Server
+	t       *testing.T
+	router  *chi.Mux
+	api     huma.API
+	db      *sqlite.DB
+	journal *events.Journal
+	auth    *auth.Auth
+	// as is who asks where no Authorization says it.
+	as auth.Identity
+}
+
+type live struct{}
+
+func (live) Sessions() []store.Session { return []store.Session{{ID: "s1"}} }
+func (live) Drop(_ context.Context, id string) error {
+	if id != "s1" {
+		return store.NotFound("session", id)
+	}
+	return nil
+}
+
+type boots struct{}
+
+func (boots) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, error) {
+	return store.Attempt{}, store.NotFound("attempt", fmt.Sprint(id))
+}
+func (boots) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
+	if f.MAC == (store.MAC{0, 0, 0, 0, 0, 0xff}) {
+		return nil, 0, errors.New("the disk broke")
+	}
+	return nil, 0, nil
+}
+
+type scripted struct{}
+
+func (scripted) Preview(_ context.Context, m store.Machine, p *store.Profile) (string, error) {
+	return "#!ipxe\necho " + m.Name + "\n", nil
+}
+
+type log struct{ *events.Journal }
+
+func (l log) After(ctx context.Context, f store.EventFilter) ([]store.Event, int64, error) {
+	items, err := l.Journal.After(ctx, f.After, f.Limit)
+	upto := f.After
+	if len(items) > 0 {
+		upto = items[len(items)-1].Seq
+	}
+	return items, upto, err
+}
+
+var admin = auth.Identity{Actor: "tester", Scope: store.ScopeAdmin}
+
+func open(t *testing.T) *house {
+	t.Helper()
+	dir, quiet := t.TempDir(), slog.New(slog.DiscardHandler)
+	db, err := sqlite.Open(t.Context(), dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	table, err := sqlite.OpenJournal(t.Context(), dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	journal, err := events.New(table, quiet, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := volume.OpenPool(dir+"/volumes", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pool.Close() })
+	inv, err := inventory.New(inventory.Config{DB: db, Volumes: pool, Sessions: live{}, Log: quiet, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { inv.Close() })
+	h := &house{t: t, router: chi.NewRouter(), db: db, journal: journal, as: admin}
+	h.auth, err = auth.New(t.Context(), auth.Config{
+		Users: db, Tokens: db, Sessions: db, Log: quiet, Now: time.Now, Peer: func(context.Context) (int, bool) { return 0, false },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.router.Use(h.auth.API, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") == "" {
+				r = r.WithContext(auth.With(r.Context(), h.as))
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	h.api = api.Mount(h.router, api.Config{
+		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Events: log{journal}, Scripts: scripted{}, Access: h.auth,
+		Health: func(context.Context) api.Health { return api.Health{OK: true, Version: "test"} }, Version: "test", Log: quiet,
+	})
+	h.Server = httptest.NewServer(h.router)
+	h.Client().Transport.(*http.Transport).ExpectContinueTimeout = 10 * time.Second
+	t.Cleanup(h.Server.Close)
+	return h
+}
+
+type answer struct {
+	status int
+	kind   string
+	body   []byte
+}
+
+func (a answer) json(t *testing.T, out any) {
+	t.Helper()
+	if err := json.Unmarshal(a.body, out); err != nil {
+		t.Fatalf("%v in %s", err, a.body)
+	}
+}
+
+func (h *house) send(req *http.Request) answer {
+	h.t.Helper()
+	resp, err := h.Client().Do(req)
+	if err != nil {
+		h.t.Fatalf("%s %s: %v", req.Method, req.URL, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header.Get("Content-Type"), b}
+}
+
+func (h *house) do(method, path, body string) answer {
+	h.t.Helper()
+	return h.doAs("", method, path, body)
+}
+
+func (h *house) doAs(token, method, path, body string) answer {
+	h.t.Helper()
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req, err := http.NewRequest(method, h.URL+path, r)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return h.send(req)
+}
+
+func (h *house) must(status int, method, path, body string) answer {
+	h.t.Helper()
+	a := h.do(method, path, body)
+	if a.status != status {
+		h.t.Fatalf("%s %s: %d, want %d: %s", method, path, a.status, status, a.body)
+	}
+	return a
+}
+
+// routes walks the router, so that a route that is added is tested too.
+func (h *house) routes() (out [][2]string) {
+	err := chi.Walk(h.router, func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		if strings.HasPrefix(route, "/api/v1/") {
+			out = append(out, [2]string{method, route})
+		}
+		return nil
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if len(out) < 40 {
+		h.t.Fatalf("the walk finds only %d routes: %v", len(out), out)
+	}
+	return out
+}
+
+func TestTheDescriptionNamesEveryRoute(t *testing.T) {
+	h := open(t)
+	h.as = auth.Identity{} // a client generator has no token yet
+	a := h.must(http.StatusOK, "GET", "/api/openapi.json", "")
+	var doc struct {
+		OpenAPI string
+		Paths   map[string]map[string]struct {
+			OperationID string `json:"operationId"`
+			Summary     string
+			Security    []map[string][]string
+			Responses   map[string]any
+		}
+	}
+	a.json(t, &doc)
+	if !strings.HasPrefix(doc.OpenAPI, "3.1") {
+		t.Errorf("it is OpenAPI %q", doc.OpenAPI)
+	}
+	ids, described := map[string]bool{}, 0
+	for _, r := range h.routes() {
+		op, ok := doc.Paths[r[1]][strings.ToLower(r[0])]
+		switch {
+		case !ok:
+			t.Errorf("%s %s is not in the description", r[0], r[1])
+		case op.OperationID == "" || ids[op.OperationID]:
+			t.Errorf("%s %s: the id %q is empty or taken", r[0], r[1], op.OperationID)
+		case op.Summary == "" || len(op.Responses) == 0:
+			t.Errorf("%s %s says nothing of itself", r[0], r[1])
+		case len(op.Security) != 1 || len(op.Security[0]["token"]) != 1:
+			t.Errorf("%s %s does not say which scope it needs: %v", r[0], r[1], op.Security)
+		}
+		ids[op.OperationID] = true
+		described++
+	}
+	total := 0
+	for _, p := range doc.Paths {
+		total += len(p)
+	}
+	if total != described {
+		t.Errorf("the description has %d operations, the router %d", total, described)
+	}
+	if op := doc.Paths["/api/v1/volumes/import"]["post"]; op.Responses["202"] == nil {
+		t.Errorf("an import answers %v; it goes on after the answer, so 202", op.Responses)
+	}
+}
+
+// wantAdmin are the routes that an operator may not use.
+var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "PUT /api/v1/users/{user}/password", "POST /api/v1/volumes/import"}
+
+func TestEveryRouteAsksWhoItIs(t *testing.T) {
+	h := open(t)
+	fill := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{address}", "10.0.0.1",
+		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539")
+	for _, r := range h.routes() {
+		method, path := r[0], fill.Replace(r[1])
+		if strings.ContainsAny(path, "{}") {
+			t.Errorf("%s: give its parameter a value in this test", path)
+			continue
+		}
+		need := store.ScopeRead
+		if method != http.MethodGet {
+			need = store.ScopeOperate
+		}
+		if slices.Contains(wantAdmin, method+" "+r[1]) {
+			need = store.ScopeAdmin
+		}
+		for _, scope := range []store.Scope{"", "nonsense", store.ScopeRead, store.ScopeOperate} {
+			if scope.Allows(need) {
+				continue
+			}
+			want := http.StatusForbidden
+			if scope == "" {
+				want = http.StatusUnauthorized
+			}
+			h.as = auth.Identity{Actor: "x", Scope: scope}
+			for _, body := range []string{"", "{}", "{", strings.Repeat(" ", 2<<20)} {
+				a := h.do(method, path, body)
+				if a.status != want || a.kind != "application/problem+json" {
+					t.Errorf("%s %s with the scope %q and a body of %d bytes: %d %s %s, want %d", method, path, scope, len(body), a.status, a.kind, a.body, want)
+				}
+				if method == http.MethodGet {
+					break
+				}
+			}
+		}
+		// And who may, may: whatever else is wrong, it is not who asks.
+		h.as = auth.Identity{Actor: "x", Scope: need}
+		if method != http.MethodGet {
+			if a := h.do(method, path, "{}"); a.status == http.StatusUnauthorized || a.status == http.StatusForbidden || a.status >= 500 {
+				t.Errorf("%s %s with the scope %s: %d %s", method, path, need, a.status, a.body)
+			}
+		} else if a := h.do(method, path, ""); a.status == http.StatusUnauthorized || a.status == http.StatusForbidden || a.status >= 500 {
+			t.Errorf("%s %s with the scope %s: %d %s", method, path, need, a.status, a.body)
+		}
+	}
+}
+
+func TestSecretsNeedAdminAndAreSaidOnlyOnDemand(t *testing.T) {
+	h := open(t)
+	h.must(http.StatusCreated, "POST", "/api/v1/machines", `{"name":"m1","macs":["00:0c:29:00:00:01"],"chap_secret":"twelve-bytes"}`)
+	for _, path := range []string{"/api/v1/machines", "/api/v1/machines/m1", "/api/v1/machines/m1?secrets=false", "/api/v1/machines/m1/script", "/api/v1/audit"} {
+		if a := h.must(http.StatusOK, "GET", path, ""); bytes.Contains(a.body, []byte("twelve-bytes")) {
+			t.Errorf("%s tells the secret: %s", path, a.body)
+		}
+	}
+	if a := h.must(http.StatusOK, "PATCH", "/api/v1/machines/m1", `{"notes":"x"}`); bytes.Contains(a.body, []byte("twelve-bytes")) {
+		t.Errorf("a change tells the secret: %s", a.body)
+	}
+	if a := h.must(http.StatusOK, "GET", "/api/v1/machines/m1?secrets=true", ""); !bytes.Contains(a.body, []byte("twelve-bytes")) {
+		t.Errorf("an admin asks for the secret: %s", a.body)
+	}
+	h.as.Scope = store.ScopeOperate
+	h.must(http.StatusForbidden, "GET", "/api/v1/machines/m1?secrets=true", "")
+}
+
+type problem struct {
+	Title, Detail string
+	Status        int
+	Errors        []struct{ Location, Message string }
+}
+
+func TestErrorsNameTheFieldAtFault(t *testing.T) {
+	h := open(t)
+	h.must(http.StatusCreated, "POST", "/api/v1/machines", `{"name":"m1","macs":["00:0c:29:00:00:01"]}`)
+	h.must(http.StatusCreated, "POST", "/api/v1/volumes", `{"name":"v1","size":1048576}`)
+	h.must(http.StatusCreated, "POST", "/api/v1/mappings", `{"machine":"m1","volume":"v1"}`)
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		field              string
+	}{
+		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:01"]}`, 409, "body.mac"},
+		{"POST", "machines", `{"name":"m1","macs":["00:0c:29:00:00:02"]}`, 409, "body.name"},
+		{"POST", "machines", `{"name":"m2","macs":["nonsense"]}`, 422, "body.mac"},
+		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"chap_secret":"short"}`, 422, "body.chap_secret"},
+		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"address":"x"}`, 422, "body.address"},
+		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"uuid":"x"}`, 422, "body.uuid"},
+		{"PATCH", "machines/m1", `{"auth":"x"}`, 422, "body.auth"},
+		{"PATCH", "machines/m1", `{"revision":99,"notes":"x"}`, 409, ""},
+		{"POST", "volumes", `{"name":"v1","size":1048576}`, 409, "body.name"},
+		{"POST", "volumes", `{"name":"v2","size":1}`, 422, "body.size"},
+		{"POST", "volumes", `{"name":"v2","size":1048576,"block_size":520}`, 422, "body.block_size"},
+		{"PATCH", "volumes/v1", `{"size":2097152,"name":"v9"}`, 422, "body.size"},
+		{"PATCH", "volumes/v1", `{"size":2097152,"revision":99}`, 409, "body.revision"},
+		{"DELETE", "volumes/v1", ``, 409, ""},
+		{"POST", "volumes/import", `{"name":"v2","path":"/etc"}`, 422, "body."},
+		{"POST", "volumes/import", `{"name":"v2","path":"/etc/passwd","format":"qcow2"}`, 422, "body.format"},
+		{"POST", "mappings", `{"machine":"m1","volume":"v1","lun":16384}`, 422, "body.lun"},
+		{"PUT", "profiles/x", `{"kind":"x"}`, 422, "body.kind"},
+		{"POST", "tokens", `{"name":"t","scope":"god"}`, 422, "body.scope"},
+		{"POST", "tokens", `{"name":"t","scope":"read","days":0}`, 422, "body.days"},
+		{"POST", "tokens", `{"name":"t","scope":"read","days":400}`, 422, "body.days"},
+		{"PUT", "users/admin/password", `{"password":"short"}`, 422, "body.password"},
+		{"GET", "explain/zz", ``, 422, "body.code"},
+		{"GET", "machines/m2", ``, 404, ""},
+		{"GET", "attempts?machine=m2", ``, 404, ""},
+		{"GET", "attempts?machine=00:00:00:00:00:ff", ``, 500, ""},
+	} {
+		a := h.do(c.method, "/api/v1/"+c.path, c.body)
+		var p problem
+		if a.kind != "application/problem+json" || a.status != c.status {
+			t.Errorf("%s %s %s: %d %s %s", c.method, c.path, c.body, a.status, a.kind, a.body)
+			continue
+		}
+		a.json(t, &p)
+		if p.Status != c.status || p.Detail == "" {
+			t.Errorf("%s %s %s: %s", c.method, c.path, c.body, a.body)
+		}
+		if c.field != "" && !slices.ContainsFunc(p.Errors, func(e struct{ Location, Message string }) bool {
+			return strings.HasPrefix(e.Location, c.field) && e.Message != ""
+		}) {
+			t.Errorf("%s %s %s does not name %s: %s", c.method, c.path, c.body, c.field, a.body)
+		}
+	}
+	if a := h.must(http.StatusOK, "GET", "/api/v1/volumes/v1", ""); !bytes.Contains(a.body, []byte(`"size":1048576`)) {
+		t.Errorf("half of a refused change is done: %s", a.body)
+	}
+}
+
+func TestHostileRequestsAreTheClientsFault(t *testing.T) {
+	h := open(t)
+	h.must(http.StatusCreated, "POST", "/api/v1/machines", `{"name":"m1","macs":["00:0c:29:00:00:01"]}`)
+	deep := strings.Repeat(`{"name":`, 50000) + `1` + strings.Repeat(`}`, 50000)
+	bodies := []string{"", "null", "[]", `"x"`, "1", "true", "{", `{"name":5}`, `{"macs":"x"}`, `{"macs":[1]}`, `{"name":{"a":1}}`, `{"size":"8G","name":1}`, `{"size":1e99}`, `{"lun":-1e400}`,
+		`{"name":"\ud800"}`, `{"nosuchfield":1}`, "\x00\x01\x02", "<xml/>", deep, `{"name":"` + strings.Repeat("a", 2<<20) + `"}`, `{"days":99999999999999999999,"name":1}`}
+	for _, r := range h.routes() {
+		if r[0] == http.MethodGet || r[0] == http.MethodDelete || strings.HasSuffix(r[1], "/upload") {
+			continue
+		}
+		path := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{user}", "u").Replace(r[1])
+		for _, b := range bodies {
+			if a := h.do(r[0], path, b); a.status < 400 || a.status >= 500 || a.kind != "application/problem+json" {
+				t.Errorf("%s %s with %.40q: %d %s %.200s", r[0], path, b, a.status, a.kind, a.body)
+			}
+		}
+	}
+	for _, path := range []string{
+		"machines/%00", "machines/..%2f..%2fetc", "machines/" + strings.Repeat("x", 8000), "machines?limit=-1", "machines?limit=99999999", "machines?offset=x", "machines?limit=1e3",
+		"jobs/x", "attempts/99999999999999999999", "events?after=x", "events?after=-1", "events?mac=x", "events?limit=99999999999999999999", "nosuch", "",
+	} {
+		a := h.do("GET", "/api/v1/"+path, "")
+		if a.status < 400 || a.status >= 500 || a.kind != "application/problem+json" {
+			t.Errorf("GET %.60s: %d %s %.200s", path, a.status, a.kind, a.body)
+		}
+	}
+	for _, r := range [][2]string{{"PUT", "/api/v1/machines"}, {"DELETE", "/api/v1/machines"}, {"PATCH", "/api/v1/volumes"}, {"POST", "/api/v1/events"}, {"DELETE", "/api/v1/mappings/m1/99999999999999999999"}, {"DELETE", "/api/v1/leases/x"}, {"DELETE", "/api/v1/tokens/x"}} {
+		if a := h.do(r[0], r[1], ""); a.status < 400 || a.status >= 500 || a.kind != "application/problem+json" {
+			t.Errorf("%s %s: %d %s %.200s", r[0], r[1], a.status, a.kind, a.body)
+		}
+	}
+	var list struct{ Total int }
+	h.must(http.StatusOK, "GET", "/api/v1/machines", "").json(t, &list)
+	if list.Total != 1 {
+		t.Errorf("hostile requests made machines: %d", list.Total)
+	}
+}
+
+func TestATokensLife(t *testing.T) {
+	h := open(t)
+	var made struct {
+		ID    int64
+		Token string
+		Scope string
+	}
+	h.must(http.StatusCreated, "POST", "/api/v1/tokens", `{"name":"ci","scope":"operate"}`).json(t, &made)
+	if !strings.HasPrefix(made.Token, "lb_") || made.Scope != "operate" {
+		t.Fatalf("%+v", made)
+	}
+	if a := h.must(http.StatusOK, "GET", "/api/v1/tokens", ""); bytes.Contains(a.body, []byte(made.Token)) || bytes.Contains(a.body, []byte("hash")) {
+		t.Errorf("the listing tells it: %s", a.body)
+	}
+	if a := h.doAs(made.Token, "POST", "/api/v1/machines", `{"name":"m1","macs":["00:0c:29:00:00:01"]}`); a.status != http.StatusCreated {
+		t.Errorf("it does not work: %d %s", a.status, a.body)
+	}
+	if a := h.must(http.StatusOK, "GET", "/api/v1/audit", ""); !bytes.Contains(a.body, []byte(`token ci`)) {
+		t.Errorf("the audit does not name it: %s", a.body)
+	}
+	if a := h.doAs(made.Token, "GET", "/api/v1/tokens", ""); a.status != http.StatusForbidden {
+		t.Errorf("it may look at tokens: %d", a.status)
+	}
+	h.must(http.StatusNoContent, "DELETE", fmt.Sprintf("/api/v1/tokens/%d", made.ID), "")
+	if a := h.doAs(made.Token, "GET", "/api/v1/machines", ""); a.status != http.StatusUnauthorized {
+		t.Errorf("it works after its end: %d", a.status)
+	}
+}
+
+func (h *house) emit(n int) {
+	for range n {
+		h.journal.Emit(store.Event{At: time.Now(), Kind: store.EventMachineChanged, Detail: store.Detail{Hostname: "m1", Reason: "line one\nline two"}})
+	}
+}
+
+// listen reads a stream of events: the ids that come.
+func (h *house) listen(ctx context.Context, query, lastID string) <-chan string {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, "GET", h.URL+"/api/v1/events"+query, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	if lastID != "" {
+		req.Header.Set("Last-Event-ID", lastID)
+	}
+	resp, err := h.Client().Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+		h.t.Fatalf("%s %s", resp.Status, resp.Header.Get("Content-Type"))
+	}
+	ids := make(chan string, 1000)
+	go func() { // ends with ctx
+		defer close(ids)
+		defer resp.Body.Close()
+		for s := bufio.NewScanner(resp.Body); s.Scan(); {
+			if id, ok := strings.CutPrefix(s.Text(), "id: "); ok {
+				ids <- id
+			}
+			if data, ok := strings.CutPrefix(s.Text(), "data: "); ok && !json.Valid([]byte(data)) {
+				ids <- "no JSON: " + data
+			}
+		}
+	}()
+	return ids
+}
+
+func (h *house) expect(ids <-chan string, want ...string) {
+	h.t.Helper()
+	for _, w := range want {
+		select {
+		case got := <-ids:
+			if got != w {
+				h.t.Errorf("the stream has %q, want %q", got, w)
+			}
+		case <-time.After(5 * time.Second):
+			h.t.Fatalf("event %s does not come", w)
+		}
+	}
+	select {
+	case got := <-ids:
+		h.t.Errorf("the stream goes on with %q", got)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+func TestEventsListAndStreamAndResume(t *testing.T) {
+	h := open(t)
+	if a := h.must(http.StatusOK, "GET", "/api/v1/events", ""); string(bytes.TrimSpace(a.body)) != `{"items":[],"total":0}` {
+		t.Errorf("an empty journal: %s", a.body)
+	}
+	h.emit(3)
+	var list struct{ Items []store.Event }
+	h.must(http.StatusOK, "GET", "/api/v1/events?after=1&limit=1", "").json(t, &list)
+	if len(list.Items) != 1 || list.Items[0].Seq != 2 {
+		t.Errorf("after 1, one: %+v", list.Items)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	now := h.listen(ctx, "", "") // from the present end
+	h.expect(now)
+	back := h.listen(ctx, "?after=1", "")
+	h.expect(back, "2", "3")
+	h.emit(2)
+	h.expect(now, "4", "5")
+	h.expect(back, "4", "5")
+	cancel()
+	for range now {
+	}
+	for range back {
+	}
+
+	// The connection broke after 3: nothing is lost, nothing comes twice, and
+	// the header beats the address that the first connection had.
+	again := h.listen(t.Context(), "?after=1", "3")
+	h.expect(again, "4", "5")
+	h.emit(1)
+	h.expect(again, "6")
+	h.expect(h.listen(t.Context(), "", "nonsense"))
+
+	// More than one read of the journal.
+	h.emit(1200)
+	many := h.listen(t.Context(), "", "6")
+	for i := 7; i <= 1206; i++ {
+		if got := <-many; got != fmt.Sprint(i) {
+			t.Fatalf("the stream has %s, want %d", got, i)
+		}
+	}
+}
+
+// pattern is bytes without end, made as they are read.
+type pattern struct{ at int64 }
+
+func (p *pattern) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = byte((p.at + int64(i)) * 7 >> 3)
+	}
+	b[0] |= 1 // no hole is made of it
+	p.at += int64(len(b))
+	return len(b), nil
+}
+
+func (h *house) upload(path string, body io.Reader, size int64) answer {
+	h.t.Helper()
+	req, err := http.NewRequest("POST", h.URL+"/api/v1/volumes/"+path, body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	req.Header.Set("Expect", "100-continue") // no byte leaves before it is wanted
+	req.ContentLength = size
+	return h.send(req)
+}
+
+func TestUploadsStream(t *testing.T) {
+	h := open(t)
+	const size = 64 << 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	a := h.upload("big/upload?block_size=4096&read_only=true", io.LimitReader(&pattern{}, size), size)
+	runtime.ReadMemStats(&after)
+	if a.status != http.StatusCreated {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if grew := after.TotalAlloc - before.TotalAlloc; grew > size/2 {
+		t.Errorf("an upload of 64 MiB took %d MiB of memory", grew>>20)
+	}
+	var v store.Volume
+	a.json(t, &v)
+	if v.Size != size || v.BlockSize != 4096 || !v.ReadOnly || v.Shared || v.State != store.VolumeReady {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestUploadsThatFailLeaveNothing(t *testing.T) {
+	h := open(t)
+	for name, c := range map[string]struct {
+		a      answer
+		status int
+	}{
+		"no length":            {h.upload("x/upload", io.LimitReader(&pattern{}, 4096), -1), 422},
+		"nothing":              {h.upload("x/upload", nil, 0), 422},
+		"larger than the disk": {h.upload("x/upload", io.LimitReader(&pattern{}, 4096), 60<<40), 503},
+		"a bad name":           {h.upload("..%2fx/upload", io.LimitReader(&pattern{}, 4096), 4096), 422},
+		"a bad block size":     {h.upload("x/upload?block_size=7", io.LimitReader(&pattern{}, 4096), 4096), 422},
+		"compressed":           {h.upload("x/upload", io.MultiReader(strings.NewReader("\x1f\x8b"), io.LimitReader(&pattern{}, 4094)), 4096), 422},
+	} {
+		if c.a.status != c.status || c.a.kind != "application/problem+json" {
+			t.Errorf("%s: %d %s", name, c.a.status, c.a.body)
+		}
+	}
+	// One that breaks off.
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "POST", h.URL+"/api/v1/volumes/x/upload", &breaking{cancel: cancel})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = 8 << 20
+	if resp, err := h.Client().Do(req); err == nil {
+		resp.Body.Close()
+		t.Errorf("it broke off and is %s", resp.Status)
+	}
+	for range 500 {
+		vs, err := h.db.Volumes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(vs) == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("what broke off is still there")
+}
+
+// breaking is a body whose sender dies after a mebibyte.
+type breaking struct {
+	pattern
+	cancel context.CancelFunc
+}
+
+func (b *breaking) Read(p []byte) (int, error) {
+	if b.at > 1<<20 {
+		b.cancel()
+		return 0, io.ErrUnexpectedEOF
+	}
+	return b.pattern.Read(p)
+}
+
+func TestAnImportIsAJobThatCanBeSeen(t *testing.T) {
+	h := open(t)
+	a := h.must(http.StatusAccepted, "POST", "/api/v1/volumes/import", `{"name":"v1","path":"/proc/self/exe"}`)
+	var got api.Imported
+	a.json(t, &got)
+	if got.Job.ID == 0 || got.Volume.Name != "v1" {
+		t.Fatalf("%s", a.body)
+	}
+	for range 1000 {
+		var jobs api.List[store.Job]
+		h.must(http.StatusOK, "GET", "/api/v1/jobs", "").json(t, &jobs)
+		if len(jobs.Items) == 1 && jobs.Items[0].State == store.JobDone {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the job does not end")
+}
+
+func TestListsPage(t *testing.T) {
+	h := open(t)
+	for i := range 5 {
+		h.must(http.StatusCreated, "POST", "/api/v1/machines", fmt.Sprintf(`{"name":"m%d","macs":["00:0c:29:00:00:0%d"],"tags":["rack%d"]}`, i, i, i%2))
+	}
+	for query, want := range map[string][2]int{"": {5, 5}, "?limit=2": {2, 5}, "?limit=2&offset=4": {1, 5}, "?offset=9": {0, 5}, "?search=m3": {1, 1}, "?tag=rack0": {3, 3}, "?search=nosuch": {0, 0}} {
+		var got api.List[api.Machine]
+		h.must(http.StatusOK, "GET", "/api/v1/machines"+query, "").json(t, &got)
+		if len(got.Items) != want[0] || got.Total != want[1] || got.Items == nil {
+			t.Errorf("machines%s: %d of %d, want %v", query, len(got.Items), got.Total, want)
+		}
+	}
+}
