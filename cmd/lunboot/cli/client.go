@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // SocketName is the unix socket in the data folder.
@@ -27,13 +28,16 @@ type Client struct {
 	local bool
 }
 
+// expectTime is how long an upload waits to be wanted before it is sent anyway.
+const expectTime = 5 * time.Second
+
 // ErrNoAppliance says that nothing answers at the socket or address.
 var ErrNoAppliance = errors.New("no appliance answers")
 
 // NewClient makes a client. An empty server means the socket in data.
 func NewClient(data, server, token string) *Client {
 	if server != "" {
-		return &Client{http: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}}, base: strings.TrimSuffix(server, "/"), token: token}
+		return &Client{http: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, ExpectContinueTimeout: expectTime}}, base: strings.TrimSuffix(server, "/"), token: token}
 	}
 	path := filepath.Join(data, SocketName)
 	return &Client{
@@ -124,6 +128,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 			return nil, err
 		}
 		req.ContentLength = st.Size()
+		req.Header.Set("Expect", "100-continue") // a refusal comes before gigabytes leave
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", contentType)
