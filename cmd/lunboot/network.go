@@ -26,11 +26,13 @@ const defaultLease = 4 * time.Hour
 type network struct {
 	a     *appliance
 	emit  dhcp.Emitter
-	ready func() // told once, when everything listens
+	ready func()                                       // told once, when everything listens
+	rival func(ctx context.Context, name string) error // asks an interface who answers DHCP
 
 	mu      sync.Mutex
 	servers map[string]*dhcpServer // by interface and prefix
 	wake    chan struct{}
+	paused  map[string]bool // interfaces where another server answers; Serve's own
 }
 
 type dhcpServer struct {
@@ -41,7 +43,7 @@ type dhcpServer struct {
 }
 
 func newNetwork(a *appliance, emit dhcp.Emitter) *network {
-	return &network{a: a, emit: emit, servers: map[string]*dhcpServer{}, wake: make(chan struct{}, 1)}
+	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, paused: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // String names the service.
@@ -85,8 +87,14 @@ func (n *network) fromFlags(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !c.DHCPForce && c.DHCPListen == "" {
-		if err := otherServer(ctx, name); err != nil {
+	known, err := n.known(ctx, subnet)
+	if err != nil {
+		return err
+	}
+	// A subnet that was served before is not asked about first: machines that
+	// run from their volumes wait for this start. Serve asks soon after.
+	if !known && !c.DHCPForce && c.DHCPListen == "" {
+		if err := n.rival(ctx, name); err != nil {
 			if c.DHCP == "full" {
 				return fmt.Errorf("--dhcp full: %w", err)
 			}
@@ -97,6 +105,14 @@ func (n *network) fromFlags(ctx context.Context) error {
 	}
 	_, err = n.put(ctx, store.ActorFlag, subnet)
 	return err
+}
+
+// known reports whether the inventory has the subnet as it is wanted.
+func (n *network) known(ctx context.Context, s store.Subnet) (bool, error) {
+	have, err := n.a.db.Subnets(ctx)
+	return slices.ContainsFunc(have, func(h store.Subnet) bool {
+		return key(h) == key(s) && h.Mode == s.Mode && h.Range == s.Range
+	}), err
 }
 
 // put writes a subnet when it differs from what is there.
@@ -174,8 +190,14 @@ func addressesOf(name string) []netip.Prefix {
 	return out
 }
 
-// wanted lists the subnets that addresses are to be given on.
+// wanted lists the subnets that addresses are to be given on now.
 func (n *network) wanted(ctx context.Context) ([]store.Subnet, error) {
+	all, err := n.chosen(ctx)
+	return slices.DeleteFunc(all, func(s store.Subnet) bool { return n.paused[s.Interface] }), err
+}
+
+// chosen lists the subnets that somebody chose.
+func (n *network) chosen(ctx context.Context) ([]store.Subnet, error) {
 	if n.a.cmd.DHCP == "off" {
 		return nil, nil
 	}
@@ -222,14 +244,51 @@ func (n *network) Serve(ctx context.Context) error {
 	defer n.closeAll()
 	tick := time.NewTicker(10 * time.Second) // an interface that comes back
 	defer tick.Stop()
+	ask := time.NewTimer(firstAsk)
+	defer ask.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-n.wake:
 		case <-tick.C:
+		case <-ask.C:
+			n.askForRivals(ctx)
+			ask.Reset(askEvery)
 		}
 		n.follow(ctx)
+	}
+}
+
+// How often the networks are asked whether another server has come.
+const (
+	firstAsk = 30 * time.Second
+	askEvery = 10 * time.Minute
+)
+
+// askForRivals pauses on an interface where another DHCP server answers, and
+// goes on where it has gone: two servers that know nothing of each other give
+// one address to two machines.
+func (n *network) askForRivals(ctx context.Context) {
+	if n.a.cmd.DHCPForce || n.a.cmd.DHCPListen != "" {
+		return
+	}
+	subnets, err := n.chosen(ctx)
+	if err != nil {
+		n.a.log.Error("list the subnets", "error", err)
+		return
+	}
+	for _, s := range subnets {
+		err := n.rival(ctx, s.Interface)
+		if err != nil && !errors.Is(err, errOtherServer) {
+			continue // the interface is away: follow says so
+		}
+		if n.paused[s.Interface] = err != nil; err != nil {
+			n.a.log.Warn("giving addresses is paused", "interface", s.Interface, "reason", err)
+			n.a.banner("rival "+s.Interface, "Giving addresses on "+s.Interface+" is paused: "+err.Error())
+		} else {
+			n.a.banner("rival "+s.Interface, "")
+		}
 	}
 }
 

@@ -63,7 +63,7 @@ func (s setup) Confirm(ctx context.Context, by store.Actor, c pages.SetupChoice)
 		return err
 	}
 	if !s.a.cmd.DHCPForce {
-		if err := otherServer(ctx, c.Interface); err != nil {
+		if err := s.a.network.rival(ctx, c.Interface); err != nil {
 			return &store.Error{Kind: store.KindConflict, Field: "interface", Msg: "no addresses are given", Err: err}
 		}
 	}

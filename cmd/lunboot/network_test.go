@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"lunboot/store"
+	"lunboot/store/sqlite"
+	"lunboot/web/pages"
+)
+
+// quiet is an appliance with an inventory and nothing that listens.
+func quiet(t *testing.T) *appliance {
+	t.Helper()
+	db, err := sqlite.Open(t.Context(), t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	a := &appliance{cmd: &serveCmd{DHCP: "auto"}, db: db, log: slog.New(slog.DiscardHandler), banners: map[string]string{}}
+	a.network = newNetwork(a, nil)
+	return a
+}
+
+func TestGivingAddressesPausesWhileAnotherServerAnswers(t *testing.T) {
+	a := quiet(t)
+	ctx := t.Context()
+	prefix := netip.MustParsePrefix("10.77.0.0/24")
+	rng := store.Range{From: netip.MustParseAddr("10.77.0.100"), To: netip.MustParseAddr("10.77.0.199")}
+	if _, err := a.network.put(ctx, "admin", store.Subnet{Interface: "eth9", Prefix: prefix, Mode: store.DHCPFull, Range: rng, LeaseTime: defaultLease}); err != nil {
+		t.Fatal(err)
+	}
+	serves := func() bool {
+		t.Helper()
+		w, err := a.network.wanted(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(w) == 1
+	}
+	var answer error
+	a.network.rival = func(_ context.Context, name string) error {
+		if name != "eth9" {
+			t.Errorf("asked %q", name)
+		}
+		return answer
+	}
+	a.network.askForRivals(ctx)
+	if !serves() {
+		t.Fatal("paused although nobody else answers")
+	}
+	answer = fmt.Errorf("%w, on eth9: 10.77.0.2", errOtherServer)
+	a.network.askForRivals(ctx)
+	if serves() {
+		t.Error("gives addresses beside another server")
+	}
+	if b := a.banners["rival eth9"]; !strings.Contains(b, "paused") || !strings.Contains(b, "10.77.0.2") {
+		t.Errorf("the banner says %q", b)
+	}
+	answer = errors.New("the interface is down")
+	a.network.askForRivals(ctx)
+	if serves() {
+		t.Error("a question that could not be asked ended the pause")
+	}
+	answer = nil
+	a.network.askForRivals(ctx)
+	if !serves() || a.banners["rival eth9"] != "" {
+		t.Error("still paused after the other server has gone")
+	}
+	answer = errOtherServer
+	a.cmd.DHCPForce = true
+	a.network.askForRivals(ctx)
+	if !serves() {
+		t.Error("--dhcp-force was not heeded")
+	}
+}
+
+func TestTheFirstRunGivesNoAddressesBesideAnotherServer(t *testing.T) {
+	a := quiet(t)
+	a.network.rival = func(context.Context, string) error { return fmt.Errorf("%w: 127.0.0.53", errOtherServer) }
+	rng := store.Range{From: netip.MustParseAddr("127.0.0.10"), To: netip.MustParseAddr("127.0.0.20")}
+	choice := pages.SetupChoice{Interface: "lo", Range: rng}
+	err := setup{a}.Confirm(t.Context(), "admin", choice)
+	if store.KindOf(err) != store.KindConflict || !strings.Contains(err.Error(), "127.0.0.53") {
+		t.Errorf("got %v", err)
+	}
+	if s, _ := a.db.Subnets(t.Context()); len(s) != 0 {
+		t.Errorf("it was chosen all the same: %v", s)
+	}
+	a.network.rival = func(context.Context, string) error { return nil }
+	if err := (setup{a}).Confirm(t.Context(), "admin", choice); err != nil {
+		t.Fatal(err)
+	}
+	if s, _ := a.db.Subnets(t.Context()); len(s) != 1 || s[0].Mode != store.DHCPFull {
+		t.Errorf("chosen: %v", s)
+	}
+}
+
+func TestTheProposedRangeLeavesRoomForEverybodyElse(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.168.40.1/24":   "192.168.40.128-192.168.40.254",
+		"192.168.40.200/24": "192.168.40.128-192.168.40.199",
+		"10.0.0.1/16":       "10.0.128.0-10.0.128.199",
+		"10.77.0.1/28":      "10.77.0.8-10.77.0.14",
+	} {
+		if got := proposeRange(netip.MustParsePrefix(in)).String(); got != want {
+			t.Errorf("%s: proposed %s, want %s", in, got, want)
+		}
+	}
+	if r := proposeRange(netip.MustParsePrefix("10.0.0.1/30")); r.From.IsValid() {
+		t.Errorf("proposed %s of a network of two", r)
+	}
+}
