@@ -208,9 +208,6 @@ func (a *Appliance) WaitAttempt(ctx context.Context, machine string, is func(sto
 // Log returns the last 4 MiB of the appliance's log, over all its restarts.
 func (a *Appliance) Log() string { return a.log.String() }
 
-// PID is the appliance's process id.
-func (a *Appliance) PID() int { return a.process.PID() }
-
 // Kill ends the appliance as a power cut does (kill -9): nothing is flushed.
 func (a *Appliance) Kill() {
 	if a.process != nil {

@@ -114,9 +114,9 @@ func (b *bench) cli(args ...string) string {
 }
 
 // sector enrolls a machine with a boot-sector disk as LUN 2.
-func (b *bench) sector(name string, n byte, flags ...string) *lab.Client {
+func (b *bench) sector(name string, n byte, mode area.Mode, flags ...string) *lab.Client {
 	b.t.Helper()
-	d, err := b.SectorDisk(name, area.PowerOff)
+	d, err := b.SectorDisk(name, mode)
 	b.must(err)
 	c, err := b.Enroll(b.ctx, b.appliance, b.machine(name, lab.BIOS, n), 2, d, flags...)
 	b.must(err)
@@ -171,7 +171,7 @@ func stage(a store.Attempt, name store.StageName) store.Stage {
 func TestABootSectorBootsFromLUN2OnBIOS(t *testing.T) {
 	b := start(t, 2*sectorLimit)
 	for i, nic := range []string{"virtio-net-pci", "e1000"} {
-		c := b.sector("sector-"+nic[:5], byte(20+i))
+		c := b.sector("sector-"+nic[:5], byte(20+i), area.PowerOff)
 		c.Machine.NIC = nic
 		r := b.powerOn(c)
 		up, err := c.WaitUp(b.ctx, r)
@@ -238,7 +238,7 @@ func (b *bench) bootsLinux(c *lab.Client, r *lab.Running, loader string) {
 
 func TestTwoMachinesBootAtOnceEachFromItsOwnLUN2(t *testing.T) {
 	b := start(t, 2*sectorLimit)
-	clients := []*lab.Client{b.sector("left", 40), b.sector("right", 41)}
+	clients := []*lab.Client{b.sector("left", 40, area.PowerOff), b.sector("right", 41, area.PowerOff)}
 	errs := make([]error, len(clients))
 	var both sync.WaitGroup
 	for i, c := range clients {
@@ -259,7 +259,7 @@ func TestTwoMachinesBootAtOnceEachFromItsOwnLUN2(t *testing.T) {
 // disk there, or an error that nobody can read.
 func TestAMachineThatAsksForTheWrongLUNIsToldWhichOneItHas(t *testing.T) {
 	b := start(t, sectorLimit)
-	c := b.sector("wrong", 50, "--auth", "none")
+	c := b.sector("wrong", 50, area.PowerOff, "--auth", "none")
 	var m store.Machine
 	b.must(b.appliance.JSON(b.ctx, &m, "machine", "show", "wrong"))
 	target := regexp.MustCompile(`sanboot iscsi:[^ ]*:(iqn\.[^ ]+)`).FindStringSubmatch(b.cli("script", "wrong"))
@@ -331,20 +331,57 @@ func TestNothingThatWasFlushedIsLostWhenTheApplianceIsKilled(t *testing.T) {
 	r := b.powerOn(c)
 	_, err := c.WaitUp(b.ctx, r)
 	b.must(err)
-	for range 2 {
+	for _, end := range []struct {
+		how string
+		do  func() error
+	}{
+		{"kill -9", func() error { b.appliance.Kill(); return nil }},
+		{"kill -9 again", func() error { b.appliance.Kill(); return nil }},
+		{"a restart", func() error { return b.appliance.Stop(15 * time.Second) }},
+	} {
 		b.must(r.WaitRecord(b.ctx, r.LastRecord()+200))
-		b.appliance.Kill()
+		b.must(end.do())
 		time.Sleep(500 * time.Millisecond) // what was acknowledged before has been printed by now
 		last := r.LastRecord()
 		b.must(c.CheckRecords(last))
 		b.must(b.appliance.Start(b.ctx))
 		back := time.Now()
 		b.must(r.WaitRecord(b.ctx, last+50))
-		t.Logf("killed at record %d; the machine went on %.1f s after the appliance was back", last, time.Since(back).Seconds())
+		t.Logf("%s at record %d; the machine went on %.1f s after the appliance was back", end.how, last, time.Since(back).Seconds())
 	}
 	r.Kill()
 	b.must(c.CheckRecords(r.LastRecord()))
 	b.must(c.CheckLinux(b.ctx))
+}
+
+// The firmware's own initiator runs a boot sector: nothing but iPXE holds the
+// session, and it must come back by itself.
+func TestAMachineOnFirmwareAloneOutlivesWhatHappensToTheAppliance(t *testing.T) {
+	b := start(t, 2*sectorLimit)
+	c := b.sector("hold", 80, area.Hold)
+	r := b.powerOn(c)
+	_, err := c.WaitUp(b.ctx, r)
+	b.must(err)
+	b.must(r.WaitTick(b.ctx))
+	for _, fault := range []struct {
+		what       string
+		begin, end func() error
+	}{
+		{"its cable is pulled", func() error { return b.Network.Unplug(b.ctx) }, func() error { return b.Network.Plug(b.ctx) }},
+		{"it stands still", b.appliance.Pause, b.appliance.Resume},
+		{"it is killed", func() error { b.appliance.Kill(); return nil }, func() error { return b.appliance.Start(b.ctx) }},
+	} {
+		b.must(fault.begin())
+		time.Sleep(3 * time.Second)
+		b.must(fault.end())
+		back := time.Now()
+		for range 2 { // the first may have been on its way
+			b.must(r.WaitTick(b.ctx))
+		}
+		t.Logf("%s: the machine reads again %.1f s after the end of it", fault.what, time.Since(back).Seconds())
+	}
+	r.Kill()
+	b.must(c.CheckSector())
 }
 
 // crash makes a lab with a process in it and dies as a program dies that is

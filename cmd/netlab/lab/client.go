@@ -180,6 +180,14 @@ func (r *Running) waitMark(ctx context.Context, mark string) (Match, error) {
 	return m, nil
 }
 
+// WaitTick waits for the next read of a guest that holds.
+func (r *Running) WaitTick(ctx context.Context) error {
+	if _, err := r.Console.WaitFor(ctx, `^`+area.MarkTick+`\b`); err != nil {
+		return fmt.Errorf("%s reads no more: %w", r.Machine.Name, err)
+	}
+	return nil
+}
+
 // LastRecord is the highest number that the guest printed as flushed.
 func (r *Running) LastRecord() uint64 {
 	var n uint64

@@ -170,12 +170,6 @@ func (r *Running) connect(ctx context.Context, path string) (*monitor, error) {
 	}
 }
 
-// Uptime is the time since power-on.
-func (r *Running) Uptime() time.Duration { return time.Since(r.started) }
-
-// PID is QEMU's process id.
-func (r *Running) PID() int { return r.process.PID() }
-
 // Wait waits until the machine has powered itself off.
 func (r *Running) Wait(ctx context.Context) error {
 	select {
@@ -198,10 +192,6 @@ func (r *Running) Kill() {
 
 // Screenshot writes the machine's screen as a PNG.
 func (r *Running) Screenshot(path string) error { return r.monitor.screenshot(path) }
-
-// Reset presses the reset button. With -no-reboot a reset ends the machine, so
-// a warm restart is power-off and power-on.
-func (r *Running) Reset() error { return r.monitor.execute("system_reset", nil) }
 
 // Type sends text to the serial port, which both kinds of firmware read as a
 // keyboard.
