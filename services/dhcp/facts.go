@@ -36,6 +36,7 @@ func (b *book) keep(mac store.MAC, a netip.Addr, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.drop(mac)
+	b.drop(b.byAddr[a].mac) // who was offered it before, and did not come back
 	b.byAddr[a] = hold{mac, until}
 	b.byMAC[mac] = a
 }

@@ -409,15 +409,39 @@ func (s *Server) prolong(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := s.cfg.Now()
 	var errs []error
 	for _, l := range leases {
-		if l.State != store.LeaseBound || !s.cfg.Subnet.Prefix.Contains(l.Address) ||
-			l.Expires.After(now.Add(keepLow)) || !s.cfg.InUse.AddressInUse(l.Address) {
-			continue
+		if s.due(l) {
+			errs = append(errs, s.prolongOne(ctx, l.Address))
 		}
-		l.Expires, l.Updated = now.Add(keepHigh), now
-		errs = append(errs, s.cfg.Leases.PutLease(ctx, l))
 	}
 	return errors.Join(errs...)
+}
+
+// due reports whether a lease of this subnet is to be prolonged.
+func (s *Server) due(l store.Lease) bool {
+	return l.State == store.LeaseBound && s.cfg.Subnet.Prefix.Contains(l.Address) &&
+		!l.Expires.After(s.cfg.Now().Add(keepLow)) && s.cfg.InUse.AddressInUse(l.Address)
+}
+
+// prolongOne reads the lease once more while nothing is decided: since the
+// list was made its machine may have been given another address, and a bound
+// lease that is written ends the other ones of its MAC.
+func (s *Server) prolongOne(ctx context.Context, a netip.Addr) error {
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	l, err := s.cfg.Leases.LeaseByAddress(ctx, a)
+	if store.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the lease of %s: %w", a, err)
+	}
+	now := s.cfg.Now()
+	// What the book holds for the MAC may be on its way to the disk.
+	if held := s.book.of(l.MAC, now); !s.due(l) || held.IsValid() && held != a {
+		return nil
+	}
+	l.Expires, l.Updated = now.Add(keepHigh), now
+	return s.cfg.Leases.PutLease(ctx, l)
 }

@@ -468,3 +468,40 @@ func TestNoTwoMachinesShareAnAddress(outer *testing.T) {
 		}
 	})
 }
+
+// between runs a step after the list of leases was read.
+type between struct {
+	*inventory
+	step func()
+}
+
+func (b *between) Leases(ctx context.Context) ([]store.Lease, error) {
+	all, err := b.inventory.Leases(ctx)
+	if b.step != nil {
+		b.step()
+	}
+	return all, err
+}
+
+func TestProlongingALeaseTakesNoNewerOneAway(t *testing.T) {
+	clock := newClock()
+	v := newInventory(clock.Now, machine(1, ""))
+	n := lab()
+	n.LeaseTime = time.Minute
+	cfg := v.config(t, n)
+	leases := &between{inventory: v}
+	cfg.Leases = leases
+	s := start(t, cfg)
+	c := dial(t, s)
+	old := c.bind(1)
+	v.mu.Lock()
+	v.inUse[ip(old)] = true
+	v.machines[0].Address = ip("10.77.0.50")
+	v.mu.Unlock()
+	// The machine boots again and is given its reserved address while the
+	// leases in use are looked through.
+	leases.step = func() { leases.step = nil; assert.Equal(t, "10.77.0.50", c.bind(1)) }
+	require.NoError(t, s.prolong(t.Context()))
+	assert.Equal(t, store.LeaseBound, v.lease("10.77.0.50").State, "the machine runs on an address without a lease")
+	assert.False(t, v.lease(old).Address.IsValid())
+}
