@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -47,6 +48,11 @@ func (c *serveCmd) Run(w *world) error {
 		return err
 	}
 	log := c.logger(w.err)
+	if w.process {
+		if err := c.confine(log); err != nil {
+			return err
+		}
+	}
 	a, err := c.build(w, set, log)
 	if err != nil {
 		return err
@@ -96,6 +102,9 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	// What is made here holds secrets: nobody else may read it.
 	syscall.Umask(0o027)
 	if err := os.MkdirAll(filepath.Join(a.dir, "volumes"), 0o750); err != nil {
+		if errors.Is(err, fs.ErrPermission) { // also for root, who keeps no right to pass by a folder's mode
+			return nil, fmt.Errorf("data folder: %w; make it and give it to the user that lunboot runs as: chown -R %d %s", err, os.Geteuid(), a.dir)
+		}
 		return nil, fmt.Errorf("data folder %s: %w; make it, or choose another with --data", a.dir, err)
 	}
 
@@ -156,7 +165,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		Advertise: set.advertise, AdminURL: a.adminURL, Guard: set.guard,
 		Fetched: func(addr netip.Addr) { a.tftp.ScriptFetched(addr) },
 	})
-	a.boot = httpd.New("boot HTTP", c.Boot, a.scripts, httpd.Options{Hurry: w.hurry, Flag: "--boot", Log: log.With("part", "boot")})
+	a.boot = httpd.New("boot HTTP", c.Boot, a.scripts, httpd.Options{Hurry: w.hurry, Flag: "--boot", BodyTime: 10 * time.Second, Log: log.With("part", "boot")})
 	a.tftp = tftp.New(tftp.Config{
 		Addr: c.TFTP, Files: a.loaders, Emit: emit, Log: log.With("part", "tftp"), Now: time.Now,
 		Script: func(local netip.Addr) []byte { return []byte(scripts.FirstStage(a.bootAddr(local))) },
@@ -168,7 +177,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		return nil, err
 	}
 	a.admin = httpd.New("admin HTTP", c.Admin, adminHandler, httpd.Options{Hurry: w.hurry, Flag: "--admin", Log: log.With("part", "admin")})
-	socket := httpd.NewUnix("socket", filepath.Join(a.dir, cli.SocketName), adminHandler, httpd.Options{Hurry: w.hurry, Log: log.With("part", "admin"), SocketGroup: "lunboot"})
+	socket := httpd.NewUnix("socket", filepath.Join(a.dir, cli.SocketName), adminHandler, httpd.Options{Hurry: w.hurry, Log: log.With("part", "admin"), SocketGroup: socketGroup})
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,9 +34,12 @@ type Options struct {
 	Log         *slog.Logger    // nil: nothing is logged
 	Drain       time.Duration   // how long running requests may finish; default 5 s
 	HeaderTime  time.Duration   // how long a request's header may take; default 10 s
+	BodyTime    time.Duration   // how long a request's body may take; default without end, for uploads
 	IdleTime    time.Duration   // how long a kept connection may idle; default 2 min
 	MaxHeader   int             // bytes of header; default 32 KiB
+	StallTime   time.Duration   // how long a client may take nothing of what waits for it; default 2 min; TCP only
 	MaxConns    int             // connections at a time; default 2048
+	MaxPerHost  int             // connections at a time from one address; default an eighth of MaxConns, at least 1; TCP only
 	Hurry       <-chan struct{} // when closed, what still runs at the end is cut off at once
 	SocketGroup string          // unix: the group that may connect besides root, when it exists
 }
@@ -56,8 +60,14 @@ func (o Options) withDefaults() Options {
 	if o.MaxHeader <= 0 {
 		o.MaxHeader = 32 << 10
 	}
+	if o.StallTime <= 0 {
+		o.StallTime = 2 * time.Minute
+	}
 	if o.MaxConns <= 0 {
 		o.MaxConns = 2048
+	}
+	if o.MaxPerHost <= 0 {
+		o.MaxPerHost = max(1, o.MaxConns/8)
 	}
 	return o
 }
@@ -71,13 +81,15 @@ type Server struct {
 	mu sync.Mutex
 	ln net.Listener
 
-	conns   atomic.Int64
+	connMu  sync.Mutex
+	conns   int
+	hosts   map[netip.Addr]int // connections of each address
 	refused atomic.Int64
 }
 
 // New makes a listener for a TCP address such as ":80" or "127.0.0.1:0".
 func New(name, addr string, h http.Handler, o Options) *Server {
-	return &Server{name: name, network: "tcp", addr: addr, handler: h, opts: o.withDefaults()}
+	return &Server{name: name, network: "tcp", addr: addr, handler: h, opts: o.withDefaults(), hosts: map[netip.Addr]int{}}
 }
 
 // NewUnix makes a listener for a unix socket. The socket has mode 0660, and
@@ -114,7 +126,7 @@ func (s *Server) Listen() error {
 	var err error
 	if s.network == "unix" {
 		s.ln, err = s.listenUnix()
-	} else if s.ln, err = net.Listen(s.network, s.addr); err != nil {
+	} else if s.ln, err = s.listenTCP(); err != nil {
 		s.ln = nil
 		return services.ListenError(s.name, s.network, s.addr, s.opts.Flag, err)
 	}
@@ -122,6 +134,22 @@ func (s *Server) Listen() error {
 		s.ln = nil
 	}
 	return err
+}
+
+// listenTCP binds so that a connection ends whose client takes nothing
+// (TCP_USER_TIMEOUT, tcp(7), which connections have from their listener): it
+// would keep its place for ever.
+func (s *Server) listenTCP() (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if controlErr := c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(s.opts.StallTime.Milliseconds()))
+		}); controlErr != nil {
+			return controlErr
+		}
+		return err
+	}}
+	return lc.Listen(context.Background(), s.network, s.addr)
 }
 
 // listenUnix replaces the socket file that a killed predecessor left behind,
@@ -221,6 +249,11 @@ func (s *Server) Serve(ctx context.Context) error {
 // whole one.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.opts.BodyTime > 0 && r.ContentLength != 0 {
+			// It fails only on a connection that is gone. The server sets the
+			// time of the next request itself.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.BodyTime))
+		}
 		err := services.Guard(s.opts.Log, s.name+" "+r.Method+" "+r.URL.Path, func() (err error) {
 			defer func() {
 				v := recover()
@@ -239,18 +272,45 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
-// connState counts connections and closes what is above the bound at once: a
-// client that is refused knows it, one that waits in a queue does not.
+// connState counts connections and closes what is above the bounds at once: a
+// client that is refused knows it, one that waits in a queue does not. The bound
+// of one address leaves room for the others, whatever that one does.
 func (s *Server) connState(c net.Conn, state http.ConnState) {
+	var step int
 	switch state {
 	case http.StateNew:
-		if s.conns.Add(1) > int64(s.opts.MaxConns) {
-			s.refused.Add(1)
-			c.Close()
-		}
+		step = 1
 	case http.StateClosed, http.StateHijacked:
-		s.conns.Add(-1)
+		step = -1
+	default:
+		return
 	}
+	host := hostOf(c)
+	s.connMu.Lock()
+	s.conns += step
+	over := s.conns > s.opts.MaxConns
+	if host.IsValid() {
+		n := s.hosts[host] + step
+		s.hosts[host] = n
+		if n == 0 {
+			delete(s.hosts, host)
+		}
+		over = over || n > s.opts.MaxPerHost
+	}
+	s.connMu.Unlock()
+	if over && step > 0 {
+		s.refused.Add(1)
+		c.Close()
+	}
+}
+
+// hostOf is the address of a TCP client, and not valid on a unix socket.
+func hostOf(c net.Conn) netip.Addr {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return a.AddrPort().Addr().Unmap()
 }
 
 // Refused returns how many connections were closed for want of room.

@@ -310,7 +310,7 @@ func TestHeadersAreBoundedInSizeAndTime(t *testing.T) {
 
 func TestConnectionsAboveTheBoundAreClosed(t *testing.T) {
 	o := quiet()
-	o.MaxConns = 2
+	o.MaxConns, o.MaxPerHost = 2, 2
 	s := New("boot HTTP", "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }), o)
 	start(t, s)
 	ask := func() (net.Conn, string) {
@@ -342,5 +342,81 @@ func TestConnectionsAboveTheBoundAreClosed(t *testing.T) {
 			t.Fatal("the place of a closed connection is not given again")
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestOneAddressLeavesRoomForTheOthers(t *testing.T) {
+	o := quiet()
+	o.MaxConns, o.MaxPerHost = 8, 2
+	s := New("boot HTTP", "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }), o)
+	start(t, s)
+	answered := func(from string) bool {
+		c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		return strings.Contains(line, "200")
+	}
+	for i := range 20 {
+		if got := answered("127.0.0.1"); got != (i < 2) {
+			t.Errorf("connection %d of one address is answered: %t", i+1, got)
+		}
+	}
+	if !answered("127.0.0.2") {
+		t.Error("one address has taken all connections")
+	}
+}
+
+func TestAClientThatTakesNothingLosesItsPlace(t *testing.T) {
+	o := quiet()
+	o.StallTime = 500 * time.Millisecond
+	ended := make(chan error, 1)
+	s := New("boot HTTP", "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		var err error
+		for b := make([]byte, 1<<20); err == nil; {
+			_, err = w.Write(b)
+		}
+		ended <- err
+	}), o)
+	start(t, s)
+	c, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("it keeps its connection")
+	}
+}
+
+func TestABodyThatNeverComesLosesItsPlace(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"read":    func(_ http.ResponseWriter, r *http.Request) { _, _ = io.ReadAll(r.Body) },
+		"ignored": func(http.ResponseWriter, *http.Request) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := quiet()
+			o.BodyTime = 200 * time.Millisecond
+			s := New("boot HTTP", "127.0.0.1:0", handler, o)
+			start(t, s)
+			c, err := net.Dial("tcp", s.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			fmt.Fprint(c, "POST /report HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nslow")
+			if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, c); err != nil {
+				t.Errorf("it keeps its connection: %v", err)
+			}
+		})
 	}
 }
