@@ -225,13 +225,24 @@ func (s *Set) Missing() string {
 		". Install one with `apt-get install ipxe`, or put the file into a folder and start with --loaders DIR."
 }
 
-// versionPattern finds iPXE's own version; EFI files carry it in clear, BIOS
-// files are packed.
-var versionPattern = regexp.MustCompile(`\x00?(\d+\.\d+\.\d+\+[A-Za-z0-9.~+-]{4,60}|\d+\.\d+\.\d+ \([0-9a-f]{4,12}\))\x00`)
+// versionPattern is iPXE's own version at the end of a C string; EFI files carry
+// it in clear, BIOS files are packed.
+var versionPattern = regexp.MustCompile(`(?:\d+\.\d+\.\d+\+[A-Za-z0-9.~+-]{4,60}|\d+\.\d+\.\d+ \([0-9a-f]{4,12}\))$`)
 
+// maxVersion is longer than any version.
+const maxVersion = 96
+
+// versionIn looks at the ends of the file's strings only: to try the pattern at
+// each byte of a few MiB would be most of a start's work.
 func versionIn(data []byte) string {
-	if m := versionPattern.FindSubmatch(data); m != nil {
-		return string(m[1])
+	for text := range bytes.SplitSeq(data, []byte{0}) {
+		end := text[max(0, len(text)-maxVersion):]
+		if bytes.IndexByte(end, '.') < 0 || !bytes.ContainsAny(end, "+(") {
+			continue
+		}
+		if v := versionPattern.Find(end); v != nil {
+			return string(v)
+		}
 	}
 	return ""
 }
