@@ -336,6 +336,7 @@ func TestStreamsDoNotHoldUpTheEnd(t *testing.T) {
 }
 
 func TestTheEndWaitsForRequestsOnlySoLong(t *testing.T) {
+	t.Parallel() // it waits
 	a := serve(t, dataDir(t))
 	end := stalled(t, a)
 	defer end()
@@ -464,11 +465,10 @@ func TestATakenPortIsNamedWithItsHolder(t *testing.T) {
 	dir := dataDir(t)
 	tcp, tcpPID := stranger(t, "tcp", "127.0.0.1:0")
 	udp, udpPID := stranger(t, "udp", "127.0.0.1:0")
-	refusedStart(t, dir, []string{"--iscsi", tcp}, "iSCSI", tcp[strings.LastIndexByte(tcp, ':')+1:], "--iscsi", "in use")
 	for flag, what := range map[string]struct {
 		addr, name string
 		pid        int
-	}{"--boot": {tcp, "boot HTTP", tcpPID}, "--admin": {tcp, "admin HTTP", tcpPID}, "--tftp": {udp, "TFTP", udpPID}} {
+	}{"--iscsi": {tcp, "iSCSI", tcpPID}, "--boot": {tcp, "boot HTTP", tcpPID}, "--admin": {tcp, "admin HTTP", tcpPID}, "--tftp": {udp, "TFTP", udpPID}} {
 		_, port, _ := net.SplitHostPort(what.addr)
 		refusedStart(t, dir, []string{flag, what.addr}, what.name, "port "+port, fmt.Sprintf("(pid %d)", what.pid), flag)
 	}
