@@ -3,9 +3,9 @@
 # One tag set everywhere: another one compiles SQLite's C again.
 export GOFLAGS := -tags=sqlite_omit_load_extension
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-FUZZTIME ?= 30s
+FUZZTIME ?= 30
 
-.PHONY: build demo run test unit lint fuzz loaders clean
+.PHONY: build demo run test soak bench unit lint fuzz loaders clean
 
 build: loaders ## bin/lunboot, with the loaders of Debian's package ipxe inside when it is installed
 	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/lunboot ./cmd/lunboot
@@ -29,13 +29,21 @@ test: lint unit fuzz ## everything that CI runs
 unit: loaders
 	go test -race -timeout 20m ./...
 
+soak: ## no limit of time: everything again and again, and an hour of fuzzing
+	go test -race -count 5 -timeout 3h ./...
+	for i in 1 2 3 4 5; do YES=1 go run ./cmd/netlab demo || exit 1; done
+	.ci/fuzz 300
+
+bench: ## the hot paths: SCSI commands, PDUs, leases, events
+	go test -run '^$$' -bench . -benchmem ./services/... ./store/...
+
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	cd .ci/tools && go tool staticcheck -version >/dev/null
 	"$$(cd .ci/tools && go tool -n staticcheck)" ./...
 
-fuzz: ## every fuzz target for $(FUZZTIME)
+fuzz: ## every fuzz target, FUZZTIME seconds for those that read what machines send
 	.ci/fuzz $(FUZZTIME)
 
 clean:
