@@ -48,11 +48,13 @@ type world struct {
 	grammar  *grammar
 	in       io.Reader
 	out, err io.Writer
+	process  bool // the process is lunboot's own: it may start itself again
 }
 
 func main() {
 	ctx, hurry, stop := signals()
-	code := run(ctx, hurry, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	w := &world{ctx: ctx, hurry: hurry, in: os.Stdin, out: os.Stdout, err: os.Stderr, process: true}
+	code := w.run(os.Args[1:])
 	stop()
 	os.Exit(code)
 }
@@ -82,13 +84,19 @@ func signals() (context.Context, <-chan struct{}, func()) {
 
 // run is the program without its process: a test can call it.
 func run(ctx context.Context, hurry <-chan struct{}, args []string, in io.Reader, out, errw io.Writer) int {
+	w := &world{ctx: ctx, hurry: hurry, in: in, out: out, err: errw}
+	return w.run(args)
+}
+
+func (w *world) run(args []string) int {
 	g := &grammar{}
+	w.grammar = g
 	exited := -1
 	parser, err := kong.New(g, kong.Name("lunboot"), kong.Description("A netboot appliance: DHCP, TFTP, iPXE scripts and an iSCSI target in one binary."),
-		kong.Writers(out, errw), kong.Exit(func(code int) { exited = code }), kong.PostBuild(nameEnvironment),
+		kong.Writers(w.out, w.err), kong.Exit(func(code int) { exited = code }), kong.PostBuild(nameEnvironment),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.UsageOnError())
 	if err != nil {
-		fmt.Fprintln(errw, "lunboot:", err)
+		fmt.Fprintln(w.err, "lunboot:", err)
 		return exitFailed
 	}
 	kctx, err := parser.Parse(args)
@@ -96,23 +104,22 @@ func run(ctx context.Context, hurry <-chan struct{}, args []string, in io.Reader
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(errw, "lunboot: %v\nTry: lunboot --help\n", err)
+		fmt.Fprintf(w.err, "lunboot: %v\nTry: lunboot --help\n", err)
 		return exitUsage
 	}
-	w := &world{ctx: ctx, hurry: hurry, grammar: g, in: in, out: out, err: errw}
 	client := cli.NewClient(g.Data, g.Server, g.Token)
 	defer client.Close()
-	c := &cli.Context{Context: ctx, Client: client, In: in, Out: out, JSON: g.JSON}
+	c := &cli.Context{Context: w.ctx, Client: client, In: w.in, Out: w.out, JSON: g.JSON}
 	switch err := kctx.Run(w, c); {
 	case err == nil:
 		return exitDone
 	case cli.IsUsage(err):
-		fmt.Fprintln(errw, "lunboot:", err)
+		fmt.Fprintln(w.err, "lunboot:", err)
 		return exitUsage
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case errors.Is(err, context.Canceled) && w.ctx.Err() != nil:
 		return exitFailed
 	default:
-		fmt.Fprintln(errw, "lunboot:", err)
+		fmt.Fprintln(w.err, "lunboot:", err)
 		return exitFailed
 	}
 }
