@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"lunboot/cmd/netlab/lab"
 	"lunboot/cmd/netlab/lab/area"
@@ -280,13 +281,21 @@ func (p *printer) step(what string, do func() (string, error)) error {
 	return nil
 }
 
-// line prints one line of a machine's console. What a machine prints must not
-// steer the operator's terminal.
+// clean keeps what a machine said from steering the operator's terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == unicode.ReplacementChar {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// line prints one line of a machine's console.
 func (p *printer) line(l lab.Line) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	text := strings.ToValidUTF8(l.Text, "?")
-	fmt.Fprintln(p.out, p.shade("2", fmt.Sprintf("  %6.2f | %s", l.At.Seconds(), text)))
+	fmt.Fprintln(p.out, p.shade("2", fmt.Sprintf("  %6.2f | %s", l.At.Seconds(), clean(l.Text))))
 }
 
 func (p *printer) ok(text string) { fmt.Fprintf(p.out, "%s %s\n", p.shade("32", "ok"), text) }
@@ -323,10 +332,10 @@ func (p *printer) timeline(a store.Attempt) {
 		if !when.IsZero() {
 			at = fmt.Sprintf("+%.1f s", when.Sub(a.Started).Seconds())
 		}
-		fmt.Fprintf(p.out, "  %-8s %-8s %9s  %s\n", s.Name, s.State, at, s.Detail)
+		fmt.Fprintf(p.out, "  %-8s %-8s %9s  %s\n", s.Name, s.State, at, clean(s.Detail))
 	}
 	for _, d := range a.Diagnoses {
-		fmt.Fprintf(p.out, "  %s: %s\n", d.Code, d.Title)
+		fmt.Fprintf(p.out, "  %s: %s\n", d.Code, clean(d.Title))
 	}
 	fmt.Fprintln(p.out)
 }
