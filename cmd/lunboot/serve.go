@@ -99,6 +99,10 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 			a.close()
 		}
 	}()
+	// sun_path holds 108 bytes with its end (unix(7)).
+	if socket := filepath.Join(a.dir, cli.SocketName); len(socket) > 107 {
+		return nil, fmt.Errorf("the path of the socket, %s, is longer than the 107 bytes that a unix socket may have; choose a shorter folder with --data", socket)
+	}
 	// What is made here holds secrets: nobody else may read it.
 	syscall.Umask(0o027)
 	if err := os.MkdirAll(filepath.Join(a.dir, "volumes"), 0o750); err != nil {
