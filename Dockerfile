@@ -11,7 +11,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=dev
-RUN make build VERSION=${VERSION} && setcap cap_net_bind_service,cap_net_raw+ep bin/lunboot
+RUN make build BUILDFLAGS=-trimpath VERSION=${VERSION} && setcap cap_net_bind_service,cap_net_raw+ep bin/lunboot
 
 # The appliance needs the machines' broadcasts, so it runs on the host's network
 # and as nobody in particular, with two capabilities and no others:

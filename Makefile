@@ -4,12 +4,14 @@
 export GOFLAGS := -tags=sqlite_omit_load_extension
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 30
+# A release adds -trimpath; here it would compile SQLite a second time.
+BUILDFLAGS ?=
 
 .PHONY: build demo run test soak bench unit lint fuzz loaders clean
 
 build: loaders ## bin/lunboot, with the loaders of Debian's package ipxe inside when it is installed
-	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/lunboot ./cmd/lunboot
-	go build -trimpath -o bin/netlab ./cmd/netlab
+	go build $(BUILDFLAGS) -ldflags "-X main.version=$(VERSION)" -o bin/lunboot ./cmd/lunboot
+	go build $(BUILDFLAGS) -o bin/netlab ./cmd/netlab
 
 # The loaders are GPL-2.0 and stay replaceable: see THIRD_PARTY.md.
 loaders:
