@@ -22,10 +22,10 @@ type serveCmd struct {
 	DHCPForce   bool     `name:"dhcp-force" help:"Give addresses although another DHCP server answers."`
 	Advertise   string   `placeholder:"IP" help:"Address to tell machines instead of ours on their interface."`
 	ScriptGuard string   `name:"script-guard" enum:"strict,subnet,off" default:"strict" help:"Who gets a script with passwords: the address that the machine's MAC holds (strict), its subnet, anybody (off)."`
-	Admin       string   `default:":8080" placeholder:"ADDR" help:"Pages and API for people."`
-	Boot        string   `default:":80" placeholder:"ADDR" help:"Scripts and files for machines."`
-	TFTP        string   `name:"tftp" default:":69" placeholder:"ADDR" help:"Loaders for machines."`
-	ISCSI       string   `name:"iscsi" default:":3260" placeholder:"ADDR" help:"Portal of the iSCSI target."`
+	Admin       string   `default:":8080" placeholder:"ADDR" help:"Pages and API for people (default: :8080)."`
+	Boot        string   `default:":80" placeholder:"ADDR" help:"Scripts and files for machines (default: :80)."`
+	TFTP        string   `name:"tftp" default:":69" placeholder:"ADDR" help:"Loaders for machines (default: :69)."`
+	ISCSI       string   `name:"iscsi" default:":3260" placeholder:"ADDR" help:"Portal of the iSCSI target (default: :3260)."`
 	Target      string   `placeholder:"IQN" help:"Name of the target (default: chosen at the first start)."`
 	Loaders     string   `placeholder:"DIR" help:"Folder with loaders of your own; each replaces the built-in one of its name."`
 	LogFormat   string   `name:"log-format" enum:"text,json" default:"text" help:"Log format: ${enum}."`

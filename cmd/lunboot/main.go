@@ -30,7 +30,7 @@ const (
 
 // grammar is the whole command line.
 type grammar struct {
-	Data   string `default:"/var/lib/lunboot" placeholder:"DIR" help:"Data folder of the appliance."`
+	Data   string `default:"/var/lib/lunboot" placeholder:"DIR" help:"Data folder of the appliance (default: /var/lib/lunboot)."`
 	Server string `placeholder:"URL" help:"Talk to an appliance over HTTP(S) instead of the socket in its data folder."`
 	Token  string `placeholder:"TOKEN" help:"API token for --server."`
 	JSON   bool   `name:"json" help:"Print JSON."`
