@@ -72,8 +72,8 @@ func (s *Server) join(initiator store.IQN, isid pdu.ISID, tsih uint16) *login.Re
 // admit makes the session of a login that has succeeded otherwise.
 func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 	s := a.server
-	if !s.room() {
-		return 0, refusal(pdu.LoginOutOfResources, "%d sessions are open, which is the limit", s.cfg.MaxSessions)
+	if why := s.room(res); why != nil {
+		return 0, why
 	}
 	v := &live{server: s, res: *res, access: a.access, conn: a.conn, ipxe: isIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), used: make(map[store.LUN]bool)}
 	v.since = s.cfg.Now()
@@ -128,10 +128,57 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 	return tsih, nil
 }
 
-func (s *Server) room() bool {
+// room refuses a session for which there is none.
+func (s *Server) room(res *login.Result) *login.Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.sessions) < s.cfg.MaxSessions
+	return s.bound(res)
+}
+
+// bound counts, with the lock held. A session that the new one replaces is not
+// counted; it has ended before the new one is registered.
+func (s *Server) bound(res *login.Result) *login.Refusal {
+	all, own, looking := 0, 0, 0
+	for _, v := range s.sessions {
+		switch {
+		case v.res.Discovery:
+			looking++
+		case v.res.Initiator == res.Initiator && v.res.ISID == res.ISID:
+		default:
+			all++
+			if v.res.Initiator == res.Initiator {
+				own++
+			}
+		}
+	}
+	switch {
+	case res.Discovery && looking >= 2*maxDiscovery: // those that were ended are still ending
+		return refusal(pdu.LoginOutOfResources, "%d discovery sessions are open, which is the limit", looking)
+	case res.Discovery:
+	case all >= s.cfg.MaxSessions:
+		return refusal(pdu.LoginOutOfResources, "%d sessions are open, which is the limit", s.cfg.MaxSessions)
+	case own >= maxPerInitiator:
+		return refusal(pdu.LoginOutOfResources, "the initiator has %d sessions open, which is the limit for one", own)
+	}
+	return nil
+}
+
+// endOldDiscovery makes room for a discovery session, with the lock held. They
+// need no proof, so that whoever keeps them open must not be in the way.
+func (s *Server) endOldDiscovery() {
+	var oldest *live
+	n := 0
+	for _, v := range s.sessions {
+		if !v.res.Discovery || v.ses.Ended() {
+			continue
+		}
+		if n++; oldest == nil || v.order < oldest.order {
+			oldest = v
+		}
+	}
+	if n >= maxDiscovery {
+		oldest.ses.Close("newer discovery sessions needed its place")
+	}
 }
 
 // lockInitiator lets one login of an initiator make its session at a time.
@@ -200,8 +247,11 @@ func (s *Server) register(v *live) (uint16, *login.Refusal) {
 	if s.stopping {
 		return 0, refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
 	}
-	if len(s.sessions) >= s.cfg.MaxSessions {
-		return 0, refusal(pdu.LoginOutOfResources, "%d sessions are open, which is the limit", s.cfg.MaxSessions)
+	if why := s.bound(&v.res); why != nil {
+		return 0, why
+	}
+	if v.res.Discovery {
+		s.endOldDiscovery()
 	}
 	taken := make(map[uint16]bool, len(s.sessions))
 	for _, o := range s.sessions {

@@ -114,6 +114,10 @@ type catalog struct {
 	changed    chan struct{}
 	open       int // maps that are not released
 	released   int
+
+	fail   atomic.Bool  // Refresh cannot answer
+	failed atomic.Int64 // how often it could not
+	panic  atomic.Bool  // Access panics
 }
 
 func newCatalog() *catalog {
@@ -123,6 +127,9 @@ func newCatalog() *catalog {
 func (c *catalog) Access(_ context.Context, i store.IQN) (iscsi.Access, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.panic.Load() {
+		panic("broken on purpose")
+	}
 	a, ok := c.access[i]
 	if !ok {
 		return a, store.NotFound("machine", string(i))
@@ -137,6 +144,10 @@ func (c *catalog) Open(ctx context.Context, i store.IQN, _ [6]byte) (iscsi.Map, 
 func (c *catalog) Refresh(_ context.Context, i store.IQN) (iscsi.Map, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.fail.Load() {
+		c.failed.Add(1)
+		return iscsi.Map{}, &store.Error{Kind: store.KindUnavailable, Msg: "injected"}
+	}
 	if _, ok := c.access[i]; !ok {
 		return iscsi.Map{}, store.NotFound("machine", string(i))
 	}

@@ -47,6 +47,7 @@ type live struct {
 	sampleAt time.Time
 
 	pending atomic.Int32 // looks at the inventory that are asked for
+	stale   atomic.Bool  // the last look failed
 	work    sync.WaitGroup
 
 	limit limiter

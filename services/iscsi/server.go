@@ -25,7 +25,7 @@ type Config struct {
 	Log     *slog.Logger
 	Now     func() time.Time
 
-	MaxSessions  int           // 0: DefaultMaxSessions
+	MaxSessions  int           // beside discovery sessions; 0: DefaultMaxSessions
 	LoginTimeout time.Duration // for all of a login; 0: 15 seconds
 	Tick         time.Duration // how often silence is looked for; 0: one second
 }
@@ -34,6 +34,8 @@ type Config struct {
 const (
 	DefaultMaxSessions = 1024
 	maxLogins          = 256 // connections that have not logged in yet
+	maxDiscovery       = 64  // discovery sessions, which anybody may have; one more ends the oldest
+	maxPerInitiator    = 64  // sessions of one initiator
 	loginTimeout       = 15 * time.Second
 	lastWord           = time.Second      // for a refusal to be read before the connection ends
 	taskPatience       = 10 * time.Second // for the tasks of a session that a login replaces
@@ -203,11 +205,15 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 		Lookup: a.lookup, Join: s.join, Admit: a.admit,
 	})
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // a login ends with the appliance
+	in := sync.OnceFunc(func() {
+		s.mu.Lock()
+		s.logins--
+		s.mu.Unlock()
+	})
+	defer in() // after a panic too
 	err := c.Login(m, s.cfg.LoginTimeout)
 	stop()
-	s.mu.Lock()
-	s.logins--
-	s.mu.Unlock()
+	in()
 	if m.State() == login.Done {
 		v := a.live
 		if err != nil {

@@ -70,6 +70,7 @@ func (v *live) look() {
 			v.ses.Close("the machine was removed")
 			return
 		}
+		v.stale.Store(true) // asked again at the next tick: a mapping may be gone
 		s.cfg.Log.Error("cannot look up the volumes of a live session; it goes on with those it has", "session", v.id, "initiator", v.res.Initiator, "error", err)
 		return
 	}
@@ -130,6 +131,9 @@ func (v *live) tend(now time.Time) {
 		v.lastIO = now
 	}
 	v.counters = c
+	if v.stale.Swap(false) {
+		v.refresh()
+	}
 	if (c.Read != v.sampled.Read || c.Written != v.sampled.Written) && now.Sub(v.sampleAt) >= samplePeriod {
 		v.emit(store.EventISCSIIO, store.Detail{Bytes: c.Read, Written: c.Written})
 		v.sampled, v.sampleAt = c, now

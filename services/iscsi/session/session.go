@@ -235,6 +235,9 @@ func (s *Session) Close(reason string) {
 	}
 }
 
+// Ended says whether Close was called; Done says when the session is over.
+func (s *Session) Ended() bool { return s.closed() }
+
 func (s *Session) closed() bool { return s.why.Load() != nil }
 
 // Serve works until the connection ends, waits for the tasks, and returns why

@@ -490,6 +490,32 @@ func TestLargeWritesWaitForMemory(t *testing.T) {
 	}
 }
 
+// A READ whose initiator expects less than the CDB says takes as much memory as
+// any other.
+func TestReadsThatExpectNothingWaitForMemoryToo(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	const each, n = 4 << 20, 10
+	v := r.volumes[0]
+	v.cold.Store(true)
+	v.gets.shut()
+	defer v.gets.open()
+	for range n {
+		r.send(t, r.command(0x28, each/512, func(q *pdu.SCSICommand) { q.ExpectedDataTransferLength = 0 }), nil)
+	}
+	eventually(t, func() bool { return v.gets.waiting.Load() >= 4 }, "the first ones read")
+	r.send(t, &pdu.NOPOut{Immediate: true, InitiatorTaskTag: r.Tag(), TargetTransferTag: pdu.ReservedTag, CmdSN: r.CmdSN}, nil)
+	Expect[*pdu.NOPIn](t, r.Initiator) // all of them have arrived
+	if reads := v.gets.waiting.Load(); reads > 4 {
+		t.Errorf("%d reads of %d MiB run at a time, with 16 MiB for them", reads, each>>20)
+	}
+	v.gets.open()
+	for range n {
+		if p, _ := Expect[*pdu.SCSIResponse](t, r.Initiator); p.Status != 0 || !p.Overflow || p.ResidualCount != each {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
 func TestRejects(t *testing.T) {
 	r := newRig(t, params()).ready(t)
 	reject := func(reason pdu.RejectReason) {

@@ -224,8 +224,12 @@ func (s *Session) advance(t *task) bool {
 		return false
 	}
 	if t.plan.Dir == scsi.DirIn && t.buf == nil {
-		// An allocation length says little; Execute finds room for the rest.
-		if !s.reserve(t, min(t.plan.Len, max(t.expected, scratchSize))) {
+		n := t.plan.Len
+		if !t.cmd.ReadsMedium() {
+			// An allocation length says little; Execute finds room for the rest.
+			n = min(n, max(t.expected, scratchSize))
+		}
+		if !s.reserve(t, n) {
 			return false
 		}
 		t.cmd.In = t.buf.b[:0]
