@@ -37,22 +37,33 @@ func (c catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access,
 // the pool. When none can be opened that is the answer, and not that nothing is
 // mapped.
 func (c catalog) Open(ctx context.Context, initiator store.IQN, _ [6]byte) (iscsi.Map, error) {
-	return c.Refresh(ctx, initiator)
+	m, fault, err := c.open(ctx, initiator)
+	if err == nil && len(m.LUNs) == 0 && fault != nil {
+		return iscsi.Map{}, fault
+	}
+	return m, err
 }
 
-// Refresh is Open for a session that lives already.
+// Refresh is Open for a session that lives already. A volume that cannot be
+// opened is never an error here: the session would go on with a volume that was
+// taken from it. Those that it has open can be opened.
 func (c catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, error) {
-	m, err := c.db.MachineByInitiator(ctx, initiator)
+	m, _, err := c.open(ctx, initiator)
+	return m, err
+}
+
+// open returns the volumes that can be opened, and why one cannot.
+func (c catalog) open(ctx context.Context, initiator store.IQN) (m iscsi.Map, fault, err error) {
+	machine, err := c.db.MachineByInitiator(ctx, initiator)
 	if err != nil {
-		return iscsi.Map{}, err
+		return iscsi.Map{}, nil, err
 	}
-	maps, err := c.db.MappingsOf(ctx, m.ID)
+	maps, err := c.db.MappingsOf(ctx, machine.ID)
 	if err != nil {
-		return iscsi.Map{}, err
+		return iscsi.Map{}, nil, err
 	}
 	out := iscsi.Map{LUNs: map[store.LUN]iscsi.Entry{}}
 	var handles []*volume.Handle
-	var fault error
 	out.Release = func() {
 		for _, h := range handles {
 			h.Close()
@@ -62,7 +73,7 @@ func (c catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, e
 		v, err := c.db.Volume(ctx, mp.Volume)
 		if err != nil {
 			out.Release()
-			return iscsi.Map{}, err
+			return iscsi.Map{}, nil, err
 		}
 		h, err := c.pool.Open(ctx, v)
 		if err != nil {
@@ -74,10 +85,7 @@ func (c catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, e
 			Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, ReadOnly: mp.ReadOnly || v.ReadOnly, Generation: h.Generation(),
 		}
 	}
-	if len(handles) == 0 && fault != nil {
-		return iscsi.Map{}, fault
-	}
-	return out, nil
+	return out, fault, nil
 }
 
 // Revision rises when machines, volumes or mappings change.

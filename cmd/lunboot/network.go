@@ -61,7 +61,10 @@ func (n *network) Listen() error {
 		return err
 	}
 	for _, s := range subnets {
-		if _, ok := n.servers[key(s)]; ok {
+		n.mu.Lock() // a restart, while pages ask what is served
+		_, ok := n.servers[key(s)]
+		n.mu.Unlock()
+		if ok {
 			continue
 		}
 		srv, err := n.listen(s)
@@ -69,7 +72,9 @@ func (n *network) Listen() error {
 			n.closeAll()
 			return err
 		}
+		n.mu.Lock()
 		n.servers[key(s)] = srv
+		n.mu.Unlock()
 	}
 	return nil
 }
