@@ -117,16 +117,16 @@ func (s *site) machines(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showMachines(w http.ResponseWriter, r *http.Request, status int, problem string, form addForm) {
-	v, failed, err := s.listMachines(r.Context(), condition(r.URL.Query().Get("show")), strings.TrimSpace(r.URL.Query().Get("search")))
+	v, err := s.listMachines(r.Context(), condition(r.URL.Query().Get("show")), strings.TrimSpace(r.URL.Query().Get("search")))
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	v.Form = form
-	s.render(w, r, status, "machines", page{Title: "Machines", Nav: "machines", Live: true, Failed: failed, Error: problem, Data: v})
+	s.render(w, r, status, "machines", page{Title: "Machines", Nav: "machines", Live: true, Error: problem, Data: v})
 }
 
-func (s *site) listMachines(ctx context.Context, show condition, search string) (machinesView, int, error) {
+func (s *site) listMachines(ctx context.Context, show condition, search string) (machinesView, error) {
 	v := machinesView{Counts: map[condition]int{}, Filter: show, Search: search}
 	if show != "" && show.rank() < 0 {
 		v.Filter = ""
@@ -144,15 +144,15 @@ func (s *site) listMachines(ctx context.Context, show condition, search string) 
 	}
 	var err error
 	if v.Unknown, err = s.Inventory.UnknownMachines(ctx, false); err != nil {
-		return v, 0, err
+		return v, err
 	}
 	ms, total, err := s.Inventory.Machines(ctx, store.MachineFilter{Search: search})
 	if err != nil {
-		return v, 0, err
+		return v, err
 	}
 	names, err := s.volumeNames(ctx)
 	if err != nil {
-		return v, 0, err
+		return v, err
 	}
 	v.Total = total
 	for _, m := range ms {
@@ -171,7 +171,7 @@ func (s *site) listMachines(ctx context.Context, show condition, search string) 
 	if len(v.Rows) > maxRows {
 		v.Rows = v.Rows[:maxRows]
 	}
-	return v, v.Counts[condFailed], nil
+	return v, nil
 }
 
 // volumeNames says which volume each machine boots.

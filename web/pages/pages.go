@@ -207,6 +207,7 @@ func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view s
 	p.User = auth.From(r.Context()).Actor
 	if p.User != "" {
 		p.Status = s.Status(r.Context())
+		p.Failed = s.failedBoots(r.Context())
 	}
 	var b bytes.Buffer
 	if err := s.views[view].ExecuteTemplate(&b, "layout", p); err != nil {
@@ -217,6 +218,22 @@ func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view s
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	w.Write(b.Bytes())
+}
+
+// failedBoots counts the machines whose last boot failed, for the badge.
+func (s *site) failedBoots(ctx context.Context) int {
+	ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{})
+	if err != nil {
+		s.Log.Error("count the failed boots", "error", err)
+		return 0
+	}
+	n := 0
+	for _, m := range ms {
+		if conditionOf(s.Attempts.Latest(m.ID, store.MAC{})) == condFailed {
+			n++
+		}
+	}
+	return n
 }
 
 // fail shows what did not happen, why, and what to do.

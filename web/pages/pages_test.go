@@ -43,6 +43,9 @@ func TestTheListPutsFailedMachinesFirst(t *testing.T) {
 		at = i
 	}
 	has(t, body, "2 new machines asked to boot", "b8:27:eb:91:3c:0d", "Stopped at step 6 of 7: read its volume", `<span class="badge"`)
+	if _, other := get("/volumes"); !strings.Contains(other, `<span class="badge"`) {
+		t.Error("the other pages do not count the failed boots")
+	}
 	_, body = get("/machines?show=up")
 	if strings.Contains(body, "lab-12") {
 		t.Error("a failed machine is listed among those that are up")
