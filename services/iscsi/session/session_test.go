@@ -490,6 +490,24 @@ func TestLargeWritesWaitForMemory(t *testing.T) {
 	}
 }
 
+// A command that waits for memory is not overtaken for ever by smaller ones.
+func TestMemoryGoesToTheOldestThatWaits(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	const mib = 1 << 20
+	want := map[pdu.TaskTag]bool{}
+	for _, size := range []int{4, 8, 8, 4} { // 16 MiB are there: the third waits, and the fourth behind it
+		q := r.command(0x2a, size*mib/512, nil)
+		r.send(t, q, nil)
+		want[q.InitiatorTaskTag] = len(want) < 2
+	}
+	for range 2 {
+		if a, _ := Expect[*pdu.R2T](t, r.Initiator); !want[a.InitiatorTaskTag] {
+			t.Errorf("task %d was asked for its data", a.InitiatorTaskTag)
+		}
+	}
+	r.quiet(t)
+}
+
 // A READ whose initiator expects less than the CDB says takes as much memory as
 // any other.
 func TestReadsThatExpectNothingWaitForMemoryToo(t *testing.T) {

@@ -241,14 +241,14 @@ func (s *Session) advance(t *task) bool {
 }
 
 // reserve gives a task a buffer of n bytes. What fits the slot's own share
-// always can be had; the rest comes from burstMemory. One task may have more
-// than there is, if it is alone.
+// always can be had; the rest comes from burstMemory, to the oldest first. One
+// task may have more than there is, if it is alone.
 func (s *Session) reserve(t *task, n int) bool {
 	if t.buf != nil && len(t.buf.b) >= n {
 		return true
 	}
 	if n > s.params.FirstBurstLength {
-		if s.burst > 0 && s.burst+n > burstMemory {
+		if s.burst > 0 && (s.burst+n > burstMemory || s.overtakes(t)) {
 			return false
 		}
 		s.burst += n
@@ -261,6 +261,17 @@ func (s *Session) reserve(t *task, n int) bool {
 	}
 	t.buf = b
 	return true
+}
+
+// overtakes says whether an older task waits for memory: smaller ones would keep
+// it waiting for ever, and an ORDERED one among them would wait for it.
+func (s *Session) overtakes(t *task) bool {
+	for _, o := range s.waiting {
+		if o.number < t.number && (o.next < o.want || o.plan.Dir == scsi.DirIn && o.buf == nil) {
+			return true
+		}
+	}
+	return false
 }
 
 // turn says whether the order of commands lets t run (SAM-5 §8.6): an ORDERED
