@@ -11,6 +11,7 @@ import (
 const (
 	limitNoLUN = iota
 	limitFailed
+	limitCrowd
 )
 
 type limitKey struct {

@@ -2,6 +2,7 @@ package iscsi_test
 
 import (
 	"fmt"
+	"net"
 	"testing"
 
 	"lunboot/services/iscsi"
@@ -45,6 +46,32 @@ func TestOneInitiatorLeavesRoomForTheOthers(t *testing.T) {
 	wantRefused(t, b, Options{Name: string(alice), Target: string(target), ISID: Linux(999)}, pdu.LoginOutOfResources, "64 sessions")
 	b.login(t, alice, Linux(3)) // one that it has may begin anew
 	b.login(t, bob, Linux(1)).Must(t, Ready(0))
+}
+
+// Connections that never log in leave room for those of other addresses.
+func TestOneAddressLeavesRoomToLogIn(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	for range 300 {
+		nc, err := net.Dial("tcp", b.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = nc.Close() })
+	}
+	nc, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", b.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = nc.Close() })
+	i := Attach(nc, 1, 0, false, false)
+	q := &pdu.LoginRequest{Transit: true, CSG: pdu.OperationalNegotiation, NSG: pdu.FullFeaturePhase, ISID: Linux(1), CmdSN: 1}
+	if err := i.Send(q, pdu.AppendText(pdu.AppendText(nil, "InitiatorName", string(alice)), "TargetName", string(target))); err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := Expect[*pdu.LoginResponse](t, i); r.Status != pdu.LoginSuccess {
+		t.Errorf("the login is answered %s", r.Status)
+	}
 }
 
 // A login that meets a fault of ours gives its place back.

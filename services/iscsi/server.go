@@ -34,8 +34,9 @@ type Config struct {
 const (
 	DefaultMaxSessions = 1024
 	maxLogins          = 256 // connections that have not logged in yet
-	maxDiscovery       = 64  // discovery sessions, which anybody may have; one more ends the oldest
-	maxPerInitiator    = 64  // sessions of one initiator
+	maxLoginsPerHost   = maxLogins / 2
+	maxDiscovery       = 64 // discovery sessions, which anybody may have; one more ends the oldest
+	maxPerInitiator    = 64 // sessions of one initiator
 	loginTimeout       = 15 * time.Second
 	lastWord           = time.Second      // for a refusal to be read before the connection ends
 	taskPatience       = 10 * time.Second // for the tasks of a session that a login replaces
@@ -69,11 +70,14 @@ type Server struct {
 	mu       sync.Mutex
 	listener *net.TCPListener
 	sessions map[string]*live
-	logins   int
+	logins   int                // connections that have not logged in yet
+	hosts    map[netip.Addr]int // those of each address
 	order    int64
 	tsih     uint16
 	admits   map[store.IQN]chan struct{} // logins that make a session now
 	stopping bool
+
+	limit limiter // of log lines
 }
 
 var _ services.Service = (*Server)(nil)
@@ -94,6 +98,7 @@ func New(cfg Config) *Server {
 		shared:   session.NewShared(),
 		units:    &units{byKey: make(map[unitKey]*unit)},
 		sessions: make(map[string]*live),
+		hosts:    make(map[netip.Addr]int),
 		admits:   make(map[store.IQN]chan struct{}),
 	}
 }
@@ -175,15 +180,11 @@ func (s *Server) accept(ctx context.Context, l *net.TCPListener, wg *sync.WaitGr
 			}
 			continue
 		}
-		s.mu.Lock()
-		ok := s.logins < maxLogins && !s.stopping
-		if ok {
-			s.logins++
-		}
-		s.mu.Unlock()
-		if !ok {
+		if !s.enter(hostOf(nc)) {
 			// Closed, not left silent: an iPXE would wait for ever.
-			s.cfg.Log.Warn("too many initiators log in at once", "limit", maxLogins, "from", nc.RemoteAddr())
+			if s.limit.allow(limitKey{what: limitCrowd}, s.cfg.Now()) {
+				s.cfg.Log.Warn("too many initiators log in at once", "limit", maxLogins, "from one address", maxLoginsPerHost, "from", nc.RemoteAddr())
+			}
 			_ = nc.Close()
 			continue
 		}
@@ -196,6 +197,34 @@ func (s *Server) accept(ctx context.Context, l *net.TCPListener, wg *sync.WaitGr
 	}
 }
 
+func hostOf(nc net.Conn) netip.Addr {
+	a, _ := nc.RemoteAddr().(*net.TCPAddr) // the listener is TCP
+	return a.AddrPort().Addr().Unmap()
+}
+
+// enter counts a connection that is about to log in. One address leaves room
+// for the others, whatever it does.
+func (s *Server) enter(host netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || s.logins >= maxLogins || s.hosts[host] >= maxLoginsPerHost {
+		return false
+	}
+	s.logins++
+	s.hosts[host]++
+	return true
+}
+
+// leave is called when the login has ended, one way or the other.
+func (s *Server) leave(host netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logins--
+	if s.hosts[host]--; s.hosts[host] == 0 {
+		delete(s.hosts, host)
+	}
+}
+
 // serve is one connection from login to end.
 func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	c := session.NewConn(nc)
@@ -205,11 +234,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 		Lookup: a.lookup, Join: s.join, Admit: a.admit,
 	})
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // a login ends with the appliance
-	in := sync.OnceFunc(func() {
-		s.mu.Lock()
-		s.logins--
-		s.mu.Unlock()
-	})
+	in := sync.OnceFunc(func() { s.leave(hostOf(nc)) })
 	defer in() // after a panic too
 	err := c.Login(m, s.cfg.LoginTimeout)
 	stop()
