@@ -71,8 +71,8 @@ func (c Credential) validate(field string) error {
 	if c.User == "" {
 		return Invalid(field+"_user", "a CHAP user name is needed with a CHAP secret")
 	}
-	if len(c.User) > 128 || strings.ContainsFunc(c.User, notScriptSafe) {
-		return Invalid(field+"_user", "a CHAP user name has up to 128 letters, digits, '.', '-', '_', ':' and '@'")
+	if len(c.User) > 128 || strings.ContainsFunc(c.User, notScriptSafe) || c.User[0] == '-' {
+		return Invalid(field+"_user", "a CHAP user name has up to 128 letters, digits, '.', '-', '_', ':' and '@', and does not begin with '-'")
 	}
 	if len(c.Secret) < MinSecret {
 		return Invalid(field+"_secret", "the CHAP secret has %d bytes; at least %d are needed (RFC 7143 §12.1.3)", len(c.Secret), MinSecret)
@@ -80,8 +80,9 @@ func (c Credential) validate(field string) error {
 	if len(c.Secret) > MaxSecret {
 		return Invalid(field+"_secret", "the CHAP secret has %d bytes, %d are allowed", len(c.Secret), MaxSecret)
 	}
-	if strings.ContainsFunc(c.Secret, notScriptSafe) {
-		return Invalid(field+"_secret", "a CHAP secret has letters, digits, '.', '-', '_', ':' and '@', so that a boot script can carry it")
+	// A word that begins with '-' is an option to iPXE.
+	if strings.ContainsFunc(c.Secret, notScriptSafe) || c.Secret[0] == '-' {
+		return Invalid(field+"_secret", "a CHAP secret has letters, digits, '.', '-', '_', ':' and '@', and does not begin with '-', so that a boot script can carry it")
 	}
 	return nil
 }

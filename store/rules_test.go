@@ -65,6 +65,8 @@ func TestMachineRules(t *testing.T) {
 		"11 bytes":                {"chap_secret", func(m *store.Machine) { m.CHAP.Secret = "0123456789a" }},
 		"64 bytes":                {"", func(m *store.Machine) { m.CHAP.Secret = strings.Repeat("x", 64) }},
 		"65 bytes":                {"chap_secret", func(m *store.Machine) { m.CHAP.Secret = strings.Repeat("x", 65) }},
+		"a secret that begins -":  {"chap_secret", func(m *store.Machine) { m.CHAP.Secret = "-123456789ab" }},
+		"a user that begins -":    {"chap_user", func(m *store.Machine) { m.CHAP.User = "-lab-01" }},
 		"a secret with a $":       {"chap_secret", func(m *store.Machine) { m.CHAP.Secret = "0123456789$b" }},
 		"one secret for both":     {"reverse_secret", func(m *store.Machine) { m.Reverse.Secret = m.CHAP.Secret }},
 		"no profile":              {"profile", func(m *store.Machine) { m.Profile = "" }},
