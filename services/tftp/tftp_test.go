@@ -207,14 +207,18 @@ func (c *client) ask(file string, options ...string) (op uint16, rest []byte) {
 // fetch transfers a whole file and returns it, or the text of the ERROR packet.
 func (c *client) fetch(file string, options ...string) (data []byte, refused string) {
 	c.t.Helper()
-	size := 512
+	size, due := 512, uint16(1)
 	op, rest := c.ask(file, options...)
 	for ; ; op, rest = c.next() {
 		switch op {
 		case 3:
 			block := binary.BigEndian.Uint16(rest)
-			data = append(data, rest[2:]...)
 			c.ack(block)
+			if block != due {
+				continue // a slow machine's server sends a block again
+			}
+			due++
+			data = append(data, rest[2:]...)
 			if len(rest)-2 < size {
 				return data, ""
 			}

@@ -638,7 +638,7 @@ func TestCloseDoesNotWaitForAStuckPeer(t *testing.T) {
 	at := time.Now()
 	r.session.Close("test")
 	<-r.session.Done()
-	if d := time.Since(at); d > time.Second {
+	if d := time.Since(at); d > 10*time.Second { // TCP would give the peer up after 30
 		t.Errorf("it took %s", d)
 	}
 }
