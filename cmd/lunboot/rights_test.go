@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -177,7 +178,9 @@ func TestRootStillSaysWhoHoldsAPort(t *testing.T) {
 	}
 }
 
-func TestNobodyServesAndKeepsEverythingToThemselves(t *testing.T) {
+// byNobody starts an appliance without any right, and returns its data folder.
+func byNobody(t *testing.T) (p *process, data string) {
+	t.Helper()
 	needRoot(t)
 	dir := dataDir(t)
 	const nobody = 65534
@@ -189,9 +192,14 @@ func TestNobodyServesAndKeepsEverythingToThemselves(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	as := &syscall.Credential{Uid: nobody, Gid: nobody}
-	data := filepath.Join(dir, "data")
-	p := startProcess(t, exe, as, append([]string{"--data", data, "serve"}, onLoopback...)...)
+	data = filepath.Join(dir, "data")
+	p = startProcess(t, exe, as, append([]string{"--data", data, "serve"}, onLoopback...)...)
 	p.until(t, "the appliance is up")
+	return p, data
+}
+
+func TestNobodyServesAndKeepsEverythingToThemselves(t *testing.T) {
+	p, data := byNobody(t)
 	if got := rights(t, p.Process.Pid, "CapPrm"); len(got) != 1 || !got["0000000000000000"] {
 		t.Errorf("its capabilities: %v", got)
 	}
@@ -222,6 +230,26 @@ func TestNobodyServesAndKeepsEverythingToThemselves(t *testing.T) {
 	})
 	if err != nil || seen < 6 {
 		t.Errorf("%d files, %v", seen, err)
+	}
+}
+
+func TestAnImageThatTheApplianceMayNotOpenIsUploaded(t *testing.T) {
+	_, data := byNobody(t)
+	ours := filepath.Join(t.TempDir(), "image") // which root may read, and the appliance may not
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	if err := os.WriteFile(ours, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := cliIn(data, "volume", "import", "v2", ours); code != exitDone || !strings.Contains(out, "uploaded") {
+		t.Errorf("an image that only root may read: %d %s %s", code, out, errs)
+	}
+	if files, _ := filepath.Glob(filepath.Join(data, "volumes", "v2-*.raw")); len(files) != 1 {
+		t.Errorf("its files: %q", files)
+	} else if got, err := os.ReadFile(files[0]); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes came of %d, %v", len(got), len(want), err)
+	}
+	if code, _, errs := cliIn(data, "volume", "import", "v3", ours+"-not"); code != exitFailed || !strings.Contains(errs, "cannot be opened") {
+		t.Errorf("an image that is not there: %d %s", code, errs)
 	}
 }
 

@@ -89,6 +89,21 @@ func (p problem) sentence() string {
 	return p.Title
 }
 
+// refusal is the appliance's answer to a request that it does not carry out.
+type refusal struct{ problem }
+
+func (r *refusal) Error() string { return r.sentence() }
+
+// unopened says that the appliance could not open a file that we named: it may
+// run as somebody else, and see other folders than we do.
+func unopened(err error) bool {
+	var r *refusal
+	if !errors.As(err, &r) || len(r.Errors) != 1 || r.Errors[0].Location != "body.source" {
+		return false
+	}
+	return strings.HasSuffix(r.Detail, syscall.EACCES.Error()) || strings.HasSuffix(r.Detail, syscall.ENOENT.Error())
+}
+
 // Do sends one request; in and out may be nil.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
@@ -151,7 +166,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	var p problem
 	if json.Unmarshal(b, &p) == nil && p.sentence() != "" {
-		return nil, errors.New(p.sentence())
+		return nil, &refusal{p}
 	}
 	return nil, fmt.Errorf("%s %s: %s", method, path, resp.Status)
 }

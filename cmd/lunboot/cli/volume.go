@@ -104,7 +104,7 @@ type VolumeImportCmd struct {
 }
 
 // Run imports an image: by its path where the appliance shares this machine's
-// files, else by upload.
+// files and may read it, else by upload.
 func (v *VolumeImportCmd) Run(c *Context) error {
 	if !c.Client.Local() {
 		return v.upload(c)
@@ -118,7 +118,13 @@ func (v *VolumeImportCmd) Run(c *Context) error {
 		Job    store.Job    `json:"job"`
 	}
 	in := map[string]any{"name": v.Volume, "path": path, "format": v.Format, "block_size": v.BlockSize, "read_only": v.ReadOnly, "shared": v.Shared}
-	if err := c.Client.Do(c, "POST", "/volumes/import", in, &out); err != nil {
+	err = c.Client.Do(c, "POST", "/volumes/import", in, &out)
+	if unopened(err) {
+		if st, statErr := os.Stat(path); statErr == nil && st.Mode().IsRegular() {
+			return v.upload(c)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	job, err := waitJob(c, out.Job)
