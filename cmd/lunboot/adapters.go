@@ -256,6 +256,7 @@ func (l eventLog) After(ctx context.Context, f store.EventFilter) ([]store.Event
 			if f.Machine != 0 && e.Machine != f.Machine || !f.MAC.IsZero() && e.MAC != f.MAC || f.Attempt != 0 && e.Attempt != f.Attempt {
 				continue
 			}
+			e.Detail.Key = "" // who holds it may speak for the machine
 			if out = append(out, e); len(out) == f.Limit {
 				break
 			}

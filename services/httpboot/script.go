@@ -23,6 +23,7 @@ type ask struct {
 	reached netip.Addr     // ours, as the asker reached it
 	url     string         // for events
 	dry     bool           // HEAD: nothing may be minted, learnt or said
+	ipxe    bool           // its User-Agent is iPXE's
 }
 
 // answer is a script and how it is to be sent.
@@ -60,7 +61,7 @@ func (s *Server) scriptFile(w http.ResponseWriter, r *http.Request, id boot.Iden
 func (s *Server) ask(r *http.Request) ask {
 	return ask{
 		addr: remote(r), boot: s.bootAddr(r), reached: local(r).Addr(),
-		url: boundedURL(r.URL), dry: r.Method == http.MethodHead,
+		url: boundedURL(r.URL), dry: r.Method == http.MethodHead, ipxe: isIPXE(r),
 	}
 }
 
@@ -229,7 +230,7 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 	if err != nil {
 		return s.failed(a, m, "make the script of "+m.Name, err)
 	}
-	if m.OnceProfile != "" {
+	if m.OnceProfile != "" && a.ipxe { // a browser that looks at a script boots nothing
 		if err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID); err != nil {
 			return s.failed(a, m, "use up the one-shot profile of "+m.Name, err)
 		}

@@ -409,3 +409,13 @@ func TestAnIPXEIsNeverAnsweredWithAnErrorPage(t *testing.T) {
 		t.Errorf("a browser is sent to %s %q", res.Status, res.Header.Get("Location"))
 	}
 }
+
+func TestABrowserDoesNotUseUpTheOneShotProfile(t *testing.T) {
+	l := newLab(t, trustAll, func(l *lab) { l.machines[0].OnceProfile = "install" })
+	if _, body := l.do("GET", query("a", uuidA, macA), "User-Agent", "Mozilla/5.0"); !strings.Contains(body, "kernel http") {
+		t.Errorf("somebody who looks sees another script:\n%s", body)
+	}
+	if l.machines[0].OnceProfile != "install" {
+		t.Error("the one-shot profile is gone, and the machine never saw it")
+	}
+}
