@@ -1,6 +1,7 @@
 package iscsi_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"testing"
@@ -105,4 +106,20 @@ func TestUnmappingIsRetriedUntilTheInventoryAnswers(t *testing.T) {
 		r, err := i.Do(Ready(1))
 		return err == nil && r.Key() == "05/25/00"
 	}, "LUN 1 goes away")
+}
+
+// A rack that is refused as a whole is told in full; a flood is not.
+func TestAFloodOfRefusedLoginsDoesNotFillTheJournal(t *testing.T) {
+	b := start(t)
+	const logins = 900
+	for n := range logins {
+		_, err := Dial(b.Addr(), Options{Name: fmt.Sprintf("iqn.2026-11.test:nobody-%d", n), Target: string(target), ISID: IPXE(1)})
+		var refused *LoginError
+		if !errors.As(err, &refused) {
+			t.Fatalf("login %d: %v", n, err)
+		}
+	}
+	if told := len(b.journal.all(store.EventISCSIRefused)); told < 400 || told > 800 {
+		t.Errorf("%d of %d refused logins were told", told, logins)
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"lunboot/services"
 	"lunboot/services/iscsi/login"
 	"lunboot/services/iscsi/session"
@@ -77,8 +79,16 @@ type Server struct {
 	admits   map[store.IQN]chan struct{} // logins that make a session now
 	stopping bool
 
-	limit limiter // of log lines
+	limit    limiter       // of log lines
+	refusals *rate.Limiter // of refused logins that are told: a stranger must not fill the journal
 }
+
+// Refused logins that are told: a rack that is refused as a whole is told in
+// full, a flood is not.
+const (
+	refusalsPerSecond = 20
+	refusalsAtOnce    = 500
+)
 
 var _ services.Service = (*Server)(nil)
 
@@ -96,6 +106,7 @@ func New(cfg Config) *Server {
 	return &Server{
 		cfg:      cfg,
 		shared:   session.NewShared(),
+		refusals: rate.NewLimiter(refusalsPerSecond, refusalsAtOnce),
 		units:    &units{byKey: make(map[unitKey]*unit)},
 		sessions: make(map[string]*live),
 		hosts:    make(map[netip.Addr]int),
@@ -272,6 +283,9 @@ func (s *Server) refused(a *admission, m *login.Machine, err error) {
 		if errors.As(err, &timeout) && timeout.Timeout() {
 			d.Reason += fmt.Sprintf(" within %s", a.server.cfg.LoginTimeout)
 		}
+	}
+	if !s.refusals.AllowN(s.cfg.Now(), 1) {
+		return
 	}
 	s.cfg.Log.Info("refused an iSCSI login", "from", a.conn.RemoteAddr(), "initiator", res.Initiator, "status", d.Status, "reason", d.Reason)
 	s.cfg.Emit.Emit(store.Event{At: s.cfg.Now(), Kind: store.EventISCSIRefused, Addr: a.conn.RemoteAddr().Addr(), Machine: a.access.Machine, Detail: d})
