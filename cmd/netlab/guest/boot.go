@@ -72,7 +72,13 @@ func boot() error {
 	if err := os.MkdirAll(sysroot, 0o755); err != nil {
 		return err
 	}
-	if err := syscall.Mount(part, sysroot, "ext4", 0, ""); err != nil {
+	// The node is there a moment before the kernel can open the partition.
+	var mounted error
+	err = wait("a root file system on "+part, func() bool {
+		mounted = syscall.Mount(part, sysroot, "ext4", 0, "")
+		return !errors.Is(mounted, syscall.ENXIO)
+	})
+	if err := errors.Join(err, mounted); err != nil {
 		return fmt.Errorf("mounting the root file system %s: %w", part, err)
 	}
 	for _, at := range []string{"/proc", "/sys", "/dev", "/run"} {
@@ -180,19 +186,26 @@ func run(path string, args ...string) error {
 }
 
 // ibftLUN reads the kernel's spelling of the 8-byte LUN: each byte in
-// hexadecimal, without leading zeros, so "02000000" is LUN 2 and
-// "0100000000" would be ambiguous; peripheral addressing up to 255 is not.
+// hexadecimal, without leading zeros. "02000000" is LUN 2, and "412c000000" is
+// LUN 300 in flat space addressing (SAM-5 §4.7.7.3). It returns the first 16
+// bits as a number, which is the LUN that Linux names the disk by.
 func ibftLUN(s string) (int, error) {
 	number, found := strings.CutSuffix(s, "000000")
-	number, zero := strings.CutPrefix(number, "0")
-	if !found || !zero || number == "" {
+	var first string
+	switch {
+	case strings.HasPrefix(number, "0"):
+		first, number = number[:1], number[1:]
+	case len(number) > 2:
+		first, number = number[:2], number[2:]
+	default:
+		found = false
+	}
+	high, err1 := strconv.ParseUint(first, 16, 8)
+	low, err2 := strconv.ParseUint(number, 16, 8)
+	if !found || err1 != nil || err2 != nil || high != 0 && high < 0x40 {
 		return 0, fmt.Errorf("the iBFT names LUN %q, which this lab cannot read", s)
 	}
-	n, err := strconv.ParseUint(number, 16, 8)
-	if err != nil {
-		return 0, fmt.Errorf("the iBFT names LUN %q, which this lab cannot read", s)
-	}
-	return int(n), nil
+	return int(high)<<8 | int(low), nil
 }
 
 // nicDir is the iBFT's directory of the card that was booted from.

@@ -14,12 +14,12 @@ import (
 )
 
 func TestTheLUNOfTheIBFTIsReadAsTheKernelSpellsIt(t *testing.T) {
-	for spelled, want := range map[string]int{"00000000": 0, "02000000": 2, "0a000000": 10, "0ff000000": 255} {
+	for spelled, want := range map[string]int{"00000000": 0, "02000000": 2, "0a000000": 10, "0ff000000": 255, "410000000": 0x4100, "412c000000": 0x412c, "7fff000000": 0x7fff} {
 		if got, err := ibftLUN(spelled); err != nil || got != want {
 			t.Errorf("%q is LUN %d, %v; want %d", spelled, got, err, want)
 		}
 	}
-	for _, spelled := range []string{"", "2", "41000000", "0zz000000", "000000"} {
+	for _, spelled := range []string{"", "2", "41000000", "2c41000000", "0zz000000", "000000"} {
 		if got, err := ibftLUN(spelled); err == nil {
 			t.Errorf("%q was read as LUN %d", spelled, got)
 		}

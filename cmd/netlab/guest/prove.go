@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -65,6 +66,9 @@ func facts(disk string, nonce area.Nonce) string {
 	lun := "?"
 	if device, err := os.Readlink(block + "/device"); err == nil { // ../../../H:C:T:L
 		lun = device[strings.LastIndexByte(device, ':')+1:]
+		if n, err := strconv.Atoi(lun); err == nil && n >= 0x4000 {
+			lun = strconv.Itoa(n & 0x3fff) // flat space addressing (SAM-5 §4.7.7.3)
+		}
 	}
 	hostname, _ := os.Hostname()
 	wwid := strings.ReplaceAll(attribute(block, "device/wwid"), " ", "_")
