@@ -259,9 +259,14 @@ func (l *lab) said() []store.Event {
 	return e
 }
 
+// saidOne wants one event. What is said of a file that was sent comes after its
+// last byte, so a client may have it all a moment before.
 func (l *lab) saidOne(kind store.EventKind) store.Event {
 	l.t.Helper()
-	events := l.said()
+	var events []store.Event
+	for end := time.Now().Add(5 * time.Second); len(events) == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		events = l.said()
+	}
 	if len(events) != 1 || events[0].Kind != kind {
 		l.t.Fatalf("the events are %+v, want one %s", events, kind)
 	}
