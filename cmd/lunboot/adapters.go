@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -36,8 +37,11 @@ func (c catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access,
 // be opened is left out, so that the others still boot; its fault is told by
 // the pool. When none can be opened that is the answer, and not that nothing is
 // mapped.
-func (c catalog) Open(ctx context.Context, initiator store.IQN, _ [6]byte) (iscsi.Map, error) {
-	m, fault, err := c.open(ctx, initiator)
+//
+// The firmware's first login after its script fires the boot that the script
+// armed: sessions of the boot before end.
+func (c catalog) Open(ctx context.Context, initiator store.IQN, isid [6]byte) (iscsi.Map, error) {
+	m, fault, err := c.open(ctx, initiator, bytes.HasPrefix(isid[:], ipxeISID))
 	if err == nil && len(m.LUNs) == 0 && fault != nil {
 		return iscsi.Map{}, fault
 	}
@@ -48,13 +52,20 @@ func (c catalog) Open(ctx context.Context, initiator store.IQN, _ [6]byte) (iscs
 // opened is never an error here: the session would go on with a volume that was
 // taken from it. Those that it has open can be opened.
 func (c catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, error) {
-	m, _, err := c.open(ctx, initiator)
+	m, _, err := c.open(ctx, initiator, false)
 	return m, err
 }
 
+// ipxeISID begins each ISID of iPXE: type EN, enterprise number 10019.
+var ipxeISID = []byte{0x40, 0x00, 0x27, 0x23}
+
 // open returns the volumes that can be opened, and why one cannot.
-func (c catalog) open(ctx context.Context, initiator store.IQN) (m iscsi.Map, fault, err error) {
+func (c catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m iscsi.Map, fault, err error) {
 	machine, err := c.db.MachineByInitiator(ctx, initiator)
+	if err != nil {
+		return iscsi.Map{}, nil, err
+	}
+	generation, err := c.db.BootGeneration(ctx, machine.ID, fire)
 	if err != nil {
 		return iscsi.Map{}, nil, err
 	}
@@ -62,7 +73,7 @@ func (c catalog) open(ctx context.Context, initiator store.IQN) (m iscsi.Map, fa
 	if err != nil {
 		return iscsi.Map{}, nil, err
 	}
-	out := iscsi.Map{LUNs: map[store.LUN]iscsi.Entry{}}
+	out := iscsi.Map{Generation: generation, LUNs: map[store.LUN]iscsi.Entry{}}
 	var handles []*volume.Handle
 	out.Release = func() {
 		for _, h := range handles {

@@ -30,6 +30,7 @@ type lab struct {
 	sick     error // when set, every look-up fails with it
 	events   []store.Event
 	begun    int
+	armed    []store.MachineID
 	owners   map[netip.Addr]store.MAC
 	fetched  []netip.Addr
 
@@ -201,6 +202,13 @@ func (l *lab) SeenMachine(_ context.Context, id store.MachineID, firmware, arch 
 			l.machines[i].Firmware, l.machines[i].Arch, l.machines[i].LastSeen = firmware, arch, at
 		}
 	}
+	return nil
+}
+
+func (l *lab) ArmBoot(_ context.Context, id store.MachineID) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.armed = append(l.armed, id)
 	return nil
 }
 

@@ -53,6 +53,9 @@ type Seen interface {
 	SeeUnknown(context.Context, store.UnknownMachine) error
 	SeenMachine(ctx context.Context, id store.MachineID, firmware, arch string, at time.Time) error
 	ConsumeOnce(context.Context, store.MachineID) error
+	// ArmBoot is durable when it returns: the next login of the machine's
+	// firmware is then a new boot.
+	ArmBoot(context.Context, store.MachineID) error
 }
 
 // Attempts names the attempt that a script belongs to.

@@ -230,6 +230,11 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 	if err != nil {
 		return s.failed(a, m, "make the script of "+m.Name, err)
 	}
+	if bootsVolume(p.profile.Kind) && a.ipxe {
+		if err := s.cfg.Inventory.ArmBoot(ctx, m.ID); err != nil {
+			return s.failed(a, m, "arm the boot of "+m.Name, err)
+		}
+	}
 	if m.OnceProfile != "" && a.ipxe { // a browser that looks at a script boots nothing
 		if err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID); err != nil {
 			return s.failed(a, m, "use up the one-shot profile of "+m.Name, err)
@@ -242,6 +247,11 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 	e.Attempt = id
 	s.emit(e)
 	return answer{http.StatusOK, text, true}
+}
+
+// bootsVolume reports whether scripts of the kind hook the machine's volume.
+func bootsVolume(k store.ProfileKind) bool {
+	return k == store.ProfileSAN || k == store.ProfileInstall || k == store.ProfileCustom
 }
 
 // withhold answers an address that is not the machine's. A MAC that nobody

@@ -419,3 +419,19 @@ func TestABrowserDoesNotUseUpTheOneShotProfile(t *testing.T) {
 		t.Error("the one-shot profile is gone, and the machine never saw it")
 	}
 }
+
+func TestOnlyARealScriptThatBootsTheVolumeArmsABoot(t *testing.T) {
+	l := newLab(t, trustAll)
+	l.do("HEAD", query("a", uuidA, macA))
+	l.do("GET", query("a", uuidA, macA), "User-Agent", "Mozilla/5.0")
+	l.machines[0].Profile = "local"
+	l.get(query("a", uuidA, macA))
+	if len(l.armed) != 0 {
+		t.Errorf("armed by somebody who looks, or by a script that boots no volume: %v", l.armed)
+	}
+	l.machines[0].Profile = "san"
+	contains(t, l.get(query("a", uuidA, macA)), "sanboot")
+	if len(l.armed) != 1 || l.armed[0] != l.machines[0].ID {
+		t.Errorf("armed: %v", l.armed)
+	}
+}

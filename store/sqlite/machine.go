@@ -298,6 +298,31 @@ func (db *DB) ConsumeOnce(ctx context.Context, id store.MachineID) error {
 	})
 }
 
+// ArmBoot notes that a machine was given a script that boots its volume. It is
+// on disk when ArmBoot returns.
+func (db *DB) ArmBoot(ctx context.Context, id store.MachineID) error {
+	return db.batch.do(ctx, "arm boot", func(t *tx) error {
+		_, err := t.Run("UPDATE machine SET boot_armed = boot_fired + 1 WHERE id = ?", int64(id))
+		return err
+	})
+}
+
+// BootGeneration returns how many of a machine's boots have fired. With fire, an
+// armed one fires first, and is on disk when BootGeneration returns.
+func (db *DB) BootGeneration(ctx context.Context, id store.MachineID, fire bool) (int64, error) {
+	const fired = "SELECT boot_fired FROM machine WHERE id = ?"
+	now, err := dbfile.One(ctx, db.file.Reader(), dbfile.Scalar[int64], store.NotFound("machine with number", fmt.Sprint(id)), fired, int64(id))
+	if err != nil || !fire {
+		return now, err
+	}
+	return now, db.batch.do(ctx, "fire boot", func(t *tx) (err error) {
+		if _, err = t.Run("UPDATE machine SET boot_fired = boot_armed WHERE id = ? AND boot_armed > boot_fired", int64(id)); err == nil {
+			now, err = dbfile.One(t.Ctx, t, dbfile.Scalar[int64], nil, fired, int64(id))
+		}
+		return err
+	})
+}
+
 // tidyMachine puts what people write in several ways into one.
 func tidyMachine(m store.Machine) store.Machine {
 	m.Name = strings.ToLower(m.Name)

@@ -122,3 +122,47 @@ func (b *bench) waitRead(bytes int64) error {
 		}
 	}
 }
+
+// A machine that loses power says no goodbye. What its last boot left at the
+// target is gone when its firmware comes back, not minutes later.
+func TestAPowerCycleEndsWhatTheBootBeforeLeft(t *testing.T) {
+	b := start(t, linuxLimit)
+	c := b.linux("cycle", lab.BIOS, 57, area.Hold)
+	r := b.powerOn(c)
+	_, err := c.WaitUp(b.ctx, r)
+	b.must(err)
+	system := func() (id string, firmware bool) {
+		var list struct{ Items []store.Session }
+		b.must(b.appliance.JSON(b.ctx, &list, "session", "list"))
+		for _, s := range list.Items {
+			if s.IPXE {
+				firmware = true
+			} else {
+				id = s.ID
+			}
+		}
+		return id, firmware
+	}
+	before, _ := system()
+	if before == "" {
+		t.Fatal("the operating system has no session")
+	}
+	r.Kill()
+	r = b.powerOn(c)
+	for {
+		now, firmware := system()
+		if firmware {
+			if now == before {
+				t.Error("the session of the boot before outlived the firmware's login")
+			}
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	_, err = c.WaitUp(b.ctx, r)
+	b.must(err)
+	if after, _ := system(); after == "" || after == before {
+		t.Errorf("the second boot's session is %q, the first one's was %q", after, before)
+	}
+	r.Kill()
+}
