@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -41,7 +40,7 @@ func (c catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access,
 // The firmware's first login after its script fires the boot that the script
 // armed: sessions of the boot before end.
 func (c catalog) Open(ctx context.Context, initiator store.IQN, isid [6]byte) (iscsi.Map, error) {
-	m, fault, err := c.open(ctx, initiator, bytes.HasPrefix(isid[:], ipxeISID))
+	m, fault, err := c.open(ctx, initiator, iscsi.IsIPXE(isid))
 	if err == nil && len(m.LUNs) == 0 && fault != nil {
 		return iscsi.Map{}, fault
 	}
@@ -55,9 +54,6 @@ func (c catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, e
 	m, _, err := c.open(ctx, initiator, false)
 	return m, err
 }
-
-// ipxeISID begins each ISID of iPXE: type EN, enterprise number 10019.
-var ipxeISID = []byte{0x40, 0x00, 0x27, 0x23}
 
 // open returns the volumes that can be opened, and why one cannot.
 func (c catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m iscsi.Map, fault, err error) {

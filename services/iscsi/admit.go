@@ -14,9 +14,9 @@ import (
 	"lunboot/store"
 )
 
-// isIPXE recognises iPXE by its ISID: format IANA enterprise number, 10019 (Fen
+// IsIPXE recognises iPXE by its ISID: format IANA enterprise number, 10019 (Fen
 // Systems), and a random qualifier for each connection.
-func isIPXE(i pdu.ISID) bool { return [4]byte(i[:4]) == [4]byte{0x40, 0x00, 0x27, 0x23} }
+func IsIPXE(i [6]byte) bool { return [4]byte(i[:4]) == [4]byte{0x40, 0x00, 0x27, 0x23} }
 
 // admission is what one login needs of the server.
 type admission struct {
@@ -75,7 +75,7 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 	if why := s.room(res); why != nil {
 		return 0, why
 	}
-	v := &live{server: s, res: *res, access: a.access, conn: a.conn, ipxe: isIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), used: make(map[store.LUN]bool)}
+	v := &live{server: s, res: *res, access: a.access, conn: a.conn, ipxe: IsIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), used: make(map[store.LUN]bool)}
 	v.since = s.cfg.Now()
 	v.heard = v.since
 	cfg := session.Config{Result: *res, Shared: s.shared, Observer: v, Targets: v.targets, Log: s.cfg.Log}

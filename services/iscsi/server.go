@@ -270,7 +270,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 // refused tells of a login that did not succeed.
 func (s *Server) refused(a *admission, m *login.Machine, err error) {
 	res := m.Result()
-	d := store.Detail{Initiator: string(res.Initiator), Target: string(s.cfg.Target), ISID: res.ISID.String(), IPXE: isIPXE(res.ISID), Auth: res.Method}
+	d := store.Detail{Initiator: string(res.Initiator), Target: string(s.cfg.Target), ISID: res.ISID.String(), IPXE: IsIPXE(res.ISID), Auth: res.Method}
 	if r := m.Refusal(); r != nil {
 		d.Status, d.Reason = r.Status.String(), r.Reason
 	} else {
