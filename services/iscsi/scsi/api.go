@@ -2,14 +2,16 @@ package scsi
 
 import (
 	"context"
+	"fmt"
 
+	"lunboot/services/iscsi/scsi/sense"
 	"lunboot/store"
 )
 
 // Volume is what a unit needs of its bytes. Offsets and lengths are in bytes and
 // lie within Size when they were checked; a volume that shrank meanwhile
 // returns an error. Every method is safe for concurrent use. An error's
-// store.Kind chooses the sense data (sense.go).
+// store.Kind chooses the sense data (package sense).
 type Volume interface {
 	// ReadAt fills p or returns an error.
 	ReadAt(ctx context.Context, p []byte, off int64) error
@@ -97,6 +99,13 @@ const (
 	StatusTaskAborted         byte = 0x40
 )
 
+// statusError ends a command with a status that has no sense data.
+type statusError byte
+
+func (s statusError) Error() string { return fmt.Sprintf("status %02Xh", byte(s)) }
+
+const errReservationConflict = statusError(StatusReservationConflict)
+
 // Command is one SCSI command and its result. A session fills the first group,
 // calls Begin, provides Out or In as the Plan says, and calls Execute. The
 // result group is valid after Execute, or after Begin when the Plan is Done.
@@ -130,7 +139,7 @@ type Command struct {
 	field  byte // command specific: page code, BYTCHK, format …
 	flags  byte // command specific
 
-	sense [maxSense]byte
+	senseData [sense.MaxLength]byte
 }
 
 // Plan is what a session must know before it executes a command.

@@ -3,6 +3,8 @@ package scsi
 import (
 	"bytes"
 	"context"
+
+	"lunboot/services/iscsi/scsi/sense"
 )
 
 func parseRead(c *Command) (Plan, error) {
@@ -19,7 +21,7 @@ func execRead(ctx context.Context, c *Command) error {
 	// (SBC-3, READ(10)).
 	if c.fua && !c.itl.unit.cfg.ReadOnly {
 		if err := v.Sync(ctx); err != nil {
-			return writeError(err, c.lba)
+			return sense.WriteError(err, c.lba)
 		}
 	}
 	c.In = grow(c.In, c.length)
@@ -27,7 +29,7 @@ func execRead(ctx context.Context, c *Command) error {
 		return nil
 	}
 	if err := v.ReadAt(ctx, c.In, c.offset()); err != nil {
-		return readError(err, c.lba)
+		return sense.ReadError(err, c.lba)
 	}
 	return nil
 }
@@ -72,7 +74,7 @@ func (c *Command) put(ctx context.Context, data []byte, off int64) error {
 		return nil
 	}
 	if err := c.itl.unit.cfg.Volume.WriteAt(ctx, data, off); err != nil {
-		return writeError(err, c.lba)
+		return sense.WriteError(err, c.lba)
 	}
 	return nil
 }
@@ -85,7 +87,7 @@ func (c *Command) commit(ctx context.Context) error {
 		return nil
 	}
 	if err := u.cfg.Volume.Sync(ctx); err != nil {
-		return writeError(err, c.lba)
+		return sense.WriteError(err, c.lba)
 	}
 	return nil
 }
@@ -127,7 +129,7 @@ func parseVerify(c *Command) (Plan, error) {
 	case verifySame:
 		c.length = min(c.length, 1<<c.itl.unit.shift)
 	default:
-		return Plan{}, invalidField(1, 2)
+		return Plan{}, sense.InvalidField(1, 2)
 	}
 	if c.length == 0 {
 		return Plan{}, nil
@@ -151,7 +153,7 @@ func parseWriteVerify(c *Command) (Plan, error) {
 		return Plan{}, err
 	}
 	if c.field = c.bytchk(); c.field > verifyBytes {
-		return Plan{}, invalidField(1, 2)
+		return Plan{}, sense.InvalidField(1, 2)
 	}
 	c.fua = true // what is verified is the medium (SBC-3)
 	return c.planWrite(), nil
@@ -180,7 +182,7 @@ func (c *Command) examine(ctx context.Context, n uint64, look func(piece []byte,
 	for at := uint64(0); at < n; {
 		piece := (*buf)[:min(n-at, chunk)]
 		if err := u.cfg.Volume.ReadAt(ctx, piece, c.offset()+int64(at)); err != nil {
-			return readError(err, c.lba+at>>u.shift)
+			return sense.ReadError(err, c.lba+at>>u.shift)
 		}
 		if err := look(piece, at); err != nil {
 			return err
@@ -199,7 +201,7 @@ func (c *Command) compare(ctx context.Context, data []byte, n uint64) error {
 			want := data[from:]
 			k := min(len(piece), len(want))
 			if !bytes.Equal(piece[:k], want[:k]) {
-				return miscompare(from + uint64(firstDifference(piece[:k], want[:k])))
+				return sense.Miscompare(from + uint64(firstDifference(piece[:k], want[:k])))
 			}
 			piece, at = piece[k:], at+uint64(k)
 		}
@@ -221,7 +223,7 @@ func firstDifference(a, b []byte) int {
 func parseCompareWrite(c *Command) (Plan, error) {
 	// NUMBER OF LOGICAL BLOCKS is the last byte of what extent reads.
 	if c.CDB[10]|c.CDB[11]|c.CDB[12] != 0 {
-		return Plan{}, invalidField(10, 7)
+		return Plan{}, sense.InvalidField(10, 7)
 	}
 	if err := c.transfer(); err != nil {
 		return Plan{}, err

@@ -3,6 +3,8 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+
+	"lunboot/services/iscsi/scsi/sense"
 )
 
 // Limits that VPD page B0h announces.
@@ -66,7 +68,7 @@ func (c *Command) inRange() error {
 
 func checkRange(capacity, lba, blocks uint64) error {
 	if lba > capacity || blocks > capacity-lba {
-		return outOfRange(max(lba, capacity))
+		return sense.OutOfRange(max(lba, capacity))
 	}
 	return nil
 }
@@ -89,14 +91,14 @@ func (c *Command) lengthField() int {
 // formatted with it (SBC-3, protection information).
 func (c *Command) transfer() error {
 	if c.CDB[0]>>5 != 0 && c.CDB[1]&protectBits != 0 {
-		return invalidField(1, 7)
+		return sense.InvalidField(1, 7)
 	}
 	if err := c.extent(); err != nil {
 		return err
 	}
 	u := c.itl.unit
 	if c.blocks > maxTransfer>>u.shift {
-		return invalidField(c.lengthField(), 7)
+		return sense.InvalidField(c.lengthField(), 7)
 	}
 	c.length = int(c.blocks) << u.shift
 	return nil
@@ -136,7 +138,7 @@ func (c *Command) parameterList(n int) Plan {
 // LENGTH ERROR.
 func (c *Command) list() ([]byte, error) {
 	if len(c.Out) < c.length {
-		return nil, errParameterLength
+		return nil, sense.ParameterLength
 	}
 	return c.Out[:c.length], nil
 }
@@ -147,7 +149,7 @@ func (c *Command) list() ([]byte, error) {
 func (c *Command) data() ([]byte, error) {
 	n := min(c.length, c.Expected)
 	if len(c.Out) < n {
-		return nil, errDataPhase
+		return nil, sense.DataPhase
 	}
 	return c.Out[:n], nil
 }
@@ -157,7 +159,7 @@ func (c *Command) data() ([]byte, error) {
 // CDB, such as a COMPARE AND WRITE of 256 blocks, ends here.
 func (c *Command) exactly() error {
 	if c.Expected != c.length {
-		return invalidField(c.lengthField(), 7)
+		return sense.InvalidField(c.lengthField(), 7)
 	}
 	return nil
 }
@@ -165,7 +167,7 @@ func (c *Command) exactly() error {
 // allData returns data that exactly vouched for.
 func (c *Command) allData() ([]byte, error) {
 	if len(c.Out) < c.length {
-		return nil, errDataPhase
+		return nil, sense.DataPhase
 	}
 	return c.Out[:c.length], nil
 }

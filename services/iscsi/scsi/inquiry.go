@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+
+	"lunboot/services/iscsi/scsi/sense"
 )
 
 // What INQUIRY says about the appliance, padded to the fields' lengths (SPC-4
@@ -50,11 +52,11 @@ func parseInquiry(c *Command) (Plan, error) {
 	evpd := c.CDB[1]&0x01 != 0
 	switch {
 	case c.CDB[1]&0x02 != 0: // CMDDT is obsolete
-		return Plan{}, invalidField(1, 1)
+		return Plan{}, sense.InvalidField(1, 1)
 	case !evpd && c.CDB[2] != 0: // a page code needs EVPD
-		return Plan{}, invalidField(2, 7)
+		return Plan{}, sense.InvalidField(2, 7)
 	case evpd && c.itl == nil: // no unit, no pages
-		return Plan{}, invalidField(1, 0)
+		return Plan{}, sense.InvalidField(1, 0)
 	}
 	return c.allocation(uint32(binary.BigEndian.Uint16(c.CDB[3:]))), nil
 }
@@ -80,7 +82,7 @@ func execInquiry(_ context.Context, c *Command) error {
 			}
 		}
 		if !found {
-			return invalidField(2, 7)
+			return sense.InvalidField(2, 7)
 		}
 	}
 	binary.BigEndian.PutUint16(page[2:], uint16(len(page)-4))

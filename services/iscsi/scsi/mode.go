@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+
+	"lunboot/services/iscsi/scsi/sense"
 )
 
 // Mode page codes (SPC-4 §7.5, SBC-3 §6).
@@ -80,10 +82,10 @@ func execModeSense(_ context.Context, c *Command) error {
 	const dbd, llbaa = 0x08, 0x10
 	control, code, subpage := c.CDB[2]>>6, c.CDB[2]&0x3f, c.CDB[3]
 	if control == valuesSaved {
-		return errSavingParameters
+		return sense.SavingParameters
 	}
 	if subpage != subpageNone && subpage != subpageAll {
-		return invalidField(3, 7)
+		return sense.InvalidField(3, 7)
 	}
 	long := !c.isSix() && c.CDB[1]&llbaa != 0
 	var blocks []byte
@@ -111,7 +113,7 @@ func execModeSense(_ context.Context, c *Command) error {
 		}
 	}
 	if len(b) == start {
-		return invalidField(2, 5)
+		return sense.InvalidField(2, 5)
 	}
 	if c.isSix() {
 		b[0] = byte(len(b) - 1)
@@ -171,9 +173,9 @@ func parseModeSelect(c *Command) (Plan, error) {
 	const pf, rtd, sp = 0x10, 0x02, 0x01
 	switch {
 	case c.CDB[1]&pf == 0: // pages of the vendor's own
-		return Plan{}, invalidField(1, 4)
+		return Plan{}, sense.InvalidField(1, 4)
 	case c.CDB[1]&(rtd|sp) != 0: // nothing is saved
-		return Plan{}, invalidField(1, 1)
+		return Plan{}, sense.InvalidField(1, 1)
 	}
 	if c.isSix() {
 		return c.parameterList(int(c.CDB[4])), nil
@@ -194,7 +196,7 @@ func execModeSelect(_ context.Context, c *Command) error {
 	was := u.mode.Load()
 	mode, err := c.itl.selected(list, c.isSix(), was)
 	if err == nil && mode != was && !c.itl.writable() {
-		err = errWriteProtected
+		err = sense.WriteProtected
 	}
 	if err == nil {
 		u.mode.Store(mode)
@@ -214,7 +216,7 @@ func (i *itl) selected(list []byte, six bool, mode uint32) (uint32, error) {
 		header = 4
 	}
 	if len(list) < header {
-		return 0, errParameterLength
+		return 0, sense.ParameterLength
 	}
 	if six {
 		blocks = int(list[3])
@@ -222,7 +224,7 @@ func (i *itl) selected(list []byte, six bool, mode uint32) (uint32, error) {
 		blocks, long = int(binary.BigEndian.Uint16(list[6:])), list[4]&0x01 != 0
 	}
 	if len(list) < header+blocks {
-		return 0, errParameterLength
+		return 0, sense.ParameterLength
 	}
 	if err := i.unit.keepsFormat(list[header:header+blocks], header, long); err != nil {
 		return 0, err
@@ -249,10 +251,10 @@ func (u *Unit) keepsFormat(b []byte, at int, long bool) error {
 	case len(b) == 8 && !long:
 		count, size, whole = uint64(binary.BigEndian.Uint32(b)), uint64(b[5])<<16|uint64(b[6])<<8|uint64(b[7]), 0xffffffff
 	default:
-		return invalidParameter(at - 1)
+		return sense.InvalidParameter(at - 1)
 	}
 	if count != 0 && count != whole && count != blocks || size != uint64(u.cfg.BlockSize) {
-		return invalidParameter(at)
+		return sense.InvalidParameter(at)
 	}
 	return nil
 }
@@ -266,10 +268,10 @@ func (i *itl) selectPage(b []byte, at int, mode *uint32) (int, error) {
 		}
 		n := len(p.fixed)
 		if len(b) > 1 && b[1] != p.fixed[1] { // PAGE LENGTH
-			return 0, invalidParameter(at + 1)
+			return 0, sense.InvalidParameter(at + 1)
 		}
 		if len(b) < n {
-			return 0, errParameterLength
+			return 0, sense.ParameterLength
 		}
 		rest := bytes.Clone(b[:n])
 		for _, c := range p.changes {
@@ -287,10 +289,10 @@ func (i *itl) selectPage(b []byte, at int, mode *uint32) (int, error) {
 		}
 		for k := range rest {
 			if rest[k] != p.fixed[k] {
-				return 0, invalidParameter(at + k)
+				return 0, sense.InvalidParameter(at + k)
 			}
 		}
 		return n, nil
 	}
-	return 0, invalidParameter(at)
+	return 0, sense.InvalidParameter(at)
 }

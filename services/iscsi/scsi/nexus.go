@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"lunboot/services/iscsi/scsi/sense"
 	"lunboot/store"
 )
 
@@ -24,13 +25,13 @@ const (
 )
 
 // attentions has a row for each bit.
-var attentions = [...]*Sense{
-	{Key: keyUnitAttention, ASC: 0x29, ASCQ: 0x00}, // POWER ON, RESET, OR BUS DEVICE RESET OCCURRED
-	{Key: keyUnitAttention, ASC: 0x29, ASCQ: 0x02}, // SCSI BUS RESET OCCURRED
-	{Key: keyUnitAttention, ASC: 0x29, ASCQ: 0x03}, // BUS DEVICE RESET FUNCTION OCCURRED
-	{Key: keyUnitAttention, ASC: 0x3f, ASCQ: 0x0e}, // REPORTED LUNS DATA HAS CHANGED
-	{Key: keyUnitAttention, ASC: 0x2a, ASCQ: 0x01}, // MODE PARAMETERS CHANGED
-	{Key: keyUnitAttention, ASC: 0x2a, ASCQ: 0x09}, // CAPACITY DATA HAS CHANGED
+var attentions = [...]*sense.Data{
+	{Key: sense.KeyUnitAttention, ASC: 0x29, ASCQ: 0x00}, // POWER ON, RESET, OR BUS DEVICE RESET OCCURRED
+	{Key: sense.KeyUnitAttention, ASC: 0x29, ASCQ: 0x02}, // SCSI BUS RESET OCCURRED
+	{Key: sense.KeyUnitAttention, ASC: 0x29, ASCQ: 0x03}, // BUS DEVICE RESET FUNCTION OCCURRED
+	{Key: sense.KeyUnitAttention, ASC: 0x3f, ASCQ: 0x0e}, // REPORTED LUNS DATA HAS CHANGED
+	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x01}, // MODE PARAMETERS CHANGED
+	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x09}, // CAPACITY DATA HAS CHANGED
 }
 
 // itl is an I_T_L nexus: one unit as one nexus sees it.
@@ -47,7 +48,7 @@ func (i *itl) establish(ua uint32) { i.pending.Or(ua) }
 // attention takes the first pending unit attention condition, nil when there is
 // none. REPORTED LUNS DATA HAS CHANGED is told once for all units of the nexus
 // (LUICLR=1, SPC-4 §7.8.7).
-func (i *itl) attention() *Sense {
+func (i *itl) attention() *sense.Data {
 	for p := i.pending.Load(); p != 0; p = i.pending.Load() {
 		n := bits.TrailingZeros32(p)
 		if bit := uint32(1) << n; i.pending.CompareAndSwap(p, p&^bit) {
@@ -229,7 +230,7 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 		if n.cfg.OnNoLUN != nil {
 			n.cfg.OnNoLUN(c.LUN, c.CDB[:])
 		}
-		return nil, errNoLUN
+		return nil, sense.NoLUN
 	}
 	c.itl.unit.refresh()
 	if op == nil || !op.is(anyLUN) {
@@ -246,7 +247,7 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 	// NACA=1 asks for auto contingent allegiance, which NORMACA=0 denies
 	// (SAM-5 §5.2).
 	if last := op.length() - 1; c.CDB[last]&0x04 != 0 {
-		return nil, invalidField(last, 2)
+		return nil, sense.InvalidField(last, 2)
 	}
 	if h := c.itl.unit.holder.Load(); h != nil && h != n && !op.is(passesReservation) {
 		return nil, errReservationConflict
@@ -288,7 +289,7 @@ func (n *Nexus) TryExecute(c *Command) bool {
 
 // Fail ends a command with sense data of the session's own, in the format that
 // the nexus uses.
-func (n *Nexus) Fail(c *Command, s *Sense) {
+func (n *Nexus) Fail(c *Command, s *sense.Data) {
 	if c.itl == nil {
 		c.itl = n.find(c.LUN)
 	}
@@ -304,18 +305,18 @@ func (n *Nexus) end(c *Command, err error) {
 		return
 	}
 	c.In = c.In[:0]
-	var s *Sense
+	var s *sense.Data
 	switch e := err.(type) {
 	case statusError:
 		c.Status, c.Sense = byte(e), nil
 		return
-	case *Sense:
+	case *sense.Data:
 		s = e
 	default:
-		s = readError(err, c.lba).(*Sense)
+		s = sense.ReadError(err, c.lba).(*sense.Data)
 	}
 	c.Status = StatusCheckCondition
-	c.Sense = s.Append(c.sense[:0], n.descriptorSense(c.itl))
+	c.Sense = s.Append(c.senseData[:0], n.descriptorSense(c.itl))
 }
 
 // descriptorSense says which sense data format a nexus gets: D_SENSE of the

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"lunboot/services/iscsi/scsi/sense"
 	"lunboot/store"
 )
 
@@ -403,43 +404,17 @@ func TestPlan(t *testing.T) {
 	t.Run("Fail ends a command with the session's own sense data", func(t *testing.T) {
 		r := newRig(t)
 		c := &Command{CDB: cdbBytes(t, "2a 00 00000000 00 0001 00")}
-		r.nexus.Fail(c, &Sense{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0d})
+		r.nexus.Fail(c, &sense.Data{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0d})
 		wantSense(t, c, 0x0b, 0x0c, 0x0d)
 		n := NewNexus(NexusConfig{DescriptorSense: true})
-		n.Fail(c, &Sense{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0d})
+		n.Fail(c, &sense.Data{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0d})
 		if c.Sense[0] != 0x72 {
 			t.Fatalf("sense data %x", c.Sense)
 		}
 	})
 }
 
-func TestSenseFormats(t *testing.T) {
-	for _, tc := range []struct {
-		name              string
-		s                 *Sense
-		fixed, descriptor string
-	}{
-		{"bare", errNoLUN, "70 00 05 00000000 0a 00000000 25 00 00 000000", "72 05 25 00 00000000"},
-		{"with an LBA", outOfRange(0x12345678), "f0 00 05 12345678 0a 00000000 21 00 00 000000", "72 05 21 00 000000 0c 000a8000 0000000012345678"},
-		{"with an LBA that fixed format cannot hold", outOfRange(1 << 32), "70 00 05 00000000 0a 00000000 21 00 00 000000", "72 05 21 00 000000 0c 000a8000 0000000100000000"},
-		{"with a field", invalidField(1, 4), "70 00 05 00000000 0a 00000000 24 00 00 cc0001", "72 05 24 00 000000 08 02060000 cc000100"},
-		{"with a parameter's place", invalidParameter(0x123), "70 00 05 00000000 0a 00000000 26 00 00 800123", "72 05 26 00 000000 08 02060000 80012300"},
-		{"with both", &Sense{Key: 5, ASC: 0x21, Info: 7, HasInfo: true, sks: cdbPointer(2, -1)},
-			"f0 00 05 00000007 0a 00000000 21 00 00 c00002", "72 05 21 00 000000 14 000a8000 0000000000000007 02060000 c0000200"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			if got := tc.s.Append(nil, false); !bytes.Equal(got, unhex(t, tc.fixed)) {
-				t.Errorf("fixed format %x", got)
-			}
-			got := tc.s.Append(nil, true)
-			if !bytes.Equal(got, unhex(t, tc.descriptor)) {
-				t.Errorf("descriptor format %x", got)
-			}
-			if len(got) > maxSense {
-				t.Errorf("%d bytes do not fit a Command", len(got))
-			}
-		})
-	}
+func TestErrorsThatAreNoSense(t *testing.T) {
 	t.Run("an error that is no sense data is not GOOD", func(t *testing.T) {
 		r := newRig(t)
 		c := &Command{}
@@ -447,7 +422,7 @@ func TestSenseFormats(t *testing.T) {
 		wantSense(t, c, 3, 0x11, 0)
 	})
 	t.Run("errors name themselves", func(t *testing.T) {
-		if got := errNoLUN.Error() + ", " + errReservationConflict.Error(); got != "sense 05h/25h/00h, status 18h" {
+		if got := sense.NoLUN.Error() + ", " + errReservationConflict.Error(); got != "sense 05h/25h/00h, status 18h" {
 			t.Fatal(got)
 		}
 	})
@@ -494,7 +469,7 @@ func TestConcurrency(t *testing.T) {
 					if c.Status == StatusGood {
 						return c
 					}
-					if key, _, _ := senseOf(t, c.Sense); key != keyUnitAttention {
+					if key, _, _ := senseOf(t, c.Sense); key != sense.KeyUnitAttention {
 						t.Errorf("%s: sense %x", cdb, c.Sense)
 						return c
 					}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+
+	"lunboot/services/iscsi/scsi/sense"
 )
 
 func parseUnmap(c *Command) (Plan, error) {
 	if c.CDB[1]&0x01 != 0 { // ANCHOR, which ANC_SUP=0 denies
-		return Plan{}, invalidField(1, 0)
+		return Plan{}, sense.InvalidField(1, 0)
 	}
 	return c.parameterList(int(binary.BigEndian.Uint16(c.CDB[7:]))), nil
 }
@@ -43,7 +45,7 @@ func (c *Command) unmap(ctx context.Context, ranges []unmapRange) error {
 			continue
 		}
 		if err := u.cfg.Volume.Unmap(ctx, int64(r.lba)<<u.shift, int64(r.blocks)<<u.shift); err != nil {
-			return writeError(err, r.lba)
+			return sense.WriteError(err, r.lba)
 		}
 	}
 	return nil
@@ -53,12 +55,12 @@ func (c *Command) unmap(ctx context.Context, ranges []unmapRange) error {
 // not one (SBC-3, UNMAP).
 func unmapRanges(list []byte, capacity uint64) ([]unmapRange, error) {
 	if len(list) < 8 {
-		return nil, errParameterLength
+		return nil, sense.ParameterLength
 	}
 	body := list[8:]
 	body = body[:min(len(body), int(binary.BigEndian.Uint16(list[2:])))]
 	if len(body)/16 > maxUnmapRanges {
-		return nil, invalidParameter(2)
+		return nil, sense.InvalidParameter(2)
 	}
 	ranges := make([]unmapRange, 0, len(body)/16)
 	var total uint64
@@ -68,7 +70,7 @@ func unmapRanges(list []byte, capacity uint64) ([]unmapRange, error) {
 			return nil, err
 		}
 		if total += r.blocks; total > maxUnmapBlocks {
-			return nil, invalidParameter(at + 8)
+			return nil, sense.InvalidParameter(at + 8)
 		}
 		ranges = append(ranges, r)
 	}
@@ -88,17 +90,17 @@ func parseWriteSame(c *Command) (Plan, error) {
 	wide := c.CDB[0]>>5 == 4
 	switch {
 	case c.flags&protectBits != 0:
-		return Plan{}, invalidField(1, 7)
+		return Plan{}, sense.InvalidField(1, 7)
 	case c.flags&sameAnchor != 0:
-		return Plan{}, invalidField(1, 4)
+		return Plan{}, sense.InvalidField(1, 4)
 	case c.flags&sameOld != 0:
-		return Plan{}, invalidField(1, 2)
+		return Plan{}, sense.InvalidField(1, 2)
 	case !wide && c.flags&sameNDOB != 0:
-		return Plan{}, invalidField(1, 0)
+		return Plan{}, sense.InvalidField(1, 0)
 	}
 	err := c.extent()
 	if c.blocks == 0 || c.blocks > maxWriteSame { // WSNZ=1
-		return Plan{}, invalidField(c.lengthField(), 7)
+		return Plan{}, sense.InvalidField(c.lengthField(), 7)
 	}
 	if err != nil || c.flags&sameNDOB != 0 {
 		return Plan{}, err
@@ -136,7 +138,7 @@ func (c *Command) fill(ctx context.Context, block []byte) error {
 		zero = v.Unmap
 	}
 	if err := zero(ctx, off, n); err != nil {
-		return writeError(err, c.lba)
+		return sense.WriteError(err, c.lba)
 	}
 	return nil
 }
@@ -166,7 +168,7 @@ func isZero(b []byte) bool {
 func parseGetLBAStatus(c *Command) (Plan, error) {
 	c.lba = binary.BigEndian.Uint64(c.CDB[2:])
 	if c.lba >= c.itl.unit.blocks() {
-		return Plan{}, outOfRange(c.lba)
+		return Plan{}, sense.OutOfRange(c.lba)
 	}
 	return c.allocation(binary.BigEndian.Uint32(c.CDB[10:])), nil
 }
@@ -188,7 +190,7 @@ func execGetLBAStatus(ctx context.Context, c *Command) error {
 	for q := 0; q < maxStatusQueries && lba < end; q++ {
 		isMapped, run, err := u.cfg.Volume.BlockStatus(ctx, int64(lba)<<u.shift, int64(end-lba)<<u.shift)
 		if err != nil {
-			return readError(err, lba)
+			return sense.ReadError(err, lba)
 		}
 		// A run that ends within a block leaves that block mapped: it can
 		// hold data.

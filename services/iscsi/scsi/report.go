@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 
+	"lunboot/services/iscsi/scsi/sense"
 	"lunboot/store"
 )
 
@@ -16,7 +17,7 @@ const (
 
 func parseReportLUNs(c *Command) (Plan, error) {
 	if c.CDB[2] > reportBoth {
-		return Plan{}, invalidField(2, 7)
+		return Plan{}, sense.InvalidField(2, 7)
 	}
 	return c.allocation(binary.BigEndian.Uint32(c.CDB[6:])), nil
 }
@@ -48,10 +49,10 @@ func parseRequestSense(c *Command) (Plan, error) {
 // execRequestSense returns as data what other commands end with (SPC-4 §6.39):
 // that there is no unit, or a pending unit attention condition, which it ends.
 func execRequestSense(_ context.Context, c *Command) error {
-	s := errNoLUN
+	s := sense.NoLUN
 	if c.itl != nil {
 		if s = c.itl.attention(); s == nil {
-			s = senseNone
+			s = sense.None
 		}
 	}
 	return c.reply(s.Append(nil, c.CDB[1]&0x01 != 0))
@@ -64,7 +65,7 @@ func parseReadCapacity10(c *Command) (Plan, error) { return c.allocation(8), nil
 func (u *Unit) lastLBA() (uint64, error) {
 	blocks := u.blocks()
 	if blocks == 0 {
-		return 0, errNoMedium
+		return 0, sense.NoMedium
 	}
 	return blocks - 1, nil
 }
@@ -104,9 +105,9 @@ func parseStartStop(c *Command) (Plan, error) {
 	const powerCondition, loej = 0xf0, 0x02
 	switch {
 	case c.CDB[4]&powerCondition != 0: // there are no power conditions
-		return Plan{}, invalidField(4, 7)
+		return Plan{}, sense.InvalidField(4, 7)
 	case c.CDB[4]&loej != 0: // nothing can be ejected
-		return Plan{}, invalidField(4, 1)
+		return Plan{}, sense.InvalidField(4, 1)
 	}
 	return Plan{}, nil
 }
@@ -123,10 +124,10 @@ func execStartStop(ctx context.Context, c *Command) error {
 // for this nexus. Extents and third parties are obsolete.
 func parseReserve(c *Command) (Plan, error) {
 	if c.CDB[1]&0x1f != 0 {
-		return Plan{}, invalidField(1, 4)
+		return Plan{}, sense.InvalidField(1, 4)
 	}
 	if !c.isSix() && c.CDB[7]|c.CDB[8] != 0 {
-		return Plan{}, invalidField(7, 7)
+		return Plan{}, sense.InvalidField(7, 7)
 	}
 	return Plan{}, nil
 }
@@ -140,7 +141,7 @@ func execReserve(_ context.Context, c *Command) error {
 	// release it.
 	if c.nexus.find(c.LUN) != c.itl {
 		u.holder.CompareAndSwap(c.nexus, nil)
-		return errNoLUN
+		return sense.NoLUN
 	}
 	return nil
 }
@@ -167,9 +168,9 @@ func parseReportOpcodes(c *Command) (Plan, error) {
 	hasActions := len(rows) > 0 && rows[0].is(serviceAction)
 	switch {
 	case c.field > reportEither:
-		return Plan{}, invalidField(2, 2)
+		return Plan{}, sense.InvalidField(2, 2)
 	case c.field == reportCode && hasActions, c.field == reportAction && len(rows) > 0 && !hasActions:
-		return Plan{}, invalidField(2, 2)
+		return Plan{}, sense.InvalidField(2, 2)
 	}
 	return c.allocation(binary.BigEndian.Uint32(c.CDB[6:])), nil
 }
@@ -235,7 +236,7 @@ func (o *operation) appendTimeouts(b []byte) []byte {
 func parseReportTMF(c *Command) (Plan, error) {
 	n := binary.BigEndian.Uint32(c.CDB[6:])
 	if n < 4 { // SPC-4 §6.36
-		return Plan{}, invalidField(6, 7)
+		return Plan{}, sense.InvalidField(6, 7)
 	}
 	return c.allocation(n), nil
 }

@@ -1,6 +1,10 @@
 package scsi
 
-import "context"
+import (
+	"context"
+
+	"lunboot/services/iscsi/scsi/sense"
+)
 
 // operation is a row of the table of commands.
 type operation struct {
@@ -12,7 +16,7 @@ type operation struct {
 	flags opFlags
 	// parse reads the CDB and decides everything that needs no data.
 	parse func(c *Command) (Plan, error)
-	// exec runs the command. nil is GOOD; a *Sense or a statusError is what it
+	// exec runs the command. nil is GOOD; a *sense.Data or a statusError is what it
 	// says. It returns nothing else.
 	exec func(ctx context.Context, c *Command) error
 }
@@ -98,7 +102,7 @@ func index(rows []operation) (t [256][]operation) {
 func lookup(table *[256][]operation, cdb *[16]byte) (*operation, error) {
 	rows := table[cdb[0]]
 	if len(rows) == 0 {
-		return nil, errInvalidOpcode
+		return nil, sense.InvalidOpcode
 	}
 	if !rows[0].is(serviceAction) {
 		return &rows[0], nil
@@ -108,7 +112,7 @@ func lookup(table *[256][]operation, cdb *[16]byte) (*operation, error) {
 			return &rows[i], nil
 		}
 	}
-	return nil, invalidField(1, 4)
+	return nil, sense.InvalidField(1, 4)
 }
 
 // CommandName names a CDB for people: "READ CAPACITY(10)", or "operation code

@@ -3,6 +3,8 @@ package scsi
 import (
 	"sync"
 	"sync/atomic"
+
+	"lunboot/services/iscsi/scsi/sense"
 )
 
 // Mode parameters that an initiator may change, as bits of Unit.mode. They are
@@ -116,10 +118,10 @@ func (i *itl) writable() bool { return !i.unit.cfg.ReadOnly && !i.readOnly.Load(
 // protected says why the unit may not be written, nil when it may.
 func (u *Unit) protected(i *itl) error {
 	if !i.writable() {
-		return errWriteProtected
+		return sense.WriteProtected
 	}
 	if u.mode.Load()&modeSWP != 0 {
-		return errSoftwareProtected
+		return sense.SoftwareProtected
 	}
 	return nil
 }

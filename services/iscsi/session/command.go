@@ -3,14 +3,15 @@ package session
 import (
 	"lunboot/services/iscsi/pdu"
 	"lunboot/services/iscsi/scsi"
+	"lunboot/services/iscsi/scsi/sense"
 )
 
 // Sense of the iSCSI layer's own (RFC 7143 §11.4.7.2).
 var (
-	senseUnexpectedData = &scsi.Sense{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0c} // UNEXPECTED UNSOLICITED DATA
-	senseWrongAmount    = &scsi.Sense{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0d} // NOT ENOUGH UNSOLICITED DATA
-	senseDataCRC        = &scsi.Sense{Key: 0x0b, ASC: 0x47, ASCQ: 0x05} // PROTOCOL SERVICE CRC ERROR
-	senseDataOrder      = &scsi.Sense{Key: 0x0b, ASC: 0x4b, ASCQ: 0x00} // DATA PHASE ERROR
+	senseUnexpectedData = &sense.Data{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0c} // UNEXPECTED UNSOLICITED DATA
+	senseWrongAmount    = &sense.Data{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0d} // NOT ENOUGH UNSOLICITED DATA
+	senseDataCRC        = &sense.Data{Key: 0x0b, ASC: 0x47, ASCQ: 0x05} // PROTOCOL SERVICE CRC ERROR
+	senseDataOrder      = &sense.Data{Key: 0x0b, ASC: 0x4b, ASCQ: 0x00} // DATA PHASE ERROR
 )
 
 // command takes a SCSI Command PDU.

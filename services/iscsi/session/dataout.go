@@ -2,7 +2,7 @@ package session
 
 import (
 	"lunboot/services/iscsi/pdu"
-	"lunboot/services/iscsi/scsi"
+	"lunboot/services/iscsi/scsi/sense"
 )
 
 // receive reads n bytes that belong at t.next; the task stays in the table
@@ -42,7 +42,7 @@ func (s *Session) digestLost(t *task) error {
 
 // fail ends a task with sense data of the iSCSI layer's own. Data that still
 // comes for it belongs to no task and is dropped.
-func (s *Session) fail(t *task, sense *scsi.Sense) error {
+func (s *Session) fail(t *task, sense *sense.Data) error {
 	s.nexus.Fail(&t.cmd, sense)
 	return s.complete(t)
 }
@@ -128,7 +128,7 @@ func (s *Session) dataOut() error {
 // misplaced says what is wrong with a Data-Out PDU for t, nil when it is the
 // one that is due: DataPDUInOrder and DataSequenceInOrder are Yes, so there is
 // exactly one place where it may belong (§11.7.5).
-func (s *Session) misplaced(t *task, p *pdu.DataOut, n int) *scsi.Sense {
+func (s *Session) misplaced(t *task, p *pdu.DataOut, n int) *sense.Data {
 	switch {
 	case p.DataSN != t.dataSN, int64(p.BufferOffset) != int64(t.next):
 		return senseDataOrder
