@@ -163,6 +163,14 @@ const (
 	packageBudget = 2500
 )
 
+// largerBudgets are the packages that one clear subject made larger.
+var largerBudgets = map[string]struct {
+	lines int
+	why   string
+}{
+	"store/sqlite": {3500, "all the SQL there is, a file for each noun: it grows with the nouns and not with ideas"},
+}
+
 func TestFilesKeepTheHouseRules(t *testing.T) {
 	for _, p := range listPackages(t) {
 		name := strings.TrimPrefix(p.ImportPath, module)
@@ -186,8 +194,12 @@ func TestFilesKeepTheHouseRules(t *testing.T) {
 				t.Errorf("%s/%s has %d lines, %d are the budget: does it still have one subject?", name, f, lines, fileBudget)
 			}
 		}
-		if total > packageBudget {
-			t.Errorf("%s has %d lines, %d are the budget: does it still hold one idea?", name, total, packageBudget)
+		budget := packageBudget
+		if larger, ok := largerBudgets[name]; ok {
+			budget = larger.lines
+		}
+		if total > budget {
+			t.Errorf("%s has %d lines, %d are the budget: does it still hold one idea?", name, total, budget)
 		}
 		switch filepath.Base(name) {
 		case "util", "utils", "common", "helpers", "types", "models", "misc":
