@@ -60,6 +60,7 @@ var rooms = map[string]room{
 	"store/storetest":           {may: "store", why: "the contract of every inventory"},
 	"store/volume":              {may: "store store/volume/crashfs", why: "bytes that survive power loss"},
 	"store/volume/crashfs":      {may: "store", stdlib: true, why: "a test kit"},
+	"store/volume/preflight":    {may: "store", why: "bytes of a disk to findings"},
 	"store/volume/volumetest":   {may: "store store/volume", why: "the contract of every volume"},
 	"scripts":                   {may: "store services/boot", why: "profiles to text"},
 	"web/api":                   {may: "store services/boot services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
