@@ -229,6 +229,17 @@ func (l liveSessions) Sessions() []store.Session {
 	return l.a.target.Sessions()
 }
 
+// contents is the inventory with a look into its volumes.
+type contents struct {
+	*sqlite.DB
+	pool *volume.Pool
+}
+
+// Look says what stands on a volume.
+func (c contents) Look(ctx context.Context, v store.Volume) (store.Preflight, error) {
+	return c.pool.Look(ctx, v)
+}
+
 // explainer tells a report's sender what its failure means.
 type explainer struct{ runner *attempts.Runner }
 

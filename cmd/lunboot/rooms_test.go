@@ -58,7 +58,7 @@ var rooms = map[string]room{
 	"store/sqlite":              {may: "store store/sqlite/dbfile", why: "the only SQL"},
 	"store/sqlite/dbfile":       {may: "store", why: "one SQLite file: pragmas, migrations, backup"},
 	"store/storetest":           {may: "store", why: "the contract of every inventory"},
-	"store/volume":              {may: "store store/volume/crashfs", why: "bytes that survive power loss"},
+	"store/volume":              {may: "store store/volume/crashfs store/volume/preflight", why: "bytes that survive power loss"},
 	"store/volume/crashfs":      {may: "store", stdlib: true, why: "a test kit"},
 	"store/volume/preflight":    {may: "store", why: "bytes of a disk to findings"},
 	"store/volume/volumetest":   {may: "store store/volume", why: "the contract of every volume"},

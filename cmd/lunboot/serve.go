@@ -159,7 +159,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		return nil, fmt.Errorf("finish what the last run left half-done: %w", err)
 	}
 
-	a.runner = attempts.New(a.journal, a.table, a.db, log.With("part", "attempts"), time.Now)
+	a.runner = attempts.New(a.journal, a.table, contents{a.db, a.pool}, log.With("part", "attempts"), time.Now)
 	a.target = iscsi.New(iscsi.Config{
 		Listen: c.ISCSI, Target: a.iqn, Catalog: catalog{db: a.db, pool: a.pool}, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
 	})

@@ -68,6 +68,8 @@ type Inventory interface {
 	MachineByMAC(ctx context.Context, mac store.MAC) (store.Machine, error)
 	MappingsOf(ctx context.Context, id store.MachineID) ([]store.Mapping, error)
 	Volume(ctx context.Context, id store.VolumeID) (store.Volume, error)
+	// Look says what stands on a volume.
+	Look(ctx context.Context, v store.Volume) (store.Preflight, error)
 }
 
 // key is what events are sorted by: the machine when it is known, else the MAC,

@@ -157,6 +157,10 @@ func (v *inventory) MachineByMAC(_ context.Context, mac store.MAC) (store.Machin
 	return store.Machine{}, store.NotFound("machine", mac.String())
 }
 
+func (v *inventory) Look(context.Context, store.Volume) (store.Preflight, error) {
+	return store.Preflight{}, errors.New("there is no volume")
+}
+
 func (v *inventory) MappingsOf(_ context.Context, id store.MachineID) ([]store.Mapping, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

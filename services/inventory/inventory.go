@@ -111,6 +111,7 @@ type Volumes interface {
 	Remove(context.Context, store.Volume) error
 	Resize(ctx context.Context, v store.Volume, size int64, commit func() error) error
 	Update(store.Volume)
+	Look(context.Context, store.Volume) (store.Preflight, error)
 	Imports
 }
 

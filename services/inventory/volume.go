@@ -21,6 +21,14 @@ func (i *Inventory) FindVolume(ctx context.Context, key string) (store.Volume, e
 	return v, err
 }
 
+// LookAtVolume says what a machine's firmware would find on a volume.
+func (i *Inventory) LookAtVolume(ctx context.Context, v store.Volume) (store.Preflight, error) {
+	if err := settled(v); err != nil {
+		return store.Preflight{}, err
+	}
+	return i.volumes.Look(ctx, v)
+}
+
 // newVolume is the row of a raw volume that is about to be made. Its file is
 // named after it and its UUID, for people who look into the folder; the name
 // stays when the volume is renamed.

@@ -40,6 +40,8 @@ type Pool struct {
 	generation int64
 	closed     bool
 	onFault    func(volume, sentence string)
+
+	looks looks
 }
 
 // OpenPool locks dir, makes it when it is missing, and removes what an

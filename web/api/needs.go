@@ -69,6 +69,7 @@ type MappingActs interface {
 // VolumeActs changes volumes. FindVolume takes an id or name.
 type VolumeActs interface {
 	FindVolume(ctx context.Context, key string) (store.Volume, error)
+	LookAtVolume(context.Context, store.Volume) (store.Preflight, error)
 	CreateVolume(context.Context, store.Actor, store.VolumeSpec) (store.Volume, error)
 	ImportFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string) (store.Volume, store.Job, error)
 	ImportStream(ctx context.Context, by store.Actor, spec store.VolumeSpec, r io.Reader, size int64) (store.Volume, error)

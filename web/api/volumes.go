@@ -35,6 +35,14 @@ func (s *server) volumes(a huma.API) {
 		func(ctx context.Context, in *VolumeKey) (*body[store.Volume], error) {
 			return reply(s.Volumes.FindVolume(ctx, in.Volume))
 		})
+	register(a, http.MethodGet, "/volumes/{volume}/preflight", "look-at-volume", "Say what a machine's firmware would find on a volume", store.ScopeRead,
+		func(ctx context.Context, in *VolumeKey) (*body[store.Preflight], error) {
+			v, err := s.Volumes.FindVolume(ctx, in.Volume)
+			if err != nil {
+				return nil, problem(err)
+			}
+			return reply(s.Volumes.LookAtVolume(ctx, v))
+		})
 	register(a, http.MethodPatch, "/volumes/{volume}", "set-volume", "Change a volume", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			VolumeKey

@@ -87,7 +87,14 @@ func (l *lab) UnknownMachines(context.Context, bool) ([]store.UnknownMachine, er
 	return l.unknown, nil
 }
 func (l *lab) Mappings(context.Context) ([]store.Mapping, error) { return l.mappings, nil }
-func (l *lab) Volumes(context.Context) ([]store.Volume, error)   { return l.vols, nil }
+func (l *lab) LookAtVolume(_ context.Context, v store.Volume) (store.Preflight, error) {
+	if v.From == "" {
+		return store.Preflight{Blank: true, Summary: "empty"}, nil
+	}
+	return store.Preflight{Summary: "GPT, ESP, NTFS: Windows", OS: store.OSWindows, UEFI: store.Bootable{OK: true}, BIOS: store.Bootable{Why: "has no boot code in its first block"}}, nil
+}
+
+func (l *lab) Volumes(context.Context) ([]store.Volume, error) { return l.vols, nil }
 func (l *lab) Profiles(context.Context) ([]store.Profile, error) {
 	return []store.Profile{{Name: "local"}, {Name: "san"}}, nil
 }

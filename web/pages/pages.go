@@ -52,6 +52,7 @@ type MachineActs interface {
 
 // VolumeActs are the operator's acts on volumes and mappings.
 type VolumeActs interface {
+	LookAtVolume(context.Context, store.Volume) (store.Preflight, error)
 	CreateVolume(context.Context, store.Actor, store.VolumeSpec) (store.Volume, error)
 	ImportFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string) (store.Volume, store.Job, error)
 	RemoveVolume(context.Context, store.Actor, store.VolumeID) error

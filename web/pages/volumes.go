@@ -13,6 +13,7 @@ import (
 type volumeRow struct {
 	store.Volume
 	UsedBy []volumeUse
+	Holds  *store.Preflight // nil when it could not be looked into
 }
 
 type volumeUse struct {
@@ -57,7 +58,13 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 	}
 	v := volumesView{Self: "/volumes"}
 	for _, vol := range vols {
-		v.Rows = append(v.Rows, volumeRow{Volume: vol, UsedBy: uses[vol.ID]})
+		row := volumeRow{Volume: vol, UsedBy: uses[vol.ID]}
+		if vol.State == store.VolumeReady {
+			if found, err := s.Volumes.LookAtVolume(ctx, vol); err == nil {
+				row.Holds = &found
+			}
+		}
+		v.Rows = append(v.Rows, row)
 	}
 	s.render(w, r, status, "volumes", page{Title: "Volumes", Nav: "volumes", Live: true, Error: problem, Data: v})
 }

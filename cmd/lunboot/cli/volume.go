@@ -22,10 +22,10 @@ type VolumeCmd struct {
 	Remove VolumeRemoveCmd `cmd:"" help:"Remove a volume and its bytes."`
 }
 
-func printVolume(c *Context, v store.Volume) {
-	c.facts("Name", v.Name, "Id", strconv.FormatInt(int64(v.ID), 10), "Kind", string(v.Kind),
+func printVolume(c *Context, v store.Volume, more ...string) {
+	c.facts(append([]string{"Name", v.Name, "Id", strconv.FormatInt(int64(v.ID), 10), "Kind", string(v.Kind),
 		"Size", fmt.Sprintf("%s (%d blocks of %d bytes)", store.Bytes(v.Size), v.Blocks(), v.BlockSize), "State", volumeState(v),
-		"Read-only", yes(v.ReadOnly, "yes"), "Shared", yes(v.Shared, "yes"), "UUID", v.UUID.String(), "Imported from", v.From, "Created", when(v.Created))
+		"Read-only", yes(v.ReadOnly, "yes"), "Shared", yes(v.Shared, "yes"), "UUID", v.UUID.String(), "Imported from", v.From, "Created", when(v.Created)}, more...)...)
 }
 
 func volumeState(v store.Volume) string {
@@ -67,7 +67,27 @@ func (s *VolumeShowCmd) Run(c *Context) error {
 	if err := c.Client.Do(c, "GET", "/volumes/"+esc(s.Volume), nil, &v); err != nil {
 		return err
 	}
-	return c.show(v, func() { printVolume(c, v) })
+	if v.State != store.VolumeReady {
+		return c.show(v, func() { printVolume(c, v) })
+	}
+	shown := struct {
+		store.Volume
+		Preflight store.Preflight `json:"preflight"`
+	}{Volume: v}
+	if err := c.Client.Do(c, "GET", "/volumes/"+esc(s.Volume)+"/preflight", nil, &shown.Preflight); err != nil {
+		return err
+	}
+	return c.show(shown, func() {
+		p := shown.Preflight
+		printVolume(c, v, "Holds", p.Summary, "Boots on BIOS", bootable(p.BIOS), "Boots on UEFI", bootable(p.UEFI))
+	})
+}
+
+func bootable(b store.Bootable) string {
+	if b.OK {
+		return "yes"
+	}
+	return "no, it " + b.Why
 }
 
 // VolumeCreateCmd creates an empty volume.

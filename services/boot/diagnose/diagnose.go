@@ -39,7 +39,9 @@ type Mapping struct {
 	BlockSize int
 	State     store.VolumeState
 	Reason    string // why the volume failed
-	OS        string // "windows", "linux", or empty when nobody knows
+	Size      int64  // bytes
+	// Contents is what the volume holds; nil when nobody could look.
+	Contents *store.Preflight
 }
 
 // rule is one line of the table.

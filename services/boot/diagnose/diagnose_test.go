@@ -117,6 +117,18 @@ func (p *tape) noLUN(asked int, mapped ...int) *tape {
 func bios() *tape { return newTape().dora(ipxeBIOS) }
 func uefi() *tape { return newTape().dora(firmwareUEFI).tftp().dora(ipxeUEFI) }
 
+// holding is win11 with these contents.
+func holding(p store.Preflight) Mapping {
+	m := win11
+	m.Size, m.Contents = 32<<30, &p
+	return m
+}
+
+var (
+	forUEFI = store.Preflight{Summary: "GPT, ESP, NTFS: Windows", UEFI: store.Bootable{OK: true}, BIOS: store.Bootable{Why: "is partitioned for UEFI (GPT) and has no boot code for a BIOS in its first block"}}
+	forBIOS = store.Preflight{Summary: "MBR, NTFS: Windows", BIOS: store.Bootable{OK: true}, UEFI: store.Bootable{Why: "has no EFI system partition"}}
+)
+
 // lab12 is what the inventory says of the machine in these tests.
 func lab12(luns ...Mapping) Facts {
 	return Facts{Name: "lab-12", Initiator: "iqn.2026-11.lunboot:lab-12", Auth: store.AuthMutual, Profile: "custom", Mappings: luns}
@@ -256,6 +268,22 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"lab-12 starts in BIOS mode, and its volume “win11” has blocks that BIOS cannot read", store.Certain, ""},
 		{"empty-volume", "no report", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(win11),
 			"lab-12 found nothing to start on its volume “win11”", store.VeryLikely, "boot-installer"},
+		{"volume-empty", "the machine says so", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(holding(store.Preflight{Blank: true, Summary: "empty"})),
+			"lab-12 has nothing to start: its volume “win11” is empty", store.Certain, "boot-installer"},
+		{"volume-empty", "no report", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(holding(store.Preflight{Blank: true, Summary: "empty"})),
+			"lab-12 has nothing to start: its volume “win11” is empty", store.VeryLikely, "boot-installer"},
+		{"other-firmware", "BIOS machine", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(holding(forUEFI)),
+			"lab-12 starts in BIOS mode, and its volume “win11” starts only in UEFI mode", store.Certain, ""},
+		{"other-firmware", "BIOS machine that jumped into nothing", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(holding(forUEFI)),
+			"lab-12 starts in BIOS mode, and its volume “win11” starts only in UEFI mode", store.VeryLikely, ""},
+		{"other-firmware", "UEFI machine", uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "7f22208e"), lab12(holding(forBIOS)),
+			"lab-12 starts in UEFI mode, and its volume “win11” starts only in BIOS mode", store.Certain, ""},
+		{"no-boot-loader", "UEFI", uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "7f22208e"), lab12(holding(store.Preflight{Summary: "GPT, ESP, ext4: Linux", UEFI: store.Bootable{Why: "has no loader"}, BIOS: store.Bootable{Why: "has no code"}})),
+			"lab-12 found nothing to start on its volume “win11”, which has no loader", store.Certain, ""},
+		{"volume-too-small", "the founding report's 64 blocks", bios().script().logged(ipxeID, "s1").report("sanboot", "1d704539"), lab12(func() Mapping { m := holding(store.Preflight{Summary: "boot sector"}); m.Size = 64 * 512; return m }()),
+			"lab-12 cannot use its volume “win11”: it is smaller than any disk that iPXE takes", store.Certain, ""},
+		{"not-bootable", "contents that should start", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(holding(forBIOS)),
+			"lab-12 found nothing to start on its volume “win11”", store.Certain, "boot-installer"},
 		{"lun-unreadable", "another target's answer", bios().script().logged(ipxeID, "s1").report("sanboot", "1d704039"), lab12(win11),
 			"lab-12 was answered with a failure when it first used its volume “win11”", store.VeryLikely, "use-profile-san"},
 		{"volume-failed", "medium error", bios().script().logged(ipxeID, "s1").see(9, store.EventISCSIIOFailed, store.Detail{ISID: ipxeID, Volume: "win11", Opcode: "READ(10)", LBA: 64, Sense: "03/11/00", Reason: "input/output error"}).report("sanboot", "1d704339"), lab12(win11),
@@ -264,7 +292,7 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"Writes to “win11” failed: the storage is full", store.Certain, "free-space"},
 		{"other-dhcp", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPOffer, firmwareUEFI).see(4000, store.EventDHCPOtherPick, store.Detail{PXE: true, Server: "10.77.0.254"}).quiet(), lab12(win11),
 			"lab-12 followed 10.77.0.254’s boot instructions instead of ours", store.VeryLikely, "proxy-mode"},
-		{"os-lost-volume", "Windows", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).quiet(), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, OS: "windows"}),
+		{"os-lost-volume", "Windows", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).quiet(), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, Contents: &store.Preflight{OS: store.OSWindows}}),
 			"Windows started on lab-12 but lost its volume when it took over the network card", store.VeryLikely, "guide-windows"},
 		{"os-lost-volume", "Linux that asked for an address", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).see(3000, store.EventDHCPDiscover, linux).quiet(), lab12(win11),
 			"Linux started on lab-12 but did not reconnect to its volume", store.VeryLikely, "guide-linux"},

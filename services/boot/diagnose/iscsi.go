@@ -28,6 +28,10 @@ func iscsiRules() []rule {
 		{code: "login-unfinished", build: loginUnfinished},
 		{code: "login-refused", build: loginRefused},
 		{code: "block-size", stage: store.StageRead, build: blockSize},
+		{code: "volume-too-small", build: volumeTooSmall},
+		{code: "volume-empty", build: volumeEmpty},
+		{code: "other-firmware", build: otherFirmware},
+		{code: "no-boot-loader", build: noBootLoader},
 		{code: "not-bootable", stage: store.StageRead, build: notBootable},
 		{code: "lun-unreadable", stage: store.StageRead, build: diskRefused},
 		{code: "bad-san-address", build: badSANAddress},
@@ -431,31 +435,6 @@ func blockSize(v *view) (store.Diagnosis, bool) {
 			{Label: "Map a volume with 512-byte blocks"},
 		},
 	}, true
-}
-
-func notBootable(v *view) (store.Diagnosis, bool) {
-	if !v.reported(ipxeerr.ClassNotBootable) {
-		return store.Diagnosis{}, false
-	}
-	return v.emptyVolume(store.Certain), true
-}
-
-// emptyVolume words the diagnosis of a volume with nothing to start.
-func (v *view) emptyVolume(c store.Confidence) store.Diagnosis {
-	mode, other := "BIOS", "UEFI"
-	if v.a.Firmware == "UEFI" {
-		mode, other = "UEFI", "BIOS"
-	}
-	return store.Diagnosis{
-		Title:      v.who() + " found nothing to start on " + v.volume(),
-		Cause:      "The volume is empty, or its operating system was installed for " + other + " while the machine started in " + mode + " mode. The way to it was fine: it logged in and read.",
-		Confidence: c,
-		Fixes: []store.Fix{
-			{Action: "boot-installer", Label: "Boot an installer once"},
-			{Label: "Import an image into the volume"},
-			{Label: "Switch the machine to " + other + " in its firmware, when that is how its system was installed"},
-		},
-	}
 }
 
 // diskRefused takes the machine's word that the disk refused, when we saw no

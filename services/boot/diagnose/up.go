@@ -55,13 +55,14 @@ func osNeverRead(v *view) (store.Diagnosis, bool) {
 }
 
 func emptyVolume(v *view) (store.Diagnosis, bool) {
-	n := v.bytesRead()
-	if n == 0 || n > bootLoaderBytes || v.saw(store.EventISCSIFirstWrite) || v.lateSign() {
+	sure, ok := v.nothingStarted()
+	if !ok || sure == store.Certain {
 		return store.Diagnosis{}, false
 	}
-	v.note(time.Time{}, "it read %s and no more", attempt.Amount(n))
-	v.noteSilence()
-	return v.emptyVolume(store.VeryLikely), true
+	if _, found, ok := v.contents(); ok && !found.Blank {
+		return store.Diagnosis{}, false // it holds something: what became of that is for the rules below
+	}
+	return v.emptyVolume(sure), true
 }
 
 // lateSign reports whether the operating system gave any sign of itself.
@@ -102,7 +103,9 @@ func osLostVolume(v *view) (store.Diagnosis, bool) {
 	}
 	system := ""
 	if m, ok := v.boot(); ok {
-		system = m.OS
+		if m.Contents != nil {
+			system = string(m.Contents.OS)
+		}
 	}
 	if e := v.osDHCP(); e != nil {
 		v.note(e.At, "its operating system asked for an address, %s", orElse(e.Detail.Class, "without saying what it is"))

@@ -1,0 +1,28 @@
+package volume
+
+import (
+	"strings"
+	"testing"
+
+	"lunboot/store"
+)
+
+func TestALookSeesWhatStandsOnAVolume(t *testing.T) {
+	p := openPool(t, t.TempDir())
+	v := store.Volume{ID: 1, Name: "disk", Kind: store.VolumeRaw, Size: 1 << 20, BlockSize: 512, State: store.VolumeReady, Path: "disk.raw"}
+	if err := p.Create(t.Context(), v); err != nil {
+		t.Fatal(err)
+	}
+	found, err := p.Look(t.Context(), v)
+	if err != nil || !found.Blank {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	if n := p.Users(v.ID); n != 0 {
+		t.Errorf("%d handles are left open", n)
+	}
+	missing := v
+	missing.ID, missing.Path = 2, "gone.raw"
+	if _, err := p.Look(t.Context(), missing); err == nil || !strings.Contains(err.Error(), "missing") {
+		t.Error(err)
+	}
+}
