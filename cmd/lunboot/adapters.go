@@ -61,7 +61,7 @@ func (c catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m is
 	if err != nil {
 		return iscsi.Map{}, nil, err
 	}
-	generation, err := c.db.BootGeneration(ctx, machine.ID, fire)
+	generation, fired, err := c.db.BootGeneration(ctx, machine.ID, fire)
 	if err != nil {
 		return iscsi.Map{}, nil, err
 	}
@@ -69,7 +69,7 @@ func (c catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m is
 	if err != nil {
 		return iscsi.Map{}, nil, err
 	}
-	out := iscsi.Map{Generation: generation, LUNs: map[store.LUN]iscsi.Entry{}}
+	out := iscsi.Map{Generation: generation, Fired: fired, LUNs: map[store.LUN]iscsi.Entry{}}
 	var handles []*volume.Handle
 	out.Release = func() {
 		for _, h := range handles {

@@ -94,7 +94,13 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 	if err != nil {
 		return 0, catalogRefusal(res.Initiator, err)
 	}
-	entries, lease := s.units.open(m)
+	entries, lease, err := s.units.open(a.ctx, m)
+	if err != nil {
+		if m.Release != nil {
+			m.Release()
+		}
+		return 0, catalogRefusal(res.Initiator, err)
+	}
 	if len(entries) == 0 {
 		lease.close()
 		return 0, refusal(pdu.LoginAuthorizationFail, "no volume is mapped to the machine %s (%s)", a.access.Name, res.Initiator)
@@ -104,6 +110,14 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 	if why := s.supersede(a.ctx, v, m.Generation); why != nil {
 		lease.close()
 		return 0, why
+	}
+	if m.Fired {
+		for _, e := range entries {
+			if err := e.Unit.Forget(a.ctx, string(res.Initiator)); err != nil {
+				lease.close()
+				return 0, refusal(pdu.LoginTargetError, "what %s reserved before it was started anew cannot be released: %v", res.Initiator, err)
+			}
+		}
 	}
 	v.generation = m.Generation
 	v.nexus = scsi.NewNexus(scsi.NexusConfig{

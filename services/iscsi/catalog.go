@@ -21,7 +21,10 @@ type Map struct {
 	// Generation rises when an armed reset at boot has fired for the machine,
 	// and with nothing else. Sessions of an older generation are ended.
 	Generation int64
-	LUNs       map[store.LUN]Entry
+	// Fired says that this login is the first of a new boot: what the initiator
+	// reserved in the boot before has nobody left.
+	Fired bool
+	LUNs  map[store.LUN]Entry
 	// Release lets go of the volumes. It is called exactly once, when no
 	// session and no task uses this map any more. It may be nil.
 	Release func()
@@ -55,6 +58,13 @@ type Catalog interface {
 	// once it is larger than after.
 	Revision() int64
 	Changed(after int64) <-chan struct{}
+}
+
+// Reservations keeps what initiators want to survive a power loss.
+type Reservations interface {
+	Reservations(context.Context, store.VolumeID) (store.Reservations, error)
+	// PutReservations is durable when it returns nil.
+	PutReservations(context.Context, store.VolumeID, store.Reservations) error
 }
 
 // Emitter takes events. It never blocks.

@@ -14,6 +14,7 @@ import (
 
 	"lunboot/services"
 	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/scsi"
 	"lunboot/services/iscsi/session"
 	"lunboot/store"
 )
@@ -23,9 +24,11 @@ type Config struct {
 	Listen  string    // address and port; ":3260"
 	Target  store.IQN // the appliance's one target name
 	Catalog Catalog
-	Emit    Emitter
-	Log     *slog.Logger
-	Now     func() time.Time
+	// Reservations keeps what is to survive a power loss; nil keeps nothing.
+	Reservations Reservations
+	Emit         Emitter
+	Log          *slog.Logger
+	Now          func() time.Time
 
 	MaxSessions  int           // beside discovery sessions; 0: DefaultMaxSessions
 	LoginTimeout time.Duration // for all of a login; 0: 15 seconds
@@ -107,7 +110,7 @@ func New(cfg Config) *Server {
 		cfg:      cfg,
 		shared:   session.NewShared(),
 		refusals: rate.NewLimiter(refusalsPerSecond, refusalsAtOnce),
-		units:    &units{byKey: make(map[unitKey]*unit)},
+		units:    &units{kept: cfg.Reservations, byKey: make(map[unitKey]*unit), reserved: make(map[store.UUID]*scsi.Reservations)},
 		sessions: make(map[string]*live),
 		hosts:    make(map[netip.Addr]int),
 		admits:   make(map[store.IQN]chan struct{}),

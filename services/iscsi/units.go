@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -24,8 +25,11 @@ const maxIdleUnits = 1024
 // units holds one scsi.Unit for each generation of a volume, shared by all
 // sessions that map it.
 type units struct {
-	mu    sync.Mutex
-	byKey map[unitKey]*unit
+	kept Reservations // nil: reservations end with the appliance
+
+	mu       sync.Mutex
+	byKey    map[unitKey]*unit
+	reserved map[store.UUID]*scsi.Reservations // by volume: they outlive its units
 }
 
 type unit struct {
@@ -50,9 +54,15 @@ func (l *lease) done() {
 }
 
 // open turns a Map into what a nexus takes, and the lease that gives it back.
-func (us *units) open(m Map) (map[store.LUN]scsi.MapEntry, *lease) {
+// On an error the Map is not used.
+func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, *lease, error) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
+	for _, e := range m.LUNs {
+		if err := us.recall(ctx, e); err != nil {
+			return nil, nil, err
+		}
+	}
 	entries := make(map[store.LUN]scsi.MapEntry, len(m.LUNs))
 	l := &lease{units: us, release: m.Release, homes: make(map[unitKey]*home)}
 	l.left.Store(1)
@@ -63,7 +73,7 @@ func (us *units) open(m Map) (map[store.LUN]scsi.MapEntry, *lease) {
 			us.prune()
 			v := &sharedVolume{}
 			v.size.Store(e.Volume.Size())
-			u = &unit{volume: v, scsi: scsi.NewUnit(scsi.UnitConfig{Name: e.Name, UUID: e.UUID, BlockSize: e.BlockSize, Volume: v})}
+			u = &unit{volume: v, scsi: scsi.NewUnit(scsi.UnitConfig{Name: e.Name, UUID: e.UUID, BlockSize: e.BlockSize, Volume: v, Reservations: us.reserved[e.UUID]})}
 			us.byKey[k] = u
 		}
 		if l.homes[k] == nil {
@@ -76,7 +86,28 @@ func (us *units) open(m Map) (map[store.LUN]scsi.MapEntry, *lease) {
 		}
 		entries[lun] = scsi.MapEntry{Unit: u.scsi, ReadOnly: e.ReadOnly}
 	}
-	return entries, l
+	return entries, l, nil
+}
+
+// recall reads a volume's reservations when it is seen for the first time. They
+// must be known before the volume is served: somebody may have been promised
+// that nobody else writes.
+func (us *units) recall(ctx context.Context, e Entry) error {
+	if us.reserved[e.UUID] != nil {
+		return nil
+	}
+	if us.kept == nil {
+		us.reserved[e.UUID] = scsi.NewReservations(store.Reservations{}, nil)
+		return nil
+	}
+	kept, err := us.kept.Reservations(ctx, e.VolumeID)
+	if err != nil {
+		return fmt.Errorf("the reservations of volume %s: %w", e.Name, err)
+	}
+	us.reserved[e.UUID] = scsi.NewReservations(kept, func(ctx context.Context, r store.Reservations) error {
+		return us.kept.PutReservations(ctx, e.VolumeID, r)
+	})
+	return nil
 }
 
 func keyOf(e Entry) unitKey {
@@ -91,6 +122,9 @@ func (us *units) prune() {
 	for k, u := range us.byKey {
 		if u.users == 0 {
 			delete(us.byKey, k)
+			if us.reserved[k.uuid].State().Empty() {
+				delete(us.reserved, k.uuid)
+			}
 		}
 	}
 }

@@ -97,7 +97,13 @@ func (v *live) look() {
 			return
 		}
 	}
-	entries, l := s.units.open(m)
+	entries, l, err := s.units.open(context.Background(), m)
+	if err != nil {
+		keep()
+		v.stale.Store(true)
+		s.cfg.Log.Error("cannot look up the reservations of a live session's volumes; it goes on with those it has", "session", v.id, "initiator", v.res.Initiator, "error", err)
+		return
+	}
 	v.setMap(m, entries, l)
 }
 

@@ -21,11 +21,14 @@ func TestABootFiresOnceForEachScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	last := int64(0)
 	want := func(fire bool, generation int64) {
 		t.Helper()
-		if g, err := db.BootGeneration(t.Context(), m.ID, fire); err != nil || g != generation {
-			t.Errorf("generation %d, %v; want %d", g, err, generation)
+		g, fired, err := db.BootGeneration(t.Context(), m.ID, fire)
+		if err != nil || g != generation || fired != (g > last) {
+			t.Errorf("generation %d, fired %v, %v; want %d after %d", g, fired, err, generation, last)
 		}
+		last = g
 	}
 	arm := func() {
 		t.Helper()
@@ -51,7 +54,7 @@ func TestABootFiresOnceForEachScript(t *testing.T) {
 	if db.MapRevision() > revision {
 		t.Error("a boot is no change of what an initiator may see")
 	}
-	if _, err := db.BootGeneration(t.Context(), 99, true); !store.IsNotFound(err) {
+	if _, _, err := db.BootGeneration(t.Context(), 99, true); !store.IsNotFound(err) {
 		t.Errorf("a machine that is not there: %v", err)
 	}
 }

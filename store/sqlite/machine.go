@@ -308,19 +308,24 @@ func (db *DB) ArmBoot(ctx context.Context, id store.MachineID) error {
 }
 
 // BootGeneration returns how many of a machine's boots have fired. With fire, an
-// armed one fires first, and is on disk when BootGeneration returns.
-func (db *DB) BootGeneration(ctx context.Context, id store.MachineID, fire bool) (int64, error) {
-	const fired = "SELECT boot_fired FROM machine WHERE id = ?"
-	now, err := dbfile.One(ctx, db.file.Reader(), dbfile.Scalar[int64], store.NotFound("machine with number", fmt.Sprint(id)), fired, int64(id))
-	if err != nil || !fire {
-		return now, err
+// armed one fires first, which fired tells, and is on disk when BootGeneration
+// returns.
+func (db *DB) BootGeneration(ctx context.Context, id store.MachineID, fire bool) (now int64, fired bool, err error) {
+	type boots struct{ armed, fired int64 }
+	b, err := dbfile.One(ctx, db.file.Reader(), func(r dbfile.Row) (b boots, err error) { return b, r.Scan(&b.armed, &b.fired) },
+		store.NotFound("machine with number", fmt.Sprint(id)), "SELECT boot_armed, boot_fired FROM machine WHERE id = ?", int64(id))
+	if err != nil || !fire || b.armed <= b.fired {
+		return b.fired, false, err
 	}
-	return now, db.batch.do(ctx, "fire boot", func(t *tx) (err error) {
-		if _, err = t.Run("UPDATE machine SET boot_fired = boot_armed WHERE id = ? AND boot_armed > boot_fired", int64(id)); err == nil {
-			now, err = dbfile.One(t.Ctx, t, dbfile.Scalar[int64], nil, fired, int64(id))
+	err = db.batch.do(ctx, "fire boot", func(t *tx) error {
+		n, err := t.Run("UPDATE machine SET boot_fired = boot_armed WHERE id = ? AND boot_armed > boot_fired", int64(id))
+		if err == nil {
+			fired = n > 0
+			now, err = dbfile.One(t.Ctx, t, dbfile.Scalar[int64], nil, "SELECT boot_fired FROM machine WHERE id = ?", int64(id))
 		}
 		return err
 	})
+	return now, fired && err == nil, err
 }
 
 // tidyMachine puts what people write in several ways into one.

@@ -20,6 +20,7 @@ import (
 type Inventory interface {
 	Machines
 	Volumes
+	Reservations
 	Mappings
 	Network
 	Profiles
@@ -63,6 +64,12 @@ type Volumes interface {
 	CreateVolume(context.Context, store.Actor, store.Volume) (store.Volume, error)
 	UpdateVolume(context.Context, store.Actor, store.Volume) (store.Volume, error)
 	DeleteVolume(context.Context, store.Actor, store.VolumeID) error
+}
+
+// Reservations keeps volumes' persistent reservations.
+type Reservations interface {
+	Reservations(context.Context, store.VolumeID) (store.Reservations, error)
+	PutReservations(context.Context, store.VolumeID, store.Reservations) error
 }
 
 // Mappings keeps mappings.
@@ -127,6 +134,7 @@ type People interface {
 func Run(t *testing.T, open func(*testing.T) Inventory) {
 	for name, f := range map[string]func(*kit){
 		"a machine comes back as it was written":               machineRoundTrip,
+		"persistent reservations come back":                    reservations,
 		"a machine is found by everything that names it":       machineLookUps,
 		"a machine that is in the way is named":                machineConflicts,
 		"a machine that breaks a rule changes nothing":         machineInvalid,

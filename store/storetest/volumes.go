@@ -284,3 +284,27 @@ func mappingChanges(k *kit) {
 		k.Errorf("the audit log says %q, want %q", log[0].Detail, want)
 	}
 }
+
+func reservations(k *kit) {
+	ctx := k.Context()
+	v, other := k.volume(1), k.volume(2)
+	same(k, "a volume that nobody reserved", store.Reservations{}, must(k.Reservations(ctx, v.ID))(k))
+	port := store.InitiatorPort{Initiator: "iqn.2026-11.test:a", ISID: [6]byte{0x80, 1, 2, 3, 4, 5}}
+	in := store.Reservations{Generation: 7, APTPL: true, Type: 5, Holder: port, Registrations: []store.Registration{{Port: port, Key: 0xffff_ffff_ffff_fffe}}}
+	k.ok(k.PutReservations(ctx, v.ID, in))
+	k.reopen()
+	same(k, "the reservations after a restart", in, must(k.Reservations(ctx, v.ID))(k))
+	in.Generation, in.Type = 8, 0
+	k.ok(k.PutReservations(ctx, v.ID, in))
+	same(k, "the reservations as changed", in, must(k.Reservations(ctx, v.ID))(k))
+	same(k, "another volume's", store.Reservations{}, must(k.Reservations(ctx, other.ID))(k))
+	k.unchanged(func() {
+		if err := k.PutReservations(ctx, 4711, in); !store.IsNotFound(err) {
+			k.Errorf("a volume that is not there: %v", err)
+		}
+	})
+	k.ok(k.PutReservations(ctx, v.ID, store.Reservations{Generation: 9}))
+	same(k, "what is left when nobody is registered", store.Reservations{}, must(k.Reservations(ctx, v.ID))(k))
+	k.ok(k.PutReservations(ctx, v.ID, in))
+	k.ok(k.DeleteVolume(ctx, actor, v.ID))
+}

@@ -40,6 +40,8 @@ type UnitConfig struct {
 	BlockSize int        // logical block length: 512 or 4096
 	ReadOnly  bool       // no nexus may write
 	Volume    Volume
+	// Reservations are the volume's; its own, kept nowhere, when nil.
+	Reservations *Reservations
 }
 
 // MapEntry is what an initiator sees at one LUN.

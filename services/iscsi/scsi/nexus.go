@@ -16,12 +16,15 @@ import (
 // Unit attention conditions as bits: a condition that is established twice is
 // reported once, and the lowest bit is reported first (SAM-5 §5.14).
 const (
-	uaPowerOn   uint32 = 1 << iota // 29h/00h
-	uaBusReset                     // 29h/02h, by a target reset
-	uaUnitReset                    // 29h/03h, by a logical unit reset
-	uaLUNs                         // 3Fh/0Eh
-	uaMode                         // 2Ah/01h
-	uaCapacity                     // 2Ah/09h
+	uaPowerOn                uint32 = 1 << iota // 29h/00h
+	uaBusReset                                  // 29h/02h, by a target reset
+	uaUnitReset                                 // 29h/03h, by a logical unit reset
+	uaLUNs                                      // 3Fh/0Eh
+	uaMode                                      // 2Ah/01h
+	uaCapacity                                  // 2Ah/09h
+	uaReservationsPreempted                     // 2Ah/03h
+	uaReservationsReleased                      // 2Ah/04h
+	uaRegistrationsPreempted                    // 2Ah/05h
 )
 
 // attentions has a row for each bit.
@@ -32,6 +35,9 @@ var attentions = [...]*sense.Data{
 	{Key: sense.KeyUnitAttention, ASC: 0x3f, ASCQ: 0x0e}, // REPORTED LUNS DATA HAS CHANGED
 	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x01}, // MODE PARAMETERS CHANGED
 	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x09}, // CAPACITY DATA HAS CHANGED
+	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x03}, // RESERVATIONS PREEMPTED
+	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x04}, // RESERVATIONS RELEASED
+	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x05}, // REGISTRATIONS PREEMPTED
 }
 
 // itl is an I_T_L nexus: one unit as one nexus sees it.
@@ -74,6 +80,7 @@ func (n *Nexus) clear(ua uint32) {
 // be told. It is safe for concurrent use.
 type Nexus struct {
 	cfg   NexusConfig
+	port  store.InitiatorPort
 	table *[256][]operation
 
 	mu     sync.Mutex // one change of the map at a time
@@ -89,7 +96,7 @@ type lunMap struct {
 
 // NewNexus returns a nexus that has no LUNs yet.
 func NewNexus(cfg NexusConfig) *Nexus {
-	return &Nexus{cfg: cfg, table: &operations}
+	return &Nexus{cfg: cfg, port: store.InitiatorPort{Initiator: cfg.Initiator, ISID: cfg.ISID}, table: &operations}
 }
 
 // SetMap tells the nexus which units its initiator has. The first call
@@ -141,7 +148,8 @@ func (n *Nexus) SetMap(entries map[store.LUN]MapEntry) {
 	}
 }
 
-// Close is the loss of the nexus: reservations that it holds end (SPC-2, reservations),
+// Close is the loss of the nexus: what it holds by RESERVE ends (SPC-2); what
+// it registered stays,
 // and every later command finds no LUN.
 func (n *Nexus) Close() {
 	n.mu.Lock()
@@ -156,7 +164,7 @@ func (n *Nexus) Close() {
 
 func (n *Nexus) drop(i *itl) {
 	i.unit.detach(i)
-	i.unit.holder.CompareAndSwap(n, nil)
+	i.unit.res.legacy.CompareAndSwap(n, nil)
 }
 
 // find returns the unit at lun as this nexus sees it, nil when none is mapped.
@@ -249,8 +257,8 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 	if last := op.length() - 1; c.CDB[last]&0x04 != 0 {
 		return nil, sense.InvalidField(last, 2)
 	}
-	if h := c.itl.unit.holder.Load(); h != nil && h != n && !op.is(passesReservation) {
-		return nil, errReservationConflict
+	if err := c.itl.unit.res.conflict(n, op); err != nil {
+		return nil, err
 	}
 	if op.is(writes) {
 		if err := c.itl.unit.protected(c.itl); err != nil {

@@ -120,38 +120,6 @@ func execStartStop(ctx context.Context, c *Command) error {
 	return execSynchronize(ctx, c)
 }
 
-// parseReserve reads RESERVE and RELEASE (SPC-2): the whole unit,
-// for this nexus. Extents and third parties are obsolete.
-func parseReserve(c *Command) (Plan, error) {
-	if c.CDB[1]&0x1f != 0 {
-		return Plan{}, sense.InvalidField(1, 4)
-	}
-	if !c.isSix() && c.CDB[7]|c.CDB[8] != 0 {
-		return Plan{}, sense.InvalidField(7, 7)
-	}
-	return Plan{}, nil
-}
-
-func execReserve(_ context.Context, c *Command) error {
-	u := c.itl.unit
-	if !u.holder.CompareAndSwap(nil, c.nexus) && u.holder.Load() != c.nexus {
-		return errReservationConflict
-	}
-	// The unit may have been unmapped meanwhile, and nobody would be left to
-	// release it.
-	if c.nexus.find(c.LUN) != c.itl {
-		u.holder.CompareAndSwap(c.nexus, nil)
-		return sense.NoLUN
-	}
-	return nil
-}
-
-// execRelease is GOOD for a nexus that holds nothing, too (SPC-2).
-func execRelease(_ context.Context, c *Command) error {
-	c.itl.unit.holder.CompareAndSwap(c.nexus, nil)
-	return nil
-}
-
 // REPORTING OPTIONS of REPORT SUPPORTED OPERATION CODES (SPC-4 §6.35).
 const (
 	reportAll       = 0

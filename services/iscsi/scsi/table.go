@@ -21,7 +21,7 @@ type operation struct {
 	exec func(ctx context.Context, c *Command) error
 }
 
-type opFlags uint8
+type opFlags uint16
 
 const (
 	anyLUN            opFlags = 1 << iota // is answered on every LUN and in spite of a unit attention condition
@@ -30,7 +30,15 @@ const (
 	slow                                  // may wait for the disk
 	reads                                 // a READ
 	writes                                // may change the volume
+	looks                                 // reads the medium, and sends none of it
+	passesPersistent                      // is allowed whatever another nexus has reserved by PERSISTENT RESERVE OUT (SPC-4 §5.13.1)
+	reserves                              // RESERVE and RELEASE
+	neverReserved                         // is not for a unit that anybody reserved by RESERVE (SPC-2)
 )
+
+// persistentOut decides about reservations itself, and may wait for the disk
+// that keeps them.
+const persistentOut = serviceAction | slow | passesPersistent | neverReserved
 
 func (o *operation) is(f opFlags) bool { return o.flags&f != 0 }
 
@@ -41,47 +49,58 @@ func (o *operation) action() byte { return o.usage[1] & 0x1f }
 
 // The control byte's mask is 04h in every row: NACA is looked at, and refused.
 var operations = index([]operation{
-	{"TEST UNIT READY", "\x00\x00\x00\x00\x00\x04", 0, parseNothing, execNothing},
+	{"TEST UNIT READY", "\x00\x00\x00\x00\x00\x04", passesPersistent, parseNothing, execNothing},
 	{"REQUEST SENSE", "\x03\x01\x00\x00\xff\x04", anyLUN | passesReservation, parseRequestSense, execRequestSense},
 	{"READ(6)", "\x08\x1f\xff\xff\xff\x04", reads, parseRead, execRead},
 	{"WRITE(6)", "\x0a\x1f\xff\xff\xff\x04", writes, parseWrite, execWrite},
 	{"INQUIRY", "\x12\x03\xff\xff\xff\x04", anyLUN | passesReservation, parseInquiry, execInquiry},
 	{"MODE SELECT(6)", "\x15\x13\x00\x00\xff\x04", 0, parseModeSelect, execModeSelect},
-	{"RESERVE(6)", "\x16\x1f\x00\x00\x00\x04", 0, parseReserve, execReserve},
-	{"RELEASE(6)", "\x17\x1f\x00\x00\x00\x04", passesReservation, parseReserve, execRelease},
+	{"RESERVE(6)", "\x16\x1f\x00\x00\x00\x04", reserves, parseReserve, execReserve},
+	{"RELEASE(6)", "\x17\x1f\x00\x00\x00\x04", passesReservation | reserves, parseReserve, execRelease},
 	{"MODE SENSE(6)", "\x1a\x08\xff\xff\xff\x04", 0, parseModeSense, execModeSense},
-	{"START STOP UNIT", "\x1b\x00\x00\x00\xf7\x04", slow, parseStartStop, execStartStop},
+	{"START STOP UNIT", "\x1b\x00\x00\x00\xf7\x04", slow | passesPersistent, parseStartStop, execStartStop},
 	{"READ CAPACITY(10)", "\x25\x00\x00\x00\x00\x00\x00\x00\x00\x04", passesReservation, parseReadCapacity10, execReadCapacity10},
 	{"READ(10)", "\x28\xf8\xff\xff\xff\xff\x00\xff\xff\x04", reads, parseRead, execRead},
 	{"WRITE(10)", "\x2a\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes, parseWrite, execWrite},
 	{"WRITE AND VERIFY(10)", "\x2e\xf6\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow, parseWriteVerify, execWriteVerify},
-	{"VERIFY(10)", "\x2f\xf6\xff\xff\xff\xff\x00\xff\xff\x04", slow, parseVerify, execVerify},
-	{"PRE-FETCH(10)", "\x34\x00\xff\xff\xff\xff\x00\xff\xff\x04", 0, parsePrefetch, execNothing},
+	{"VERIFY(10)", "\x2f\xf6\xff\xff\xff\xff\x00\xff\xff\x04", slow | looks, parseVerify, execVerify},
+	{"PRE-FETCH(10)", "\x34\x00\xff\xff\xff\xff\x00\xff\xff\x04", looks, parsePrefetch, execNothing},
 	{"SYNCHRONIZE CACHE(10)", "\x35\x00\xff\xff\xff\xff\x00\xff\xff\x04", slow, parseSynchronize, execSynchronize},
 	{"WRITE SAME(10)", "\x41\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow, parseWriteSame, execWriteSame},
 	{"UNMAP", "\x42\x01\x00\x00\x00\x00\x00\xff\xff\x04", writes | slow, parseUnmap, execUnmap},
 	{"MODE SELECT(10)", "\x55\x13\x00\x00\x00\x00\x00\xff\xff\x04", 0, parseModeSelect, execModeSelect},
-	{"RESERVE(10)", "\x56\x1f\x00\x00\x00\x00\x00\xff\xff\x04", 0, parseReserve, execReserve},
-	{"RELEASE(10)", "\x57\x1f\x00\x00\x00\x00\x00\xff\xff\x04", passesReservation, parseReserve, execRelease},
+	{"RESERVE(10)", "\x56\x1f\x00\x00\x00\x00\x00\xff\xff\x04", reserves, parseReserve, execReserve},
+	{"RELEASE(10)", "\x57\x1f\x00\x00\x00\x00\x00\xff\xff\x04", passesReservation | reserves, parseReserve, execRelease},
 	{"MODE SENSE(10)", "\x5a\x18\xff\xff\x00\x00\x00\xff\xff\x04", 0, parseModeSense, execModeSense},
+	{"PERSISTENT RESERVE IN, READ KEYS", "\x5e\x00\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | passesPersistent, parsePersistentIn, execReadKeys},
+	{"PERSISTENT RESERVE IN, READ RESERVATION", "\x5e\x01\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | passesPersistent, parsePersistentIn, execReadReservation},
+	{"PERSISTENT RESERVE IN, REPORT CAPABILITIES", "\x5e\x02\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | passesPersistent, parsePersistentIn, execReportCapabilities},
+	{"PERSISTENT RESERVE IN, READ FULL STATUS", "\x5e\x03\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | passesPersistent, parsePersistentIn, execReadFullStatus},
+	{"PERSISTENT RESERVE OUT, REGISTER", "\x5f\x00\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
+	{"PERSISTENT RESERVE OUT, RESERVE", "\x5f\x01\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
+	{"PERSISTENT RESERVE OUT, RELEASE", "\x5f\x02\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
+	{"PERSISTENT RESERVE OUT, CLEAR", "\x5f\x03\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
+	{"PERSISTENT RESERVE OUT, PREEMPT", "\x5f\x04\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
+	{"PERSISTENT RESERVE OUT, PREEMPT AND ABORT", "\x5f\x05\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
+	{"PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY", "\x5f\x06\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
 	{"READ(16)", "\x88\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
 	{"COMPARE AND WRITE", "\x89\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00\x04", writes | slow, parseCompareWrite, execCompareWrite},
 	{"WRITE(16)", "\x8a\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes, parseWrite, execWrite},
 	{"ORWRITE(16)", "\x8b\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseOrWrite, execOrWrite},
 	{"WRITE AND VERIFY(16)", "\x8e\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},
-	{"VERIFY(16)", "\x8f\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow, parseVerify, execVerify},
-	{"PRE-FETCH(16)", "\x90\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", 0, parsePrefetch, execNothing},
+	{"VERIFY(16)", "\x8f\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow | looks, parseVerify, execVerify},
+	{"PRE-FETCH(16)", "\x90\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", looks, parsePrefetch, execNothing},
 	{"SYNCHRONIZE CACHE(16)", "\x91\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow, parseSynchronize, execSynchronize},
 	{"WRITE SAME(16)", "\x93\xf9\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteSame, execWriteSame},
 	{"READ CAPACITY(16)", "\x9e\x10\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesReservation, parseAllocation10, execReadCapacity16},
-	{"GET LBA STATUS", "\x9e\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | slow, parseGetLBAStatus, execGetLBAStatus},
+	{"GET LBA STATUS", "\x9e\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | slow | looks, parseGetLBAStatus, execGetLBAStatus},
 	{"REPORT LUNS", "\xa0\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", anyLUN | passesReservation, parseReportLUNs, execReportLUNs},
-	{"REPORT SUPPORTED OPERATION CODES", "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction, parseReportOpcodes, execReportOpcodes},
-	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction, parseReportTMF, execReportTMF},
+	{"REPORT SUPPORTED OPERATION CODES", "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseReportOpcodes, execReportOpcodes},
+	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseReportTMF, execReportTMF},
 	{"READ(12)", "\xa8\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
 	{"WRITE(12)", "\xaa\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes, parseWrite, execWrite},
 	{"WRITE AND VERIFY(12)", "\xae\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},
-	{"VERIFY(12)", "\xaf\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow, parseVerify, execVerify},
+	{"VERIFY(12)", "\xaf\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow | looks, parseVerify, execVerify},
 })
 
 // index sorts the rows, which rise by operation code, into one slot a code.

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"lunboot/services/iscsi/scsi/sense"
+	"lunboot/store"
 )
 
 // Mode parameters that an initiator may change, as bits of Unit.mode. They are
@@ -25,7 +26,7 @@ type Unit struct {
 
 	capacity atomic.Uint64 // blocks, as last told to initiators
 	mode     atomic.Uint32
-	holder   atomic.Pointer[Nexus] // of RESERVE(6) and RESERVE(10)
+	res      *Reservations
 
 	// atomics is set by the first COMPARE AND WRITE or ORWRITE. From then on
 	// writes wait in order for those, away from the connection's goroutine.
@@ -41,7 +42,10 @@ type Unit struct {
 // NewUnit returns the unit of a volume. There is one unit for each generation of
 // a volume, shared by all nexuses.
 func NewUnit(cfg UnitConfig) *Unit {
-	u := &Unit{cfg: cfg, itls: make(map[*itl]struct{})}
+	u := &Unit{cfg: cfg, res: cfg.Reservations, itls: make(map[*itl]struct{})}
+	if u.res == nil {
+		u.res = NewReservations(store.Reservations{}, nil)
+	}
 	for cfg.BlockSize>>u.shift > 1 {
 		u.shift++
 	}
@@ -90,11 +94,11 @@ func (u *Unit) detach(i *itl) {
 	delete(u.itls, i)
 }
 
-// reset is a logical unit reset (SAM-5 §6.3.3): reservations end, mode
+// reset is a logical unit reset (SAM-5 §6.3.3): a reservation by RESERVE ends, mode
 // parameters return to their defaults, every nexus gets a unit attention
 // condition, the one that asked too, and the others abort their tasks.
 func (u *Unit) reset(by *Nexus, ua uint32) {
-	u.holder.Store(nil)
+	u.res.legacy.Store(nil)
 	u.mode.Store(defaultMode)
 	u.mu.Lock()
 	var others []*itl

@@ -18,6 +18,7 @@ const (
 	KeyNoSense        = 0x00
 	KeyNotReady       = 0x02
 	KeyMediumError    = 0x03
+	KeyHardwareError  = 0x04
 	KeyIllegalRequest = 0x05
 	KeyUnitAttention  = 0x06
 	KeyDataProtect    = 0x07

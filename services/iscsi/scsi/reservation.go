@@ -1,0 +1,225 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"lunboot/services/iscsi/scsi/reserve"
+	"lunboot/services/iscsi/scsi/sense"
+	"lunboot/store"
+)
+
+// Reservations are a volume's reservations. They outlive its units: a nexus
+// that is gone may come back to what it registered.
+type Reservations struct {
+	keep func(context.Context, store.Reservations) error // nil: a power loss ends them all
+
+	legacy atomic.Pointer[Nexus]              // holder of RESERVE(6) and RESERVE(10)
+	state  atomic.Pointer[store.Reservations] // nil until somebody registers
+
+	mu sync.Mutex // one change at a time
+}
+
+// NewReservations returns the reservations that were kept. keep makes what is
+// to survive a power loss (APTPL) durable before it returns; an error means that
+// nothing changed.
+func NewReservations(kept store.Reservations, keep func(context.Context, store.Reservations) error) *Reservations {
+	r := &Reservations{keep: keep}
+	if !kept.Empty() {
+		r.state.Store(&kept)
+	}
+	return r
+}
+
+// State returns the persistent reservations now.
+func (r *Reservations) State() store.Reservations {
+	if s := r.state.Load(); s != nil {
+		return *s
+	}
+	return store.Reservations{}
+}
+
+// errNotKept is INTERNAL TARGET FAILURE: what was to survive a power loss could
+// not be written down.
+var errNotKept = &sense.Data{Key: sense.KeyHardwareError, ASC: 0x44, ASCQ: 0x00}
+
+// conflict says whether another nexus's reservation keeps a command from
+// running.
+func (r *Reservations) conflict(n *Nexus, op *operation) error {
+	if h := r.legacy.Load(); h != nil && (h != n && !op.is(passesReservation) || op.is(neverReserved)) {
+		return errReservationConflict
+	}
+	if s := r.state.Load(); s != nil && !reserve.Allows(*s, n.port, op.access()) {
+		return errReservationConflict
+	}
+	return nil
+}
+
+// access is what the command does, as far as persistent reservations care
+// (SPC-4 §5.13.1, SBC-3 §4.17).
+func (o *operation) access() reserve.Access {
+	switch {
+	case o.is(reserves):
+		return reserve.Register
+	case o.is(passesReservation | passesPersistent):
+		return reserve.Always
+	case o.is(reads | looks):
+		return reserve.Reads
+	}
+	return reserve.Writes
+}
+
+// change replaces the state by what f makes of it, durably where that was asked
+// for.
+func (r *Reservations) change(ctx context.Context, f func(store.Reservations) (store.Reservations, []reserve.Notice, error)) ([]reserve.Notice, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was := r.State()
+	next, notices, err := f(was)
+	if err != nil {
+		return nil, err
+	}
+	if r.keep != nil && (was.APTPL || next.APTPL) {
+		kept := next
+		if !next.APTPL {
+			kept = store.Reservations{} // what was kept is not to come back
+		}
+		if err := r.keep(ctx, kept); err != nil {
+			return nil, errNotKept
+		}
+	}
+	r.state.Store(&next)
+	return notices, nil
+}
+
+// Forget ends what an initiator reserved and registered, because its machine was
+// started anew.
+func (u *Unit) Forget(ctx context.Context, initiator string) error {
+	notices, err := u.res.change(ctx, func(s store.Reservations) (store.Reservations, []reserve.Notice, error) {
+		next, notices := reserve.Forget(s, initiator)
+		return next, notices, nil
+	})
+	u.tell(notices, nil)
+	return err
+}
+
+// conditions are the unit attention conditions of the notices.
+var conditions = map[reserve.Condition]uint32{
+	reserve.ReservationsPreempted:  uaReservationsPreempted,
+	reserve.Released:               uaReservationsReleased,
+	reserve.RegistrationsPreempted: uaRegistrationsPreempted,
+}
+
+// tell establishes the conditions on the nexuses that are there; by is the one
+// that sent the command, which needs no telling.
+func (u *Unit) tell(notices []reserve.Notice, by *Nexus) {
+	type abort struct {
+		n   *Nexus
+		lun store.LUN
+	}
+	var aborts []abort
+	u.mu.Lock()
+	for i := range u.itls {
+		for _, notice := range notices {
+			if i.nexus == by || i.nexus.port != notice.Port {
+				continue
+			}
+			i.establish(conditions[notice.Condition])
+			if notice.Abort && i.nexus.cfg.OnReset != nil {
+				aborts = append(aborts, abort{i.nexus, i.lun})
+			}
+		}
+	}
+	u.mu.Unlock()
+	for _, a := range aborts {
+		a.n.cfg.OnReset(a.lun)
+	}
+}
+
+// parseReserve reads RESERVE and RELEASE (SPC-2): the whole unit,
+// for this nexus. Extents and third parties are obsolete.
+func parseReserve(c *Command) (Plan, error) {
+	if c.CDB[1]&0x1f != 0 {
+		return Plan{}, sense.InvalidField(1, 4)
+	}
+	if !c.isSix() && c.CDB[7]|c.CDB[8] != 0 {
+		return Plan{}, sense.InvalidField(7, 7)
+	}
+	return Plan{}, nil
+}
+
+func execReserve(_ context.Context, c *Command) error {
+	held := &c.itl.unit.res.legacy
+	if !held.CompareAndSwap(nil, c.nexus) && held.Load() != c.nexus {
+		return errReservationConflict
+	}
+	// The unit may have been unmapped meanwhile, and nobody would be left to
+	// release it.
+	if c.nexus.find(c.LUN) != c.itl {
+		held.CompareAndSwap(c.nexus, nil)
+		return sense.NoLUN
+	}
+	return nil
+}
+
+// execRelease is GOOD for a nexus that holds nothing, too (SPC-2).
+func execRelease(_ context.Context, c *Command) error {
+	c.itl.unit.res.legacy.CompareAndSwap(c.nexus, nil)
+	return nil
+}
+
+func parsePersistentIn(c *Command) (Plan, error) {
+	return c.allocation(uint32(binary.BigEndian.Uint16(c.CDB[7:]))), nil
+}
+
+// The four service actions of PERSISTENT RESERVE IN.
+func execReadKeys(_ context.Context, c *Command) error {
+	return c.reply(reserve.Keys(c.itl.unit.res.State()))
+}
+
+func execReadReservation(_ context.Context, c *Command) error {
+	return c.reply(reserve.Reservation(c.itl.unit.res.State()))
+}
+
+func execReportCapabilities(_ context.Context, c *Command) error {
+	return c.reply(reserve.Capabilities(c.itl.unit.res.State()))
+}
+
+func execReadFullStatus(_ context.Context, c *Command) error {
+	return c.reply(reserve.FullStatus(c.itl.unit.res.State()))
+}
+
+// parsePersistentOut plans PERSISTENT RESERVE OUT. An initiator that may not
+// write a volume may not keep others from it either.
+func parsePersistentOut(c *Command) (Plan, error) {
+	if !c.itl.writable() {
+		return Plan{}, sense.WriteProtected
+	}
+	if n := binary.BigEndian.Uint32(c.CDB[5:]); n != reserve.ListLength {
+		return Plan{}, sense.ParameterLength
+	}
+	return c.parameterList(reserve.ListLength), nil
+}
+
+func execPersistentOut(ctx context.Context, c *Command) error {
+	list, err := c.list()
+	if err != nil {
+		return err
+	}
+	out, err := reserve.ParseOut(c.CDB[1], c.CDB[2], list)
+	if err != nil {
+		return err
+	}
+	u := c.itl.unit
+	notices, err := u.res.change(ctx, func(s store.Reservations) (store.Reservations, []reserve.Notice, error) {
+		return out.Apply(s, c.nexus.port)
+	})
+	if errors.Is(err, reserve.ErrConflict) {
+		return errReservationConflict
+	}
+	u.tell(notices, c.nexus)
+	return err
+}
