@@ -1,0 +1,208 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"testing"
+
+	"lunboot/services/iscsi/scsi/reserve"
+	"lunboot/store"
+)
+
+// prout runs PERSISTENT RESERVE OUT at LUN 0.
+func prout(t *testing.T, n *Nexus, a reserve.Action, kind reserve.Type, key, next uint64, flags byte) *Command {
+	t.Helper()
+	list := make([]byte, reserve.ListLength)
+	binary.BigEndian.PutUint64(list, key)
+	binary.BigEndian.PutUint64(list[8:], next)
+	list[20] = flags
+	return run(t, n, 0, fmt.Sprintf("5f %02x %02x 0000 00000018 00", byte(a), byte(kind)), list)
+}
+
+const (
+	read10      = "28 00 00000000 00 0001 00"
+	verify10    = "2f 00 00000000 00 0001 00"
+	syncCache   = "35 00 00000000 00 0000 00"
+	testReady   = "000000000000"
+	readKeys    = "5e 00 0000000000 0400 00"
+	readStatus  = "5e 03 0000000000 0400 00"
+	modeSense   = "1a 00 3f 00 ff 00"
+	reserve6    = "16 00 00 00 00 00"
+	release6    = "17 00 00 00 00 00"
+	readCap     = "25 00 00000000 00 0000 00"
+	lbaStatus   = "9e 12 0000000000000000 00000100 00 00"
+	withAPTPL   = 0x01
+	keyA        = 0xa
+	keyB        = 0xb
+	prefetch    = "34 00 00000000 00 0001 00"
+	startUnit   = "1b 00 00 00 01 00"
+	reportCodes = "a3 0c 00 0000 0000 00000400 00 00"
+)
+
+func write10(t *testing.T, n *Nexus) *Command {
+	t.Helper()
+	return run(t, n, 0, "2a 00 00000000 00 0001 00", pattern(1, 512))
+}
+
+// two is a rig with two nexuses, a registered with key a, b with key b.
+func two(t *testing.T, change ...func(*UnitConfig)) (r *rig, a, b *Nexus) {
+	r = newRig(t, change...)
+	a = r.join(NexusConfig{Initiator: "iqn.2026-11.test:a", ISID: [6]byte{0x80, 1}})
+	b = r.join(NexusConfig{Initiator: "iqn.2026-11.test:b", ISID: [6]byte{0x80, 1}})
+	wantGood(t, prout(t, a, reserve.ActRegister, 0, 0, keyA, 0))
+	wantGood(t, prout(t, b, reserve.ActRegister, 0, 0, keyB, 0))
+	return r, a, b
+}
+
+func TestAPersistentReservationKeepsOthersOut(t *testing.T) {
+	r, a, _ := two(t)
+	stranger := r.nexus
+	for _, tc := range []struct {
+		t      reserve.Type
+		reads  bool // a stranger may read
+		others bool // b, registered, may write
+	}{
+		{reserve.WriteExclusive, true, false}, {reserve.ExclusiveAccess, false, false},
+		{reserve.WriteExclusiveOnly, true, true}, {reserve.ExclusiveAccessOnly, false, true},
+		{reserve.WriteExclusiveAll, true, true}, {reserve.ExclusiveAccessAll, false, true},
+	} {
+		wantGood(t, prout(t, a, reserve.ActReserve, tc.t, keyA, 0, 0))
+		wantGood(t, write10(t, a))
+		for _, cdb := range []string{read10, verify10, prefetch, lbaStatus} {
+			if c := run(t, stranger, 0, cdb, nil); tc.reads {
+				wantGood(t, c)
+			} else {
+				wantConflict(t, c)
+			}
+		}
+		wantConflict(t, write10(t, stranger))
+		for _, cdb := range []string{syncCache, modeSense, reserve6, release6} {
+			wantConflict(t, run(t, stranger, 0, cdb, nil))
+		}
+		for _, cdb := range []string{testReady, readKeys, readStatus, readCap, startUnit, reportCodes, "120000002400", "a0000000000000000100 0000", "030000001200"} {
+			wantGood(t, run(t, stranger, 0, cdb, nil))
+		}
+		wantGood(t, prout(t, a, reserve.ActRelease, tc.t, keyA, 0, 0))
+	}
+}
+
+func TestARegisteredNexusMayWriteUnderARegistrantsReservation(t *testing.T) {
+	_, a, b := two(t)
+	wantGood(t, prout(t, a, reserve.ActReserve, reserve.WriteExclusiveOnly, keyA, 0, 0))
+	wantGood(t, write10(t, b))
+	wantGood(t, prout(t, a, reserve.ActRelease, reserve.WriteExclusiveOnly, keyA, 0, 0))
+	wantSense(t, run(t, b, 0, testReady, nil), 6, 0x2a, 0x04) // RESERVATIONS RELEASED
+	wantGood(t, run(t, a, 0, testReady, nil))                 // not to the one that released it
+}
+
+func TestARegistrationOutlivesItsSession(t *testing.T) {
+	r, a, b := two(t)
+	wantGood(t, prout(t, a, reserve.ActReserve, reserve.ExclusiveAccess, keyA, 0, 0))
+	a.Close()
+	wantConflict(t, run(t, b, 0, read10, nil))
+	again := r.join(NexusConfig{Initiator: "iqn.2026-11.test:a", ISID: [6]byte{0x80, 1}})
+	wantGood(t, run(t, again, 0, read10, nil))
+	elsewhere := r.join(NexusConfig{Initiator: "iqn.2026-11.test:a", ISID: [6]byte{0x80, 2}})
+	wantConflict(t, run(t, elsewhere, 0, read10, nil)) // another port of the same initiator
+	r.unit.reset(b, uaUnitReset)                       // a reset ends no persistent reservation
+	run(t, again, 0, testReady, nil)
+	wantGood(t, run(t, again, 0, read10, nil))
+	run(t, b, 0, testReady, nil)
+	wantConflict(t, run(t, b, 0, read10, nil))
+}
+
+func TestPreemptAndAbortReachesTheTasks(t *testing.T) {
+	r := newRig(t)
+	var aborted []store.LUN
+	a := r.join(NexusConfig{Initiator: "iqn.2026-11.test:a", OnReset: func(l store.LUN) { aborted = append(aborted, l) }})
+	b := r.join(NexusConfig{Initiator: "iqn.2026-11.test:b"})
+	wantGood(t, prout(t, a, reserve.ActRegister, 0, 0, keyA, 0))
+	wantGood(t, prout(t, b, reserve.ActRegister, 0, 0, keyB, 0))
+	wantGood(t, prout(t, a, reserve.ActReserve, reserve.ExclusiveAccess, keyA, 0, 0))
+	wantGood(t, prout(t, b, reserve.ActPreemptAbort, reserve.ExclusiveAccess, keyB, keyA, 0))
+	if len(aborted) != 1 || aborted[0] != 0 {
+		t.Errorf("tasks aborted at %v", aborted)
+	}
+	wantSense(t, run(t, a, 0, testReady, nil), 6, 0x2a, 0x05) // REGISTRATIONS PREEMPTED
+	wantConflict(t, run(t, a, 0, read10, nil))
+	wantGood(t, run(t, b, 0, read10, nil))
+}
+
+func TestTheOlderAndThePersistentReservationsExclude(t *testing.T) {
+	r, a, _ := two(t)
+	wantConflict(t, run(t, a, 0, reserve6, nil)) // registrations exist
+	wantGood(t, prout(t, a, reserve.ActClear, 0, keyA, 0, 0))
+	wantGood(t, run(t, a, 0, reserve6, nil))
+	wantConflict(t, prout(t, r.nexus, reserve.ActRegister, 0, 0, 1, 0))
+	wantConflict(t, prout(t, a, reserve.ActRegister, 0, 0, 1, 0)) // not even by the holder (SPC-2)
+	wantConflict(t, run(t, r.nexus, 0, readKeys, nil))
+	wantConflict(t, run(t, r.nexus, 0, modeSense, nil))
+	wantGood(t, run(t, a, 0, release6, nil))
+	wantGood(t, prout(t, a, reserve.ActRegister, 0, 0, 1, 0))
+}
+
+func TestPersistentReserveOutIsChecked(t *testing.T) {
+	r, a, _ := two(t)
+	wantSense(t, run(t, a, 0, "5f 00 00 0000 00000017 00", make([]byte, 23)), 5, 0x1a, 0)
+	wantSense(t, prout(t, a, reserve.ActReserve, 2, keyA, 0, 0), 5, 0x24, 0)
+	wantSense(t, prout(t, a, reserve.ActRegister, 0, keyA, 1, 0x08), 5, 0x26, 0)
+	wantSense(t, prout(t, a, 7, 0, keyA, 1, 0), 5, 0x24, 0) // REGISTER AND MOVE
+	wantConflict(t, prout(t, a, reserve.ActReserve, reserve.WriteExclusive, 0x99, 0, 0))
+	wantSense(t, run(t, a, 0, "5e 04 0000000000 0400 00", nil), 5, 0x24, 0)
+	wantData(t, run(t, a, 0, "5e 00 0000000000 000c 00", nil), "00000002 00000010 00000000") // cut at the allocation length
+	reader := NewNexus(NexusConfig{Initiator: "iqn.2026-11.test:reader"})
+	reader.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit, ReadOnly: true}})
+	run(t, reader, 0, testReady, nil)
+	wantSense(t, prout(t, reader, reserve.ActRegister, 0, 0, 1, 0), 7, 0x27, 0) // who may not write may not lock out writers
+}
+
+func TestWhatIsToSurviveAPowerLossIsKeptBeforeGOOD(t *testing.T) {
+	var kept store.Reservations
+	var fail error
+	keep := func(_ context.Context, s store.Reservations) error {
+		if fail == nil {
+			kept = s
+		}
+		return fail
+	}
+	with := func(c *UnitConfig) { c.Reservations = NewReservations(kept, keep) }
+	_, a, b := two(t, with)
+	if !kept.Empty() {
+		t.Error("what nobody asked to be kept was kept")
+	}
+	wantGood(t, prout(t, a, reserve.ActRegister, 0, keyA, 0x1a, withAPTPL))
+	wantGood(t, prout(t, a, reserve.ActReserve, reserve.ExclusiveAccess, 0x1a, 0, 0))
+	if kept.Type != reserve.ExclusiveAccess || len(kept.Registrations) != 2 {
+		t.Fatalf("kept %+v", kept)
+	}
+	// A volume that cannot be written to: no GOOD, and nothing changed.
+	fail = errors.New("the disk is full")
+	wantSense(t, prout(t, a, reserve.ActRelease, reserve.ExclusiveAccess, 0x1a, 0, 0), 4, 0x44, 0)
+	wantConflict(t, run(t, b, 0, read10, nil))
+	fail = nil
+
+	_, a, b = twoUnregistered(t, with) // the power was lost
+	wantConflict(t, run(t, b, 0, read10, nil))
+	wantGood(t, run(t, a, 0, read10, nil))
+	wantGood(t, prout(t, b, reserve.ActPreempt, reserve.WriteExclusive, keyB, 0x1a, 0))
+	wantSense(t, run(t, a, 0, readKeys, nil), 6, 0x2a, 0x05)
+}
+
+// twoUnregistered is two without the registrations.
+func twoUnregistered(t *testing.T, change ...func(*UnitConfig)) (r *rig, a, b *Nexus) {
+	r = newRig(t, change...)
+	return r, r.join(NexusConfig{Initiator: "iqn.2026-11.test:a", ISID: [6]byte{0x80, 1}}), r.join(NexusConfig{Initiator: "iqn.2026-11.test:b", ISID: [6]byte{0x80, 1}})
+}
+
+func TestANewBootForgetsWhatTheOldOneHeld(t *testing.T) {
+	r, a, b := two(t)
+	wantGood(t, prout(t, a, reserve.ActReserve, reserve.WriteExclusiveOnly, keyA, 0, 0))
+	if err := r.unit.Forget(t.Context(), "iqn.2026-11.test:a"); err != nil {
+		t.Fatal(err)
+	}
+	wantSense(t, run(t, b, 0, testReady, nil), 6, 0x2a, 0x04)
+	wantGood(t, write10(t, r.nexus))
+	wantConflict(t, prout(t, a, reserve.ActReserve, reserve.WriteExclusive, keyA, 0, 0)) // it is registered no more
+}
