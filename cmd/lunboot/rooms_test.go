@@ -55,6 +55,7 @@ var rooms = map[string]room{
 	"services/iscsi/scsi":         {may: "store services/iscsi/scsi", stdlib: true, why: "a device server knows error kinds and bytes"},
 	"services/iscsi/scsi/reserve": {may: "store services/iscsi/scsi/sense", stdlib: true, why: "reservations as pure functions of a state"},
 	"services/iscsi/scsi/sense":   {may: "store", stdlib: true, why: "how a command fails, in the standard's words"},
+	"services/iscsi/scsi/xcopy":   {may: "services/iscsi/scsi/sense", stdlib: true, why: "a copy's parameter list, decoded once"},
 	"store":                       {may: "", stdlib: true, why: "nouns are for everybody"},
 	"store/sqlite":                {may: "store store/sqlite/dbfile", why: "the only SQL"},
 	"store/sqlite/dbfile":         {may: "store", why: "one SQLite file: pragmas, migrations, backup"},

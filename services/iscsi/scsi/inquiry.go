@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"lunboot/services/iscsi/scsi/sense"
+	"lunboot/services/iscsi/scsi/xcopy"
 )
 
 // What INQUIRY says about the appliance, padded to the fields' lengths (SPC-4
@@ -29,6 +30,7 @@ const (
 	vpdSerial       = 0x80
 	vpdIdentity     = 0x83
 	vpdExtended     = 0x86
+	vpdThirdParty   = 0x8f
 	vpdLimits       = 0xb0
 	vpdMedium       = 0xb1
 	vpdProvisioning = 0xb2
@@ -43,6 +45,7 @@ var vpdPages = []struct {
 	{vpdSerial, serialPage},
 	{vpdIdentity, identityPage},
 	{vpdExtended, extendedPage},
+	{vpdThirdParty, func(*itl) []byte { return xcopy.Page() }},
 	{vpdLimits, limitsPage},
 	{vpdMedium, mediumPage},
 	{vpdProvisioning, provisioningPage},
@@ -103,6 +106,7 @@ func standardInquiry(device byte) []byte {
 	if device == noUnit {
 		return b
 	}
+	b[5] = 0x08 // 3PC: EXTENDED COPY
 	for n, version := range []uint16{
 		0x00a0, // SAM-5
 		0x0960, // iSCSI
@@ -138,13 +142,17 @@ const (
 	protocolISCSI = 0x50
 )
 
+// naa is NAA 3h, locally assigned (SPC-4 §7.8.6.6): 60 bits of the UUID. The
+// other forms need an identifier that the IEEE sells.
+func (u *Unit) naa() [8]byte {
+	id := u.cfg.UUID
+	return [8]byte{0x30 | id[15]&0x0f, id[0], id[1], id[2], id[3], id[4], id[5], id[14]}
+}
+
 // identityPage has two names of the unit, then the target port's and the target
 // device's (SPC-4 §7.8.6).
 func identityPage(i *itl) []byte {
-	u := i.unit.cfg.UUID
-	// NAA 3h, locally assigned (§7.8.6.6): 60 bits of the UUID. The other
-	// forms need an identifier that the IEEE sells.
-	naa := [8]byte{0x30 | u[15]&0x0f, u[0], u[1], u[2], u[3], u[4], u[5], u[14]}
+	naa := i.unit.naa()
 	b := designator(nil, codeSetASCII, ofUnit|designatorVendor, []byte(vendorID+i.unit.serial()))
 	b = designator(b, codeSetBinary, ofUnit|designatorNAA, naa[:])
 	b = designator(b, protocolISCSI|codeSetBinary, protocolValid|ofPort|designatorPort, []byte{0, 0, 0, 1})

@@ -12,7 +12,7 @@ import (
 func TestInquiry(t *testing.T) {
 	t.Run("standard data", func(t *testing.T) {
 		wantData(t, newRig(t).do("12 00 00 0400 00", nil), `
-			00 00 06 12 5b 00 00 02
+			00 00 06 12 5b 08 00 02
 			4c554e424f4f5420 564f4c554d4520202020202020202020 30303031
 			0000000000000000 0000000000000000 0000000000 00
 			00a0 0960 0460 04c0
@@ -47,7 +47,7 @@ func TestVitalProductData(t *testing.T) {
 	t.Run("00h lists the pages, rising, and each is there", func(t *testing.T) {
 		r := newRig(t)
 		c := r.do("12 01 00 00ff 00", nil)
-		wantData(t, c, "00 00 0007 00 80 83 86 b0 b1 b2")
+		wantData(t, c, "00 00 0008 00 80 83 86 8f b0 b1 b2")
 		for _, code := range bytes.Clone(c.In[4:]) {
 			page := r.do("12 01"+string("0123456789abcdef"[code>>4])+string("0123456789abcdef"[code&15])+"00ff 00", nil)
 			wantGood(t, page)

@@ -83,6 +83,8 @@ type Nexus struct {
 	port  store.InitiatorPort
 	table *[256][]operation
 
+	copies copies
+
 	mu     sync.Mutex // one change of the map at a time
 	closed bool
 	luns   atomic.Pointer[lunMap] // replaced whole; nil before the first SetMap

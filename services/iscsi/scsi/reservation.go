@@ -46,6 +46,16 @@ func (r *Reservations) State() store.Reservations {
 // not be written down.
 var errNotKept = &sense.Data{Key: sense.KeyHardwareError, ASC: 0x44, ASCQ: 0x00}
 
+// allows says whether a part of a command may use the unit, beside whatever
+// reservations others hold.
+func (r *Reservations) allows(n *Nexus, a reserve.Access) bool {
+	if h := r.legacy.Load(); h != nil && h != n {
+		return false
+	}
+	s := r.state.Load()
+	return s == nil || reserve.Allows(*s, n.port, a)
+}
+
 // conflict says whether another nexus's reservation keeps a command from
 // running.
 func (r *Reservations) conflict(n *Nexus, op *operation) error {
