@@ -171,7 +171,8 @@ var largerBudgets = map[string]struct {
 	lines int
 	why   string
 }{
-	"store/sqlite": {3500, "all the SQL there is, a file for each noun: it grows with the nouns and not with ideas"},
+	"store/sqlite":        {3500, "all the SQL there is, a file for each noun: it grows with the nouns and not with ideas"},
+	"services/iscsi/scsi": {3200, "one device server: every command of its one table; what is pure, sense data, reservations and copy lists, has rooms of its own"},
 }
 
 func TestFilesKeepTheHouseRules(t *testing.T) {
