@@ -106,7 +106,7 @@ func standardInquiry(device byte) []byte {
 	if device == noUnit {
 		return b
 	}
-	b[5] = 0x08 // 3PC: EXTENDED COPY
+	b[5] = 0x18 // TPGS: implicit; 3PC: EXTENDED COPY
 	for n, version := range []uint16{
 		0x00a0, // SAM-5
 		0x0960, // iSCSI
@@ -132,6 +132,7 @@ const (
 	designatorVendor   = 0x01 // T10 vendor ID based
 	designatorNAA      = 0x03
 	designatorPort     = 0x04 // relative target port identifier
+	designatorGroup    = 0x05 // target port group
 	designatorSCSIName = 0x08
 
 	ofUnit   = 0x00
@@ -155,7 +156,8 @@ func identityPage(i *itl) []byte {
 	naa := i.unit.naa()
 	b := designator(nil, codeSetASCII, ofUnit|designatorVendor, []byte(vendorID+i.unit.serial()))
 	b = designator(b, codeSetBinary, ofUnit|designatorNAA, naa[:])
-	b = designator(b, protocolISCSI|codeSetBinary, protocolValid|ofPort|designatorPort, []byte{0, 0, 0, 1})
+	b = designator(b, protocolISCSI|codeSetBinary, protocolValid|ofPort|designatorPort, []byte{0, 0, 0, relativePort})
+	b = designator(b, protocolISCSI|codeSetBinary, protocolValid|ofPort|designatorGroup, []byte{0, 0, 0, portGroup})
 	port := i.nexus.cfg.PortName
 	device, _, _ := strings.Cut(port, ",t,")
 	b = designator(b, protocolISCSI|codeSetUTF8, protocolValid|ofPort|designatorSCSIName, scsiName(port))

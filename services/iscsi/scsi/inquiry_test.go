@@ -12,7 +12,7 @@ import (
 func TestInquiry(t *testing.T) {
 	t.Run("standard data", func(t *testing.T) {
 		wantData(t, newRig(t).do("12 00 00 0400 00", nil), `
-			00 00 06 12 5b 08 00 02
+			00 00 06 12 5b 18 00 02
 			4c554e424f4f5420 564f4c554d4520202020202020202020 30303031
 			0000000000000000 0000000000000000 0000000000 00
 			00a0 0960 0460 04c0
@@ -65,10 +65,11 @@ func TestVitalProductData(t *testing.T) {
 	})
 	t.Run("83h names the unit, the port and the device", func(t *testing.T) {
 		wantData(t, newRig(t).do("12 01 83 00ff 00", nil), `
-			00 83 0088
+			00 83 0090
 			02 01 00 28 4c554e424f4f5420 3662613762383130396461643431643138306234303063303466643433306338
 			01 03 00 08 38 6ba7b8109dad 30
 			51 94 00 04 00000001
+			51 95 00 04 00000001
 			53 98 00 24 69716e2e323032362d31312e6c756e626f6f743a7461726765742c742c30783030303100
 			53 a8 00 1c 69716e2e323032362d31312e6c756e626f6f743a746172676574 0000`)
 	})
@@ -81,7 +82,7 @@ func TestVitalProductData(t *testing.T) {
 		for b := c.In[4:]; len(b) > 0; count++ {
 			b = b[4+int(b[3]):]
 		}
-		if count != 5 {
+		if count != 6 {
 			t.Fatalf("%d designators", count)
 		}
 	})

@@ -59,6 +59,7 @@ var operations = index([]operation{
 	{"RELEASE(6)", "\x17\x1f\x00\x00\x00\x04", passesReservation | reserves, parseReserve, execRelease},
 	{"MODE SENSE(6)", "\x1a\x08\xff\xff\xff\x04", 0, parseModeSense, execModeSense},
 	{"START STOP UNIT", "\x1b\x00\x00\x00\xf7\x04", slow | passesPersistent, parseStartStop, execStartStop},
+	{"PREVENT ALLOW MEDIUM REMOVAL", "\x1e\x00\x00\x00\x03\x04", passesReservation, parsePreventAllow, execNothing},
 	{"READ CAPACITY(10)", "\x25\x00\x00\x00\x00\x00\x00\x00\x00\x04", passesReservation, parseReadCapacity10, execReadCapacity10},
 	{"READ(10)", "\x28\xf8\xff\xff\xff\xff\x00\xff\xff\x04", reads, parseRead, execRead},
 	{"WRITE(10)", "\x2a\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes, parseWrite, execWrite},
@@ -66,8 +67,10 @@ var operations = index([]operation{
 	{"VERIFY(10)", "\x2f\xf6\xff\xff\xff\xff\x00\xff\xff\x04", slow | looks, parseVerify, execVerify},
 	{"PRE-FETCH(10)", "\x34\x00\xff\xff\xff\xff\x00\xff\xff\x04", looks, parsePrefetch, execNothing},
 	{"SYNCHRONIZE CACHE(10)", "\x35\x00\xff\xff\xff\xff\x00\xff\xff\x04", slow, parseSynchronize, execSynchronize},
+	{"READ DEFECT DATA(10)", "\x37\x00\x1f\x00\x00\x00\x00\xff\xff\x04", looks, parseReadDefects10, execReadDefects10},
 	{"WRITE SAME(10)", "\x41\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow, parseWriteSame, execWriteSame},
 	{"UNMAP", "\x42\x01\x00\x00\x00\x00\x00\xff\xff\x04", writes | slow, parseUnmap, execUnmap},
+	{"LOG SENSE", "\x4d\x01\xff\xff\x00\xff\xff\xff\xff\x04", passesReservation, parseLogSense, execLogSense},
 	{"MODE SELECT(10)", "\x55\x13\x00\x00\x00\x00\x00\xff\xff\x04", 0, parseModeSelect, execModeSelect},
 	{"RESERVE(10)", "\x56\x1f\x00\x00\x00\x00\x00\xff\xff\x04", reserves, parseReserve, execReserve},
 	{"RELEASE(10)", "\x57\x1f\x00\x00\x00\x00\x00\xff\xff\x04", passesReservation | reserves, parseReserve, execRelease},
@@ -98,12 +101,14 @@ var operations = index([]operation{
 	{"READ CAPACITY(16)", "\x9e\x10\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesReservation, parseAllocation10, execReadCapacity16},
 	{"GET LBA STATUS", "\x9e\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | slow | looks, parseGetLBAStatus, execGetLBAStatus},
 	{"REPORT LUNS", "\xa0\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", anyLUN | passesReservation, parseReportLUNs, execReportLUNs},
+	{"REPORT TARGET PORT GROUPS", "\xa3\xea\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesReservation, parseReportPortGroups, execReportPortGroups},
 	{"REPORT SUPPORTED OPERATION CODES", "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseReportOpcodes, execReportOpcodes},
 	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseReportTMF, execReportTMF},
 	{"READ(12)", "\xa8\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
 	{"WRITE(12)", "\xaa\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes, parseWrite, execWrite},
 	{"WRITE AND VERIFY(12)", "\xae\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},
 	{"VERIFY(12)", "\xaf\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow | looks, parseVerify, execVerify},
+	{"READ DEFECT DATA(12)", "\xb7\x1f\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", looks, parseReadDefects12, execReadDefects12},
 })
 
 // index sorts the rows, which rise by operation code, into one slot a code.
