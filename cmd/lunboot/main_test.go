@@ -97,7 +97,7 @@ func stranger(t *testing.T, network, addr string) (bound string, pid int) {
 var onLoopback = []string{"--dhcp", "off", "--admin", "127.0.0.1:0", "--boot", "127.0.0.1:0", "--tftp", "127.0.0.1:0", "--iscsi", "127.0.0.1:0", "--log-format", "json"}
 
 // dataDir is a folder with a name short enough for a unix socket in it.
-func dataDir(t *testing.T) string {
+func dataDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lunboot")
 	if err != nil {
@@ -199,7 +199,7 @@ func (a *testAppliance) stop(t tester) int {
 }
 
 // started is serve that a test's end stops.
-func started(t *testing.T, dir string, flags ...string) *testAppliance {
+func started(t testing.TB, dir string, flags ...string) *testAppliance {
 	t.Helper()
 	a := serve(t, dir, flags...)
 	t.Cleanup(func() {
@@ -217,7 +217,7 @@ func cliIn(dir string, args ...string) (code int, out, errs string) {
 	return code, o.String(), e.String()
 }
 
-func (a *testAppliance) must(t *testing.T, args ...string) string {
+func (a *testAppliance) must(t testing.TB, args ...string) string {
 	t.Helper()
 	code, out, errs := cliIn(a.dir, args...)
 	if code != exitDone {

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	notRemovable = "the medium of a volume cannot be removed, and the test is for one that can"
+	notAtomic    = "WRITE ATOMIC promises that a power loss leaves all of a write or nothing; a plain file does not"
+	noZeroBlocks = "WSNZ=1: a WRITE SAME of no blocks is refused, where it could mean the rest of the volume"
+	noSanitize   = "the target has no SANITIZE: who wants a volume gone removes it"
+)
+
+// notPassed lists every test of libiscsi's suite that passes in no run below,
+// and why that is right. A test that passes after all, or fails, or is skipped
+// without standing here, is a fault of this list or of the target.
+var notPassed = map[string]string{
+	"PreventAllow.2ITNexuses":       notRemovable,
+	"PreventAllow.ColdReset":        notRemovable,
+	"PreventAllow.Eject":            notRemovable,
+	"PreventAllow.ITNexusLoss":      notRemovable,
+	"PreventAllow.LUNReset":         notRemovable,
+	"PreventAllow.Logout":           notRemovable,
+	"PreventAllow.Simple":           notRemovable,
+	"PreventAllow.WarmReset":        notRemovable,
+	"StartStopUnit.Simple":          notRemovable,
+	"WriteAtomic16.BeyondEol":       notAtomic,
+	"WriteAtomic16.DpoFua":          notAtomic,
+	"WriteAtomic16.Simple":          notAtomic,
+	"WriteAtomic16.VPD":             notAtomic,
+	"WriteAtomic16.WriteProtect":    notAtomic,
+	"WriteAtomic16.ZeroBlocks":      notAtomic,
+	"WriteSame10.ZeroBlocks":        noZeroBlocks,
+	"WriteSame16.ZeroBlocks":        noZeroBlocks,
+	"Sanitize.BlockErase":           noSanitize,
+	"Sanitize.BlockEraseReserved":   noSanitize,
+	"Sanitize.CryptoErase":          noSanitize,
+	"Sanitize.CryptoEraseReserved":  noSanitize,
+	"Sanitize.ExitFailureMode":      noSanitize,
+	"Sanitize.InvalidServiceAction": noSanitize,
+	"Sanitize.Overwrite":            noSanitize,
+	"Sanitize.OverwriteReserved":    noSanitize,
+	"Sanitize.Readonly":             noSanitize,
+	"Sanitize.Reservations":         noSanitize,
+	"Sanitize.Reset":                noSanitize,
+}
+
+// conformanceRun is one volume that the whole suite, or a part of it, is run on.
+type conformanceRun struct {
+	name   string
+	volume []string // flags of volume set, each a call
+	block  string
+	only   []string          // suites; none is all
+	odd    map[string]string // tests that are wrong on such a volume, and why
+	flags  []string          // of the tool
+	soak   bool              // too long for every change
+}
+
+var conformanceRuns = []conformanceRun{
+	{name: "512", block: "512", volume: []string{"--shared"}, odd: map[string]string{
+		"GetLBAStatus.UnmapSingle": "it asks for block n+1 and expects an answer that begins at n+8, where a physical block has eight logical ones",
+	}},
+	{name: "4096", block: "4096", volume: []string{"--shared"}},
+	{name: "read-only", block: "512", volume: []string{"--read-only"}, only: []string{"ReadOnly"}},
+}
+
+// The tool's two initiator names, each a machine's.
+var toolInitiators = []string{"iqn.2007-10.com.github:sahlberg:libiscsi:iscsi-test", "iqn.2007-10.com.github:sahlberg:libiscsi:iscsi-test-2"}
+
+// verdict of one test.
+type verdict struct {
+	passed, skipped bool
+	why             string
+}
+
+var (
+	testHead    = regexp.MustCompile(`(?m)^  Test: (\S+) \.\.\.`)
+	testVerdict = regexp.MustCompile(`(?:\A|\n)(passed|FAILED)`)
+	skipLine    = regexp.MustCompile(`\[SKIPPED\] *(.*)`)
+)
+
+// readVerdicts reads what the tool printed of one suite. What it prints before
+// a test, and between a verdict and the next test, is its own probing.
+func readVerdicts(suite, out string) map[string]verdict {
+	found := map[string]verdict{}
+	heads := testHead.FindAllStringSubmatchIndex(out, -1)
+	for k, h := range heads {
+		end := len(out)
+		if k+1 < len(heads) {
+			end = heads[k+1][0]
+		}
+		body := out[h[1]:end]
+		v := verdict{why: "the tool ended in it"}
+		if m := testVerdict.FindStringSubmatchIndex(body); m != nil {
+			v.passed, v.why = body[m[2]:m[3]] == "passed", strings.TrimSpace(body)
+			if s := skipLine.FindStringSubmatch(body[:m[2]]); s != nil {
+				v.skipped, v.why = true, strings.TrimSpace(s[1])
+			}
+		}
+		found[suite+"."+out[h[2]:h[3]]] = v
+	}
+	return found
+}
+
+// suites asks the tool which tests it has, by suite.
+func suites(t *testing.T) (names []string, tests map[string][]string) {
+	t.Helper()
+	out, err := exec.Command("iscsi-test-cu", "--list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests = map[string][]string{}
+	for line := range strings.Lines(string(out)) {
+		if p := strings.Split(strings.TrimSpace(line), "."); len(p) == 3 && p[0] == "ALL" {
+			if tests[p[1]] == nil {
+				names = append(names, p[1])
+			}
+			tests[p[1]] = append(tests[p[1]], p[2])
+		}
+	}
+	return names, tests
+}
+
+// libiscsi's conformance suite, every test of it, against the appliance as users
+// run it: two machines carry the tool's two initiator names and share a volume.
+func TestTheInitiatorsOwnSuitePasses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a thousand commands' tests")
+	}
+	if _, err := exec.LookPath("iscsi-test-cu"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	names, tests := suites(t)
+	best := map[string]verdict{}
+	for _, run := range conformanceRuns {
+		if run.soak && os.Getenv("LUNBOOT_SOAK") == "" {
+			continue
+		}
+		t.Run(run.name, func(t *testing.T) {
+			a := started(t, dataDir(t))
+			a.must(t, "volume", "create", "bench", "--size", "100M", "--block-size", run.block)
+			a.must(t, append([]string{"volume", "set", "bench"}, run.volume...)...)
+			for k, initiator := range toolInitiators {
+				if k > 0 && !slices.Contains(run.volume, "--shared") && !slices.Contains(run.volume, "--read-only") {
+					break
+				}
+				name := fmt.Sprintf("tool-%d", k+1)
+				a.must(t, "machine", "add", name, "--mac", fmt.Sprintf("02:00:00:00:00:%02x", k+1), "--auth", "none", "--iqn", initiator)
+				a.must(t, "mapping", "add", name, "bench", "--lun", "1")
+			}
+			where := (&url.URL{Scheme: "iscsi", Host: a.Portal, Path: "/" + a.Target + "/1"}).String()
+			for _, suite := range names {
+				if run.only != nil && !slices.Contains(run.only, suite) {
+					continue
+				}
+				for name, v := range runSuite(t, suite, tests[suite], where, run.flags) {
+					if reason, odd := run.odd[name]; odd {
+						if v.passed {
+							t.Errorf("%s passes now; its note says: %s", name, reason)
+						}
+						continue
+					}
+					if !v.passed {
+						t.Errorf("%s failed: %s", name, v.why)
+					}
+					if b, ok := best[name]; !ok || b.skipped && !v.skipped {
+						best[name] = v
+					}
+				}
+			}
+		})
+	}
+	judge(t, best)
+}
+
+// runSuite runs one suite in one process. A test of it that leaves no verdict
+// took the tool down: the others are run alone.
+func runSuite(t *testing.T, suite string, tests []string, where string, flags []string) map[string]verdict {
+	t.Helper()
+	urls := []string{where}
+	if suite == "MultipathIO" {
+		urls = append(urls, where) // two sessions to one unit
+	}
+	tool := func(what string) map[string]verdict {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		args := slices.Concat([]string{"-d", "-v", "-t", what}, flags, urls)
+		out, err := exec.CommandContext(ctx, "iscsi-test-cu", args...).CombinedOutput()
+		if err != nil {
+			t.Logf("iscsi-test-cu %s: %v", strings.Join(args, " "), err)
+		}
+		return readVerdicts(suite, string(out))
+	}
+	found := tool("ALL." + suite)
+	for _, name := range tests {
+		if v, ok := found[suite+"."+name]; !ok || v.why == "the tool ended in it" {
+			alone := tool("ALL." + suite + "." + name)
+			if v, ok = alone[suite+"."+name]; !ok {
+				v = verdict{why: "the tool printed no verdict"}
+			}
+			found[suite+"."+name] = v
+		}
+	}
+	return found
+}
+
+// judge compares the union of the runs with the list of what does not pass.
+func judge(t *testing.T, best map[string]verdict) {
+	passed := 0
+	for _, name := range slices.Sorted(maps.Keys(best)) {
+		v := best[name]
+		reason, listed := notPassed[name]
+		switch {
+		case v.passed && !v.skipped:
+			passed++
+			if listed {
+				t.Errorf("%s passes now; the list says: %s", name, reason)
+			}
+		case v.skipped && !listed:
+			t.Errorf("%s is skipped (%s), and the list does not say why", name, v.why)
+		}
+	}
+	for name := range notPassed {
+		if _, ok := best[name]; !ok {
+			t.Errorf("the list names %s, which the tool does not have", name)
+		}
+	}
+	t.Logf("%d of %d tests pass, %d are skipped for a reason that is listed", passed, len(best), len(notPassed))
+}
