@@ -11,95 +11,10 @@ import (
 
 	"lunboot/services/attempts"
 	"lunboot/services/events"
-	"lunboot/services/iscsi"
 	"lunboot/store"
 	"lunboot/store/sqlite"
 	"lunboot/store/volume"
 )
-
-// catalog answers the target from the inventory and the volumes.
-type catalog struct {
-	db   *sqlite.DB
-	pool *volume.Pool
-}
-
-// Access says who an initiator is and how it must log in.
-func (c catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access, error) {
-	m, err := c.db.MachineByInitiator(ctx, initiator)
-	if err != nil {
-		return iscsi.Access{}, err
-	}
-	return iscsi.Access{Machine: m.ID, Name: m.Name, Auth: m.Auth, CHAP: m.CHAP, Reverse: m.Reverse}, nil
-}
-
-// Open opens every volume that an initiator is mapped to. A volume that cannot
-// be opened is left out, so that the others still boot; its fault is told by
-// the pool. When none can be opened that is the answer, and not that nothing is
-// mapped.
-//
-// The firmware's first login after its script fires the boot that the script
-// armed: sessions of the boot before end.
-func (c catalog) Open(ctx context.Context, initiator store.IQN, isid [6]byte) (iscsi.Map, error) {
-	m, fault, err := c.open(ctx, initiator, iscsi.IsIPXE(isid))
-	if err == nil && len(m.LUNs) == 0 && fault != nil {
-		return iscsi.Map{}, fault
-	}
-	return m, err
-}
-
-// Refresh is Open for a session that lives already. A volume that cannot be
-// opened is never an error here: the session would go on with a volume that was
-// taken from it. Those that it has open can be opened.
-func (c catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, error) {
-	m, _, err := c.open(ctx, initiator, false)
-	return m, err
-}
-
-// open returns the volumes that can be opened, and why one cannot.
-func (c catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m iscsi.Map, fault, err error) {
-	machine, err := c.db.MachineByInitiator(ctx, initiator)
-	if err != nil {
-		return iscsi.Map{}, nil, err
-	}
-	generation, fired, err := c.db.BootGeneration(ctx, machine.ID, fire)
-	if err != nil {
-		return iscsi.Map{}, nil, err
-	}
-	maps, err := c.db.MappingsOf(ctx, machine.ID)
-	if err != nil {
-		return iscsi.Map{}, nil, err
-	}
-	out := iscsi.Map{Generation: generation, Fired: fired, LUNs: map[store.LUN]iscsi.Entry{}}
-	var handles []*volume.Handle
-	out.Release = func() {
-		for _, h := range handles {
-			h.Close()
-		}
-	}
-	for _, mp := range maps {
-		v, err := c.db.Volume(ctx, mp.Volume)
-		if err != nil {
-			out.Release()
-			return iscsi.Map{}, nil, err
-		}
-		h, err := c.pool.Open(ctx, v)
-		if err != nil {
-			fault = err
-			continue
-		}
-		handles = append(handles, h)
-		out.LUNs[mp.LUN] = iscsi.Entry{
-			Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, ReadOnly: mp.ReadOnly || v.ReadOnly, Generation: h.Generation(),
-		}
-	}
-	return out, fault, nil
-}
-
-// Revision rises when machines, volumes or mappings change.
-func (c catalog) Revision() int64 { return c.db.MapRevision() }
-
-// Changed is closed when Revision passes after.
-func (c catalog) Changed(after int64) <-chan struct{} { return c.db.MapChanged(after) }
 
 // evidence says whether an address belongs to a MAC: by our lease, or by the
 // kernel's neighbour table for an address on one of our own networks.

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"lunboot/store"
+	"lunboot/store/sqlite"
 	"lunboot/store/volume"
 )
 
@@ -40,7 +45,7 @@ func TestAMappingThatGoesIsGoneBesideABrokenVolume(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, "broken.raw"), 512); err != nil {
 		t.Fatal(err)
 	}
-	c := catalog{db: a.db, pool: pool}
+	c := newCatalog(a.db, pool)
 	opened, err := c.Open(ctx, m.Initiator, [6]byte{})
 	if err != nil || len(opened.LUNs) != 1 || opened.LUNs[0].Name != "good" {
 		t.Fatalf("at login: %v, %+v", err, opened.LUNs)
@@ -56,5 +61,67 @@ func TestAMappingThatGoesIsGoneBesideABrokenVolume(t *testing.T) {
 	now.Release()
 	if _, err := c.Open(ctx, m.Initiator, [6]byte{}); store.KindOf(err) != store.KindCorrupt {
 		t.Errorf("the next login is told %v, and not that its volume is broken", err)
+	}
+}
+
+// What the catalogue keeps never hides a change that was acknowledged before
+// the login began, whoever else logs in meanwhile.
+func TestALoginSeesWhatChangedBeforeIt(t *testing.T) {
+	ctx := t.Context()
+	db, err := sqlite.Open(ctx, t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	m, err := db.CreateMachine(ctx, "admin", store.Machine{Name: "lab-01", MACs: []store.MAC{{2}}, Initiator: "iqn.2026-11.test:lab-01", Auth: store.AuthNone, Profile: "san"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := db.CreateVolume(ctx, "admin", store.Volume{Name: "v", Kind: store.VolumeRaw, Size: 1 << 20, BlockSize: 512, Path: "v.raw"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, initiator := newCatalog(db, nil), m.Initiator
+	others, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for others.Err() == nil {
+				if _, err := c.find(ctx, initiator); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for n := range 300 {
+		lun := store.LUN(n)
+		if _, err := db.CreateMapping(ctx, "admin", store.Mapping{Machine: m.ID, Volume: v.ID, LUN: lun}); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := c.find(ctx, initiator); err != nil || len(r.mappings) != 1 || r.mappings[0].LUN != lun {
+			t.Fatalf("after mapping LUN %d: %+v, %v", lun, r.mappings, err)
+		}
+		m.CHAP = store.Credential{User: "u", Secret: fmt.Sprintf("secret-number-%d", n)}
+		if m, err = db.UpdateMachine(ctx, "admin", m); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Access(ctx, initiator); err != nil || got.CHAP != m.CHAP {
+			t.Fatalf("after a new secret: %+v, %v", got.CHAP, err)
+		}
+		if err := db.DeleteMapping(ctx, "admin", m.ID, lun); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := c.find(ctx, initiator); err != nil || len(r.mappings) != 0 {
+			t.Fatalf("after unmapping LUN %d: %+v, %v", lun, r.mappings, err)
+		}
+	}
+	stop()
+	wg.Wait()
+	if err := db.DeleteMachine(ctx, "admin", m.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Access(ctx, initiator); !store.IsNotFound(err) {
+		t.Errorf("a machine that was removed: %v", err)
 	}
 }

@@ -121,8 +121,8 @@ func (s *Server) String() string { return "iSCSI" }
 
 // Listen binds the portal.
 func (s *Server) Listen() error {
-	// A connection's own options are set once, when it is wrapped.
-	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", s.cfg.Listen)
+	// Connections inherit their options from the listener, keep-alive too.
+	l, err := (&net.ListenConfig{KeepAlive: -1, Control: session.Control}).Listen(context.Background(), "tcp", s.cfg.Listen)
 	if err != nil {
 		return services.ListenError("iSCSI", "tcp", s.cfg.Listen, "--iscsi", err)
 	}

@@ -18,10 +18,6 @@ type unitKey struct {
 	blockSize  int
 }
 
-// maxIdleUnits bounds the units that are kept while no session maps them: what
-// a unit remembers between sessions is small.
-const maxIdleUnits = 1024
-
 // units holds one scsi.Unit for each generation of a volume, shared by all
 // sessions that map it.
 type units struct {
@@ -70,7 +66,6 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 		k := keyOf(e)
 		u := us.byKey[k]
 		if u == nil {
-			us.prune()
 			v := &sharedVolume{}
 			v.size.Store(e.Volume.Size())
 			u = &unit{volume: v, scsi: scsi.NewUnit(scsi.UnitConfig{Name: e.Name, UUID: e.UUID, BlockSize: e.BlockSize, Volume: v, Reservations: us.reserved[e.UUID]})}
@@ -114,29 +109,20 @@ func keyOf(e Entry) unitKey {
 	return unitKey{volume: e.VolumeID, generation: e.Generation, uuid: e.UUID, blockSize: e.BlockSize}
 }
 
-// prune makes room when too many units are idle.
-func (us *units) prune() {
-	if len(us.byKey) < maxIdleUnits {
-		return
-	}
-	for k, u := range us.byKey {
-		if u.users == 0 {
-			delete(us.byKey, k)
-			if us.reserved[k.uuid].State().Empty() {
-				delete(us.reserved, k.uuid)
-			}
-		}
-	}
-}
-
 // close gives a lease back.
 func (l *lease) close() {
 	l.units.mu.Lock()
 	homes := make([]*home, 0, len(l.homes))
 	for k, h := range l.homes {
 		u := l.units.byKey[k]
-		u.users--
 		u.volume.remove(h)
+		if u.users--; u.users == 0 {
+			// The next session opens the volume anew, as another generation.
+			delete(l.units.byKey, k)
+			if l.units.reserved[k.uuid].Untouched() {
+				delete(l.units.reserved, k.uuid)
+			}
+		}
 		homes = append(homes, h)
 	}
 	l.units.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"lunboot/store"
@@ -301,19 +302,68 @@ func (db *DB) ConsumeOnce(ctx context.Context, id store.MachineID) error {
 // ArmBoot notes that a machine was given a script that boots its volume. It is
 // on disk when ArmBoot returns.
 func (db *DB) ArmBoot(ctx context.Context, id store.MachineID) error {
-	return db.batch.do(ctx, "arm boot", func(t *tx) error {
+	err := db.batch.do(ctx, "arm boot", func(t *tx) error {
 		_, err := t.Run("UPDATE machine SET boot_armed = boot_fired + 1 WHERE id = ?", int64(id))
 		return err
 	})
+	db.boots.forget(id)
+	return err
+}
+
+// bootMemory remembers the boots of machines that log in again and again: none of
+// them changes but through ArmBoot and BootGeneration.
+type bootMemory struct {
+	mu       sync.Mutex
+	revision int64
+	known    map[store.MachineID]bootState
+}
+
+type bootState struct{ armed, fired int64 }
+
+// maxBoots bounds what is remembered.
+const maxBoots = 4096
+
+// get returns what is remembered, and the revision that put takes.
+func (b *bootMemory) get(id store.MachineID) (s bootState, ok bool, revision int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, ok = b.known[id]
+	return s, ok, b.revision
+}
+
+// put remembers what was read since get, unless something changed meanwhile.
+func (b *bootMemory) put(id store.MachineID, s bootState, revision int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.revision != revision {
+		return
+	}
+	if b.known == nil || len(b.known) >= maxBoots {
+		b.known = map[store.MachineID]bootState{}
+	}
+	b.known[id] = s
+}
+
+// forget follows every change.
+func (b *bootMemory) forget(id store.MachineID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.revision++
+	delete(b.known, id)
 }
 
 // BootGeneration returns how many of a machine's boots have fired. With fire, an
 // armed one fires first, which fired tells, and is on disk when BootGeneration
 // returns.
 func (db *DB) BootGeneration(ctx context.Context, id store.MachineID, fire bool) (now int64, fired bool, err error) {
-	type boots struct{ armed, fired int64 }
-	b, err := dbfile.One(ctx, db.file.Reader(), func(r dbfile.Row) (b boots, err error) { return b, r.Scan(&b.armed, &b.fired) },
-		store.NotFound("machine with number", fmt.Sprint(id)), "SELECT boot_armed, boot_fired FROM machine WHERE id = ?", int64(id))
+	b, ok, revision := db.boots.get(id)
+	if !ok {
+		b, err = dbfile.One(ctx, db.file.Reader(), func(r dbfile.Row) (b bootState, err error) { err = r.Scan(&b.armed, &b.fired); return b, err },
+			store.NotFound("machine with number", fmt.Sprint(id)), "SELECT boot_armed, boot_fired FROM machine WHERE id = ?", int64(id))
+		if err == nil {
+			db.boots.put(id, b, revision)
+		}
+	}
 	if err != nil || !fire || b.armed <= b.fired {
 		return b.fired, false, err
 	}
@@ -325,6 +375,7 @@ func (db *DB) BootGeneration(ctx context.Context, id store.MachineID, fire bool)
 		}
 		return err
 	})
+	db.boots.forget(id)
 	return now, fired && err == nil, err
 }
 

@@ -54,6 +54,7 @@ type DB struct {
 	file  *dbfile.File
 	now   func() time.Time
 	all   revision // rises with every commit that changed something
+	boots bootMemory
 	maps  revision // rises with commits that changed machines, volumes or mappings
 	batch *batcher
 }

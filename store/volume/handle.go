@@ -48,7 +48,9 @@ func (h *Handle) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := h.s.writable(); err != nil {
 		return err
 	}
-	if _, err := h.s.f.WriteAt(p, off); err != nil {
+	_, err := h.s.f.WriteAt(p, off)
+	h.s.wrote() // a part of it, perhaps
+	if err != nil {
 		return fault("write volume", *h.s.name.Load(), err)
 	}
 	return nil
@@ -84,6 +86,7 @@ func (h *Handle) erase(ctx context.Context, op string, off, n int64) error {
 		return err
 	}
 	err := h.s.erase(ctx, off, n)
+	h.s.wrote()
 	if err == nil || ctx.Err() != nil {
 		return err
 	}

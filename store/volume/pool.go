@@ -288,7 +288,7 @@ func (p *Pool) release(s *shared) error {
 func (p *Pool) finish(s *shared) error {
 	s.gate.shut()
 	var err error
-	if s.write && s.broken.Load() == nil {
+	if s.write && s.written.Load() && s.broken.Load() == nil {
 		err = s.flush()
 	}
 	err = errors.Join(err, fault("close volume", *s.name.Load(), s.f.Close()))

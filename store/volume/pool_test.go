@@ -469,6 +469,7 @@ func TestOpeningWaitsForTheLastUsersFlush(t *testing.T) {
 		must(t, p.Create(t.Context(), v))
 		h, err := p.Open(t.Context(), v)
 		must(t, err)
+		must(t, h.WriteAt(t.Context(), make([]byte, 512), 0))
 		slowSync(fs, time.Second)
 		go h.Close()
 		synctest.Wait()
@@ -605,4 +606,36 @@ func TestFreeIsTheFileSystems(t *testing.T) {
 	if err != nil || n <= 0 {
 		t.Errorf("Free() = %d, %v", n, err)
 	}
+}
+
+func TestClosingFlushesOnlyWhatWasWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := crashfs.New(1)
+		p := crashPool(t, fs)
+		v := raw(1, 4096)
+		must(t, p.Create(t.Context(), v))
+		slowSync(fs, time.Second)
+		for _, tc := range []struct {
+			name string
+			use  func(h *Handle) error
+			want time.Duration
+		}{
+			{"a read", func(h *Handle) error { return h.ReadAt(t.Context(), make([]byte, 512), 0) }, 0},
+			{"a write", func(h *Handle) error { return h.WriteAt(t.Context(), make([]byte, 512), 0) }, time.Second},
+			{"a write that was flushed", func(h *Handle) error {
+				must(t, h.WriteAt(t.Context(), make([]byte, 512), 0))
+				return h.Sync(t.Context())
+			}, 0},
+			{"an unmapped range", func(h *Handle) error { return h.Unmap(t.Context(), 0, 512) }, time.Second},
+		} {
+			h, err := p.Open(t.Context(), v)
+			must(t, err)
+			must(t, tc.use(h))
+			start := time.Now()
+			must(t, h.Close())
+			if took := time.Since(start); took != tc.want {
+				t.Errorf("%s: Close took %v, want %v", tc.name, took, tc.want)
+			}
+		}
+	})
 }

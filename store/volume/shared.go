@@ -24,6 +24,7 @@ type shared struct {
 	size     atomic.Int64
 	broken   atomic.Pointer[store.Error] // a flush failed
 	unread   atomic.Bool                 // a read error was told
+	written  atomic.Bool                 // something was written since the last flush began
 
 	refs    int           // handles; under pool.mu
 	closing bool          // the last handle is gone; under pool.mu
@@ -103,6 +104,14 @@ func (s *shared) writable() error {
 	return nil
 }
 
+// wrote notes a write that has returned: a flush that begins from now on is the
+// first that surely has it.
+func (s *shared) wrote() {
+	if !s.written.Load() {
+		s.written.Store(true)
+	}
+}
+
 func (s *shared) readFailed(err error) error {
 	err = fault("read volume", *s.name.Load(), err)
 	if store.KindOf(err) == store.KindCorrupt && !s.unread.Swap(true) {
@@ -144,6 +153,7 @@ func (s *shared) flush() error {
 	if e := s.broken.Load(); e != nil {
 		return e
 	}
+	s.written.Store(false)
 	err := s.f.Sync()
 	if err == nil {
 		return nil

@@ -42,6 +42,10 @@ func (r *Reservations) State() store.Reservations {
 	return store.Reservations{}
 }
 
+// Untouched says that nobody ever registered or reserved: there is nothing to
+// remember when the volume's last session ends.
+func (r *Reservations) Untouched() bool { return r.state.Load() == nil && r.legacy.Load() == nil }
+
 // errNotKept is INTERNAL TARGET FAILURE: what was to survive a power loss could
 // not be written down.
 var errNotKept = &sense.Data{Key: sense.KeyHardwareError, ASC: 0x44, ASCQ: 0x00}

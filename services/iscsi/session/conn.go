@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -62,24 +63,31 @@ type Conn struct {
 	ack func(fd uintptr) // sets TCP_QUICKACK
 }
 
-// NewConn wraps an accepted connection and sets its TCP options.
+// NewConn wraps a connection that was accepted from a socket with Control.
 func NewConn(nc net.Conn) *Conn {
 	c := &Conn{nc: nc, in: make([]byte, smallInput)}
 	c.ack = func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) } // an optimisation
-	t, ok := nc.(*net.TCPConn)
-	if !ok {
-		return c
-	}
-	// Both calls fail only on a socket that is gone, which the first read says.
-	_ = t.SetNoDelay(true)
-	_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: keepAliveTry})
-	if raw, err := t.SyscallConn(); err == nil {
-		c.raw = raw
-		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
-		})
+	if t, ok := nc.(*net.TCPConn); ok {
+		c.raw, _ = t.SyscallConn() // fails only on a socket that is gone, which the first read says
 	}
 	return c
+}
+
+// Control sets on a listening socket what its connections inherit (tcp(7)), so
+// that a storm of logins does not set it again and again: a peer that vanished
+// is found in time. Go switches Nagle's algorithm off by itself.
+func Control(_, _ string, raw syscall.RawConn) error {
+	var err error
+	set := func(fd, level, option, value int) {
+		err = errors.Join(err, os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, option, value)))
+	}
+	return errors.Join(raw.Control(func(fd uintptr) {
+		set(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+		set(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAliveIdle.Seconds()))
+		set(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveIdle.Seconds()))
+		set(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveTry)
+		set(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+	}), err)
 }
 
 // RemoteAddr returns the initiator's address.

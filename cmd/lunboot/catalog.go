@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"sync"
+
+	"lunboot/services/iscsi"
+	"lunboot/store"
+	"lunboot/store/sqlite"
+	"lunboot/store/volume"
+)
+
+// catalog answers the target from the inventory and the volumes. What it reads
+// of the inventory it keeps for as long as nothing changes there: a storm of
+// logins asks the same questions again and again.
+type catalog struct {
+	db   *sqlite.DB
+	pool *volume.Pool
+
+	mu       sync.Mutex
+	revision int64 // of the inventory that known was read at
+	known    map[store.IQN]record
+}
+
+// record is what the inventory says of one initiator.
+type record struct {
+	machine  store.Machine
+	mappings []store.Mapping
+	volumes  map[store.VolumeID]store.Volume
+}
+
+// maxKnown bounds the initiators that are remembered.
+const maxKnown = 4096
+
+func newCatalog(db *sqlite.DB, pool *volume.Pool) *catalog {
+	return &catalog{db: db, pool: pool, known: map[store.IQN]record{}}
+}
+
+// find returns an initiator's record as of now or later: a change that was
+// acknowledged before the call is in it. The revision is taken before the rows
+// are read, so that rows which change meanwhile are read again by the next call.
+func (c *catalog) find(ctx context.Context, initiator store.IQN) (record, error) {
+	revision := c.db.MapRevision()
+	c.mu.Lock()
+	r, ok := c.known[initiator]
+	if c.revision != revision {
+		ok = false
+	}
+	c.mu.Unlock()
+	if ok {
+		return r, nil
+	}
+	r, err := c.read(ctx, initiator)
+	if err != nil {
+		return record{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.revision > revision:
+		return r, nil // somebody has read newer ones meanwhile
+	case c.revision < revision || len(c.known) >= maxKnown:
+		c.revision = revision
+		clear(c.known)
+	}
+	c.known[initiator] = r
+	return r, nil
+}
+
+func (c *catalog) read(ctx context.Context, initiator store.IQN) (r record, err error) {
+	if r.machine, err = c.db.MachineByInitiator(ctx, initiator); err != nil {
+		return r, err
+	}
+	if r.mappings, err = c.db.MappingsOf(ctx, r.machine.ID); err != nil {
+		return r, err
+	}
+	r.volumes = make(map[store.VolumeID]store.Volume, len(r.mappings))
+	for _, m := range r.mappings {
+		if r.volumes[m.Volume], err = c.db.Volume(ctx, m.Volume); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// Access says who an initiator is and how it must log in.
+func (c *catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access, error) {
+	r, err := c.find(ctx, initiator)
+	if err != nil {
+		return iscsi.Access{}, err
+	}
+	m := r.machine
+	return iscsi.Access{Machine: m.ID, Name: m.Name, Auth: m.Auth, CHAP: m.CHAP, Reverse: m.Reverse}, nil
+}
+
+// Open opens every volume that an initiator is mapped to. A volume that cannot
+// be opened is left out, so that the others still boot; its fault is told by
+// the pool. When none can be opened that is the answer, and not that nothing is
+// mapped.
+//
+// The firmware's first login after its script fires the boot that the script
+// armed: sessions of the boot before end.
+func (c *catalog) Open(ctx context.Context, initiator store.IQN, isid [6]byte) (iscsi.Map, error) {
+	m, fault, err := c.open(ctx, initiator, iscsi.IsIPXE(isid))
+	if err == nil && len(m.LUNs) == 0 && fault != nil {
+		return iscsi.Map{}, fault
+	}
+	return m, err
+}
+
+// Refresh is Open for a session that lives already. A volume that cannot be
+// opened is never an error here: the session would go on with a volume that was
+// taken from it. Those that it has open can be opened.
+func (c *catalog) Refresh(ctx context.Context, initiator store.IQN) (iscsi.Map, error) {
+	m, _, err := c.open(ctx, initiator, false)
+	return m, err
+}
+
+// open returns the volumes that can be opened, and why one cannot.
+func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m iscsi.Map, fault, err error) {
+	r, err := c.find(ctx, initiator)
+	if err != nil {
+		return iscsi.Map{}, nil, err
+	}
+	generation, fired, err := c.db.BootGeneration(ctx, r.machine.ID, fire)
+	if err != nil {
+		return iscsi.Map{}, nil, err
+	}
+	out := iscsi.Map{Generation: generation, Fired: fired, LUNs: map[store.LUN]iscsi.Entry{}}
+	var handles []*volume.Handle
+	out.Release = func() {
+		for _, h := range handles {
+			h.Close()
+		}
+	}
+	for _, mp := range r.mappings {
+		v := r.volumes[mp.Volume]
+		h, err := c.pool.Open(ctx, v)
+		if err != nil {
+			fault = err
+			continue
+		}
+		handles = append(handles, h)
+		out.LUNs[mp.LUN] = iscsi.Entry{
+			Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, ReadOnly: mp.ReadOnly || v.ReadOnly, Generation: h.Generation(),
+		}
+	}
+	return out, fault, nil
+}
+
+// Revision rises when machines, volumes or mappings change.
+func (c *catalog) Revision() int64 { return c.db.MapRevision() }
+
+// Changed is closed when Revision passes after.
+func (c *catalog) Changed(after int64) <-chan struct{} { return c.db.MapChanged(after) }
