@@ -41,6 +41,9 @@ func boot() error {
 	if err := loadModules("/modules"); err != nil {
 		return err
 	}
+	if line, err := os.ReadFile("/proc/cmdline"); err == nil && strings.Contains(string(line), area.Workbench) {
+		return workbench()
+	}
 	targets, _ := filepath.Glob(ibft + "/target*")
 	if len(targets) == 0 {
 		return fmt.Errorf("the firmware left no iBFT: nothing in %s", ibft)

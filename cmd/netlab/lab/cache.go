@@ -21,7 +21,7 @@ const kernelPackage = "linux-image-cloud-amd64"
 
 // unpackedPackages are downloaded and unpacked for the guest, and not
 // installed: the host keeps its own kernel and gets no daemon.
-var unpackedPackages = []string{"open-iscsi", "libopeniscsiusr", "libisns0"}
+var unpackedPackages = []string{"open-iscsi", "libopeniscsiusr", "libisns0", "busybox-static"}
 
 // recipe is how an image is made: when this source changes, so does the key of
 // the cache.

@@ -167,7 +167,7 @@ func (r *Running) WaitWrote(ctx context.Context) (time.Duration, error) {
 // waitMark waits for a whole line that begins with the mark; one that begins
 // with the guest's mark of failure is an error.
 func (r *Running) waitMark(ctx context.Context, mark string) (Match, error) {
-	m, err := r.Console.WaitFor(ctx, `^(?:(`+mark+`|`+area.MarkFail+`) (.*)\n|No bootable device|BdsDxe: No bootable option)`)
+	m, err := r.Console.WaitFor(ctx, `^(?:(`+mark+`|`+area.MarkFail+`) ?(.*)\n|No bootable device|BdsDxe: No bootable option)`)
 	if err != nil {
 		return m, fmt.Errorf("%s: %w", r.Machine.Name, err)
 	}

@@ -136,9 +136,9 @@ func programs(unpackedDir string, paths ...string) (map[string][]byte, error) {
 // and iSCSI ask the crypto API for it by name, and no modprobe answers there.
 var guestModules = []string{"crc32c_generic", "virtio_pci", "virtio_net", "iscsi_ibft", "iscsi_tcp", "sd_mod", "ext4"}
 
-// modules returns the kernel modules that guestModules need, in the order in
-// which they can be inserted.
-func modules(kernelDir string) (names []string, images map[string][]byte, err error) {
+// modules returns the wanted kernel modules and what they need, in the order
+// in which they can be inserted.
+func modules(kernelDir string, wanted ...string) (names []string, images map[string][]byte, err error) {
 	paths := map[string]string{}
 	err = filepath.WalkDir(kernelDir, func(path string, d fs.DirEntry, err error) error {
 		if name, found := strings.CutSuffix(d.Name(), ".ko"); found {
@@ -184,7 +184,7 @@ func modules(kernelDir string) (names []string, images map[string][]byte, err er
 		names = append(names, file)
 		return nil
 	}
-	for _, name := range guestModules {
+	for _, name := range wanted {
 		if err := visit(name); err != nil {
 			return nil, nil, err
 		}
@@ -232,7 +232,7 @@ func buildInitrd(unpackedDir, kernelDir string, guest []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	order, images, err := modules(kernelDir)
+	order, images, err := modules(kernelDir, guestModules...)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"lunboot/cmd/netlab/lab/area"
 	"lunboot/store"
 )
 
@@ -35,10 +36,11 @@ type Machine struct {
 	Firmware Firmware
 	MAC      store.MAC
 	UUID     store.UUID
-	NIC      string // QEMU's device; "" is virtio-net-pci, the only one that the lab's Linux drives
-	Memory   int    // MiB; 0 is 512
-	HTTPBoot bool   // UEFI: HTTP boot instead of PXE
-	Disk     string // a raw image as a local disk, booted instead of the network when it is set
+	NIC      string  // QEMU's device; "" is virtio-net-pci, the only one that the lab's Linux drives
+	Memory   int     // MiB; 0 is 512
+	HTTPBoot bool    // UEFI: HTTP boot instead of PXE
+	Kernel   *Kernel // QEMU loads it, and nothing is booted from the network, when it is set
+	Disk     string  // a raw image as a local disk, booted instead of the network when it is set
 }
 
 // Running is a machine that has power.
@@ -79,9 +81,13 @@ func (m Machine) arguments(dir, tap string) []string {
 		"-netdev", "tap,id=n0,ifname=" + tap + ",script=no,downscript=no",
 	}
 	card := m.nic() + ",netdev=n0,mac=" + m.MAC.String()
-	if m.Disk == "" {
+	switch {
+	case m.Kernel != nil:
+		card += ",romfile="
+		args = append(args, "-kernel", m.Kernel.Image, "-initrd", m.Kernel.Initrd, "-append", kernelArgs+" loglevel=1 "+area.Workbench)
+	case m.Disk == "":
 		card += ",bootindex=1"
-	} else {
+	default:
 		args = append(args, "-drive", "id=d0,if=none,format=raw,file="+m.Disk, "-device", "ide-hd,drive=d0,bootindex=1")
 	}
 	switch m.Firmware {

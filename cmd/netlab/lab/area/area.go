@@ -56,6 +56,15 @@ const (
 	MarkAdopted = "LUNBOOT-ADOPTED" // iscsid has taken the session over and will log in again when it breaks
 )
 
+// Workbench, on the kernel's command line, makes the guest a workbench: it
+// boots nothing and runs the commands that come over the serial port, one a
+// line, in base64. Each ends with MarkExit, its number and its exit status.
+const (
+	Workbench = "lunboot.workbench"
+	MarkReady = "LUNBOOT-READY"
+	MarkExit  = "LUNBOOT-EXIT"
+)
+
 // Nonce is what the host hides on a volume to see that the guest booted from
 // that volume and no other.
 type Nonce [16]byte

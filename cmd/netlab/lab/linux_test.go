@@ -1,0 +1,154 @@
+package lab_test
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"lunboot/cmd/netlab/lab"
+	"lunboot/store"
+)
+
+// initiator is a workbench whose machine the appliance knows.
+type initiator struct {
+	*bench
+	w    *lab.Workbench
+	name string
+}
+
+// workbench enrolls a machine with one empty volume as LUN 2 and another as LUN
+// 300, and starts Linux on it.
+func (b *bench) workbench(name string, n byte, flags ...string) *initiator {
+	b.t.Helper()
+	machine := b.machine(name, lab.BIOS, n)
+	b.cli(append([]string{"machine", "add", name, "--mac", machine.MAC.String()}, flags...)...)
+	for _, lun := range []string{"2", "300"} {
+		b.cli("volume", "create", name+lun, "--size", "64M")
+		b.cli("mapping", "add", name, name+lun, "--lun", lun)
+	}
+	var m store.Machine
+	b.must(b.appliance.JSON(b.ctx, &m, "machine", "show", name))
+	w, err := b.StartWorkbench(b.ctx, machine, "10.77.0.50", string(m.Initiator))
+	b.must(err)
+	b.t.Cleanup(func() {
+		if b.t.Failed() {
+			b.t.Logf("%s's console:\n%s", name, w.Console.Tail(60))
+		}
+	})
+	return &initiator{bench: b, w: w, name: name}
+}
+
+// run runs a script that has to succeed.
+func (i *initiator) run(script string) string {
+	i.t.Helper()
+	out, err := i.w.Must(i.ctx, script)
+	i.must(err)
+	return out
+}
+
+// fails runs a script that must not succeed.
+func (i *initiator) fails(script string) string {
+	i.t.Helper()
+	out, status, err := i.w.Do(i.ctx, script)
+	i.must(err)
+	if status == 0 {
+		i.t.Errorf("%s succeeded:\n%s", script, out)
+	}
+	return out
+}
+
+// set changes a setting of the node that discovery found.
+func (i *initiator) set(settings ...string) {
+	i.t.Helper()
+	var script strings.Builder
+	for _, s := range settings {
+		key, value, _ := strings.Cut(s, "=")
+		fmt.Fprintf(&script, "iscsiadm -m node -o update -n %s -v %s || exit 1\n", key, value)
+	}
+	i.run(script.String())
+}
+
+// disk is the shell's way to the disk of a LUN, as Linux numbers it.
+func disk(lun int) string {
+	if lun > 255 {
+		lun |= 0x4000 // flat space addressing (SAM-5 §4.7.7.3)
+	}
+	return fmt.Sprintf("/dev/$(ls /sys/class/scsi_disk/*:%d/device/block)", lun)
+}
+
+const discover = "iscsiadm -m discovery -t sendtargets -p 10.77.0.1"
+
+// Linux's own initiator: what it finds, and what it can do with it.
+func TestLinuxsInitiatorUsesItsDisks(t *testing.T) {
+	b := start(t, linuxLimit)
+	i := b.workbench("linux", 90, "--auth", "none")
+	if out := i.run(discover); !strings.Contains(out, "10.77.0.1:3260,1 iqn.") {
+		t.Errorf("discovery says %q", out)
+	}
+	for _, digest := range []struct{ header, data string }{{"CRC32C", "None"}, {"None", "CRC32C"}, {"CRC32C", "CRC32C"}, {"None", "None"}} {
+		i.set("node.conn[0].iscsi.HeaderDigest="+digest.header, "node.conn[0].iscsi.DataDigest="+digest.data)
+		i.run("iscsiadm -m node --login")
+		said := i.run("iscsiadm -m session -P3")
+		for _, want := range []string{"HeaderDigest: " + digest.header, "DataDigest: " + digest.data} {
+			if !strings.Contains(said, want) {
+				t.Errorf("the session lacks %q:\n%s", want, said)
+			}
+		}
+		i.run("udev() { n=0; while ! [ -b " + disk(300) + " ]; do n=$((n+1)); [ $n -lt 100 ] || return 1; sleep 0.1; done; }; udev")
+		i.run("dd if=/dev/urandom of=/tmp/r bs=64k count=16 2>/dev/null; dd if=/tmp/r of=" + disk(300) + " bs=64k oflag=direct 2>/dev/null; dd if=" + disk(300) + " bs=64k count=16 iflag=direct 2>/dev/null | cmp - /tmp/r")
+		if digest.header+digest.data != "NoneNone" {
+			i.run("iscsiadm -m node --logout")
+			if out := b.cli("session", "list"); strings.Contains(out, i.name) {
+				t.Errorf("a session is left after the logout:\n%s", out)
+			}
+		}
+	}
+	luns := i.run("for d in /sys/class/scsi_disk/*; do echo ${d##*:}; done | sort -n | tr '\\n' ' '")
+	if luns != "2 16684" {
+		t.Errorf("Linux sees the LUNs %q", luns)
+	}
+	if size := i.run("blockdev --getsize64 " + disk(2) + "; d=" + disk(2) + "; cat /sys/class/block/${d#/dev/}/queue/logical_block_size /sys/class/block/${d#/dev/}/queue/physical_block_size"); size != "67108864\n512\n4096" {
+		t.Errorf("size and blocks are %q", size)
+	}
+	i.run("/sbin/mke2fs -q -t ext4 " + disk(2) + " && mount -t ext4 " + disk(2) + " /mnt && dd if=/dev/urandom of=/mnt/f bs=1M count=8 2>/dev/null && sync && umount /mnt && /sbin/e2fsck -f -n " + disk(2))
+	b.cli("volume", "create", "later", "--size", "32M")
+	b.cli("mapping", "add", i.name, "later", "--lun", "5")
+	b.cli("volume", "resize", "linux2", "96M")
+	i.run("iscsiadm -m session --rescan")
+	if size := i.run("blockdev --getsize64 " + disk(2) + " " + "; blockdev --getsize64 " + disk(5)); size != "100663296\n33554432" {
+		t.Errorf("after the rescan the sizes are %q", size)
+	}
+	i.run("iscsiadm -m node --logout")
+}
+
+// Each side proves itself, and neither takes the other's false word.
+func TestLinuxsInitiatorProvesItselfAndAsksForProof(t *testing.T) {
+	b := start(t, linuxLimit)
+	i := b.workbench("chap", 91, "--auth", "chap", "--chap-user", "alice", "--chap-secret", "alicealicealice1")
+	// Discovery is refused like a login, so the node is made by hand.
+	if said := i.fails(discover); !strings.Contains(said, "authorization failure") {
+		t.Errorf("discovery without CHAP says %q", said)
+	}
+	target := regexp.MustCompile(`target=(iqn\S+)`).FindStringSubmatch(b.appliance.Log())
+	if target == nil {
+		t.Fatal("the appliance does not say what its target is called")
+	}
+	i.run("iscsiadm -m node -o new -p 10.77.0.1 -T " + target[1])
+	i.fails("iscsiadm -m node --login")
+	i.set("node.session.auth.authmethod=CHAP", "node.session.auth.username=alice", "node.session.auth.password=alicealicealice2")
+	i.fails("iscsiadm -m node --login")
+	i.set("node.session.auth.password=alicealicealice1")
+	i.run("iscsiadm -m node --login && iscsiadm -m node --logout")
+	b.cli("machine", "set", i.name, "--auth", "mutual", "--reverse-user", "target", "--reverse-secret", "targettargettar1")
+	i.fails("iscsiadm -m node --login") // one-way is not enough now
+	i.set("node.session.auth.username_in=target", "node.session.auth.password_in=targettargettar2")
+	i.fails("iscsiadm -m node --login")
+	i.set("node.session.auth.password_in=targettargettar1")
+	i.run("iscsiadm -m node --login && iscsiadm -m node --logout")
+	time.Sleep(100 * time.Millisecond)
+	if out := b.cli("session", "list"); strings.Contains(out, i.name) {
+		t.Errorf("a session is left after the logout:\n%s", out)
+	}
+}
