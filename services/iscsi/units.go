@@ -91,6 +91,9 @@ func (us *units) recall(ctx context.Context, e Entry) error {
 	if us.reserved[e.UUID] != nil {
 		return nil
 	}
+	if len(us.reserved) >= maxReserved {
+		us.forget()
+	}
 	if us.kept == nil {
 		us.reserved[e.UUID] = scsi.NewReservations(store.Reservations{}, nil)
 		return nil
@@ -109,6 +112,23 @@ func keyOf(e Entry) unitKey {
 	return unitKey{volume: e.VolumeID, generation: e.Generation, uuid: e.UUID, blockSize: e.BlockSize}
 }
 
+// maxReserved is how many volumes' reservations are looked at before those that
+// nobody needs are forgotten.
+const maxReserved = 4096
+
+// forget drops what can be read again, or was never there.
+func (us *units) forget() {
+	used := make(map[store.UUID]bool, len(us.byKey))
+	for k := range us.byKey {
+		used[k.uuid] = true
+	}
+	for id, r := range us.reserved {
+		if !used[id] && r.Untouched() {
+			delete(us.reserved, id)
+		}
+	}
+}
+
 // close gives a lease back.
 func (l *lease) close() {
 	l.units.mu.Lock()
@@ -119,9 +139,6 @@ func (l *lease) close() {
 		if u.users--; u.users == 0 {
 			// The next session opens the volume anew, as another generation.
 			delete(l.units.byKey, k)
-			if l.units.reserved[k.uuid].Untouched() {
-				delete(l.units.reserved, k.uuid)
-			}
 		}
 		homes = append(homes, h)
 	}
