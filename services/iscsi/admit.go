@@ -125,7 +125,7 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 		PortName:        fmt.Sprintf("%s,t,0x%04x", s.cfg.Target, portalGroup),
 		DescriptorSense: v.ipxe,
 		OnNoLUN:         v.noLUN,
-		OnReset:         func(lun store.LUN) { v.ses.AbortUnit(lun) },
+		Abort:           func(lun store.LUN, rest func()) int { return v.ses.AbortUnit(lun, rest) },
 	})
 	v.ses = session.New(a.conn, v.nexus, cfg)
 	v.setMap(m, entries, lease)

@@ -63,9 +63,11 @@ type NexusConfig struct {
 	// OnNoLUN is told of each command that was refused because its LUN is not
 	// mapped. It is called by Begin and must not block.
 	OnNoLUN func(lun [8]byte, cdb []byte)
-	// OnReset is told that another nexus reset the unit at lun, so that the
-	// session aborts the tasks it has there (SAM-5 §6.3.3). It must not block.
-	OnReset func(lun store.LUN)
+	// Abort is told that another nexus ended this one's tasks at lun: by a
+	// reset, CLEAR TASK SET or PREEMPT AND ABORT (SAM-5 §6.3.3, §7.3). It
+	// returns how many there were, without waiting, and calls rest when none of
+	// them can change the volume any more, which may be before it returns.
+	Abort func(lun store.LUN, rest func()) int
 }
 
 // Dir says which way a command's data goes.

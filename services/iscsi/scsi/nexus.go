@@ -3,7 +3,6 @@ package scsi
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"math/bits"
 	"slices"
 	"sync"
@@ -25,6 +24,7 @@ const (
 	uaReservationsPreempted                     // 2Ah/03h
 	uaReservationsReleased                      // 2Ah/04h
 	uaRegistrationsPreempted                    // 2Ah/05h
+	uaCleared                                   // 2Fh/00h
 )
 
 // attentions has a row for each bit.
@@ -38,6 +38,7 @@ var attentions = [...]*sense.Data{
 	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x03}, // RESERVATIONS PREEMPTED
 	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x04}, // RESERVATIONS RELEASED
 	{Key: sense.KeyUnitAttention, ASC: 0x2a, ASCQ: 0x05}, // REGISTRATIONS PREEMPTED
+	{Key: sense.KeyUnitAttention, ASC: 0x2f, ASCQ: 0x00}, // COMMANDS CLEARED BY ANOTHER INITIATOR
 }
 
 // itl is an I_T_L nexus: one unit as one nexus sees it.
@@ -186,25 +187,43 @@ func (n *Nexus) find(b [8]byte) *itl {
 }
 
 // LogicalUnitReset does what LOGICAL UNIT RESET does to the unit; the session
-// has aborted its own tasks there.
-func (n *Nexus) LogicalUnitReset(lun [8]byte) error {
-	i := n.find(lun)
-	if i == nil {
-		return store.NotFound("LUN", fmt.Sprintf("%X", lun))
+// has aborted its own tasks there. rest is called when those of other sessions
+// have come to rest, which may be before it returns.
+func (n *Nexus) LogicalUnitReset(lun [8]byte, rest func()) {
+	if i := n.find(lun); i != nil {
+		i.unit.reset(n, uaUnitReset, rest)
+	} else {
+		rest() // the LUN is gone: nothing to reset
 	}
-	i.unit.reset(n, uaUnitReset)
-	return nil
+}
+
+// ClearTaskSet does what CLEAR TASK SET does to the tasks of other sessions.
+func (n *Nexus) ClearTaskSet(lun [8]byte, rest func()) {
+	if i := n.find(lun); i != nil {
+		i.unit.clear(n, rest)
+	} else {
+		rest()
+	}
 }
 
 // TargetReset resets every unit that is mapped for this nexus, and no other.
-func (n *Nexus) TargetReset() {
+func (n *Nexus) TargetReset(rest func()) {
 	m := n.luns.Load()
 	if m == nil {
+		rest()
 		return
 	}
-	for _, i := range m.byLUN {
-		i.unit.reset(n, uaBusReset)
+	var left atomic.Int64
+	left.Store(1 + int64(len(m.byLUN)))
+	arrive := func() {
+		if left.Add(-1) == 0 {
+			rest()
+		}
 	}
+	for _, i := range m.byLUN {
+		i.unit.reset(n, uaBusReset, arrive)
+	}
+	arrive()
 }
 
 // Begin decodes the command and decides everything that needs no volume: LUN,

@@ -64,10 +64,8 @@ func TestUnitAttention(t *testing.T) {
 	t.Run("several are told one by one, the heaviest first", func(t *testing.T) {
 		r := newRig(t)
 		other := r.join(NexusConfig{})
-		other.TargetReset()
-		if err := other.LogicalUnitReset([8]byte{}); err != nil {
-			t.Fatal(err)
-		}
+		other.TargetReset(func() {})
+		other.LogicalUnitReset([8]byte{}, func() {})
 		r.vol.size.Store(1 << 19)
 		wantSense(t, r.do(testUnitReady, nil), 6, 0x29, 2)
 		wantSense(t, r.do(testUnitReady, nil), 6, 0x29, 3)
@@ -174,52 +172,81 @@ func TestResets(t *testing.T) {
 	setUp := func(t *testing.T) (r *rig, other *Nexus, resets *[]store.LUN) {
 		r = newRig(t)
 		resets = new([]store.LUN)
-		other = NewNexus(NexusConfig{OnReset: func(l store.LUN) { *resets = append(*resets, l) }})
+		other = NewNexus(NexusConfig{Abort: func(l store.LUN, rest func()) int { *resets = append(*resets, l); rest(); return 0 }})
 		other.SetMap(map[store.LUN]MapEntry{4: {Unit: r.unit}})
 		wantSense(t, run(t, other, 4, testUnitReady, nil), 6, 0x29, 0)
 		return r, other, resets
 	}
 	t.Run("a logical unit reset is told to every session, and the others abort", func(t *testing.T) {
 		r, other, resets := setUp(t)
-		if err := r.nexus.LogicalUnitReset([8]byte{}); err != nil {
-			t.Fatal(err)
-		}
+		r.nexus.LogicalUnitReset([8]byte{}, func() {})
 		wantSense(t, r.do(testUnitReady, nil), 6, 0x29, 3)
 		wantGood(t, r.do(testUnitReady, nil))
 		wantSense(t, run(t, other, 4, testUnitReady, nil), 6, 0x29, 3)
 		if !slices.Equal(*resets, []store.LUN{4}) {
-			t.Fatalf("OnReset was told of %v", *resets)
+			t.Fatalf("Abort was told of %v", *resets)
 		}
 	})
 	t.Run("a target reset, too", func(t *testing.T) {
 		r, other, resets := setUp(t)
-		r.nexus.TargetReset()
+		r.nexus.TargetReset(func() {})
 		wantSense(t, r.do(testUnitReady, nil), 6, 0x29, 2)
 		wantGood(t, r.do(testUnitReady, nil))
 		wantSense(t, run(t, other, 4, testUnitReady, nil), 6, 0x29, 2)
 		if !slices.Equal(*resets, []store.LUN{4}) {
-			t.Fatalf("OnReset was told of %v", *resets)
+			t.Fatalf("Abort was told of %v", *resets)
 		}
 	})
 	t.Run("units that the initiator has not are left alone", func(t *testing.T) {
 		r, other, resets := setUp(t)
 		second := newRig(t)
-		second.nexus.TargetReset()
+		second.nexus.TargetReset(func() {})
 		wantGood(t, run(t, other, 4, testUnitReady, nil))
 		if len(*resets) != 0 {
-			t.Fatal("OnReset was called")
+			t.Fatal("Abort was called")
 		}
-		if err := r.nexus.LogicalUnitReset(store.LUN(4).Wire()); !store.IsNotFound(err) {
-			t.Fatalf("reset of a LUN that is not mapped: %v", err)
+		rested := false
+		r.nexus.LogicalUnitReset(store.LUN(4).Wire(), func() { rested = true }) // not mapped: nothing to wait for
+		if !rested || len(*resets) != 0 {
+			t.Fatalf("a LUN that is not mapped: rested %v, told %v", rested, *resets)
+		}
+	})
+	t.Run("a reset is over when the others' tasks are", func(t *testing.T) {
+		r := newRig(t)
+		var rests []func()
+		for range 2 {
+			r.join(NexusConfig{Abort: func(_ store.LUN, rest func()) int { rests = append(rests, rest); return 1 }})
+		}
+		rested := 0
+		r.nexus.TargetReset(func() { rested++ })
+		for k, rest := range rests {
+			if rested != 0 {
+				t.Fatalf("the reset was over when %d of 2 sessions had come to rest", k)
+			}
+			rest()
+		}
+		if rested != 1 {
+			t.Fatalf("%d ends of one reset", rested)
+		}
+	})
+	t.Run("CLEAR TASK SET is told to those who lost tasks", func(t *testing.T) {
+		r := newRig(t)
+		busy := r.join(NexusConfig{Abort: func(_ store.LUN, rest func()) int { rest(); return 3 }})
+		idle := r.join(NexusConfig{Abort: func(_ store.LUN, rest func()) int { rest(); return 0 }})
+		rested := false
+		r.nexus.ClearTaskSet([8]byte{}, func() { rested = true })
+		wantSense(t, run(t, busy, 0, testUnitReady, nil), 6, 0x2f, 0)
+		wantGood(t, run(t, idle, 0, testUnitReady, nil))
+		wantGood(t, r.do(testUnitReady, nil))
+		if !rested {
+			t.Error("it never ended")
 		}
 	})
 	t.Run("reservations and mode end", func(t *testing.T) {
 		r, other, _ := setUp(t)
 		wantGood(t, r.do("15 10 00 00 10 00", unhex(t, "00000000 0a0a 0610 08 000000 ffff0000")))
 		wantGood(t, r.do("160000000000", nil))
-		if err := other.LogicalUnitReset(store.LUN(4).Wire()); err != nil {
-			t.Fatal(err)
-		}
+		other.LogicalUnitReset(store.LUN(4).Wire(), func() {})
 		for _, want := range [][2]byte{{0x29, 3}, {0x2a, 1}} {
 			wantSense(t, run(t, other, 4, testUnitReady, nil), 6, want[0], want[1])
 		}
@@ -447,11 +474,11 @@ func TestConcurrency(t *testing.T) {
 				return
 			default:
 			}
-			n := NewNexus(NexusConfig{OnReset: func(store.LUN) {}})
+			n := NewNexus(NexusConfig{Abort: func(_ store.LUN, rest func()) int { rest(); return 0 }})
 			n.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit}})
 			n.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit, ReadOnly: i%2 == 0}, 3: {Unit: r.unit}})
-			n.TargetReset()
-			_ = n.LogicalUnitReset([8]byte{})
+			n.TargetReset(func() {})
+			n.LogicalUnitReset([8]byte{}, func() {})
 			n.SetMap(nil)
 			n.Close()
 		}

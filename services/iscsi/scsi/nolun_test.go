@@ -103,9 +103,12 @@ func TestNoLUN(t *testing.T) {
 	t.Run("a nexus that never had a map has no units", func(t *testing.T) {
 		n := NewNexus(NexusConfig{})
 		wantSense(t, run(t, n, 0, "000000000000", nil), 5, 0x25, 0)
-		n.TargetReset()
-		if err := n.LogicalUnitReset([8]byte{}); !store.IsNotFound(err) {
-			t.Errorf("LogicalUnitReset: %v", err)
+		rested := 0
+		n.TargetReset(func() { rested++ })
+		n.LogicalUnitReset([8]byte{}, func() { rested++ })
+		n.ClearTaskSet([8]byte{}, func() { rested++ })
+		if rested != 3 {
+			t.Errorf("%d of 3 came to an end", rested)
 		}
 	})
 }

@@ -128,29 +128,23 @@ var conditions = map[reserve.Condition]uint32{
 }
 
 // tell establishes the conditions on the nexuses that are there; by is the one
-// that sent the command, which needs no telling.
-func (u *Unit) tell(notices []reserve.Notice, by *Nexus) {
-	type abort struct {
-		n   *Nexus
-		lun store.LUN
-	}
-	var aborts []abort
+// that sent the command, which needs no telling. It returns those whose tasks
+// are to be aborted.
+func (u *Unit) tell(notices []reserve.Notice, by *Nexus) (preempted []*itl) {
 	u.mu.Lock()
+	defer u.mu.Unlock()
 	for i := range u.itls {
 		for _, notice := range notices {
 			if i.nexus == by || i.nexus.port != notice.Port {
 				continue
 			}
 			i.establish(conditions[notice.Condition])
-			if notice.Abort && i.nexus.cfg.OnReset != nil {
-				aborts = append(aborts, abort{i.nexus, i.lun})
+			if notice.Abort {
+				preempted = append(preempted, i)
 			}
 		}
 	}
-	u.mu.Unlock()
-	for _, a := range aborts {
-		a.n.cfg.OnReset(a.lun)
-	}
+	return preempted
 }
 
 // parseReserve reads RESERVE and RELEASE (SPC-2): the whole unit,
@@ -234,6 +228,16 @@ func execPersistentOut(ctx context.Context, c *Command) error {
 	if errors.Is(err, reserve.ErrConflict) {
 		return errReservationConflict
 	}
-	u.tell(notices, c.nexus)
+	if preempted := u.tell(notices, c.nexus); len(preempted) > 0 {
+		// PREEMPT AND ABORT is done when nothing of theirs can be written any
+		// more (SPC-4 §5.13.11.5): that is what it is for.
+		rest := make(chan struct{})
+		abort(preempted, func(*itl) {}, func() { close(rest) })
+		select {
+		case <-rest:
+		case <-ctx.Done():
+			return sense.Aborted
+		}
+	}
 	return err
 }

@@ -106,7 +106,7 @@ func TestARegistrationOutlivesItsSession(t *testing.T) {
 	wantGood(t, run(t, again, 0, read10, nil))
 	elsewhere := r.join(NexusConfig{Initiator: "iqn.2026-11.test:a", ISID: [6]byte{0x80, 2}})
 	wantConflict(t, run(t, elsewhere, 0, read10, nil)) // another port of the same initiator
-	r.unit.reset(b, uaUnitReset)                       // a reset ends no persistent reservation
+	r.unit.reset(b, uaUnitReset, func() {})            // a reset ends no persistent reservation
 	run(t, again, 0, testReady, nil)
 	wantGood(t, run(t, again, 0, read10, nil))
 	run(t, b, 0, testReady, nil)
@@ -116,7 +116,7 @@ func TestARegistrationOutlivesItsSession(t *testing.T) {
 func TestPreemptAndAbortReachesTheTasks(t *testing.T) {
 	r := newRig(t)
 	var aborted []store.LUN
-	a := r.join(NexusConfig{Initiator: "iqn.2026-11.test:a", OnReset: func(l store.LUN) { aborted = append(aborted, l) }})
+	a := r.join(NexusConfig{Initiator: "iqn.2026-11.test:a", Abort: func(l store.LUN, rest func()) int { aborted = append(aborted, l); rest(); return 1 }})
 	b := r.join(NexusConfig{Initiator: "iqn.2026-11.test:b"})
 	wantGood(t, prout(t, a, reserve.ActRegister, 0, 0, keyA, 0))
 	wantGood(t, prout(t, b, reserve.ActRegister, 0, 0, keyB, 0))

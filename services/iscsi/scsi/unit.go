@@ -96,8 +96,9 @@ func (u *Unit) detach(i *itl) {
 
 // reset is a logical unit reset (SAM-5 §6.3.3): a reservation by RESERVE ends, mode
 // parameters return to their defaults, every nexus gets a unit attention
-// condition, the one that asked too, and the others abort their tasks.
-func (u *Unit) reset(by *Nexus, ua uint32) {
+// condition, the one that asked too, and the others abort their tasks. rest is
+// called when those have come to rest.
+func (u *Unit) reset(by *Nexus, ua uint32, rest func()) {
 	u.res.legacy.Store(nil)
 	u.mode.Store(defaultMode)
 	u.mu.Lock()
@@ -109,11 +110,43 @@ func (u *Unit) reset(by *Nexus, ua uint32) {
 		}
 	}
 	u.mu.Unlock()
-	for _, i := range others {
-		if i.nexus.cfg.OnReset != nil {
-			i.nexus.cfg.OnReset(i.lun)
+	abort(others, func(*itl) {}, rest)
+}
+
+// clear is CLEAR TASK SET (SAM-5 §7.3): the tasks of the other nexuses end, too,
+// and those that had any are told.
+func (u *Unit) clear(by *Nexus, rest func()) {
+	u.mu.Lock()
+	var others []*itl
+	for i := range u.itls {
+		if i.nexus != by {
+			others = append(others, i)
 		}
 	}
+	u.mu.Unlock()
+	abort(others, func(i *itl) { i.establish(uaCleared) }, rest)
+}
+
+// abort ends the tasks of other nexuses; had is called for each that had some,
+// and rest when all have come to rest.
+func abort(others []*itl, had func(*itl), rest func()) {
+	var left atomic.Int64
+	left.Store(1)
+	arrive := func() {
+		if left.Add(-1) == 0 {
+			rest()
+		}
+	}
+	for _, i := range others {
+		if i.nexus.cfg.Abort == nil {
+			continue
+		}
+		left.Add(1)
+		if i.nexus.cfg.Abort(i.lun, arrive) > 0 {
+			had(i)
+		}
+	}
+	arrive()
 }
 
 // writable says whether the nexus was given the unit to write.

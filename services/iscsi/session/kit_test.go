@@ -189,7 +189,7 @@ func rigOn(t testing.TB, p login.Params, server, client net.Conn, size int) *rig
 		r.volumes[n] = &volume{b: make([]byte, size)}
 		units[store.LUN(n)] = scsi.MapEntry{Unit: scsi.NewUnit(scsi.UnitConfig{Name: "v", UUID: store.UUID{15: byte(n)}, BlockSize: 512, Volume: r.volumes[n]})}
 	}
-	r.nexus = scsi.NewNexus(scsi.NexusConfig{Initiator: string(res.Initiator), OnReset: func(l store.LUN) { r.session.AbortUnit(l) }})
+	r.nexus = scsi.NewNexus(scsi.NexusConfig{Initiator: string(res.Initiator), Abort: func(l store.LUN, rest func()) int { return r.session.AbortUnit(l, rest) }})
 	r.session = session.New(c, r.nexus, session.Config{
 		Result: res, Shared: session.NewShared(), Observer: r.witness, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Targets: func() []pdu.Pair {

@@ -62,11 +62,23 @@ func (t *task) changes() bool {
 	return t.plan.Dir != scsi.DirIn
 }
 
-// AbortUnit ends the tasks on one LUN: another nexus has reset the unit.
-func (s *Session) AbortUnit(lun store.LUN) {
+// AbortUnit ends the tasks on one LUN, because another nexus said so, and
+// returns how many there were. rest is called, without the lock, when none of
+// them can change the volume any more.
+func (s *Session) AbortUnit(lun store.LUN, rest func()) int {
 	s.mu.Lock()
 	defer s.unlock()
-	s.abort(func(t *task) bool { return t.lu.number == lun }, nil)
+	n := 0
+	f := &fence{done: func() { s.after = append(s.after, rest) }}
+	s.abort(func(t *task) bool {
+		if t.lu.number != lun {
+			return false
+		}
+		n++
+		return true
+	}, f)
+	s.lift(f)
+	return n
 }
 
 // taskRequest takes a Task Management Function Request PDU (RFC 7143 §11.5).
@@ -87,7 +99,7 @@ func (s *Session) taskRequest() error {
 		return s.put(&pdu.TaskResponse{Response: r, InitiatorTaskTag: p.InitiatorTaskTag, SN: s.nextSN()}, nil)
 	}
 	var match func(*task) bool
-	var then func() // what the units do, without the lock
+	var then func(rest func()) // what the units do, without the lock
 	switch p.Function {
 	case pdu.FuncAbortTask:
 		if t := s.tasks[p.ReferencedTaskTag]; t == nil {
@@ -102,14 +114,17 @@ func (s *Session) taskRequest() error {
 			return result(pdu.TaskComplete)
 		}
 		match = func(t *task) bool { return t.tag == p.ReferencedTaskTag }
-	case pdu.FuncAbortTaskSet, pdu.FuncLogicalUnitReset:
+	case pdu.FuncAbortTaskSet, pdu.FuncClearTaskSet, pdu.FuncLogicalUnitReset:
 		number, ok := scsi.ParseLUN(p.LUN)
 		if !ok || !s.mapped(number) {
 			return result(pdu.TaskLUNDoesNotExist)
 		}
 		match = func(t *task) bool { return t.lu.number == number }
-		if p.Function == pdu.FuncLogicalUnitReset {
-			then = func() { _ = s.nexus.LogicalUnitReset(p.LUN) } // the LUN is gone: nothing to reset
+		switch p.Function {
+		case pdu.FuncLogicalUnitReset:
+			then = func(rest func()) { s.nexus.LogicalUnitReset(p.LUN, rest) }
+		case pdu.FuncClearTaskSet:
+			then = func(rest func()) { s.nexus.ClearTaskSet(p.LUN, rest) }
 		}
 	case pdu.FuncTargetWarmReset, pdu.FuncTargetColdReset:
 		match = func(*task) bool { return true }
@@ -135,9 +150,10 @@ func (s *Session) taskRequest() error {
 		// may be calling this one.
 		s.after = append(s.after, func() {
 			if then != nil {
-				then()
+				then(answer)
+			} else {
+				answer()
 			}
-			answer()
 		})
 	}
 	s.abort(match, f)
