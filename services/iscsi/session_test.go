@@ -641,3 +641,43 @@ func TestListenAgain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A machine that resets a shared volume is not told that it is done while
+// another machine's write may still land there.
+func TestAResetWaitsForOtherMachinesWrites(t *testing.T) {
+	for _, f := range []pdu.TaskFunction{pdu.FuncLogicalUnitReset, pdu.FuncClearTaskSet, pdu.FuncTargetWarmReset} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := start(t)
+			shared := newMemory(1 << 20)
+			shared.syncing = make(chan struct{})
+			disks := map[store.LUN]disk{0: {id: 1, volume: shared}}
+			b.enroll(alice, disks)
+			b.enroll(bob, disks)
+			resetter, writer := b.login(t, alice, Linux(1)), b.login(t, bob, Linux(1))
+			writer.Must(t, Ready(0))
+			resetter.Must(t, Ready(0))
+			fua := Write10(0, 5, bytes.Repeat([]byte{7}, 512))
+			fua.CDB[1], fua.Immediate = 0x08, 512
+			if _, err := writer.Start(fua); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() bool { return shared.syncs.Load() == 1 }, "the write waits for its disk")
+			q := &pdu.TaskRequest{Immediate: true, Function: f, InitiatorTaskTag: resetter.Tag(), CmdSN: resetter.CmdSN}
+			if err := resetter.Send(q, nil); err != nil {
+				t.Fatal(err)
+			}
+			// Whatever the reset waits for, the session goes on.
+			nop := &pdu.NOPOut{Immediate: true, InitiatorTaskTag: resetter.Tag(), TargetTransferTag: pdu.ReservedTag, CmdSN: resetter.CmdSN}
+			if err := resetter.Send(nop, nil); err != nil {
+				t.Fatal(err)
+			}
+			if p, _ := Expect[*pdu.NOPIn](t, resetter); p.InitiatorTaskTag != nop.InitiatorTaskTag {
+				t.Fatalf("the reset was answered before the write had come to rest: %+v", p)
+			}
+			close(shared.syncing)
+			if p, _ := Expect[*pdu.TaskResponse](t, resetter); p.Response != pdu.TaskComplete || p.InitiatorTaskTag != q.InitiatorTaskTag {
+				t.Errorf("%+v", p)
+			}
+		})
+	}
+}
