@@ -210,6 +210,9 @@ func (m *Machine) key(p pdu.Pair) *Refusal {
 		m.answer(k.name, valueIrrelevant)
 		return nil
 	}
+	if k.declared && len(p.Value) > maxValue {
+		return refuse(pdu.LoginInitiatorError, "the initiator declared %s with %d bytes; a value has up to %d bytes", k.name, len(p.Value), maxValue)
+	}
 	value, answered := k.settle(&m.res.Params, &m.cfg.Offer, p.Value)
 	if k.declared && answered {
 		return refuse(pdu.LoginInitiatorError, "the initiator declared %s=%.40q, which is not allowed", k.name, p.Value)
@@ -220,10 +223,16 @@ func (m *Machine) key(p pdu.Pair) *Refusal {
 	return nil
 }
 
+// maxValue is how long a value may be (§6.1). A list of them may be longer.
+const maxValue = 255
+
 // settle applies one value. answered is false when the key needs no answer; a
 // value that breaks the key's rule leaves the parameter alone and is answered
 // with Reject (§6.2).
 func (k *key) settle(p, own *Params, value string) (answer string, answered bool) {
+	if len(value) > maxValue && k.kind != list && k.kind != obsolete {
+		return valueReject, true
+	}
 	switch k.kind {
 	case text:
 		return "", false
@@ -261,13 +270,19 @@ func parseNumber(s string) (int, bool) {
 }
 
 // Renegotiate answers the keys of a Text Request in full feature phase: only
-// declarations may still change there (§13.12); the rest is refused, and what
-// nobody knows is not understood. The caller has taken out SendTargets.
+// declarations may still change there (§13.12), each once in a negotiation
+// (§6.3); the rest is refused, and what nobody knows is not understood. The
+// caller has taken out SendTargets.
 func Renegotiate(p *Params, pairs []pdu.Pair) []pdu.Pair {
 	var answers []pdu.Pair
+	seen := make(map[string]bool, len(pairs))
 	for _, q := range pairs {
 		k := keys[q.Key]
+		twice := seen[q.Key]
+		seen[q.Key] = true
 		switch {
+		case twice:
+			answers = append(answers, pdu.Pair{Key: q.Key, Value: valueReject})
 		case k == nil && !authKeys[q.Key]:
 			answers = append(answers, pdu.Pair{Key: q.Key, Value: valueNotUnderstood})
 		case k == nil || !k.full:
