@@ -32,7 +32,10 @@ type Config struct {
 
 	MaxSessions  int           // beside discovery sessions; 0: DefaultMaxSessions
 	LoginTimeout time.Duration // for all of a login; 0: 15 seconds
-	Tick         time.Duration // how often silence is looked for; 0: one second
+	// LogoutTimeout is how long a shutdown waits for operating systems to log
+	// out; 0: 3 seconds.
+	LogoutTimeout time.Duration
+	Tick          time.Duration // how often silence is looked for; 0: one second
 }
 
 // Bounds and times of the target.
@@ -43,6 +46,8 @@ const (
 	maxDiscovery       = 64 // discovery sessions, which anybody may have; one more ends the oldest
 	maxPerInitiator    = 64 // sessions of one initiator
 	loginTimeout       = 15 * time.Second
+	logoutTimeout      = 3 * time.Second
+	goodbye            = "the appliance is shutting down"
 	lastWord           = time.Second      // for a refusal to be read before the connection ends
 	taskPatience       = 10 * time.Second // for the tasks of a session that a login replaces
 	pingAfter          = 30 * time.Second // of silence; never to iPXE, which does not answer
@@ -103,6 +108,9 @@ func New(cfg Config) *Server {
 	if cfg.LoginTimeout == 0 {
 		cfg.LoginTimeout = loginTimeout
 	}
+	if cfg.LogoutTimeout == 0 {
+		cfg.LogoutTimeout = logoutTimeout
+	}
 	if cfg.Tick == 0 {
 		cfg.Tick = time.Second
 	}
@@ -159,17 +167,39 @@ func (s *Server) Serve(ctx context.Context) error {
 	wg.Go(func() {
 		<-ctx.Done()
 		_ = l.Close() // ends Accept
-		s.mu.Lock()
-		s.stopping = true
-		for _, v := range s.sessions {
-			v.ses.Close("the appliance is shutting down")
-		}
-		s.mu.Unlock()
+		s.farewell()
 	})
 	err := s.accept(ctx, l, &wg)
 	cancel()
 	wg.Wait()
 	return err
+}
+
+// farewell ends every session. An operating system is asked to log out first,
+// so that it knows why its disk has gone (RFC 7143 §11.9.1); iPXE takes no such
+// message, and a discovery session has nothing to lose.
+func (s *Server) farewell() {
+	s.mu.Lock()
+	s.stopping = true
+	var asked []*live
+	for _, v := range s.sessions {
+		if v.ipxe || v.res.Discovery {
+			v.ses.Close(goodbye)
+			continue
+		}
+		v.work.Go(func() { v.ses.AskToLogOut(s.cfg.LogoutTimeout) })
+		asked = append(asked, v)
+	}
+	s.mu.Unlock()
+	patience, cancel := context.WithTimeout(context.Background(), s.cfg.LogoutTimeout)
+	defer cancel()
+	for _, v := range asked {
+		select {
+		case <-v.ses.Done():
+		case <-patience.Done():
+			v.ses.Close(goodbye)
+		}
+	}
 }
 
 // accept starts a goroutine for each connection.

@@ -397,6 +397,49 @@ func TestShutdownEndsSessionsAndReleasesMaps(t *testing.T) {
 	}
 }
 
+// RFC 7143 §11.9.1: an operating system that logs out when it is asked is waited
+// for; one that does not is cut off when the time is up, and an iPXE, which
+// takes no such message, at once.
+func TestShutdownAsksOperatingSystemsToLogOut(t *testing.T) {
+	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+	startWith(t, b, iscsi.Config{LogoutTimeout: 2 * time.Second})
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	polite, deaf, ipxe := b.login(t, alice, Linux(1)), b.login(t, alice, Linux(2)), b.login(t, alice, IPXE(1))
+	for _, i := range []*Initiator{polite, deaf, ipxe} {
+		i.Must(t, Ready(0))
+	}
+	at := time.Now()
+	stopped := make(chan struct{})
+	go func() { b.stop(); close(stopped) }()
+	for _, i := range []*Initiator{polite, deaf} {
+		if p, data := Expect[*pdu.Async](t, i); p.Event != pdu.AsyncRequestLogout || p.Parameter3 != 2 || len(data) != 0 {
+			t.Errorf("told %+v", p)
+		}
+	}
+	if p, _, err := ipxe.Recv(); err == nil {
+		t.Errorf("an iPXE was told %+v", p)
+	}
+	polite.Must(t, Write10(0, 0, make([]byte, 512))) // what it has to write still is
+	if err := polite.Send(&pdu.LogoutRequest{Immediate: true, Reason: pdu.LogoutCloseConnection, InitiatorTaskTag: polite.Tag(), CID: 1, CmdSN: polite.CmdSN}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := Expect[*pdu.LogoutResponse](t, polite); p.Response != pdu.LogoutSuccess {
+		t.Errorf("logout: %d", p.Response)
+	}
+	deaf.Closed(t)
+	<-stopped
+	if d := time.Since(at); d < 1900*time.Millisecond || d > 10*time.Second {
+		t.Errorf("the shutdown took %s", d)
+	}
+	reasons := map[string]int{}
+	for _, e := range b.journal.wait(t, store.EventISCSIClosed, 3) {
+		reasons[e.Detail.Reason]++
+	}
+	if reasons["the initiator logged out"] != 1 || reasons["the appliance is shutting down"] != 2 {
+		t.Errorf("the sessions ended so: %v", reasons)
+	}
+}
+
 func TestDrop(t *testing.T) {
 	b := start(t)
 	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})

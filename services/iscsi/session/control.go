@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"strings"
+	"time"
 
 	"lunboot/services/iscsi/login"
 	"lunboot/services/iscsi/pdu"
@@ -52,6 +53,20 @@ func (s *Session) Ping() {
 	}
 	// The StatSN is the next one and is not used up.
 	if s.put(&pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: s.ttt, SN: s.sn()}, nil) == nil {
+		_ = s.flush() // an error has ended the session
+	}
+}
+
+// AskToLogOut asks the initiator to log out within a time, of whole seconds
+// (§11.9.1). It may wait for the connection.
+func (s *Session) AskToLogOut(within time.Duration) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed() || s.leaving {
+		return
+	}
+	seconds := uint16(min(max(within/time.Second, 1), 1<<16-1))
+	if s.put(&pdu.Async{SN: s.nextSN(), Event: pdu.AsyncRequestLogout, Parameter3: seconds}, nil) == nil {
 		_ = s.flush() // an error has ended the session
 	}
 }
