@@ -126,38 +126,58 @@ func (s *Session) textRequest() error {
 	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok {
 		return err
 	}
+	g := &s.negotiation
 	if p.TargetTransferTag == pdu.ReservedTag {
-		s.text = s.text[:0] // a negotiation begins
-	} else if p.TargetTransferTag != s.textTTT {
+		*g = negotiation{itt: p.InitiatorTaskTag} // a new one ends the one before (§11.10.4)
+	} else if !g.on || p.TargetTransferTag != g.ttt || p.InitiatorTaskTag != g.itt {
 		return s.sendReject(pdu.ReasonInvalidPDUField)
 	}
-	if len(s.text)+len(data) > maxTextLength {
-		s.text = nil
-		return s.sendReject(pdu.ReasonInvalidPDUField)
+	if reason := s.hear(&p, data); reason != 0 {
+		*g = negotiation{}
+		return s.sendReject(reason)
 	}
-	s.text = append(s.text, data...)
-	r := pdu.TextResponse{LUN: p.LUN, InitiatorTaskTag: p.InitiatorTaskTag, Final: p.Final, TargetTransferTag: pdu.ReservedTag}
-	if !p.Final {
-		s.textTTT++
-		r.TargetTransferTag = s.textTTT &^ (1 << 31) // never the reserved tag
-		s.textTTT = r.TargetTransferTag
-	}
-	var answer []byte
-	if !p.Continue {
-		pairs, err := pdu.ParseText(s.text)
-		s.text = nil
-		if err != nil {
-			return s.sendReject(pdu.ReasonProtocolError)
+	r := pdu.TextResponse{LUN: p.LUN, InitiatorTaskTag: p.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}
+	part := g.answer[:min(len(g.answer), s.params.MaxRecvDataSegmentLength, outputSize/2)]
+	g.answer = g.answer[len(part):]
+	r.Continue = len(g.answer) > 0
+	r.Final = p.Final && !r.Continue
+	if g.on = !r.Final; g.on {
+		if s.ttt++; s.ttt == pdu.ReservedTag {
+			s.ttt = 0
 		}
-		for _, q := range s.answerText(pairs) {
-			answer = pdu.AppendText(answer, q.Key, q.Value)
-		}
-		if len(answer) > s.params.MaxRecvDataSegmentLength {
-			return s.sendReject(pdu.ReasonProtocolError)
-		}
+		g.ttt, r.TargetTransferTag = s.ttt, s.ttt
 	}
 	r.SN = s.nextSN()
-	return s.put(&r, answer)
+	return s.put(&r, part)
+}
+
+// hear takes the data of one Text Request and, when it completes its text,
+// prepares the answer. It says why it cannot, 0 when it can.
+func (s *Session) hear(p *pdu.TextRequest, data []byte) pdu.RejectReason {
+	g := &s.negotiation
+	if len(g.answer) > 0 {
+		// The rest of a long answer; who asks for it has nothing to add (§6.2).
+		if len(data) > 0 || p.Continue {
+			return pdu.ReasonProtocolError
+		}
+		return 0
+	}
+	if len(g.text)+len(data) > maxTextLength {
+		return pdu.ReasonInvalidPDUField
+	}
+	g.text = append(g.text, data...)
+	if p.Continue {
+		return 0 // an empty response asks for the rest
+	}
+	pairs, err := pdu.ParseText(g.text)
+	if err != nil {
+		return pdu.ReasonProtocolError
+	}
+	g.text = nil
+	for _, q := range s.answerText(pairs) {
+		g.answer = pdu.AppendText(g.answer, q.Key, q.Value)
+	}
+	return 0
 }
 
 // answerText answers the keys of one Text Request.

@@ -128,9 +128,8 @@ type Session struct {
 	r2t     pdu.R2T
 	scratch [scratchSize]byte
 
-	text    []byte // of a negotiation that goes on
-	textTTT pdu.TaskTag
-	leaving bool // a Logout was answered
+	negotiation negotiation
+	leaving     bool // a Logout was answered
 }
 
 // grant is one LUN map and the tasks that use it.
@@ -138,6 +137,15 @@ type grant struct {
 	uses    int // tasks, and one while it is the session's current map
 	luns    map[store.LUN]bool
 	release func()
+}
+
+// negotiation is an exchange of Text Requests that goes on.
+type negotiation struct {
+	on     bool
+	itt    pdu.TaskTag
+	ttt    pdu.TaskTag // that the next request must carry
+	text   []byte      // of a request that has more to come
+	answer []byte      // what has still to be sent
 }
 
 // unitState is what a session has done on one LUN.
