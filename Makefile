@@ -36,8 +36,9 @@ soak: ## no limit of time: everything again and again, and an hour of fuzzing
 	for i in 1 2 3 4 5; do YES=1 go run ./cmd/netlab demo || exit 1; done
 	.ci/fuzz 300
 
-bench: ## the hot paths: SCSI commands, PDUs, leases, events
-	go test -run '^$$' -bench . -benchmem ./services/... ./store/...
+bench: build ## the hot paths, then the whole target under load beside tgt, where that is installed
+	go test -run '^$$' -bench . -benchmem ./services/... ./store/... ./cmd/lunboot
+	bin/netlab bench
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files '*.go'); exit 1; }

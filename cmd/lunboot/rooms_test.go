@@ -26,9 +26,10 @@ type room struct {
 var rooms = map[string]room{
 	"cmd/lunboot":                 {may: "*", why: "the composition root knows every part"},
 	"cmd/lunboot/cli":             {may: "store", why: "every verb is a client of /api/v1"},
-	"cmd/netlab":                  {may: "cmd/netlab/lab services/boot store", why: "the lab runs the binary as a user would"},
+	"cmd/netlab":                  {may: "cmd/netlab/lab cmd/netlab/load services/boot store", why: "the lab runs the binary as a user would"},
 	"cmd/netlab/lab":              {may: "store services/boot cmd/netlab/lab", why: "the lab runs the binary as a user would, and names loaders as everybody does"},
 	"cmd/netlab/lab/area":         {may: "", stdlib: true, why: "the bytes by which host and guest prove themselves"},
+	"cmd/netlab/load":             {may: "services/iscsi/pdu", why: "a load generator shares the wire's types with what it measures, and nothing else"},
 	"cmd/netlab/guest":            {may: "cmd/netlab/lab/area", why: "the program inside the lab's Linux machine"},
 	"services":                    {may: "", why: "what every service has in common knows none of them"},
 	"services/boot":               {may: "store", why: "pure names"},
@@ -172,6 +173,7 @@ var largerBudgets = map[string]struct {
 	why   string
 }{
 	"store/sqlite":        {3500, "all the SQL there is, a file for each noun: it grows with the nouns and not with ideas"},
+	"cmd/netlab/lab":      {3000, "one kit: the networks, images and machines that tests of every kind start from"},
 	"services/iscsi/scsi": {3200, "one device server: every command of its one table; what is pure, sense data, reservations and copy lists, has rooms of its own"},
 }
 

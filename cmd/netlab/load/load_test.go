@@ -1,0 +1,99 @@
+package load
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestQuantilesAreWithinASixteenth(t *testing.T) {
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		var l, half Latencies
+		var all []time.Duration
+		for k := range 5000 {
+			d := time.Duration(r.ExpFloat64() * 1e6)
+			all = append(all, max(d, 1))
+			if k%2 == 0 {
+				l.Add(d)
+			} else {
+				half.Add(d)
+			}
+		}
+		l.Merge(&half)
+		slices.Sort(all)
+		for _, q := range []float64{0, 0.5, 0.99} {
+			want, got := all[int(q*float64(len(all)))], l.Quantile(q)
+			if got > want || float64(got) < float64(want)*15/16-1 {
+				t.Errorf("seed %d, quantile %g: %s, want %s", seed, q, got, want)
+			}
+		}
+		if l.Count() != 5000 {
+			t.Errorf("%d counted", l.Count())
+		}
+	}
+	var none Latencies
+	if none.Quantile(0.99) != 0 {
+		t.Error("nothing has a latency")
+	}
+}
+
+func TestEveryDurationHasItsBucket(t *testing.T) {
+	for d := time.Duration(1); d > 0; d *= 3 {
+		b := bucket(uint64(d))
+		if low, next := lower(b), lower(b+1); d < low || b+1 < len(Latencies{}.counts) && d >= next && next > low {
+			t.Errorf("%d lies in [%d, %d)", d, low, next)
+		}
+	}
+}
+
+func TestCPUTimeIsReadBehindTheName(t *testing.T) {
+	got, err := parseCPU("17 (a (strange) name) S 1 17 17 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 8 0 1 2 3")
+	if err != nil || got != 3*time.Second {
+		t.Errorf("%s, %v", got, err)
+	}
+	for _, bad := range []string{"", "17 (x) S 1 2", "17 (x) S 1 2 3 4 5 6 7 8 9 10 a b c"} {
+		if _, err := parseCPU(bad); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+	if _, err := CPU(os.Getpid()); err != nil {
+		t.Error(err)
+	}
+	if n, err := RSS(os.Getpid()); err != nil || n < 1<<20 {
+		t.Errorf("this test holds %d bytes: %v", n, err)
+	}
+}
+
+func TestWhatIsBelowItsGoalIsNamed(t *testing.T) {
+	row := Row{Name: "reads", Rate: 2, CPU: 0.5, P99: 0.5}
+	ours := Result{Ops: 300, Seconds: 1, CPU: 300 * time.Millisecond, P99: time.Millisecond}
+	peer := Result{Ops: 100, Seconds: 1, CPU: 300 * time.Millisecond, P99: 3 * time.Millisecond}
+	m := Measured{Row: row, Rounds: [][]Result{{ours, ours, ours}, {peer, peer, peer}}}
+	if short := m.Below(); len(short) != 0 {
+		t.Errorf("three times as fast is below the goal: %v", short)
+	}
+	slow := ours
+	slow.Ops, slow.P99 = 150, 2*time.Millisecond
+	m.Rounds[0] = []Result{slow, ours, slow}
+	got := strings.Join(m.Below(), "\n")
+	for _, want := range []string{"rate is 1.50", "CPU time an operation is 0.67", "p99 is 0.67"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q does not say %q", got, want)
+		}
+	}
+	var out bytes.Buffer
+	sides := []Side{{Name: "lunboot"}, {Name: "tgt"}}
+	if err := Print(&out, sides, []Measured{m}); err != nil || !strings.Contains(out.String(), "≥ 2.00") || !strings.Contains(out.String(), "1.50") {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	hold := Measured{Row: Row{Name: "idle", Kind: KindHold}, Rounds: [][]Result{{{RSS: 64 << 10}}}}
+	if short := fmt.Sprint(hold.Below()); !strings.Contains(short, "64.0 KiB") {
+		t.Error(short)
+	}
+}
