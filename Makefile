@@ -31,10 +31,10 @@ test: lint unit fuzz ## everything that CI runs
 unit: loaders
 	go test -race -timeout 20m ./...
 
-soak: ## no limit of time: everything again and again, and an hour of fuzzing
+soak: ## no limit of time: everything again and again, and hours of fuzzing
 	go test -race -count 5 -timeout 3h ./...
 	for i in 1 2 3 4 5; do YES=1 go run ./cmd/netlab demo || exit 1; done
-	.ci/fuzz 300
+	.ci/fuzz 600
 
 bench: build ## the hot paths, then the whole target under load beside tgt, where that is installed
 	go test -run '^$$' -bench . -benchmem ./services/... ./store/... ./cmd/lunboot

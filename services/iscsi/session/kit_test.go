@@ -180,6 +180,11 @@ func newRig(t testing.TB, p login.Params) *rig {
 
 func rigOn(t testing.TB, p login.Params, server, client net.Conn, size int) *rig {
 	t.Helper()
+	return rigWith(t, p, server, client, size, slog.New(slog.NewTextHandler(io.Discard, nil)))
+}
+
+func rigWith(t testing.TB, p login.Params, server, client net.Conn, size int, log *slog.Logger) *rig {
+	t.Helper()
 	r := &rig{Initiator: iscsitest.Attach(client, 1, 1, p.HeaderDigest, p.DataDigest), witness: &witness{}, ended: make(chan string, 1)}
 	res := login.Result{Initiator: "iqn.2026-11.test:a", Params: p, ExpCmdSN: 1, StatSN: 1, CID: 1}
 	c := session.NewConn(server)
@@ -191,7 +196,7 @@ func rigOn(t testing.TB, p login.Params, server, client net.Conn, size int) *rig
 	}
 	r.nexus = scsi.NewNexus(scsi.NexusConfig{Initiator: string(res.Initiator), Abort: func(l store.LUN, rest func()) int { return r.session.AbortUnit(l, rest) }})
 	r.session = session.New(c, r.nexus, session.Config{
-		Result: res, Shared: session.NewShared(), Observer: r.witness, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Result: res, Shared: session.NewShared(), Observer: r.witness, Log: log,
 		Targets: func() []pdu.Pair {
 			return []pdu.Pair{{Key: "TargetName", Value: "iqn.2026-11.lunboot:t"}, {Key: "TargetAddress", Value: "127.0.0.1:3260,1"}}
 		},
