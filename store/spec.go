@@ -56,6 +56,7 @@ type VolumePatch struct {
 	Name     *string
 	ReadOnly *bool
 	Shared   *bool
+	Sanitize *bool
 }
 
 // MappingSpec is what an operator says of a mapping to add. A nil LUN is the

@@ -49,6 +49,7 @@ type Volume struct {
 	ReadOnly  bool        `json:"read_only"`
 	Shared    bool        `json:"shared"` // may be written by several machines at a time
 	Reset     bool        `json:"reset_at_boot"`
+	Sanitize  bool        `json:"sanitize"` // a machine that has it writable may wipe it with SANITIZE
 	State     VolumeState `json:"state"`
 	Progress  int         `json:"progress"` // per cent, while importing
 	Reason    string      `json:"reason,omitempty"`
@@ -71,6 +72,9 @@ func (v *Volume) Validate() error {
 		errs = append(errs, Invalid("block_size", "a block has 512 or 4096 bytes, not %d", v.BlockSize))
 	} else if v.Size <= 0 || v.Size > MaxVolumeSize || v.Size%int64(v.BlockSize) != 0 {
 		errs = append(errs, Invalid("size", "%d bytes: a volume has whole blocks of %d bytes, up to %s", v.Size, v.BlockSize, Bytes(MaxVolumeSize)))
+	}
+	if v.Sanitize && (v.ReadOnly || v.Shared) {
+		errs = append(errs, Invalid("sanitize", "a volume that is read-only or shared may not be wiped by one of its machines"))
 	}
 	if v.Progress < 0 || v.Progress > 100 {
 		errs = append(errs, Invalid("progress", "%d per cent", v.Progress))

@@ -143,6 +143,7 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 		handles = append(handles, h)
 		out.LUNs[mp.LUN] = iscsi.Entry{
 			Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, ReadOnly: mp.ReadOnly || v.ReadOnly, Generation: h.Generation(),
+			Sanitize: v.Sanitize && !v.Shared && !v.ReadOnly && !mp.ReadOnly,
 		}
 	}
 	return out, fault, nil

@@ -109,6 +109,7 @@ func (i *Inventory) SetVolume(ctx context.Context, by store.Actor, id store.Volu
 	set(&v.Name, p.Name)
 	set(&v.ReadOnly, p.ReadOnly)
 	set(&v.Shared, p.Shared)
+	set(&v.Sanitize, p.Sanitize)
 	if v, err = i.db.UpdateVolume(ctx, by, v); err != nil {
 		return store.Volume{}, err
 	}

@@ -40,6 +40,7 @@ type Entry struct {
 	UUID       store.UUID
 	BlockSize  int
 	ReadOnly   bool // this initiator may not write
+	Sanitize   bool // it may wipe the volume
 	Volume     scsi.Volume
 }
 

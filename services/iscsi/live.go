@@ -63,6 +63,7 @@ type entryState struct {
 	name     string
 	unit     unitKey
 	readOnly bool
+	sanitize bool
 }
 
 // setMap gives the session its map.
@@ -75,7 +76,7 @@ func stateOf(m Map) *mapState {
 	st := &mapState{keys: make(map[store.LUN]entryState, len(m.LUNs))}
 	for lun, e := range m.LUNs {
 		st.luns = append(st.luns, lun)
-		st.keys[lun] = entryState{name: e.Name, unit: keyOf(e), readOnly: e.ReadOnly}
+		st.keys[lun] = entryState{name: e.Name, unit: keyOf(e), readOnly: e.ReadOnly, sanitize: e.Sanitize}
 	}
 	slices.Sort(st.luns)
 	return st

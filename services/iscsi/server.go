@@ -172,6 +172,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	err := s.accept(ctx, l, &wg)
 	cancel()
 	wg.Wait()
+	s.units.stop()
 	return err
 }
 

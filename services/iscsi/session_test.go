@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -186,6 +187,53 @@ func TestSlowSyncStallsNothing(t *testing.T) {
 	within("READ on the same LUN", func() { i.Must(t, Read10(1, 0, 8)) })
 	close(slow.syncing)
 	i.Must(t, Ready(1)) // and no answer of the aborted task comes
+}
+
+// A sanitize operation is the unit's: no abort and no reset waits for its end,
+// which may be hours away, and the sessions that come later find it under way.
+func TestASanitizeOutlivesItsSession(t *testing.T) {
+	b := start(t)
+	v := newMemory(1 << 20)
+	v.syncing = make(chan struct{})
+	finish := sync.OnceFunc(func() { close(v.syncing) })
+	defer finish()
+	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: v, sanitize: true}})
+	i := b.login(t, alice, Linux(1))
+	i.Must(t, Ready(1))
+	erase, err := i.Start(Command{LUN: LUN(1), CDB: []byte{0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return v.syncs.Load() == 1 }, "the volume is erased, and flushed")
+	for _, f := range []pdu.TaskFunction{pdu.FuncAbortTask, pdu.FuncAbortTaskSet, pdu.FuncLogicalUnitReset, pdu.FuncTargetWarmReset} {
+		if err := i.Send(&pdu.TaskRequest{Immediate: true, Function: f, LUN: LUN(1), InitiatorTaskTag: i.Tag(), ReferencedTaskTag: erase, RefCmdSN: i.CmdSN - 1, CmdSN: i.CmdSN}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if r, _ := Expect[*pdu.TaskResponse](t, i); r.Response != pdu.TaskComplete {
+			t.Errorf("function %d: response %d", f, r.Response)
+		}
+	}
+	if err := i.Conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return len(b.Sessions()) == 0 }, "the session ends")
+	o := b.login(t, alice, Linux(2))
+	wiping := func() bool {
+		r, err := o.Do(Ready(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Key() == "06/29/00" { // its power-on condition
+			r, err = o.Do(Ready(1))
+		}
+		return err == nil && r.Key() == "02/04/1B"
+	}
+	if !wiping() {
+		t.Error("a later session finds the volume ready while it is wiped")
+	}
+	finish()
+	eventually(t, func() bool { return !wiping() }, "the wipe ends")
+	o.Must(t, Ready(1))
 }
 
 func TestVolumeOfAnotherSessionIsNotStalled(t *testing.T) {

@@ -62,6 +62,7 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 	entries := make(map[store.LUN]scsi.MapEntry, len(m.LUNs))
 	l := &lease{units: us, release: m.Release, homes: make(map[unitKey]*home)}
 	l.left.Store(1)
+	us.sweep()
 	for lun, e := range m.LUNs {
 		k := keyOf(e)
 		u := us.byKey[k]
@@ -79,9 +80,31 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 			u.users++
 			u.volume.add(h)
 		}
-		entries[lun] = scsi.MapEntry{Unit: u.scsi, ReadOnly: e.ReadOnly}
+		entries[lun] = scsi.MapEntry{Unit: u.scsi, ReadOnly: e.ReadOnly, Sanitize: e.Sanitize}
 	}
 	return entries, l, nil
+}
+
+// sweep forgets units that nobody uses and that have come to rest meanwhile.
+func (us *units) sweep() {
+	for k, u := range us.byKey {
+		if u.users == 0 && !u.scsi.Busy() {
+			delete(us.byKey, k)
+		}
+	}
+}
+
+// stop ends what units do by themselves.
+func (us *units) stop() {
+	us.mu.Lock()
+	var all []*unit
+	for _, u := range us.byKey {
+		all = append(all, u)
+	}
+	us.mu.Unlock()
+	for _, u := range all {
+		u.scsi.Stop()
+	}
 }
 
 // recall reads a volume's reservations when it is seen for the first time. They
@@ -136,7 +159,7 @@ func (l *lease) close() {
 	for k, h := range l.homes {
 		u := l.units.byKey[k]
 		u.volume.remove(h)
-		if u.users--; u.users == 0 {
+		if u.users--; u.users == 0 && !u.scsi.Busy() {
 			// The next session opens the volume anew, as another generation.
 			delete(l.units.byKey, k)
 		}
@@ -223,6 +246,15 @@ func (v *sharedVolume) enter() *home {
 // errNoHandle is a command for a unit that no session maps: a broken assumption
 // of ours, since a session's map outlives its commands.
 var errNoHandle = &store.Error{Kind: store.KindInternal, Op: "use volume", Msg: "no session holds it open"}
+
+// Pin holds the bytes for work that outlives the sessions.
+func (v *sharedVolume) Pin() (scsi.Volume, func(), error) {
+	h := v.enter()
+	if h == nil {
+		return nil, nil, errNoHandle
+	}
+	return h.Volume, h.leave, nil
+}
 
 func (v *sharedVolume) ReadAt(ctx context.Context, p []byte, off int64) error {
 	h := v.enter()

@@ -9,7 +9,7 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const volumeColumns = `SELECT id, revision, name, uuid, kind, size, block_size, coalesce(parent, 0), read_only, shared, reset,
+const volumeColumns = `SELECT id, revision, name, uuid, kind, size, block_size, coalesce(parent, 0), read_only, shared, reset, sanitize,
 	state, progress, reason, path, created_from, created, updated FROM volume `
 
 func scanVolume(r dbfile.Row) (store.Volume, error) {
@@ -18,7 +18,7 @@ func scanVolume(r dbfile.Row) (store.Volume, error) {
 		uuid             string
 		created, updated int64
 	)
-	err := r.Scan(&v.ID, &v.Revision, &v.Name, &uuid, &v.Kind, &v.Size, &v.BlockSize, &v.Parent, &v.ReadOnly, &v.Shared, &v.Reset,
+	err := r.Scan(&v.ID, &v.Revision, &v.Name, &uuid, &v.Kind, &v.Size, &v.BlockSize, &v.Parent, &v.ReadOnly, &v.Shared, &v.Reset, &v.Sanitize,
 		&v.State, &v.Progress, &v.Reason, &v.Path, &v.From, &created, &updated)
 	if err != nil {
 		return store.Volume{}, err
@@ -67,8 +67,8 @@ func (db *DB) CreateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		if err := t.checkVolume(&v); err != nil {
 			return err
 		}
-		n, err := t.Insert(`INSERT INTO volume (name, uuid, kind, size, block_size, parent, read_only, shared, reset, state, progress, reason,
-			path, created_from, updated, revision, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		n, err := t.Insert(`INSERT INTO volume (name, uuid, kind, size, block_size, parent, read_only, shared, reset, sanitize, state, progress, reason,
+			path, created_from, updated, revision, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			append(volumeValues(&v), v.Revision, dbfile.Nanos(v.Created))...)
 		if err != nil {
 			return err
@@ -129,7 +129,7 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 			return nil
 		}
 		v.Revision, v.Updated = old.Revision+1, t.now
-		_, err = t.Run(`UPDATE volume SET name = ?, uuid = ?, kind = ?, size = ?, block_size = ?, parent = ?, read_only = ?, shared = ?, reset = ?,
+		_, err = t.Run(`UPDATE volume SET name = ?, uuid = ?, kind = ?, size = ?, block_size = ?, parent = ?, read_only = ?, shared = ?, reset = ?, sanitize = ?,
 			state = ?, progress = ?, reason = ?, path = ?, created_from = ?, updated = ?, revision = ? WHERE id = ?`,
 			append(volumeValues(&v), v.Revision, int64(v.ID))...)
 		if err != nil {
@@ -234,7 +234,7 @@ func (t *tx) checkVolume(v *store.Volume) error {
 }
 
 func volumeValues(v *store.Volume) []any {
-	return []any{v.Name, v.UUID.String(), string(v.Kind), v.Size, v.BlockSize, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Reset,
+	return []any{v.Name, v.UUID.String(), string(v.Kind), v.Size, v.BlockSize, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Reset, v.Sanitize,
 		string(v.State), v.Progress, v.Reason, v.Path, v.From, dbfile.Nanos(v.Updated)}
 }
 
@@ -251,6 +251,7 @@ func volumeChanges(a, b *store.Volume) string {
 	d.flag("read-only", a.ReadOnly, b.ReadOnly)
 	d.flag("shared", a.Shared, b.Shared)
 	d.flag("reset at boot", a.Reset, b.Reset)
+	d.flag("sanitize", a.Sanitize, b.Sanitize)
 	d.add("state", string(a.State), string(b.State))
 	d.add("reason", a.Reason, b.Reason)
 	d.add("path", a.Path, b.Path)

@@ -27,6 +27,10 @@ func volumeRoundTrip(k *kit) {
 	same(k, "the volume as changed", changed, must(k.Volume(ctx, made.ID))(k))
 	k.unchanged(func() { same(k, "the volume", changed, must(k.UpdateVolume(ctx, actor, changed))(k)) })
 
+	wiped := store.Volume{Name: "wiped", Kind: store.VolumeRaw, Size: 512, BlockSize: 512, Sanitize: true}
+	if got := must(k.CreateVolume(ctx, actor, wiped))(k); !must(k.Volume(ctx, got.ID))(k).Sanitize {
+		k.Errorf("a volume that may be wiped came back as %+v", got)
+	}
 	bare := store.Volume{Name: "bare", Kind: store.VolumeRaw, Size: 512, BlockSize: 512}
 	got := must(k.CreateVolume(ctx, actor, bare))(k)
 	if got.UUID.IsZero() || got.State != store.VolumeReady {
@@ -42,19 +46,20 @@ func volumeInvalid(k *kit) {
 		field  string
 		change func(*store.Volume)
 	}{
-		"no name":           {store.KindInvalid, "name", func(v *store.Volume) { v.Name = "" }},
-		"a path as name":    {store.KindInvalid, "name", func(v *store.Volume) { v.Name = "../etc" }},
-		"no kind":           {store.KindInvalid, "kind", func(v *store.Volume) { v.Kind = "" }},
-		"an odd block size": {store.KindInvalid, "block_size", func(v *store.Volume) { v.BlockSize = 520 }},
-		"half a block":      {store.KindInvalid, "size", func(v *store.Volume) { v.Size++ }},
-		"no size":           {store.KindInvalid, "size", func(v *store.Volume) { v.Size = 0 }},
-		"too large":         {store.KindInvalid, "size", func(v *store.Volume) { v.Size = store.MaxVolumeSize + 512 }},
-		"an odd state":      {store.KindInvalid, "state", func(v *store.Volume) { v.State = "gone" }},
-		"101 per cent":      {store.KindInvalid, "progress", func(v *store.Volume) { v.Progress = 101 }},
-		"no such parent":    {store.KindInvalid, "parent", func(v *store.Volume) { v.Parent = 4711 }},
-		"a name twice":      {store.KindConflict, "name", func(v *store.Volume) { v.Name = first.Name }},
-		"a UUID twice":      {store.KindConflict, "uuid", func(v *store.Volume) { v.UUID = first.UUID }},
-		"a file twice":      {store.KindConflict, "path", func(v *store.Volume) { v.Path = first.Path }},
+		"no name":                           {store.KindInvalid, "name", func(v *store.Volume) { v.Name = "" }},
+		"a path as name":                    {store.KindInvalid, "name", func(v *store.Volume) { v.Name = "../etc" }},
+		"no kind":                           {store.KindInvalid, "kind", func(v *store.Volume) { v.Kind = "" }},
+		"an odd block size":                 {store.KindInvalid, "block_size", func(v *store.Volume) { v.BlockSize = 520 }},
+		"half a block":                      {store.KindInvalid, "size", func(v *store.Volume) { v.Size++ }},
+		"no size":                           {store.KindInvalid, "size", func(v *store.Volume) { v.Size = 0 }},
+		"too large":                         {store.KindInvalid, "size", func(v *store.Volume) { v.Size = store.MaxVolumeSize + 512 }},
+		"an odd state":                      {store.KindInvalid, "state", func(v *store.Volume) { v.State = "gone" }},
+		"a shared volume that one may wipe": {store.KindInvalid, "sanitize", func(v *store.Volume) { v.Shared, v.Sanitize = true, true }},
+		"101 per cent":                      {store.KindInvalid, "progress", func(v *store.Volume) { v.Progress = 101 }},
+		"no such parent":                    {store.KindInvalid, "parent", func(v *store.Volume) { v.Parent = 4711 }},
+		"a name twice":                      {store.KindConflict, "name", func(v *store.Volume) { v.Name = first.Name }},
+		"a UUID twice":                      {store.KindConflict, "uuid", func(v *store.Volume) { v.UUID = first.UUID }},
+		"a file twice":                      {store.KindConflict, "path", func(v *store.Volume) { v.Path = first.Path }},
 	} {
 		k.unchanged(func() {
 			v := newVolume(3)

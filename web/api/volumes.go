@@ -51,6 +51,7 @@ func (s *server) volumes(a huma.API) {
 				Name     *string `json:"name,omitempty"`
 				ReadOnly *bool   `json:"read_only,omitempty"`
 				Shared   *bool   `json:"shared,omitempty"`
+				Sanitize *bool   `json:"sanitize,omitempty" doc:"a machine that has it writable may wipe it with SANITIZE"`
 				Size     *int64  `json:"size,omitempty" doc:"bytes; a volume only grows"`
 			}
 		}) (*body[store.Volume], error) {
@@ -61,7 +62,7 @@ func (s *server) volumes(a huma.API) {
 			if in.Body.Size != nil {
 				// Growing is one step and the rest another: half of a request
 				// that is refused must not stay done.
-				if in.Body.Name != nil || in.Body.ReadOnly != nil || in.Body.Shared != nil {
+				if in.Body.Name != nil || in.Body.ReadOnly != nil || in.Body.Shared != nil || in.Body.Sanitize != nil {
 					return nil, problem(store.Invalid("size", "change the size in a request of its own"))
 				}
 				if in.Body.Revision != nil && *in.Body.Revision != v.Revision {
@@ -70,7 +71,7 @@ func (s *server) volumes(a huma.API) {
 				return reply(s.Volumes.ResizeVolume(ctx, actor(ctx), v.ID, *in.Body.Size))
 			}
 			return reply(s.Volumes.SetVolume(ctx, actor(ctx), v.ID, store.VolumePatch{
-				Revision: deref(in.Body.Revision), Name: in.Body.Name, ReadOnly: in.Body.ReadOnly, Shared: in.Body.Shared,
+				Revision: deref(in.Body.Revision), Name: in.Body.Name, ReadOnly: in.Body.ReadOnly, Shared: in.Body.Shared, Sanitize: in.Body.Sanitize,
 			}))
 		})
 	register(a, http.MethodDelete, "/volumes/{volume}", "remove-volume", "Remove a volume and its bytes", store.ScopeOperate,

@@ -25,7 +25,7 @@ type VolumeCmd struct {
 func printVolume(c *Context, v store.Volume, more ...string) {
 	c.facts(append([]string{"Name", v.Name, "Id", strconv.FormatInt(int64(v.ID), 10), "Kind", string(v.Kind),
 		"Size", fmt.Sprintf("%s (%d blocks of %d bytes)", store.Bytes(v.Size), v.Blocks(), v.BlockSize), "State", volumeState(v),
-		"Read-only", yes(v.ReadOnly, "yes"), "Shared", yes(v.Shared, "yes"), "UUID", v.UUID.String(), "Imported from", v.From, "Created", when(v.Created)}, more...)...)
+		"Read-only", yes(v.ReadOnly, "yes"), "Shared", yes(v.Shared, "yes"), "Sanitize", yes(v.Sanitize, "yes"), "UUID", v.UUID.String(), "Imported from", v.From, "Created", when(v.Created)}, more...)...)
 }
 
 func volumeState(v store.Volume) string {
@@ -213,6 +213,7 @@ type VolumeSetCmd struct {
 	Name     *string `help:"New name."`
 	Shared   *bool   `negatable:"" help:"Several machines may write to it."`
 	ReadOnly *bool   `name:"read-only" negatable:"" help:"Nobody writes to it."`
+	Sanitize *bool   `negatable:"" help:"A machine that has it writable may wipe it with the SCSI command SANITIZE; never a shared or read-only volume."`
 }
 
 // Run changes a volume.
@@ -226,6 +227,9 @@ func (s *VolumeSetCmd) Run(c *Context) error {
 	}
 	if s.ReadOnly != nil {
 		b["read_only"] = *s.ReadOnly
+	}
+	if s.Sanitize != nil {
+		b["sanitize"] = *s.Sanitize
 	}
 	if len(b) == 0 {
 		return usage("nothing to change; name at least one flag, such as --shared")

@@ -48,6 +48,7 @@ type UnitConfig struct {
 type MapEntry struct {
 	Unit     *Unit
 	ReadOnly bool // this initiator may not write
+	Sanitize bool // it may wipe the unit
 }
 
 // NexusConfig describes an I_T nexus: one session.

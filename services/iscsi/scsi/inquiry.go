@@ -216,9 +216,12 @@ func limitsPage(i *itl) []byte {
 }
 
 // mediumPage is Block Device Characteristics (SBC-3 §6): nothing rotates.
-func mediumPage(*itl) []byte {
+func mediumPage(i *itl) []byte {
 	b := make([]byte, 60)
 	b[1] = 0x01
+	if i.sanitize.Load() {
+		b[3] = 0x40 // WABEREQ: what was erased can be read
+	}
 	return b
 }
 

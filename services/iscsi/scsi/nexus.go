@@ -47,6 +47,7 @@ type itl struct {
 	lun      store.LUN
 	unit     *Unit
 	readOnly atomic.Bool
+	sanitize atomic.Bool   // SANITIZE is among its commands
 	pending  atomic.Uint32 // unit attention conditions
 }
 
@@ -124,10 +125,11 @@ func (n *Nexus) SetMap(entries map[store.LUN]MapEntry) {
 		if i == nil || i.unit != e.Unit {
 			i = &itl{nexus: n, lun: lun, unit: e.Unit}
 			i.readOnly.Store(e.ReadOnly)
+			i.sanitize.Store(e.Sanitize)
 			i.establish(uaPowerOn)
 			e.Unit.attach(i)
 			changed = true
-		} else if i.readOnly.Swap(e.ReadOnly) != e.ReadOnly {
+		} else if i.sanitize.Store(e.Sanitize); i.readOnly.Swap(e.ReadOnly) != e.ReadOnly {
 			i.establish(uaMode)
 		}
 		next.byLUN[lun] = i
@@ -270,8 +272,14 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 			return nil, ua
 		}
 	}
+	if rows := n.table[c.CDB[0]]; len(rows) > 0 && rows[0].is(sanitizes) && !c.itl.sanitize.Load() {
+		return nil, sense.InvalidOpcode
+	}
 	if err != nil {
 		return nil, err
+	}
+	if w := c.itl.unit.wiping.Load(); w != nil && !op.is(anyLUN|sanitizes) {
+		return nil, w.sense()
 	}
 	// NACA=1 asks for auto contingent allegiance, which NORMACA=0 denies
 	// (SAM-5 §5.2).

@@ -53,6 +53,9 @@ func execRequestSense(_ context.Context, c *Command) error {
 	if c.itl != nil {
 		if s = c.itl.attention(); s == nil {
 			s = sense.None
+			if w := c.itl.unit.wiping.Load(); w != nil {
+				s = w.sense()
+			}
 		}
 	}
 	return c.reply(s.Append(nil, c.CDB[1]&0x01 != 0))
@@ -152,6 +155,9 @@ func execReportOpcodes(_ context.Context, c *Command) error {
 	for code := range c.nexus.table {
 		for k := range c.nexus.table[code] {
 			op := &c.nexus.table[code][k]
+			if op.is(sanitizes) && !c.itl.sanitize.Load() {
+				continue
+			}
 			var action, flags byte
 			if op.is(serviceAction) {
 				action, flags = op.action(), servactv
@@ -175,6 +181,9 @@ func (n *Nexus) oneCommand(c *Command) []byte {
 	action := binary.BigEndian.Uint16(c.CDB[4:])
 	for k := range n.table[c.CDB[3]] {
 		op := &n.table[c.CDB[3]][k]
+		if op.is(sanitizes) && !c.itl.sanitize.Load() {
+			break
+		}
 		// An operation code without service actions is meant only with 0.
 		if has := op.is(serviceAction); has && uint16(op.action()) != action || !has && c.field == reportEither && action != 0 {
 			continue

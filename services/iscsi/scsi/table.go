@@ -33,6 +33,7 @@ const (
 	looks                                 // reads the medium, and sends none of it
 	passesPersistent                      // is allowed whatever another nexus has reserved by PERSISTENT RESERVE OUT (SPC-4 §5.13.1)
 	reserves                              // RESERVE and RELEASE
+	sanitizes                             // needs the unit's permission
 	neverReserved                         // is not for a unit that anybody reserved by RESERVE (SPC-2)
 )
 
@@ -70,6 +71,9 @@ var operations = index([]operation{
 	{"READ DEFECT DATA(10)", "\x37\x00\x1f\x00\x00\x00\x00\xff\xff\x04", looks, parseReadDefects10, execReadDefects10},
 	{"WRITE SAME(10)", "\x41\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow, parseWriteSame, execWriteSame},
 	{"UNMAP", "\x42\x01\x00\x00\x00\x00\x00\xff\xff\x04", writes | slow, parseUnmap, execUnmap},
+	{"SANITIZE, OVERWRITE", "\x48\x21\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | writes | slow | sanitizes, parseOverwrite, execOverwrite},
+	{"SANITIZE, BLOCK ERASE", "\x48\x22\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | writes | slow | sanitizes, parseErase, execErase},
+	{"SANITIZE, EXIT FAILURE MODE", "\x48\x1f\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | sanitizes, parseExitFailure, execExitFailure},
 	{"LOG SENSE", "\x4d\x01\xff\xff\x00\xff\xff\xff\xff\x04", passesReservation, parseLogSense, execLogSense},
 	{"MODE SELECT(10)", "\x55\x13\x00\x00\x00\x00\x00\xff\xff\x04", 0, parseModeSelect, execModeSelect},
 	{"RESERVE(10)", "\x56\x1f\x00\x00\x00\x00\x00\xff\xff\x04", reserves, parseReserve, execReserve},

@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 
@@ -27,6 +28,11 @@ type Unit struct {
 	capacity atomic.Uint64 // blocks, as last told to initiators
 	mode     atomic.Uint32
 	res      *Reservations
+	wiping   atomic.Pointer[wipe] // a SANITIZE that runs, or failed
+
+	wipers    sync.WaitGroup // what the unit does by itself
+	wiperCtx  context.Context
+	wiperStop context.CancelFunc
 
 	// atomics is set by the first COMPARE AND WRITE or ORWRITE. From then on
 	// writes wait in order for those, away from the connection's goroutine.
@@ -43,6 +49,7 @@ type Unit struct {
 // a volume, shared by all nexuses.
 func NewUnit(cfg UnitConfig) *Unit {
 	u := &Unit{cfg: cfg, res: cfg.Reservations, itls: make(map[*itl]struct{})}
+	u.wiperCtx, u.wiperStop = context.WithCancel(context.Background())
 	if u.res == nil {
 		u.res = NewReservations(store.Reservations{}, nil)
 	}

@@ -53,10 +53,12 @@ func (s *Session) abort(match func(*task) bool, f *fence) {
 	}
 }
 
-// changes says whether a task that goes on unseen could change its volume.
+// changes says whether a task that goes on unseen could change its volume. A
+// sanitize operation is the unit's and not the task's: nothing ends it (SBC-3
+// §4.11.2), so that nothing can wait for it.
 func (t *task) changes() bool {
 	switch t.cmd.CDB[0] {
-	case opSyncCache10, opSyncCache16, opPrefetch10, opPrefetch16:
+	case opSyncCache10, opSyncCache16, opPrefetch10, opPrefetch16, opSanitize:
 		return false
 	}
 	return t.plan.Dir != scsi.DirIn

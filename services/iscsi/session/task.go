@@ -336,6 +336,7 @@ const (
 	opWrite6      = 0x0a
 	opPrefetch10  = 0x34
 	opSyncCache10 = 0x35
+	opSanitize    = 0x48
 	opPrefetch16  = 0x90
 	opSyncCache16 = 0x91
 )

@@ -82,6 +82,12 @@ func InvalidParameter(octet int) *Data {
 	return &Data{Key: KeyIllegalRequest, ASC: 0x26, sks: [3]byte{0x80, byte(octet >> 8), byte(octet)}}
 }
 
+// Sanitizing is SANITIZE IN PROGRESS with a progress indication in parts of
+// 65,536 (SPC-4 §4.5.2.4.4).
+func Sanitizing(progress uint16) *Data {
+	return &Data{Key: KeyNotReady, ASC: 0x04, ASCQ: 0x1b, sks: [3]byte{0x80, byte(progress >> 8), byte(progress)}}
+}
+
 // OutOfRange is LOGICAL BLOCK ADDRESS OUT OF RANGE; lba is the first that is.
 func OutOfRange(lba uint64) *Data {
 	return &Data{Key: KeyIllegalRequest, ASC: 0x21, Info: lba, HasInfo: true}

@@ -1,0 +1,221 @@
+package scsi
+
+import (
+	"context"
+	"encoding/binary"
+	"sync/atomic"
+
+	"lunboot/services/iscsi/scsi/sense"
+)
+
+// SANITIZE (SBC-3 §5.30) wipes a whole volume. It is there only for a unit whose
+// volume allows it. Once begun it goes on whatever becomes of the command that
+// began it, resets and the loss of its session among them; until it is done the
+// unit is not ready. IMMED=1 is refused: an early GOOD could not be kept over a
+// power loss, after which nobody would go on.
+
+// wipe is a SANITIZE of a unit that runs, or that failed.
+type wipe struct {
+	total  int64
+	done   atomic.Int64
+	failed atomic.Bool
+	ausErr bool // AUSE: the failure may be left by EXIT FAILURE MODE
+	end    chan struct{}
+	err    error // after end
+}
+
+// errSanitizeFailed is SANITIZE COMMAND FAILED.
+var errSanitizeFailed = &sense.Data{Key: sense.KeyMediumError, ASC: 0x31, ASCQ: 0x03}
+
+// sense is what every other command meets meanwhile.
+func (w *wipe) sense() *sense.Data {
+	if w.failed.Load() {
+		return errSanitizeFailed
+	}
+	return sense.Sanitizing(uint16(min(w.done.Load()*65536/max(w.total, 1), 65535)))
+}
+
+// Bits of byte 1 of SANITIZE.
+const (
+	sanitizeImmed = 0x80
+	sanitizeZNR   = 0x40 // for zoned devices
+	sanitizeAUSE  = 0x20
+)
+
+// Bits of the first byte of the overwrite parameter list.
+const (
+	overwriteInvert = 0x80
+	overwriteTest   = 0x60
+	overwriteCount  = 0x1f
+)
+
+// sanitizePlan refuses every bit that means nothing: a wipe is not to be begun
+// by a command that was meant otherwise.
+func sanitizePlan(c *Command) error {
+	if c.CDB[1]&(sanitizeImmed|sanitizeZNR) != 0 {
+		return sense.InvalidField(1, 7)
+	}
+	for k := 2; k < 7; k++ {
+		if c.CDB[k] != 0 {
+			return sense.InvalidField(k, 7)
+		}
+	}
+	return nil
+}
+
+func parseOverwrite(c *Command) (Plan, error) {
+	if err := sanitizePlan(c); err != nil {
+		return Plan{}, err
+	}
+	n := int(binary.BigEndian.Uint16(c.CDB[7:]))
+	if n < 5 || n > 4+c.itl.unit.cfg.BlockSize { // a pattern of at least a byte, and a block at most
+		return Plan{}, sense.InvalidField(7, 7)
+	}
+	return c.parameterList(n), nil
+}
+
+func execOverwrite(ctx context.Context, c *Command) error {
+	list, err := c.list()
+	if err != nil {
+		return err
+	}
+	count, n := int(list[0]&overwriteCount), int(binary.BigEndian.Uint16(list[2:]))
+	switch {
+	case count == 0, list[0]&overwriteTest != 0:
+		return sense.InvalidParameter(0)
+	case n == 0, n > len(list)-4:
+		return sense.InvalidParameter(2)
+	}
+	u := c.itl.unit
+	pattern := make([]byte, chunk)
+	for at := 0; at < len(pattern); at += u.cfg.BlockSize {
+		// The pattern begins anew in each block (SBC-3).
+		for k := range u.cfg.BlockSize {
+			pattern[at+k] = list[4+k%n]
+		}
+	}
+	invert := list[0]&overwriteInvert != 0
+	return c.wipe(ctx, count, func(ctx context.Context, v Volume, pass int, off, n int64) error {
+		p := pattern[:n]
+		if invert && pass%2 == 0 { // the first pass writes the pattern itself
+			p = make([]byte, n)
+			for k := range p {
+				p[k] = ^pattern[k]
+			}
+		}
+		return v.WriteAt(ctx, p, off)
+	})
+}
+
+func parseErase(c *Command) (Plan, error) {
+	if err := sanitizePlan(c); err != nil {
+		return Plan{}, err
+	}
+	if c.CDB[7]|c.CDB[8] != 0 { // it has no parameters
+		return Plan{}, sense.InvalidField(7, 7)
+	}
+	return Plan{}, nil
+}
+
+// execErase gives all blocks back; they read zero afterwards.
+func execErase(ctx context.Context, c *Command) error {
+	return c.wipe(ctx, 1, func(ctx context.Context, v Volume, _ int, off, n int64) error { return v.Unmap(ctx, off, n) })
+}
+
+func parseExitFailure(c *Command) (Plan, error) {
+	if c.CDB[7]|c.CDB[8] != 0 {
+		return Plan{}, sense.InvalidField(7, 7)
+	}
+	w := c.itl.unit.wiping.Load()
+	switch {
+	case w == nil:
+		return Plan{}, nil // nothing has failed
+	case !w.failed.Load():
+		return Plan{}, w.sense()
+	case !w.ausErr:
+		return Plan{}, errSanitizeFailed // begun in the restricted mode: only another SANITIZE helps
+	}
+	return Plan{}, nil
+}
+
+func execExitFailure(_ context.Context, c *Command) error {
+	u := c.itl.unit
+	if w := u.wiping.Load(); w != nil && w.failed.Load() {
+		u.wiping.CompareAndSwap(w, nil)
+	}
+	return nil
+}
+
+// Pinned is a Volume whose bytes can be held while no session has them.
+type Pinned interface {
+	// Pin returns the bytes and what lets go of them.
+	Pin() (v Volume, release func(), err error)
+}
+
+// wipe begins a sanitize operation of so many passes and waits for its end. The
+// operation belongs to the unit.
+func (c *Command) wipe(ctx context.Context, passes int, piece func(ctx context.Context, v Volume, pass int, off, n int64) error) error {
+	u := c.itl.unit
+	size := int64(u.blocks()) << u.shift
+	w := &wipe{total: size * int64(passes), ausErr: c.CDB[1]&sanitizeAUSE != 0, end: make(chan struct{})}
+	if was := u.wiping.Load(); was != nil && !was.failed.Load() {
+		return was.sense()
+	} else if !u.wiping.CompareAndSwap(was, w) {
+		return sense.Sanitizing(0)
+	}
+	v, release := u.cfg.Volume, func() {}
+	if p, ok := v.(Pinned); ok {
+		var err error
+		if v, release, err = p.Pin(); err != nil {
+			u.wiping.CompareAndSwap(w, nil)
+			return sense.WriteError(err, 0)
+		}
+	}
+	u.wipers.Go(func() {
+		defer release()
+		defer close(w.end)
+		w.err = u.wipeAll(v, w, size, passes, piece)
+		if w.err != nil {
+			w.failed.Store(true)
+			return
+		}
+		u.wiping.CompareAndSwap(w, nil)
+	})
+	select {
+	case <-w.end:
+	case <-ctx.Done():
+		return sense.Aborted // the operation goes on
+	}
+	if w.err != nil {
+		return errSanitizeFailed
+	}
+	return nil
+}
+
+// wipeAll does the passes and makes them durable.
+func (u *Unit) wipeAll(v Volume, w *wipe, size int64, passes int, piece func(ctx context.Context, v Volume, pass int, off, n int64) error) error {
+	u.order.Lock() // no write that had begun lands behind it
+	defer u.order.Unlock()
+	for pass := 1; pass <= passes; pass++ {
+		for off := int64(0); off < size; off += chunk {
+			if err := u.wiperCtx.Err(); err != nil {
+				return err
+			}
+			n := min(chunk, size-off)
+			if err := piece(u.wiperCtx, v, pass, off, n); err != nil {
+				return err
+			}
+			w.done.Add(n)
+		}
+	}
+	return v.Sync(u.wiperCtx)
+}
+
+// Busy says that the unit works by itself: it must not be forgotten yet.
+func (u *Unit) Busy() bool { return u.wiping.Load() != nil }
+
+// Stop ends what the unit does by itself and waits for it.
+func (u *Unit) Stop() {
+	u.wiperStop()
+	u.wipers.Wait()
+}

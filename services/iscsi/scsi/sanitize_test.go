@@ -1,0 +1,196 @@
+package scsi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"lunboot/store"
+)
+
+// wipeable is a rig whose nexus may wipe the unit.
+func wipeable(t *testing.T) *rig {
+	r := newRig(t)
+	r.nexus.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit, Sanitize: true}})
+	copy(r.vol.data, pattern(3, len(r.vol.data)))
+	t.Cleanup(r.unit.Stop)
+	return r
+}
+
+func overwrite(flags byte, pat []byte) (cdb string, list []byte) {
+	list = append([]byte{flags, 0, byte(len(pat) >> 8), byte(len(pat))}, pat...)
+	return fmt.Sprintf("48 01 0000000000 %04x 00", len(list)), list
+}
+
+func TestSanitizeNeedsPermission(t *testing.T) {
+	r := newRig(t)
+	for _, cdb := range []string{"48 01 0000000000 0005 00", "48 02 0000000000 0000 00", "48 1f 0000000000 0000 00", "48 07 0000000000 0000 00"} {
+		wantSense(t, r.do(cdb, nil), 5, 0x20, 0)
+	}
+	listed := func(r *rig) bool {
+		c := r.do("a3 0c 00 00 0000 00001000 00 00", nil)
+		wantGood(t, c)
+		for b := c.In[4:]; len(b) > 0; b = b[8:] {
+			if b[0] == 0x48 {
+				return true
+			}
+		}
+		return false
+	}
+	one := "a3 0c 03 48 0002 00001000 00 00"
+	if listed(r) || r.do(one, nil).In[1]&7 != 1 {
+		t.Error("a unit that may not be wiped says that it can be")
+	}
+	if r := wipeable(t); !listed(r) || r.do(one, nil).In[1]&7 != 3 {
+		t.Error("a unit that may be wiped does not say so")
+	}
+	reader := newRig(t)
+	reader.nexus.SetMap(map[store.LUN]MapEntry{0: {Unit: reader.unit, ReadOnly: true, Sanitize: true}})
+	run(t, reader.nexus, 0, testReady, nil)
+	wantSense(t, reader.do("48 02 0000000000 0000 00", nil), 7, 0x27, 0)
+}
+
+func TestSanitizeWipesEveryBlock(t *testing.T) {
+	t.Run("block erase", func(t *testing.T) {
+		r := wipeable(t)
+		wantGood(t, r.do("48 02 0000000000 0000 00", nil))
+		if !bytes.Equal(r.vol.durable, make([]byte, len(r.vol.data))) {
+			t.Error("something is left on the disk")
+		}
+		wantGood(t, r.do(testReady, nil))
+	})
+	t.Run("overwrite with a pattern that begins anew in each block", func(t *testing.T) {
+		r := wipeable(t)
+		wantGood(t, r.do(overwrite(1, []byte("abcde"))))
+		want := bytes.Repeat([]byte("abcde"), 103)[:512]
+		for at := 0; at < len(r.vol.durable); at += 512 {
+			if !bytes.Equal(r.vol.durable[at:at+512], want) {
+				t.Fatalf("block %d holds %q", at/512, r.vol.durable[at:at+16])
+			}
+		}
+	})
+	t.Run("overwrite twice, then inverted", func(t *testing.T) {
+		r := wipeable(t)
+		var firsts []byte
+		r.vol.fail = func(op string, off int64) error {
+			if op == "write" && off == 0 {
+				firsts = append(firsts, r.vol.data[0])
+			}
+			return nil
+		}
+		wantGood(t, r.do(overwrite(0x82, []byte{0x0f})))
+		r.vol.fail = nil
+		if r.vol.data[0] != 0xf0 || len(firsts) != 2 || firsts[1] != 0x0f {
+			t.Errorf("passes left %x, then %02x", firsts, r.vol.data[0])
+		}
+	})
+}
+
+func TestSanitizeIsChecked(t *testing.T) {
+	r := wipeable(t)
+	before := bytes.Clone(r.vol.data)
+	for _, tc := range []struct {
+		name, cdb string
+		list      []byte
+		asc       byte
+	}{
+		{"IMMED", "48 82 0000000000 0000 00", nil, 0x24},
+		{"cryptographic erase", "48 03 0000000000 0000 00", nil, 0x24},
+		{"a list for block erase", "48 02 0000000000 0008 00", make([]byte, 8), 0x24},
+		{"no pattern", "48 01 0000000000 0004 00", []byte{1, 0, 0, 0}, 0x24},
+		{"a pattern longer than a block", "48 01 0000000000 0205 00", make([]byte, 517), 0x24},
+		{"no pass", "48 01 0000000000 0005 00", []byte{0, 0, 0, 1, 9}, 0x26},
+		{"a test", "48 01 0000000000 0005 00", []byte{0x21, 0, 0, 1, 9}, 0x26},
+		{"a pattern that is not all there", "48 01 0000000000 0005 00", []byte{1, 0, 0, 2, 9}, 0x26},
+		{"leaving a failure with a list", "48 1f 0000000000 0008 00", make([]byte, 8), 0x24},
+	} {
+		t.Run(tc.name, func(t *testing.T) { wantSense(t, r.do(tc.cdb, tc.list), 5, tc.asc, 0) })
+	}
+	if !bytes.Equal(r.vol.data, before) {
+		t.Error("a command that was refused wrote")
+	}
+}
+
+// While a unit is wiped it is not ready, says how far it is, and goes on when
+// the command that began it is aborted and its unit reset.
+func TestSanitizeGoesOnByItself(t *testing.T) {
+	r := wipeable(t)
+	started, release := make(chan struct{}), make(chan struct{})
+	writes := 0
+	r.vol.hold = func(_ context.Context, op string) error {
+		if op == "write" {
+			if writes++; writes == 3 { // half of it is done
+				close(started)
+				<-release
+			}
+		}
+		return nil
+	}
+	cdb, list := overwrite(1, []byte{7})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan *Command)
+	go func() {
+		c := &Command{CDB: cdbBytes(t, cdb), Expected: len(list), Out: list}
+		r.nexus.Begin(c)
+		r.nexus.Execute(ctx, c)
+		done <- c
+	}()
+	<-started
+	wantSense(t, r.do(testReady, nil), 2, 0x04, 0x1b)
+	wantSense(t, r.do("28 00 00000000 00 0001 00", nil), 2, 0x04, 0x1b)
+	wantSense(t, r.do("48 02 0000000000 0000 00", nil), 2, 0x04, 0x1b)
+	wantGood(t, r.do("12 00 00 0024 00", nil))
+	c := r.do("03 00 00 00 fc 00", nil)
+	wantGood(t, c)
+	if progress := int(c.In[16])<<8 | int(c.In[17]); c.In[2] != 2 || c.In[12] != 4 || c.In[13] != 0x1b || c.In[15] != 0x80 || progress != 32768 {
+		t.Errorf("REQUEST SENSE says %x", c.In)
+	}
+	cancel()
+	if c := <-done; c.Status != StatusCheckCondition {
+		t.Errorf("the aborted command ended with status %02x", c.Status)
+	}
+	r.nexus.LogicalUnitReset([8]byte{}, func() {})
+	wantSense(t, r.do(testReady, nil), 6, 0x29, 3)
+	wantSense(t, r.do(testReady, nil), 2, 0x04, 0x1b)
+	if !r.unit.Busy() {
+		t.Error("the unit is not busy")
+	}
+	close(release)
+	r.unit.wipers.Wait()
+	wantGood(t, r.do(testReady, nil))
+	if !bytes.Equal(r.vol.durable, bytes.Repeat([]byte{7}, len(r.vol.data))) {
+		t.Error("it did not come to its end")
+	}
+}
+
+func TestAFailedSanitizeIsNeverForgotten(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		ause  byte
+		leave bool
+	}{{"restricted", 0, false}, {"unrestricted", 0x20, true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := wipeable(t)
+			r.vol.fail = func(op string, _ int64) error {
+				if op == "sync" {
+					return errors.New("input/output error")
+				}
+				return nil
+			}
+			wantSense(t, r.do(fmt.Sprintf("48 %02x 0000000000 0000 00", 2|tc.ause), nil), 3, 0x31, 3)
+			wantSense(t, r.do(testReady, nil), 3, 0x31, 3)
+			exit := r.do("48 1f 0000000000 0000 00", nil)
+			if tc.leave {
+				wantGood(t, exit)
+				wantGood(t, r.do(testReady, nil))
+				return
+			}
+			wantSense(t, exit, 3, 0x31, 3)
+			r.vol.fail = nil
+			wantGood(t, r.do("48 02 0000000000 0000 00", nil)) // another one that works
+			wantGood(t, r.do(testReady, nil))
+		})
+	}
+}
