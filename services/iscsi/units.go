@@ -319,6 +319,20 @@ func (v *sharedVolume) Size() int64 {
 	return h.Volume.Size()
 }
 
+// Lend asks the volume itself. The loan holds it open, whichever handle was
+// asked.
+func (v *sharedVolume) Lend(off, n int64) (fd int, at int64, back interface{ Return() }, ok bool) {
+	h := v.enter()
+	if h == nil {
+		return 0, 0, nil, false
+	}
+	defer h.leave()
+	if l, can := h.Volume.(scsi.Lender); can {
+		return l.Lend(off, n)
+	}
+	return 0, 0, nil, false
+}
+
 func (v *sharedVolume) Resident(p []byte, off int64) bool {
 	h := v.enter()
 	if h == nil {

@@ -120,6 +120,21 @@ func (h *Handle) Resident(p []byte, off int64) bool {
 	return h.s.f.Resident(p, off)
 }
 
+// Lend says where a file holds the range, when the page cache has all of it: it
+// can be sent from there without being copied. The descriptor is valid until
+// back.Return, which the caller owes when ok is true; until then the volume is
+// not closed. What is sent are the bytes as they are when they leave.
+func (h *Handle) Lend(off, n int64) (fd int, at int64, back interface{ Return() }, ok bool) {
+	if n <= 0 || h.begin(context.Background(), off, n) != nil {
+		return 0, 0, nil, false
+	}
+	if fd, ok = h.s.f.Cached(off, n); !ok {
+		h.s.gate.leave()
+		return 0, 0, nil, false
+	}
+	return fd, off, h.s, true
+}
+
 // Size is the volume's size in bytes. It may grow, never shrink.
 func (h *Handle) Size() int64 { return h.s.size.Load() }
 

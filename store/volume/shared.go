@@ -94,6 +94,9 @@ func (s *shared) begin(ctx context.Context, off, n int64) error {
 	return nil
 }
 
+// Return ends a loan of Handle.Lend.
+func (s *shared) Return() { s.gate.leave() }
+
 func (s *shared) writable() error {
 	if e := s.broken.Load(); e != nil {
 		return lostWriteError(e)

@@ -33,6 +33,14 @@ type Volume interface {
 	Resident(p []byte, off int64) bool
 }
 
+// Lender is a Volume that may have its bytes in a file, from which they can be
+// sent without being copied.
+type Lender interface {
+	// Lend returns where a file holds all of a range in memory. The descriptor
+	// is valid until back.Return, which the caller owes when ok is true.
+	Lend(off, n int64) (fd int, at int64, back interface{ Return() }, ok bool)
+}
+
 // UnitConfig describes a logical unit.
 type UnitConfig struct {
 	Name      string     // the volume's name, for people
@@ -127,6 +135,9 @@ type Command struct {
 	// nothing. It returns all that the command sends, which may be more than
 	// Expected: len(In)-Expected is the residual count.
 	In []byte
+	// Lent is how many bytes a READ sends from its volume's file: Nexus.Lend
+	// says where they are. In is empty then.
+	Lent int
 
 	Status byte
 	Sense  []byte // sense data of a CHECK CONDITION; an array inside Command

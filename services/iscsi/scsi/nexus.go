@@ -233,7 +233,7 @@ func (n *Nexus) TargetReset(rest func()) {
 // protection and the range of blocks. It does not block.
 func (n *Nexus) Begin(c *Command) Plan {
 	c.nexus, c.itl, c.op, c.answered = n, n.find(c.LUN), nil, false
-	c.Status, c.Sense, c.In = StatusGood, nil, c.In[:0]
+	c.Status, c.Sense, c.In, c.Lent = StatusGood, nil, c.In[:0], 0
 	c.lba, c.blocks, c.length, c.fua, c.field, c.flags = 0, 0, 0, false, 0, 0
 	c.Expected = max(c.Expected, 0)
 	op, err := n.operation(c)
@@ -323,6 +323,28 @@ func (n *Nexus) TryExecute(c *Command) bool {
 	n.end(c, nil)
 	return true
 }
+
+// Lend answers a READ whose data lies in a file, all of it in memory. It returns
+// false for every other command, and then nothing happened. The caller sends
+// c.Lent bytes at that place of the file, and then owes back.Return.
+func (n *Nexus) Lend(c *Command) (fd int, at int64, back interface{ Return() }, ok bool) {
+	if c.answered || c.op == nil || !c.op.is(reads) || c.fua || c.length == 0 {
+		return 0, 0, nil, false
+	}
+	l, _ := c.itl.unit.cfg.Volume.(Lender)
+	if l == nil {
+		return 0, 0, nil, false
+	}
+	if fd, at, back, ok = l.Lend(c.offset(), int64(c.length)); ok {
+		c.Lent = c.length
+		n.end(c, nil)
+	}
+	return fd, at, back, ok
+}
+
+// Returns is how many bytes the command sends: those of In, or those that were
+// lent.
+func (c *Command) Returns() int { return max(len(c.In), c.Lent) }
 
 // Fail ends a command with sense data of the session's own, in the format that
 // the nexus uses.

@@ -124,6 +124,11 @@ func (s *Session) commandIn(t *task) error {
 	if n > 0 && n <= min(inPlace, t.expected, s.params.MaxRecvDataSegmentLength, s.params.MaxBurstLength) {
 		return s.readInPlace(t)
 	}
+	if n > inPlace && n <= t.expected && s.lends() {
+		if lent, err := s.lend(t); lent {
+			return err
+		}
+	}
 	t.buf = s.shared.get(n)
 	c.In = t.buf.b[:0]
 	if s.nexus.TryExecute(c) {

@@ -60,13 +60,16 @@ type Conn struct {
 	ext   []byte        // the additional header segments; valid until the next read
 	reads atomic.Uint64 // grows with each read that returned bytes
 
-	ack func(fd uintptr) // sets TCP_QUICKACK
+	ack   func(fd uintptr)      // sets TCP_QUICKACK
+	cargo shipment              // what step sends
+	step  func(fd uintptr) bool // for raw.Write
 }
 
 // NewConn wraps a connection that was accepted from a socket with Control.
 func NewConn(nc net.Conn) *Conn {
 	c := &Conn{nc: nc, in: make([]byte, smallInput)}
 	c.ack = func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) } // an optimisation
+	c.step = func(fd uintptr) bool { return c.cargo.step(int(fd)) }
 	if t, ok := nc.(*net.TCPConn); ok {
 		c.raw, _ = t.SyscallConn() // fails only on a socket that is gone, which the first read says
 	}

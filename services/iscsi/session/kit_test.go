@@ -2,6 +2,8 @@ package session_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 
 	"io"
 	"log/slog"
@@ -28,7 +30,40 @@ type volume struct {
 	puts  gate         // holds WriteAt
 	gets  gate         // holds ReadAt
 	wrote atomic.Int64 // WriteAt calls that returned
+
+	file  *os.File     // has the bytes too, when it is set: they can be lent
+	loans atomic.Int64 // that are not returned
+	lent  atomic.Int64 // in all
 }
+
+// lendable gives the volume a file.
+func (v *volume) lendable(t testing.TB) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "volume"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	if _, err := f.WriteAt(v.b, 0); err != nil {
+		t.Fatal(err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.file = f
+}
+
+func (v *volume) Lend(off, _ int64) (int, int64, interface{ Return() }, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.file == nil || v.cold.Load() {
+		return 0, 0, nil, false
+	}
+	v.loans.Add(1)
+	v.lent.Add(1)
+	return int(v.file.Fd()), off, v, true
+}
+
+func (v *volume) Return() { v.loans.Add(-1) }
 
 // gate holds whoever passes until it is opened; the zero gate is open.
 type gate struct {
@@ -68,6 +103,11 @@ func (v *volume) WriteAt(_ context.Context, p []byte, off int64) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	copy(v.b[off:], p)
+	if v.file != nil {
+		if _, err := v.file.WriteAt(p, off); err != nil {
+			return err
+		}
+	}
 	v.wrote.Add(1)
 	return nil
 }

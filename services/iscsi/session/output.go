@@ -72,6 +72,16 @@ func (s *Session) seal(b []byte, head, n, tail int) {
 	}
 }
 
+// head writes the header of s.din, which has n bytes of data, to b.
+func (s *Session) head(b []byte, n int) {
+	h := (*pdu.Header)(b)
+	s.din.Encode(h)
+	h.SetDataSegmentLength(n)
+	if s.headerDigest {
+		pdu.AppendDigest(b[:pdu.BHSLength], pdu.Digest(h[:]))
+	}
+}
+
 // put appends a PDU with at most outputSize/2 bytes of data.
 func (s *Session) put(p pdu.PDU, data []byte) error {
 	head, tail := s.overhead(len(data))
@@ -108,7 +118,7 @@ func (s *Session) respond(t *task) error {
 	if c.Status == scsi.StatusGood || c.Status == scsi.StatusConditionMet {
 		switch t.plan.Dir {
 		case scsi.DirIn:
-			moves = len(c.In)
+			moves = c.Returns()
 		case scsi.DirOut:
 			moves = t.plan.Len
 		}
@@ -150,7 +160,7 @@ func (s *Session) dataIn(t *task, off, total int) int {
 		return n
 	}
 	p.StatusFlag, p.Status = true, t.cmd.Status
-	p.Overflow, p.Underflow, p.ResidualCount = residual(len(t.cmd.In), t.expected)
+	p.Overflow, p.Underflow, p.ResidualCount = residual(t.cmd.Returns(), t.expected)
 	p.SN = s.nextSN()
 	return n
 }
@@ -191,12 +201,7 @@ func (s *Session) writev(t *task, data []byte) error {
 		_, tail := s.overhead(n)
 		b := heads[len(heads) : len(heads)+head+tail]
 		heads = heads[:len(heads)+len(b)]
-		h := (*pdu.Header)(b)
-		s.din.Encode(h)
-		h.SetDataSegmentLength(n)
-		if s.headerDigest {
-			pdu.AppendDigest(b[:pdu.BHSLength], pdu.Digest(h[:]))
-		}
+		s.head(b, n)
 		parts = append(parts, b[:head], seg)
 		if tail > 0 {
 			end := b[head:]

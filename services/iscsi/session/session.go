@@ -105,6 +105,8 @@ type Session struct {
 	free     []*task
 	waiting  []*task // for memory or for their turn, oldest first
 	ordered  int     // tasks with the ORDERED attribute
+	strict   bool    // there was one: nothing is lent any more
+	lent     bool    // something was
 	lastTask uint64
 	burst    int // of burstMemory in use
 	ttt      pdu.TaskTag
@@ -294,6 +296,8 @@ func reasonOf(err error) string {
 		return errHeaderDigest.Error()
 	case errors.As(err, &p):
 		return "the initiator broke the protocol: " + p.Text
+	case errors.Is(err, errShort):
+		return err.Error()
 	case err == nil:
 		return "the session ended"
 	}

@@ -679,9 +679,14 @@ func TestNoAllocationPerCommand(t *testing.T) {
 		op   byte
 		n    int
 		out  bool
-	}{{"READ 4 KiB", 0x28, 4096, false}, {"READ 256 KiB", 0x28, 256 << 10, false}, {"READ 1 MiB", 0x28, 1 << 20, false}, {"WRITE 4 KiB", 0x2a, 4096, true}, {"WRITE 256 KiB", 0x2a, 256 << 10, true}} {
+		lent bool
+	}{
+		{"READ 4 KiB", 0x28, 4096, false, false}, {"READ 256 KiB", 0x28, 256 << 10, false, false}, {"READ 1 MiB", 0x28, 1 << 20, false, false},
+		{"READ 256 KiB from the file", 0x28, 256 << 10, false, true}, {"READ 1 MiB from the file", 0x28, 1 << 20, false, true},
+		{"WRITE 4 KiB", 0x2a, 4096, true, false}, {"WRITE 256 KiB", 0x2a, 256 << 10, true, false},
+	} {
 		t.Run(c.name, func(t *testing.T) {
-			step := loop(t, c.op, c.n, c.out)
+			step := loop(t, c.op, c.n, c.out, c.lent)
 			for range 20 {
 				step()
 			}
@@ -694,8 +699,11 @@ func TestNoAllocationPerCommand(t *testing.T) {
 
 // loop returns a function that runs one command with an initiator that
 // allocates nothing itself.
-func loop(t testing.TB, op byte, n int, out bool) func() {
+func loop(t testing.TB, op byte, n int, out, lent bool) func() {
 	r := newRig(t, params()).ready(t)
+	if lent {
+		r.volumes[0].lendable(t)
+	}
 	q := r.command(op, n/512, nil)
 	var data []byte
 	if out {
@@ -725,9 +733,15 @@ func BenchmarkCommand(b *testing.B) {
 		name string
 		op   byte
 		n    int
-	}{{"read-4k", 0x28, 4096}, {"read-64k", 0x28, 64 << 10}, {"read-256k", 0x28, 256 << 10}, {"read-1m", 0x28, 1 << 20}, {"write-4k", 0x2a, 4096}, {"write-64k", 0x2a, 64 << 10}, {"write-256k", 0x2a, 256 << 10}} {
+		lent bool
+	}{
+		{"read-4k", 0x28, 4096, false}, {"read-64k", 0x28, 64 << 10, false},
+		{"read-256k", 0x28, 256 << 10, false}, {"read-256k-from-the-file", 0x28, 256 << 10, true},
+		{"read-1m", 0x28, 1 << 20, false}, {"read-1m-from-the-file", 0x28, 1 << 20, true},
+		{"write-4k", 0x2a, 4096, false}, {"write-64k", 0x2a, 64 << 10, false}, {"write-256k", 0x2a, 256 << 10, false},
+	} {
 		b.Run(c.name, func(b *testing.B) {
-			step := loop(b, c.op, c.n, c.op == 0x2a)
+			step := loop(b, c.op, c.n, c.op == 0x2a, c.lent)
 			b.SetBytes(int64(c.n))
 			b.ReportAllocs()
 			for b.Loop() {

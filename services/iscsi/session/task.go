@@ -74,6 +74,7 @@ func (s *Session) newTask() *task {
 	}
 	if p.Attr == pdu.AttrOrdered {
 		s.ordered++
+		s.strict = true
 	}
 	return t
 }
@@ -158,7 +159,7 @@ func (s *Session) observe(t *task) {
 	if c.Status == scsi.StatusGood {
 		switch {
 		case c.ReadsMedium():
-			s.read.Add(int64(min(len(c.In), t.expected)))
+			s.read.Add(int64(min(c.Returns(), t.expected)))
 			if u := t.lu; !u.read {
 				u.read = true
 				s.after = append(s.after, func() { s.cfg.Observer.Used(u.number, false) })
@@ -235,8 +236,10 @@ func (s *Session) advance(t *task) bool {
 		t.cmd.In = t.buf.b[:0]
 	}
 	t.phase = phaseRunning
+	settle := t.attr == pdu.AttrOrdered && s.lent
+	s.lent = s.lent && !settle
 	s.wg.Add(1)
-	go s.run(t)
+	go s.run(t, settle)
 	return true
 }
 
@@ -303,11 +306,15 @@ func (s *Session) unitFree(t *task) bool {
 	return n < maxUnitTasks
 }
 
-// run executes a task on a goroutine of its own.
-func (s *Session) run(t *task) {
+// run executes a task on a goroutine of its own, after what was lent has left
+// if it is to.
+func (s *Session) run(t *task, settle bool) {
 	defer s.wg.Done()
 	s.shared.workers <- struct{}{}
 	err := services.Guard(s.cfg.Log, "iSCSI command", func() error {
+		if settle {
+			s.settleLoans()
+		}
 		s.nexus.Execute(s.ctx, &t.cmd)
 		return nil
 	})

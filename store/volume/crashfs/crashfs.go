@@ -483,5 +483,8 @@ func (f *File) Extent(off int64) (data bool, end int64, err error) {
 // Resident never has anything at hand.
 func (f *File) Resident([]byte, int64) bool { return false }
 
+// Cached never has a descriptor.
+func (f *File) Cached(int64, int64) (int, bool) { return 0, false }
+
 // Close does nothing: closing a file saves nothing.
 func (f *File) Close() error { return nil }

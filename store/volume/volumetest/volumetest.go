@@ -9,7 +9,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"lunboot/store"
 )
@@ -46,6 +48,7 @@ func Run(t *testing.T, create func(t *testing.T, size int64) Opener) {
 		{"what was synced is there after opening again", testReopen},
 		{"two holds show the same bytes", testTwoHolds},
 		{"a closed hold refuses everything", testClosed},
+		{"what is lent is the volume's, until it is returned", testLend},
 		{"reading and writing allocate nothing", testAllocations},
 	}
 	for _, tt := range tests {
@@ -320,6 +323,50 @@ func testClosed(t *testing.T, create func(*testing.T, int64) Opener) {
 	}
 }
 
+// Lender is a Volume that may lend its bytes where they lie in a file.
+type Lender interface {
+	Lend(off, n int64) (fd int, at int64, back interface{ Return() }, ok bool)
+}
+
+func testLend(t *testing.T, create func(*testing.T, int64) Opener) {
+	const size = 1 << 20
+	v := create(t, size)(t)
+	l, can := v.(Lender)
+	if !can {
+		t.Skip("this kind of volume lends nothing")
+	}
+	p := Pattern(make([]byte, 300<<10), 9)
+	must(t, v.WriteAt(t.Context(), p, 4096))
+	for _, r := range [][2]int64{{-1, 4096}, {0, 0}, {0, -1}, {size - 4095, 4096}, {0, math.MaxInt64}, {math.MaxInt64, 4096}} {
+		if _, _, back, ok := l.Lend(r[0], r[1]); ok {
+			back.Return()
+			t.Errorf("%d bytes at %d were lent", r[1], r[0])
+		}
+	}
+	fd, at, back, ok := l.Lend(4096, int64(len(p)))
+	if !ok {
+		must(t, v.Close())
+		t.Skip("nothing is at hand: another kernel or file system")
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- v.Close() }()
+	select {
+	case <-ended:
+		t.Error("the volume was closed under a loan")
+	case <-time.After(20 * time.Millisecond):
+	}
+	got := make([]byte, len(p))
+	if n, err := syscall.Pread(fd, got, at); err != nil || n != len(p) || !bytes.Equal(got, p) {
+		t.Errorf("other bytes are lent than were written: %d, %v", n, err)
+	}
+	back.Return()
+	must(t, <-ended)
+	if _, _, back, ok := l.Lend(4096, 4096); ok {
+		back.Return()
+		t.Error("Lend gave bytes after Close")
+	}
+}
+
 func testAllocations(t *testing.T, create func(*testing.T, int64) Opener) {
 	v, ctx := create(t, 1<<20)(t), t.Context()
 	if _, memory := v.(interface{ InMemory() }); memory {
@@ -330,6 +377,14 @@ func testAllocations(t *testing.T, create func(*testing.T, int64) Opener) {
 		"write":    func() error { return v.WriteAt(ctx, b, 4096) },
 		"read":     func() error { return v.ReadAt(ctx, b, 4096) },
 		"resident": func() error { v.Resident(b, 4096); return nil },
+		"lend": func() error {
+			if l, can := v.(Lender); can {
+				if _, _, back, ok := l.Lend(4096, 64<<10); ok {
+					back.Return()
+				}
+			}
+			return nil
+		},
 	} {
 		var err error
 		if n := testing.AllocsPerRun(50, func() { err = fn() }); n != 0 || err != nil {
