@@ -68,6 +68,24 @@ func execWrite(ctx context.Context, c *Command) error {
 	return c.commit(ctx)
 }
 
+// WritePiece executes a part of a WRITE, of which the Plan says that it is not
+// slow: data that belongs off bytes behind the command's first block. It returns
+// false when that has ended the command with an error; what was written before
+// stays, as after every WRITE that fails.
+func (n *Nexus) WritePiece(ctx context.Context, c *Command, data []byte, off int) bool {
+	u := c.itl.unit
+	u.order.RLock()
+	err := u.cfg.Volume.WriteAt(ctx, data, c.offset()+int64(off))
+	u.order.RUnlock()
+	if err != nil {
+		n.end(c, sense.WriteError(err, c.lba+uint64(off)>>u.shift))
+	}
+	return err == nil
+}
+
+// Written ends a WRITE whose pieces have all been written.
+func (n *Nexus) Written(c *Command) { n.end(c, nil) }
+
 // put writes data; the caller holds the unit's order.
 func (c *Command) put(ctx context.Context, data []byte, off int64) error {
 	if len(data) == 0 {

@@ -390,6 +390,10 @@ func (c *Command) ReadsMedium() bool { return c.op != nil && c.op.is(reads) }
 // WritesMedium says that c may change the volume; valid after Begin.
 func (c *Command) WritesMedium() bool { return c.op != nil && c.op.is(writes) }
 
+// ComesInPieces says that c is a WRITE that WritePiece may execute while its data
+// arrives; valid after Begin.
+func (c *Command) ComesInPieces() bool { return c.op != nil && c.op.is(inPieces) }
+
 // grow returns b with length n, of the same array when that is large enough.
 func grow(b []byte, n int) []byte {
 	if cap(b) >= n {

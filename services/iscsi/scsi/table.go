@@ -34,6 +34,7 @@ const (
 	passesPersistent                      // is allowed whatever another nexus has reserved by PERSISTENT RESERVE OUT (SPC-4 §5.13.1)
 	reserves                              // RESERVE and RELEASE
 	sanitizes                             // needs the unit's permission
+	inPieces                              // a WRITE that may be executed piece by piece
 	neverReserved                         // is not for a unit that anybody reserved by RESERVE (SPC-2)
 )
 
@@ -53,7 +54,7 @@ var operations = index([]operation{
 	{"TEST UNIT READY", "\x00\x00\x00\x00\x00\x04", passesPersistent, parseNothing, execNothing},
 	{"REQUEST SENSE", "\x03\x01\x00\x00\xff\x04", anyLUN | passesReservation, parseRequestSense, execRequestSense},
 	{"READ(6)", "\x08\x1f\xff\xff\xff\x04", reads, parseRead, execRead},
-	{"WRITE(6)", "\x0a\x1f\xff\xff\xff\x04", writes, parseWrite, execWrite},
+	{"WRITE(6)", "\x0a\x1f\xff\xff\xff\x04", writes | inPieces, parseWrite, execWrite},
 	{"INQUIRY", "\x12\x03\xff\xff\xff\x04", anyLUN | passesReservation, parseInquiry, execInquiry},
 	{"MODE SELECT(6)", "\x15\x13\x00\x00\xff\x04", 0, parseModeSelect, execModeSelect},
 	{"RESERVE(6)", "\x16\x1f\x00\x00\x00\x04", reserves, parseReserve, execReserve},
@@ -63,7 +64,7 @@ var operations = index([]operation{
 	{"PREVENT ALLOW MEDIUM REMOVAL", "\x1e\x00\x00\x00\x03\x04", passesReservation, parsePreventAllow, execNothing},
 	{"READ CAPACITY(10)", "\x25\x00\x00\x00\x00\x00\x00\x00\x00\x04", passesReservation, parseReadCapacity10, execReadCapacity10},
 	{"READ(10)", "\x28\xf8\xff\xff\xff\xff\x00\xff\xff\x04", reads, parseRead, execRead},
-	{"WRITE(10)", "\x2a\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes, parseWrite, execWrite},
+	{"WRITE(10)", "\x2a\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | inPieces, parseWrite, execWrite},
 	{"WRITE AND VERIFY(10)", "\x2e\xf6\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow, parseWriteVerify, execWriteVerify},
 	{"VERIFY(10)", "\x2f\xf6\xff\xff\xff\xff\x00\xff\xff\x04", slow | looks, parseVerify, execVerify},
 	{"PRE-FETCH(10)", "\x34\x00\xff\xff\xff\xff\x00\xff\xff\x04", looks, parsePrefetch, execNothing},
@@ -95,7 +96,7 @@ var operations = index([]operation{
 	{"RECEIVE COPY RESULTS, OPERATING PARAMETERS", "\x84\x03\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseAllocation10, execCopyParameters},
 	{"READ(16)", "\x88\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
 	{"COMPARE AND WRITE", "\x89\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00\x04", writes | slow, parseCompareWrite, execCompareWrite},
-	{"WRITE(16)", "\x8a\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes, parseWrite, execWrite},
+	{"WRITE(16)", "\x8a\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | inPieces, parseWrite, execWrite},
 	{"ORWRITE(16)", "\x8b\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseOrWrite, execOrWrite},
 	{"WRITE AND VERIFY(16)", "\x8e\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},
 	{"VERIFY(16)", "\x8f\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow | looks, parseVerify, execVerify},
@@ -109,7 +110,7 @@ var operations = index([]operation{
 	{"REPORT SUPPORTED OPERATION CODES", "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseReportOpcodes, execReportOpcodes},
 	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseReportTMF, execReportTMF},
 	{"READ(12)", "\xa8\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
-	{"WRITE(12)", "\xaa\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes, parseWrite, execWrite},
+	{"WRITE(12)", "\xaa\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | inPieces, parseWrite, execWrite},
 	{"WRITE AND VERIFY(12)", "\xae\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},
 	{"VERIFY(12)", "\xaf\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow | looks, parseVerify, execVerify},
 	{"READ DEFECT DATA(12)", "\xb7\x1f\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", looks, parseReadDefects12, execReadDefects12},

@@ -168,7 +168,7 @@ func (s *Session) readInPlace(t *task) error {
 
 // commandOut takes the immediate data of a command and sees to the rest.
 func (s *Session) commandOut(t *task, n int) error {
-	p := &s.cmd
+	p, c := &s.cmd, &t.cmd
 	t.want = min(t.plan.Len, t.expected)
 	if n > 0 && (!s.params.ImmediateData || n > s.params.FirstBurstLength) || !p.Final && s.params.InitialR2T || n > t.expected {
 		return s.dropData(n, s.fail(t, senseUnexpectedData))
@@ -179,6 +179,15 @@ func (s *Session) commandOut(t *task, n int) error {
 	s.list(t)
 	if !p.Final {
 		t.unasked = min(s.params.FirstBurstLength, t.expected)
+	}
+	if t.want > inlineWrite && !t.plan.Slow && s.ordered == 0 && c.ComesInPieces() {
+		// It holds no memory while it waits for data, and moves on before the
+		// processor's cache has forgotten what came.
+		t.pieces = true
+		if gone, err := s.receive(t, n); gone || err != nil {
+			return err
+		}
+		return s.settle(t)
 	}
 	if !s.reserve(t, t.want) {
 		s.reserve(t, min(t.want, s.params.FirstBurstLength))

@@ -12,13 +12,26 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 		return false, nil
 	}
 	var dst []byte
-	if t.next < t.want {
-		dst = t.buf.b[t.next:min(t.want, t.next+n)]
+	var piece *buffer
+	keep := max(min(t.want-t.next, n), 0)
+	switch {
+	case keep == 0:
+	case t.pieces:
+		piece = s.shared.get(keep)
+		dst = piece.b[:keep]
+	default:
+		dst = t.buf.b[t.next : t.next+keep]
 	}
-	ok := false
+	ok, bad := false, false
 	t.receiving = true
-	s.outside(func() { ok, err = s.dataInto(dst, n) })
+	s.outside(func() {
+		ok, err = s.dataInto(dst, n)
+		if ok && err == nil && piece != nil {
+			bad = !s.nexus.WritePiece(s.ctx, &t.cmd, dst, t.next)
+		}
+	})
 	t.receiving = false
+	s.shared.put(piece)
 	switch {
 	case err != nil:
 		return true, s.lost(t, err)
@@ -26,6 +39,8 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 		return true, s.complete(t)
 	case !ok:
 		return true, s.digestLost(t)
+	case bad:
+		return true, s.complete(t)
 	}
 	t.next += n
 	return false, nil
@@ -53,12 +68,16 @@ func (s *Session) settle(t *task) error {
 	case t.unasked > 0 || t.end > t.next:
 		return nil // more is due without our asking, or was asked for
 	case t.next < t.want:
-		if s.reserve(t, t.want) {
+		if t.pieces || s.reserve(t, t.want) {
 			return s.ask(t)
 		}
 		t.phase = phaseWaiting
 		s.waiting = append(s.waiting, t)
 		return nil
+	}
+	if t.pieces {
+		s.nexus.Written(&t.cmd)
+		return s.complete(t)
 	}
 	if t.want > 0 {
 		t.cmd.Out = t.buf.b[:t.want]

@@ -31,6 +31,8 @@ type volume struct {
 	gets  gate         // holds ReadAt
 	wrote atomic.Int64 // WriteAt calls that returned
 
+	full atomic.Bool // there is no room for what is written
+
 	file  *os.File     // has the bytes too, when it is set: they can be lent
 	loans atomic.Int64 // that are not returned
 	lent  atomic.Int64 // in all
@@ -100,6 +102,9 @@ func (v *volume) ReadAt(_ context.Context, p []byte, off int64) error {
 
 func (v *volume) WriteAt(_ context.Context, p []byte, off int64) error {
 	v.puts.pass()
+	if v.full.Load() {
+		return &store.Error{Kind: store.KindUnavailable, Msg: "injected"}
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	copy(v.b[off:], p)

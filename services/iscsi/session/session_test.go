@@ -449,13 +449,16 @@ func TestOrderedCommands(t *testing.T) {
 	r.Must(t, Read10(0, 0, 1))
 }
 
+// wholeWrite makes a WRITE one that needs all of its data at once: FUA.
+func wholeWrite(q *pdu.SCSICommand) { q.CDB[1] = 0x08 }
+
 // Data that is asked for comes when there is memory for it.
 func TestLargeWritesWaitForMemory(t *testing.T) {
 	r := newRig(t, params()).ready(t)
 	const each, n = 4 << 20, 10
 	var tags []pdu.TaskTag
 	for range n {
-		q := r.command(0x2a, each/512, nil)
+		q := r.command(0x2a, each/512, wholeWrite)
 		tags = append(tags, q.InitiatorTaskTag)
 		r.send(t, q, nil)
 	}
@@ -496,7 +499,7 @@ func TestMemoryGoesToTheOldestThatWaits(t *testing.T) {
 	const mib = 1 << 20
 	want := map[pdu.TaskTag]bool{}
 	for _, size := range []int{4, 8, 8, 4} { // 16 MiB are there: the third waits, and the fourth behind it
-		q := r.command(0x2a, size*mib/512, nil)
+		q := r.command(0x2a, size*mib/512, wholeWrite)
 		r.send(t, q, nil)
 		want[q.InitiatorTaskTag] = len(want) < 2
 	}

@@ -48,7 +48,8 @@ type taskState struct {
 	r2tSN   pdu.Serial
 
 	listed    bool // in the table
-	receiving bool // the reader is filling buf
+	receiving bool // the reader is filling buf, or writing a piece
+	pieces    bool // what arrives is written at once
 	aborted   bool // no answer is to be sent
 	fences    []*fence
 }

@@ -1,0 +1,148 @@
+package session_test
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	. "lunboot/services/iscsi/iscsitest"
+	"lunboot/services/iscsi/pdu"
+)
+
+const mib = 1 << 20
+
+// Data-Out PDUs for one R2T. edit may change or spoil one of them.
+func (r *rig) answerR2T(t testing.TB, a *pdu.R2T, data []byte, edit func(sn int, wire []byte)) {
+	t.Helper()
+	const segment = 256 << 10
+	end := int(a.BufferOffset + a.DesiredDataTransferLength)
+	for off, sn := int(a.BufferOffset), 0; off < end; sn++ {
+		n := min(segment, end-off)
+		wire := r.Bytes(&pdu.DataOut{Final: off+n == end, InitiatorTaskTag: a.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag, DataSN: pdu.Serial(sn), BufferOffset: uint32(off)}, data[off:off+n])
+		if edit != nil {
+			edit(sn, wire)
+		}
+		if _, err := r.Conn.Write(wire); err != nil {
+			t.Fatal(err)
+		}
+		off += n
+	}
+}
+
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i>>9) ^ byte(i>>16)*7 | 1
+	}
+	return b
+}
+
+// A large WRITE is written as it comes. It needs no memory while it waits for
+// its data: all that the window allows are asked for at once.
+func TestLargeWritesAreWrittenAsTheyCome(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	v := r.volumes[0]
+	data := pattern(3*mib + 512)
+	r.Must(t, Command{CDB: rw(0x2a, 5, len(data)), Write: data, Immediate: 256 << 10, Segment: 256 << 10})
+	if !bytes.Equal(v.b[5*512:5*512+len(data)], data) || v.b[5*512-1]|v.b[5*512+len(data)] != 0 {
+		t.Error("something else lies on the volume")
+	}
+	const n = 32
+	for k := range n {
+		q := r.command(0x2a, 4*mib/512, func(q *pdu.SCSICommand) { q.Final = true })
+		r.send(t, q, nil)
+		if a, _ := Expect[*pdu.R2T](t, r.Initiator); a.InitiatorTaskTag != q.InitiatorTaskTag || a.DesiredDataTransferLength != mib {
+			t.Fatalf("write %d of %d that wait for data: %+v", k, n, a)
+		}
+	}
+}
+
+// rw is a READ(10) or WRITE(10) of n bytes.
+func rw(op byte, lba, n int) []byte {
+	blocks := n / 512
+	return []byte{op, 0, byte(lba >> 24), byte(lba >> 16), byte(lba >> 8), byte(lba), 0, byte(blocks >> 8), byte(blocks), 0}
+}
+
+// A piece that arrived damaged is not written, and the command fails.
+func TestADamagedPieceIsNotWritten(t *testing.T) {
+	p := params()
+	p.DataDigest = true
+	r := newRig(t, p).ready(t)
+	data := pattern(mib)
+	q := r.command(0x2a, mib/512, nil)
+	r.send(t, q, nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	r.answerR2T(t, a, data, func(sn int, wire []byte) {
+		if sn == 1 {
+			wire[48+1000] ^= 1
+		}
+	})
+	if p, _ := Expect[*pdu.Reject](t, r.Initiator); p.Reason != pdu.ReasonDataDigestError {
+		t.Errorf("%+v", p)
+	}
+	r.status(t, q.InitiatorTaskTag, "0B/47/05")
+	r.quiet(t) // what came behind it is dropped
+	if got := r.volumes[0].b; !bytes.Equal(got[:256<<10], data[:256<<10]) || bytes.Count(got[256<<10:mib], []byte{0}) != mib-256<<10 {
+		t.Error("more than the first piece was written")
+	}
+}
+
+// A volume that fails under a piece ends the command with its sense data.
+func TestAFailedPieceEndsTheCommand(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	data := pattern(mib)
+	q := r.command(0x2a, mib/512, nil)
+	r.send(t, q, nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	r.volumes[0].full.Store(true)
+	r.answerR2T(t, a, data, nil)
+	r.status(t, q.InitiatorTaskTag, "07/27/07")
+	r.volumes[0].full.Store(false)
+	r.quiet(t)
+	r.Must(t, Command{CDB: rw(0x2a, 0, mib), Write: data, Segment: 256 << 10})
+}
+
+// What a reset reports as ended writes nothing later: it waits for the piece
+// that is being written.
+func TestAResetWaitsForThePieceBeingWritten(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	q := r.command(0x2a, mib/512, nil)
+	r.send(t, q, nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	r.volumes[0].puts.shut()
+	r.answerR2T(t, a, pattern(mib), nil)
+	eventually(t, func() bool { return r.volumes[0].puts.waiting.Load() == 1 }, "a piece is being written")
+	rested := make(chan struct{})
+	if n := r.session.AbortUnit(0, func() { close(rested) }); n != 1 {
+		t.Errorf("%d tasks were ended", n)
+	}
+	select {
+	case <-rested:
+		t.Error("it came to rest under a write")
+	case <-time.After(20 * time.Millisecond):
+	}
+	wrote := r.volumes[0].wrote.Load()
+	r.volumes[0].puts.open()
+	<-rested
+	r.quiet(t)
+	if n := r.volumes[0].wrote.Load() - wrote; n != 1 {
+		t.Errorf("%d pieces were written after the reset", n)
+	}
+}
+
+// An ORDERED command waits for a WRITE whose pieces are not all there.
+func TestOrderedCommandsWaitForPieces(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	q := r.command(0x2a, mib/512, nil)
+	r.send(t, q, nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	ordered := r.command(0x28, 1, func(q *pdu.SCSICommand) { q.Attr = pdu.AttrOrdered })
+	r.send(t, ordered, nil)
+	r.quiet(t)
+	data := pattern(mib)
+	r.answerR2T(t, a, data, nil)
+	r.status(t, q.InitiatorTaskTag, "")
+	if p, got := Expect[*pdu.DataIn](t, r.Initiator); p.InitiatorTaskTag != ordered.InitiatorTaskTag || !bytes.Equal(got, data[:512]) {
+		t.Errorf("task %d read %x", p.InitiatorTaskTag, got[:8])
+	}
+}
