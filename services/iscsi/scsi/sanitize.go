@@ -172,9 +172,9 @@ func (c *Command) wipe(ctx context.Context, passes int, piece func(ctx context.C
 		}
 	}
 	u.wipers.Go(func() {
-		defer release()
 		defer close(w.end)
 		w.err = u.wipeAll(v, w, size, passes, piece)
+		release() // before anybody sees that it has ended
 		if w.err != nil {
 			w.failed.Store(true)
 			return
