@@ -152,8 +152,9 @@ type Command struct {
 	blocks uint64
 	length int // bytes to move: allocation, parameter list or data length
 	fua    bool
-	field  byte // command specific: page code, BYTCHK, format …
-	flags  byte // command specific
+	field  byte   // command specific: page code, BYTCHK, format …
+	flags  byte   // command specific
+	wipes  uint32 // of the unit, when the command was begun
 
 	senseData [sense.MaxLength]byte
 }

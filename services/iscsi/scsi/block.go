@@ -60,7 +60,9 @@ func execWrite(ctx context.Context, c *Command) error {
 	}
 	u := c.itl.unit
 	u.order.RLock()
-	err = c.put(ctx, data, c.offset())
+	if err = c.wiped(); err == nil {
+		err = c.put(ctx, data, c.offset())
+	}
 	u.order.RUnlock()
 	if err != nil {
 		return err
@@ -277,6 +279,9 @@ func (c *Command) swap(ctx context.Context, old, new []byte) error {
 	u := c.itl.unit
 	u.order.Lock()
 	defer u.order.Unlock()
+	if err := c.wiped(); err != nil {
+		return err
+	}
 	if err := c.compare(ctx, old, uint64(len(old))); err != nil {
 		return err
 	}
@@ -306,6 +311,9 @@ func (c *Command) or(ctx context.Context, data []byte) error {
 	u := c.itl.unit
 	u.order.Lock()
 	defer u.order.Unlock()
+	if err := c.wiped(); err != nil {
+		return err
+	}
 	return c.examine(ctx, uint64(len(data)), func(piece []byte, at uint64) error {
 		for i := range piece {
 			piece[i] |= data[at+uint64(i)]

@@ -140,6 +140,10 @@ func (c *Command) copySegment(ctx context.Context, l xcopy.List, k int, s xcopy.
 		return 0, err
 	}
 	from, to := src.unit, dst.unit
+	fromWipes, toWipes := from.wipes.Load(), to.wipes.Load()
+	if from.wiping.Load() != nil || to.wiping.Load() != nil {
+		return 0, xcopy.Aborted(k)
+	}
 	n := s.Blocks << from.shift
 	if s.ByDestination {
 		n = s.Blocks << to.shift
@@ -150,9 +154,15 @@ func (c *Command) copySegment(ctx context.Context, l xcopy.List, k int, s xcopy.
 	case checkRange(from.blocks(), s.From, n>>from.shift) != nil, checkRange(to.blocks(), s.To, n>>to.shift) != nil:
 		return 0, xcopy.Aborted(k)
 	}
+	var done int64
 	to.order.RLock()
-	done, err := c.move(ctx, from, to, int64(s.From)<<from.shift, int64(s.To)<<to.shift, int64(n))
+	if err = to.unwiped(toWipes); err == nil {
+		done, err = c.move(ctx, from, to, int64(s.From)<<from.shift, int64(s.To)<<to.shift, int64(n))
+	}
 	to.order.RUnlock()
+	if err == nil {
+		err = from.unwiped(fromWipes) // what was read may be half gone
+	}
 	if err == nil && to.mode.Load()&modeWCE == 0 {
 		err = to.cfg.Volume.Sync(ctx)
 	}

@@ -235,6 +235,7 @@ func (n *Nexus) Begin(c *Command) Plan {
 	c.nexus, c.itl, c.op, c.answered = n, n.find(c.LUN), nil, false
 	c.Status, c.Sense, c.In, c.Lent = StatusGood, nil, c.In[:0], 0
 	c.lba, c.blocks, c.length, c.fua, c.field, c.flags = 0, 0, 0, false, 0, 0
+	c.wipes = 0
 	c.Expected = max(c.Expected, 0)
 	op, err := n.operation(c)
 	if err != nil {
@@ -264,6 +265,7 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 		return nil, sense.NoLUN
 	}
 	c.itl.unit.refresh()
+	c.wipes = c.itl.unit.wipes.Load()
 	if op == nil || !op.is(anyLUN) {
 		// INQUIRY and REPORT LUNS are answered in spite of the condition,
 		// REQUEST SENSE returns it as data; everything else stops here
@@ -305,6 +307,10 @@ func (n *Nexus) Execute(ctx context.Context, c *Command) {
 	if c.op == nil && n.Begin(c).Done {
 		return
 	}
+	if err := c.wiped(); err != nil {
+		n.end(c, err)
+		return
+	}
 	n.end(c, c.op.exec(ctx, c))
 }
 
@@ -313,6 +319,10 @@ func (n *Nexus) Execute(ctx context.Context, c *Command) {
 func (n *Nexus) TryExecute(c *Command) bool {
 	if c.answered || c.op == nil || !c.op.is(reads) || c.fua {
 		return false
+	}
+	if err := c.wiped(); err != nil {
+		n.end(c, err)
+		return true
 	}
 	u := c.itl.unit
 	c.In = grow(c.In, c.length)

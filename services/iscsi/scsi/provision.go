@@ -30,7 +30,9 @@ func execUnmap(ctx context.Context, c *Command) error {
 		return err
 	}
 	u.order.RLock()
-	err = c.unmap(ctx, ranges)
+	if err = c.wiped(); err == nil {
+		err = c.unmap(ctx, ranges)
+	}
 	u.order.RUnlock()
 	if err != nil {
 		return err
@@ -116,7 +118,9 @@ func execWriteSame(ctx context.Context, c *Command) error {
 	}
 	u := c.itl.unit
 	u.order.RLock()
-	err = c.fill(ctx, block)
+	if err = c.wiped(); err == nil {
+		err = c.fill(ctx, block)
+	}
 	u.order.RUnlock()
 	if err != nil {
 		return err

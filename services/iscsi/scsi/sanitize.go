@@ -35,6 +35,27 @@ func (w *wipe) sense() *sense.Data {
 	return sense.Sanitizing(uint16(min(w.done.Load()*65536/max(w.total, 1), 65535)))
 }
 
+// wiped says why a command that was begun may not go on: a wipe ends all that
+// came before it (SBC-3 §4.11.2). Whoever changes the volume asks again when it
+// has the unit's order.
+func (c *Command) wiped() error {
+	if c.itl == nil || c.op.is(anyLUN|sanitizes) {
+		return nil
+	}
+	return c.itl.unit.unwiped(c.wipes)
+}
+
+// unwiped says that no wipe was begun since there had been so many.
+func (u *Unit) unwiped(since uint32) error {
+	if u.wipes.Load() == since {
+		return nil
+	}
+	if w := u.wiping.Load(); w != nil {
+		return w.sense()
+	}
+	return sense.Aborted
+}
+
 // Bits of byte 1 of SANITIZE.
 const (
 	sanitizeImmed = 0x80
@@ -94,16 +115,20 @@ func execOverwrite(ctx context.Context, c *Command) error {
 			pattern[at+k] = list[4+k%n]
 		}
 	}
-	invert := list[0]&overwriteInvert != 0
-	return c.wipe(ctx, count, func(ctx context.Context, v Volume, pass int, off, n int64) error {
-		p := pattern[:n]
-		if invert && pass%2 == 0 { // the first pass writes the pattern itself
-			p = make([]byte, n)
-			for k := range p {
-				p[k] = ^pattern[k]
-			}
+	inverted := pattern
+	if list[0]&overwriteInvert != 0 {
+		inverted = make([]byte, chunk)
+		for k := range inverted {
+			inverted[k] = ^pattern[k]
 		}
-		return v.WriteAt(ctx, p, off)
+	}
+	return c.wipe(ctx, count, func(ctx context.Context, v Volume, pass int, off, n int64) error {
+		// Every other pass is inverted, so that the last is not (SBC-4, OVERWRITE
+		// service action).
+		if (count-pass)%2 == 1 {
+			return v.WriteAt(ctx, inverted[:n], off)
+		}
+		return v.WriteAt(ctx, pattern[:n], off)
 	})
 }
 
@@ -132,8 +157,8 @@ func parseExitFailure(c *Command) (Plan, error) {
 		return Plan{}, nil // nothing has failed
 	case !w.failed.Load():
 		return Plan{}, w.sense()
-	case !w.ausErr:
-		return Plan{}, errSanitizeFailed // begun in the restricted mode: only another SANITIZE helps
+	case !w.ausErr: // begun in the restricted mode: only another SANITIZE helps
+		return Plan{}, sense.InvalidField(1, 4)
 	}
 	return Plan{}, nil
 }
@@ -158,16 +183,20 @@ func (c *Command) wipe(ctx context.Context, passes int, piece func(ctx context.C
 	u := c.itl.unit
 	size := int64(u.blocks()) << u.shift
 	w := &wipe{total: size * int64(passes), ausErr: c.CDB[1]&sanitizeAUSE != 0, end: make(chan struct{})}
-	if was := u.wiping.Load(); was != nil && !was.failed.Load() {
+	was := u.wiping.Load()
+	switch {
+	case was != nil && !was.failed.Load():
 		return was.sense()
-	} else if !u.wiping.CompareAndSwap(was, w) {
+	case was != nil && !was.ausErr && w.ausErr: // a way out of the restricted mode (SBC-4 §4.11.1)
+		return sense.InvalidField(1, 5)
+	case !u.wiping.CompareAndSwap(was, w):
 		return sense.Sanitizing(0)
 	}
 	v, release := u.cfg.Volume, func() {}
 	if p, ok := v.(Pinned); ok {
 		var err error
 		if v, release, err = p.Pin(); err != nil {
-			u.wiping.CompareAndSwap(w, nil)
+			u.wiping.CompareAndSwap(w, was)
 			return sense.WriteError(err, 0)
 		}
 	}
@@ -194,8 +223,11 @@ func (c *Command) wipe(ctx context.Context, passes int, piece func(ctx context.C
 
 // wipeAll does the passes and makes them durable.
 func (u *Unit) wipeAll(v Volume, w *wipe, size int64, passes int, piece func(ctx context.Context, v Volume, pass int, off, n int64) error) error {
-	u.order.Lock() // no write that had begun lands behind it
-	defer u.order.Unlock()
+	// What changes the volume now comes to its end, and what is still to begin
+	// finds that it may not. Nobody waits for the wipe itself: that can be hours.
+	u.order.Lock()
+	u.wipes.Add(1)
+	u.order.Unlock()
 	for pass := 1; pass <= passes; pass++ {
 		for off := int64(0); off < size; off += chunk {
 			if err := u.wiperCtx.Err(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"lunboot/store"
 )
@@ -71,21 +72,38 @@ func TestSanitizeWipesEveryBlock(t *testing.T) {
 			}
 		}
 	})
-	t.Run("overwrite twice, then inverted", func(t *testing.T) {
-		r := wipeable(t)
-		var firsts []byte
-		r.vol.fail = func(op string, off int64) error {
-			if op == "write" && off == 0 {
-				firsts = append(firsts, r.vol.data[0])
+	// What is left is the pattern in any case: the first pass of an even number
+	// is the inverted one (SBC-4, OVERWRITE service action).
+	for _, tc := range []struct {
+		flags byte
+		want  []byte // the passes
+	}{
+		{0x01, []byte{0x0f}}, {0x02, []byte{0x0f, 0x0f}}, {0x81, []byte{0x0f}},
+		{0x82, []byte{0xf0, 0x0f}}, {0x83, []byte{0x0f, 0xf0, 0x0f}},
+	} {
+		t.Run(fmt.Sprintf("overwrite with flags and count %02x", tc.flags), func(t *testing.T) {
+			r := wipeable(t)
+			v := &logged{memory: r.vol}
+			r.unit.cfg.Volume = v
+			wantGood(t, r.do(overwrite(tc.flags, []byte{0x0f})))
+			if !bytes.Equal(v.firsts, tc.want) || !bytes.Equal(r.vol.durable, bytes.Repeat([]byte{0x0f}, len(r.vol.data))) {
+				t.Errorf("passes wrote %x, want %x; %02x is left", v.firsts, tc.want, r.vol.durable[0])
 			}
-			return nil
-		}
-		wantGood(t, r.do(overwrite(0x82, []byte{0x0f})))
-		r.vol.fail = nil
-		if r.vol.data[0] != 0xf0 || len(firsts) != 2 || firsts[1] != 0x0f {
-			t.Errorf("passes left %x, then %02x", firsts, r.vol.data[0])
-		}
-	})
+		})
+	}
+}
+
+// logged keeps the first byte of each write to the volume's beginning.
+type logged struct {
+	*memory
+	firsts []byte
+}
+
+func (l *logged) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if off == 0 {
+		l.firsts = append(l.firsts, p[0])
+	}
+	return l.memory.WriteAt(ctx, p, off)
 }
 
 func TestSanitizeIsChecked(t *testing.T) {
@@ -187,10 +205,135 @@ func TestAFailedSanitizeIsNeverForgotten(t *testing.T) {
 				wantGood(t, r.do(testReady, nil))
 				return
 			}
-			wantSense(t, exit, 3, 0x31, 3)
+			// Only another one that works helps, and none that could be left
+			// otherwise (SBC-4 §4.11).
+			wantSense(t, exit, 5, 0x24, 0)
+			wantSense(t, r.do("48 22 0000000000 0000 00", nil), 5, 0x24, 0)
+			wantSense(t, r.do("48 21 0000000000 0005 00", []byte{1, 0, 0, 1, 9}), 5, 0x24, 0)
+			wantSense(t, r.do(testReady, nil), 3, 0x31, 3)
 			r.vol.fail = nil
-			wantGood(t, r.do("48 02 0000000000 0000 00", nil)) // another one that works
+			wantGood(t, r.do("48 02 0000000000 0000 00", nil))
 			wantGood(t, r.do(testReady, nil))
 		})
+	}
+}
+
+// What was begun before a unit is wiped neither waits for the wipe nor lands
+// behind it: the wipe ends all commands (SBC-3 §4.11.2).
+func TestNothingLandsBehindASanitize(t *testing.T) {
+	for _, cmd := range []struct {
+		cdb string
+		out []byte
+	}{
+		{"0a 00 00 00 01 00", pattern(9, 512)},
+		{"2a 00 00000000 00 0001 00", pattern(9, 512)},
+		{"2e 00 00000000 00 0001 00", pattern(9, 512)},
+		{"89 00 0000000000000000 00000001 00 00", append(pattern(3, 512), pattern(9, 512)...)},
+		{"8b 00 0000000000000000 00000001 00 00", pattern(9, 512)},
+		{"41 00 00000000 00 0001 00", pattern(9, 512)},
+		{"42 00 00000000 00 0018 00", unmapList(0, 1)},
+		{"28 00 00000000 00 0001 00", nil},
+		{"2f 00 00000000 00 0001 00", nil},
+	} {
+		for _, done := range []bool{false, true} {
+			begun := func(r *rig) *Command {
+				c := &Command{CDB: cdbBytes(t, cmd.cdb), Expected: len(cmd.out), Out: cmd.out}
+				if c.Expected == 0 {
+					c.Expected = 512
+				}
+				if p := r.nexus.Begin(c); p.Done {
+					t.Fatalf("%s: status %02x", cmd.cdb, c.Status)
+				}
+				return c
+			}
+			r := wipeable(t)
+			c := begun(r)
+			started, release := make(chan struct{}), make(chan struct{})
+			r.vol.hold = func(_ context.Context, op string) error {
+				if op == "sync" {
+					close(started)
+					<-release
+				}
+				return nil
+			}
+			wiped := make(chan struct{})
+			go func() {
+				defer close(wiped)
+				w := &Command{CDB: cdbBytes(t, "48 02 0000000000 0000 00")}
+				r.nexus.Begin(w)
+				r.nexus.Execute(context.Background(), w)
+			}()
+			<-started
+			if done {
+				close(release)
+				<-wiped
+				r.vol.hold = nil
+			}
+			ended := make(chan struct{})
+			go func() { r.nexus.Execute(context.Background(), c); close(ended) }()
+			select {
+			case <-ended:
+			case <-time.After(5 * time.Second):
+				t.Errorf("%s waits for the wipe", cmd.cdb)
+			}
+			if !done {
+				close(release)
+				<-wiped
+			}
+			<-ended
+			if done {
+				wantSense(t, c, 0x0b, 0, 0)
+			} else {
+				wantSense(t, c, 2, 0x04, 0x1b)
+			}
+			if !isZero(r.vol.data) {
+				t.Errorf("%s (wipe done: %v) left data behind", cmd.cdb, done)
+			}
+		}
+	}
+}
+
+// A copy from another unit meets a unit that is being wiped like any command.
+func TestACopyLeavesAWipedUnitAlone(t *testing.T) {
+	r, other, vol := pair(t, 512)
+	copy(vol.data, pattern(5, 4096))
+	r.nexus.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit, Sanitize: true}, 1: {Unit: other}})
+	t.Cleanup(r.unit.Stop)
+	started, release := make(chan struct{}), make(chan struct{})
+	r.vol.hold = func(_ context.Context, op string) error {
+		if op == "sync" {
+			close(started)
+			<-release
+		}
+		return nil
+	}
+	wiped := make(chan struct{})
+	go func() {
+		defer close(wiped)
+		w := &Command{CDB: cdbBytes(t, "48 02 0000000000 0000 00")}
+		r.nexus.Begin(w)
+		r.nexus.Execute(context.Background(), w)
+	}()
+	<-started
+	for _, p := range []piece{{src: 1, dst: 0, blocks: 1}, {src: 0, dst: 1, blocks: 1, to: 9}} {
+		list := copyList(1, []*Unit{r.unit, other}, p)
+		done := make(chan *Command, 1)
+		go func() {
+			c := &Command{LUN: store.LUN(1).Wire(), CDB: [16]byte{0: 0x83, 13: byte(len(list))}, Expected: len(list), Out: list}
+			r.nexus.Begin(c)
+			r.nexus.Execute(context.Background(), c)
+			done <- c
+		}()
+		select {
+		case c := <-done:
+			wantSense(t, c, 0x0a, 0, 0)
+		case <-time.After(5 * time.Second):
+			t.Error("a copy waits for the wipe")
+		}
+	}
+	close(release)
+	<-wiped
+	if !isZero(r.vol.data) {
+		t.Error("a copy landed behind the wipe")
 	}
 }

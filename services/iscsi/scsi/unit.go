@@ -29,6 +29,7 @@ type Unit struct {
 	mode     atomic.Uint32
 	res      *Reservations
 	wiping   atomic.Pointer[wipe] // a SANITIZE that runs, or failed
+	wipes    atomic.Uint32        // how many were begun
 
 	wipers    sync.WaitGroup // what the unit does by itself
 	wiperCtx  context.Context
