@@ -150,14 +150,32 @@ func (m *Machine) Step(q Request) Response {
 		m.statSN = q.ExpStatSN // any start is allowed (§11.13.4)
 		m.res.ISID, m.res.CID, m.res.ExpCmdSN = q.ISID, q.CID, q.CmdSN
 	}
-	if why := m.step(q, &r); why != nil {
+	m.close(&r, m.step(q, &r))
+	return r
+}
+
+// Interrupt answers a PDU that is no Login Request. Once the login has begun it
+// is refused, and before, ok is false: the connection ends without a word
+// (§6.3).
+func (m *Machine) Interrupt(op pdu.Opcode) (r Response, ok bool) {
+	if !m.started {
+		return r, false
+	}
+	f := &m.first
+	r.LoginResponse = pdu.LoginResponse{CSG: m.stage, ISID: f.ISID, TSIH: f.TSIH, InitiatorTaskTag: f.InitiatorTaskTag, SN: pdu.SN{ExpCmdSN: f.CmdSN, MaxCmdSN: f.CmdSN}}
+	m.close(&r, refuse(pdu.LoginInvalidDuringLogin, "a %s came in the middle of the login", op))
+	return r, true
+}
+
+// close numbers a response, and makes a refusal of it when there is a reason.
+func (m *Machine) close(r *Response, why *Refusal) {
+	if why != nil {
 		m.state, m.why = Failed, why
 		r.Data, r.Transit, r.Continue, r.NSG, r.Status = nil, false, false, 0, why.Status
 	}
 	r.SN.StatSN = m.statSN
 	m.statSN = m.statSN.Add(1)
 	m.res.StatSN = m.statSN
-	return r
 }
 
 func (m *Machine) step(q Request, r *Response) *Refusal {

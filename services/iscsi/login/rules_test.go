@@ -362,3 +362,21 @@ func TestRenegotiationIsNarrow(t *testing.T) {
 		t.Errorf("twice: answered %v, %d", got, p.MaxRecvDataSegmentLength)
 	}
 }
+
+// §6.3: a PDU that is no Login Request ends a login that has begun with a
+// Login Response that says so, and one that has not without a word.
+func TestPDUsThatAreNoLoginRequest(t *testing.T) {
+	r := machine(t, open)
+	if _, ok := r.Interrupt(pdu.OpNOPOut); ok || r.State() != Going {
+		t.Errorf("a NOP-Out before the login was answered; state %d", r.State())
+	}
+	r.say(request(0, 0, ini, tgt), false, "TargetPortalGroupTag=1")
+	a, ok := r.Interrupt(pdu.OpSCSICommand)
+	q := request(0, 0)
+	if !ok || a.Status != pdu.LoginInvalidDuringLogin || a.ISID != q.ISID || a.InitiatorTaskTag != q.InitiatorTaskTag || a.SN.StatSN != 101 || a.Transit || a.CSG != 0 {
+		t.Errorf("%+v, %v", a, ok)
+	}
+	if r.State() != Failed || !strings.Contains(r.Refusal().Reason, "SCSI Command") {
+		t.Errorf("state %d, %v", r.State(), r.Refusal())
+	}
+}

@@ -121,16 +121,10 @@ func (c *Conn) Login(m *login.Machine, within time.Duration) error {
 		if err := c.header(maxAHS, login.Defaults().TargetMaxRecvDataSegmentLength); err != nil {
 			return fmt.Errorf("login: %w", err)
 		}
-		var q login.Request
-		if err := q.Decode(&c.h); err != nil {
-			return fmt.Errorf("login: the connection began with something else than a Login Request: %w", err)
-		}
-		data, _, err := c.data(c.h.DataSegmentLength())
+		r, err := c.loginStep(m)
 		if err != nil {
 			return fmt.Errorf("login: %w", err)
 		}
-		q.Data = data
-		r := m.Step(q)
 		out := make([]byte, pdu.BHSLength, pdu.BHSLength+len(r.Data)+3)
 		h := (*pdu.Header)(out)
 		r.Encode(h)
@@ -146,6 +140,21 @@ func (c *Conn) Login(m *login.Machine, within time.Duration) error {
 		c.SetDigests(p.HeaderDigest, p.DataDigest)
 	}
 	return c.nc.SetDeadline(time.Time{})
+}
+
+// loginStep has the machine answer the PDU at hand.
+func (c *Conn) loginStep(m *login.Machine) (r login.Response, err error) {
+	var q login.Request
+	if err := q.Decode(&c.h); err != nil {
+		if r, ok := m.Interrupt(c.h.Opcode()); ok {
+			return r, nil
+		}
+		return r, fmt.Errorf("the connection began with something else than a Login Request: %w", err)
+	}
+	if q.Data, _, err = c.data(c.h.DataSegmentLength()); err != nil {
+		return r, err
+	}
+	return m.Step(q), nil
 }
 
 // SetDigests says which digests the PDUs carry from now on. Login does this.
