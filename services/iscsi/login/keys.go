@@ -80,6 +80,8 @@ type key struct {
 	declared bool // declarative: taken, not answered
 	normal   bool // Irrelevant in a discovery session
 	target   bool // only a target may send it
+	first    bool // in the first request only
+	anyStage bool // in the security stage too
 	full     bool // may be sent in full feature phase
 	constant string
 
@@ -135,10 +137,10 @@ var keys = table([]key{
 	// §13.3; answered by the session, in full feature phase only
 	{name: "SendTargets", kind: obsolete, constant: valueReject},
 	// §13.4 to §13.7, §13.21: read from the first request
-	{name: "TargetName", kind: text, declared: true},
-	{name: "InitiatorName", kind: text, declared: true},
-	{name: "InitiatorAlias", kind: text, declared: true, full: true},
-	{name: "SessionType", kind: text, declared: true},
+	{name: "TargetName", kind: text, declared: true, first: true, anyStage: true},
+	{name: "InitiatorName", kind: text, declared: true, first: true, anyStage: true},
+	{name: "InitiatorAlias", kind: text, declared: true, full: true, anyStage: true},
+	{name: "SessionType", kind: text, declared: true, first: true, anyStage: true},
 	// §13.6, §13.8, §13.9
 	{name: "TargetAlias", kind: text, target: true},
 	{name: "TargetAddress", kind: text, target: true},
@@ -192,19 +194,29 @@ func table(rows []key) map[string]*key {
 	return t
 }
 
-// key takes one pair of a login and answers it.
-func (m *Machine) key(p pdu.Pair) *Refusal {
+// key takes one pair of a login and answers it. first says that it stands in
+// the first request.
+func (m *Machine) key(p pdu.Pair, offer *Params, first bool) *Refusal {
 	if m.seen[p.Key] {
 		return refuse(pdu.LoginInitiatorError, "the initiator negotiated %.63s twice", p.Key)
 	}
-	m.seen[p.Key] = true
 	k := keys[p.Key]
+	if k != nil && !k.target && !k.anyStage && m.stage == pdu.SecurityNegotiation {
+		// §12: not to be used in this stage. Its own stage may still come, so
+		// that it is not said once and for all.
+		m.answer(k.name, valueReject)
+		return nil
+	}
+	m.seen[p.Key] = true
 	if k == nil {
 		m.answer(p.Key, valueNotUnderstood)
 		return nil
 	}
 	if k.target {
 		return refuse(pdu.LoginInitiatorError, "the initiator sent %s, which only a target may declare", k.name)
+	}
+	if k.first && !first {
+		return refuse(pdu.LoginInitiatorError, "the initiator declared %s after its first request", k.name)
 	}
 	if k.normal && m.res.Discovery {
 		m.answer(k.name, valueIrrelevant)
@@ -213,14 +225,30 @@ func (m *Machine) key(p pdu.Pair) *Refusal {
 	if k.declared && len(p.Value) > maxValue {
 		return refuse(pdu.LoginInitiatorError, "the initiator declared %s with %d bytes; a value has up to %d bytes", k.name, len(p.Value), maxValue)
 	}
-	value, answered := k.settle(&m.res.Params, &m.cfg.Offer, p.Value)
+	value, answered := k.settle(&m.res.Params, offer, p.Value)
 	if k.declared && answered {
 		return refuse(pdu.LoginInitiatorError, "the initiator declared %s=%.40q, which is not allowed", k.name, p.Value)
 	}
 	if answered {
 		m.answer(k.name, value)
 	}
+	if k.name == "InitiatorAlias" {
+		m.res.Alias = p.Value
+	}
 	return nil
+}
+
+// offer is what the target agrees to in answer to these pairs: FirstBurstLength
+// does not exceed MaxBurstLength (§13.14), which may stand behind it.
+func (m *Machine) offer(pairs []pdu.Pair) *Params {
+	o, p := m.cfg.Offer, m.res.Params
+	for _, q := range pairs {
+		if q.Key == "MaxBurstLength" && !m.seen[q.Key] {
+			keys[q.Key].settle(&p, &o, q.Value)
+		}
+	}
+	o.FirstBurstLength = min(o.FirstBurstLength, p.MaxBurstLength)
+	return &o
 }
 
 // maxValue is how long a value may be (§6.1). A list of them may be longer.

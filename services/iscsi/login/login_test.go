@@ -261,7 +261,7 @@ func TestKeysAreAnsweredByTheirRule(t *testing.T) {
 		r.say(request(1, 3, ini, tgt, c.offer), true, "TargetPortalGroupTag=1", c.answer, "MaxRecvDataSegmentLength=262144")
 	}
 	r := machine(t, open)
-	r.say(request(1, 3, ini, tgt, "MaxBurstLength=65536", "FirstBurstLength=131072"), true, "TargetPortalGroupTag=1", "MaxBurstLength=65536", "FirstBurstLength=131072", "MaxRecvDataSegmentLength=262144")
+	r.say(request(1, 3, ini, tgt, "MaxBurstLength=65536", "FirstBurstLength=131072"), true, "TargetPortalGroupTag=1", "MaxBurstLength=65536", "FirstBurstLength=65536", "MaxRecvDataSegmentLength=262144")
 	if p := r.done(store.AuthNone).Params; p.FirstBurstLength != 65536 {
 		t.Errorf("FirstBurstLength is %d, beyond MaxBurstLength", p.FirstBurstLength)
 	}

@@ -241,16 +241,18 @@ func (m *Machine) check(q Request) *Refusal {
 
 // negotiate answers the pairs of one complete request into m.out.
 func (m *Machine) negotiate(pairs []pdu.Pair) *Refusal {
-	if !m.leading {
+	first := !m.leading
+	if first {
 		if why := m.lead(pairs); why != nil {
 			return why
 		}
 	}
+	offer := m.offer(pairs)
 	for _, p := range pairs {
 		if authKeys[p.Key] {
 			continue
 		}
-		if why := m.key(p); why != nil {
+		if why := m.key(p, offer, first); why != nil {
 			return why
 		}
 	}
@@ -299,7 +301,6 @@ func (m *Machine) lead(pairs []pdu.Pair) *Refusal {
 		return refuse(pdu.LoginAuthorizationFail, "the initiator's name is not an iSCSI name: %v", err)
 	}
 	m.res.Initiator = iqn
-	m.res.Alias, _ = get("InitiatorAlias")
 	target, ok := get("TargetName")
 	if !ok && !m.res.Discovery {
 		return refuse(pdu.LoginMissingParameter, "the initiator did not say which target it wants (TargetName)")

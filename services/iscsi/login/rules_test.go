@@ -1,6 +1,7 @@
 package login
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -378,5 +379,69 @@ func TestPDUsThatAreNoLoginRequest(t *testing.T) {
 	}
 	if r.State() != Failed || !strings.Contains(r.Refusal().Reason, "SCSI Command") {
 		t.Errorf("state %d, %v", r.State(), r.Refusal())
+	}
+}
+
+// §12: the security stage knows the names, the alias and the proof. Another key
+// is refused there and changes nothing; its own stage may still come.
+func TestKeysOfTheSecurityStage(t *testing.T) {
+	for name, k := range keys {
+		if k.anyStage || k.target {
+			continue
+		}
+		r := machine(t, open)
+		offer := map[kind]string{boolean: "No", number: "4096", list: "None", obsolete: "Yes"}[k.kind]
+		before := r.Result().Params
+		r.say(request(0, 1, ini, tgt, name+"="+offer), true, "TargetPortalGroupTag=1", name+"=Reject")
+		if p := r.Result().Params; p != before {
+			t.Errorf("%s: agreed to %+v", name, p)
+		}
+		if a := r.Step(request(1, 3, name+"="+offer)); a.Status != 0 || r.State() != Done {
+			t.Errorf("%s in its own stage: %v", name, r.Refusal())
+		}
+	}
+	r := machine(t, open)
+	r.say(request(0, 1, ini, tgt, "X-com.example.key=1", "InitiatorAlias=lab 3"), true, "TargetPortalGroupTag=1", "X-com.example.key=NotUnderstood")
+}
+
+// §13.4, §13.5, §13.21: who wants what is said at once; later it would be too
+// late to look whether it may.
+func TestKeysOfTheFirstRequest(t *testing.T) {
+	for _, key := range []string{"SessionType=Discovery", "SessionType=Normal"} {
+		r := machine(t, open)
+		r.say(request(1, 1, ini, tgt), false, "TargetPortalGroupTag=1", "MaxRecvDataSegmentLength=262144")
+		r.refuses(request(1, 3, key), pdu.LoginInitiatorError, "after its first request")
+	}
+	r := machine(t, open)
+	r.say(request(0, 1, ini, "SessionType=Discovery"), true)
+	r.refuses(request(1, 3, "TargetName=iqn.2026-11.lunboot:other"), pdu.LoginInitiatorError, "after its first request")
+	// The alias may come with any.
+	r = machine(t, open)
+	r.say(request(0, 1, ini, tgt), true, "TargetPortalGroupTag=1")
+	r.say(request(1, 3, "InitiatorAlias=lab 3"), true, "MaxRecvDataSegmentLength=262144")
+	if a := r.done(store.AuthNone).Alias; a != "lab 3" {
+		t.Errorf("the alias is %q", a)
+	}
+}
+
+// §13.14: FirstBurstLength does not exceed MaxBurstLength, in whichever order
+// the two are offered; what is answered is what holds.
+func TestFirstBurstLengthStaysBelowMaxBurstLength(t *testing.T) {
+	for _, c := range []struct {
+		offers []string
+		first  int
+	}{
+		{[]string{"MaxBurstLength=65536", "FirstBurstLength=131072"}, 65536},
+		{[]string{"FirstBurstLength=131072", "MaxBurstLength=65536"}, 65536},
+		{[]string{"FirstBurstLength=4096", "MaxBurstLength=65536"}, 4096},
+		{[]string{"FirstBurstLength=1048576", "MaxBurstLength=1048576"}, 262144},
+		{[]string{"FirstBurstLength=1048576"}, 262144},
+		{[]string{"FirstBurstLength=131072", "MaxBurstLength=7"}, 131072},
+	} {
+		r := machine(t, open)
+		a := r.Step(request(1, 3, append([]string{ini, tgt}, c.offers...)...))
+		if got := r.done(store.AuthNone).Params.FirstBurstLength; got != c.first || !slices.Contains(lines(a.Data), fmt.Sprintf("FirstBurstLength=%d", c.first)) {
+			t.Errorf("%q: %q, and %d holds", c.offers, lines(a.Data), got)
+		}
 	}
 }
