@@ -99,6 +99,7 @@ func TestHeaderThatNoSenderMayMake(t *testing.T) {
 	bad := map[string]func(h *Header){
 		"a command with the reserved tag":        func(h *Header) { (&SCSICommand{Final: true, InitiatorTaskTag: ReservedTag}).Encode(h) },
 		"a command that neither ends nor writes": func(h *Header) { (&SCSICommand{Read: true}).Encode(h) },
+		"a command whose data has no direction":  func(h *Header) { (&SCSICommand{Final: true, ExpectedDataTransferLength: 512}).Encode(h) },
 		"a Data-In with status that goes on":     func(h *Header) { (&DataIn{StatusFlag: true}).Encode(h) },
 		"a response that is over and under":      func(h *Header) { (&SCSIResponse{Overflow: true, Underflow: true}).Encode(h) },
 		"an R2T with the reserved tag":           func(h *Header) { (&R2T{TargetTransferTag: ReservedTag}).Encode(h) },

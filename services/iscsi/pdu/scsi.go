@@ -71,6 +71,10 @@ func (p *SCSICommand) Decode(h *Header) error {
 	if !p.Final && !p.Write {
 		return &ProtocolError{Reason: ReasonInvalidPDUField, Text: "a SCSI Command with neither F nor W"}
 	}
+	// §11.3.1: data that is expected has a direction.
+	if !p.Read && !p.Write && p.ExpectedDataTransferLength > 0 {
+		return &ProtocolError{Reason: ReasonInvalidPDUField, Text: "a SCSI Command that expects data, with neither R nor W"}
+	}
 	return nil
 }
 

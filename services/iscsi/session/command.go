@@ -21,6 +21,9 @@ func (s *Session) command() error {
 		return s.refuse(err)
 	}
 	ext, err := pdu.ParseAHS(s.ext)
+	if err == nil {
+		err = oneWay(p, &ext)
+	}
 	if err != nil {
 		return s.refuse(err)
 	}
@@ -31,6 +34,7 @@ func (s *Session) command() error {
 		return s.dropData(n, err)
 	}
 	if reason := s.barred(); reason != 0 {
+		s.disown(p.Immediate)
 		return s.dropData(n, s.sendReject(reason))
 	}
 	t := s.newTask()
@@ -44,7 +48,8 @@ func (s *Session) command() error {
 	c.Expected = t.expected
 	t.plan = s.nexus.Begin(c)
 	if t.plan.Done {
-		return s.dropData(n, s.complete(t))
+		t.due = !p.Final
+		return s.dropData(n, s.conclude(t))
 	}
 	if c.ReadsMedium() || c.WritesMedium() {
 		s.large = true
@@ -62,6 +67,18 @@ func (s *Session) command() error {
 		return s.lost(t, err)
 	}
 	return s.commandIn(t)
+}
+
+// oneWay refuses a command that moves data both ways (RFC 7143 §11.2.2.3,
+// §11.3.1): no unit has one. Where there is no data, both bits say nothing.
+func oneWay(p *pdu.SCSICommand, ext *pdu.AHS) error {
+	switch {
+	case p.Read && p.Write && (p.ExpectedDataTransferLength > 0 || ext.BidirectionalReadLength > 0):
+		return &pdu.ProtocolError{Reason: pdu.ReasonNotSupported, Text: "a bidirectional SCSI Command"}
+	case ext.Bidirectional && !(p.Read && p.Write):
+		return &pdu.ProtocolError{Reason: pdu.ReasonInvalidPDUField, Text: "a bidirectional read length, without both R and W"}
+	}
+	return nil
 }
 
 // barred says why the command at hand cannot become a task, 0 when it can.
@@ -169,7 +186,7 @@ func (s *Session) readInPlace(t *task) error {
 // commandOut takes the immediate data of a command and sees to the rest.
 func (s *Session) commandOut(t *task, n int) error {
 	p, c := &s.cmd, &t.cmd
-	t.want = min(t.plan.Len, t.expected)
+	t.want, t.due = min(t.plan.Len, t.expected), !p.Final
 	if n > 0 && (!s.params.ImmediateData || n > s.params.FirstBurstLength) || !p.Final && s.params.InitialR2T || n > t.expected {
 		return s.dropData(n, s.fail(t, senseUnexpectedData))
 	}

@@ -87,6 +87,9 @@ func (s *Session) logout() error {
 	}
 	result := pdu.LogoutSuccess
 	switch {
+	case p.Reason > pdu.LogoutForRecovery:
+		s.disown(p.Immediate)
+		return s.sendReject(pdu.ReasonInvalidPDUField)
 	case p.Reason == pdu.LogoutForRecovery:
 		result = pdu.LogoutRecoveryNotSupported
 	case p.Reason == pdu.LogoutCloseConnection && p.CID != s.cfg.Result.CID:
@@ -130,10 +133,12 @@ func (s *Session) textRequest() error {
 	if p.TargetTransferTag == pdu.ReservedTag {
 		*g = negotiation{itt: p.InitiatorTaskTag} // a new one ends the one before (§11.10.4)
 	} else if !g.on || p.TargetTransferTag != g.ttt || p.InitiatorTaskTag != g.itt {
+		s.disown(p.Immediate)
 		return s.sendReject(pdu.ReasonInvalidPDUField)
 	}
 	if reason := s.hear(&p, data); reason != 0 {
 		*g = negotiation{}
+		s.disown(p.Immediate)
 		return s.sendReject(reason)
 	}
 	r := pdu.TextResponse{LUN: p.LUN, InitiatorTaskTag: p.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}
@@ -212,25 +217,25 @@ func (s *Session) refuse(err error) error {
 	return s.reject(p.Reason)
 }
 
-// reject answers the PDU at hand with a Reject, drops its data and, since it
-// counts as received, moves the window past it (§11.17). It is called without
-// the lock.
+// reject answers the PDU at hand with a Reject and drops its data. Its CmdSN
+// does not count as received (§7.3): the initiator fills the gap, with another
+// request of that number or by aborting the task. It is called without the
+// lock.
 func (s *Session) reject(reason pdu.RejectReason) error {
 	if err := s.skip(s.h.DataSegmentLength()); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	switch s.h.Opcode() {
-	case pdu.OpSCSICommand, pdu.OpTaskRequest, pdu.OpNOPOut, pdu.OpTextRequest, pdu.OpLogoutRequest:
-		var p pdu.NOPOut // CmdSN has one place in all of these
-		h := s.h
-		h[0] = h[0]&^0x3f | byte(pdu.OpNOPOut)
-		if p.Decode(&h) == nil && !p.Immediate && p.CmdSN == s.expCmdSN {
-			s.expCmdSN = s.expCmdSN.Add(1)
-		}
-	}
 	return s.sendReject(reason)
+}
+
+// disown takes back the CmdSN that accept gave to a request which is rejected
+// after all.
+func (s *Session) disown(immediate bool) {
+	if !immediate {
+		s.expCmdSN = s.expCmdSN.Add(-1)
+	}
 }
 
 // sendReject sends a Reject of the header at hand, with the lock held.

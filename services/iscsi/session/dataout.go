@@ -40,7 +40,7 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 	case !ok:
 		return true, s.digestLost(t)
 	case bad:
-		return true, s.complete(t)
+		return true, s.conclude(t)
 	}
 	t.next += n
 	return false, nil
@@ -55,11 +55,29 @@ func (s *Session) digestLost(t *task) error {
 	return s.fail(t, senseDataCRC)
 }
 
-// fail ends a task with sense data of the iSCSI layer's own. Data that still
-// comes for it belongs to no task and is dropped.
+// fail ends a task with sense data of the iSCSI layer's own.
 func (s *Session) fail(t *task, sense *sense.Data) error {
 	s.nexus.Fail(&t.cmd, sense)
-	return s.complete(t)
+	return s.conclude(t)
+}
+
+// conclude answers a task that has failed. While a sequence of its data is
+// under way the answer waits for the sequence's end (RFC 7143 §11.4.2): the
+// initiator may use the task tag again as soon as it has the answer, and its
+// data would be taken for the new task's.
+func (s *Session) conclude(t *task) error {
+	if !t.due {
+		return s.complete(t)
+	}
+	if !t.listed {
+		s.list(t)
+	}
+	t.spent, t.cmd.In = true, nil
+	s.shared.put(t.buf)
+	s.burst -= t.burst
+	t.buf, t.burst = nil, 0
+	s.proceed() // others may have waited for that memory
+	return nil
 }
 
 // settle goes on with a task after a data PDU.
@@ -95,7 +113,7 @@ func (s *Session) ask(t *task) error {
 	if s.ttt++; s.ttt == pdu.ReservedTag {
 		s.ttt = 0
 	}
-	t.ttt, t.end, t.dataSN = s.ttt, t.next+n, 0
+	t.ttt, t.end, t.dataSN, t.due = s.ttt, t.next+n, 0, true
 	s.r2t = pdu.R2T{
 		LUN:                       t.cmd.LUN,
 		InitiatorTaskTag:          t.tag,
@@ -120,12 +138,20 @@ func (s *Session) dataOut() error {
 	defer s.unlock()
 	t := s.tasks[p.InitiatorTaskTag]
 	if t == nil || t.aborted || t.phase != phaseData {
-		// What is left of a task that ended early, or nothing that it asked
+		// What is left of a task that was aborted, or nothing that it asked
 		// for.
 		return s.dropData(n, nil)
 	}
-	if sense := s.misplaced(t, p, n); sense != nil {
-		return s.dropData(n, s.fail(t, sense))
+	t.due = t.due && !p.Final
+	if t.spent {
+		return s.dropData(n, s.conclude(t))
+	}
+	if reason, sense := s.misplaced(t, p, n); sense != nil {
+		err := s.sendReject(reason)
+		if err == nil {
+			err = s.fail(t, sense)
+		}
+		return s.dropData(n, err)
 	}
 	t.dataSN = t.dataSN.Add(1)
 	solicited := p.TargetTransferTag != pdu.ReservedTag
@@ -136,6 +162,9 @@ func (s *Session) dataOut() error {
 		return nil
 	}
 	if solicited && t.next < t.end {
+		if err := s.sendReject(pdu.ReasonProtocolError); err != nil { // §11.8
+			return err
+		}
 		return s.fail(t, senseWrongAmount)
 	}
 	if !solicited {
@@ -146,19 +175,23 @@ func (s *Session) dataOut() error {
 
 // misplaced says what is wrong with a Data-Out PDU for t, nil when it is the
 // one that is due: DataPDUInOrder and DataSequenceInOrder are Yes, so there is
-// exactly one place where it may belong (§11.7.5).
-func (s *Session) misplaced(t *task, p *pdu.DataOut, n int) *sense.Data {
+// exactly one place where it may belong (§11.7.5). A field with the wrong value
+// is told from a wrong amount (§11.17.1).
+func (s *Session) misplaced(t *task, p *pdu.DataOut, n int) (pdu.RejectReason, *sense.Data) {
 	switch {
 	case p.DataSN != t.dataSN, int64(p.BufferOffset) != int64(t.next):
-		return senseDataOrder
+		return pdu.ReasonInvalidPDUField, senseDataOrder
 	case p.TargetTransferTag == pdu.ReservedTag:
-		if t.unasked == 0 || t.next+n > t.unasked {
-			return senseUnexpectedData
+		if t.unasked == 0 {
+			return pdu.ReasonInvalidPDUField, senseUnexpectedData
+		}
+		if t.next+n > t.unasked {
+			return pdu.ReasonProtocolError, senseUnexpectedData
 		}
 	case t.end == 0 || p.TargetTransferTag != t.ttt:
-		return senseDataOrder
+		return pdu.ReasonInvalidPDUField, senseDataOrder
 	case t.next+n > t.end:
-		return senseWrongAmount
+		return pdu.ReasonProtocolError, senseWrongAmount
 	}
-	return nil
+	return 0, nil
 }

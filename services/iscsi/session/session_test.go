@@ -111,61 +111,85 @@ func TestImmediateCommandsAreBounded(t *testing.T) {
 }
 
 // Each way to send data wrongly fails the one command, writes nothing, and
-// leaves the session in order.
+// leaves the session in order. A wrong Data-Out is rejected; the command is
+// answered when the sequence of its data has ended (RFC 7143 §11.4.2).
 func TestDataThatBreaksTheRules(t *testing.T) {
 	block := bytes.Repeat([]byte{0xee}, 4096)
 	lazy := params()
 	lazy.InitialR2T, lazy.ImmediateData = true, false
+	short := params()
+	short.FirstBurstLength = 1024
 	for _, c := range []struct {
 		name   string
 		params login.Params
 		act    func(r *rig, q *pdu.SCSICommand, r2t func() *pdu.R2T)
+		reject pdu.RejectReason // 0: none
+		open   bool             // the sequence goes on
 		key    string
 	}{
 		{"immediate data that was not agreed", lazy, func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
 			r.send(t, q, block[:512])
-		}, "0B/0C/0C"},
+		}, 0, false, "0B/0C/0C"},
 		{"unsolicited data that was not agreed", lazy, func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
 			q.Final = false
 			r.send(t, q, nil)
 			r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, block)
-		}, "0B/0C/0C"},
+		}, 0, false, "0B/0C/0C"},
 		{"more than the command expects", params(), func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
 			q.ExpectedDataTransferLength = 512
 			r.send(t, q, block)
-		}, "0B/0C/0C"},
+		}, 0, false, "0B/0C/0C"},
+		{"unsolicited data beyond FirstBurstLength", short, func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
+			q.Final = false
+			r.send(t, q, block[:512])
+			r.send(t, &pdu.DataOut{InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag, BufferOffset: 512}, block[:1024])
+		}, pdu.ReasonProtocolError, true, "0B/0C/0C"},
+		{"unsolicited data that was not agreed, and comes", lazy, func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
+			q.Final = false
+			r.send(t, q, nil)
+			r.send(t, &pdu.DataOut{InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, block[:512])
+		}, 0, true, "0B/0C/0C"},
 		{"unsolicited data after its end", params(), func(r *rig, q *pdu.SCSICommand, r2t func() *pdu.R2T) {
 			r.send(t, q, block[:512])
 			r2t()
 			r.send(t, &pdu.DataOut{InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag, BufferOffset: 512}, block[:512])
-		}, "0B/0C/0C"},
+		}, pdu.ReasonInvalidPDUField, true, "0B/0C/0C"},
 		{"a wrong DataSN", params(), func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
 			q.Final = false
 			r.send(t, q, nil)
 			r.send(t, &pdu.DataOut{InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag, DataSN: 27}, block)
-		}, "0B/4B/00"},
+		}, pdu.ReasonInvalidPDUField, true, "0B/4B/00"},
 		{"a wrong offset", params(), func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
 			q.Final = false
 			r.send(t, q, nil)
 			r.send(t, &pdu.DataOut{InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag, BufferOffset: 512}, block[:512])
-		}, "0B/4B/00"},
+		}, pdu.ReasonInvalidPDUField, true, "0B/4B/00"},
 		{"a wrong transfer tag", params(), func(r *rig, q *pdu.SCSICommand, r2t func() *pdu.R2T) {
 			r.send(t, q, nil)
 			r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: r2t().TargetTransferTag + 1}, block)
-		}, "0B/4B/00"},
+		}, pdu.ReasonInvalidPDUField, false, "0B/4B/00"},
 		{"more than was asked for", params(), func(r *rig, q *pdu.SCSICommand, r2t func() *pdu.R2T) {
 			r.send(t, q, nil)
 			r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: r2t().TargetTransferTag}, append(block, 1, 2, 3, 4))
-		}, "0B/0C/0D"},
+		}, pdu.ReasonProtocolError, false, "0B/0C/0D"},
 		{"less than was asked for", params(), func(r *rig, q *pdu.SCSICommand, r2t func() *pdu.R2T) {
 			r.send(t, q, nil)
 			r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: r2t().TargetTransferTag}, block[:512])
-		}, "0B/0C/0D"},
+		}, pdu.ReasonProtocolError, false, "0B/0C/0D"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, c.params).ready(t)
 			q := r.command(0x2a, 8, nil)
 			c.act(r, q, func() *pdu.R2T { p, _ := Expect[*pdu.R2T](t, r.Initiator); return p })
+			if c.reject != 0 {
+				if p, h := Expect[*pdu.Reject](t, r.Initiator); p.Reason != c.reject || len(h) != pdu.BHSLength || pdu.Opcode(h[0]) != pdu.OpDataOut {
+					t.Errorf("rejected for %s, want %s: % x", p.Reason, c.reject, h)
+				}
+			}
+			if c.open {
+				r.quiet(t)
+				r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, block)
+			}
 			r.status(t, q.InitiatorTaskTag, c.key)
 			// What still comes for the task is dropped.
 			r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, block)
@@ -535,40 +559,6 @@ func TestReadsThatExpectNothingWaitForMemoryToo(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
-}
-
-func TestRejects(t *testing.T) {
-	r := newRig(t, params()).ready(t)
-	reject := func(reason pdu.RejectReason) {
-		t.Helper()
-		p, h := Expect[*pdu.Reject](t, r.Initiator)
-		if p.Reason != reason || len(h) != pdu.BHSLength {
-			t.Errorf("rejected for %s with %d bytes", p.Reason, len(h))
-		}
-	}
-	var h pdu.Header
-	h[0] = 0x1c
-	h.SetDataSegmentLength(4)
-	if _, err := r.Conn.Write(append(h[:], 1, 2, 3, 4)); err != nil {
-		t.Fatal(err)
-	}
-	reject(pdu.ReasonNotSupported)
-	r.send(t, &pdu.SNACK{InitiatorTaskTag: 1}, nil)
-	reject(pdu.ReasonSNACKReject)
-	// A command that cannot be one has used its number all the same.
-	bad := r.command(0x28, 1, func(q *pdu.SCSICommand) { q.Final = false })
-	r.send(t, bad, nil)
-	reject(pdu.ReasonInvalidPDUField)
-	// The tag of a task that is under way.
-	q := r.command(0x2a, 8, nil)
-	r.send(t, q, nil)
-	Expect[*pdu.R2T](t, r.Initiator)
-	r.send(t, r.command(0x28, 1, func(o *pdu.SCSICommand) { o.InitiatorTaskTag = q.InitiatorTaskTag }), nil)
-	reject(pdu.ReasonTaskInProgress)
-	r.Must(t, Ready(0))
-	r.send(t, &pdu.LoginRequest{CSG: 1, NSG: 3, Transit: true}, nil)
-	reject(pdu.ReasonProtocolError)
-	r.Closed(t)
 }
 
 func TestTextInFullFeaturePhase(t *testing.T) {

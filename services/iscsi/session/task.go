@@ -38,11 +38,13 @@ type taskState struct {
 	lu        *unitState
 
 	buf     *buffer
-	burst   int // bytes of burstMemory that it holds
-	want    int // bytes that the command takes
-	next    int // the offset of the next byte from the initiator
-	unasked int // up to which offset data may come without R2T; 0 when none is due
-	end     int // of the burst that was asked for
+	burst   int  // bytes of burstMemory that it holds
+	want    int  // bytes that the command takes
+	next    int  // the offset of the next byte from the initiator
+	unasked int  // up to which offset data may come without R2T; 0 when none is due
+	end     int  // of the burst that was asked for
+	due     bool // a Data-Out with F is: the sequence that is under way has not ended
+	spent   bool // the task has failed, and its answer waits for what is due
 	ttt     pdu.TaskTag
 	dataSN  pdu.Serial
 	r2tSN   pdu.Serial
