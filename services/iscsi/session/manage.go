@@ -79,8 +79,21 @@ func (s *Session) AbortUnit(lun store.LUN, rest func()) int {
 		n++
 		return true
 	}, f)
+	if s.reopen(); s.n > 0 && !s.closed() {
+		// Not here: who resets the unit does not wait for this connection.
+		s.wg.Go(s.push)
+	}
 	s.lift(f)
 	return n
+}
+
+// push writes what has gathered in the output buffer.
+func (s *Session) push() {
+	s.mu.Lock()
+	defer s.unlock()
+	if !s.closed() {
+		_ = s.flush() // an error has ended the session
+	}
 }
 
 // taskRequest takes a Task Management Function Request PDU (RFC 7143 §11.5).

@@ -98,6 +98,7 @@ type Session struct {
 	params   login.Params
 	statSN   pdu.Serial
 	expCmdSN pdu.Serial
+	told     pdu.Serial // the MaxCmdSN that the initiator knows
 	window   int
 	slots    int // of the window that tasks occupy
 	urgent   int // immediate commands under way
@@ -255,7 +256,7 @@ func (s *Session) closed() bool { return s.why.Load() != nil }
 func (s *Session) Serve(res login.Result) string {
 	defer close(s.done)
 	s.mu.Lock()
-	s.statSN, s.expCmdSN = res.StatSN, res.ExpCmdSN
+	s.statSN, s.expCmdSN, s.told = res.StatSN, res.ExpCmdSN, res.ExpCmdSN
 	s.mu.Unlock()
 	s.beforeRead = s.idle
 	err := services.Guard(s.cfg.Log, "iSCSI session of "+string(res.Initiator), s.loop)
@@ -376,7 +377,19 @@ func (s *Session) accept(immediate bool, sn pdu.Serial) (ok bool, err error) {
 // sn returns the serial numbers of an answer. MaxCmdSN never falls: a command
 // moves ExpCmdSN up as it takes its slot.
 func (s *Session) sn() pdu.SN {
-	return pdu.SN{StatSN: s.statSN, ExpCmdSN: s.expCmdSN, MaxCmdSN: s.expCmdSN.Add(s.window - s.slots - 1)}
+	s.told = s.expCmdSN.Add(s.window - s.slots - 1)
+	return pdu.SN{StatSN: s.statSN, ExpCmdSN: s.expCmdSN, MaxCmdSN: s.told}
+}
+
+// reopen tells of a window that was shut, as far as the initiator knows, and in
+// which a task that ended without an answer has made room (RFC 7143 §11.4.10):
+// the initiator may send nothing that would draw an answer.
+func (s *Session) reopen() {
+	if s.closed() || s.slots >= s.window || !s.told.Less(s.expCmdSN) {
+		return
+	}
+	// An error has ended the session.
+	_ = s.put(&pdu.NOPIn{InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: pdu.ReservedTag, SN: s.sn()}, nil)
 }
 
 // nextSN is sn for an answer that uses up a StatSN.

@@ -93,6 +93,56 @@ func TestWindowShutsAndOpens(t *testing.T) {
 	r.Must(t, Ready(0))
 }
 
+// RFC 7143 §11.4.10: an initiator that may not send anything learns that it may
+// again, when its tasks end without an answer because another initiator said
+// so.
+func TestWindowThatOpensWithoutAnAnswerIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		fill func(t *testing.T, r *rig)
+		end  func(r *rig)
+	}{
+		"of commands that wait for data": {func(t *testing.T, r *rig) {
+			r.send(t, r.command(0x2a, 8, nil), nil)
+			Expect[*pdu.R2T](t, r.Initiator)
+		}, func(*rig) {}},
+		"of commands that run": {func(t *testing.T, r *rig) {
+			if _, err := r.Start(Sync10(0)); err != nil {
+				t.Fatal(err)
+			}
+		}, func(r *rig) { r.volumes[0].syncs.open() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, params()).ready(t)
+			r.volumes[0].syncs.shut()
+			n := int(r.CmdSN.Distance(r.SN.MaxCmdSN)) + 1
+			for range n {
+				c.fill(t, r)
+			}
+			r.quiet(t)
+			if r.SN.MaxCmdSN != r.SN.ExpCmdSN-1 {
+				t.Fatalf("ExpCmdSN %d, MaxCmdSN %d: the window is not shut", r.SN.ExpCmdSN, r.SN.MaxCmdSN)
+			}
+			if got := r.session.AbortUnit(0, func() {}); got != n {
+				t.Fatalf("%d of %d tasks were aborted", got, n)
+			}
+			c.end(r)
+			p, _ := Expect[*pdu.NOPIn](t, r.Initiator)
+			if p.InitiatorTaskTag != pdu.ReservedTag || p.TargetTransferTag != pdu.ReservedTag || p.SN.MaxCmdSN.Less(r.CmdSN) {
+				t.Errorf("%+v", p)
+			}
+			r.quiet(t) // once
+			r.Must(t, Ready(0))
+		})
+	}
+	t.Run("not while it was open", func(t *testing.T) {
+		r := newRig(t, params()).ready(t)
+		r.send(t, r.command(0x2a, 8, nil), nil)
+		Expect[*pdu.R2T](t, r.Initiator)
+		r.session.AbortUnit(0, func() {})
+		r.quiet(t)
+	})
+}
+
 func TestImmediateCommandsAreBounded(t *testing.T) {
 	r := newRig(t, params()).ready(t)
 	r.volumes[0].syncs.shut()

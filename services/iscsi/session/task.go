@@ -147,8 +147,11 @@ func (s *Session) complete(t *task) error {
 			err = s.respond(t)
 		}
 	}
-	fences := t.fences
+	fences, silent := t.fences, t.aborted
 	s.recycle(t)
+	if silent {
+		s.reopen()
+	}
 	for _, f := range fences {
 		f.left--
 		s.lift(f)
