@@ -374,12 +374,32 @@ func TestUnmappingTakesEffectOnALiveSession(t *testing.T) {
 	}
 	i.Must(t, Ready(0))
 
-	// Without its last volume the session lives on.
+	// Without its last volume the session lives on, and is told so once.
 	b.catalog.change(func() { b.catalog.luns[alice] = nil })
 	eventually(t, func() bool {
-		r, err := i.Do(Ready(0))
-		return err == nil && r.Key() == "05/25/00"
+		var err error
+		r, err = i.Do(Ready(0))
+		return err != nil || r.Status != 0
 	}, "LUN 0 goes away")
+	if r.Key() != "06/3F/0E" {
+		t.Errorf("the last LUN goes with %s, want REPORTED LUNS DATA HAS CHANGED", r.Key())
+	}
+	if r, err := i.Do(Ready(0)); err != nil || r.Key() != "05/25/00" {
+		t.Errorf("LUN 0 says %v %s", err, r.Key())
+	}
+	// And it learns of what it gets.
+	b.catalog.change(func() { b.catalog.luns[alice] = map[store.LUN]disk{0: one} })
+	eventually(t, func() bool { r, err := i.Do(Ready(0)); return err == nil && r.Status == 0 }, "LUN 0 comes back")
+	b.catalog.change(func() { b.catalog.luns[alice] = map[store.LUN]disk{0: one, 1: two} })
+	eventually(t, func() bool {
+		var err error
+		r, err = i.Do(Ready(0))
+		return err != nil || r.Status != 0
+	}, "LUN 1 comes back")
+	if r.Key() != "06/3F/0E" {
+		t.Errorf("a LUN comes with %s, want REPORTED LUNS DATA HAS CHANGED", r.Key())
+	}
+	i.Must(t, Read10(1, 0, 1))
 
 	// A machine that is removed loses its session.
 	b.catalog.change(func() { delete(b.catalog.access, alice) })

@@ -11,6 +11,7 @@ var (
 	senseUnexpectedData = &sense.Data{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0c} // UNEXPECTED UNSOLICITED DATA
 	senseWrongAmount    = &sense.Data{Key: 0x0b, ASC: 0x0c, ASCQ: 0x0d} // NOT ENOUGH UNSOLICITED DATA
 	senseDataCRC        = &sense.Data{Key: 0x0b, ASC: 0x47, ASCQ: 0x05} // PROTOCOL SERVICE CRC ERROR
+	senseLUNsChanged    = &sense.Data{Key: 0x06, ASC: 0x3f, ASCQ: 0x0e} // REPORTED LUNS DATA HAS CHANGED
 	senseDataOrder      = &sense.Data{Key: 0x0b, ASC: 0x4b, ASCQ: 0x00} // DATA PHASE ERROR
 )
 
@@ -47,6 +48,9 @@ func (s *Session) command() error {
 	}
 	c.Expected = t.expected
 	t.plan = s.nexus.Begin(c)
+	if s.bare {
+		s.tellBare(t)
+	}
 	if t.plan.Done {
 		t.due = !p.Final
 		return s.dropData(n, s.conclude(t))

@@ -115,6 +115,7 @@ type Session struct {
 	lastLU   *unitState
 	grant    *grant
 	grants   map[*grant]bool // those that are not released
+	bare     bool            // the last LUN went, and the initiator was not told
 	after    []func()        // run when the lock is let go
 
 	out   *buffer // answers; nil when there are none
@@ -189,8 +190,23 @@ func (s *Session) SetMap(entries map[store.LUN]scsi.MapEntry, release func()) {
 		s.grant.luns[lun] = true
 	}
 	s.grants[s.grant] = true
+	s.bare = len(entries) == 0 && (s.bare || old != nil && len(old.luns) > 0)
 	s.nexus.SetMap(entries)
 	s.drop(old)
+}
+
+// tellBare answers the next command with REPORTED LUNS DATA HAS CHANGED when the
+// last LUN went: no unit is left that could have the condition (SAM-5 §5.14),
+// and without it an operating system finds errors where it should look again.
+// REPORT LUNS tells as much.
+func (s *Session) tellBare(t *task) {
+	if t.cmd.CDB[0] == opReportLUNs {
+		s.bare = false
+	}
+	if key, asc, _ := senseCode(t.cmd.Sense); t.plan.Done && key == illegalRequest && asc == noSuchUnit {
+		s.nexus.Fail(&t.cmd, senseLUNsChanged)
+		s.bare = false
+	}
 }
 
 // drop gives back one use of a map.

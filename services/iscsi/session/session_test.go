@@ -686,6 +686,46 @@ func TestCloseDoesNotWaitForAStuckPeer(t *testing.T) {
 	}
 }
 
+// The last LUN goes: the first command that finds nothing is told that the list
+// has changed, and REPORT LUNS shows it.
+func TestTheLastLUNGoes(t *testing.T) {
+	inquiry := Command{CDB: []byte{0x12, 0, 0, 0, 96, 0}, Read: 96}
+	list := Command{CDB: []byte{0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0}, Read: 16}
+	key := func(t *testing.T, r *rig, c Command, want string) {
+		t.Helper()
+		if res, err := r.Do(c); err != nil || res.Key() != want {
+			t.Errorf("command %02X: %v, %s, want %q", c.CDB[0], err, res.Key(), want)
+		}
+	}
+	begin := func(t *testing.T) *rig {
+		r := newRig(t, params()).ready(t)
+		r.session.SetMap(nil, func() {})
+		return r
+	}
+	t.Run("and the next command is told", func(t *testing.T) {
+		r := begin(t)
+		if res := r.Must(t, inquiry); res.Data[0] != 0x7f {
+			t.Errorf("INQUIRY says %02X", res.Data[0])
+		}
+		key(t, r, Read10(1, 0, 1), "06/3F/0E")
+		key(t, r, Ready(0), "05/25/00")
+		key(t, r, Ready(1), "05/25/00")
+	})
+	t.Run("and a list says it", func(t *testing.T) {
+		r := begin(t)
+		if res := r.Must(t, list); !bytes.Equal(res.Data, make([]byte, 8)) {
+			t.Errorf("REPORT LUNS says % x", res.Data)
+		}
+		key(t, r, Ready(0), "05/25/00")
+	})
+	t.Run("and a map without units is no news", func(t *testing.T) {
+		r := begin(t)
+		key(t, r, Ready(0), "06/3F/0E")
+		r.session.SetMap(nil, func() {})
+		key(t, r, Ready(0), "05/25/00")
+	})
+}
+
 // iPXE sends a PDU's header and data in two segments and holds the second back
 // until the first is acknowledged: without an ACK at once, each costs 40 ms.
 func TestRestOfAPDUIsAskedForAtOnce(t *testing.T) {

@@ -339,8 +339,9 @@ func (s *Session) run(t *task, settle bool) {
 // What an initiator is told without anything having failed: a sense key, and
 // the additional sense code of a LUN that does not exist.
 const (
-	unitAttention = 0x06
-	noSuchUnit    = 0x25
+	illegalRequest = 0x05
+	unitAttention  = 0x06
+	noSuchUnit     = 0x25
 )
 
 // Operation codes that the session looks at itself (SBC-3 §5.1).
@@ -352,6 +353,7 @@ const (
 	opSanitize    = 0x48
 	opPrefetch16  = 0x90
 	opSyncCache16 = 0x91
+	opReportLUNs  = 0xa0
 )
 
 func syncs(op byte) bool { return op == opSyncCache10 || op == opSyncCache16 }
