@@ -131,7 +131,7 @@ func (s *Session) textRequest() error {
 	}
 	g := &s.negotiation
 	if p.TargetTransferTag == pdu.ReservedTag {
-		*g = negotiation{itt: p.InitiatorTaskTag} // a new one ends the one before (§11.10.4)
+		*g = negotiation{itt: p.InitiatorTaskTag, params: s.params} // a new one ends the one before (§11.10.4)
 	} else if !g.on || p.TargetTransferTag != g.ttt || p.InitiatorTaskTag != g.itt {
 		s.disown(p.Immediate)
 		return s.sendReject(pdu.ReasonInvalidPDUField)
@@ -146,7 +146,9 @@ func (s *Session) textRequest() error {
 	g.answer = g.answer[len(part):]
 	r.Continue = len(g.answer) > 0
 	r.Final = p.Final && !r.Continue
-	if g.on = !r.Final; g.on {
+	if g.on = !r.Final; !g.on {
+		s.params = g.params // not before: of one that fails nothing holds (§7.12)
+	} else {
 		if s.ttt++; s.ttt == pdu.ReservedTag {
 			s.ttt = 0
 		}
@@ -205,7 +207,7 @@ func (s *Session) answerText(pairs []pdu.Pair) []pdu.Pair {
 			answers = append(answers, pdu.Pair{Key: q.Key, Value: "Reject"}) // discovery sessions only (§13.3)
 		}
 	}
-	return append(answers, login.Renegotiate(&s.params, rest)...)
+	return append(answers, login.Renegotiate(&s.negotiation.params, rest)...)
 }
 
 // refuse answers a PDU that could not be decoded.

@@ -147,9 +147,10 @@ type grant struct {
 type negotiation struct {
 	on     bool
 	itt    pdu.TaskTag
-	ttt    pdu.TaskTag // that the next request must carry
-	text   []byte      // of a request that has more to come
-	answer []byte      // what has still to be sent
+	ttt    pdu.TaskTag  // that the next request must carry
+	text   []byte       // of a request that has more to come
+	answer []byte       // what has still to be sent
+	params login.Params // what holds when it ends well
 }
 
 // unitState is what a session has done on one LUN.

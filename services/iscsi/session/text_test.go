@@ -125,6 +125,52 @@ func TestTextThatDoesNotFollow(t *testing.T) {
 	})
 }
 
+// §7.12: what is declared in a negotiation holds from its end on, and not at all
+// when it fails.
+func TestADeclarationHoldsWhenItsNegotiationHasEnded(t *testing.T) {
+	declare := pdu.AppendText(nil, "MaxRecvDataSegmentLength", "512")
+	parts := func(t *testing.T, r *rig, want int) {
+		t.Helper()
+		if res := r.Must(t, Read10(0, 0, 4)); res.DataIns != want {
+			t.Errorf("2048 bytes came in %d PDUs, want %d", res.DataIns, want)
+		}
+	}
+	for name, last := range map[string]struct {
+		q    pdu.TextRequest
+		text []byte
+		end  func(t *testing.T, r *rig)
+		want int
+	}{
+		"ended well": {pdu.TextRequest{Final: true, InitiatorTaskTag: 7}, nil, func(t *testing.T, r *rig) {
+			if p, _ := Expect[*pdu.TextResponse](t, r.Initiator); !p.Final {
+				t.Errorf("%+v", p)
+			}
+		}, 4},
+		"failed": {pdu.TextRequest{Final: true, InitiatorTaskTag: 7}, []byte("nonsense"), func(t *testing.T, r *rig) {
+			r.rejected(t, pdu.ReasonProtocolError)
+		}, 1},
+		"given up for another": {pdu.TextRequest{Final: true, InitiatorTaskTag: 8, TargetTransferTag: pdu.ReservedTag}, nil, func(t *testing.T, r *rig) {
+			Expect[*pdu.TextResponse](t, r.Initiator)
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, params()).ready(t)
+			r.ask(t, pdu.TextRequest{InitiatorTaskTag: 7, TargetTransferTag: pdu.ReservedTag}, declare)
+			a, _ := Expect[*pdu.TextResponse](t, r.Initiator)
+			if a.Final || a.Continue {
+				t.Fatalf("%+v", a)
+			}
+			parts(t, r, 1)
+			if last.q.TargetTransferTag == 0 {
+				last.q.TargetTransferTag = a.TargetTransferTag
+			}
+			r.ask(t, last.q, last.text)
+			last.end(t, r)
+			parts(t, r, last.want)
+		})
+	}
+}
+
 // Appendix C: whom SendTargets lists in a normal session.
 func TestSendTargetsInANormalSession(t *testing.T) {
 	const own = "iqn.2026-11.lunboot:t"
