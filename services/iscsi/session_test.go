@@ -550,7 +550,14 @@ func TestSilence(t *testing.T) {
 	if e := b.journal.wait(t, store.EventISCSIClosed, 1)[0]; !strings.Contains(e.Detail.Reason, "has not answered") {
 		t.Errorf("the event says %+v", e.Detail)
 	}
-	ipxe.Must(t, Ready(0)) // no ping came between, and it was not dropped
+	// It was not dropped, and its command's answer is the first thing that came.
+	tag, err := ipxe.Start(Ready(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, _ := Expect[*pdu.SCSIResponse](t, ipxe); p.InitiatorTaskTag != tag || p.Status != 0 {
+		t.Errorf("%+v", p)
+	}
 }
 
 func TestEventsOfASession(t *testing.T) {

@@ -355,6 +355,60 @@ func TestResiduals(t *testing.T) {
 	}
 }
 
+// A WRITE moves what both sides have: the rest is told, over or under, however
+// the data comes.
+func TestResidualsOfWrites(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	v := r.volumes[0]
+	for _, c := range []struct {
+		expected    int
+		over, under bool
+		residual    uint32
+	}{{1024, false, false, 0}, {512, true, false, 512}, {2048, false, true, 1024}, {0, true, false, 1024}} {
+		for _, how := range []string{"asked", "immediate", "unasked"} {
+			data := bytes.Repeat([]byte{0xd7}, c.expected)
+			w := Write10(0, 1, data)
+			w.CDB[8] = 2
+			switch how {
+			case "immediate":
+				w.Immediate = len(data)
+			case "unasked":
+				w.Unasked = len(data)
+			}
+			clear(v.b[:4096])
+			res := r.Must(t, w)
+			if res.Overflow != c.over || res.Underflow != c.under || res.Residual != c.residual {
+				t.Errorf("expected %d, %s: over %v under %v by %d", c.expected, how, res.Overflow, res.Underflow, res.Residual)
+			}
+			n := min(c.expected, 1024)
+			if !bytes.Equal(v.b[512:512+n], data[:n]) || !bytes.Equal(v.b[512+n:4096], make([]byte, 4096-512-n)) || v.b[511] != 0 {
+				t.Errorf("expected %d, %s: other bytes were written", c.expected, how)
+			}
+		}
+	}
+	// A command without data that expects some, either way.
+	for _, c := range []Command{{CDB: make([]byte, 6), Read: 100}, {CDB: make([]byte, 6), Write: make([]byte, 100), Immediate: 100}, {CDB: make([]byte, 6), Write: make([]byte, 100)}} {
+		if res := r.Must(t, c); !res.Underflow || res.Residual != 100 || res.R2Ts != 0 {
+			t.Errorf("TEST UNIT READY with data: %+v", res)
+		}
+	}
+	// A READ that its initiator takes for a WRITE, and a WRITE for a READ.
+	wrong := Read10(0, 0, 2)
+	wrong.Read, wrong.Write = 0, make([]byte, 1024)
+	if res := r.Must(t, wrong); len(res.Data) != 0 || !res.Overflow || res.Residual != 1024 {
+		t.Errorf("a READ with W: %+v", res)
+	}
+	before := bytes.Clone(v.b[:4096])
+	wrong = Write10(0, 0, nil)
+	wrong.CDB[8], wrong.Read = 2, 1024
+	if res, err := r.Do(wrong); err != nil || res.Key() != "0B/4B/00" || len(res.Data) != 0 {
+		t.Errorf("a WRITE with R: %v %+v", err, res)
+	}
+	if !bytes.Equal(before, v.b[:4096]) {
+		t.Error("a WRITE with R has written")
+	}
+}
+
 // Data-In is cut by MaxRecvDataSegmentLength and MaxBurstLength.
 func TestDataInIsCutAsAgreed(t *testing.T) {
 	p := params()
