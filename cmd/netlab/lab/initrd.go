@@ -85,6 +85,7 @@ func libraryDirs(unpackedDir string) []string {
 func programs(unpackedDir string, paths ...string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	var need []string
+	dirs := libraryDirs(unpackedDir)
 	add := func(guest, host string) error {
 		b, err := os.ReadFile(host)
 		if err != nil {
@@ -97,6 +98,15 @@ func programs(unpackedDir string, paths ...string) (map[string][]byte, error) {
 		libraries, err := f.ImportedLibraries()
 		if err != nil {
 			return fmt.Errorf("%s: %w", host, err)
+		}
+		// Some packages keep libraries of their own where only their RUNPATH
+		// says (ld.so(8)).
+		own, err := f.DynString(elf.DT_RUNPATH)
+		if err != nil {
+			return fmt.Errorf("%s: %w", host, err)
+		}
+		for _, list := range own {
+			dirs = append(dirs, strings.Split(list, ":")...)
 		}
 		files[guest] = b
 		need = append(need, libraries...)
@@ -118,14 +128,14 @@ func programs(unpackedDir string, paths ...string) (map[string][]byte, error) {
 		if name == loader || files[guest] != nil {
 			continue
 		}
-		i := slices.IndexFunc(libraryDirs(unpackedDir), func(dir string) bool {
+		i := slices.IndexFunc(dirs, func(dir string) bool {
 			_, err := os.Stat(filepath.Join(dir, name))
 			return err == nil
 		})
 		if i < 0 {
 			return nil, fmt.Errorf("%s needs the library %s, which no installed package has", strings.Join(paths, ", "), name)
 		}
-		if err := add(guest, filepath.Join(libraryDirs(unpackedDir)[i], name)); err != nil {
+		if err := add(guest, filepath.Join(dirs[i], name)); err != nil {
 			return nil, err
 		}
 	}

@@ -21,6 +21,8 @@ type Lab struct {
 	Network    *Network
 	machines   []*Running
 	appliances []*Appliance
+
+	workbenches map[string]*Kernel // by their tools
 }
 
 // New makes an empty lab and clears up what crashed runs left.
@@ -39,7 +41,7 @@ func New(ctx context.Context) (*Lab, error) {
 	if err != nil {
 		return nil, errors.Join(err, network.Close())
 	}
-	return &Lab{Dir: dir, Network: network}, nil
+	return &Lab{Dir: dir, Network: network, workbenches: map[string]*Kernel{}}, nil
 }
 
 // tempDir makes the lab's folder, under a name that says whose it is.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"lunboot/cmd/netlab/lab/area"
@@ -25,8 +26,14 @@ var (
 )
 
 // BuildWorkbench makes the kernel and the initial RAM disk of a workbench in
-// the lab's folder: a Linux that runs commands, with its own initiator.
-func (l *Lab) BuildWorkbench(ctx context.Context) (*Kernel, error) {
+// the lab's folder: a Linux that runs commands, with its own initiator and the
+// tools that are named, programs of the host by their path below /. Workbenches
+// with the same tools share one.
+func (l *Lab) BuildWorkbench(ctx context.Context, tools ...string) (*Kernel, error) {
+	key := strings.Join(tools, " ")
+	if k := l.workbenches[key]; k != nil {
+		return k, nil
+	}
 	cache, err := CacheDir()
 	if err != nil {
 		return nil, err
@@ -47,19 +54,28 @@ func (l *Lab) BuildWorkbench(ctx context.Context) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	parts, err := unpack(ctx, cache, l.Dir, list)
+	// A folder of its own: QEMU maps the files of a machine that runs.
+	dir := filepath.Join(l.Dir, fmt.Sprintf("workbench%d", len(l.workbenches)))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	parts, err := unpack(ctx, cache, dir, list)
 	if err != nil {
 		return nil, err
 	}
-	image, err := workbenchInitrd(parts, guest)
+	image, err := workbenchInitrd(parts, guest, tools)
 	if err != nil {
 		return nil, fmt.Errorf("the workbench's initial RAM disk: %w", err)
 	}
-	k := &Kernel{Image: parts.kernel, Initrd: filepath.Join(l.Dir, "workbench")}
-	return k, os.WriteFile(k.Initrd, image, 0o600)
+	k := &Kernel{Image: parts.kernel, Initrd: filepath.Join(dir, "initrd")}
+	if err := os.WriteFile(k.Initrd, image, 0o600); err != nil {
+		return nil, err
+	}
+	l.workbenches[key] = k
+	return k, nil
 }
 
-func workbenchInitrd(parts linuxParts, guest []byte) ([]byte, error) {
+func workbenchInitrd(parts linuxParts, guest []byte, tools []string) ([]byte, error) {
 	order, images, err := modules(parts.modules, workbenchModules...)
 	if err != nil {
 		return nil, err
@@ -73,7 +89,7 @@ func workbenchInitrd(parts linuxParts, guest []byte) ([]byte, error) {
 	for _, from := range []struct {
 		root  string
 		paths []string
-	}{{parts.unpacked, workbenchPrograms}, {"/", hostPrograms}} {
+	}{{parts.unpacked, workbenchPrograms}, {"/", slices.Concat(hostPrograms, tools)}} {
 		files, err := programs(from.root, from.paths...)
 		if err != nil {
 			return nil, err
@@ -103,10 +119,10 @@ type Workbench struct {
 }
 
 // StartWorkbench switches a workbench on, gives it an address and starts its
-// iSCSI daemon under the initiator's name.
-func (l *Lab) StartWorkbench(ctx context.Context, m Machine, address, initiator string) (*Workbench, error) {
+// iSCSI daemon under the initiator's name. The tools are BuildWorkbench's.
+func (l *Lab) StartWorkbench(ctx context.Context, m Machine, address, initiator string, tools ...string) (*Workbench, error) {
 	var err error
-	if m.Kernel, err = l.BuildWorkbench(ctx); err != nil {
+	if m.Kernel, err = l.BuildWorkbench(ctx, tools...); err != nil {
 		return nil, err
 	}
 	r, err := l.PowerOn(ctx, m)

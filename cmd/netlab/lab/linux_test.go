@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -16,28 +17,53 @@ type initiator struct {
 	*bench
 	w    *lab.Workbench
 	name string
+	iqn  store.IQN
 }
 
-// workbench enrolls a machine with one empty volume as LUN 2 and another as LUN
-// 300, and starts Linux on it.
-func (b *bench) workbench(name string, n byte, flags ...string) *initiator {
+// initiator enrolls a machine and starts Linux on it, with tools besides its
+// initiator. Its address ends in n.
+func (b *bench) initiator(name string, n byte, tools []string, flags ...string) *initiator {
 	b.t.Helper()
+	for _, tool := range tools {
+		if _, err := os.Stat("/" + tool); err != nil {
+			if os.Getenv("CI") == "true" {
+				b.t.Fatal(err)
+			}
+			b.t.Skip(err)
+		}
+	}
 	machine := b.machine(name, lab.BIOS, n)
 	b.cli(append([]string{"machine", "add", name, "--mac", machine.MAC.String()}, flags...)...)
-	for _, lun := range []string{"2", "300"} {
-		b.cli("volume", "create", name+lun, "--size", "64M")
-		b.cli("mapping", "add", name, name+lun, "--lun", lun)
-	}
 	var m store.Machine
 	b.must(b.appliance.JSON(b.ctx, &m, "machine", "show", name))
-	w, err := b.StartWorkbench(b.ctx, machine, "10.77.0.50", string(m.Initiator))
+	w, err := b.StartWorkbench(b.ctx, machine, fmt.Sprintf("10.77.0.%d", n), string(m.Initiator), tools...)
 	b.must(err)
 	b.t.Cleanup(func() {
 		if b.t.Failed() {
 			b.t.Logf("%s's console:\n%s", name, w.Console.Tail(60))
 		}
 	})
-	return &initiator{bench: b, w: w, name: name}
+	return &initiator{bench: b, w: w, name: name, iqn: m.Initiator}
+}
+
+// workbench is an initiator with one empty volume as LUN 2 and another as LUN
+// 300.
+func (b *bench) workbench(name string, n byte, flags ...string) *initiator {
+	b.t.Helper()
+	i := b.initiator(name, n, nil, flags...)
+	i.volume(2, "64M")
+	i.volume(300, "64M")
+	return i
+}
+
+// volume makes an empty volume and maps it; it is called like the machine, with
+// the LUN behind.
+func (i *initiator) volume(lun int, size string, flags ...string) string {
+	i.t.Helper()
+	name := fmt.Sprintf("%s%d", i.name, lun)
+	i.cli(append([]string{"volume", "create", name, "--size", size}, flags...)...)
+	i.cli("mapping", "add", i.name, name, "--lun", fmt.Sprint(lun))
+	return name
 }
 
 // run runs a script that has to succeed.
@@ -78,6 +104,12 @@ func disk(lun int) string {
 	return fmt.Sprintf("/dev/$(ls /sys/class/scsi_disk/*:%d/device/block)", lun)
 }
 
+// waitDisk waits until Linux has the disk of a LUN.
+func (i *initiator) waitDisk(lun int) {
+	i.t.Helper()
+	i.run("n=0; while ! [ -b " + disk(lun) + " ]; do n=$((n+1)); [ $n -lt 100 ] || exit 1; sleep 0.1; done")
+}
+
 const discover = "iscsiadm -m discovery -t sendtargets -p 10.77.0.1"
 
 // Linux's own initiator: what it finds, and what it can do with it.
@@ -96,7 +128,7 @@ func TestLinuxsInitiatorUsesItsDisks(t *testing.T) {
 				t.Errorf("the session lacks %q:\n%s", want, said)
 			}
 		}
-		i.run("udev() { n=0; while ! [ -b " + disk(300) + " ]; do n=$((n+1)); [ $n -lt 100 ] || return 1; sleep 0.1; done; }; udev")
+		i.waitDisk(300)
 		i.run("dd if=/dev/urandom of=/tmp/r bs=64k count=16 2>/dev/null; dd if=/tmp/r of=" + disk(300) + " bs=64k oflag=direct 2>/dev/null; dd if=" + disk(300) + " bs=64k count=16 iflag=direct 2>/dev/null | cmp - /tmp/r")
 		if digest.header+digest.data != "NoneNone" {
 			i.run("iscsiadm -m node --logout")

@@ -48,7 +48,11 @@ func Packages() []Package { return slices.Clone(packages) }
 
 // TestPackages lists what the lab's own tests need besides.
 func TestPackages() []Package {
-	return []Package{{"nasm", "/usr/bin/nasm", "the embedded boot sector is compared with its source"}}
+	return []Package{
+		{"nasm", "/usr/bin/nasm", "the embedded boot sector is compared with its source"},
+		{"fio", "/usr/bin/fio", "a guest puts its disks under load and verifies what it reads"},
+		{"sg3-utils", "/usr/bin/sg_raw", "a guest resets, copies and reserves"},
+	}
 }
 
 // Missing lists the packages that are not there.
