@@ -150,13 +150,14 @@ func (s *Session) commandIn(t *task) error {
 			return err
 		}
 	}
-	t.buf = s.shared.get(n)
-	c.In = t.buf.b[:0]
-	if s.nexus.TryExecute(c) {
-		return s.complete(t)
+	if s.reserve(t, n, false) {
+		c.In = t.buf.b[:0]
+		if s.nexus.TryExecute(c) {
+			return s.complete(t)
+		}
+		s.unreserve(t)
 	}
-	s.shared.put(t.buf)
-	t.buf, c.In = nil, nil
+	c.In = nil
 	s.begin(t, false)
 	return nil
 }
@@ -210,13 +211,21 @@ func (s *Session) commandOut(t *task, n int) error {
 		}
 		return s.settle(t)
 	}
-	if !s.reserve(t, t.want) {
-		s.reserve(t, min(t.want, s.params.FirstBurstLength))
+	// What comes unasked must have a place now.
+	if first := min(t.want, max(n, t.unasked)); first > 0 && !s.reserve(t, t.want, false) && !s.reserve(t, first, false) {
+		return s.dropData(n, s.full(t))
 	}
 	if gone, err := s.receive(t, n); gone || err != nil {
 		return err
 	}
 	return s.settle(t)
+}
+
+// full refuses a command for whose data there is no memory now: the initiator
+// sends it again, and fewer at a time (SAM-5 §5.3.1, TASK SET FULL).
+func (s *Session) full(t *task) error {
+	t.cmd.Status, t.cmd.Sense, t.cmd.In = scsi.StatusTaskSetFull, nil, nil
+	return s.conclude(t)
 }
 
 // writeInPlace executes a command whose data came with it, from where it lies
@@ -242,7 +251,9 @@ func (s *Session) writeInPlace(t *task, n int) error {
 	}
 	t.next = t.want
 	if t.want > 0 {
-		t.buf = s.shared.get(t.want)
+		if !s.reserve(t, t.want, false) {
+			return s.full(t)
+		}
 		t.cmd.Out = t.buf.b[:copy(t.buf.b[:t.want], data)]
 	}
 	s.begin(t, false)

@@ -20,10 +20,11 @@ func (s *Session) nopOut() error {
 	var b *buffer
 	var data []byte
 	if p.InitiatorTaskTag != pdu.ReservedTag {
+		// What is longer than the initiator takes is cut (§11.19.2).
+		n := min(n, s.params.MaxRecvDataSegmentLength, outputSize/2)
 		b = s.shared.get(n)
 		defer s.shared.put(b)
-		// What is longer than the initiator takes is cut (§11.19.2).
-		data = b.b[:min(n, s.params.MaxRecvDataSegmentLength, outputSize/2)]
+		data = b.b[:n]
 	}
 	ok, err := s.dataInto(data, n)
 	if err != nil {

@@ -73,9 +73,7 @@ func (s *Session) conclude(t *task) error {
 		s.list(t)
 	}
 	t.spent, t.cmd.In = true, nil
-	s.shared.put(t.buf)
-	s.burst -= t.burst
-	t.buf, t.burst = nil, 0
+	s.unreserve(t)
 	s.proceed() // others may have waited for that memory
 	return nil
 }
@@ -86,7 +84,7 @@ func (s *Session) settle(t *task) error {
 	case t.unasked > 0 || t.end > t.next:
 		return nil // more is due without our asking, or was asked for
 	case t.next < t.want:
-		if t.pieces || s.reserve(t, t.want) {
+		if t.pieces || s.reserve(t, t.want, true) {
 			return s.ask(t)
 		}
 		t.phase = phaseWaiting

@@ -11,6 +11,19 @@
 // reader goes on; the CmdSN window bounds how many there are and how much
 // memory they hold.
 //
+// Memory is bounded over all sessions, not only for each (package memory): the data of
+// commands has 1 MiB for each session and 512 MiB for all together, of which the
+// sessions of one initiator may have a quarter. What a command needs beyond the
+// session's own is waited for, and goes first to the initiator that has least;
+// data that comes unasked and finds no place is refused with TASK SET FULL. A
+// session that keeps such memory for 10 s because its initiator does not take
+// or send the data is ended, but only when others wait for it. What a session
+// has beside data, its buffers for input and output, a piece of a large WRITE,
+// headers, texts and tasks, is below 768 KiB. With n sessions that is
+// 512 MiB + n × 1.75 MiB at the very worst, and some 20 KiB for one that is idle;
+// the kernel's socket buffers (tcp_mem, tcp(7)) come on top, and so does what the
+// collector has not collected yet.
+//
 // It decides nothing about who may log in and what a machine may see, and
 // nothing about SCSI beyond the direction and length of a command's data.
 package session

@@ -230,8 +230,14 @@ func rigOn(t testing.TB, p login.Params, server, client net.Conn, size int) *rig
 
 func rigWith(t testing.TB, p login.Params, server, client net.Conn, size int, log *slog.Logger) *rig {
 	t.Helper()
+	return rigOf(t, p, server, client, size, log, "iqn.2026-11.test:a", session.NewShared())
+}
+
+// rigOf is a session of a named initiator beside the others of shared.
+func rigOf(t testing.TB, p login.Params, server, client net.Conn, size int, log *slog.Logger, initiator store.IQN, shared *session.Shared) *rig {
+	t.Helper()
 	r := &rig{Initiator: iscsitest.Attach(client, 1, 1, p.HeaderDigest, p.DataDigest), witness: &witness{}, ended: make(chan string, 1)}
-	res := login.Result{Initiator: "iqn.2026-11.test:a", Params: p, ExpCmdSN: 1, StatSN: 1, CID: 1}
+	res := login.Result{Initiator: initiator, Params: p, ExpCmdSN: 1, StatSN: 1, CID: 1}
 	c := session.NewConn(server)
 	c.SetDigests(p.HeaderDigest, p.DataDigest)
 	units := map[store.LUN]scsi.MapEntry{}
@@ -241,7 +247,7 @@ func rigWith(t testing.TB, p login.Params, server, client net.Conn, size int, lo
 	}
 	r.nexus = scsi.NewNexus(scsi.NexusConfig{Initiator: string(res.Initiator), Abort: func(l store.LUN, rest func()) int { return r.session.AbortUnit(l, rest) }})
 	r.session = session.New(c, r.nexus, session.Config{
-		Result: res, Shared: session.NewShared(), Observer: r.witness, Log: log,
+		Result: res, Shared: shared, Observer: r.witness, Log: log,
 		Targets: func() []pdu.Pair {
 			return []pdu.Pair{{Key: "TargetName", Value: "iqn.2026-11.lunboot:t"}, {Key: "TargetAddress", Value: "127.0.0.1:3260,1"}}
 		},
@@ -262,6 +268,9 @@ func rigWith(t testing.TB, p login.Params, server, client net.Conn, size int, lo
 		}
 		if n := r.released.Load(); n != 1 {
 			t.Errorf("the map was released %d times", n)
+		}
+		if pool, own := r.session.Held(); pool != 0 || own != 0 {
+			t.Errorf("%d bytes of the session's data are left, %d of those that all share", own, pool)
 		}
 	})
 	return r

@@ -27,7 +27,9 @@ func (s *Session) flush() error {
 	}
 	b := s.out.b[:s.n]
 	s.n = 0
+	s.sending()
 	_, err := s.nc.Write(b)
+	s.sent()
 	if err != nil {
 		s.Close(reasonOf(err))
 	}
@@ -182,11 +184,18 @@ func (s *Session) sendData(t *task) error {
 	return s.writev(t, data)
 }
 
+// maxSegments bounds the PDUs of one write: an initiator that takes 512 bytes at
+// a time must not make a session keep thousands of headers.
+const maxSegments = 256
+
 // writev sends large data from where it lies, with all that waited before it.
 func (s *Session) writev(t *task, data []byte) error {
+	s.sending()
+	defer s.sent()
 	head, _ := s.overhead(0)
 	most := head + 3 + pdu.DigestLength
 	segments := len(data)/min(s.params.MaxRecvDataSegmentLength, s.params.MaxBurstLength) + len(data)/s.params.MaxBurstLength + 2
+	segments = min(segments, maxSegments)
 	if cap(s.heads) < segments*most {
 		s.heads = make([]byte, 0, segments*most)
 	}
@@ -196,6 +205,12 @@ func (s *Session) writev(t *task, data []byte) error {
 		s.n = 0
 	}
 	for off := 0; off < len(data); {
+		if len(heads)+most > cap(heads) {
+			if err := s.gather(parts); err != nil {
+				return err
+			}
+			heads, parts = heads[:0], parts[:0]
+		}
 		n := s.dataIn(t, off, len(data))
 		seg := data[off : off+n]
 		_, tail := s.overhead(n)
@@ -214,6 +229,11 @@ func (s *Session) writev(t *task, data []byte) error {
 		off += n
 	}
 	s.heads, s.parts = heads[:0], parts
+	return s.gather(parts)
+}
+
+// gather writes parts in one go.
+func (s *Session) gather(parts [][]byte) error {
 	s.vec = parts
 	_, err := s.vec.WriteTo(s.nc)
 	clear(parts)

@@ -9,8 +9,6 @@ import (
 	"lunboot/services/iscsi/pdu"
 )
 
-const mib = 1 << 20
-
 // Data-Out PDUs for one R2T. edit may change or spoil one of them.
 func (r *rig) answerR2T(t testing.TB, a *pdu.R2T, data []byte, edit func(sn int, wire []byte)) {
 	t.Helper()

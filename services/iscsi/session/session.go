@@ -13,6 +13,7 @@ import (
 
 	"lunboot/services"
 	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/memory"
 	"lunboot/services/iscsi/pdu"
 	"lunboot/services/iscsi/scsi"
 	"lunboot/store"
@@ -92,6 +93,8 @@ type Session struct {
 
 	read, written atomic.Int64
 
+	sendingAt atomic.Int64 // when a write began that holds much memory; 0 when none is under way
+
 	why atomic.Pointer[string] // why the session ended; nil while it lives
 
 	mu       sync.Mutex
@@ -110,6 +113,7 @@ type Session struct {
 	lent     bool    // something was
 	lastTask uint64
 	burst    int // of burstMemory in use
+	account  *memory.Account
 	ttt      pdu.TaskTag
 	lus      map[pdu.LUN]*unitState
 	lastLU   *unitState
@@ -172,7 +176,13 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 		lus:    make(map[pdu.LUN]*unitState),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.window = min(max(slotMemory/s.params.FirstBurstLength, minWindow), maxWindow)
+	s.account = s.shared.pool.Open(memory.Session{
+		Initiator:  string(cfg.Result.Initiator),
+		Resume:     func() { s.wg.Go(s.resume) }, // the session is not over: it waits
+		KeepsSince: s.keepsSince,
+		Close:      s.Close,
+	})
+	s.window = min(max(slotMemory/bufferSize(s.params.FirstBurstLength), minWindow), maxWindow)
 	return s
 }
 
@@ -283,8 +293,10 @@ func (s *Session) Serve(res login.Result) string {
 	}
 	s.Close(reasonOf(err))
 	s.abort(func(*task) bool { return true }, nil)
+	s.account.Leave()
 	s.unlock()
 	s.wg.Wait()
+	s.account.Close()
 	if s.nexus != nil {
 		s.nexus.Close()
 	}

@@ -3,6 +3,8 @@ package session
 import (
 	"math/bits"
 	"sync"
+
+	"lunboot/services/iscsi/memory"
 )
 
 // Sizes of pooled buffers, as powers of two.
@@ -16,15 +18,21 @@ const (
 // 10,000.
 const maxWorkers = 4096
 
-// Shared is what the sessions of one appliance share: buffers and the bound on
-// goroutines that wait for disks.
+// Shared is what the sessions of one appliance share: buffers, the bound on the
+// memory that those hold, and the bound on goroutines that wait for disks.
 type Shared struct {
 	classes [maxClass + 1]sync.Pool
 	workers chan struct{}
+	pool    *memory.Pool
 }
 
-// NewShared returns empty pools.
-func NewShared() *Shared { return &Shared{workers: make(chan struct{}, maxWorkers)} }
+// NewShared returns empty pools with the appliance's bounds.
+func NewShared() *Shared { return NewSharedWithin(memory.Default()) }
+
+// NewSharedWithin is NewShared with other bounds on memory.
+func NewSharedWithin(l memory.Limits) *Shared {
+	return &Shared{workers: make(chan struct{}, maxWorkers), pool: memory.NewPool(l)}
+}
 
 // buffer is a pooled byte slice. Its pointer travels, so that neither get nor
 // put allocates.
@@ -33,9 +41,19 @@ type buffer struct {
 	class int
 }
 
+func classOf(n int) int { return max(bits.Len(uint(max(n, 1)-1)), minClass) }
+
+// bufferSize is what a buffer of n bytes really takes.
+func bufferSize(n int) int {
+	if class := classOf(n); class <= maxClass {
+		return 1 << class
+	}
+	return n
+}
+
 // get returns a buffer of at least n bytes.
 func (s *Shared) get(n int) *buffer {
-	class := max(bits.Len(uint(max(n, 1)-1)), minClass)
+	class := classOf(n)
 	if class > maxClass {
 		return &buffer{b: make([]byte, n), class: -1}
 	}

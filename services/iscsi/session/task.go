@@ -3,6 +3,7 @@ package session
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"lunboot/services"
 	"lunboot/services/iscsi/pdu"
@@ -37,17 +38,18 @@ type taskState struct {
 	grant     *grant
 	lu        *unitState
 
-	buf     *buffer
-	burst   int  // bytes of burstMemory that it holds
-	want    int  // bytes that the command takes
-	next    int  // the offset of the next byte from the initiator
-	unasked int  // up to which offset data may come without R2T; 0 when none is due
-	end     int  // of the burst that was asked for
-	due     bool // a Data-Out with F is: the sequence that is under way has not ended
-	spent   bool // the task has failed, and its answer waits for what is due
-	ttt     pdu.TaskTag
-	dataSN  pdu.Serial
-	r2tSN   pdu.Serial
+	buf      *buffer
+	burst    int       // bytes of burstMemory that it holds
+	pooledAt time.Time // when it took memory that all sessions share
+	want     int       // bytes that the command takes
+	next     int       // the offset of the next byte from the initiator
+	unasked  int       // up to which offset data may come without R2T; 0 when none is due
+	end      int       // of the burst that was asked for
+	due      bool      // a Data-Out with F is: the sequence that is under way has not ended
+	spent    bool      // the task has failed, and its answer waits for what is due
+	ttt      pdu.TaskTag
+	dataSN   pdu.Serial
+	r2tSN    pdu.Serial
 
 	listed    bool // in the table
 	receiving bool // the reader is filling buf, or writing a piece
@@ -125,7 +127,7 @@ func (s *Session) retire(t *task) {
 
 // recycle returns a retired task to the free list, after its answer was made.
 func (s *Session) recycle(t *task) {
-	s.shared.put(t.buf)
+	s.letGo(t)
 	s.drop(t.grant)
 	t.taskState = taskState{}
 	t.cmd.In, t.cmd.Out, t.cmd.CDBExt = nil, nil, nil
@@ -220,7 +222,7 @@ func (s *Session) proceed() {
 // advance moves one waiting task on, if it may.
 func (s *Session) advance(t *task) bool {
 	if t.next < t.want {
-		if !s.reserve(t, t.want) {
+		if !s.reserve(t, t.want, true) {
 			return false
 		}
 		t.phase = phaseData
@@ -236,7 +238,7 @@ func (s *Session) advance(t *task) bool {
 			// An allocation length says little; Execute finds room for the rest.
 			n = min(n, max(t.expected, scratchSize))
 		}
-		if !s.reserve(t, n) {
+		if !s.reserve(t, n, true) {
 			return false
 		}
 		t.cmd.In = t.buf.b[:0]
@@ -250,26 +252,34 @@ func (s *Session) advance(t *task) bool {
 }
 
 // reserve gives a task a buffer of n bytes. What fits the slot's own share
-// always can be had; the rest comes from burstMemory, to the oldest first. One
-// task may have more than there is, if it is alone.
-func (s *Session) reserve(t *task, n int) bool {
+// needs no more than the memory of all sessions together; the rest comes from
+// burstMemory too, to the oldest first. One task may have more than that, if it
+// is alone. When wait is set, a task that is among those that wait goes on when
+// there is memory.
+func (s *Session) reserve(t *task, n int, wait bool) bool {
 	if t.buf != nil && len(t.buf.b) >= n {
 		return true
 	}
+	size := 0
 	if n > s.params.FirstBurstLength {
-		if s.burst > 0 && (s.burst+n > burstMemory || s.overtakes(t)) {
+		size = bufferSize(n)
+		if s.burst > 0 && (s.burst+size > burstMemory || s.overtakes(t)) {
 			return false
 		}
-		s.burst += n
-		t.burst += n
 	}
-	b := s.shared.get(n)
-	if t.buf != nil {
-		copy(b.b, t.buf.b[:min(t.next, len(t.buf.b))])
-		s.shared.put(t.buf)
+	if !s.hold(t, n, wait) {
+		return false
 	}
-	t.buf = b
+	s.burst += size
+	t.burst += size
 	return true
+}
+
+// unreserve undoes reserve.
+func (s *Session) unreserve(t *task) {
+	s.letGo(t)
+	s.burst -= t.burst
+	t.burst = 0
 }
 
 // overtakes says whether an older task waits for memory: smaller ones would keep
