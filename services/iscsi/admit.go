@@ -25,6 +25,8 @@ type admission struct {
 	conn   *session.Conn
 	access Access
 	live   *live
+
+	arrival *arrival
 }
 
 func refusal(status pdu.LoginStatus, format string, args ...any) *login.Refusal {
@@ -75,6 +77,7 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 	if why := s.room(res); why != nil {
 		return 0, why
 	}
+	s.arrived(func(*door) { a.arrival.kept = true })
 	v := &live{server: s, res: *res, access: a.access, conn: a.conn, ipxe: IsIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), used: make(map[store.LUN]bool)}
 	v.since = s.cfg.Now()
 	v.heard = v.since

@@ -12,6 +12,7 @@ const (
 	limitNoLUN = iota
 	limitFailed
 	limitCrowd
+	limitAccept
 )
 
 type limitKey struct {

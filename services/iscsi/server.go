@@ -41,8 +41,6 @@ type Config struct {
 // Bounds and times of the target.
 const (
 	DefaultMaxSessions = 1024
-	maxLogins          = 256 // connections that have not logged in yet
-	maxLoginsPerHost   = maxLogins / 2
 	maxDiscovery       = 64 // discovery sessions, which anybody may have; one more ends the oldest
 	maxPerInitiator    = 64 // sessions of one initiator
 	loginTimeout       = 15 * time.Second
@@ -80,8 +78,7 @@ type Server struct {
 	mu       sync.Mutex
 	listener *net.TCPListener
 	sessions map[string]*live
-	logins   int                // connections that have not logged in yet
-	hosts    map[netip.Addr]int // those of each address
+	door     door
 	order    int64
 	tsih     uint16
 	admits   map[store.IQN]chan struct{} // logins that make a session now
@@ -120,7 +117,7 @@ func New(cfg Config) *Server {
 		refusals: rate.NewLimiter(refusalsPerSecond, refusalsAtOnce),
 		units:    &units{kept: cfg.Reservations, byKey: make(map[unitKey]*unit), reserved: make(map[store.UUID]*scsi.Reservations)},
 		sessions: make(map[string]*live),
-		hosts:    make(map[netip.Addr]int),
+		door:     door{arrivals: make(map[*arrival]struct{}), hosts: make(map[netip.Addr]int)},
 		admits:   make(map[store.IQN]chan struct{}),
 	}
 }
@@ -218,73 +215,70 @@ func (s *Server) accept(ctx context.Context, l *net.TCPListener, wg *sync.WaitGr
 		}
 		if err != nil {
 			// Out of file descriptors, most likely: it passes.
-			s.cfg.Log.Warn("cannot accept an iSCSI connection", "error", err)
+			if s.limit.allow(limitKey{what: limitAccept}, s.cfg.Now()) {
+				s.cfg.Log.Warn("cannot accept an iSCSI connection", "error", err)
+			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(100 * time.Millisecond):
 			}
 			continue
 		}
-		if !s.enter(hostOf(nc)) {
-			// Closed, not left silent: an iPXE would wait for ever.
-			if s.limit.allow(limitKey{what: limitCrowd}, s.cfg.Now()) {
-				s.cfg.Log.Warn("too many initiators log in at once", "limit", maxLogins, "from one address", maxLoginsPerHost, "from", nc.RemoteAddr())
-			}
-			_ = nc.Close()
+		in := s.enter(nc)
+		if in == nil {
+			_ = nc.Close() // not left silent: an iPXE would wait for ever
 			continue
 		}
 		wg.Go(func() {
 			// A panic ends this connection and nothing else.
-			if err := services.Guard(s.cfg.Log, "iSCSI connection", func() error { s.serve(ctx, nc); return nil }); err != nil {
+			if err := services.Guard(s.cfg.Log, "iSCSI connection", func() error { s.serve(ctx, in); return nil }); err != nil {
 				_ = nc.Close()
 			}
 		})
 	}
 }
 
-func hostOf(nc net.Conn) netip.Addr {
-	a, _ := nc.RemoteAddr().(*net.TCPAddr) // the listener is TCP
-	return a.AddrPort().Addr().Unmap()
+// enter takes in a connection that is about to log in, nil when there is no
+// room.
+func (s *Server) enter(nc net.Conn) *arrival {
+	now := s.cfg.Now()
+	s.mu.Lock()
+	var in, gone *arrival
+	if !s.stopping {
+		in, gone = s.door.enter(nc, now)
+	}
+	s.mu.Unlock()
+	if gone != nil {
+		_ = gone.nc.Close() // its goroutine finds it closed
+	}
+	if (in == nil || gone != nil) && s.limit.allow(limitKey{what: limitCrowd}, now) {
+		s.cfg.Log.Warn("too many initiators log in at once", "limit", maxLogins, "from one address", maxLoginsPerHost, "from", nc.RemoteAddr())
+	}
+	return in
 }
 
-// enter counts a connection that is about to log in. One address leaves room
-// for the others, whatever it does.
-func (s *Server) enter(host netip.Addr) bool {
+// arrived changes the arrivals.
+func (s *Server) arrived(f func(d *door)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping || s.logins >= maxLogins || s.hosts[host] >= maxLoginsPerHost {
-		return false
-	}
-	s.logins++
-	s.hosts[host]++
-	return true
-}
-
-// leave is called when the login has ended, one way or the other.
-func (s *Server) leave(host netip.Addr) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.logins--
-	if s.hosts[host]--; s.hosts[host] == 0 {
-		delete(s.hosts, host)
-	}
+	f(&s.door)
 }
 
 // serve is one connection from login to end.
-func (s *Server) serve(ctx context.Context, nc net.Conn) {
-	c := session.NewConn(nc)
-	a := &admission{server: s, ctx: ctx, conn: c}
+func (s *Server) serve(ctx context.Context, arrived *arrival) {
+	c := session.NewConn(arrived.nc)
+	a := &admission{server: s, ctx: ctx, conn: c, arrival: arrived}
 	m := login.New(login.Config{
 		Target: s.cfg.Target, PortalGroup: portalGroup, Offer: offer(),
 		Lookup: a.lookup, Join: s.join, Admit: a.admit,
 	})
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // a login ends with the appliance
-	in := sync.OnceFunc(func() { s.leave(hostOf(nc)) })
-	defer in() // after a panic too
+	leave := sync.OnceFunc(func() { s.arrived(func(d *door) { d.leave(arrived) }) })
+	defer leave() // after a panic too
 	err := c.Login(m, s.cfg.LoginTimeout)
 	stop()
-	in()
 	if m.State() == login.Done {
+		leave()
 		v := a.live
 		if err != nil {
 			v.ses.Close("the connection ended before the login was answered")
@@ -296,6 +290,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	}
 	s.refused(a, m, err)
 	if m.State() == login.Failed {
+		s.arrived(func(*door) { arrived.done = true })
 		c.Linger(lastWord)
 	}
 	_ = c.Close()
