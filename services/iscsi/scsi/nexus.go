@@ -27,6 +27,11 @@ const (
 	uaCleared                                   // 2Fh/00h
 )
 
+const (
+	uaAll   = ^uint32(0)
+	uaReset = uaPowerOn | uaBusReset | uaUnitReset // come before a reservation conflict (SAM-5 §5.3.3)
+)
+
 // attentions has a row for each bit.
 var attentions = [...]*sense.Data{
 	{Key: sense.KeyUnitAttention, ASC: 0x29, ASCQ: 0x00}, // POWER ON, RESET, OR BUS DEVICE RESET OCCURRED
@@ -54,11 +59,11 @@ type itl struct {
 func (i *itl) establish(ua uint32) { i.pending.Or(ua) }
 
 // attention takes the first pending unit attention condition, nil when there is
-// none. REPORTED LUNS DATA HAS CHANGED is told once for all units of the nexus
-// (LUICLR=1, SPC-4 §7.8.7).
-func (i *itl) attention() *sense.Data {
-	for p := i.pending.Load(); p != 0; p = i.pending.Load() {
-		n := bits.TrailingZeros32(p)
+// none, among those asked for. REPORTED LUNS DATA HAS CHANGED is told once for
+// all units of the nexus (LUICLR=1, SPC-4 §7.8.7).
+func (i *itl) attention(of uint32) *sense.Data {
+	for p := i.pending.Load(); p&of != 0; p = i.pending.Load() {
+		n := bits.TrailingZeros32(p & of)
 		if bit := uint32(1) << n; i.pending.CompareAndSwap(p, p&^bit) {
 			if bit == uaLUNs {
 				i.nexus.clear(uaLUNs)
@@ -266,16 +271,25 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 	}
 	c.itl.unit.refresh()
 	c.wipes = c.itl.unit.wipes.Load()
+	if rows := n.table[c.CDB[0]]; len(rows) > 0 && rows[0].is(sanitizes) && !c.itl.sanitize.Load() {
+		op, err = nil, sense.InvalidOpcode
+	}
+	// INQUIRY and REPORT LUNS are answered in spite of a unit attention
+	// condition, REQUEST SENSE returns it as data; everything else stops here
+	// (SAM-5 §5.14). A reservation conflict goes before the lesser ones and
+	// before every fault of the command (SAM-5 §5.3.3).
 	if op == nil || !op.is(anyLUN) {
-		// INQUIRY and REPORT LUNS are answered in spite of the condition,
-		// REQUEST SENSE returns it as data; everything else stops here
-		// (SAM-5 §5.14).
-		if ua := c.itl.attention(); ua != nil {
+		if ua := c.itl.attention(uaReset); ua != nil {
 			return nil, ua
 		}
-	}
-	if rows := n.table[c.CDB[0]]; len(rows) > 0 && rows[0].is(sanitizes) && !c.itl.sanitize.Load() {
-		return nil, sense.InvalidOpcode
+		if op != nil {
+			if err := c.itl.unit.res.conflict(n, op, &c.CDB); err != nil {
+				return nil, err
+			}
+		}
+		if ua := c.itl.attention(uaAll); ua != nil {
+			return nil, ua
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -287,9 +301,6 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 	// (SAM-5 §5.2).
 	if last := op.length() - 1; c.CDB[last]&0x04 != 0 {
 		return nil, sense.InvalidField(last, 2)
-	}
-	if err := c.itl.unit.res.conflict(n, op); err != nil {
-		return nil, err
 	}
 	if op.is(writes) {
 		if err := c.itl.unit.protected(c.itl); err != nil {

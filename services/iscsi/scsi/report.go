@@ -51,7 +51,7 @@ func parseRequestSense(c *Command) (Plan, error) {
 func execRequestSense(_ context.Context, c *Command) error {
 	s := sense.NoLUN
 	if c.itl != nil {
-		if s = c.itl.attention(); s == nil {
+		if s = c.itl.attention(uaAll); s == nil {
 			s = sense.None
 			if w := c.itl.unit.wiping.Load(); w != nil {
 				s = w.sense()

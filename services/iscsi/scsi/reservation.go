@@ -23,11 +23,13 @@ type Reservations struct {
 	mu sync.Mutex // one change at a time
 }
 
-// NewReservations returns the reservations that were kept. keep makes what is
+// NewReservations returns the reservations that were kept; their generation
+// begins anew with each power-on (SPC-4 §6.15.2). keep makes what is
 // to survive a power loss (APTPL) durable before it returns; an error means that
 // nothing changed.
 func NewReservations(kept store.Reservations, keep func(context.Context, store.Reservations) error) *Reservations {
 	r := &Reservations{keep: keep}
+	kept.Generation = 0
 	if !kept.Empty() {
 		r.state.Store(&kept)
 	}
@@ -62,14 +64,29 @@ func (r *Reservations) allows(n *Nexus, a reserve.Access) bool {
 
 // conflict says whether another nexus's reservation keeps a command from
 // running.
-func (r *Reservations) conflict(n *Nexus, op *operation) error {
-	if h := r.legacy.Load(); h != nil && (h != n && !op.is(passesReservation) || op.is(neverReserved)) {
+func (r *Reservations) conflict(n *Nexus, op *operation, cdb *[16]byte) error {
+	h, s := r.legacy.Load(), r.state.Load()
+	if h == nil && s == nil || op.is(mayBeHarmless) && harmless(cdb) {
+		return nil
+	}
+	if h != nil && (h != n && !op.is(passesReservation) || op.is(neverReserved)) {
 		return errReservationConflict
 	}
-	if s := r.state.Load(); s != nil && !reserve.Allows(*s, n.port, op.access()) {
+	if s != nil && !reserve.Allows(*s, n.port, op.access()) {
 		return errReservationConflict
 	}
 	return nil
+}
+
+// harmless says that a START STOP UNIT starts the unit, or that a PREVENT ALLOW
+// MEDIUM REMOVAL allows it: what nobody who holds the unit can mind (SPC-2 annex
+// B, SBC-3 §4.17).
+func harmless(cdb *[16]byte) bool {
+	const startStop, powerAndStart, start, prevent = 0x1b, 0xf1, 0x01, 0x03
+	if cdb[0] == startStop {
+		return cdb[4]&powerAndStart == start
+	}
+	return cdb[4]&prevent == 0
 }
 
 // access is what the command does, as far as persistent reservations care
@@ -206,10 +223,14 @@ func parsePersistentOut(c *Command) (Plan, error) {
 	if !c.itl.writable() {
 		return Plan{}, sense.WriteProtected
 	}
-	if n := binary.BigEndian.Uint32(c.CDB[5:]); n != reserve.ListLength {
+	n, most := int(binary.BigEndian.Uint32(c.CDB[5:])), reserve.ListLength
+	if reserve.Action(c.op.action()) == reserve.ActMove {
+		most = reserve.MaxListLength
+	}
+	if n < reserve.ListLength || n > most {
 		return Plan{}, sense.ParameterLength
 	}
-	return c.parameterList(reserve.ListLength), nil
+	return c.parameterList(n), nil
 }
 
 func execPersistentOut(ctx context.Context, c *Command) error {

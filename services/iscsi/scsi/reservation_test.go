@@ -3,8 +3,10 @@ package scsi
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"lunboot/services/iscsi/scsi/reserve"
@@ -70,7 +72,7 @@ func TestAPersistentReservationKeepsOthersOut(t *testing.T) {
 	} {
 		wantGood(t, prout(t, a, reserve.ActReserve, tc.t, keyA, 0, 0))
 		wantGood(t, write10(t, a))
-		for _, cdb := range []string{read10, verify10, prefetch, lbaStatus} {
+		for _, cdb := range []string{read10, verify10, prefetch, lbaStatus, modeSense, reportCodes} {
 			if c := run(t, stranger, 0, cdb, nil); tc.reads {
 				wantGood(t, c)
 			} else {
@@ -78,10 +80,10 @@ func TestAPersistentReservationKeepsOthersOut(t *testing.T) {
 			}
 		}
 		wantConflict(t, write10(t, stranger))
-		for _, cdb := range []string{syncCache, modeSense, reserve6, release6} {
+		for _, cdb := range []string{syncCache, reserve6, release6} {
 			wantConflict(t, run(t, stranger, 0, cdb, nil))
 		}
-		for _, cdb := range []string{testReady, readKeys, readStatus, readCap, startUnit, reportCodes, "120000002400", "a0000000000000000100 0000", "030000001200"} {
+		for _, cdb := range []string{testReady, readKeys, readStatus, readCap, startUnit, "120000002400", "a0000000000000000100 0000", "030000001200"} {
 			wantGood(t, run(t, stranger, 0, cdb, nil))
 		}
 		wantGood(t, prout(t, a, reserve.ActRelease, tc.t, keyA, 0, 0))
@@ -148,7 +150,9 @@ func TestPersistentReserveOutIsChecked(t *testing.T) {
 	wantSense(t, run(t, a, 0, "5f 00 00 0000 00000017 00", make([]byte, 23)), 5, 0x1a, 0)
 	wantSense(t, prout(t, a, reserve.ActReserve, 2, keyA, 0, 0), 5, 0x24, 0)
 	wantSense(t, prout(t, a, reserve.ActRegister, 0, keyA, 1, 0x08), 5, 0x26, 0)
-	wantSense(t, prout(t, a, 7, 0, keyA, 1, 0), 5, 0x24, 0) // REGISTER AND MOVE
+	wantSense(t, prout(t, a, 8, 0, keyA, 1, 0), 5, 0x24, 0) // REPLACE LOST RESERVATION
+	wantSense(t, run(t, a, 0, "5f 07 00 0000 00000010 00", make([]byte, 16)), 5, 0x1a, 0)
+	wantSense(t, run(t, a, 0, "5f 07 00 0000 00000200 00", make([]byte, 512)), 5, 0x1a, 0)
 	wantConflict(t, prout(t, a, reserve.ActReserve, reserve.WriteExclusive, 0x99, 0, 0))
 	wantSense(t, run(t, a, 0, "5e 04 0000000000 0400 00", nil), 5, 0x24, 0)
 	wantData(t, run(t, a, 0, "5e 00 0000000000 000c 00", nil), "00000002 00000010 00000000") // cut at the allocation length
@@ -183,7 +187,8 @@ func TestWhatIsToSurviveAPowerLossIsKeptBeforeGOOD(t *testing.T) {
 	wantConflict(t, run(t, b, 0, read10, nil))
 	fail = nil
 
-	_, a, b = twoUnregistered(t, with) // the power was lost
+	_, a, b = twoUnregistered(t, with)                                     // the power was lost
+	wantData(t, run(t, a, 0, "5e 00 0000000000 0004 00", nil), "00000000") // PRGENERATION begins anew
 	wantConflict(t, run(t, b, 0, read10, nil))
 	wantGood(t, run(t, a, 0, read10, nil))
 	wantGood(t, prout(t, b, reserve.ActPreempt, reserve.WriteExclusive, keyB, 0x1a, 0))
@@ -205,4 +210,121 @@ func TestANewBootForgetsWhatTheOldOneHeld(t *testing.T) {
 	wantSense(t, run(t, b, 0, testReady, nil), 6, 0x2a, 0x04)
 	wantGood(t, write10(t, r.nexus))
 	wantConflict(t, prout(t, a, reserve.ActReserve, reserve.WriteExclusive, keyA, 0, 0)) // it is registered no more
+}
+
+// Every row of the table of commands has its place in the standard's tables of
+// commands that are allowed beside a reservation (SPC-2 §5.5.1 for RESERVE;
+// SPC-4 §5.13.1, SBC-3 §4.17 for persistent ones): a stranger is let through by
+// RESERVE, by a write exclusive and by an exclusive access reservation, or not.
+func TestEveryCommandBesideAReservation(t *testing.T) {
+	const (
+		always   = "yes yes yes"
+		reads    = "no yes no"
+		never    = "no no no"
+		whatever = "no yes yes" // decides by itself
+	)
+	want := map[string]string{
+		"TEST UNIT READY": whatever, "REQUEST SENSE": always, "INQUIRY": always, "LOG SENSE": always, "REPORT LUNS": always, "REPORT TARGET PORT GROUPS": always,
+		"READ CAPACITY(10)": always, "READ CAPACITY(16)": always,
+		"READ(6)": reads, "READ(10)": reads, "READ(12)": reads, "READ(16)": reads, "VERIFY(10)": reads, "VERIFY(12)": reads, "VERIFY(16)": reads,
+		"PRE-FETCH(10)": reads, "PRE-FETCH(16)": reads, "GET LBA STATUS": reads, "READ DEFECT DATA(10)": reads, "READ DEFECT DATA(12)": reads,
+		"MODE SENSE(6)": reads, "MODE SENSE(10)": reads, "REPORT SUPPORTED OPERATION CODES": reads, "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS": reads,
+		"RELEASE(6)": "yes no no", "RELEASE(10)": "yes no no", // a RELEASE of SPC-2 conflicts with registrations
+		"START STOP UNIT": never, "PREVENT ALLOW MEDIUM REMOVAL": always, // of zeros: to stop, and to allow
+		"PERSISTENT RESERVE IN, READ KEYS": whatever, "PERSISTENT RESERVE IN, READ RESERVATION": whatever,
+		"PERSISTENT RESERVE IN, REPORT CAPABILITIES": whatever, "PERSISTENT RESERVE IN, READ FULL STATUS": whatever,
+		"RECEIVE COPY RESULTS, COPY STATUS": whatever, "RECEIVE COPY RESULTS, OPERATING PARAMETERS": whatever,
+	}
+	stranger := func(t *testing.T, hold func(a *Nexus)) *Nexus {
+		_, a, b := twoUnregistered(t)
+		hold(a)
+		b.luns.Load().byLUN[0].sanitize.Store(true)
+		return b
+	}
+	persistent := func(kind reserve.Type) func(*Nexus) {
+		return func(a *Nexus) {
+			wantGood(t, prout(t, a, reserve.ActRegister, 0, 0, keyA, 0))
+			wantGood(t, prout(t, a, reserve.ActReserve, kind, keyA, 0, 0))
+		}
+	}
+	under := []*Nexus{
+		stranger(t, func(a *Nexus) { wantGood(t, run(t, a, 0, reserve6, nil)) }),
+		stranger(t, persistent(reserve.WriteExclusive)), stranger(t, persistent(reserve.ExclusiveAccess)),
+	}
+	passes := func(n *Nexus, cdb [16]byte) string {
+		c := &Command{CDB: cdb}
+		if n.Begin(c); c.Status == StatusReservationConflict {
+			return "no"
+		}
+		return "yes"
+	}
+	for code := range operations {
+		for _, op := range operations[code] {
+			cdb := [16]byte{byte(code)}
+			if op.is(serviceAction) {
+				cdb[1] = op.action()
+			}
+			w := want[op.name]
+			if w == "" {
+				w = never
+			}
+			if code == 0x5f {
+				w = whatever
+			}
+			if got := passes(under[0], cdb) + " " + passes(under[1], cdb) + " " + passes(under[2], cdb); got != w {
+				t.Errorf("%s: %s, want %s", op.name, got, w)
+			}
+			delete(want, op.name)
+		}
+	}
+	for name := range want {
+		t.Errorf("%s is no command", name)
+	}
+	for cdb, w := range map[string]string{
+		"1b 00 00 00 01 00": always, "1b 00 00 00 05 00": always, "1b 00 00 00 11 00": never, // to start; with a power condition
+		"1e 00 00 00 01 00": never,
+	} {
+		for k, n := range under {
+			if got := passes(n, cdbBytes(t, cdb)); got != strings.Fields(w)[k] {
+				t.Errorf("%s is let through by reservation %d: %s", cdb, k, got)
+			}
+		}
+	}
+}
+
+// SAM-5 §5.3.3: what a power-on or a reset has to say goes before RESERVATION
+// CONFLICT, and that goes before every other unit attention condition and every
+// other fault, which wait.
+func TestAConflictGoesBeforeAllButAReset(t *testing.T) {
+	r, a, b := two(t)
+	wantGood(t, prout(t, a, reserve.ActReserve, reserve.ExclusiveAccess, keyA, 0, 0))
+	wantGood(t, run(t, a, 0, "15 10 00 00 10 00", unhex(t, "00000000 0a0a 0210 08 000000 ffff0000")))
+	wantConflict(t, run(t, b, 0, read10, nil))
+	wantConflict(t, run(t, b, 0, "28 00 ffffffff 00 0001 04", nil))
+	wantConflict(t, write10(t, b))
+	wantSense(t, run(t, b, 0, testReady, nil), 6, 0x2a, 1)
+	wantConflict(t, write10(t, b))
+	a.LogicalUnitReset([8]byte{}, func() {})
+	wantSense(t, run(t, b, 0, read10, nil), 6, 0x29, 3)
+	wantConflict(t, run(t, b, 0, read10, nil))
+	n := NewNexus(NexusConfig{Initiator: "iqn.2026-11.test:c"})
+	n.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit}})
+	wantSense(t, run(t, n, 0, read10, nil), 6, 0x29, 0)
+	wantConflict(t, run(t, n, 0, read10, nil))
+}
+
+func TestAReservationIsMoved(t *testing.T) {
+	_, a, b := two(t)
+	wantGood(t, prout(t, a, reserve.ActReserve, reserve.ExclusiveAccess, keyA, 0, 0))
+	wantConflict(t, run(t, b, 0, read10, nil))
+	id := unhex(t, "45000024"+hex.EncodeToString([]byte("iqn.2026-11.test:b,i,0x800100000000"))+"00")
+	list := make([]byte, 24, 24+len(id))
+	binary.BigEndian.PutUint64(list, keyA)
+	binary.BigEndian.PutUint64(list[8:], 0x77)
+	list[17], list[19], list[23] = 0x02, 1, byte(len(id))
+	list = append(list, id...)
+	wantGood(t, run(t, a, 0, fmt.Sprintf("5f 07 00 0000 %08x 00", len(list)), list))
+	wantGood(t, run(t, b, 0, read10, nil))
+	wantConflict(t, run(t, a, 0, read10, nil))
+	wantData(t, run(t, b, 0, readKeys, nil), "00000003 00000008 0000000000000077")
 }

@@ -30,12 +30,13 @@ const (
 	slow                                  // may wait for the disk
 	reads                                 // a READ
 	writes                                // may change the volume
-	looks                                 // reads the medium, and sends none of it
+	looks                                 // tells of the unit or its medium and changes nothing: a write exclusive reservation lets it through
 	passesPersistent                      // is allowed whatever another nexus has reserved by PERSISTENT RESERVE OUT (SPC-4 §5.13.1)
 	reserves                              // RESERVE and RELEASE
 	sanitizes                             // needs the unit's permission
 	inPieces                              // a WRITE that may be executed piece by piece
 	neverReserved                         // is not for a unit that anybody reserved by RESERVE (SPC-2)
+	mayBeHarmless                         // passes every reservation when its CDB says so
 )
 
 // persistentOut decides about reservations itself, and may wait for the disk
@@ -59,9 +60,9 @@ var operations = index([]operation{
 	{"MODE SELECT(6)", "\x15\x13\x00\x00\xff\x04", 0, parseModeSelect, execModeSelect},
 	{"RESERVE(6)", "\x16\x1f\x00\x00\x00\x04", reserves, parseReserve, execReserve},
 	{"RELEASE(6)", "\x17\x1f\x00\x00\x00\x04", passesReservation | reserves, parseReserve, execRelease},
-	{"MODE SENSE(6)", "\x1a\x08\xff\xff\xff\x04", 0, parseModeSense, execModeSense},
-	{"START STOP UNIT", "\x1b\x00\x00\x00\xf7\x04", slow | passesPersistent, parseStartStop, execStartStop},
-	{"PREVENT ALLOW MEDIUM REMOVAL", "\x1e\x00\x00\x00\x03\x04", passesReservation, parsePreventAllow, execNothing},
+	{"MODE SENSE(6)", "\x1a\x08\xff\xff\xff\x04", looks, parseModeSense, execModeSense},
+	{"START STOP UNIT", "\x1b\x00\x00\x00\xf7\x04", slow | mayBeHarmless, parseStartStop, execStartStop},
+	{"PREVENT ALLOW MEDIUM REMOVAL", "\x1e\x00\x00\x00\x03\x04", mayBeHarmless, parsePreventAllow, execNothing},
 	{"READ CAPACITY(10)", "\x25\x00\x00\x00\x00\x00\x00\x00\x00\x04", passesReservation, parseReadCapacity10, execReadCapacity10},
 	{"READ(10)", "\x28\xf8\xff\xff\xff\xff\x00\xff\xff\x04", reads, parseRead, execRead},
 	{"WRITE(10)", "\x2a\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | inPieces, parseWrite, execWrite},
@@ -79,7 +80,7 @@ var operations = index([]operation{
 	{"MODE SELECT(10)", "\x55\x13\x00\x00\x00\x00\x00\xff\xff\x04", 0, parseModeSelect, execModeSelect},
 	{"RESERVE(10)", "\x56\x1f\x00\x00\x00\x00\x00\xff\xff\x04", reserves, parseReserve, execReserve},
 	{"RELEASE(10)", "\x57\x1f\x00\x00\x00\x00\x00\xff\xff\x04", passesReservation | reserves, parseReserve, execRelease},
-	{"MODE SENSE(10)", "\x5a\x18\xff\xff\x00\x00\x00\xff\xff\x04", 0, parseModeSense, execModeSense},
+	{"MODE SENSE(10)", "\x5a\x18\xff\xff\x00\x00\x00\xff\xff\x04", looks, parseModeSense, execModeSense},
 	{"PERSISTENT RESERVE IN, READ KEYS", "\x5e\x00\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | passesPersistent, parsePersistentIn, execReadKeys},
 	{"PERSISTENT RESERVE IN, READ RESERVATION", "\x5e\x01\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | passesPersistent, parsePersistentIn, execReadReservation},
 	{"PERSISTENT RESERVE IN, REPORT CAPABILITIES", "\x5e\x02\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | passesPersistent, parsePersistentIn, execReportCapabilities},
@@ -91,7 +92,8 @@ var operations = index([]operation{
 	{"PERSISTENT RESERVE OUT, PREEMPT", "\x5f\x04\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
 	{"PERSISTENT RESERVE OUT, PREEMPT AND ABORT", "\x5f\x05\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
 	{"PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY", "\x5f\x06\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
-	{"EXTENDED COPY", "\x83\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | slow | passesPersistent, parseExtendedCopy, execExtendedCopy},
+	{"PERSISTENT RESERVE OUT, REGISTER AND MOVE", "\x5f\x07\x00\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
+	{"EXTENDED COPY", "\x83\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | slow, parseExtendedCopy, execExtendedCopy},
 	{"RECEIVE COPY RESULTS, COPY STATUS", "\x84\x00\xff\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseAllocation10, execCopyStatus},
 	{"RECEIVE COPY RESULTS, OPERATING PARAMETERS", "\x84\x03\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseAllocation10, execCopyParameters},
 	{"READ(16)", "\x88\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
@@ -107,8 +109,8 @@ var operations = index([]operation{
 	{"GET LBA STATUS", "\x9e\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | slow | looks, parseGetLBAStatus, execGetLBAStatus},
 	{"REPORT LUNS", "\xa0\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", anyLUN | passesReservation, parseReportLUNs, execReportLUNs},
 	{"REPORT TARGET PORT GROUPS", "\xa3\xea\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesReservation, parseReportPortGroups, execReportPortGroups},
-	{"REPORT SUPPORTED OPERATION CODES", "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseReportOpcodes, execReportOpcodes},
-	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseReportTMF, execReportTMF},
+	{"REPORT SUPPORTED OPERATION CODES", "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | looks, parseReportOpcodes, execReportOpcodes},
+	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | looks, parseReportTMF, execReportTMF},
 	{"READ(12)", "\xa8\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
 	{"WRITE(12)", "\xaa\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | inPieces, parseWrite, execWrite},
 	{"WRITE AND VERIFY(12)", "\xae\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},

@@ -2,7 +2,11 @@ package reserve
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"strings"
+
+	"lunboot/services/iscsi/scsi/sense"
 )
 
 // The service actions of PERSISTENT RESERVE IN (SPC-4 §6.15.1).
@@ -41,10 +45,13 @@ func Capabilities(s State) []byte {
 	const (
 		atpC, ptplC = 0x04, 0x01
 		tmv, ptplA  = 0x80, 0x01
+		// ALLOW COMMANDS 3: TEST UNIT READY passes every type, MODE SENSE and the
+		// REPORT SUPPORTED commands, among others, a write exclusive one.
+		allow = 0x30
 		// PERSISTENT RESERVATION TYPE MASK: all of them.
 		typesHigh, typesLow = 0xea, 0x01
 	)
-	b := []byte{0, 8, atpC | ptplC, tmv, typesHigh, typesLow, 0, 0}
+	b := []byte{0, 8, atpC | ptplC, tmv | allow, typesHigh, typesLow, 0, 0}
 	if s.APTPL {
 		b[3] |= ptplA
 	}
@@ -53,7 +60,7 @@ func Capabilities(s State) []byte {
 
 // FullStatus is the parameter data of READ FULL STATUS (SPC-4 §6.15.5).
 func FullStatus(s State) []byte {
-	const allTargetPorts, holder, relativePort = 0x02, 0x01, 1
+	const allTargetPorts, holder = 0x02, 0x01
 	b := header(s)
 	for _, r := range s.Registrations {
 		id := transportID(r.Port)
@@ -71,17 +78,48 @@ func FullStatus(s State) []byte {
 	return finish(b)
 }
 
-// transportID names an initiator port in iSCSI's own form (SPC-4 §7.6.4.6),
-// format 01b: the name, the separator and the ISID.
+// relativePort is the one target port.
+const relativePort = 1
+
+// A TransportID in iSCSI's own form (SPC-4 §7.6.4.6), format 01b: the name, the
+// separator and the ISID.
+const (
+	iscsiPort = 0x45
+	separator = ",i,0x"
+	maxName   = 223 // RFC 7143 §4.2.7.1
+)
+
 func transportID(p Port) []byte {
-	const iscsi, withISID = 0x05, 0x40
-	name := fmt.Sprintf("%s,i,0x%x", p.Initiator, p.ISID[:])
+	name := fmt.Sprintf("%s%s%x", p.Initiator, separator, p.ISID[:])
 	n := len(name)/4*4 + 4 // ended by a null, and whole words
 	b := make([]byte, 4+n)
-	b[0] = iscsi | withISID
+	b[0] = iscsiPort
 	binary.BigEndian.PutUint16(b[2:], uint16(n))
 	copy(b[4:], name)
 	return b
+}
+
+// parseTransportID reads a TransportID that names an initiator port; a device
+// alone is no place for a reservation. at is its octet of the parameter list.
+func parseTransportID(b []byte, at int) (p Port, err error) {
+	if b[0] != iscsiPort {
+		return p, sense.InvalidParameter(at)
+	}
+	if 4+int(binary.BigEndian.Uint16(b[2:])) != len(b) {
+		return p, sense.InvalidParameter(at + 2)
+	}
+	text, _, _ := strings.Cut(string(b[4:]), "\x00")
+	name, isid, _ := strings.Cut(strings.ToLower(text), separator)
+	if n := len(isid); n > 0 && n <= 2*len(p.ISID) {
+		isid = strings.Repeat("0", 2*len(p.ISID)-n) + isid
+	}
+	digits, err := hex.DecodeString(isid)
+	if err != nil || len(digits) != len(p.ISID) || name == "" || len(name) > maxName {
+		return p, sense.InvalidParameter(at + 4)
+	}
+	p.Initiator = name
+	copy(p.ISID[:], digits)
+	return p, nil
 }
 
 func header(s State) []byte {

@@ -21,6 +21,7 @@ const (
 	ActPreempt        Action = 4
 	ActPreemptAbort   Action = 5
 	ActRegisterIgnore Action = 6 // REGISTER AND IGNORE EXISTING KEY
+	ActMove           Action = 7 // REGISTER AND MOVE
 )
 
 // Condition is what a nexus is told of somebody else's PERSISTENT RESERVE OUT.
@@ -50,39 +51,49 @@ var errInvalidRelease = &sense.Data{Key: sense.KeyIllegalRequest, ASC: 0x26, ASC
 // errNoRoom is INSUFFICIENT REGISTRATION RESOURCES.
 var errNoRoom = &sense.Data{Key: sense.KeyIllegalRequest, ASC: 0x55, ASCQ: 0x04}
 
-// ListLength is the length of the parameter list of every action here.
+// ListLength is the length of the parameter list of every action but REGISTER
+// AND MOVE, whose list begins as long and goes on with a TransportID.
 const ListLength = 24
+
+// MaxListLength is that of REGISTER AND MOVE to the port with the longest name.
+const MaxListLength = ListLength + 4 + (maxName+len(separator)+12)/4*4 + 4
 
 // Out is a PERSISTENT RESERVE OUT command.
 type Out struct {
 	Action Action
+	Scope  byte // other than 0 only where it is not looked at
 	Type   Type
 	Key    uint64 // RESERVATION KEY
 	New    uint64 // SERVICE ACTION RESERVATION KEY
 	APTPL  bool
+
+	// Of REGISTER AND MOVE alone.
+	To         Port
+	Unregister bool // UNREG
 }
 
 // ParseOut reads the CDB's second and third byte and the parameter list.
 func ParseOut(action, scopeType byte, list []byte) (Out, error) {
-	o := Out{Action: Action(action & 0x1f), Type: Type(scopeType & 0x0f)}
-	if o.Action > ActRegisterIgnore {
+	o := Out{Action: Action(action & 0x1f), Scope: scopeType >> 4, Type: Type(scopeType & 0x0f)}
+	if o.Action > ActMove {
 		return o, sense.InvalidField(1, 4)
 	}
-	if len(list) != ListLength {
+	if len(list) < ListLength || o.Action != ActMove && len(list) != ListLength {
 		return o, sense.ParameterLength
 	}
-	switch o.Action {
-	case ActReserve, ActRelease, ActPreempt, ActPreemptAbort:
-		if scopeType>>4 != 0 { // only the scope LU_SCOPE is left
-			return o, sense.InvalidField(2, 7)
-		}
-		if !known(o.Type) {
-			return o, sense.InvalidField(2, 3)
-		}
-	default:
-		o.Type = None // ignored
-	}
 	o.Key, o.New = binary.BigEndian.Uint64(list), binary.BigEndian.Uint64(list[8:])
+	switch o.Action {
+	case ActReserve, ActRelease:
+		if err := o.reservable(); err != nil {
+			return o, err
+		}
+	case ActPreempt, ActPreemptAbort: // looked at when there is something to take
+	case ActMove:
+		o.Scope, o.Type = 0, None
+		return o, o.parseMove(list)
+	default:
+		o.Scope, o.Type = 0, None // ignored
+	}
 	// SPEC_I_PT: registering for other initiator ports (SIP_C=0). ALL_TG_PT
 	// means all target ports, and there is one.
 	const specIPT, aptpl = 0x08, 0x01
@@ -91,6 +102,34 @@ func ParseOut(action, scopeType byte, list []byte) (Out, error) {
 	}
 	o.APTPL = list[20]&aptpl != 0
 	return o, nil
+}
+
+// reservable says whether scope and type are those of a reservation.
+func (o Out) reservable() error {
+	switch {
+	case o.Scope != 0: // only the scope LU_SCOPE is left
+		return sense.InvalidField(2, 7)
+	case !known(o.Type):
+		return sense.InvalidField(2, 3)
+	}
+	return nil
+}
+
+// parseMove reads the parameter list of REGISTER AND MOVE (SPC-4 §6.16.4).
+func (o *Out) parseMove(list []byte) (err error) {
+	const unreg, aptpl = 0x02, 0x01
+	o.Unregister, o.APTPL = list[17]&unreg != 0, list[17]&aptpl != 0
+	id := list[ListLength:]
+	switch n := binary.BigEndian.Uint32(list[20:]); {
+	case n < 24: // SPC-4 §7.6.4.1
+		return sense.InvalidParameter(20)
+	case uint64(n) != uint64(len(id)):
+		return sense.ParameterLength
+	case binary.BigEndian.Uint16(list[18:]) != relativePort:
+		return sense.InvalidParameter(18)
+	}
+	o.To, err = parseTransportID(id, ListLength)
+	return err
 }
 
 // Apply carries out a command of the port: the State after it, and who must be
@@ -117,6 +156,8 @@ func (o Out) Apply(s State, p Port) (State, []Notice, error) {
 		return o.release(s, p)
 	case ActClear:
 		return clearAll(s, p)
+	case ActMove:
+		return o.move(s, p)
 	}
 	return o.preempt(s, p)
 }
@@ -229,6 +270,9 @@ func (o Out) preempt(s State, p Port) (State, []Notice, error) {
 			return s, nil, ErrConflict
 		}
 	}
+	if err := o.reservable(); takes && err != nil {
+		return s, nil, err
+	}
 	next := clone(s)
 	next.Generation++
 	var notices []Notice
@@ -248,8 +292,43 @@ func (o Out) preempt(s State, p Port) (State, []Notice, error) {
 		next.Holder = p
 	}
 	if s.Type != o.Type {
-		// Who stays registered lives under another type from now on.
-		notices = append(notices, tellRegistered(next, p, Released, s.Type)...)
+		// Who stays registered lives under another type from now on, whatever
+		// it was.
+		for _, r := range next.Registrations {
+			if r.Port != p {
+				notices = append(notices, Notice{Port: r.Port, Condition: Released})
+			}
+		}
 	}
 	return next, notices, nil
+}
+
+// move is REGISTER AND MOVE (SPC-4 §5.13.8): a key for another nexus, which
+// holds the reservation from then on.
+func (o Out) move(s State, p Port) (State, []Notice, error) {
+	switch {
+	case s.Type == None:
+		return s, nil, sense.InvalidField(1, 4)
+	case all(s.Type), s.Holder != p:
+		return s, nil, ErrConflict
+	case o.New == 0:
+		return s, nil, sense.InvalidParameter(8)
+	case o.To == p:
+		return s, nil, sense.InvalidParameter(ListLength)
+	}
+	next := clone(s)
+	if at := find(next, o.To); at >= 0 {
+		next.Registrations[at].Key = o.New
+	} else if len(next.Registrations) < MaxRegistrations {
+		next.Registrations = append(next.Registrations, store.Registration{Port: o.To, Key: o.New})
+		slices.SortFunc(next.Registrations, order)
+	} else {
+		return s, nil, errNoRoom
+	}
+	if o.Unregister {
+		next.Registrations = slices.DeleteFunc(next.Registrations, func(r store.Registration) bool { return r.Port == p })
+	}
+	next.Generation++
+	next.APTPL, next.Holder = o.APTPL, o.To
+	return next, nil, nil
 }

@@ -108,7 +108,8 @@ func TestPersistentReserveOut(t *testing.T) {
 		{"clear", held(WriteExclusive, a, b, c), b, Out{Action: ActClear, Key: 2}, "g4 t0 -:", "a:1 c:1", nil},
 		{"clear unregistered", held(WriteExclusive, a), b, Out{Action: ActClear}, "", "", ErrConflict},
 
-		{"preempt the holder", held(ExclusiveAccess, a, b, c), b, Out{Action: ActPreempt, Key: 2, New: 1, Type: WriteExclusive}, "g4 t1 b: b=2 c=3", "a:3", nil},
+		{"preempt the holder", held(ExclusiveAccess, a, b, c), b, Out{Action: ActPreempt, Key: 2, New: 1, Type: WriteExclusive}, "g4 t1 b: b=2 c=3", "a:3 c:2", nil},
+		{"preempt the holder by the same type", held(ExclusiveAccess, a, b, c), b, Out{Action: ActPreempt, Key: 2, New: 1, Type: ExclusiveAccess}, "g4 t3 b: b=2 c=3", "a:3", nil},
 		{"preempt the holder and its tasks", held(ExclusiveAccess, a, b), b, Out{Action: ActPreemptAbort, Key: 2, New: 1, Type: ExclusiveAccess}, "g3 t3 b: b=2", "a:3!", nil},
 		{"preempt a registrants' reservation by another type", held(ExclusiveAccessOnly, a, b, c), b, Out{Action: ActPreempt, Key: 2, New: 1, Type: WriteExclusive}, "g4 t1 b: b=2 c=3", "a:3 c:2", nil},
 		{"preempt one who holds nothing", held(WriteExclusive, a, b, c), a, Out{Action: ActPreempt, Key: 1, New: 3, Type: WriteExclusive}, "g4 t1 a: a=1 b=2", "c:3", nil},
@@ -117,7 +118,20 @@ func TestPersistentReserveOut(t *testing.T) {
 		{"preempt nobody", reg(a), a, Out{Action: ActPreempt, Key: 1, Type: WriteExclusive}, "", "", sense.InvalidParameter(8)},
 		{"preempt all registrants", held(WriteExclusiveAll, a, b, c), c, Out{Action: ActPreempt, Key: 3, Type: ExclusiveAccess}, "g4 t3 c: c=3", "a:3 b:3", nil},
 		{"preempt one of all registrants", held(WriteExclusiveAll, a, b, c), c, Out{Action: ActPreempt, Key: 3, New: 1, Type: ExclusiveAccess}, "g4 t7 -: b=2 c=3", "a:3", nil},
-		{"the holder preempts itself: another type", held(ExclusiveAccess, a, b), a, Out{Action: ActPreempt, Key: 1, New: 1, Type: WriteExclusiveOnly}, "g3 t5 a: a=1 b=2", "", nil},
+		{"the holder preempts itself: another type", held(ExclusiveAccess, a, b), a, Out{Action: ActPreempt, Key: 1, New: 1, Type: WriteExclusiveOnly}, "g3 t5 a: a=1 b=2", "b:2", nil},
+		{"scope and type are ignored where nothing is taken", reg(a, b), a, Out{Action: ActPreempt, Key: 1, New: 2, Scope: 3, Type: 2}, "g3 t0 -: a=1", "b:3", nil},
+		{"taking for an element", held(WriteExclusive, b, a), a, Out{Action: ActPreempt, Key: 2, New: 1, Scope: 2, Type: WriteExclusive}, "", "", sense.InvalidField(2, 7)},
+		{"taking as an obsolete type", held(WriteExclusiveAll, b, a), a, Out{Action: ActPreempt, Key: 2, Type: 2}, "", "", sense.InvalidField(2, 3)},
+
+		{"move to a nexus that is not registered", held(WriteExclusive, a, b), a, Out{Action: ActMove, Key: 1, New: 9, To: c}, "g3 t1 c: a=1 b=2 c=9", "", nil},
+		{"move to one that is, and unregister", held(ExclusiveAccessOnly, a, b), a, Out{Action: ActMove, Key: 1, New: 9, To: b, Unregister: true}, "g3 t6 b: b=9", "", nil},
+		{"move to oneself", held(WriteExclusive, a, b), a, Out{Action: ActMove, Key: 1, New: 9, To: a}, "", "", sense.InvalidParameter(24)},
+		{"move what another holds", held(WriteExclusive, a, b), b, Out{Action: ActMove, Key: 2, New: 9, To: c}, "", "", ErrConflict},
+		{"move what all hold", held(WriteExclusiveAll, a, b), a, Out{Action: ActMove, Key: 1, New: 9, To: c}, "", "", ErrConflict},
+		{"move with the wrong key", held(WriteExclusive, a, b), a, Out{Action: ActMove, Key: 2, New: 9, To: c}, "", "", ErrConflict},
+		{"move unregistered", held(WriteExclusive, a), b, Out{Action: ActMove, New: 9, To: c}, "", "", ErrConflict},
+		{"move without a key", held(WriteExclusive, a), a, Out{Action: ActMove, Key: 1, To: c}, "", "", sense.InvalidParameter(8)},
+		{"move nothing", reg(a, b), a, Out{Action: ActMove, Key: 1, New: 9, To: c}, "", "", sense.InvalidField(1, 4)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before := describe(tc.was)
@@ -215,7 +229,7 @@ func TestAnySequenceKeepsTheState(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		var s State
 		for range 300 {
-			o := Out{Action: Action(r.IntN(7)), Type: types[r.IntN(6)], Key: uint64(r.IntN(4)), New: uint64(r.IntN(4)), APTPL: r.IntN(2) == 0}
+			o := Out{Action: Action(r.IntN(8)), To: []Port{a, b, c}[r.IntN(3)], Unregister: r.IntN(2) == 0, Type: types[r.IntN(6)], Key: uint64(r.IntN(4)), New: uint64(r.IntN(4)), APTPL: r.IntN(2) == 0}
 			p := []Port{a, b, c}[r.IntN(3)]
 			next, notices, err := o.Apply(s, p)
 			if err != nil && !reflect.DeepEqual(next, s) {
@@ -260,7 +274,7 @@ func TestPersistentReserveInData(t *testing.T) {
 		{"no reservation", Reservation(reg(a)), "00000001 00000000"},
 		{"a reservation", Reservation(s), "00000002 00000010 0000000000000001 00000000 00 05 0000"},
 		{"all registrants'", Reservation(held(ExclusiveAccessAll, a, b)), "00000002 00000010 0000000000000000 00000000 00 08 0000"},
-		{"capabilities", Capabilities(State{APTPL: true}), "0008 05 81 ea01 0000"},
+		{"capabilities", Capabilities(State{APTPL: true}), "0008 05 b1 ea01 0000"},
 		{"full status", FullStatus(held(WriteExclusive, a)), "00000001 00000040 0000000000000001 00000000 03 01 00000000 0001 00000028" +
 			"45000024" + hex.EncodeToString([]byte("iqn.2026-11.test:a,i,0x800000000001")) + "00"},
 	} {
@@ -288,7 +302,7 @@ func TestParameterListIsChecked(t *testing.T) {
 		list              []byte
 		want              error
 	}{
-		{"REGISTER AND MOVE", 7, 0, list(0, 0), sense.InvalidField(1, 4)},
+		{"REPLACE LOST RESERVATION", 8, 0, list(0, 0), sense.InvalidField(1, 4)},
 		{"23 bytes", 0, 0, list(0, 0)[:23], sense.ParameterLength},
 		{"25 bytes", 0, 0, append(list(0, 0), 0), sense.ParameterLength},
 		{"an element's scope", 1, 0x21, list(0, 0), sense.InvalidField(2, 7)},
@@ -299,8 +313,72 @@ func TestParameterListIsChecked(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
 		}
 	}
-	if _, err := ParseOut(byte(ActRegister), 0xff, list(0, 0)); err != nil {
-		t.Errorf("REGISTER looks at scope and type: %v", err)
+	for _, ignores := range []Action{ActRegister, ActRegisterIgnore, ActClear, ActPreempt, ActPreemptAbort} {
+		if _, err := ParseOut(byte(ignores), 0xff, list(0, 0)); err != nil {
+			t.Errorf("action %d looks at scope and type of its own: %v", ignores, err)
+		}
+	}
+}
+
+// move makes the parameter list of REGISTER AND MOVE to a TransportID.
+func move(flags byte, port uint16, id []byte) []byte {
+	b := make([]byte, ListLength, ListLength+len(id))
+	binary.BigEndian.PutUint64(b, 1)
+	binary.BigEndian.PutUint64(b[8:], 2)
+	b[17] = flags
+	binary.BigEndian.PutUint16(b[18:], port)
+	binary.BigEndian.PutUint32(b[20:], uint32(len(id)))
+	return append(b, id...)
+}
+
+// transport makes a TransportID of iSCSI's second form.
+func transport(name string) []byte {
+	n := len(name)/4*4 + 4
+	b := make([]byte, 4+n)
+	b[0], b[2], b[3] = 0x45, byte(n>>8), byte(n)
+	copy(b[4:], name)
+	return b
+}
+
+func TestAReservationIsMovedToATransportID(t *testing.T) {
+	long := "iqn.2026-11.test:" + strings.Repeat("x", 206)
+	for _, tc := range []struct {
+		name string
+		list []byte
+		want Out
+		err  error
+	}{
+		{"as FULL STATUS names a port", move(0, 1, transportID(b)), Out{Action: ActMove, Key: 1, New: 2, To: b}, nil},
+		{"with both bits", move(3, 1, transportID(b)), Out{Action: ActMove, Key: 1, New: 2, To: b, Unregister: true, APTPL: true}, nil},
+		{"an ISID without its zeros, in capitals", move(0, 1, transport("IQN.2026-11.test:B,i,0x800000000001")), Out{Action: ActMove, Key: 1, New: 2, To: b}, nil},
+		{"a short ISID", move(0, 1, transport("iqn.2026-11.test:b,i,0x23d000002")), Out{Action: ActMove, Key: 1, New: 2, To: Port{Initiator: b.Initiator, ISID: [6]byte{0, 2, 0x3d, 0, 0, 2}}}, nil},
+		{"the longest name", move(0, 1, transport(long+",i,0x800000000001")), Out{Action: ActMove, Key: 1, New: 2, To: Port{Initiator: long, ISID: b.ISID}}, nil},
+		{"a name that is too long", move(0, 1, transport(long+"x,i,0x800000000001")), Out{}, sense.InvalidParameter(28)},
+		{"another target port", move(0, 2, transportID(b)), Out{}, sense.InvalidParameter(18)},
+		{"no TransportID", move(0, 1, nil), Out{}, sense.InvalidParameter(20)},
+		{"a list cut off", move(0, 1, transportID(b))[:40], Out{}, sense.ParameterLength},
+		{"a list that goes on", append(move(0, 1, transportID(b)), 0, 0, 0, 0), Out{}, sense.ParameterLength},
+		{"another transport", move(0, 1, append([]byte{0x46}, transportID(b)[1:]...)), Out{}, sense.InvalidParameter(24)},
+		{"a device and no port", move(0, 1, append([]byte{0x05}, transportID(b)[1:]...)), Out{}, sense.InvalidParameter(24)},
+		{"another length", move(0, 1, append([]byte{0x45, 0, 0, 0x18}, transportID(b)[4:]...)), Out{}, sense.InvalidParameter(26)},
+		{"no ISID", move(0, 1, transport("iqn.2026-11.test:bbbbbbbb")), Out{}, sense.InvalidParameter(28)},
+		{"an empty ISID", move(0, 1, transport("iqn.2026-11.test:b,i,0x")), Out{}, sense.InvalidParameter(28)},
+		{"an ISID of 13 digits", move(0, 1, transport("iqn.2026-11.test:b,i,0x0800000000001")), Out{}, sense.InvalidParameter(28)},
+		{"an ISID that is no number", move(0, 1, transport("iqn.2026-11.test:b,i,0x80000000000g")), Out{}, sense.InvalidParameter(28)},
+		{"no name", move(0, 1, transport(",i,0x800000000001")), Out{}, sense.InvalidParameter(28)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := ParseOut(byte(ActMove), 0xff, tc.list)
+			if !reflect.DeepEqual(err, tc.err) {
+				t.Fatalf("%v, want %v", err, tc.err)
+			}
+			if err == nil && got != tc.want {
+				t.Errorf("%+v, want %+v", got, tc.want)
+			}
+			if len(tc.list) > MaxListLength && err == nil {
+				t.Errorf("%d bytes are right and more than may be sent", len(tc.list))
+			}
+		})
 	}
 }
 
