@@ -436,6 +436,7 @@ func TestDurability(t *testing.T) {
 	t.Run("without a write cache every write is flushed", func(t *testing.T) {
 		r := newRig(t)
 		wantGood(t, r.do("15 10 00 00 18 00", unhex(t, "00000000 0812 00"+"00000000000000000000000000000000 00")))
+		r.vol.syncs.Store(0)
 		for i, tc := range []struct {
 			cdb string
 			out []byte

@@ -112,7 +112,8 @@ func execModeSense(_ context.Context, c *Command) error {
 			b = c.itl.appendPage(b, p.fixed, p.changes, control)
 		}
 	}
-	if len(b) == start {
+	// Page 0 asks for the header (SPC-4 §6.11.1).
+	if len(b) == start && (code != 0 || control != valuesCurrent || subpage != subpageNone) {
 		return sense.InvalidField(2, 5)
 	}
 	if c.isSix() {
@@ -186,7 +187,7 @@ func parseModeSelect(c *Command) (Plan, error) {
 // execModeSelect checks the whole list before it changes anything. The mode is
 // everybody's, so an initiator that may not write the volume may not change it
 // either.
-func execModeSelect(_ context.Context, c *Command) error {
+func execModeSelect(ctx context.Context, c *Command) error {
 	list, err := c.list()
 	if err != nil || len(list) == 0 {
 		return err
@@ -202,10 +203,20 @@ func execModeSelect(_ context.Context, c *Command) error {
 		u.mode.Store(mode)
 	}
 	u.mu.Unlock()
-	if err == nil && mode != was {
-		u.attention(uaMode, c.nexus)
+	if err != nil || mode == was {
+		return err
 	}
-	return err
+	// What was acknowledged with the write cache on is made durable when it goes
+	// off: nobody will ask for it any more. SWP=1 protects after the cache was
+	// written (SPC-4 §7.5.8).
+	if was&^mode&modeWCE|mode&^was&modeSWP != 0 {
+		if err := u.cfg.Volume.Sync(ctx); err != nil {
+			u.mode.CompareAndSwap(mode, was)
+			return sense.WriteError(err, 0)
+		}
+	}
+	u.attention(uaMode, c.nexus)
+	return nil
 }
 
 // selected reads a mode parameter list (SPC-4 §7.5) and returns the

@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -68,9 +69,14 @@ func TestModeSense(t *testing.T) {
 	t.Run("nothing is saved", func(t *testing.T) {
 		wantSense(t, newRig(t).do("1a 08 ff 00 ff 00", nil), 5, 0x39, 0)
 	})
+	t.Run("page 0 of the current values is header and block descriptor alone", func(t *testing.T) {
+		wantData(t, newRig(t).do("1a 00 00 00 ff 00", nil), "0b 00 10 08 00000800 00 000200")
+		wantData(t, newRig(t).do("1a 08 00 00 ff 00", nil), "03 00 10 00")
+		wantData(t, newRig(t).do("5a 00 00 00 000000 00ff 00", nil), "000e 00 10 00 00 0008 00000800 00 000200")
+	})
 	t.Run("unknown pages and subpages are refused", func(t *testing.T) {
 		r := newRig(t)
-		for _, cdb := range []string{"1a 08 00 00 ff 00", "1a 08 02 00 ff 00", "1a 08 0a 01 ff 00", "5a 00 3e 00 000000 00ff 00"} {
+		for _, cdb := range []string{"1a 08 40 00 ff 00", "1a 08 80 00 ff 00", "1a 08 00 ff ff 00", "1a 08 02 00 ff 00", "1a 08 0a 01 ff 00", "5a 00 3e 00 000000 00ff 00"} {
 			wantSense(t, r.do(cdb, nil), 5, 0x24, 0)
 		}
 	})
@@ -215,5 +221,53 @@ func TestModeSelect(t *testing.T) {
 		list[8] = 0
 		wantGood(t, r.do("15 10 00 00 10 00", list))
 		wantGood(t, r.do("2a 00 00000000 00 0001 00", make([]byte, 512)))
+	})
+}
+
+// What was acknowledged while the write cache was on is not left to it when it
+// is switched off, after which nobody sends SYNCHRONIZE CACHE, nor when the unit
+// becomes write protected (SPC-4 §7.5.8, SWP).
+func TestModeSelectFlushesWhatTheCacheHolds(t *testing.T) {
+	data := pattern(5, 512)
+	for name, tc := range map[string]struct {
+		list    string
+		flushes int64
+	}{
+		"the write cache off":   {"00000000 0812 00 0000000000000000000000000000000000", 1},
+		"write protection on":   {"00000000 0a0a 0210 08 000000 ffff0000", 1},
+		"the write cache stays": {"00000000 0812 04 0000000000000000000000000000000000", 0},
+		"D_SENSE":               {"00000000 0a0a 0610 00 000000 ffff0000", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			wantGood(t, r.do("2a 00 00000000 00 0001 00", data))
+			list := unhex(t, tc.list)
+			wantGood(t, r.do(fmt.Sprintf("15 10 00 00 %02x 00", len(list)), list))
+			if got := r.vol.syncs.Load(); got != tc.flushes || got > 0 && !bytes.Equal(r.vol.durable[:512], data) {
+				t.Errorf("%d flushes, want %d", got, tc.flushes)
+			}
+		})
+	}
+	t.Run("and changes nothing when that fails", func(t *testing.T) {
+		r := newRig(t)
+		other := r.join(NexusConfig{})
+		before := bytes.Clone(r.do("1a 08 3f 00 ff 00", nil).In)
+		r.vol.fail = func(op string, _ int64) error {
+			if op == "sync" {
+				return errors.New("input/output error")
+			}
+			return nil
+		}
+		wantSense(t, r.do("15 10 00 00 18 00", unhex(t, "00000000 0812 00 0000000000000000000000000000000000")), 3, 0x0c, 0)
+		if c := r.do("1a 08 3f 00 ff 00", nil); !bytes.Equal(c.In, before) {
+			t.Errorf("mode parameters are %x, were %x", c.In, before)
+		}
+		wantGood(t, run(t, other, 0, "000000000000", nil))
+	})
+	t.Run("away from the connection's goroutine", func(t *testing.T) {
+		c := &Command{CDB: cdbBytes(t, "15 10 00 00 18 00"), Expected: 24}
+		if p := newRig(t).nexus.Begin(c); !p.Slow {
+			t.Error("it is not slow")
+		}
 	})
 }

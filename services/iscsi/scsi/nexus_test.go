@@ -382,7 +382,7 @@ func TestPlan(t *testing.T) {
 		{"12 00 00 ffff 00", Plan{Dir: DirIn, Len: 65535}},
 		{"a0 00 00 000000 ffffffff 00 00", Plan{Dir: DirIn, Len: maxParameterData}},
 		{"25 00 00000000 0000 00 00", Plan{Dir: DirIn, Len: 8}},
-		{"15 10 00 00 10 00", Plan{Dir: DirOut, Len: 16}},
+		{"15 10 00 00 10 00", Plan{Dir: DirOut, Len: 16, Slow: true}},
 		{"c0", Plan{Done: true}},
 		{"28 00 7fffffff 00 0001 00", Plan{Done: true}},
 	} {
