@@ -20,6 +20,9 @@ type copies struct {
 	active int
 }
 
+// errInProgress is OPERATION IN PROGRESS: an identifier names one copy at a time.
+var errInProgress = &sense.Data{Key: sense.KeyIllegalRequest, ASC: 0x00, ASCQ: 0x16}
+
 // begin takes an identifier for a copy.
 func (s *copies) begin(l xcopy.List) error {
 	s.mu.Lock()
@@ -29,7 +32,7 @@ func (s *copies) begin(l xcopy.List) error {
 	}
 	if l.Named {
 		if s.byID[l.ID].Running {
-			return sense.InvalidParameter(0)
+			return errInProgress
 		}
 		if s.byID == nil {
 			s.byID = map[byte]xcopy.Status{}

@@ -187,7 +187,7 @@ func TestAnIdentifierNamesOneCopyAtATime(t *testing.T) {
 	<-started
 	wantData(t, r.do("84 00 09 00000000000000 00000400 00 00", nil), "00000008 00 0000 01 00000000")
 	r.vol.hold = nil
-	wantSense(t, xcopyOn(t, r.nexus, list), 5, 0x26, 0)
+	wantSense(t, xcopyOn(t, r.nexus, list), 5, 0x00, 0x16) // OPERATION IN PROGRESS
 	close(release)
 	if st := <-done; st != StatusGood {
 		t.Errorf("status %02x", st)
@@ -202,5 +202,22 @@ func TestACopyWithoutAWriteCacheIsDurable(t *testing.T) {
 	wantGood(t, xcopyOn(t, r.nexus, copyList(1, []*Unit{r.unit}, piece{blocks: 1, to: 9})))
 	if !bytes.HasPrefix(r.vol.durable[9*512:], []byte("abc")) {
 		t.Error("the copy is not on the disk")
+	}
+}
+
+// The segment at fault is in the third and fourth byte of the COMMAND-SPECIFIC
+// INFORMATION field (SPC-4 §5.16.7.4).
+func TestASegmentAtFaultIsNamed(t *testing.T) {
+	r := newRig(t)
+	good := piece{blocks: 1, to: 9}
+	c := xcopyOn(t, r.nexus, copyList(1, []*Unit{r.unit}, good, good, piece{blocks: 8, to: testBlocks - 1}, good))
+	wantSense(t, c, 0x0a, 0, 0)
+	if c.Sense[0] != 0x70 || !bytes.Equal(c.Sense[8:12], []byte{0, 0, 0, 2}) {
+		t.Errorf("sense data %x", c.Sense)
+	}
+	c = xcopyOn(t, r.nexus, copyList(1, []*Unit{r.unit}, good, piece{src: 5, blocks: 1}))
+	wantSense(t, c, 0x0a, 0x0d, 2)
+	if !bytes.Equal(c.Sense[8:12], []byte{0, 0, 0, 1}) {
+		t.Errorf("sense data %x", c.Sense)
 	}
 }

@@ -136,6 +136,9 @@ const (
 func parseReportOpcodes(c *Command) (Plan, error) {
 	c.field, c.flags = c.CDB[2]&0x07, c.CDB[2]&returnTimeouts
 	rows := c.nexus.table[c.CDB[3]]
+	if len(rows) > 0 && rows[0].is(sanitizes) && !c.itl.sanitize.Load() {
+		rows = nil
+	}
 	hasActions := len(rows) > 0 && rows[0].is(serviceAction)
 	switch {
 	case c.field > reportEither:

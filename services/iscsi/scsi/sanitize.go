@@ -47,13 +47,13 @@ func (c *Command) wiped() error {
 
 // unwiped says that no wipe was begun since there had been so many.
 func (u *Unit) unwiped(since uint32) error {
-	if u.wipes.Load() == since {
-		return nil
-	}
 	if w := u.wiping.Load(); w != nil {
 		return w.sense()
 	}
-	return sense.Aborted
+	if u.wipes.Load() != since {
+		return sense.Aborted
+	}
+	return nil
 }
 
 // Bits of byte 1 of SANITIZE.

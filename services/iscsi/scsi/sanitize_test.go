@@ -41,6 +41,9 @@ func TestSanitizeNeedsPermission(t *testing.T) {
 		return false
 	}
 	one := "a3 0c 03 48 0002 00001000 00 00"
+	for option := 1; option <= 3; option++ {
+		wantData(t, r.do(fmt.Sprintf("a3 0c %02x 48 0002 00001000 00 00", option), nil), "00 01 0000")
+	}
 	if listed(r) || r.do(one, nil).In[1]&7 != 1 {
 		t.Error("a unit that may not be wiped says that it can be")
 	}

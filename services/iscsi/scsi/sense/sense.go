@@ -28,8 +28,9 @@ const (
 )
 
 // MaxLength holds the longest sense data that is made here: descriptor format
-// with an information and a sense key specific descriptor.
-const MaxLength = 8 + 12 + 8
+// with an information, a command-specific information and a sense key specific
+// descriptor.
+const MaxLength = 8 + 12 + 12 + 8
 
 // Data is an error that a command ends with: CHECK CONDITION and this.
 type Data struct {
@@ -38,6 +39,10 @@ type Data struct {
 	// of a miscompare.
 	Info    uint64
 	HasInfo bool
+	// Command is the COMMAND-SPECIFIC INFORMATION field, valid when HasCommand:
+	// the segment at fault of a copy.
+	Command    uint32
+	HasCommand bool
 	// sks is the SENSE KEY SPECIFIC field, valid when its first bit is set.
 	sks [3]byte
 }
@@ -146,6 +151,7 @@ func (s *Data) appendFixed(dst []byte) []byte {
 		binary.BigEndian.PutUint32(b[3:], uint32(s.Info))
 	}
 	b[7] = byte(len(b) - 8)
+	binary.BigEndian.PutUint32(b[8:], s.Command)
 	b[12], b[13] = s.ASC, s.ASCQ
 	copy(b[15:], s.sks[:])
 	return append(dst, b[:]...)
@@ -157,6 +163,10 @@ func (s *Data) appendDescriptor(dst []byte) []byte {
 	if s.HasInfo {
 		dst = append(dst, 0x00, 0x0a, 0x80, 0)
 		dst = binary.BigEndian.AppendUint64(dst, s.Info)
+	}
+	if s.HasCommand {
+		dst = append(dst, 0x01, 0x0a, 0, 0)
+		dst = binary.BigEndian.AppendUint64(dst, uint64(s.Command))
 	}
 	if s.sks[0]&0x80 != 0 {
 		dst = append(dst, 0x02, 0x06, 0, 0, s.sks[0], s.sks[1], s.sks[2], 0)

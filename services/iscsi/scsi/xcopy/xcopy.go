@@ -153,10 +153,10 @@ func parseSegments(b []byte, at int) (found []Segment, err error) {
 	return found, nil
 }
 
-// aborted is COPY ABORTED for a segment, which the information field names
-// (SPC-4 §6.4.3).
+// aborted is COPY ABORTED for a segment, whose number is in the third and fourth
+// byte of the command-specific information (SPC-4 §4.5.2.4.5).
 func aborted(asc, ascq byte, segment int) error {
-	return &sense.Data{Key: sense.KeyCopyAborted, ASC: asc, ASCQ: ascq, Info: uint64(segment), HasInfo: true}
+	return &sense.Data{Key: sense.KeyCopyAborted, ASC: asc, ASCQ: ascq, Command: uint32(segment), HasCommand: true}
 }
 
 // Aborted is a copy that failed while it ran.
