@@ -62,19 +62,19 @@ func TestCPUTimeIsReadBehindTheName(t *testing.T) {
 			t.Errorf("%q was read", bad)
 		}
 	}
-	if _, err := CPU(os.Getpid()); err != nil {
+	if _, err := cpuTime(os.Getpid()); err != nil {
 		t.Error(err)
 	}
-	if n, err := RSS(os.Getpid()); err != nil || n < 1<<20 {
+	if n, err := resident(os.Getpid()); err != nil || n < 1<<20 {
 		t.Errorf("this test holds %d bytes: %v", n, err)
 	}
 }
 
 func TestWhatIsBelowItsGoalIsNamed(t *testing.T) {
-	row := Row{Name: "reads", Rate: 2, CPU: 0.5, P99: 0.5}
+	row := Row{Name: "reads", Goals: []Goal{{Rate, Peer, 2, 2.9}, {CPU, Peer, 0.5, 0}, {P99, Peer, 0.5, 0}, {P99, "", 1.5e6, 0}, {CPU, Plain, 1.25, 0}, {Rate, Bare, 3, 0}}}
 	ours := Result{Ops: 300, Seconds: 1, CPU: 300 * time.Millisecond, P99: time.Millisecond}
 	peer := Result{Ops: 100, Seconds: 1, CPU: 300 * time.Millisecond, P99: 3 * time.Millisecond}
-	m := Measured{Row: row, Rounds: [][]Result{{ours, ours, ours}, {peer, peer, peer}}}
+	m := Measured{Row: row, Sides: []Side{{Name: Ours}, {Name: Peer}, {Name: Plain}}, Rounds: [][]Result{{ours, ours, ours}, {peer, peer, peer}, {ours, ours, ours}}}
 	if short := m.Below(); len(short) != 0 {
 		t.Errorf("three times as fast is below the goal: %v", short)
 	}
@@ -82,18 +82,46 @@ func TestWhatIsBelowItsGoalIsNamed(t *testing.T) {
 	slow.Ops, slow.P99 = 150, 2*time.Millisecond
 	m.Rounds[0] = []Result{slow, ours, slow}
 	got := strings.Join(m.Below(), "\n")
-	for _, want := range []string{"rate is 1.50", "CPU time an operation is 0.67", "p99 is 0.67"} {
+	for _, want := range []string{
+		"rate against tgt is 1.50, ≥ 2.00", "CPU time against tgt is 0.67, ≤ 0.50", "p99 against tgt is 0.67, ≤ 0.50",
+		"p99 by itself is 2ms, ≤ 1.5ms", "CPU time against lunboot, no digests is +100 %, ≤ +25 %",
+	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q does not say %q", got, want)
 		}
 	}
+	if strings.Contains(got, Bare) {
+		t.Errorf("a side that was not measured is held against ours: %q", got)
+	}
 	var out bytes.Buffer
-	sides := []Side{{Name: "lunboot"}, {Name: "tgt"}}
-	if err := Print(&out, sides, []Measured{m}); err != nil || !strings.Contains(out.String(), "≥ 2.00") || !strings.Contains(out.String(), "1.50") {
+	if err := Print(&out, []Measured{m}); err != nil || !strings.Contains(out.String(), "≥ 2.00") || !strings.Contains(out.String(), "1.50") {
 		t.Errorf("%v\n%s", err, &out)
 	}
-	hold := Measured{Row: Row{Name: "idle", Kind: KindHold}, Rounds: [][]Result{{{RSS: 64 << 10}}}}
+	m.Rounds[0] = []Result{ours, ours, ours}
+	out.Reset()
+	if err := Print(&out, []Measured{m}); err != nil || !strings.Contains(out.String(), "far goal met") || strings.Contains(out.String(), "below") {
+		t.Errorf("%v\n%s", err, &out)
+	}
+	hold := Measured{Row: Row{Name: "idle", Kind: KindHold, Goals: []Goal{{Memory, "", 40 << 10, 0}}}, Sides: []Side{{Name: Ours}}, Rounds: [][]Result{{{RSS: 64 << 10}}}}
 	if short := fmt.Sprint(hold.Below()); !strings.Contains(short, "64.0 KiB") {
 		t.Error(short)
+	}
+}
+
+func TestARowIsMeasuredWithTheSidesThatItIsFor(t *testing.T) {
+	all := []Side{{Name: Cache, Path: "image"}, {Name: Ours}, {Name: Peer}, {Name: Bare, Target: Target{Bare: true}}}
+	for want, row := range map[string]Row{
+		"lunboot tgt":                     {},
+		"lunboot tgt Go echo":             {Limit: true},
+		"lunboot lunboot, no digests tgt": {Load: Load{Digests: true}},
+		"page cache":                      {Kind: KindPread},
+	} {
+		var names []string
+		for _, s := range row.take(all) {
+			names = append(names, s.Name)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%+v: %q, want %q", row, got, want)
+		}
 	}
 }

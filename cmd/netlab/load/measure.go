@@ -69,7 +69,8 @@ type Result struct {
 	Seconds  float64
 	P50, P99 time.Duration
 	CPU      time.Duration // of the target's process
-	RSS      int64         // bytes that its memory grew by
+	Own      time.Duration // of the load's thread
+	RSS      int64         // bytes that its memory grew by for a session
 }
 
 // IOPS are operations per second.
@@ -86,52 +87,46 @@ const SessionsPerName = 32
 func initiator(l Load, k int) string { return fmt.Sprintf("%s-%d", l.Initiator, k/SessionsPerName) }
 
 // Run runs reads or writes. pid is the target's process.
-func Run(t Target, l Load, pid int) (Result, error) {
-	sessions := make([]*session, l.Sessions)
+func Run(t Target, l Load, pid int) (r Result, err error) {
+	var sessions []*session
 	defer func() {
 		for _, s := range sessions {
-			if s != nil {
-				_ = s.logout() // the load is over
-			}
+			_ = s.logout(t) // the load is over
 		}
 	}()
-	for k := range sessions {
+	for k := range l.Sessions {
 		s, err := login(t, initiator(l, k), k, l.Digests)
 		if err != nil {
 			return Result{}, err
 		}
-		sessions[k] = s
+		sessions = append(sessions, s)
 		if err := s.ready(t); err != nil {
 			return Result{}, err
 		}
 	}
-	before, err := CPU(pid)
+	e, err := newEngine(l, t.LUN, sessions)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	before, err := cpuTime(pid)
 	if err != nil {
 		return Result{}, err
 	}
 	start := time.Now()
-	var wg sync.WaitGroup
-	lats, errs := make([]Latencies, l.Sessions), make([]error, l.Sessions)
-	for k, s := range sessions {
-		wg.Go(func() { errs[k] = s.io(t, l, start.Add(l.Time), &lats[k]) })
-	}
-	wg.Wait()
-	r := Result{Seconds: time.Since(start).Seconds()}
-	after, err := CPU(pid)
-	if err = errors.Join(append(errs, err)...); err != nil {
+	r.Own, err = e.run()
+	r.Seconds = time.Since(start).Seconds()
+	after, failed := cpuTime(pid)
+	if err = errors.Join(err, failed); err != nil {
 		return Result{}, err
 	}
-	all := &lats[0]
-	for k := range lats[1:] {
-		all.Merge(&lats[k+1])
-	}
-	r.Ops, r.Bytes, r.P50, r.P99, r.CPU = all.Count(), all.Count()*int64(l.Block), all.Quantile(0.5), all.Quantile(0.99), after-before
+	r.Ops, r.Bytes, r.P50, r.P99, r.CPU = e.lat.Count(), e.lat.Count()*int64(l.Block), e.lat.Quantile(0.5), e.lat.Quantile(0.99), after-before
 	return r, nil
 }
 
 // Logins logs in and out again, with as many workers as the load has sessions.
 func Logins(t Target, l Load, pid int) (Result, error) {
-	before, err := CPU(pid)
+	before, err := cpuTime(pid)
 	if err != nil {
 		return Result{}, err
 	}
@@ -145,7 +140,7 @@ func Logins(t Target, l Load, pid int) (Result, error) {
 				s, err := login(t, initiator(l, k), k, false)
 				if err == nil {
 					lats[k].Add(time.Since(at))
-					err = s.logout()
+					err = s.logout(t)
 				}
 				if errs[k] = err; err != nil {
 					return
@@ -155,7 +150,7 @@ func Logins(t Target, l Load, pid int) (Result, error) {
 	}
 	wg.Wait()
 	r := Result{Seconds: time.Since(start).Seconds()}
-	after, err := CPU(pid)
+	after, err := cpuTime(pid)
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return Result{}, err
 	}
@@ -167,36 +162,48 @@ func Logins(t Target, l Load, pid int) (Result, error) {
 	return r, nil
 }
 
-// Hold opens sessions, leaves them idle, and returns the memory that each costs
-// the target.
-func Hold(t Target, l Load, pid int) (perSession int64, err error) {
-	before, err := RSS(pid)
+// Hold opens sessions, leaves them idle, and measures the memory that each costs
+// the target. What a load has used and freed hides that, so the process must be
+// fresh; one login goes before, for what is set aside only once.
+func Hold(t Target, l Load, pid int) (Result, error) {
+	s, err := login(t, initiator(l, 0), l.Sessions, false)
 	if err != nil {
-		return 0, err
+		return Result{}, err
+	}
+	if err := errors.Join(s.ready(t), s.logout(t)); err != nil {
+		return Result{}, err
+	}
+	time.Sleep(l.Time)
+	before, err := resident(pid)
+	if err != nil {
+		return Result{}, err
 	}
 	var open []*session
 	defer func() {
 		for _, s := range open {
-			_ = s.logout()
+			_ = s.logout(t)
 		}
 	}()
 	for k := range l.Sessions {
 		s, err := login(t, initiator(l, k), k, false)
 		if err != nil {
-			return 0, err
+			return Result{}, err
 		}
 		open = append(open, s)
+		if err := s.ready(t); err != nil {
+			return Result{}, err
+		}
 	}
 	time.Sleep(l.Time)
-	after, err := RSS(pid)
-	return (after - before) / int64(l.Sessions), err
+	after, err := resident(pid)
+	return Result{RSS: (after - before) / int64(l.Sessions), Ops: int64(l.Sessions), Seconds: l.Time.Seconds()}, err
 }
 
 // clockTick is the unit of /proc's CPU times: 1/100 s on every Linux (proc(5)).
 const clockTick = 10 * time.Millisecond
 
-// CPU is the CPU time that a process has used, its threads together.
-func CPU(pid int) (time.Duration, error) {
+// cpuTime is the CPU time that a process has used, its threads together.
+func cpuTime(pid int) (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
@@ -219,15 +226,15 @@ func parseCPU(stat string) (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, nil
 }
 
-// RSS is the memory that a process holds, in bytes.
-func RSS(pid int) (int64, error) {
+// resident is the memory that a process holds, in bytes.
+func resident(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
 	}
-	var size, resident int64
-	if _, err := fmt.Sscan(string(b), &size, &resident); err != nil {
+	var size, pages int64
+	if _, err := fmt.Sscan(string(b), &size, &pages); err != nil {
 		return 0, fmt.Errorf("a process's memory: %w", err)
 	}
-	return resident * int64(os.Getpagesize()), nil
+	return pages * int64(os.Getpagesize()), nil
 }

@@ -1,16 +1,10 @@
-// Package load puts iSCSI targets under load and measures them from outside: a
-// small initiator that keeps commands in flight, latencies, and the CPU time of
-// the target's process. It knows the wire by services/iscsi/pdu and nothing of
-// the target's code, so that one generator measures every target alike.
 package load
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"time"
 
@@ -29,6 +23,7 @@ type Target struct {
 	Portal string // host:port
 	Name   string // the target's iSCSI name
 	LUN    byte
+	Bare   bool // an Echo, which knows no login
 }
 
 // Load is one kind of load.
@@ -42,15 +37,22 @@ type Load struct {
 	Digests    bool // CRC32C of headers and data
 	Span       int64
 	Time       time.Duration
+	// Commands ends the load after so many, if that is before its time; a
+	// sequential load then reaches every place in turn, whatever its sessions.
+	Commands int64
+	// Generation, where it is set, makes writes carry a pattern of place and
+	// generation, and reads fail that find another.
+	Generation uint32
 }
 
 // session is one logged-in connection.
 type session struct {
-	conn  net.Conn
-	in    *bufio.Reader
-	out   *bufio.Writer
-	cmdSN pdu.Serial
-	stat  pdu.Serial // the next StatSN
+	conn   net.Conn
+	in     *bufio.Reader
+	out    *bufio.Writer
+	cmdSN  pdu.Serial
+	stat   pdu.Serial // the next StatSN
+	window pdu.Serial // the last CmdSN that the target takes
 
 	digests   bool
 	immediate bool
@@ -58,8 +60,8 @@ type session struct {
 	sendMax   int  // the target's MaxRecvDataSegmentLength
 	first     int  // FirstBurstLength
 
-	hdr  pdu.Header
-	skip []byte
+	receiveMax int // our MaxRecvDataSegmentLength
+	hdr        pdu.Header
 }
 
 // login opens a session. The number makes its ISID.
@@ -68,7 +70,12 @@ func login(t Target, initiator string, number int, digests bool) (*session, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &session{conn: conn, in: bufio.NewReaderSize(conn, 64<<10), out: bufio.NewWriterSize(conn, 64<<10), cmdSN: 1, skip: make([]byte, segment)}
+	// Small buffers: a storm of logins is to cost the target more than us.
+	s := &session{conn: conn, in: bufio.NewReaderSize(conn, 4<<10), out: bufio.NewWriterSize(conn, 4<<10), cmdSN: 1, receiveMax: segment}
+	if t.Bare {
+		s.receiveMax, s.window = pdu.MaxDataSegmentLength, s.cmdSN
+		return s, nil
+	}
 	if err := s.lead(t, initiator, number, digests); err != nil {
 		return nil, errors.Join(fmt.Errorf("log in to %s: %w", t.Portal, err), conn.Close())
 	}
@@ -163,7 +170,7 @@ func (s *session) exchange(q *pdu.LoginRequest, text []byte, keys map[string]str
 	if r.Status != pdu.LoginSuccess {
 		return r, fmt.Errorf("refused with %s", r.Status)
 	}
-	s.stat = r.SN.StatSN.Add(1)
+	s.stat, s.window = r.SN.StatSN.Add(1), r.SN.MaxCmdSN
 	pairs, err := pdu.ParseText(data)
 	for _, p := range pairs {
 		keys[p.Key] = p.Value
@@ -178,12 +185,12 @@ func (s *session) send(p pdu.PDU, data []byte) error {
 	h.SetDataSegmentLength(len(data))
 	_, _ = s.out.Write(h[:]) // the last Write of a PDU returns the error of them all
 	if s.digests {
-		_, _ = s.out.Write(pdu.AppendDigest(s.skip[:0], pdu.Digest(h[:])))
+		_, _ = s.out.Write(pdu.AppendDigest(nil, pdu.Digest(h[:])))
 	}
 	_, _ = s.out.Write(data)
 	_, err := s.out.Write(make([]byte, pdu.Pad(len(data)))[:pdu.Pad(len(data))])
 	if s.digests && len(data) > 0 {
-		_, err = s.out.Write(pdu.AppendDigest(s.skip[:0], pdu.Digest(data)))
+		_, err = s.out.Write(pdu.AppendDigest(nil, pdu.Digest(data)))
 	}
 	return err
 }
@@ -232,7 +239,13 @@ func (s *session) digest(b []byte) error {
 }
 
 // logout ends the session politely.
-func (s *session) logout() error {
+func (s *session) logout(t Target) error {
+	if s.conn == nil { // given up with its socket
+		return nil
+	}
+	if t.Bare {
+		return s.conn.Close()
+	}
 	err := s.conn.SetDeadline(time.Now().Add(ioDeadline))
 	if err == nil {
 		err = s.send(&pdu.LogoutRequest{Immediate: true, InitiatorTaskTag: 0xffff, CID: 1, CmdSN: s.cmdSN, ExpStatSN: s.stat}, nil)
@@ -245,179 +258,21 @@ func (s *session) logout() error {
 		if n, err = s.head(); err != nil {
 			break
 		}
-		if err = s.body(s.skip[:n]); err != nil || s.hdr.Opcode() == pdu.OpLogoutResponse {
+		if err = s.body(make([]byte, n)); err != nil || s.hdr.Opcode() == pdu.OpLogoutResponse {
 			break
 		}
 	}
 	return errors.Join(err, s.conn.Close())
 }
 
-// command is one in flight.
-type command struct {
-	at   time.Time
-	off  int64
-	sent int // of its data
-}
-
-// io runs commands until the time is over and counts them. One goroutine writes
-// and reads: it flushes when it has read all that was there, as real initiators
-// do that answer completions in bursts.
-func (s *session) io(t Target, l Load, until time.Time, lat *Latencies) error {
-	data := make([]byte, l.Block)
-	for i := range data {
-		data[i] = byte(i * 7)
-	}
-	flight := make([]command, l.Depth)
-	next, busy := rand.Int64N(max(l.Span/int64(l.Block), 1)), 0
-	issue := func(k int) error {
-		c := &flight[k]
-		if l.Sequential {
-			next++
-		} else {
-			next = rand.Int64N(l.Span / int64(l.Block))
-		}
-		next %= l.Span / int64(l.Block)
-		*c = command{at: time.Now(), off: next * int64(l.Block)}
-		busy++
-		return s.issue(t, l, k, c, data)
-	}
-	for k := range flight {
-		if err := issue(k); err != nil {
-			return err
-		}
-	}
-	if err := s.out.Flush(); err != nil {
-		return err
-	}
-	for busy > 0 {
-		if s.in.Buffered() < pdu.BHSLength {
-			if err := s.out.Flush(); err != nil {
-				return err
-			}
-			if err := s.conn.SetReadDeadline(time.Now().Add(ioDeadline)); err != nil {
-				return err
-			}
-		}
-		done, err := s.answer(l, flight, data)
-		if err != nil {
-			return err
-		}
-		if done < 0 {
-			continue
-		}
-		now := time.Now()
-		lat.Add(now.Sub(flight[done].at))
-		busy--
-		if now.Before(until) {
-			if err := issue(done); err != nil {
-				return err
-			}
-		}
-	}
-	return s.out.Flush()
-}
-
-// issue sends a READ(10) or WRITE(10) with what data may go with it.
-func (s *session) issue(t Target, l Load, k int, c *command, data []byte) error {
-	q := pdu.SCSICommand{
-		Final: true, Read: !l.Write, Write: l.Write, Attr: pdu.AttrSimple, LUN: pdu.LUN{0, t.LUN},
-		InitiatorTaskTag: pdu.TaskTag(k), ExpectedDataTransferLength: uint32(l.Block), CmdSN: s.cmdSN, ExpStatSN: s.stat,
-	}
-	q.CDB[0] = 0x28
-	if l.Write {
-		q.CDB[0] = 0x2a
-	}
-	binary.BigEndian.PutUint32(q.CDB[2:], uint32(c.off/512))
-	binary.BigEndian.PutUint16(q.CDB[7:], uint16(l.Block/512))
-	s.cmdSN = s.cmdSN.Add(1)
-	if !l.Write {
-		return s.send(&q, nil)
-	}
-	first := min(l.Block, s.first)
-	if s.immediate {
-		c.sent = min(first, s.sendMax)
-	}
-	q.Final = c.sent >= first || !s.noR2T
-	if err := s.send(&q, data[:c.sent]); err != nil || q.Final {
-		return err
-	}
-	return s.dataOut(t, k, c, data, first, pdu.ReservedTag)
-}
-
-// dataOut sends data up to an offset, in PDUs that the target takes.
-func (s *session) dataOut(t Target, k int, c *command, data []byte, end int, ttt pdu.TaskTag) error {
-	for sn := pdu.Serial(0); c.sent < end; sn = sn.Add(1) {
-		n := min(end-c.sent, s.sendMax)
-		p := pdu.DataOut{
-			Final: c.sent+n == end, LUN: pdu.LUN{0, t.LUN}, InitiatorTaskTag: pdu.TaskTag(k), TargetTransferTag: ttt,
-			ExpStatSN: s.stat, DataSN: sn, BufferOffset: uint32(c.sent),
-		}
-		if err := s.send(&p, data[c.sent:c.sent+n]); err != nil {
-			return err
-		}
-		c.sent += n
-	}
-	return nil
-}
-
-// answer reads one PDU and returns which command it ends, or -1.
-func (s *session) answer(l Load, flight []command, data []byte) (int, error) {
-	n, err := s.head()
-	if err != nil {
-		return -1, err
-	}
-	k := int(s.hdr.InitiatorTaskTag())
-	switch op := s.hdr.Opcode(); op {
-	case pdu.OpDataIn:
-		var p pdu.DataIn
-		if err := p.Decode(&s.hdr); err != nil {
-			return -1, err
-		}
-		if err := s.body(s.skip[:n]); err != nil || !p.StatusFlag {
-			return -1, err
-		}
-		s.stat = p.SN.StatSN.Add(1)
-		return ended(k, p.Status, flight)
-	case pdu.OpSCSIResponse:
-		var p pdu.SCSIResponse
-		if err := p.Decode(&s.hdr); err != nil {
-			return -1, err
-		}
-		if err := s.body(s.skip[:n]); err != nil {
-			return -1, err
-		}
-		s.stat = p.SN.StatSN.Add(1)
-		return ended(k, p.Status, flight)
-	case pdu.OpR2T:
-		var p pdu.R2T
-		if err := p.Decode(&s.hdr); err != nil {
-			return -1, err
-		}
-		end := int(p.BufferOffset) + int(p.DesiredDataTransferLength)
-		if k >= len(flight) || end > len(data) {
-			return -1, fmt.Errorf("an R2T for task %d up to %d", k, end)
-		}
-		flight[k].sent = int(p.BufferOffset)
-		return -1, s.dataOut(Target{LUN: p.LUN[1]}, k, &flight[k], data, end, p.TargetTransferTag)
-	case pdu.OpNOPIn:
-		return -1, s.body(s.skip[:n])
-	default:
-		return -1, fmt.Errorf("the target sent %s", op)
-	}
-}
-
-func ended(k int, status uint8, flight []command) (int, error) {
-	if k >= len(flight) {
-		return -1, fmt.Errorf("an answer to task %d, which does not exist", k)
-	}
-	if status != 0 {
-		return -1, fmt.Errorf("a command ended with status %02Xh", status)
-	}
-	return k, nil
-}
-
 // ready takes the unit attention conditions of a new session.
 func (s *session) ready(t Target) error {
+	if t.Bare {
+		return nil
+	}
+	if err := s.conn.SetDeadline(time.Now().Add(ioDeadline)); err != nil {
+		return err
+	}
 	for range 8 {
 		q := pdu.SCSICommand{Final: true, Attr: pdu.AttrSimple, LUN: pdu.LUN{0, t.LUN}, InitiatorTaskTag: 0, CmdSN: s.cmdSN, ExpStatSN: s.stat}
 		s.cmdSN = s.cmdSN.Add(1)
@@ -435,10 +290,10 @@ func (s *session) ready(t Target) error {
 		if err := p.Decode(&s.hdr); err != nil {
 			return err
 		}
-		if err := s.body(s.skip[:n]); err != nil {
+		if err := s.body(make([]byte, n)); err != nil {
 			return err
 		}
-		s.stat = p.SN.StatSN.Add(1)
+		s.stat, s.window = p.SN.StatSN.Add(1), serial(s.window, p.SN)
 		if p.Status == 0 {
 			return nil
 		}
