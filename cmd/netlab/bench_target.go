@@ -31,7 +31,14 @@ type benched struct {
 	process *lab.Process
 }
 
-func (b *benched) stop() { _ = b.process.Stop(20 * time.Second) } // its folder goes next
+// stop ends it; its folder goes next. tgtd does not end when it is asked.
+func (b *benched) stop() {
+	if b.side.Name == load.Peer {
+		b.process.Kill()
+		return
+	}
+	_ = b.process.Stop(20 * time.Second)
+}
 
 // piece is how much of a file is written at once. A file system that keeps large
 // folios in the page cache, as ext4 does from Linux 6.16 on, makes them as large
@@ -150,13 +157,16 @@ func (b *benchCmd) setUpLunboot(ctx context.Context, dir, image string) (starter
 		if err != nil {
 			return nil, fmt.Errorf("%w; make build makes bin/lunboot", err)
 		}
-		m := targetName.FindStringSubmatch(p.process.Output())
-		if m == nil {
-			p.stop()
-			return nil, fmt.Errorf("lunboot does not say its target's name:\n%s", p.process.Output())
+		// It listens before its log says so.
+		for range 100 {
+			if m := targetName.FindStringSubmatch(p.process.Output()); m != nil {
+				p.side.Target.Name = m[1]
+				return p, nil
+			}
+			time.Sleep(20 * time.Millisecond)
 		}
-		p.side.Target.Name = m[1]
-		return p, nil
+		p.stop()
+		return nil, fmt.Errorf("lunboot does not say its target's name:\n%s", p.process.Output())
 	}
 	p, err := start(ctx)
 	if err != nil {

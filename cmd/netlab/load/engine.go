@@ -54,13 +54,14 @@ type engine struct {
 	heard   time.Time // when anything came last
 	place   int64     // of all sessions together, where commands are counted
 	until   time.Time
+	stall   time.Duration
 	left    int64 // commands that may still be sent; below 0: as many as fit
 	busy    int   // commands in flight
 }
 
 // newEngine takes over the sockets of sessions that are past their login.
 func newEngine(l Load, lun byte, sessions []*session) (_ *engine, err error) {
-	e := &engine{load: l, in: make([]byte, inBuffer), void: make([]byte, turn), data: make([]byte, l.Block), left: -1}
+	e := &engine{load: l, in: make([]byte, inBuffer), void: make([]byte, turn), data: make([]byte, l.Block), left: -1, stall: stall}
 	e.rng = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	for i := range e.data {
 		e.data[i] = byte(i * 7)
@@ -148,12 +149,12 @@ func (e *engine) run() (own time.Duration, err error) {
 func (e *engine) watch(now time.Time) error {
 	for k, s := range e.streams {
 		for tag := range s.flight {
-			if c := &s.flight[tag]; c.busy && now.Sub(c.at) > stall {
-				return fmt.Errorf("session %d: a command has had no answer for %s", k, now.Sub(c.at).Round(time.Second))
+			if c := &s.flight[tag]; c.busy && now.Sub(c.at) > e.stall {
+				return fmt.Errorf("session %d: a command has had no answer for %s", k, now.Sub(c.at).Round(time.Millisecond))
 			}
 		}
 	}
-	if e.busy == 0 && now.Sub(e.heard) > stall {
+	if e.busy == 0 && now.Sub(e.heard) > e.stall {
 		return errors.New("the target's command window stays closed")
 	}
 	return nil
