@@ -63,6 +63,8 @@ func (s *Session) lend(t *task) (bool, error) {
 
 // ship sends a task's data as Data-In PDUs; the last one carries the status.
 func (s *Session) ship(t *task, fd int, at int64) error {
+	s.sending()
+	defer s.sent()
 	head, _ := s.overhead(0)
 	for off, total := 0, t.cmd.Lent; off < total; {
 		b, err := s.room(head)
