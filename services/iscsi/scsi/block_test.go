@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -653,6 +654,64 @@ func TestCompareAndWrite(t *testing.T) {
 			t.Fatal("the later write is not the one that stands")
 		}
 	})
+}
+
+// Nexuses that count in one block by COMPARE AND WRITE lose no count, whatever
+// else writes beside the block.
+func TestACounterByCompareAndWrite(t *testing.T) {
+	r := newRig(t)
+	const nexuses, rounds = 4, 100
+	r.vol.hold = func(_ context.Context, op string) error {
+		if op == "write" {
+			time.Sleep(time.Microsecond) // between compare and write
+		}
+		return nil
+	}
+	var work, noise sync.WaitGroup
+	stop := make(chan struct{})
+	for _, cmd := range []struct {
+		cdb string
+		out []byte
+	}{
+		{"2a 00 00000001 00 0001 00", pattern(1, 512)}, {"8b 00 0000000000000001 00000001 00 00", pattern(2, 512)},
+		{"93 09 0000000000000001 00000008 00 00", nil}, {"42 00 00000000 00 0018 00", unmapList(1, 8)},
+	} {
+		noise.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if c := r.do(cmd.cdb, cmd.out); c.Status != StatusGood {
+						t.Errorf("%s: status %02x", cmd.cdb, c.Status)
+					}
+				}
+			}
+		})
+	}
+	for range nexuses {
+		n := r.join(NexusConfig{})
+		work.Go(func() {
+			for done := 0; done < rounds; {
+				old := bytes.Clone(run(t, n, 0, "28 00 00000000 00 0001 00", nil).In)
+				next := bytes.Clone(old)
+				binary.BigEndian.PutUint32(next, binary.BigEndian.Uint32(old)+1)
+				switch c := run(t, n, 0, "89 00 0000000000000000 00000001 00 00", append(old, next...)); {
+				case c.Status == StatusGood:
+					done++
+				case c.Status != StatusCheckCondition || c.Sense[2] != 0x0e:
+					t.Errorf("status %02x, sense %x", c.Status, c.Sense)
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
+	close(stop)
+	noise.Wait()
+	if got := binary.BigEndian.Uint32(r.vol.data); got != nexuses*rounds {
+		t.Errorf("%d, want %d", got, nexuses*rounds)
+	}
 }
 
 func TestOrWrite(t *testing.T) {

@@ -203,10 +203,13 @@ func (n *Nexus) oneCommand(c *Command) []byte {
 
 // appendTimeouts appends a command timeouts descriptor (SPC-4 §6.35). The
 // nominal time is not specified; the recommended one is what an initiator
-// should wait before it calls the command lost.
+// should wait before it calls the command lost, and none can be said of a wipe.
 func (o *operation) appendTimeouts(b []byte) []byte {
 	recommended := uint32(30)
-	if o.is(slow | writes) {
+	switch {
+	case o.is(sanitizes) && o.is(writes):
+		recommended = 0
+	case o.is(slow | writes):
 		recommended = 120
 	}
 	b = append(b, 0, 0x0a, 0, 0, 0, 0, 0, 0)

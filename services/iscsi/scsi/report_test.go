@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"testing"
@@ -168,6 +169,18 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		wantData(t, newRig(t).do(ask(1, 0x28, 0), nil), "00 03 000a 28 f8 ffffffff 00 ffff 04")
 		wantData(t, newRig(t).do(ask(0x81, 0x28, 0), nil), "00 83 000a 28 f8 ffffffff 00 ffff 04 000a 00 00 00000000 0000001e")
 	})
+	t.Run("the time that a wipe takes is not foretold", func(t *testing.T) {
+		r := newRig(t)
+		r.nexus.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit, Sanitize: true}})
+		for action, want := range map[uint16]string{1: "00000000", 2: "00000000", 0x1f: "0000001e"} {
+			c := r.do(ask(0x82, 0x48, action), nil)
+			wantGood(t, c)
+			if got := fmt.Sprintf("%x", c.In[len(c.In)-4:]); got != want {
+				t.Errorf("SANITIZE %02x is recommended %s seconds", action, got)
+			}
+		}
+	})
+	t.Run("a bit that is said to be ignored is, or is refused as reserved", testUsageData)
 	t.Run("what is not in the table is not supported", func(t *testing.T) {
 		r := newRig(t)
 		wantData(t, r.do(ask(1, 0xc0, 0), nil), "00 01 0000")
@@ -258,5 +271,61 @@ func TestStartStopUnit(t *testing.T) {
 	}
 	for _, b4 := range []string{"02", "03", "10", "20", "30", "70", "f0"} {
 		wantSense(t, r.do("1b 00 00 00 "+b4+" 00", nil), 5, 0x24, 0)
+	}
+}
+
+// testUsageData takes the CDB usage data at its word: to turn on a bit that is 0
+// in it changes nothing, or ends the command with INVALID FIELD IN CDB that
+// points at the bit's byte.
+func testUsageData(t *testing.T) {
+	type outcome struct {
+		status    byte
+		sense, in string
+		plan      Plan
+	}
+	try := func(cdb []byte) (outcome, []byte) {
+		r := newRig(t, func(c *UnitConfig) { c.Volume = newMemory(32 << 10) })
+		r.nexus.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit, Sanitize: true}})
+		defer r.unit.Stop()
+		out := make([]byte, 1024)
+		c := &Command{Expected: 512}
+		if cdb[0] == 0x89 {
+			c.Expected = 1024
+		}
+		copy(c.CDB[:], cdb)
+		p := r.nexus.Begin(c)
+		if p.Dir == DirOut {
+			c.Out = out[:min(p.Len, c.Expected)]
+		}
+		r.nexus.Execute(context.Background(), c)
+		return outcome{c.Status, fmt.Sprintf("%x", c.Sense), fmt.Sprintf("%x", c.In), p}, c.Sense
+	}
+	for code := range operations {
+		for _, op := range operations[code] {
+			base := make([]byte, op.length())
+			base[0] = byte(code)
+			if op.is(serviceAction) {
+				base[1] = op.action()
+			}
+			if op.is(reads | writes | looks) {
+				base[len(base)-2-len(base)/12] = 1 // one block, or byte: the last byte of the length
+			}
+			want, _ := try(base)
+			for at := 1; at < len(base); at++ {
+				for bit := range 8 {
+					mask := byte(1) << bit
+					if op.usage[at]&mask != 0 || at == 1 && op.is(serviceAction) && bit < 5 {
+						continue
+					}
+					cdb := append([]byte{}, base...)
+					cdb[at] |= mask
+					got, sense := try(cdb)
+					refused := len(sense) == 18 && sense[2] == 5 && sense[12] == 0x24 && int(sense[17]) <= at && at <= int(sense[17])+3
+					if got != want && !refused {
+						t.Errorf("%s: bit %d of byte %d is said to be ignored: %+v, without it %+v", op.name, bit, at, got, want)
+					}
+				}
+			}
+		}
 	}
 }
