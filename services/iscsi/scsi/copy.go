@@ -17,6 +17,7 @@ import (
 type copies struct {
 	mu     sync.Mutex
 	byID   map[byte]xcopy.Status
+	why    map[byte]xcopy.Failure // of those that failed, until it was told whole
 	active int
 }
 
@@ -35,20 +36,24 @@ func (s *copies) begin(l xcopy.List) error {
 			return errInProgress
 		}
 		if s.byID == nil {
-			s.byID = map[byte]xcopy.Status{}
+			s.byID, s.why = map[byte]xcopy.Status{}, map[byte]xcopy.Failure{}
 		}
+		delete(s.why, l.ID)
 		s.byID[l.ID] = xcopy.Status{Running: true}
 	}
 	s.active++
 	return nil
 }
 
-func (s *copies) end(l xcopy.List, st xcopy.Status) {
+func (s *copies) end(l xcopy.List, st xcopy.Status, why xcopy.Failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active--
 	if l.Named {
 		s.byID[l.ID] = st
+		if st.Failed {
+			s.why[l.ID] = why
+		}
 	}
 }
 
@@ -93,7 +98,7 @@ func execExtendedCopy(ctx context.Context, c *Command) error {
 		st.Segments++
 	}
 	st.Failed = err != nil
-	c.nexus.copies.end(l, st)
+	c.nexus.copies.end(l, st, c.nexus.failure(c.itl, err))
 	return err
 }
 
@@ -215,6 +220,34 @@ func execCopyStatus(_ context.Context, c *Command) error {
 		return sense.InvalidField(2, 7)
 	}
 	return c.reply(st.Results())
+}
+
+// failure is what an error ends a copy with, in the format that the nexus uses.
+func (n *Nexus) failure(i *itl, err error) xcopy.Failure {
+	switch e := err.(type) {
+	case statusError:
+		return xcopy.Failure{Status: byte(e)}
+	case *sense.Data:
+		return xcopy.Failure{Status: StatusCheckCondition, Sense: e.Append(nil, n.descriptorSense(i))}
+	}
+	return xcopy.Failure{}
+}
+
+// execCopyFailure tells why a copy failed. What was told whole, or is asked for
+// with no room for it, is forgotten.
+func execCopyFailure(_ context.Context, c *Command) error {
+	s := &c.nexus.copies
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	why, ok := s.why[c.CDB[2]]
+	if !ok {
+		return c.reply([]byte{0, 0, 0, 0})
+	}
+	b := why.Details()
+	if c.length == 0 || c.length >= len(b) {
+		delete(s.why, c.CDB[2])
+	}
+	return c.reply(b)
 }
 
 func execCopyParameters(_ context.Context, c *Command) error { return c.reply(xcopy.Parameters()) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -220,4 +221,51 @@ func TestASegmentAtFaultIsNamed(t *testing.T) {
 	if !bytes.Equal(c.Sense[8:12], []byte{0, 0, 0, 1}) {
 		t.Errorf("sense data %x", c.Sense)
 	}
+}
+
+// Why a copy failed can be asked for afterwards, until it was told whole (SPC-4
+// §6.23, RECEIVE COPY FAILURE DETAILS).
+func TestWhyACopyFailedIsKept(t *testing.T) {
+	r := newRig(t)
+	details := func(n *Nexus, id, allocation int) *Command {
+		return run(t, n, 0, fmt.Sprintf("84 04 %02x 00000000000000 %08x 00 00", id, allocation), nil)
+	}
+	const none = "00000000"
+	wantData(t, details(r.nexus, 7, 1024), none)
+	failed := func(id byte) []byte {
+		c := xcopyOn(t, r.nexus, copyList(id, []*Unit{r.unit}, piece{blocks: 1, to: 9}, piece{blocks: 8, to: testBlocks - 1}))
+		wantSense(t, c, 0x0a, 0, 0)
+		return bytes.Clone(c.Sense)
+	}
+	whole := func(status byte, sense []byte) string {
+		b := make([]byte, 60, 60+len(sense))
+		b[3], b[56], b[59] = byte(56+len(sense)), status, byte(len(sense))
+		return hex.EncodeToString(append(b, sense...))
+	}
+	want := whole(2, failed(7))
+	wantData(t, details(r.nexus, 7, 20), want[:40]) // cut: it is kept
+	wantData(t, r.do("84 00 07 00000000000000 00000400 00 00", nil), "00000008 02 0001 01 00000000")
+	wantData(t, details(r.join(NexusConfig{}), 7, 1024), none) // another nexus has its own
+	wantData(t, details(r.nexus, 8, 1024), none)
+	wantData(t, details(r.nexus, 7, 1024), want)
+	wantData(t, details(r.nexus, 7, 1024), none)
+	failed(7)
+	wantData(t, details(r.nexus, 7, 0), "") // nobody wants it
+	wantData(t, details(r.nexus, 7, 1024), none)
+	failed(7)
+	wantGood(t, xcopyOn(t, r.nexus, copyList(7, []*Unit{r.unit}, piece{blocks: 1, to: 9}))) // used again
+	wantData(t, details(r.nexus, 7, 1024), none)
+
+	_, a, b := two(t)
+	wantGood(t, prout(t, a, reserve.ActReserve, reserve.WriteExclusiveOnly, keyA, 0, 0))
+	u := a.luns.Load().byLUN[0].unit
+	other := NewUnit(UnitConfig{Name: "other", UUID: store.NewUUID(), BlockSize: 512, Volume: newMemory(1 << 16)})
+	holder := NewNexus(NexusConfig{Initiator: "iqn.2026-11.test:holder"})
+	holder.SetMap(map[store.LUN]MapEntry{0: {Unit: other}})
+	b.SetMap(map[store.LUN]MapEntry{0: {Unit: u}, 1: {Unit: other}})
+	run(t, holder, 0, testReady, nil)
+	run(t, b, 0, testReady, nil)
+	wantGood(t, run(t, holder, 0, reserve6, nil))
+	wantConflict(t, xcopyOn(t, b, copyList(1, []*Unit{u, other}, piece{src: 0, dst: 1, blocks: 1})))
+	wantData(t, details(b, 1, 1024), whole(0x18, nil))
 }

@@ -184,11 +184,12 @@ func scsiName(s string) []byte {
 	return b
 }
 
-// extendedPage is Extended INQUIRY Data (SPC-4 §7.8.7): no protection, simple
-// task attributes, a volatile cache, and a change of the LUNs told once.
+// extendedPage is Extended INQUIRY Data (SPC-4 §7.8.7): no protection, the
+// task attributes that a session keeps, a volatile cache, and a change of the
+// LUNs told once.
 func extendedPage(*itl) []byte {
 	b := make([]byte, 60)
-	b[1] = 0x01 // SIMPSUP
+	b[1] = 0x07 // HEADSUP, ORDSUP, SIMPSUP
 	b[2] = 0x01 // V_SUP
 	b[3] = 0x01 // LUICLR
 	return b

@@ -94,7 +94,7 @@ func TestVitalProductData(t *testing.T) {
 		}
 	})
 	t.Run("86h promises what is there", func(t *testing.T) {
-		wantData(t, newRig(t).do("12 01 86 00ff 00", nil), "00 86 003c 00 01 01 01"+strings.Repeat("00", 56))
+		wantData(t, newRig(t).do("12 01 86 00ff 00", nil), "00 86 003c 00 07 01 01"+strings.Repeat("00", 56))
 	})
 	t.Run("b0h of 512-byte blocks", func(t *testing.T) {
 		wantData(t, newRig(t).do("12 01 b0 00ff 00", nil), `

@@ -236,7 +236,7 @@ func TestUnknownCommands(t *testing.T) {
 	})
 	t.Run("a service action that is not in the table", func(t *testing.T) {
 		r := newRig(t)
-		for code, known := range map[byte][]byte{0x9e: {0x10, 0x12}, 0xa3: {0x0a, 0x0c, 0x0d}, 0x5e: {0, 1, 2, 3}, 0x5f: {0, 1, 2, 3, 4, 5, 6, 7}, 0x83: {0}, 0x84: {0, 3}} {
+		for code, known := range map[byte][]byte{0x9e: {0x10, 0x12}, 0xa3: {0x0a, 0x0c, 0x0d}, 0x5e: {0, 1, 2, 3}, 0x5f: {0, 1, 2, 3, 4, 5, 6, 7}, 0x83: {0}, 0x84: {0, 3, 4}} {
 			for action := byte(0); action < 0x20; action++ {
 				if !bytes.Contains(known, []byte{action}) {
 					wantSense(t, r.do(fmt.Sprintf("%02x %02x", code, action), nil), 5, 0x24, 0)

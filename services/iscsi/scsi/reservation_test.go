@@ -234,6 +234,7 @@ func TestEveryCommandBesideAReservation(t *testing.T) {
 		"PERSISTENT RESERVE IN, READ KEYS": whatever, "PERSISTENT RESERVE IN, READ RESERVATION": whatever,
 		"PERSISTENT RESERVE IN, REPORT CAPABILITIES": whatever, "PERSISTENT RESERVE IN, READ FULL STATUS": whatever,
 		"RECEIVE COPY RESULTS, COPY STATUS": whatever, "RECEIVE COPY RESULTS, OPERATING PARAMETERS": whatever,
+		"RECEIVE COPY RESULTS, FAILED SEGMENT DETAILS": whatever,
 	}
 	stranger := func(t *testing.T, hold func(a *Nexus)) *Nexus {
 		_, a, b := twoUnregistered(t)

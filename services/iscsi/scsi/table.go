@@ -96,6 +96,7 @@ var operations = index([]operation{
 	{"EXTENDED COPY", "\x83\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | slow, parseExtendedCopy, execExtendedCopy},
 	{"RECEIVE COPY RESULTS, COPY STATUS", "\x84\x00\xff\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseAllocation10, execCopyStatus},
 	{"RECEIVE COPY RESULTS, OPERATING PARAMETERS", "\x84\x03\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseAllocation10, execCopyParameters},
+	{"RECEIVE COPY RESULTS, FAILED SEGMENT DETAILS", "\x84\x04\xff\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseAllocation10, execCopyFailure},
 	{"READ(16)", "\x88\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
 	{"COMPARE AND WRITE", "\x89\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00\x04", writes | slow, parseCompareWrite, execCompareWrite},
 	{"WRITE(16)", "\x8a\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | inPieces, parseWrite, execWrite},

@@ -197,6 +197,22 @@ func (s Status) Results() []byte {
 	return b
 }
 
+// Failure is what a copy that failed ended with.
+type Failure struct {
+	Status byte
+	Sense  []byte
+}
+
+// Details is the parameter data of FAILED SEGMENT DETAILS.
+func (f Failure) Details() []byte {
+	b := make([]byte, 60, 60+len(f.Sense))
+	b[56] = f.Status
+	binary.BigEndian.PutUint16(b[58:], uint16(len(f.Sense)))
+	b = append(b, f.Sense...)
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+	return b
+}
+
 // Parameters is the parameter data of OPERATING PARAMETERS.
 func Parameters() []byte {
 	const withoutID, granularity = 0x01, 9
@@ -218,7 +234,7 @@ func Parameters() []byte {
 // Page is the body of VPD page 8Fh, Third-party Copy (SPC-4 §7.8.17).
 func Page() []byte {
 	const extendedCopy, receiveResults = 0x83, 0x84
-	commands := []byte{8, extendedCopy, 1, 0x00, receiveResults, 2, 0x00, 0x03}
+	commands := []byte{0, extendedCopy, 1, 0x00, receiveResults, 3, 0x00, 0x03, 0x04}
 	commands[0] = byte(len(commands) - 1)
 	parameters := make([]byte, 28)
 	binary.BigEndian.PutUint16(parameters[4:], MaxTargets)

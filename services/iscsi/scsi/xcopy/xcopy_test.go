@@ -107,6 +107,7 @@ func TestWhatIsToldOfCopies(t *testing.T) {
 		{"a copy that runs", Status{Running: true}.Results(), "00000008 00 0000 01 00000000"},
 		{"a copy that is done", Status{Segments: 3, Bytes: 5 << 20}.Results(), "00000008 01 0003 01 00001400"},
 		{"a copy that failed", Status{Failed: true, Segments: 1, Bytes: 1 << 10}.Results(), "00000008 02 0001 01 00000001"},
+		{"why it failed", Failure{Status: 2, Sense: []byte{0x70, 0, 0x0a}}.Details(), "0000003b" + strings.Repeat("00", 52) + "02 00 0003 70000a"},
 		{"the limits", Parameters(), "0000002a 01000000 0008 0010 00000400 10000000 00000000 00000000 00000000 0000 0040 40 09 00 00 000000 02 02e4"},
 	} {
 		if got, want := hex.EncodeToString(tc.got), strings.ReplaceAll(tc.want, " ", ""); got != want {
