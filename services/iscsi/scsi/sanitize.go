@@ -32,7 +32,9 @@ func (w *wipe) sense() *sense.Data {
 	if w.failed.Load() {
 		return errSanitizeFailed
 	}
-	return sense.Sanitizing(uint16(min(w.done.Load()*65536/max(w.total, 1), 65535)))
+	// As floating point: 65,536 times the bytes of many passes are too many to
+	// count.
+	return sense.Sanitizing(uint16(min(float64(w.done.Load())/float64(max(w.total, 1))*65536, 65535)))
 }
 
 // wiped says why a command that was begun may not go on: a wipe ends all that

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
+	"lunboot/services/iscsi/scsi/sense"
 	"lunboot/store"
 )
 
@@ -338,5 +340,21 @@ func TestACopyLeavesAWipedUnitAlone(t *testing.T) {
 	<-wiped
 	if !isZero(r.vol.data) {
 		t.Error("a copy landed behind the wipe")
+	}
+}
+
+func TestTheProgressOfAWipe(t *testing.T) {
+	for _, tc := range []struct {
+		done, total int64
+		want        uint16
+	}{
+		{0, 1 << 20, 0}, {1 << 19, 1 << 20, 32768}, {1 << 20, 1 << 20, 65535}, {0, 0, 0}, {300, 512, 38400},
+		{31 << 43, 31 << 44, 32768}, // 31 passes over 16 TiB
+	} {
+		w := &wipe{total: tc.total}
+		w.done.Store(tc.done)
+		if got := w.sense(); !reflect.DeepEqual(got, sense.Sanitizing(tc.want)) {
+			t.Errorf("%d of %d: %x, want %d", tc.done, tc.total, got.Append(nil, false), tc.want)
+		}
 	}
 }
