@@ -194,6 +194,10 @@ func TestReportSupportedOperationCodes(t *testing.T) {
 		wantData(t, r.do(ask(3, 0x00, 1), nil), "00 01 0000")
 		wantData(t, r.do(ask(3, 0x9e, 0x10), nil), "00 03 0010 9e10 0000000000000000 ffffffff 00 04")
 		wantData(t, r.do(ask(3, 0x9e, 0x11), nil), "00 01 0000")
+		wantData(t, r.do(ask(0x83, 0x00, 0), nil), "00 83 0006 000000000004 000a 00 00 00000000 0000001e")
+		wantData(t, r.do(ask(0x83, 0x93, 0), nil), "00 83 0010 93f9 ffffffffffffffff ffffffff 00 04 000a 00 00 00000000 00000078")
+		wantData(t, r.do(ask(0x83, 0x9e, 0x10), nil), "00 83 0010 9e10 0000000000000000 ffffffff 00 04 000a 00 00 00000000 0000001e")
+		wantData(t, r.do(ask(0x83, 0x9e, 0x11), nil), "00 01 0000") // nothing is known of its time
 	})
 	t.Run("reserved options are refused", func(t *testing.T) {
 		for o := byte(4); o < 8; o++ {

@@ -329,3 +329,53 @@ func TestAReservationIsMoved(t *testing.T) {
 	wantConflict(t, run(t, a, 0, read10, nil))
 	wantData(t, run(t, b, 0, readKeys, nil), "00000003 00000008 0000000000000077")
 }
+
+// Who is told of somebody else's PERSISTENT RESERVE OUT, by which unit attention
+// condition, once; the sender and whoever is not registered never are (SPC-4
+// §5.13).
+func TestWhoIsToldOfAReservation(t *testing.T) {
+	const preempted, released, lost = 0x03, 0x04, 0x05 // of 2Ah
+	type told map[string]byte
+	for _, tc := range []struct {
+		name   string
+		held   reserve.Type // by a
+		sender string
+		action reserve.Action
+		kind   reserve.Type
+		key    uint64
+		next   uint64
+		want   told
+	}{
+		{"REGISTER", 0, "a", reserve.ActRegister, 0, 1, 9, nil},
+		{"RESERVE", 0, "a", reserve.ActReserve, reserve.WriteExclusive, 1, 0, nil},
+		{"RELEASE of one's own", reserve.WriteExclusive, "a", reserve.ActRelease, reserve.WriteExclusive, 1, 0, nil},
+		{"RELEASE of the registrants'", reserve.WriteExclusiveOnly, "a", reserve.ActRelease, reserve.WriteExclusiveOnly, 1, 0, told{"b": released, "c": released}},
+		{"RELEASE of all registrants'", reserve.ExclusiveAccessAll, "b", reserve.ActRelease, reserve.ExclusiveAccessAll, 2, 0, told{"a": released, "c": released}},
+		{"the holder unregisters", reserve.ExclusiveAccessOnly, "a", reserve.ActRegister, 0, 1, 0, told{"b": released, "c": released}},
+		{"the holder of its own unregisters", reserve.ExclusiveAccess, "a", reserve.ActRegister, 0, 1, 0, nil},
+		{"CLEAR", reserve.WriteExclusive, "b", reserve.ActClear, 0, 2, 0, told{"a": preempted, "c": preempted}},
+		{"PREEMPT by the same type", reserve.WriteExclusive, "b", reserve.ActPreempt, reserve.WriteExclusive, 2, 1, told{"a": lost}},
+		{"PREEMPT by another type", reserve.WriteExclusive, "b", reserve.ActPreempt, reserve.ExclusiveAccess, 2, 1, told{"a": lost, "c": released}},
+		{"PREEMPT of all registrants", reserve.WriteExclusiveAll, "b", reserve.ActPreempt, reserve.ExclusiveAccess, 2, 0, told{"a": lost, "c": lost}},
+		{"PREEMPT AND ABORT of one who holds nothing", reserve.WriteExclusive, "a", reserve.ActPreemptAbort, 0, 1, 3, told{"c": lost}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			nexuses := map[string]*Nexus{"stranger": r.nexus}
+			for k, name := range []string{"a", "b", "c"} {
+				nexuses[name] = r.join(NexusConfig{Initiator: "iqn.2026-11.test:" + name, Abort: func(_ store.LUN, rest func()) int { rest(); return 1 }})
+				wantGood(t, prout(t, nexuses[name], reserve.ActRegister, 0, 0, uint64(k+1), 0))
+			}
+			if tc.held != 0 {
+				wantGood(t, prout(t, nexuses["a"], reserve.ActReserve, tc.held, 1, 0, 0))
+			}
+			wantGood(t, prout(t, nexuses[tc.sender], tc.action, tc.kind, tc.key, tc.next, 0))
+			for name, n := range nexuses {
+				if ascq := tc.want[name]; ascq != 0 {
+					wantSense(t, run(t, n, 0, testReady, nil), 6, 0x2a, ascq)
+				}
+				wantGood(t, run(t, n, 0, testReady, nil))
+			}
+		})
+	}
+}

@@ -385,6 +385,7 @@ func TestAReservationIsMovedToATransportID(t *testing.T) {
 func FuzzOut(f *testing.F) {
 	f.Add(byte(0), byte(0), make([]byte, 24))
 	f.Add(byte(5), byte(8), []byte("\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x01\x00\x00\x00"))
+	f.Add(byte(7), byte(0), move(2, 1, transportID(b)))
 	f.Fuzz(func(t *testing.T, action, scopeType byte, list []byte) {
 		o, err := ParseOut(action, scopeType, list)
 		if err != nil {

@@ -78,7 +78,7 @@ type Access uint8
 // The kinds of commands.
 const (
 	Always   Access = iota // runs whoever holds the unit
-	Reads                  // looks at the medium: runs under a write exclusive reservation
+	Reads                  // tells of the medium or the unit and changes nothing: runs under a write exclusive reservation
 	Writes                 // may change the medium, or what others see of the unit
 	Register               // RESERVE and RELEASE of SPC-2: never beside registrations
 )
