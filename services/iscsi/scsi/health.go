@@ -40,7 +40,8 @@ func execLogSense(_ context.Context, c *Command) error {
 	b := []byte{page, subpage, 0, 0}
 	switch {
 	case page == logExceptions:
-		const binaryList, noTemperature = 0x03, 0xff
+		const disableSave, binaryList, noTemperature = 0x80, 0x03, 0xff
+		b[0] |= disableSave // what SP=1 would ask for
 		// One parameter: no exception, and no thermometer.
 		b = append(b, 0, 0, binaryList, 4, 0, 0, noTemperature, 0)
 	case subpage == allSubpages:

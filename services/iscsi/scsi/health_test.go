@@ -6,8 +6,8 @@ func TestWhatDisksAreAskedAboutThemselves(t *testing.T) {
 	for _, tc := range []struct{ name, cdb, want string }{
 		{"log pages", "4d 00 40 00 00 0000 0100 00", "00 00 0002 00 2f"},
 		{"log pages and subpages", "4d 00 40 ff 00 0000 0100 00", "40 ff 0006 0000 00ff 2f00"},
-		{"no exception", "4d 00 6f 00 00 0000 0100 00", "2f 00 0008 0000 03 04 00 00 ff 00"},
-		{"cut at the allocation length", "4d 00 6f 00 00 0000 0004 00", "2f 00 0008"},
+		{"no exception", "4d 00 6f 00 00 0000 0100 00", "af 00 0008 0000 03 04 00 00 ff 00"},
+		{"cut at the allocation length", "4d 00 6f 00 00 0000 0004 00", "af 00 0008"},
 		{"no defects, 10 bytes", "37 00 1d 00 00 00 00 0020 00", "00 1d 0000"},
 		{"no defects, 12 bytes", "b7 1c 00 00 00 00 00000020 00 00", "00 1c 0000 00000000"},
 		{"one port group", "a3 0a 00 00 00 00 00000100 00 00", "0000000c 00 01 0001 00 00 00 01 0000 0001"},
