@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 
 	"lunboot/services/iscsi/scsi/reserve"
@@ -89,9 +90,10 @@ func execExtendedCopy(ctx context.Context, c *Command) error {
 		return err
 	}
 	var st xcopy.Status
+	since := c.nexus.wipes(l)
 	for k, s := range l.Segments {
 		var n uint64
-		n, err = c.copySegment(ctx, l, k, s)
+		n, err = c.copySegment(ctx, l, k, s, since)
 		if st.Bytes += n; err != nil {
 			break
 		}
@@ -131,6 +133,20 @@ func (c *Command) side(l xcopy.List, k, index int, a reserve.Access) (*itl, erro
 	return nil, xcopy.Unreachable(k)
 }
 
+// wipes counts the wipes of the units that a list names, now that its copy
+// begins: one that comes meanwhile ends the copy.
+func (n *Nexus) wipes(l xcopy.List) map[*Unit]uint32 {
+	since := map[*Unit]uint32{}
+	if m := n.luns.Load(); m != nil {
+		for _, i := range m.byLUN {
+			if slices.ContainsFunc(l.Targets, i.unit.named) {
+				since[i.unit] = i.unit.wipes.Load()
+			}
+		}
+	}
+	return since
+}
+
 // named says whether the designator is the unit's, as VPD page 83h tells it.
 func (u *Unit) named(t xcopy.Target) bool {
 	id := u.naa()
@@ -138,7 +154,7 @@ func (u *Unit) named(t xcopy.Target) bool {
 }
 
 // copySegment copies one segment and returns how many bytes it wrote.
-func (c *Command) copySegment(ctx context.Context, l xcopy.List, k int, s xcopy.Segment) (uint64, error) {
+func (c *Command) copySegment(ctx context.Context, l xcopy.List, k int, s xcopy.Segment, since map[*Unit]uint32) (uint64, error) {
 	src, err := c.side(l, k, s.Source, reserve.Reads)
 	if err != nil {
 		return 0, err
@@ -148,10 +164,6 @@ func (c *Command) copySegment(ctx context.Context, l xcopy.List, k int, s xcopy.
 		return 0, err
 	}
 	from, to := src.unit, dst.unit
-	fromWipes, toWipes := from.wipes.Load(), to.wipes.Load()
-	if from.wiping.Load() != nil || to.wiping.Load() != nil {
-		return 0, xcopy.Aborted(k)
-	}
 	n := s.Blocks << from.shift
 	if s.ByDestination {
 		n = s.Blocks << to.shift
@@ -164,12 +176,15 @@ func (c *Command) copySegment(ctx context.Context, l xcopy.List, k int, s xcopy.
 	}
 	var done int64
 	to.order.RLock()
-	if err = to.unwiped(toWipes); err == nil {
+	if err = from.unwiped(since[from]); err == nil {
+		err = to.unwiped(since[to])
+	}
+	if err == nil {
 		done, err = c.move(ctx, from, to, int64(s.From)<<from.shift, int64(s.To)<<to.shift, int64(n))
 	}
 	to.order.RUnlock()
 	if err == nil {
-		err = from.unwiped(fromWipes) // what was read may be half gone
+		err = from.unwiped(since[from]) // what was read may be half gone
 	}
 	if err == nil && to.mode.Load()&modeWCE == 0 {
 		err = to.cfg.Volume.Sync(ctx)

@@ -358,3 +358,34 @@ func TestTheProgressOfAWipe(t *testing.T) {
 		}
 	}
 }
+
+// A copy that was begun before a unit was wiped writes nothing to it afterwards.
+func TestACopyThatWasBegunLeavesAWipedUnitAlone(t *testing.T) {
+	r, other, vol := pair(t, 512)
+	copy(vol.data, pattern(5, 4096))
+	r.nexus.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit, Sanitize: true}, 1: {Unit: other}})
+	t.Cleanup(r.unit.Stop)
+	inside, resume := make(chan struct{}), make(chan struct{})
+	vol.hold = func(_ context.Context, op string) error {
+		if op == "write" {
+			close(inside)
+			<-resume
+		}
+		return nil
+	}
+	list := copyList(1, []*Unit{r.unit, other}, piece{src: 1, dst: 1, blocks: 1, to: 9}, piece{src: 1, dst: 0, blocks: 1})
+	done := make(chan *Command)
+	go func() {
+		c := &Command{LUN: store.LUN(1).Wire(), CDB: [16]byte{0: 0x83, 13: byte(len(list))}, Expected: len(list), Out: list}
+		r.nexus.Begin(c)
+		r.nexus.Execute(context.Background(), c)
+		done <- c
+	}()
+	<-inside
+	wantGood(t, r.do("48 02 0000000000 0000 00", nil))
+	close(resume)
+	wantSense(t, <-done, 0x0a, 0, 0)
+	if !isZero(r.vol.data) {
+		t.Error("a copy landed behind the wipe")
+	}
+}
