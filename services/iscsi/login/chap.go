@@ -99,6 +99,9 @@ func (m *Machine) authenticate(pairs []pdu.Pair) *Refusal {
 	if name || response {
 		return m.verify(got)
 	}
+	if got["CHAP_I"] != "" || got["CHAP_C"] != "" {
+		return refuse(pdu.LoginInitiatorError, "the initiator sent a CHAP challenge without its own response")
+	}
 	if len(got) == 0 && !m.auth.chap && m.access.Auth == store.AuthNone {
 		m.auth.done = true // AuthMethod's default is None (§12)
 	}

@@ -213,6 +213,9 @@ func (m *Machine) key(p pdu.Pair, offer *Params, first bool) *Refusal {
 		return nil
 	}
 	if k.target {
+		if p.Value == valueNotUnderstood || p.Value == valueIrrelevant || p.Value == valueReject {
+			return nil // its answer to what the target declared (§6.2)
+		}
 		return refuse(pdu.LoginInitiatorError, "the initiator sent %s, which only a target may declare", k.name)
 	}
 	if k.first && !first {

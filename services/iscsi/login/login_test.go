@@ -334,6 +334,7 @@ func TestCHAPIsNotWeakened(t *testing.T) {
 	begun(chapOnly).refuses(request(0, 0, "CHAP_A=5"), pdu.LoginInitiatorError, "out of order")
 	begun(chapOnly).refuses(request(0, 0, "AuthMethod=CHAP"), pdu.LoginInitiatorError, "twice")
 	begun(chapOnly).refuses(request(0, 0, "CHAP_N=a", "CHAP_N=b"), pdu.LoginInitiatorError, "twice")
+	begun(mutual).refuses(request(0, 0, "CHAP_I=1", "CHAP_C=0x0102"), pdu.LoginInitiatorError, "without its own response")
 }
 
 func TestRefusals(t *testing.T) {

@@ -445,3 +445,15 @@ func TestFirstBurstLengthStaysBelowMaxBurstLength(t *testing.T) {
 		}
 	}
 }
+
+// §6.2: an initiator may say of what the target declares that it does not know
+// the key.
+func TestAnswersToWhatTheTargetDeclares(t *testing.T) {
+	for _, stage := range []pdu.Stage{0, 1} {
+		for _, word := range []string{"NotUnderstood", "Irrelevant", "Reject"} {
+			r := machine(t, open)
+			r.say(request(stage, stage, ini, tgt), false, append([]string{"TargetPortalGroupTag=1"}, map[pdu.Stage][]string{1: {"MaxRecvDataSegmentLength=262144"}}[stage]...)...)
+			r.say(request(stage, stage, "TargetPortalGroupTag="+word), false)
+		}
+	}
+}
