@@ -215,7 +215,10 @@ func (c *Conn) data(n int) (b []byte, ok bool, err error) {
 		return nil, false, err
 	}
 	b = c.in[c.r : c.r+n : c.r+n]
-	ok = !c.dataDigest || pdu.Digest(b) == pdu.ReadDigest(c.in[c.r+n+t-pdu.DigestLength:])
+	if ok = !c.dataDigest; !ok {
+		end := c.r + n + pdu.Pad(n) // the padding counts as it came, zero or not (§13.1)
+		ok = pdu.DigestMore(0, c.in[c.r:end]) == pdu.ReadDigest(c.in[end:])
+	}
 	c.r += n + t
 	return b, ok, nil
 }

@@ -164,3 +164,31 @@ func TestDamagedDataOfAnyPDU(t *testing.T) {
 		r.Must(t, Write10(0, 0, make([]byte, 4096)))
 	})
 }
+
+// §13.1: padding is zero when it is sent well, and counts as it came.
+func TestPaddingThatIsNotZero(t *testing.T) {
+	digests(t, either, must, func(t *testing.T, p login.Params) {
+		for _, c := range []struct {
+			q    pdu.PDU
+			data string
+		}{
+			{&pdu.NOPOut{Immediate: true, InitiatorTaskTag: 60, TargetTransferTag: pdu.ReservedTag}, "ping!"},
+			{&pdu.TextRequest{Immediate: true, Final: true, InitiatorTaskTag: 61, TargetTransferTag: pdu.ReservedTag}, "X-abc=1\x00\x00"},
+		} {
+			r := newRig(t, p).ready(t)
+			b := r.Bytes(c.q, []byte(c.data))
+			end := len(b) - pdu.DigestLength
+			data := b[end-len(c.data)-pdu.Pad(len(c.data)) : end]
+			for i := len(c.data); i < len(data); i++ {
+				data[i] = 0xee
+			}
+			b = pdu.AppendDigest(b[:end], pdu.DigestMore(0, data))
+			if _, err := r.Conn.Write(b); err != nil {
+				t.Fatal(err)
+			}
+			if p, _, err := r.Recv(); err != nil || p.Opcode() == pdu.OpReject {
+				t.Errorf("%s: %v, %+v", c.q.Opcode(), err, p)
+			}
+		}
+	})
+}
