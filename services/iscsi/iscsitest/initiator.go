@@ -57,7 +57,7 @@ type Initiator struct {
 
 // Attach is an initiator on a connection that is past its login.
 func Attach(c net.Conn, cmdSN, expStatSN pdu.Serial, headerDigest, dataDigest bool) *Initiator {
-	return &Initiator{Conn: c, CmdSN: cmdSN, ExpStatSN: expStatSN, Answers: map[string]string{}, headerDigest: headerDigest, dataDigest: dataDigest, Timeout: 5 * time.Second}
+	return &Initiator{Conn: c, CmdSN: cmdSN, ExpStatSN: expStatSN, SN: pdu.SN{ExpCmdSN: cmdSN, MaxCmdSN: cmdSN - 1}, Answers: map[string]string{}, headerDigest: headerDigest, dataDigest: dataDigest, Timeout: 5 * time.Second}
 }
 
 // Dial connects and logs in, without authentication.
@@ -229,6 +229,9 @@ func (i *Initiator) order(p pdu.PDU) error {
 	}
 	if sn.MaxCmdSN.Less(i.SN.MaxCmdSN) {
 		return fmt.Errorf("%s takes MaxCmdSN back from %d to %d", p.Opcode(), i.SN.MaxCmdSN, sn.MaxCmdSN)
+	}
+	if sn.ExpCmdSN.Less(i.SN.ExpCmdSN) || sn.MaxCmdSN.Less(sn.ExpCmdSN-1) {
+		return fmt.Errorf("%s has the window %d to %d, ExpCmdSN was %d", p.Opcode(), sn.ExpCmdSN, sn.MaxCmdSN, i.SN.ExpCmdSN)
 	}
 	i.SN = sn
 	return nil

@@ -236,8 +236,20 @@ func rigWith(t testing.TB, p login.Params, server, client net.Conn, size int, lo
 // rigOf is a session of a named initiator beside the others of shared.
 func rigOf(t testing.TB, p login.Params, server, client net.Conn, size int, log *slog.Logger, initiator store.IQN, shared *session.Shared) *rig {
 	t.Helper()
-	r := &rig{Initiator: iscsitest.Attach(client, 1, 1, p.HeaderDigest, p.DataDigest), witness: &witness{}, ended: make(chan string, 1)}
-	res := login.Result{Initiator: initiator, Params: p, ExpCmdSN: 1, StatSN: 1, CID: 1}
+	return rigFrom(t, p, server, client, size, log, initiator, shared, 1)
+}
+
+// newRigAt is a rig whose numbers begin elsewhere.
+func newRigAt(t testing.TB, p login.Params, sn pdu.Serial) *rig {
+	t.Helper()
+	server, client := loopback(t)
+	return rigFrom(t, p, server, client, 32<<20, slog.New(slog.NewTextHandler(io.Discard, nil)), "iqn.2026-11.test:a", session.NewShared(), sn)
+}
+
+func rigFrom(t testing.TB, p login.Params, server, client net.Conn, size int, log *slog.Logger, initiator store.IQN, shared *session.Shared, sn pdu.Serial) *rig {
+	t.Helper()
+	r := &rig{Initiator: iscsitest.Attach(client, sn, sn, p.HeaderDigest, p.DataDigest), witness: &witness{}, ended: make(chan string, 1)}
+	res := login.Result{Initiator: initiator, Params: p, ExpCmdSN: sn, StatSN: sn, CID: 1}
 	c := session.NewConn(server)
 	c.SetDigests(p.HeaderDigest, p.DataDigest)
 	units := map[store.LUN]scsi.MapEntry{}
