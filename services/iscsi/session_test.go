@@ -99,11 +99,50 @@ func TestDiscoveryListsTheAddressThatItCameInOn(t *testing.T) {
 	if got := ask(string(alice), string(target)); !slices.Equal(got, want) {
 		t.Errorf("the name lists %v", got)
 	}
+	if got := ask(string(alice), strings.ToUpper(string(target))); !slices.Equal(got, want) { // names do not know case (§4.2.7.1)
+		t.Errorf("the name in capitals lists %v", got)
+	}
+	for _, value := range []string{"", "all", "iqn.2026-11.lunboot:other", "None"} {
+		if got := ask(string(alice), value); len(got) != 0 {
+			t.Errorf("%q lists %v", value, got)
+		}
+	}
 	if got := ask(string(bob), "All"); len(got) != 0 {
 		t.Errorf("an initiator without volumes finds %v", got)
 	}
 	if got := ask("iqn.2026-11.test:nobody", "All"); len(got) != 0 {
 		t.Errorf("a stranger finds %v", got)
+	}
+}
+
+// RFC 7143 §13.21: a discovery session answers questions, and has no units.
+func TestADiscoverySessionHasNoUnits(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	for _, digest := range []string{"None", "CRC32C"} {
+		i := Login(t, b.Addr(), Options{Name: string(alice), ISID: Linux(1), Discovery: true, Keys: []pdu.Pair{{Key: "HeaderDigest", Value: digest}, {Key: "DataDigest", Value: digest}}})
+		for _, p := range []pdu.PDU{
+			&pdu.SCSICommand{Final: true, Read: true, ExpectedDataTransferLength: 512, InitiatorTaskTag: 5, CmdSN: i.CmdSN, CDB: [16]byte{0x28, 8: 1}},
+			&pdu.SCSICommand{Immediate: true, Final: true, InitiatorTaskTag: 5, CmdSN: i.CmdSN},
+			&pdu.DataOut{Final: true, InitiatorTaskTag: 5, TargetTransferTag: pdu.ReservedTag},
+			&pdu.TaskRequest{Immediate: true, Function: pdu.FuncTargetColdReset, InitiatorTaskTag: 6, CmdSN: i.CmdSN},
+		} {
+			var h pdu.Header
+			p.Encode(&h)
+			if err := i.Send(p, nil); err != nil {
+				t.Fatal(err)
+			}
+			if r, data := Expect[*pdu.Reject](t, i); r.Reason != pdu.ReasonProtocolError || !bytes.Equal(data, h[:]) {
+				t.Errorf("%s: rejected for %s", p.Opcode(), r.Reason)
+			}
+		}
+		if err := i.Send(&pdu.LogoutRequest{InitiatorTaskTag: 7, CID: 1, CmdSN: i.CmdSN}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if p, _ := Expect[*pdu.LogoutResponse](t, i); p.Response != pdu.LogoutSuccess {
+			t.Errorf("logout: %+v", p)
+		}
+		i.Closed(t)
 	}
 }
 
