@@ -123,10 +123,12 @@ func (s *Session) lost(t *task, err error) error {
 	return err
 }
 
-// execute runs a task on the reader's goroutine and answers it.
+// execute runs a task on the reader's goroutine and answers it. Meanwhile aborts
+// find it, whether it is in the table or not.
 func (s *Session) execute(t *task) error {
-	t.phase = phaseRunning
+	t.phase, s.inline = phaseRunning, t
 	s.outside(func() { s.nexus.Execute(s.ctx, &t.cmd) })
+	s.inline = nil
 	return s.complete(t)
 }
 
@@ -234,20 +236,19 @@ func (s *Session) writeInPlace(t *task, n int) error {
 	var data []byte
 	var ok bool
 	var err error
-	inline := !t.plan.Slow && s.ordered == 0
-	s.outside(func() {
-		if data, ok, err = s.data(n); err == nil && ok && inline {
-			t.cmd.Out = data[:t.want]
-			s.nexus.Execute(s.ctx, &t.cmd)
-		}
-	})
+	if s.buffered(n) {
+		data, ok, err = s.data(n)
+	} else {
+		s.outside(func() { data, ok, err = s.data(n) })
+	}
 	switch {
 	case err != nil:
 		return s.lost(t, err)
 	case !ok:
 		return s.digestLost(t)
-	case inline:
-		return s.complete(t)
+	case !t.plan.Slow && s.ordered == 0:
+		t.cmd.Out = data[:t.want]
+		return s.execute(t)
 	}
 	t.next = t.want
 	if t.want > 0 {

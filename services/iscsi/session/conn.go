@@ -204,6 +204,9 @@ func (c *Conn) tail(n int) int {
 	return t
 }
 
+// buffered says whether a data segment of n bytes is there already.
+func (c *Conn) buffered(n int) bool { return c.w-c.r >= n+c.tail(n) }
+
 // data returns the data segment of n bytes where it lies in the read buffer; it
 // is valid until the next read. ok is false when its digest is wrong.
 func (c *Conn) data(n int) (b []byte, ok bool, err error) {

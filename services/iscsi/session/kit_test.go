@@ -30,6 +30,7 @@ type volume struct {
 	puts  gate         // holds WriteAt
 	gets  gate         // holds ReadAt
 	wrote atomic.Int64 // WriteAt calls that returned
+	fault atomic.Bool  // WriteAt panics
 
 	full atomic.Bool // there is no room for what is written
 
@@ -102,6 +103,9 @@ func (v *volume) ReadAt(_ context.Context, p []byte, off int64) error {
 
 func (v *volume) WriteAt(_ context.Context, p []byte, off int64) error {
 	v.puts.pass()
+	if v.fault.Load() {
+		panic("broken on purpose")
+	}
 	if v.full.Load() {
 		return &store.Error{Kind: store.KindUnavailable, Msg: "injected"}
 	}

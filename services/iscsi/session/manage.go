@@ -28,21 +28,27 @@ func (s *Session) lift(f *fence) {
 // those that may still change a volume.
 func (s *Session) abort(match func(*task) bool, f *fence) {
 	var ended []*task
-	for _, t := range s.tasks {
+	one := func(t *task) {
 		if !match(t) {
-			continue
+			return
 		}
 		if (t.phase == phaseRunning || t.receiving && t.pieces) && f != nil && t.changes() {
 			t.fences = append(t.fences, f)
 			f.left++
 		}
 		if t.aborted {
-			continue
+			return
 		}
 		t.aborted = true
 		if t.phase != phaseRunning && !t.receiving { // else whoever works on it ends it
 			ended = append(ended, t)
 		}
+	}
+	for _, t := range s.tasks {
+		one(t)
+	}
+	if t := s.inline; t != nil && !t.listed {
+		one(t)
 	}
 	for _, t := range ended {
 		s.forget(t)
@@ -51,6 +57,20 @@ func (s *Session) abort(match func(*task) bool, f *fence) {
 	for _, t := range ended {
 		s.recycle(t)
 	}
+}
+
+// orphan ends what the reader was at when a fault of ours ended it: nobody else
+// would, and who waits for its end would wait for ever.
+func (s *Session) orphan(err error) {
+	if t := s.inline; t != nil && !t.listed {
+		_ = s.lost(t, err)
+	}
+	for _, t := range s.tasks {
+		if t == s.inline || t.receiving {
+			_ = s.lost(t, err)
+		}
+	}
+	s.inline = nil
 }
 
 // changes says whether a task that goes on unseen could change its volume. A
@@ -79,7 +99,7 @@ func (s *Session) AbortUnit(lun store.LUN, rest func()) int {
 		n++
 		return true
 	}, f)
-	if s.reopen(); s.n > 0 && !s.closed() {
+	if s.shut() {
 		// Not here: who resets the unit does not wait for this connection.
 		s.wg.Go(s.push)
 	}
@@ -87,11 +107,11 @@ func (s *Session) AbortUnit(lun store.LUN, rest func()) int {
 	return n
 }
 
-// push writes what has gathered in the output buffer.
+// push tells of a window that has opened.
 func (s *Session) push() {
 	s.mu.Lock()
 	defer s.unlock()
-	if !s.closed() {
+	if s.reopen(); !s.closed() {
 		_ = s.flush() // an error has ended the session
 	}
 }

@@ -119,6 +119,7 @@ type Session struct {
 	lastLU   *unitState
 	grant    *grant
 	grants   map[*grant]bool // those that are not released
+	inline   *task           // what the reader executes now; nil when nothing
 	bare     bool            // the last LUN went, and the initiator was not told
 	after    []func()        // run when the lock is let go
 
@@ -292,6 +293,7 @@ func (s *Session) Serve(res login.Result) string {
 		_ = s.flush() // what the initiator should still learn; the session ends anyway
 	}
 	s.Close(reasonOf(err))
+	s.orphan(err)
 	s.abort(func(*task) bool { return true }, nil)
 	s.account.Leave()
 	s.unlock()
@@ -410,11 +412,17 @@ func (s *Session) sn() pdu.SN {
 	return pdu.SN{StatSN: s.statSN, ExpCmdSN: s.expCmdSN, MaxCmdSN: s.told}
 }
 
+// shut says whether the initiator takes the window of a live session for shut,
+// and it is not.
+func (s *Session) shut() bool {
+	return !s.closed() && s.slots < s.window && s.told.Less(s.expCmdSN)
+}
+
 // reopen tells of a window that was shut, as far as the initiator knows, and in
 // which a task that ended without an answer has made room (RFC 7143 §11.4.10):
 // the initiator may send nothing that would draw an answer.
 func (s *Session) reopen() {
-	if s.closed() || s.slots >= s.window || !s.told.Less(s.expCmdSN) {
+	if !s.shut() {
 		return
 	}
 	// An error has ended the session.

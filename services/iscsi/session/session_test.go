@@ -14,6 +14,7 @@ import (
 	"lunboot/services/iscsi/login"
 	"lunboot/services/iscsi/pdu"
 	"lunboot/services/iscsi/session"
+	"lunboot/store"
 )
 
 // command builds the PDU of a READ or WRITE of blocks at LBA 0 of LUN 0.
@@ -546,6 +547,85 @@ func TestTaskManagement(t *testing.T) {
 		}
 		eventually(t, func() bool { r.witness.mu.Lock(); defer r.witness.mu.Unlock(); return r.witness.resets == 1 }, "the cold reset is passed on")
 	})
+}
+
+// What another machine's reset reports as ended does not write later: not what
+// runs on the reader's own goroutine either.
+func TestAbortOfWhatTheReaderExecutes(t *testing.T) {
+	for name, c := range map[string]struct {
+		lun   store.LUN
+		start func(r *rig) *pdu.SCSICommand
+		ended int
+	}{
+		"a WRITE": {0, func(r *rig) *pdu.SCSICommand {
+			q := r.command(0x2a, 1, nil)
+			r.send(t, q, make([]byte, 512))
+			return q
+		}, 1},
+		"a WRITE whose data came later": {0, func(r *rig) *pdu.SCSICommand {
+			q := r.command(0x2a, 1, func(q *pdu.SCSICommand) { q.Final = false })
+			r.send(t, q, nil)
+			r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, make([]byte, 512))
+			return q
+		}, 1},
+		"a WRITE of another unit": {1, func(r *rig) *pdu.SCSICommand {
+			q := r.command(0x2a, 1, nil)
+			r.send(t, q, make([]byte, 512))
+			return q
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, params()).ready(t)
+			r.volumes[0].puts.shut()
+			q := c.start(r)
+			eventually(t, func() bool { return r.volumes[0].puts.waiting.Load() == 1 }, "the write begins")
+			rested := make(chan struct{})
+			if n := r.session.AbortUnit(c.lun, func() { close(rested) }); n != c.ended {
+				t.Errorf("%d tasks were aborted, want %d", n, c.ended)
+			}
+			early := false
+			select {
+			case <-rested:
+				early = true
+			case <-time.After(20 * time.Millisecond):
+			}
+			if early != (c.ended == 0) {
+				t.Errorf("came to rest while the write was running: %v", early)
+			}
+			r.volumes[0].puts.open()
+			<-rested
+			if c.ended == 0 {
+				r.status(t, q.InitiatorTaskTag, "")
+			}
+			r.quiet(t)
+			r.Must(t, Write10(0, 0, make([]byte, 512)))
+		})
+	}
+}
+
+// A fault in a command ends its session, and who waits for the command's end is
+// let go.
+func TestAbortOfACommandThatBreaks(t *testing.T) {
+	for name, blocks := range map[string]int{"small": 1, "large": 1024} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, params()).ready(t)
+			r.volumes[0].puts.shut()
+			r.send(t, r.command(0x2a, blocks, nil), make([]byte, min(blocks*512, 256<<10)))
+			eventually(t, func() bool { return r.volumes[0].puts.waiting.Load() == 1 }, "the write begins")
+			rested := make(chan struct{})
+			if n := r.session.AbortUnit(0, func() { close(rested) }); n != 1 {
+				t.Errorf("%d tasks were aborted", n)
+			}
+			r.volumes[0].fault.Store(true)
+			r.volumes[0].puts.open()
+			select {
+			case <-rested:
+			case <-time.After(5 * time.Second):
+				t.Error("the reset waits for ever")
+			}
+			r.Closed(t)
+		})
+	}
 }
 
 // SAM-5 §8.6: an ORDERED command waits for all before it and holds all behind
