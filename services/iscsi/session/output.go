@@ -148,6 +148,9 @@ func (s *Session) sendStatus(t *task, moves int) error {
 func (s *Session) dataIn(t *task, off, total int) int {
 	burst := s.params.MaxBurstLength
 	n := min(total-off, s.params.MaxRecvDataSegmentLength, burst-off%burst)
+	if off+n < total && (off+n)%burst != 0 {
+		n &^= 3 // whole words inside a sequence (§11.7.7)
+	}
 	p := &s.din
 	*p = pdu.DataIn{
 		InitiatorTaskTag:  t.tag,

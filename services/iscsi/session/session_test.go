@@ -440,6 +440,43 @@ func TestDataInIsCutAsAgreed(t *testing.T) {
 	}
 }
 
+// §11.7.7: inside a sequence, data comes in whole words, whatever the initiator
+// takes; a sequence ends where it ends.
+func TestDataInComesInWholeWords(t *testing.T) {
+	for _, c := range []struct{ segment, burst int }{{1537, 1 << 20}, {8191, 1 << 20}, {513, 4096}, {1539, 4099}, {4099, 1027}} {
+		for _, blocks := range []int{20, 400} { // by one buffer, and by several
+			p := params()
+			p.MaxRecvDataSegmentLength, p.MaxBurstLength = c.segment, c.burst
+			r := newRig(t, p).ready(t)
+			for i := range blocks * 512 {
+				r.volumes[0].b[i] = byte(i >> 3)
+			}
+			r.send(t, r.command(0x28, blocks, nil), nil)
+			total, sequence := 0, 0
+			for done := false; !done; {
+				d, data := Expect[*pdu.DataIn](t, r.Initiator)
+				if int(d.BufferOffset) != total || !bytes.Equal(data, r.volumes[0].b[total:total+len(data)]) || len(data) > c.segment {
+					t.Fatalf("%+v: Data-In at %d: %+v with %d bytes", c, total, d, len(data))
+				}
+				if len(data)%4 != 0 && !d.Final {
+					t.Fatalf("%+v: %d bytes inside a sequence", c, len(data))
+				}
+				total += len(data)
+				if sequence += len(data); sequence > c.burst {
+					t.Fatalf("%+v: a sequence of %d bytes", c, sequence)
+				}
+				if d.Final {
+					sequence = 0
+				}
+				done = d.StatusFlag
+			}
+			if total != blocks*512 {
+				t.Errorf("%+v: %d bytes", c, total)
+			}
+		}
+	}
+}
+
 func TestTaskManagement(t *testing.T) {
 	manage := func(t *testing.T, r *rig, f pdu.TaskFunction, lun byte, ref *pdu.SCSICommand) pdu.TaskResult {
 		t.Helper()
