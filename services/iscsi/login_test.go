@@ -124,3 +124,50 @@ func TestAnotherPDUInALogin(t *testing.T) {
 		}
 	}
 }
+
+// §6.3.1: which sessions a login belongs to, by the initiator's name, ISID and
+// TSIH.
+func TestISIDAndTSIH(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	b.enroll(bob, map[store.LUN]disk{0: {id: 2, volume: newMemory(1 << 20)}})
+	first := b.login(t, alice, Linux(1))
+	first.Must(t, Ready(0))
+	if first.TSIH == 0 {
+		t.Error("the session's TSIH is 0")
+	}
+	for name, c := range map[string]struct {
+		o      Options
+		status pdu.LoginStatus
+	}{
+		"its own session, once more":                 {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH}, pdu.LoginTooManyConnections},
+		"its own session, under another ISID":        {Options{Name: string(alice), ISID: Linux(2), TSIH: first.TSIH}, pdu.LoginSessionDoesNotExist},
+		"another machine's session":                  {Options{Name: string(bob), ISID: Linux(1), TSIH: first.TSIH}, pdu.LoginSessionDoesNotExist},
+		"a session that is not":                      {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH + 1}, pdu.LoginSessionDoesNotExist},
+		"a session that is not, of a discovery":      {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH + 1, Discovery: true}, pdu.LoginSessionDoesNotExist},
+		"its session, for a discovery of all things": {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH, Discovery: true}, pdu.LoginTooManyConnections},
+	} {
+		if !c.o.Discovery {
+			c.o.Target = string(target)
+		}
+		t.Run(name, func(t *testing.T) {
+			wantRefused(t, b, c.o, c.status, "")
+			first.Must(t, Read10(0, 0, 1)) // it goes on
+		})
+	}
+	// The same ISID is another session of another machine, and another ISID is
+	// another session of the same.
+	other, second := b.login(t, bob, Linux(1)), b.login(t, alice, Linux(2))
+	if other.TSIH == first.TSIH || second.TSIH == first.TSIH || other.TSIH == second.TSIH {
+		t.Errorf("TSIHs %d, %d and %d", first.TSIH, other.TSIH, second.TSIH)
+	}
+	for _, i := range []*Initiator{first, other, second} {
+		i.Must(t, Read10(0, 0, 1))
+	}
+	// And the same of both is the session anew.
+	again := b.login(t, alice, Linux(1))
+	first.Closed(t)
+	for _, i := range []*Initiator{again, other, second} {
+		i.Must(t, Read10(0, 0, 1))
+	}
+}
