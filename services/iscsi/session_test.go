@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand"
 	"net"
 	"slices"
@@ -112,6 +113,22 @@ func TestDiscoveryListsTheAddressThatItCameInOn(t *testing.T) {
 	}
 	if got := ask("iqn.2026-11.test:nobody", "All"); len(got) != 0 {
 		t.Errorf("a stranger finds %v", got)
+	}
+}
+
+// §13.8: an IPv6 address stands in brackets.
+func TestDiscoveryOverIPv6(t *testing.T) {
+	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+	startOn(t, b, iscsi.Config{Listen: "[::1]:0"})
+	b.enroll(alice, map[store.LUN]disk{2: {id: 1, volume: newMemory(1 << 20)}})
+	i := Login(t, b.Addr(), Options{Name: string(alice), ISID: Linux(1), Discovery: true})
+	if err := i.Send(&pdu.TextRequest{Final: true, InitiatorTaskTag: i.Tag(), TargetTransferTag: pdu.ReservedTag, CmdSN: i.CmdSN}, pdu.AppendText(nil, "SendTargets", "All")); err != nil {
+		t.Fatal(err)
+	}
+	_, data := Expect[*pdu.TextResponse](t, i)
+	want := fmt.Sprintf("TargetName=%s\x00TargetAddress=[::1]:%d,1\x00", target, b.Addr().Port())
+	if string(data) != want {
+		t.Errorf("listed %q, want %q", data, want)
 	}
 }
 
