@@ -191,11 +191,17 @@ func (s *Session) hear(p *pdu.TextRequest, data []byte) pdu.RejectReason {
 // answerText answers the keys of one Text Request.
 func (s *Session) answerText(pairs []pdu.Pair) []pdu.Pair {
 	var answers, rest []pdu.Pair
+	asked := false
 	for _, q := range pairs {
 		if q.Key != "SendTargets" {
 			rest = append(rest, q)
 			continue
 		}
+		if asked { // anybody may ask, and it costs a look at the inventory
+			answers = append(answers, pdu.Pair{Key: q.Key, Value: "Reject"})
+			continue
+		}
+		asked = true
 		targets := s.cfg.Targets()
 		all := q.Value == "All" && s.nexus == nil
 		// The empty value is the session's own target; a name asks for that

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"time"
+
 	"lunboot/services/iscsi/pdu"
 	"lunboot/services/iscsi/scsi"
 	"lunboot/store"
@@ -84,12 +86,22 @@ func (t *task) changes() bool {
 	return t.plan.Dir != scsi.DirIn
 }
 
+// abortPatience is how long the task management of one initiator waits for the
+// connection of another; its own patience is 30 s, as a rule.
+const abortPatience = 5 * time.Second
+
 // AbortUnit ends the tasks on one LUN, because another nexus said so, and
 // returns how many there were. rest is called, without the lock, when none of
 // them can change the volume any more.
 func (s *Session) AbortUnit(lun store.LUN, rest func()) int {
+	// The lock may be held by a write to an initiator that does not read, and
+	// another initiator must not have to wait for that.
+	stuck := time.AfterFunc(abortPatience, func() {
+		s.Close("its initiator does not read, and another one's task management waited for it")
+	})
 	s.mu.Lock()
 	defer s.unlock()
+	stuck.Stop()
 	n := 0
 	f := &fence{done: func() { s.after = append(s.after, rest) }}
 	s.abort(func(t *task) bool {

@@ -31,7 +31,6 @@ const (
 	burstMemory   = 16 << 20
 	maxImmediate  = 16       // immediate commands under way; they stand outside the window
 	maxUnitTasks  = 32       // commands that wait for the disk of one unit
-	maxUnits      = 1024     // LUNs whose first use is remembered
 	maxTextLength = 16 << 10 // text of one negotiation
 	outputSize    = 128 << 10
 	inPlace       = 64 << 10  // READs up to this go straight into the output buffer
@@ -115,7 +114,7 @@ type Session struct {
 	burst    int // of burstMemory in use
 	account  *memory.Account
 	ttt      pdu.TaskTag
-	lus      map[pdu.LUN]*unitState
+	lus      map[store.LUN]*unitState
 	lastLU   *unitState
 	grant    *grant
 	grants   map[*grant]bool // those that are not released
@@ -160,7 +159,7 @@ type negotiation struct {
 
 // unitState is what a session has done on one LUN.
 type unitState struct {
-	lun         pdu.LUN
+	lun         pdu.LUN // as it was spelled last
 	number      store.LUN
 	read, wrote bool
 }
@@ -174,7 +173,7 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 		params: cfg.Result.Params,
 		grants: make(map[*grant]bool),
 		tasks:  make(map[pdu.TaskTag]*task),
-		lus:    make(map[pdu.LUN]*unitState),
+		lus:    make(map[store.LUN]*unitState),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.account = s.shared.pool.Open(memory.Session{

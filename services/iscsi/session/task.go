@@ -8,6 +8,7 @@ import (
 	"lunboot/services"
 	"lunboot/services/iscsi/pdu"
 	"lunboot/services/iscsi/scsi"
+	"lunboot/store"
 )
 
 // phase is what a task in the table waits for.
@@ -84,22 +85,25 @@ func (s *Session) newTask() *task {
 	return t
 }
 
-// unit returns the state of a LUN. How many are kept is bounded: an initiator
-// may ask for LUNs that do not exist.
+// unit returns the state of a LUN, however it is spelled. Only what is mapped is
+// kept: an initiator may ask for LUNs that do not exist, and each of its
+// commands there ends as it came.
 func (s *Session) unit(l pdu.LUN) *unitState {
 	if u := s.lastLU; u != nil && u.lun == l {
 		return u
 	}
-	u := s.lus[l]
-	if u == nil {
-		n, ok := scsi.ParseLUN(l)
-		if !ok || len(s.lus) >= maxUnits {
-			return &unitState{lun: l}
-		}
-		u = &unitState{lun: l, number: n}
-		s.lus[l] = u
+	n, ok := scsi.ParseLUN(l)
+	if !ok {
+		return &unitState{lun: l, number: store.MaxLUN + 1}
 	}
-	s.lastLU = u
+	u := s.lus[n]
+	if u == nil {
+		if u = (&unitState{number: n}); !s.mapped(n) {
+			return u
+		}
+		s.lus[n] = u
+	}
+	u.lun, s.lastLU = l, u
 	return u
 }
 
