@@ -25,7 +25,7 @@ type serveCmd struct {
 	Admin       string   `default:":8080" placeholder:"ADDR" help:"Pages and API for people (default: :8080)."`
 	Boot        string   `default:":80" placeholder:"ADDR" help:"Scripts and files for machines (default: :80)."`
 	TFTP        string   `name:"tftp" default:":69" placeholder:"ADDR" help:"Loaders for machines (default: :69)."`
-	ISCSI       string   `name:"iscsi" default:":3260" placeholder:"ADDR" help:"Portal of the iSCSI target (default: :3260)."`
+	ISCSI       string   `name:"iscsi" default:":3260" placeholder:"ADDR" help:"Portal of the iSCSI target (default: :3260). Up to 1024 sessions, 64 of one initiator; the data that they have under way takes at most 512 MiB and 1 MiB for each."`
 	Target      string   `placeholder:"IQN" help:"Name of the target (default: chosen at the first start)."`
 	Loaders     string   `placeholder:"DIR" help:"Folder with loaders of your own; each replaces the built-in one of its name."`
 	LogFormat   string   `name:"log-format" enum:"text,json" default:"text" help:"Log format: ${enum}."`

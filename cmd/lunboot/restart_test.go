@@ -18,6 +18,7 @@ import (
 
 // child is a lunboot serve of its own, which can be killed.
 type child struct {
+	dir  string
 	cmd  *exec.Cmd
 	done chan struct{}
 	up   struct{ Msg, Target, Portal, Boot, Admin, TFTP string }
@@ -29,7 +30,7 @@ func bear(t *testing.T, dir string, flags ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &child{cmd: exec.Command(exe, append([]string{"serve"}, flags...)...), done: make(chan struct{})}
+	p := &child{dir: dir, cmd: exec.Command(exe, append([]string{"serve"}, flags...)...), done: make(chan struct{})}
 	p.cmd.Args[0] = "lunboot"
 	p.cmd.Env = append(os.Environ(), "LUNBOOT_DATA="+dir)
 	errs, err := p.cmd.StderrPipe()

@@ -19,10 +19,9 @@
 // session that keeps such memory for 10 s because its initiator does not take
 // or send the data is ended, but only when others wait for it. What a session
 // has beside data, its buffers for input and output, a piece of a large WRITE,
-// headers, texts and tasks, is below 768 KiB. With n sessions that is
-// 512 MiB + n × 1.75 MiB at the very worst, and some 20 KiB for one that is idle;
-// the kernel's socket buffers (tcp_mem, tcp(7)) come on top, and so does what the
-// collector has not collected yet.
+// headers, texts, tasks and their goroutines, is below 1 MiB. With n sessions that
+// is 512 MiB + n × 2 MiB at the very worst; the kernel's socket buffers (tcp_mem,
+// tcp(7)) come on top, and so does what the collector has not collected yet.
 //
 // It decides nothing about who may log in and what a machine may see, and
 // nothing about SCSI beyond the direction and length of a command's data.
