@@ -180,6 +180,32 @@ func TestUnaskedDataWithoutMemoryIsRefused(t *testing.T) {
 	r.Must(t, w)
 }
 
+// Commands that look at the medium and send nothing of it need memory, too.
+func TestVerifyTakesMemory(t *testing.T) {
+	c := withMemory(t, 8*mib, 8*mib, time.Hour)
+	c.join(t, "greedy", 9*mib).keep(t, 8*mib)
+	c.join(t, "other", 9*mib).keep(t, 2*mib) // the last of the pool
+	r := c.join(t, "victim", 8*mib)
+	v := r.volumes[0]
+	v.gets.shut()
+	const n = 20
+	for range n {
+		r.send(t, r.command(0x2f, 8, func(q *pdu.SCSICommand) { q.Read, q.ExpectedDataTransferLength = false, 0 }), nil)
+	}
+	r.quiet(t)
+	eventually(t, func() bool { return v.gets.waiting.Load() == 1+4 }, "one looks anyway, and as many as its own memory holds")
+	time.Sleep(20 * time.Millisecond)
+	if k := v.gets.waiting.Load(); k != 1+4 {
+		t.Errorf("%d look at a time", k)
+	}
+	v.gets.open()
+	for range n {
+		if p, _ := Expect[*pdu.SCSIResponse](t, r.Initiator); p.Status != 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
 // Who keeps memory that others wait for, and does nothing with it, is ended; who
 // waits for a disk is not.
 func TestKeptMemoryComesBack(t *testing.T) {

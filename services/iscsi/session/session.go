@@ -113,6 +113,7 @@ type Session struct {
 	lastTask uint64
 	burst    int // of burstMemory in use
 	account  *memory.Account
+	looking  int // tasks that read the medium without sending it
 	ttt      pdu.TaskTag
 	lus      map[store.LUN]*unitState
 	lastLU   *unitState

@@ -42,6 +42,8 @@ type taskState struct {
 	buf      *buffer
 	burst    int       // bytes of burstMemory that it holds
 	pooledAt time.Time // when it took memory that all sessions share
+	looks    bool      // it runs, and reads the medium without sending it
+	chunk    int       // bytes of the session's memory for that
 	want     int       // bytes that the command takes
 	next     int       // the offset of the next byte from the initiator
 	unasked  int       // up to which offset data may come without R2T; 0 when none is due
@@ -132,6 +134,7 @@ func (s *Session) retire(t *task) {
 // recycle returns a retired task to the free list, after its answer was made.
 func (s *Session) recycle(t *task) {
 	s.letGo(t)
+	s.lookAway(t)
 	s.drop(t.grant)
 	t.taskState = taskState{}
 	t.cmd.In, t.cmd.Out, t.cmd.CDBExt = nil, nil, nil
@@ -246,6 +249,9 @@ func (s *Session) advance(t *task) bool {
 			return false
 		}
 		t.cmd.In = t.buf.b[:0]
+	}
+	if !s.look(t) {
+		return false
 	}
 	t.phase = phaseRunning
 	settle := t.attr == pdu.AttrOrdered && s.lent
