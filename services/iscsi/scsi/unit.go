@@ -136,7 +136,8 @@ func (u *Unit) clear(by *Nexus, rest func()) {
 }
 
 // abort ends the tasks of other nexuses; had is called for each that had some,
-// and rest when all have come to rest.
+// and rest when all have come to rest. They are asked at the same time: one that
+// has to be waited for must not add to the wait for the next.
 func abort(others []*itl, had func(*itl), rest func()) {
 	var left atomic.Int64
 	left.Store(1)
@@ -145,15 +146,19 @@ func abort(others []*itl, had func(*itl), rest func()) {
 			rest()
 		}
 	}
+	var asked sync.WaitGroup
 	for _, i := range others {
 		if i.nexus.cfg.Abort == nil {
 			continue
 		}
 		left.Add(1)
-		if i.nexus.cfg.Abort(i.lun, arrive) > 0 {
-			had(i)
-		}
+		asked.Go(func() {
+			if i.nexus.cfg.Abort(i.lun, arrive) > 0 {
+				had(i)
+			}
+		})
 	}
+	asked.Wait()
 	arrive()
 }
 
