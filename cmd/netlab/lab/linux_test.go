@@ -3,7 +3,6 @@ package lab_test
 import (
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +147,16 @@ func TestLinuxsInitiatorUsesItsDisks(t *testing.T) {
 	b.cli("volume", "create", "later", "--size", "32M")
 	b.cli("mapping", "add", i.name, "later", "--lun", "5")
 	b.cli("volume", "resize", "linux2", "96M")
+	// Its session lives on, and its next commands are told.
+	for range 3 {
+		i.touch(2)
+	}
+	told := i.run("dmesg | tail")
+	for _, want := range []string{"LUN assignments on this target have changed", "Capacity data has changed"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("Linux does not say %q:\n%s", want, told)
+		}
+	}
 	i.run("iscsiadm -m session --rescan")
 	if size := i.run("blockdev --getsize64 " + disk(2) + " " + "; blockdev --getsize64 " + disk(5)); size != "100663296\n33554432" {
 		t.Errorf("after the rescan the sizes are %q", size)
@@ -159,15 +168,30 @@ func TestLinuxsInitiatorUsesItsDisks(t *testing.T) {
 func TestLinuxsInitiatorProvesItselfAndAsksForProof(t *testing.T) {
 	b := start(t, linuxLimit)
 	i := b.workbench("chap", 91, "--auth", "chap", "--chap-user", "alice", "--chap-secret", "alicealicealice1")
-	// Discovery is refused like a login, so the node is made by hand.
+	// Discovery asks for the same proof as a login, and has records of its own.
+	const db = "iscsiadm -m discoverydb -t sendtargets -p 10.77.0.1 "
+	proof := func(settings ...string) {
+		for _, s := range settings {
+			key, value, _ := strings.Cut(s, "=")
+			i.run(db + "-o update -n discovery.sendtargets.auth." + key + " -v " + value)
+		}
+	}
+	refused := func(why string) {
+		t.Helper()
+		if said := i.fails(db + "--discover"); strings.Contains(said, "iqn.") {
+			t.Errorf("discovery with %s says %q", why, said)
+		}
+	}
 	if said := i.fails(discover); !strings.Contains(said, "authorization failure") {
 		t.Errorf("discovery without CHAP says %q", said)
 	}
-	target := regexp.MustCompile(`target=(iqn\S+)`).FindStringSubmatch(b.appliance.Log())
-	if target == nil {
-		t.Fatal("the appliance does not say what its target is called")
+	i.run(db + "-o new")
+	proof("authmethod=CHAP", "username=alice", "password=alicealicealice2")
+	refused("a wrong secret")
+	proof("password=alicealicealice1")
+	if said := i.run(db + "--discover"); !strings.Contains(said, "10.77.0.1:3260,1 iqn.") {
+		t.Errorf("discovery with CHAP says %q", said)
 	}
-	i.run("iscsiadm -m node -o new -p 10.77.0.1 -T " + target[1])
 	i.fails("iscsiadm -m node --login")
 	i.set("node.session.auth.authmethod=CHAP", "node.session.auth.username=alice", "node.session.auth.password=alicealicealice2")
 	i.fails("iscsiadm -m node --login")
@@ -175,7 +199,13 @@ func TestLinuxsInitiatorProvesItselfAndAsksForProof(t *testing.T) {
 	i.run("iscsiadm -m node --login && iscsiadm -m node --logout")
 	b.cli("machine", "set", i.name, "--auth", "mutual", "--reverse-user", "target", "--reverse-secret", "targettargettar1")
 	i.fails("iscsiadm -m node --login") // one-way is not enough now
-	i.set("node.session.auth.username_in=target", "node.session.auth.password_in=targettargettar2")
+	refused("one-way CHAP")
+	proof("username_in=target", "password_in=targettargettar2")
+	refused("a target that proves another secret")
+	proof("password_in=targettargettar1")
+	i.run(db + "--discover") // makes the node's record anew
+	i.set("node.session.auth.authmethod=CHAP", "node.session.auth.username=alice", "node.session.auth.password=alicealicealice1",
+		"node.session.auth.username_in=target", "node.session.auth.password_in=targettargettar2")
 	i.fails("iscsiadm -m node --login")
 	i.set("node.session.auth.password_in=targettargettar1")
 	i.run("iscsiadm -m node --login && iscsiadm -m node --logout")
