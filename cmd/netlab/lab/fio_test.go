@@ -51,7 +51,7 @@ verify_backlog=16
 `
 
 // The first 32 MiB are written once, before, and read at the very end.
-const fioBase = "/usr/bin/fio --name=base --filename=%s --ioengine=libaio --direct=1 --rw=write --bs=64k --iodepth=8 --size=32m --verify=crc32c --end_fsync=1 "
+const fioBase = "fio --name=base --filename=%s --ioengine=libaio --direct=1 --rw=write --bs=64k --iodepth=8 --size=32m --verify=crc32c --end_fsync=1 "
 
 // fioJob is what fio says of a job, in its terse version 3.
 type fioJob struct {
@@ -99,7 +99,7 @@ func TestLinuxsDataIsWholeWhenTheApplianceIsRestartedUnderLoad(t *testing.T) {
 	base := fmt.Sprintf(fioBase, disk(7))
 	i.run(base + "--do_verify=0")
 	i.run("cat >/tmp/jobs <<END\n" + fmt.Sprintf(fioJobs, disk(7), int(run.Seconds())) + "END\n" +
-		"(/usr/bin/fio --output-format=terse --terse-version=3 --output=/tmp/result /tmp/jobs >/tmp/said 2>&1; echo $? >/tmp/status) &")
+		"(fio --output-format=terse --terse-version=3 --output=/tmp/result /tmp/jobs >/tmp/said 2>&1; echo $? >/tmp/status) &")
 	began := time.Now()
 	for n, end := range []struct {
 		how string
