@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"lunboot/services/iscsi"
+	. "lunboot/services/iscsi/iscsitest"
 	"lunboot/store"
 )
 
@@ -33,6 +34,33 @@ func TestPeerLibiscsiTools(t *testing.T) {
 	}
 	out, err := run(t, "iscsi-inq", "-i", string(alice), b.url(0))
 	t.Logf("an unmapped LUN: %v\n%s", err, out)
+}
+
+// iscsi-swp protects a disk from every initiator and frees it, and iscsi-perf
+// reads it, many commands at a time.
+func TestPeerLibiscsiToolsAtWork(t *testing.T) {
+	b := start(t)
+	v := newMemory(8 << 20)
+	b.enroll(alice, map[store.LUN]disk{2: {id: 1, volume: v}})
+	i := b.login(t, alice, Linux(1))
+	for _, c := range []struct{ swp, key string }{{"on", "07/27/02"}, {"off", ""}} {
+		must(t, "iscsi-swp", "-i", string(alice), "-s", c.swp, b.url(2))
+		i.Must(t, Ready(2))
+		if r, err := i.Do(Write10(2, 0, make([]byte, 512))); err != nil || r.Key() != c.key {
+			t.Errorf("with protection %s a write says %v %s, want %s", c.swp, err, r.Key(), c.key)
+		}
+	}
+	for _, order := range []string{"--", "-r"} {
+		if out := must(t, "iscsi-perf", "-i", string(alice), "-m", "64", "-b", "16", "-t", "1", order, b.url(2)); !strings.Contains(out, "finished.") {
+			t.Errorf("iscsi-perf says\n%s", out)
+		}
+	}
+	eventually(t, func() bool { return len(b.journal.all(store.EventISCSIClosed)) == 4 }, "four tools are gone")
+	for n, e := range b.journal.all(store.EventISCSIClosed) {
+		if read := e.Detail.Bytes; n >= 2 && read < 1<<20 {
+			t.Errorf("iscsi-perf has read %d bytes", read)
+		}
+	}
 }
 
 // A stranger's discovery lists nothing, and its login is refused.
