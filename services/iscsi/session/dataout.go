@@ -22,16 +22,11 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 	default:
 		dst = t.buf.b[t.next : t.next+keep]
 	}
-	ok, bad := false, false
+	defer s.shared.put(piece)
+	ok := false
 	t.receiving = true
-	s.outside(func() {
-		ok, err = s.dataInto(dst, n)
-		if ok && err == nil && piece != nil {
-			bad = !s.nexus.WritePiece(s.ctx, &t.cmd, dst, t.next)
-		}
-	})
+	s.outside(func() { ok, err = s.dataInto(dst, n) })
 	t.receiving = false
-	s.shared.put(piece)
 	switch {
 	case err != nil:
 		return true, s.lost(t, err)
@@ -39,11 +34,26 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 		return true, s.complete(t)
 	case !ok:
 		return true, s.digestLost(t)
-	case bad:
-		return true, s.conclude(t)
+	case piece != nil:
+		written := s.write(t, dst)
+		switch {
+		case t.aborted:
+			return true, s.complete(t)
+		case !written:
+			return true, s.conclude(t)
+		}
 	}
 	t.next += n
 	return false, nil
+}
+
+// write executes a piece of a task on the reader's goroutine. Meanwhile aborts
+// find a task that runs.
+func (s *Session) write(t *task, piece []byte) (written bool) {
+	t.phase, s.inline = phaseRunning, t
+	s.outside(func() { written = s.nexus.WritePiece(s.ctx, &t.cmd, piece, t.next) })
+	t.phase, s.inline = phaseData, nil
+	return written
 }
 
 // digestLost answers data that arrived damaged: without error recovery the

@@ -34,7 +34,7 @@ func (s *Session) abort(match func(*task) bool, f *fence) {
 		if !match(t) {
 			return
 		}
-		if (t.phase == phaseRunning || t.receiving && t.pieces) && f != nil && t.changes() {
+		if t.phase == phaseRunning && f != nil && t.changes() {
 			t.fences = append(t.fences, f)
 			f.left++
 		}

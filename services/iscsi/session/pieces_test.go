@@ -144,3 +144,32 @@ func TestOrderedCommandsWaitForPieces(t *testing.T) {
 		t.Errorf("task %d read %x", p.InitiatorTaskTag, got[:8])
 	}
 }
+
+// A piece that is still arriving holds up no reset, and is not written after it.
+func TestAResetDoesNotWaitForAPieceThatArrives(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	q := r.command(0x2a, mib/512, nil)
+	r.send(t, q, nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	wire := r.Bytes(&pdu.DataOut{InitiatorTaskTag: a.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag}, pattern(256<<10))
+	if _, err := r.Conn.Write(wire[:100<<10]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return r.session.Counters().Activity > 4 }, "a part has arrived")
+	rested := make(chan struct{})
+	if n := r.session.AbortUnit(0, func() { close(rested) }); n != 1 {
+		t.Errorf("%d tasks were ended", n)
+	}
+	select {
+	case <-rested:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the reset waits for the initiator")
+	}
+	if _, err := r.Conn.Write(wire[100<<10:]); err != nil {
+		t.Fatal(err)
+	}
+	r.quiet(t)
+	if n := r.volumes[0].wrote.Load(); n != 0 {
+		t.Errorf("%d pieces were written after the reset", n)
+	}
+}

@@ -55,7 +55,7 @@ type taskState struct {
 	r2tSN    pdu.Serial
 
 	listed    bool // in the table
-	receiving bool // the reader is filling buf, or writing a piece
+	receiving bool // the reader is filling buf, or a piece
 	pieces    bool // what arrives is written at once
 	aborted   bool // no answer is to be sent
 	fences    []*fence
