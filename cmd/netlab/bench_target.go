@@ -154,8 +154,11 @@ func (b *benchCmd) setUpLunboot(ctx context.Context, dir, image string) (starter
 		p, err := launch(ctx, load.Ours, addr, lab.Command{Path: b.Binary, Args: []string{
 			"--data", data, "serve", "--dhcp", "off", "--admin", "127.0.0.1:0", "--boot", "127.0.0.1:0", "--tftp", "127.0.0.1:0", "--iscsi", addr, "--log-format", "json",
 		}})
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%w; make build makes bin/lunboot", err)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("%w; make build makes bin/lunboot", err)
+			return nil, err
 		}
 		// It listens before its log says so.
 		for range 100 {

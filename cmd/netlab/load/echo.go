@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lunboot/services/iscsi/pdu"
 )
 
@@ -114,7 +116,7 @@ func Pread(path string, l Load) (r Result, err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before, err := threadCPU()
+	before, err := ownCPU(unix.RUSAGE_THREAD)
 	if err != nil {
 		return Result{}, err
 	}
@@ -129,7 +131,7 @@ func Pread(path string, l Load) (r Result, err error) {
 		lat.Add(now.Sub(at))
 		at = now
 	}
-	after, err := threadCPU()
+	after, err := ownCPU(unix.RUSAGE_THREAD)
 	n := lat.Count()
 	return Result{
 		Ops: n, Bytes: n * int64(l.Block), Seconds: time.Since(start).Seconds(), P50: lat.Quantile(0.5), P99: lat.Quantile(0.99), CPU: after - before,

@@ -103,7 +103,7 @@ func (e *engine) more() bool { return e.left != 0 && e.now.Before(e.until) }
 func (e *engine) run() (own time.Duration, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before, err := threadCPU()
+	before, err := ownCPU(unix.RUSAGE_THREAD)
 	if err != nil {
 		return 0, err
 	}
@@ -140,7 +140,7 @@ func (e *engine) run() (own time.Duration, err error) {
 			}
 		}
 	}
-	after, err := threadCPU()
+	after, err := ownCPU(unix.RUSAGE_THREAD)
 	return after - before, err
 }
 
@@ -169,10 +169,10 @@ func (e *engine) interest(s *stream, out bool) error {
 	return unix.EpollCtl(e.poll, unix.EPOLL_CTL_MOD, s.fd, &event)
 }
 
-// threadCPU is the CPU time that the calling thread has used.
-func threadCPU() (time.Duration, error) {
+// ownCPU is the CPU time that the calling thread has used, or the process.
+func ownCPU(who int) (time.Duration, error) {
 	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+	if err := unix.Getrusage(who, &u); err != nil {
 		return 0, fmt.Errorf("getrusage: %w", err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil

@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -69,24 +70,6 @@ func TestACommandCostsNoAllocation(t *testing.T) {
 	}
 }
 
-func BenchmarkEcho(b *testing.B) {
-	target := startEcho(b, 64<<20)
-	for _, l := range []Load{
-		{Sessions: 1, Depth: 32, Block: 4 << 10},
-		{Sessions: 1, Depth: 1, Block: 4 << 10},
-		{Sessions: 64, Depth: 1, Block: 4 << 10},
-		{Sessions: 1, Depth: 8, Block: 256 << 10},
-		{Sessions: 1, Depth: 4, Block: 1 << 20},
-	} {
-		l.Span, l.Time = 64<<20, time.Second
-		r, err := Run(target, l, os.Getpid())
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Logf("s%d d%d b%d: %.0f/s p50 %s p99 %s, %s for both, %s own", l.Sessions, l.Depth, l.Block, r.IOPS(), r.P50, r.P99, r.CPUPerOp(), r.Own/time.Duration(r.Ops))
-	}
-}
-
 // What is written arrives and what is read back is looked at, whichever way the
 // target lets data go.
 func TestEveryWayOfMovingDataIsVerified(t *testing.T) {
@@ -136,6 +119,47 @@ func TestEveryWayOfMovingDataIsVerified(t *testing.T) {
 				t.Errorf("the target complains: %v", err)
 			}
 		})
+	}
+}
+
+// A socket takes what it has room for; the rest goes when there is room again.
+func TestNothingIsLostWhereASocketHasNoRoom(t *testing.T) {
+	const size = 4 << 20
+	target := &small{keys: []string{"ImmediateData", "Yes", "InitialR2T", "No", "FirstBurstLength", "262144", "MaxRecvDataSegmentLength", "65536"}, burst: 1 << 20, window: 16, volume: make([]byte, size)}
+	at := target.start(t)
+	s, err := login(at, "iqn.2026-11.test:load", 1, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.ready(at), s.conn.(*net.TCPConn).SetWriteBuffer(256<<10)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := newEngine(Load{Sessions: 1, Depth: 4, Block: 1 << 20, Span: size, Write: true, Sequential: true, Commands: 4, Generation: 5, Time: 30 * time.Second}, at.LUN, []*session{s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The target does not read on while its volume is held.
+	target.mu.Lock()
+	e.now, e.until = time.Now(), time.Now().Add(time.Minute)
+	if err := e.streams[0].begin(); err != nil {
+		t.Fatal(err)
+	}
+	if !e.streams[0].blocked {
+		t.Error("the socket has room for everything")
+	}
+	target.mu.Unlock()
+	if _, err := e.run(); err != nil {
+		err = errors.Join(err, e.close())
+		leave(at, []*session{s}, false)
+		t.Fatal(errors.Join(err, target.complaint()))
+	}
+	target.mu.Lock()
+	if at := differs(target.volume, 5, 0); at >= 0 {
+		t.Errorf("the volume is wrong from byte %d on", at)
+	}
+	target.mu.Unlock()
+	if err := errors.Join(e.close(), s.logout(at), target.complaint()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -302,4 +326,26 @@ func TestThePatternShowsWhatIsLostOrDoubled(t *testing.T) {
 			t.Errorf("%+v looks the same", other)
 		}
 	}
+}
+
+// No command is sent beyond the window that the target has told.
+func TestTheWindowBoundsWhatIsInFlight(t *testing.T) {
+	at := startEcho(t, 1<<20)
+	s, err := login(at, "iqn.2026-11.test:load", 1, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.window = s.cmdSN.Add(2)
+	e, err := newEngine(Load{Sessions: 1, Depth: 8, Block: 4 << 10, Span: 1 << 20, Time: time.Minute}, 0, []*session{s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.now, e.until = time.Now(), time.Now().Add(time.Minute)
+	if err := e.streams[0].begin(); err != nil || e.busy != 3 {
+		t.Errorf("%d commands in flight, the window holds 3: %v", e.busy, err)
+	}
+	if err := e.close(); err != nil {
+		t.Error(err)
+	}
+	leave(at, []*session{s}, false)
 }

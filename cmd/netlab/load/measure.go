@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Latencies is a histogram of durations with a precision of 1/16.
@@ -69,7 +71,7 @@ type Result struct {
 	Seconds  float64
 	P50, P99 time.Duration
 	CPU      time.Duration // of the target's process
-	Own      time.Duration // of the load's thread
+	Own      time.Duration // of the load itself
 	RSS      int64         // bytes that its memory grew by for a session
 }
 
@@ -86,14 +88,23 @@ const SessionsPerName = 32
 // initiator is the name of the k-th session.
 func initiator(l Load, k int) string { return fmt.Sprintf("%s-%d", l.Initiator, k/SessionsPerName) }
 
+// leave ends sessions; how they end is of no interest any more. A target that
+// has failed is not asked to log each of them out: it may take its time.
+func leave(t Target, sessions []*session, politely bool) {
+	for _, s := range sessions {
+		switch {
+		case politely:
+			_ = s.logout(t)
+		case s.conn != nil:
+			_ = s.conn.Close()
+		}
+	}
+}
+
 // Run runs reads or writes. pid is the target's process.
 func Run(t Target, l Load, pid int) (r Result, err error) {
 	var sessions []*session
-	defer func() {
-		for _, s := range sessions {
-			_ = s.logout(t) // the load is over
-		}
-	}()
+	defer func() { leave(t, sessions, err == nil) }()
 	for k := range l.Sessions {
 		s, err := login(t, initiator(l, k), k, l.Digests)
 		if err != nil {
@@ -130,6 +141,10 @@ func Logins(t Target, l Load, pid int) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	own, err := ownCPU(unix.RUSAGE_SELF)
+	if err != nil {
+		return Result{}, err
+	}
 	start := time.Now()
 	until := start.Add(l.Time)
 	var wg sync.WaitGroup
@@ -151,7 +166,8 @@ func Logins(t Target, l Load, pid int) (Result, error) {
 	wg.Wait()
 	r := Result{Seconds: time.Since(start).Seconds()}
 	after, err := cpuTime(pid)
-	if err = errors.Join(append(errs, err)...); err != nil {
+	used, failed := ownCPU(unix.RUSAGE_SELF)
+	if err = errors.Join(append(errs, err, failed)...); err != nil {
 		return Result{}, err
 	}
 	all := &lats[0]
@@ -159,13 +175,14 @@ func Logins(t Target, l Load, pid int) (Result, error) {
 		all.Merge(&lats[k+1])
 	}
 	r.Ops, r.P50, r.P99, r.CPU = all.Count(), all.Quantile(0.5), all.Quantile(0.99), after-before
+	r.Own = used - own
 	return r, nil
 }
 
 // Hold opens sessions, leaves them idle, and measures the memory that each costs
 // the target. What a load has used and freed hides that, so the process must be
 // fresh; one login goes before, for what is set aside only once.
-func Hold(t Target, l Load, pid int) (Result, error) {
+func Hold(t Target, l Load, pid int) (r Result, err error) {
 	s, err := login(t, initiator(l, 0), l.Sessions, false)
 	if err != nil {
 		return Result{}, err
@@ -179,11 +196,7 @@ func Hold(t Target, l Load, pid int) (Result, error) {
 		return Result{}, err
 	}
 	var open []*session
-	defer func() {
-		for _, s := range open {
-			_ = s.logout(t)
-		}
-	}()
+	defer func() { leave(t, open, err == nil) }()
 	for k := range l.Sessions {
 		s, err := login(t, initiator(l, k), k, false)
 		if err != nil {

@@ -86,7 +86,8 @@ func Rows(seconds time.Duration) []Row {
 			Goals: []Goal{{Rate, Peer, 2.5, 4}, {CPU, Peer, 0.4, 0}, {Rate, Bare, 0, 0.5}}},
 		{Name: "4 KiB random read, depth 1", Load: rw(1, 1, 4<<10, false, false, false), Limit: true,
 			Goals: []Goal{{Rate, Peer, 1.5, 2}, {Rate, Bare, 0, 0}}},
-		{Name: "4 KiB random read, 64 sessions", Load: rw(64, 1, 4<<10, false, false, false), Goals: []Goal{{Rate, Peer, 2, 3}, {P99, Peer, 0.5, 0}}},
+		{Name: "4 KiB random read, 64 sessions", Load: rw(64, 1, 4<<10, false, false, false), Limit: true,
+			Goals: []Goal{{Rate, Peer, 2, 3}, {P99, Peer, 0.5, 0}, {Rate, Bare, 0, 0}}},
 		{Name: "4 KiB random read, 256 sessions", Load: rw(256, 1, 4<<10, false, false, false), Goals: []Goal{{Rate, Peer, 2, 3}, {P99, Peer, 0.5, 0}}},
 		{Name: "4 KiB random write, depth 32", Load: rw(1, 32, 4<<10, true, false, false), Goals: []Goal{{Rate, Peer, 2, 3}, {CPU, Peer, 0.5, 0}}},
 		{Name: "256 KiB sequential read", Load: rw(1, 8, 256<<10, false, true, false), Limit: true,
@@ -323,7 +324,7 @@ func (m Measured) line(side int) string {
 	if m.Row.Load.Sequential {
 		gib = fmt.Sprintf("%.3f", m.median(side, func(r Result) float64 { return r.CPU.Seconds() / float64(r.Bytes) * (1 << 30) }))
 	}
-	if m.Row.Kind == KindIO {
+	if m.Row.Kind != KindPread {
 		own = show(100*time.Nanosecond, func(r Result) float64 { return float64(r.Own) / float64(max(r.Ops, 1)) })
 	}
 	return fmt.Sprintf("%.0f\t%s\t%s\t%s\t%s\t%s\t%s", m.median(side, Rate.of), mib,
