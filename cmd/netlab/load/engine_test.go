@@ -187,6 +187,7 @@ func TestWrongAnswersEndTheLoad(t *testing.T) {
 		"a Data-In comes twice":        {pdu.OpDataIn, 5, func(*pdu.Header, []byte) int { return 1 }, false, "DataSN"},
 		"a Data-In for elsewhere":      {pdu.OpDataIn, 6, put(42, 0x7f), false, "offset"},
 		"a Data-In that is short":      {pdu.OpDataIn, 6, func(h *pdu.Header, d []byte) int { h.SetDataSegmentLength(len(d) - 4); return 0 }, false, "bytes"},
+		"a last Data-In that is short": {pdu.OpDataIn, 8, func(h *pdu.Header, d []byte) int { h.SetDataSegmentLength(len(d) - 4); return 0 }, false, "ended after"},
 		"a Data-In for nobody":         {pdu.OpDataIn, 5, put(16, 1), false, "not in flight"},
 		"data that answers a write":    {pdu.OpSCSIResponse, 3, func(h *pdu.Header, _ []byte) int { h[0] = byte(pdu.OpDataIn); return 0 }, true, "answered with data"},
 		"an asynchronous message":      {pdu.OpSCSIResponse, 3, put(0, byte(pdu.OpAsync)), true, "Asynchronous"},
