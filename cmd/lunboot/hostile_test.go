@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -56,18 +57,24 @@ func attacked(t *testing.T, machines ...string) *child {
 	t.Helper()
 	dir := dataDir(t)
 	p := bear(t, dir, onLoopback...)
+	p.enroll(t, machines...)
+	return p
+}
+
+// enroll adds a victim and more machines, each with a volume.
+func (p *child) enroll(t *testing.T, machines ...string) {
+	t.Helper()
 	for k, name := range append([]string{"victim"}, machines...) {
 		for _, verb := range []string{
 			fmt.Sprintf("machine add %s --mac 02:00:00:00:00:%02x --auth none --iqn iqn.2026-11.test:%s", name, k+1, name),
 			fmt.Sprintf("volume create %s --size 64M", name),
 			fmt.Sprintf("mapping add %s %s --lun 0", name, name),
 		} {
-			if code, _, errs := cliIn(dir, strings.Fields(verb)...); code != exitDone {
+			if code, _, errs := cliIn(p.dir, strings.Fields(verb)...); code != exitDone {
 				t.Fatalf("%s: %s", verb, errs)
 			}
 		}
 	}
-	return p
 }
 
 // dial logs in from an address of 127.0.0.0/8.
@@ -329,8 +336,9 @@ func TestSessionsThatNeverReadHarmNobody(t *testing.T) {
 	if os.Getenv("LUNBOOT_SOAK") == "" {
 		return
 	}
-	// TCP gives up a peer that takes nothing for 30 s.
-	deadline := time.Now().Add(90 * time.Second)
+	// TCP gives up a peer that takes nothing for 30 s, at the next probe.
+	begun := time.Now()
+	deadline := begun.Add(90 * time.Second)
 	for open := 1; open > 0; time.Sleep(time.Second) {
 		code, out, errs := cliIn(p.dir, "session", "list")
 		if code != exitDone {
@@ -340,7 +348,60 @@ func TestSessionsThatNeverReadHarmNobody(t *testing.T) {
 			t.Fatalf("%d sessions that read nothing are still there", open)
 		}
 	}
+	t.Logf("those that read nothing were given up after %s", time.Since(begun).Round(time.Second))
 	if _, err := v.work(after(time.Second), sizes...); err != nil {
 		t.Errorf("the machine at work: %v", err)
 	}
+}
+
+// Where few files may be open, there are fewer sessions, and enough is left for
+// those who do not come over iSCSI.
+func TestFewOpenFilesAreEnough(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip(err) // exec -a
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := bearBy(t, dataDir(t), exec.Command(bash, append([]string{"-c", `ulimit -n 450; exec -a lunboot "$0" serve "$@"`, exe}, onLoopback...)...))
+	p.enroll(t, "late")
+	i, err := p.dial("victim", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Conn.Close()
+	for n := range 600 {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+n%100))}, Timeout: 10 * time.Second}
+		nc, err := d.Dial("tcp", p.up.Portal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+	}
+	sessions := 1
+	for n := uint16(0); n < 40; n++ {
+		late, err := p.dial("late", n)
+		var refused *LoginError
+		if errors.As(err, &refused) && refused.Status == pdu.LoginOutOfResources {
+			break
+		}
+		if err != nil {
+			t.Fatalf("session %d: %v", n, err)
+		}
+		defer late.Conn.Close()
+		sessions++
+	}
+	if sessions != sessionsWithin(450) {
+		t.Errorf("there are %d sessions", sessions)
+	}
+	v := &victim{i: i, rnd: rand.New(rand.NewPCG(1, 2))}
+	if err := v.step(4096); err != nil {
+		t.Error(err)
+	}
+	if code, _, errs := cliIn(p.dir, "volume", "create", "another", "--size", "1M"); code != exitDone {
+		t.Error(errs)
+	}
+	t.Logf("%d files are open", p.files(t))
 }

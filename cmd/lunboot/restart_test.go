@@ -30,8 +30,15 @@ func bear(t *testing.T, dir string, flags ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &child{dir: dir, cmd: exec.Command(exe, append([]string{"serve"}, flags...)...), done: make(chan struct{})}
-	p.cmd.Args[0] = "lunboot"
+	c := exec.Command(exe, append([]string{"serve"}, flags...)...)
+	c.Args[0] = "lunboot"
+	return bearBy(t, dir, c)
+}
+
+// bearBy is bear with a command of the test's own.
+func bearBy(t *testing.T, dir string, c *exec.Cmd) *child {
+	t.Helper()
+	p := &child{dir: dir, cmd: c, done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), "LUNBOOT_DATA="+dir)
 	errs, err := p.cmd.StderrPipe()
 	if err != nil {

@@ -7,7 +7,8 @@
 // logged in (door), discovery sessions, sessions of one initiator and of all
 // (Config.MaxSessions), and the memory of them all: 512 MiB and 2 MiB for
 // each, of which 1 MiB is a session's own whatever others do (package session
-// says how). An initiator that does not read is given up by TCP after 30 s.
+// says how). An initiator that takes nothing is given up by TCP within a minute
+// or so: TCP_USER_TIMEOUT is looked at when a probe is due (tcp(7)).
 //
 // It may not know how machines and volumes are stored: it asks a Catalog, and
 // looks again whenever the Catalog says that something changed. What it states
