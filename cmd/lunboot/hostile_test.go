@@ -321,7 +321,7 @@ func TestSessionsThatNeverReadHarmNobody(t *testing.T) {
 		}
 	}
 	time.Sleep(200 * time.Millisecond)
-	busy, err := v.work(after(2*time.Second), sizes...)
+	busy, err := v.work(after(time.Second), sizes...)
 	if err != nil {
 		t.Errorf("the machine at work: %v", err)
 	}

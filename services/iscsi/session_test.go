@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -746,19 +747,30 @@ func TestLoginThatIsNotFinished(t *testing.T) {
 	}
 }
 
-// Connections that only sit there are bounded; one too many is closed at once.
+// Connections that only sit there are bounded, for each address and in all; one
+// too many is closed at once, or in its place one that is there for long.
 func TestConnectionsInLoginAreBounded(t *testing.T) {
 	b := start(t)
-	var last net.Conn
-	for range 257 {
-		nc, err := net.Dial("tcp", b.Addr().String())
-		if err != nil {
-			t.Fatal(err)
+	var open atomic.Int64
+	var all sync.WaitGroup
+	for n := range 650 {
+		nc := b.from(t, max(0, n-249)/2) // the first 250 from one address
+		all.Go(func() {
+			if ended(nc, 2*time.Second) != nil {
+				open.Add(1)
+			}
+		})
+		if n == 249 {
+			all.Wait()
+			if k := open.Swap(0); k > 128 {
+				t.Errorf("%d connections of one address are open", k)
+			}
 		}
-		t.Cleanup(func() { _ = nc.Close() })
-		last = nc
 	}
-	Attach(last, 1, 0, false, false).Closed(t)
+	all.Wait()
+	if k := open.Load(); k > 256 {
+		t.Errorf("%d connections are open", k)
+	}
 }
 
 // A fault of ours in one session ends that session and no other.

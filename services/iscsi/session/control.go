@@ -46,7 +46,7 @@ func (s *Session) nopOut() error {
 func (s *Session) Ping() {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.closed() {
+	if s.closed() || !s.served {
 		return
 	}
 	if s.ttt++; s.ttt == pdu.ReservedTag {
@@ -63,7 +63,7 @@ func (s *Session) Ping() {
 func (s *Session) AskToLogOut(within time.Duration) {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.closed() || s.leaving {
+	if s.closed() || s.leaving || !s.served {
 		return
 	}
 	seconds := uint16(min(max(within/time.Second, 1), 1<<16-1))

@@ -138,6 +138,7 @@ type Session struct {
 	scratch [scratchSize]byte
 
 	negotiation negotiation
+	served      bool // the login is answered: the connection is the session's
 	leaving     bool // a Logout was answered
 }
 
@@ -284,7 +285,7 @@ func (s *Session) closed() bool { return s.why.Load() != nil }
 func (s *Session) Serve(res login.Result) string {
 	defer close(s.done)
 	s.mu.Lock()
-	s.statSN, s.expCmdSN, s.told = res.StatSN, res.ExpCmdSN, res.ExpCmdSN
+	s.statSN, s.expCmdSN, s.told, s.served = res.StatSN, res.ExpCmdSN, res.ExpCmdSN, true
 	s.mu.Unlock()
 	s.beforeRead = s.idle
 	err := services.Guard(s.cfg.Log, "iSCSI session of "+string(res.Initiator), s.loop)
