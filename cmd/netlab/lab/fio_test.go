@@ -3,6 +3,7 @@ package lab_test
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -117,6 +118,10 @@ func TestLinuxsDataIsWholeWhenTheApplianceIsRestartedUnderLoad(t *testing.T) {
 		back := time.Now()
 		b.must(i.waitIO())
 		t.Logf("%s after %.0f s: it ended in %.1f s and was back in %.1f s; Linux went on %.1f s later", end.how, asked.Sub(began).Seconds(), ended.Sub(asked).Seconds(), back.Sub(ended).Seconds(), time.Since(back).Seconds())
+	}
+	// The orderly end asked Linux to log out, and it did.
+	if log := b.appliance.Log(); !regexp.MustCompile(regexp.QuoteMeta(string(i.iqn)) + ` .* written=[1-9].* reason="the initiator logged out"`).MatchString(log) {
+		t.Errorf("Linux did not log out at the end of the appliance:\n%s", log)
 	}
 	i.run("while ! [ -e /tmp/status ]; do sleep 0.2; done")
 	said := i.run("cat /tmp/said /tmp/result; cat /tmp/status")
