@@ -373,9 +373,7 @@ func TestReinstatement(t *testing.T) {
 	two := b.login(t, alice, Linux(1))
 	one.Closed(t)
 	two.Must(t, Read10(0, 0, 1))
-	if n := b.sessions(alice); n != 1 {
-		t.Errorf("%d sessions are left", n)
-	}
+	eventually(t, func() bool { return b.sessions(alice) == 1 }, "one session is left")
 	if e := b.journal.wait(t, store.EventISCSIClosed, 1)[0]; !strings.Contains(e.Detail.Reason, "logged in again") {
 		t.Errorf("the event says %+v", e.Detail)
 	}

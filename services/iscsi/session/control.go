@@ -46,7 +46,7 @@ func (s *Session) nopOut() error {
 func (s *Session) Ping() {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.closed() || !s.served {
+	if s.closed() || !s.serving {
 		return
 	}
 	if s.ttt++; s.ttt == pdu.ReservedTag {
@@ -63,11 +63,18 @@ func (s *Session) Ping() {
 func (s *Session) AskToLogOut(within time.Duration) {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.closed() || s.leaving || !s.served {
+	if s.closed() || s.leaving {
 		return
 	}
-	seconds := uint16(min(max(within/time.Second, 1), 1<<16-1))
-	if s.put(&pdu.Async{SN: s.nextSN(), Event: pdu.AsyncRequestLogout, Parameter3: seconds}, nil) == nil {
+	s.lastCall = uint16(min(max(within/time.Second, 1), 1<<16-1))
+	if s.serving {
+		s.callLast()
+	}
+}
+
+// callLast sends what AskToLogOut has to say.
+func (s *Session) callLast() {
+	if s.put(&pdu.Async{SN: s.nextSN(), Event: pdu.AsyncRequestLogout, Parameter3: s.lastCall}, nil) == nil {
 		_ = s.flush() // an error has ended the session
 	}
 }

@@ -2,10 +2,15 @@ package session_test
 
 import (
 	"bytes"
+	"io"
+	"log/slog"
 	"testing"
+	"time"
 
 	. "lunboot/services/iscsi/iscsitest"
+	"lunboot/services/iscsi/login"
 	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/session"
 )
 
 // RFC 7143 §11.8: each R2T asks for the next part of what is missing, one at a
@@ -152,4 +157,26 @@ func TestLogoutEndsTasks(t *testing.T) {
 			t.Errorf("the reason is %q", s)
 		}
 	}
+}
+
+// §11.9: a session that is asked to end while its login is being answered is
+// asked when that is done: the Login Response is the first thing that it reads.
+func TestLogoutIsAskedForAfterTheLogin(t *testing.T) {
+	server, client := loopback(t)
+	defer client.Close()
+	i := Attach(client, 1, 40, false, false)
+	res := login.Result{Initiator: "iqn.2026-11.test:a", Params: params(), ExpCmdSN: 1, StatSN: 40, CID: 1}
+	s := session.New(session.NewConn(server), nil, session.Config{Result: res, Shared: session.NewShared(), Observer: &witness{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s.AskToLogOut(2 * time.Second)
+	i.Timeout = 20 * time.Millisecond
+	if p, _, err := i.Recv(); err == nil {
+		t.Fatalf("before the login was answered: %+v", p)
+	}
+	i.Timeout = 5 * time.Second
+	go s.Serve(res)
+	if p, _ := Expect[*pdu.Async](t, i); p.Event != pdu.AsyncRequestLogout || p.Parameter3 != 2 {
+		t.Errorf("%+v", p)
+	}
+	s.Close("test")
+	<-s.Done()
 }

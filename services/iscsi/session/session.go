@@ -137,8 +137,9 @@ type Session struct {
 	r2t     pdu.R2T
 	scratch [scratchSize]byte
 
+	serving     bool   // the login is answered: the connection is this session's
+	lastCall    uint16 // seconds in which the initiator is to log out; 0: it was not asked to
 	negotiation negotiation
-	served      bool // the login is answered: the connection is the session's
 	leaving     bool // a Logout was answered
 }
 
@@ -285,7 +286,10 @@ func (s *Session) closed() bool { return s.why.Load() != nil }
 func (s *Session) Serve(res login.Result) string {
 	defer close(s.done)
 	s.mu.Lock()
-	s.statSN, s.expCmdSN, s.told, s.served = res.StatSN, res.ExpCmdSN, res.ExpCmdSN, true
+	s.statSN, s.expCmdSN, s.told = res.StatSN, res.ExpCmdSN, res.ExpCmdSN
+	if s.serving = true; s.lastCall > 0 && !s.closed() {
+		s.callLast()
+	}
 	s.mu.Unlock()
 	s.beforeRead = s.idle
 	err := services.Guard(s.cfg.Log, "iSCSI session of "+string(res.Initiator), s.loop)
