@@ -213,9 +213,15 @@ func TestResets(t *testing.T) {
 	})
 	t.Run("a reset is over when the others' tasks are", func(t *testing.T) {
 		r := newRig(t)
+		var mu sync.Mutex // they are asked at the same time
 		var rests []func()
 		for range 2 {
-			r.join(NexusConfig{Abort: func(_ store.LUN, rest func()) int { rests = append(rests, rest); return 1 }})
+			r.join(NexusConfig{Abort: func(_ store.LUN, rest func()) int {
+				mu.Lock()
+				defer mu.Unlock()
+				rests = append(rests, rest)
+				return 1
+			}})
 		}
 		rested := 0
 		r.nexus.TargetReset(func() { rested++ })
