@@ -60,7 +60,7 @@ func TestTheBenchMeasures(t *testing.T) {
 		case row.Limit:
 			by = append(slices.Clone(sides), load.Bare)
 		case row.Load.Digests:
-			by = append(slices.Clone(sides), load.Plain)
+			by = append(slices.Clone(sides), load.Plain, load.Copied)
 		}
 		for _, side := range by {
 			line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(row.Name) + ` +` + side + ` +[0-9].*$`).FindString(string(table))

@@ -131,7 +131,7 @@ func TestNothingIsLostWhereASocketHasNoRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.ready(at), s.conn.(*net.TCPConn).SetWriteBuffer(256<<10)); err != nil {
+	if err := errors.Join(s.ready(at, pdu.AttrSimple), s.conn.(*net.TCPConn).SetWriteBuffer(256<<10)); err != nil {
 		t.Fatal(err)
 	}
 	e, err := newEngine(Load{Sessions: 1, Depth: 4, Block: 1 << 20, Span: size, Write: true, Sequential: true, Commands: 4, Generation: 5, Time: 30 * time.Second}, at.LUN, []*session{s})
@@ -280,7 +280,7 @@ func TestATargetThatFallsSilentIsGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ready(at); err != nil {
+	if err := s.ready(at, pdu.AttrSimple); err != nil {
 		t.Fatal(err)
 	}
 	// The volume is held: the next READ gets no answer.

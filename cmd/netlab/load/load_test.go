@@ -111,10 +111,10 @@ func TestWhatIsBelowItsGoalIsNamed(t *testing.T) {
 func TestARowIsMeasuredWithTheSidesThatItIsFor(t *testing.T) {
 	all := []Side{{Name: Cache, Path: "image"}, {Name: Ours}, {Name: Peer}, {Name: Bare, Target: Target{Bare: true}}}
 	for want, row := range map[string]Row{
-		"lunboot tgt":                     {},
-		"lunboot tgt Go echo":             {Limit: true},
-		"lunboot lunboot, no digests tgt": {Load: Load{Digests: true}},
-		"page cache":                      {Kind: KindPread},
+		"lunboot tgt":         {},
+		"lunboot tgt Go echo": {Limit: true},
+		"lunboot lunboot, no digests lunboot, copies tgt": {Load: Load{Digests: true}},
+		"page cache": {Kind: KindPread},
 	} {
 		var names []string
 		for _, s := range row.take(all) {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lunboot/services/iscsi/pdu"
 )
 
 // Latencies is a histogram of durations with a precision of 1/16.
@@ -111,7 +113,11 @@ func Run(t Target, l Load, pid int) (r Result, err error) {
 			return Result{}, err
 		}
 		sessions = append(sessions, s)
-		if err := s.ready(t); err != nil {
+		attr := pdu.AttrSimple
+		if l.Ordered {
+			attr = pdu.AttrOrdered
+		}
+		if err := s.ready(t, attr); err != nil {
 			return Result{}, err
 		}
 	}
@@ -187,7 +193,7 @@ func Hold(t Target, l Load, pid int) (r Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := errors.Join(s.ready(t), s.logout(t)); err != nil {
+	if err := errors.Join(s.ready(t, pdu.AttrSimple), s.logout(t)); err != nil {
 		return Result{}, err
 	}
 	time.Sleep(l.Time)
@@ -203,7 +209,7 @@ func Hold(t Target, l Load, pid int) (r Result, err error) {
 			return Result{}, err
 		}
 		open = append(open, s)
-		if err := s.ready(t); err != nil {
+		if err := s.ready(t, pdu.AttrSimple); err != nil {
 			return Result{}, err
 		}
 	}

@@ -35,6 +35,7 @@ type Load struct {
 	Write      bool
 	Sequential bool
 	Digests    bool // CRC32C of headers and data
+	Ordered    bool // each session begins with a command of that attribute
 	Span       int64
 	Time       time.Duration
 	// Commands ends the load after so many, if that is before its time; a
@@ -265,8 +266,9 @@ func (s *session) logout(t Target) error {
 	return errors.Join(err, s.conn.Close())
 }
 
-// ready takes the unit attention conditions of a new session.
-func (s *session) ready(t Target) error {
+// ready takes the unit attention conditions of a new session, by commands with
+// that attribute.
+func (s *session) ready(t Target, attr pdu.Attribute) error {
 	if t.Bare {
 		return nil
 	}
@@ -274,7 +276,7 @@ func (s *session) ready(t Target) error {
 		return err
 	}
 	for range 8 {
-		q := pdu.SCSICommand{Final: true, Attr: pdu.AttrSimple, LUN: pdu.LUN{0, t.LUN}, InitiatorTaskTag: 0, CmdSN: s.cmdSN, ExpStatSN: s.stat}
+		q := pdu.SCSICommand{Final: true, Attr: attr, LUN: pdu.LUN{0, t.LUN}, InitiatorTaskTag: 0, CmdSN: s.cmdSN, ExpStatSN: s.stat}
 		s.cmdSN = s.cmdSN.Add(1)
 		if err := s.send(&q, nil); err != nil {
 			return err
