@@ -75,7 +75,8 @@ type NexusConfig struct {
 	// Abort is told that another nexus ended this one's tasks at lun: by a
 	// reset, CLEAR TASK SET or PREEMPT AND ABORT (SAM-5 §6.3.3, §7.3). It
 	// returns how many there were, without waiting, and calls rest when none of
-	// them can change the volume any more, which may be before it returns.
+	// them can change the volume any more, which may be before it returns. It is
+	// called for several nexuses at the same time.
 	Abort func(lun store.LUN, rest func()) int
 }
 
