@@ -309,16 +309,16 @@ func TestMemoryOfAllSessionsIsBounded(t *testing.T) {
 // A crowd with too little memory, aborts and sudden ends: every byte is right,
 // everybody comes to an end, and all memory comes back.
 func TestACrowdWithLittleMemory(t *testing.T) {
-	c := withMemory(t, 12*mib, 9*mib, 2*time.Second)
+	c := withMemory(t, 6*mib, 4*mib, time.Hour)
 	var wg sync.WaitGroup
 	for n := range 8 {
-		r := c.join(t, fmt.Sprint(n%3), 8*mib)
+		r := c.join(t, fmt.Sprint(n%3), 4*mib)
 		r.Timeout = 30 * time.Second
 		rnd := rand.New(rand.NewPCG(uint64(n), 7))
 		r.volumes[0].cold.Store(n%2 == 0)
 		wg.Go(func() {
-			for range 12 {
-				blocks := uint16(1 + rnd.IntN(8*mib/512))
+			for range 10 {
+				blocks := uint16(1 + rnd.IntN(4*mib/512))
 				if rnd.IntN(3) == 0 {
 					w := Write10(0, 0, bytes.Clone(r.volumes[0].b[:int(blocks)*512]))
 					w.Segment = 256 << 10
@@ -339,8 +339,8 @@ func TestACrowdWithLittleMemory(t *testing.T) {
 				}
 			}
 			if n%4 == 0 { // it goes while it waits
-				_, _ = r.Start(Read10(0, 0, 8*mib/512))
-				_, _ = r.Start(Write10(0, 0, make([]byte, 8*mib)))
+				_, _ = r.Start(Read10(0, 0, 4*mib/512))
+				_, _ = r.Start(Write10(0, 0, make([]byte, 4*mib)))
 				r.Conn.Close()
 			}
 		})
