@@ -82,7 +82,7 @@ func (u *addressUse) remember(ctx context.Context, table *sqlite.Journal, lastSe
 		}
 		for _, e := range items {
 			if u.now().Sub(e.At) < holdAddress {
-				u.learn(e)
+				u.learn(&e)
 			}
 			after = e.Seq
 		}
@@ -94,11 +94,11 @@ func (u *addressUse) Emit(e store.Event) {
 	if e.At.IsZero() {
 		e.At = u.now()
 	}
-	u.learn(e)
+	u.learn(&e)
 	u.Journal.Emit(e)
 }
 
-func (u *addressUse) learn(e store.Event) {
+func (u *addressUse) learn(e *store.Event) {
 	if !e.Addr.IsValid() {
 		return
 	}

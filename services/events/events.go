@@ -112,9 +112,10 @@ func (j *Journal) Emit(e store.Event) {
 		return
 	}
 	if j.dropped > 0 && backlog < j.limits.ring {
-		j.append(j.droppedEvent(e.At))
+		told := j.droppedEvent(e.At)
+		j.append(&told)
 	}
-	j.append(e)
+	j.append(&e)
 	wake := j.wake
 	j.wake = nil
 	j.mu.Unlock()
@@ -129,7 +130,7 @@ func (j *Journal) Emit(e store.Event) {
 }
 
 // append numbers e; j.mu is held.
-func (j *Journal) append(e store.Event) {
+func (j *Journal) append(e *store.Event) {
 	j.last++
 	e.Seq = j.last
 	j.queue.push(e)
@@ -153,7 +154,8 @@ func (j *Journal) LastSeq() int64 {
 }
 
 // After returns up to limit events with larger numbers than seq, rising: from
-// memory when it reaches back far enough, from the log otherwise.
+// memory when it reaches back far enough, from the log otherwise. They are for
+// reading only, since memory is shared.
 func (j *Journal) After(ctx context.Context, seq int64, limit int) ([]store.Event, error) {
 	if limit <= 0 || limit > keepWritten {
 		limit = keepWritten
@@ -257,7 +259,7 @@ func (j *Journal) drain() error {
 func (j *Journal) flush(ctx context.Context) error {
 	for {
 		j.mu.Lock()
-		batch := j.queue.after(j.written, batchSize)
+		batch := j.queue.run(j.written, batchSize)
 		j.mu.Unlock()
 		if len(batch) == 0 {
 			return nil

@@ -408,3 +408,18 @@ func BenchmarkEmit(b *testing.B) {
 	}
 	_ = stop()
 }
+
+// What a reader was given is its own to append to, although memory is shared.
+func TestAReaderThatAppendsDisturbsNobody(t *testing.T) {
+	j := open(t, &table{})
+	j.Emit(discover(1))
+	part, err := j.After(t.Context(), 0, 10)
+	if err != nil || len(part) != 1 {
+		t.Fatalf("%d events, %v", len(part), err)
+	}
+	j.Emit(discover(2))
+	_ = append(part, discover(99))
+	if all, err := j.After(t.Context(), 0, 10); err != nil || len(all) != 2 || all[1].Detail.Secs != 2 {
+		t.Errorf("%+v, %v", all, err)
+	}
+}

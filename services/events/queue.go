@@ -10,27 +10,38 @@ type queue struct {
 	chunks [][]store.Event
 }
 
-// push adds the next event; its number follows the last one's.
-func (q *queue) push(e store.Event) {
+// push adds the next event; its number follows the last one's. It is never
+// written again. Events are large, so that they travel by pointer until here.
+func (q *queue) push(e *store.Event) {
 	n := len(q.chunks)
 	if n == 0 || len(q.chunks[n-1]) == batchSize {
 		q.chunks = append(q.chunks, make([]store.Event, 0, batchSize))
 		n++
 	}
-	q.chunks[n-1] = append(q.chunks[n-1], e)
+	q.chunks[n-1] = append(q.chunks[n-1], *e)
 }
 
-// after copies up to limit events that follow seq.
-func (q *queue) after(seq int64, limit int) []store.Event {
+// run returns up to limit events that follow seq, for reading only: as many as
+// lie in one chunk, where they lie.
+func (q *queue) run(seq int64, limit int) []store.Event {
 	at := max(seq+1-q.first, 0) + int64(q.skip)
 	c, i := int(at/batchSize), int(at%batchSize)
-	var out []store.Event
-	for ; c < len(q.chunks) && len(out) < limit; c++ {
-		if i < len(q.chunks[c]) {
-			part := q.chunks[c][i:]
-			out = append(out, part[:min(len(part), limit-len(out))]...)
+	if c >= len(q.chunks) || i >= len(q.chunks[c]) {
+		return nil
+	}
+	n := min(i+limit, len(q.chunks[c]))
+	return q.chunks[c][i:n:n]
+}
+
+// after returns up to limit events that follow seq, for reading only.
+func (q *queue) after(seq int64, limit int) []store.Event {
+	out := q.run(seq, limit)
+	for len(out) > 0 && len(out) < limit {
+		more := q.run(out[len(out)-1].Seq, limit-len(out))
+		if len(more) == 0 {
+			break
 		}
-		i = 0
+		out = append(out, more...) // of two chunks: a copy
 	}
 	return out
 }
