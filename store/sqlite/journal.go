@@ -53,16 +53,14 @@ func (j *Journal) AppendEvents(ctx context.Context, events []store.Event) error 
 			return err
 		}
 		defer insert.Close()
+		var detail []byte
 		for i := range events {
 			e := &events[i]
 			if e.Seq <= last {
 				return store.Conflict("seq", "event %d does not follow event %d", e.Seq, last)
 			}
 			last = e.Seq
-			detail, err := json.Marshal(&e.Detail)
-			if err != nil {
-				return err
-			}
+			detail = e.Detail.AppendJSON(detail[:0])
 			if _, err := insert.ExecContext(t.Ctx, e.Seq, dbfile.Nanos(e.At), string(e.Kind), dbfile.Text(e.MAC), addrText(e.Addr), dbfile.Ref(e.Machine), dbfile.Ref(e.Attempt), string(detail)); err != nil {
 				return err
 			}
