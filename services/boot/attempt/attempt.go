@@ -67,8 +67,20 @@ func New(id store.AttemptID, key string, at time.Time) *State {
 // IPXEISID reports whether an ISID, in hexadecimal, is one that iPXE makes: type
 // "enterprise number", 10019 (Fen Systems), then a random qualifier.
 func IPXEISID(isid string) bool {
-	t := strings.ToLower(strings.NewReplacer(":", "", " ", "", "-", "").Replace(strings.TrimPrefix(isid, "0x")))
-	return strings.HasPrefix(t, "40002723")
+	const prefix = "40002723"
+	n := 0
+	for _, c := range []byte(strings.TrimPrefix(isid, "0x")) {
+		switch {
+		case c == ':' || c == ' ' || c == '-':
+		case c != prefix[n]:
+			return false
+		default:
+			if n++; n == len(prefix) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Begins reports whether e starts another attempt than s, which may be nil. A
