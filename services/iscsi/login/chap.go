@@ -18,9 +18,15 @@ import (
 	"lunboot/store"
 )
 
-// authKeys are the keys of the security stage (RFC 7143 §12.1). They have an
-// order of their own and are not negotiated by the table.
-var authKeys = map[string]bool{"AuthMethod": true, "CHAP_A": true, "CHAP_I": true, "CHAP_C": true, "CHAP_N": true, "CHAP_R": true}
+// authKey says whether a key is one of the security stage (RFC 7143 §12.1).
+// They have an order of their own and are not negotiated by the table.
+func authKey(name string) bool {
+	switch name {
+	case "AuthMethod", "CHAP_A", "CHAP_I", "CHAP_C", "CHAP_N", "CHAP_R":
+		return true
+	}
+	return false
+}
 
 // algorithm is one CHAP algorithm (IANA, PPP authentication algorithms).
 type algorithm struct {
@@ -53,7 +59,7 @@ func (m *Machine) needNoAuth(pairs []pdu.Pair) *Refusal {
 	if m.access.Auth != store.AuthNone && !m.auth.done {
 		return refuse(pdu.LoginAuthFailure, "the initiator %s began without authentication; %s is required", m.res.Initiator, required(m.access.Auth))
 	}
-	if slices.ContainsFunc(pairs, func(p pdu.Pair) bool { return authKeys[p.Key] }) {
+	if slices.ContainsFunc(pairs, func(p pdu.Pair) bool { return authKey(p.Key) }) {
 		return refuse(pdu.LoginInitiatorError, "the initiator sent authentication keys after the security stage")
 	}
 	return nil
@@ -73,7 +79,7 @@ func required(a store.AuthMode) string {
 func (m *Machine) authenticate(pairs []pdu.Pair) *Refusal {
 	got := make(map[string]string)
 	for _, p := range pairs {
-		if !authKeys[p.Key] {
+		if !authKey(p.Key) {
 			continue
 		}
 		if _, twice := got[p.Key]; twice {

@@ -84,6 +84,7 @@ type key struct {
 	anyStage bool // in the security stage too
 	full     bool // may be sent in full feature phase
 	constant string
+	row      int // in the table
 
 	// One of these is set, by kind. It stores the result and returns it: own
 	// is what the target offers.
@@ -189,6 +190,7 @@ var keys = table([]key{
 func table(rows []key) map[string]*key {
 	t := make(map[string]*key, len(rows))
 	for i := range rows {
+		rows[i].row = i
 		t[rows[i].name] = &rows[i]
 	}
 	return t
@@ -197,17 +199,17 @@ func table(rows []key) map[string]*key {
 // key takes one pair of a login and answers it. first says that it stands in
 // the first request.
 func (m *Machine) key(p pdu.Pair, offer *Params, first bool) *Refusal {
-	if m.seen[p.Key] {
+	k := keys[p.Key]
+	if m.seen.has(p.Key, k) {
 		return refuse(pdu.LoginInitiatorError, "the initiator negotiated %.63s twice", p.Key)
 	}
-	k := keys[p.Key]
 	if k != nil && !k.target && !k.anyStage && m.stage == pdu.SecurityNegotiation {
 		// §12: not to be used in this stage. Its own stage may still come, so
 		// that it is not said once and for all.
 		m.answer(k.name, valueReject)
 		return nil
 	}
-	m.seen[p.Key] = true
+	m.seen.add(p.Key, k)
 	if k == nil {
 		m.answer(p.Key, valueNotUnderstood)
 		return nil
@@ -236,7 +238,7 @@ func (m *Machine) key(p pdu.Pair, offer *Params, first bool) *Refusal {
 		m.answer(k.name, value)
 	}
 	if k.name == "InitiatorAlias" {
-		m.res.Alias = p.Value
+		m.res.Alias = strings.Clone(p.Value)
 	}
 	return nil
 }
@@ -246,12 +248,39 @@ func (m *Machine) key(p pdu.Pair, offer *Params, first bool) *Refusal {
 func (m *Machine) offer(pairs []pdu.Pair) *Params {
 	o, p := m.cfg.Offer, m.res.Params
 	for _, q := range pairs {
-		if q.Key == "MaxBurstLength" && !m.seen[q.Key] {
-			keys[q.Key].settle(&p, &o, q.Value)
+		if k := keys[q.Key]; q.Key == "MaxBurstLength" && !m.seen.has(q.Key, k) {
+			k.settle(&p, &o, q.Value)
 		}
 	}
 	o.FirstBurstLength = min(o.FirstBurstLength, p.MaxBurstLength)
 	return &o
+}
+
+// seenKeys are the keys that an initiator has sent: those of the table as bits,
+// by row.
+type seenKeys struct {
+	rows   uint64
+	others map[string]bool
+}
+
+// has says whether a key, k being its row, was there.
+func (s *seenKeys) has(name string, k *key) bool {
+	if k != nil {
+		return s.rows>>k.row&1 != 0
+	}
+	return s.others[name]
+}
+
+// add adds a key.
+func (s *seenKeys) add(name string, k *key) {
+	if k != nil {
+		s.rows |= 1 << k.row
+		return
+	}
+	if s.others == nil {
+		s.others = make(map[string]bool)
+	}
+	s.others[strings.Clone(name)] = true // not the text that it stands in
 }
 
 // maxValue is how long a value may be (§6.1). A list of them may be longer.
@@ -314,7 +343,7 @@ func Renegotiate(p *Params, pairs []pdu.Pair) []pdu.Pair {
 		switch {
 		case twice:
 			answers = append(answers, pdu.Pair{Key: q.Key, Value: valueReject})
-		case k == nil && !authKeys[q.Key]:
+		case k == nil && !authKey(q.Key):
 			answers = append(answers, pdu.Pair{Key: q.Key, Value: valueNotUnderstood})
 		case k == nil || !k.full:
 			answers = append(answers, pdu.Pair{Key: q.Key, Value: valueReject})

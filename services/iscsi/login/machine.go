@@ -3,6 +3,7 @@ package login
 import (
 	"crypto/rand"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"lunboot/services/iscsi/pdu"
@@ -90,6 +91,7 @@ const (
 const (
 	maxText     = 32 << 10 // text of one request, spread over PDUs by the C bit
 	maxRequests = 64       // requests of one login
+	usualAnswer = 512      // bytes of an answer to all common keys
 	maxResponse = 8192     // default MaxRecvDataSegmentLength, in force until login ends (§13.12)
 	versionOurs = 0        // RFC 7143 §11.12.4
 )
@@ -108,7 +110,7 @@ type Machine struct {
 
 	text    []byte // of a request that goes on in the next PDU
 	out     []byte // of a response that does not fit one PDU
-	seen    map[string]bool
+	seen    seenKeys
 	leading bool // the names are known
 	declare bool // our MaxRecvDataSegmentLength was told
 
@@ -122,7 +124,7 @@ func New(cfg Config) *Machine {
 	if cfg.Random == nil {
 		cfg.Random = func(b []byte) { _, _ = rand.Read(b) } // never fails (crypto/rand)
 	}
-	m := &Machine{cfg: cfg, seen: make(map[string]bool)}
+	m := &Machine{cfg: cfg}
 	m.res.Params = Defaults()
 	m.res.Auth, m.res.Method = store.AuthNone, "none"
 	return m
@@ -199,11 +201,15 @@ func (m *Machine) step(q Request, r *Response) *Refusal {
 		m.leave(q, r)
 		return m.respond(r)
 	}
-	m.text = append(m.text, q.Data...)
+	text := q.Data
+	if q.Continue || len(m.text) > 0 {
+		m.text = append(m.text, q.Data...)
+		text = m.text
+	}
 	if q.Continue {
 		return nil // an empty response asks for the rest
 	}
-	pairs, err := pdu.ParseText(m.text)
+	pairs, err := pdu.ParseText(text)
 	m.text = m.text[:0]
 	if err != nil {
 		return refuse(pdu.LoginInitiatorError, "the login text cannot be read: %v", err)
@@ -249,7 +255,7 @@ func (m *Machine) negotiate(pairs []pdu.Pair) *Refusal {
 	}
 	offer := m.offer(pairs)
 	for _, p := range pairs {
-		if authKeys[p.Key] {
+		if authKey(p.Key) {
 			continue
 		}
 		if why := m.key(p, offer, first); why != nil {
@@ -266,7 +272,7 @@ func (m *Machine) negotiate(pairs []pdu.Pair) *Refusal {
 		}
 		if !m.declare {
 			m.declare = true
-			m.answer("MaxRecvDataSegmentLength", fmt.Sprint(m.cfg.Offer.TargetMaxRecvDataSegmentLength))
+			m.answer("MaxRecvDataSegmentLength", strconv.Itoa(m.cfg.Offer.TargetMaxRecvDataSegmentLength))
 			m.res.Params.TargetMaxRecvDataSegmentLength = m.cfg.Offer.TargetMaxRecvDataSegmentLength
 		}
 	}
@@ -300,7 +306,7 @@ func (m *Machine) lead(pairs []pdu.Pair) *Refusal {
 	if err != nil {
 		return refuse(pdu.LoginAuthorizationFail, "the initiator's name is not an iSCSI name: %v", err)
 	}
-	m.res.Initiator = iqn
+	m.res.Initiator = store.IQN(strings.Clone(string(iqn)))
 	target, ok := get("TargetName")
 	if !ok && !m.res.Discovery {
 		return refuse(pdu.LoginMissingParameter, "the initiator did not say which target it wants (TargetName)")
@@ -317,7 +323,7 @@ func (m *Machine) lead(pairs []pdu.Pair) *Refusal {
 	}
 	m.access = access
 	if !m.res.Discovery {
-		m.answer("TargetPortalGroupTag", fmt.Sprint(m.cfg.PortalGroup)) // §13.9
+		m.answer("TargetPortalGroupTag", strconv.Itoa(int(m.cfg.PortalGroup))) // §13.9
 	}
 	return nil
 }
@@ -330,14 +336,19 @@ func (m *Machine) leave(q Request, r *Response) {
 	}
 }
 
-func (m *Machine) answer(key, value string) { m.out = pdu.AppendText(m.out, key, value) }
+func (m *Machine) answer(key, value string) {
+	if m.out == nil {
+		m.out = make([]byte, 0, usualAnswer)
+	}
+	m.out = pdu.AppendText(m.out, key, value)
+}
 
 // respond moves the answer, or as much of it as one PDU holds, into r, and ends
 // the stage when its last byte leaves.
 func (m *Machine) respond(r *Response) *Refusal {
 	if len(m.out) > maxResponse {
 		// §6.2: a response that goes on has C=1 and T=0.
-		r.Data, m.out = append([]byte(nil), m.out[:maxResponse]...), m.out[maxResponse:]
+		r.Data, m.out = m.out[:maxResponse:maxResponse], m.out[maxResponse:]
 		r.Continue, r.Transit, r.NSG = true, false, 0
 		return nil
 	}
@@ -353,7 +364,6 @@ func (m *Machine) respond(r *Response) *Refusal {
 		}
 		m.stage = r.NSG
 	}
-	r.Data = append([]byte(nil), m.out...)
-	m.out = m.out[:0]
+	r.Data, m.out = m.out, nil
 	return nil
 }

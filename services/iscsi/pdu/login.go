@@ -1,6 +1,9 @@
 package pdu
 
-import "fmt"
+import (
+	"encoding/hex"
+	"fmt"
+)
 
 // Stage is a stage of the login phase (RFC 7143 §11.12.3).
 type Stage uint8
@@ -27,7 +30,7 @@ func (s Stage) String() string {
 // ISID is the initiator's part of a session identifier (RFC 7143 §11.12.5).
 type ISID [6]byte
 
-func (i ISID) String() string { return fmt.Sprintf("%012x", i[:]) }
+func (i ISID) String() string { return hex.EncodeToString(i[:]) }
 
 // LoginStatus is the class (high byte) and detail of a Login Response
 // (RFC 7143 §11.13.5).

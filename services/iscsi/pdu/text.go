@@ -1,8 +1,8 @@
 package pdu
 
 import (
-	"bytes"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -111,38 +111,43 @@ type Pair struct {
 }
 
 // ParseText reads key=value pairs, each ended by a zero byte (RFC 7143 §6.1).
-// More than one zero byte between pairs is taken, since initiators pad so.
+// More than one zero byte between pairs is taken, since initiators pad so. The
+// pairs share one copy of the text: who keeps a value for long clones it.
 func ParseText(b []byte) ([]Pair, error) {
-	var pairs []Pair
-	for len(b) > 0 {
-		end := bytes.IndexByte(b, 0)
+	if len(b) == 0 {
+		return nil, nil
+	}
+	s := string(b)
+	pairs := make([]Pair, 0, min(strings.Count(s, "\x00"), MaxTextKeys))
+	for len(s) > 0 {
+		end := strings.IndexByte(s, 0)
 		if end < 0 {
 			return nil, fmt.Errorf("text: the last key is not ended by a zero byte")
 		}
-		item := b[:end]
-		b = b[end+1:]
+		item := s[:end]
+		s = s[end+1:]
 		if len(item) == 0 {
 			continue
 		}
-		eq := bytes.IndexByte(item, '=')
+		eq := strings.IndexByte(item, '=')
 		if eq < 0 {
 			return nil, fmt.Errorf("text: %.40q has no \"=\"", item)
 		}
 		if eq == 0 || eq > MaxKeyLength {
 			return nil, fmt.Errorf("text: a key has 1 to %d bytes, this one has %d", MaxKeyLength, eq)
 		}
-		for _, c := range item[:eq] {
-			if !keyByte(c) {
+		for k := range eq {
+			if !keyByte(item[k]) {
 				return nil, fmt.Errorf("text: the key %.63q has a byte that no key may have", item[:eq])
 			}
 		}
-		if !utf8.Valid(item[eq+1:]) {
+		if !utf8.ValidString(item[eq+1:]) {
 			return nil, fmt.Errorf("text: the value of %s is not UTF-8", item[:eq])
 		}
 		if len(pairs) == MaxTextKeys {
 			return nil, fmt.Errorf("text: more than %d keys", MaxTextKeys)
 		}
-		pairs = append(pairs, Pair{Key: string(item[:eq]), Value: string(item[eq+1:])})
+		pairs = append(pairs, Pair{Key: item[:eq], Value: item[eq+1:]})
 	}
 	return pairs, nil
 }
@@ -154,7 +159,7 @@ func keyByte(c byte) bool {
 	case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
 		return true
 	}
-	return bytes.IndexByte([]byte(".-+@_#/"), c) >= 0
+	return strings.IndexByte(".-+@_#/", c) >= 0
 }
 
 // AppendText appends one pair and its zero byte.
