@@ -78,7 +78,7 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 		return 0, why
 	}
 	s.arrived(func(*door) { a.arrival.kept = true })
-	v := &live{server: s, res: *res, access: a.access, conn: a.conn, ipxe: IsIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), used: make(map[store.LUN]bool)}
+	v := &live{server: s, res: *res, access: a.access, conn: a.conn, ipxe: IsIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), isid: res.ISID.String()}
 	v.since = s.cfg.Now()
 	v.heard = v.since
 	cfg := session.Config{Result: *res, Shared: s.shared, Observer: v, Targets: v.targets, Log: s.cfg.Log}
@@ -125,7 +125,7 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 	v.generation = m.Generation
 	v.nexus = scsi.NewNexus(scsi.NexusConfig{
 		Initiator: string(res.Initiator), ISID: res.ISID,
-		PortName:        fmt.Sprintf("%s,t,0x%04x", s.cfg.Target, portalGroup),
+		PortName:        s.portName,
 		DescriptorSense: v.ipxe,
 		OnNoLUN:         v.noLUN,
 		Abort:           func(lun store.LUN, rest func()) int { return v.ses.AbortUnit(lun, rest) },
@@ -204,15 +204,20 @@ func (s *Server) lockInitiator(ctx context.Context, initiator store.IQN) (func()
 		s.mu.Lock()
 		other, busy := s.admits[initiator]
 		if !busy {
-			mine := make(chan struct{})
-			s.admits[initiator] = mine
+			s.admits[initiator] = nil
 			s.mu.Unlock()
 			return func() {
 				s.mu.Lock()
+				defer s.mu.Unlock()
+				if awaited := s.admits[initiator]; awaited != nil {
+					close(awaited)
+				}
 				delete(s.admits, initiator)
-				s.mu.Unlock()
-				close(mine)
 			}, nil
+		}
+		if other == nil {
+			other = make(chan struct{})
+			s.admits[initiator] = other
 		}
 		s.mu.Unlock()
 		select {
@@ -243,6 +248,9 @@ func (s *Server) supersede(ctx context.Context, v *live, generation int64) *logi
 		old = append(old, o)
 	}
 	s.mu.Unlock()
+	if len(old) == 0 {
+		return nil
+	}
 	patience := time.NewTimer(taskPatience)
 	defer patience.Stop()
 	for _, o := range old {
@@ -270,11 +278,7 @@ func (s *Server) register(v *live) (uint16, *login.Refusal) {
 	if v.res.Discovery {
 		s.endOldDiscovery()
 	}
-	taken := make(map[uint16]bool, len(s.sessions))
-	for _, o := range s.sessions {
-		taken[o.tsih] = true
-	}
-	for s.tsih++; s.tsih == 0 || taken[s.tsih]; s.tsih++ {
+	for s.tsih++; s.tsih == 0 || s.taken(s.tsih); s.tsih++ {
 	}
 	s.order++
 	v.tsih, v.order = s.tsih, s.order
@@ -285,4 +289,14 @@ func (s *Server) register(v *live) (uint16, *login.Refusal) {
 	}
 	s.sessions[v.id] = v
 	return v.tsih, nil
+}
+
+// taken says whether a session has this TSIH, with the lock held.
+func (s *Server) taken(tsih uint16) bool {
+	for _, o := range s.sessions {
+		if o.tsih == tsih {
+			return true
+		}
+	}
+	return false
 }

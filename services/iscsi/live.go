@@ -1,8 +1,10 @@
 package iscsi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sort"
@@ -24,6 +26,7 @@ type live struct {
 	tsih       uint16
 	order      int64 // rises with each login
 	res        login.Result
+	isid       string
 	access     Access
 	ipxe       bool
 	generation int64
@@ -36,7 +39,7 @@ type live struct {
 	mapped     atomic.Pointer[mapState]
 
 	// Guarded by the server's lock.
-	used     map[store.LUN]bool // LUNs that it read or wrote
+	used     map[store.LUN]bool // LUNs that it read or wrote; nil at first
 	retireAt time.Time          // zero: it is not to be retired
 	heard    time.Time          // when the initiator last sent anything
 	activity uint64
@@ -53,13 +56,11 @@ type live struct {
 	limit limiter
 }
 
-// mapState is the map that a session has now. It is immutable.
-type mapState struct {
-	luns []store.LUN // rising
-	keys map[store.LUN]entryState
-}
+// mapState is the map that a session has now, by rising LUN. It is immutable.
+type mapState []entryState
 
 type entryState struct {
+	lun      store.LUN
 	name     string
 	unit     unitKey
 	readOnly bool
@@ -73,25 +74,31 @@ func (v *live) setMap(m Map, entries map[store.LUN]scsi.MapEntry, l *lease) {
 }
 
 func stateOf(m Map) *mapState {
-	st := &mapState{keys: make(map[store.LUN]entryState, len(m.LUNs))}
+	st := make(mapState, 0, len(m.LUNs))
 	for lun, e := range m.LUNs {
-		st.luns = append(st.luns, lun)
-		st.keys[lun] = entryState{name: e.Name, unit: keyOf(e), readOnly: e.ReadOnly, sanitize: e.Sanitize}
+		st = append(st, entryState{lun: lun, name: e.Name, unit: keyOf(e), readOnly: e.ReadOnly, sanitize: e.Sanitize})
 	}
-	slices.Sort(st.luns)
-	return st
+	slices.SortFunc(st, func(a, b entryState) int { return cmp.Compare(a.lun, b.lun) })
+	return &st
 }
 
-func (st *mapState) equal(o *mapState) bool {
-	if !slices.Equal(st.luns, o.luns) {
-		return false
+func (st *mapState) equal(o *mapState) bool { return slices.Equal(*st, *o) }
+
+// find returns what is at a LUN, nil when it does not exist.
+func (st *mapState) find(lun store.LUN) *entryState {
+	k, ok := slices.BinarySearchFunc(*st, lun, func(e entryState, lun store.LUN) int { return cmp.Compare(e.lun, lun) })
+	if !ok {
+		return nil
 	}
-	for _, l := range st.luns {
-		if st.keys[l] != o.keys[l] {
-			return false
-		}
+	return &(*st)[k]
+}
+
+func (st *mapState) luns() []store.LUN {
+	out := make([]store.LUN, 0, len(*st))
+	for k := range *st {
+		out = append(out, (*st)[k].lun)
 	}
-	return true
+	return out
 }
 
 // mappedNumbers lists the LUNs that exist for the initiator.
@@ -100,9 +107,9 @@ func (v *live) mappedNumbers() []int {
 	if st == nil {
 		return nil
 	}
-	n := make([]int, 0, len(st.luns))
-	for _, l := range st.luns {
-		n = append(n, int(l))
+	n := make([]int, 0, len(*st))
+	for k := range *st {
+		n = append(n, int((*st)[k].lun))
 	}
 	return n
 }
@@ -110,7 +117,9 @@ func (v *live) mappedNumbers() []int {
 // volumeName is the name of the volume at a LUN, as it is mapped now.
 func (v *live) volumeName(lun store.LUN) string {
 	if st := v.mapped.Load(); st != nil {
-		return st.keys[lun].name
+		if e := st.find(lun); e != nil {
+			return e.name
+		}
 	}
 	return ""
 }
@@ -119,13 +128,19 @@ func (v *live) volumeName(lun store.LUN) string {
 func (v *live) run(res login.Result) {
 	reason := v.ses.Serve(res)
 	s := v.server
-	s.mu.Lock()
-	delete(s.sessions, v.id)
-	s.mu.Unlock()
+	s.forget(v)
 	v.work.Wait()
 	c := v.ses.Counters()
 	v.emit(store.EventISCSIClosed, store.Detail{Bytes: c.Read, Written: c.Written, Reason: reason, Millis: s.cfg.Now().Sub(v.since).Milliseconds()})
-	s.cfg.Log.Info("iSCSI session ended", "session", v.id, "initiator", v.res.Initiator, "from", v.addr, "read", c.Read, "written", c.Written, "reason", reason)
+	s.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "iSCSI session ended", slog.String("session", v.id), slog.String("initiator", string(v.res.Initiator)),
+		slog.String("from", v.addr.String()), slog.Int64("read", c.Read), slog.Int64("written", c.Written), slog.String("reason", reason))
+}
+
+// forget takes a session that has ended out of the table.
+func (s *Server) forget(v *live) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, v.id)
 }
 
 // targets is what SendTargets lists: the target at the address that the
@@ -161,6 +176,9 @@ func (v *live) Used(lun store.LUN, wrote bool) {
 	s := v.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if v.used == nil {
+		v.used = make(map[store.LUN]bool)
+	}
 	v.used[lun] = true
 	for _, o := range s.sessions {
 		if o == v || !o.ipxe || o.res.Initiator != v.res.Initiator {
@@ -213,7 +231,7 @@ func (v *live) noLUN(lun [8]byte, cdb []byte) {
 
 // emit states a fact about the session.
 func (v *live) emit(kind store.EventKind, d store.Detail) {
-	d.Initiator, d.Target, d.ISID, d.Session, d.IPXE = string(v.res.Initiator), string(v.server.cfg.Target), v.res.ISID.String(), v.id, v.ipxe
+	d.Initiator, d.Target, d.ISID, d.Session, d.IPXE = string(v.res.Initiator), string(v.server.cfg.Target), v.isid, v.id, v.ipxe
 	v.server.cfg.Emit.Emit(store.Event{At: v.server.cfg.Now(), Kind: kind, Addr: v.addr.Addr(), Machine: v.access.Machine, Detail: d})
 }
 
@@ -235,7 +253,7 @@ func (s *Server) Sessions() []store.Session {
 		out = append(out, store.Session{
 			ID: v.id, Initiator: v.res.Initiator, Machine: v.access.Machine, ISID: v.res.ISID.String(), IPXE: v.ipxe, TSIH: v.tsih,
 			Addr: v.addr.String(), Portal: v.portal.String(), Auth: v.res.Auth, Since: v.since, LastIO: v.lastIO,
-			Read: c.Read, Written: c.Written, LUNs: slices.Clone(v.mapped.Load().luns),
+			Read: c.Read, Written: c.Written, LUNs: v.mapped.Load().luns(),
 		})
 	}
 	return out
@@ -252,6 +270,7 @@ func (s *Server) Drop(ctx context.Context, id string) error {
 	v.ses.Close("an operator dropped the session")
 	select {
 	case <-v.ses.Done():
+		s.forget(v) // so that nobody sees it after this
 		return nil
 	case <-ctx.Done():
 		return &store.Error{Kind: store.KindUnavailable, Op: "drop session", Subject: id, Msg: "its connection is closed, and its last commands have not finished yet", Err: ctx.Err()}

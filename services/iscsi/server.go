@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -41,6 +42,7 @@ type Config struct {
 // Bounds and times of the target.
 const (
 	DefaultMaxSessions = 1024
+	maxSpare           = 64 // goroutines that wait for the next connection
 	maxDiscovery       = 64 // discovery sessions, which anybody may have; one more ends the oldest
 	maxPerInitiator    = 64 // sessions of one initiator
 	loginTimeout       = 15 * time.Second
@@ -81,8 +83,14 @@ type Server struct {
 	door     door
 	order    int64
 	tsih     uint16
-	admits   map[store.IQN]chan struct{} // logins that make a session now
+	// admits has the initiators that make a session now; the channel, of those
+	// for which another login waits, is closed when they have made it.
+	admits   map[store.IQN]chan struct{}
 	stopping bool
+
+	next     chan *arrival // to a goroutine that has served a connection
+	spare    atomic.Int32  // how many of those wait
+	portName string        // of the target, in SCSI
 
 	limit    limiter       // of log lines
 	refusals *rate.Limiter // of refused logins that are told: a stranger must not fill the journal
@@ -119,6 +127,8 @@ func New(cfg Config) *Server {
 		sessions: make(map[string]*live),
 		door:     door{arrivals: make(map[*arrival]struct{}), hosts: make(map[netip.Addr]int)},
 		admits:   make(map[store.IQN]chan struct{}),
+		next:     make(chan *arrival),
+		portName: fmt.Sprintf("%s,t,0x%04x", cfg.Target, portalGroup),
 	}
 }
 
@@ -173,12 +183,15 @@ func (s *Server) Serve(ctx context.Context) error {
 	return err
 }
 
-// farewell ends every session. An operating system is asked to log out first,
-// so that it knows why its disk has gone (RFC 7143 §11.9.1); iPXE takes no such
-// message, and a discovery session has nothing to lose.
+// farewell ends every login and every session. An operating system is asked to
+// log out first, so that it knows why its disk has gone (RFC 7143 §11.9.1); iPXE
+// takes no such message, and a discovery session has nothing to lose.
 func (s *Server) farewell() {
 	s.mu.Lock()
 	s.stopping = true
+	for in := range s.door.arrivals {
+		_ = in.nc.Close() // a login ends with the appliance
+	}
 	var asked []*live
 	for _, v := range s.sessions {
 		if v.ipxe || v.res.Discovery {
@@ -200,7 +213,7 @@ func (s *Server) farewell() {
 	}
 }
 
-// accept starts a goroutine for each connection.
+// accept gives each connection to a goroutine.
 func (s *Server) accept(ctx context.Context, l *net.TCPListener, wg *sync.WaitGroup) error {
 	for {
 		nc, err := l.Accept()
@@ -229,12 +242,34 @@ func (s *Server) accept(ctx context.Context, l *net.TCPListener, wg *sync.WaitGr
 			_ = nc.Close() // not left silent: an iPXE would wait for ever
 			continue
 		}
-		wg.Go(func() {
-			// A panic ends this connection and nothing else.
-			if err := services.Guard(s.cfg.Log, "iSCSI connection", func() error { s.serve(ctx, in); return nil }); err != nil {
-				_ = nc.Close()
-			}
-		})
+		select {
+		case s.next <- in:
+		default:
+			wg.Go(func() { s.work(ctx, in) })
+		}
+	}
+}
+
+// work serves a connection, and then the next one that comes while it waits: in
+// a storm of logins, a new goroutine for each would spend its time on growing
+// its stack. The runtime shrinks the stacks of those that wait long.
+func (s *Server) work(ctx context.Context, in *arrival) {
+	for {
+		// A panic ends this connection and nothing else.
+		if err := services.Guard(s.cfg.Log, "iSCSI connection", func() error { s.serve(ctx, in); return nil }); err != nil {
+			_ = in.nc.Close()
+		}
+		if s.spare.Add(1) > maxSpare {
+			s.spare.Add(-1)
+			return
+		}
+		select {
+		case in = <-s.next:
+			s.spare.Add(-1)
+		case <-ctx.Done():
+			s.spare.Add(-1)
+			return
+		}
 	}
 }
 
@@ -264,21 +299,25 @@ func (s *Server) arrived(f func(d *door)) {
 	f(&s.door)
 }
 
+// leave forgets an arrival; once is enough.
+func (s *Server) leave(in *arrival) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.door.leave(in)
+}
+
 // serve is one connection from login to end.
-func (s *Server) serve(ctx context.Context, arrived *arrival) {
-	c := session.NewConn(arrived.nc)
-	a := &admission{server: s, ctx: ctx, conn: c, arrival: arrived}
+func (s *Server) serve(ctx context.Context, in *arrival) {
+	c := session.NewConn(in.nc, s.shared)
+	a := &admission{server: s, ctx: ctx, conn: c, arrival: in}
 	m := login.New(login.Config{
 		Target: s.cfg.Target, PortalGroup: portalGroup, Offer: offer(),
 		Lookup: a.lookup, Join: s.join, Admit: a.admit,
 	})
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // a login ends with the appliance
-	leave := sync.OnceFunc(func() { s.arrived(func(d *door) { d.leave(arrived) }) })
-	defer leave() // after a panic too
+	defer s.leave(in) // after a panic too
 	err := c.Login(m, s.cfg.LoginTimeout)
-	stop()
 	if m.State() == login.Done {
-		leave()
+		s.leave(in)
 		v := a.live
 		if err != nil {
 			v.ses.Close("the connection ended before the login was answered")
@@ -286,14 +325,16 @@ func (s *Server) serve(ctx context.Context, arrived *arrival) {
 			v.emit(store.EventISCSILogin, store.Detail{Auth: v.res.Method, Mapped: v.mappedNumbers(), Reason: v.res.Alias})
 		}
 		v.run(m.Result())
+		c.Release()
 		return
 	}
 	s.refused(a, m, err)
 	if m.State() == login.Failed {
-		s.arrived(func(*door) { arrived.done = true })
+		s.arrived(func(*door) { in.done = true })
 		c.Linger(lastWord)
 	}
 	_ = c.Close()
+	c.Release()
 }
 
 // refused tells of a login that did not succeed.

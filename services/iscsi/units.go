@@ -32,6 +32,7 @@ type unit struct {
 	scsi   *scsi.Unit
 	volume *sharedVolume
 	users  int
+	newest *lease // that has a home here
 }
 
 // lease is a Map in use: it is released when its session has let go of it and
@@ -40,7 +41,7 @@ type lease struct {
 	units   *units
 	release func()
 	left    atomic.Int64
-	homes   map[unitKey]*home
+	homes   []*home // one for each unit
 }
 
 func (l *lease) done() {
@@ -60,7 +61,7 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 		}
 	}
 	entries := make(map[store.LUN]scsi.MapEntry, len(m.LUNs))
-	l := &lease{units: us, release: m.Release, homes: make(map[unitKey]*home)}
+	l := &lease{units: us, release: m.Release}
 	l.left.Store(1)
 	us.sweep()
 	for lun, e := range m.LUNs {
@@ -72,11 +73,12 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 			u = &unit{volume: v, scsi: scsi.NewUnit(scsi.UnitConfig{Name: e.Name, UUID: e.UUID, BlockSize: e.BlockSize, Volume: v, Reservations: us.reserved[e.UUID]})}
 			us.byKey[k] = u
 		}
-		if l.homes[k] == nil {
-			h := &home{Volume: e.Volume, done: l.done}
+		if u.newest != l { // a volume may be mapped twice
+			h := &home{Volume: e.Volume, unit: k, lease: l}
+			u.newest = l
 			h.refs.Store(1)
 			l.left.Add(1)
-			l.homes[k] = h
+			l.homes = append(l.homes, h)
 			u.users++
 			u.volume.add(h)
 		}
@@ -155,18 +157,19 @@ func (us *units) forget() {
 // close gives a lease back.
 func (l *lease) close() {
 	l.units.mu.Lock()
-	homes := make([]*home, 0, len(l.homes))
-	for k, h := range l.homes {
-		u := l.units.byKey[k]
+	for _, h := range l.homes {
+		u := l.units.byKey[h.unit]
 		u.volume.remove(h)
+		if u.newest == l {
+			u.newest = nil
+		}
 		if u.users--; u.users == 0 && !u.scsi.Busy() {
 			// The next session opens the volume anew, as another generation.
-			delete(l.units.byKey, k)
+			delete(l.units.byKey, h.unit)
 		}
-		homes = append(homes, h)
 	}
 	l.units.mu.Unlock()
-	for _, h := range homes {
+	for _, h := range l.homes {
 		h.leave()
 	}
 	l.done()
@@ -175,8 +178,9 @@ func (l *lease) close() {
 // home is one handle of a volume. It counts what goes through it.
 type home struct {
 	scsi.Volume
-	refs atomic.Int64
-	done func()
+	unit  unitKey
+	lease *lease
+	refs  atomic.Int64
 }
 
 func (h *home) enter() bool {
@@ -193,7 +197,7 @@ func (h *home) enter() bool {
 
 func (h *home) leave() {
 	if h.refs.Add(-1) == 0 {
-		h.done()
+		h.lease.done()
 	}
 }
 

@@ -89,8 +89,8 @@ func (v *live) look() {
 		keep()
 		return
 	}
-	for lun, e := range now.keys {
-		if o, had := was.keys[lun]; had && o.unit != e.unit {
+	for _, e := range *now {
+		if o := was.find(e.lun); o != nil && o.unit != e.unit {
 			// No file system survives another disk behind its LUN.
 			keep()
 			v.ses.Close("another volume was mapped at a LUN that the session had")

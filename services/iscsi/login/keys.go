@@ -246,14 +246,15 @@ func (m *Machine) key(p pdu.Pair, offer *Params, first bool) *Refusal {
 // offer is what the target agrees to in answer to these pairs: FirstBurstLength
 // does not exceed MaxBurstLength (§13.14), which may stand behind it.
 func (m *Machine) offer(pairs []pdu.Pair) *Params {
-	o, p := m.cfg.Offer, m.res.Params
+	o, p := &m.offered, &m.trial
+	*o, *p = m.cfg.Offer, m.res.Params
 	for _, q := range pairs {
 		if k := keys[q.Key]; q.Key == "MaxBurstLength" && !m.seen.has(q.Key, k) {
-			k.settle(&p, &o, q.Value)
+			k.settle(p, o, q.Value)
 		}
 	}
 	o.FirstBurstLength = min(o.FirstBurstLength, p.MaxBurstLength)
-	return &o
+	return o
 }
 
 // seenKeys are the keys that an initiator has sent: those of the table as bits,

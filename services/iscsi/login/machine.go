@@ -108,11 +108,12 @@ type Machine struct {
 	requests int
 	stage    pdu.Stage
 
-	text    []byte // of a request that goes on in the next PDU
-	out     []byte // of a response that does not fit one PDU
-	seen    seenKeys
-	leading bool // the names are known
-	declare bool // our MaxRecvDataSegmentLength was told
+	text           []byte // of a request that goes on in the next PDU
+	out            []byte // of a response that does not fit one PDU
+	seen           seenKeys
+	offered, trial Params // of offer
+	leading        bool   // the names are known
+	declare        bool   // our MaxRecvDataSegmentLength was told
 
 	access Access
 	auth   authState

@@ -42,7 +42,7 @@ func TestOnlyTheRestOfAPDUIsAcknowledgedAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer server.Close()
-			conn := NewConn(server)
+			conn := NewConn(server, NewShared())
 			acks, asked := 0, make(chan struct{}, 16)
 			real := conn.ack
 			conn.ack = func(fd uintptr) { acks++; real(fd); asked <- struct{}{} }

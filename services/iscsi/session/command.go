@@ -42,7 +42,10 @@ func (s *Session) command() error {
 	c := &t.cmd
 	c.LUN, c.CDB, c.Attr = p.LUN, p.CDB, uint8(p.Attr)
 	c.CDBExt = append([]byte(nil), ext.ExtendedCDB...) // empty for every common command
-	c.In, c.Out = s.scratch[:0], nil
+	if s.scratch == nil {
+		s.scratch = s.shared.get(scratchSize)
+	}
+	c.In, c.Out = s.scratch.b[:0:scratchSize], nil
 	if p.Read || p.Write {
 		t.expected = int(p.ExpectedDataTransferLength)
 	}

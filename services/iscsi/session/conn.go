@@ -48,8 +48,10 @@ type Conn struct {
 	nc  net.Conn
 	raw syscall.RawConn // nil when nc is no TCP connection
 
+	shared     *Shared
 	in         []byte
-	r, w       int // unread bytes are in[r:w]
+	small      *buffer // what in was at first; nil when it was given back
+	r, w       int     // unread bytes are in[r:w]
 	large      bool
 	beforeRead func() error // called before a read that may wait
 
@@ -66,8 +68,9 @@ type Conn struct {
 }
 
 // NewConn wraps a connection that was accepted from a socket with Control.
-func NewConn(nc net.Conn) *Conn {
-	c := &Conn{nc: nc, in: make([]byte, smallInput)}
+func NewConn(nc net.Conn, shared *Shared) *Conn {
+	c := &Conn{nc: nc, shared: shared, small: shared.get(smallInput)}
+	c.in = c.small.b[:smallInput]
 	c.ack = func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) } // an optimisation
 	c.step = func(fd uintptr) bool { return c.cargo.step(int(fd)) }
 	if t, ok := nc.(*net.TCPConn); ok {
@@ -111,12 +114,20 @@ func addrPort(a net.Addr) netip.AddrPort {
 // Close closes the connection.
 func (c *Conn) Close() error { return c.nc.Close() }
 
+// Release gives the read buffer back, when nobody reads any more: a storm of
+// logins would fill the heap with them.
+func (c *Conn) Release() {
+	c.shared.put(c.small)
+	c.small, c.in, c.ext, c.r, c.w = nil, nil, nil, 0, 0
+}
+
 // Login exchanges login PDUs until the machine is done or has refused. The time
 // holds for the whole login.
 func (c *Conn) Login(m *login.Machine, within time.Duration) error {
 	if err := c.nc.SetDeadline(time.Now().Add(within)); err != nil { // sockets keep real time
 		return fmt.Errorf("login: %w", err)
 	}
+	var out []byte
 	for m.State() == login.Going {
 		if err := c.header(maxAHS, login.Defaults().TargetMaxRecvDataSegmentLength); err != nil {
 			return fmt.Errorf("login: %w", err)
@@ -125,12 +136,10 @@ func (c *Conn) Login(m *login.Machine, within time.Duration) error {
 		if err != nil {
 			return fmt.Errorf("login: %w", err)
 		}
-		out := make([]byte, pdu.BHSLength, pdu.BHSLength+len(r.Data)+3)
-		h := (*pdu.Header)(out)
-		r.Encode(h)
+		var h pdu.Header
+		r.Encode(&h)
 		h.SetDataSegmentLength(len(r.Data))
-		out = append(out, r.Data...)
-		out = append(out, zeros[:pdu.Pad(len(r.Data))]...)
+		out = append(append(append(out[:0], h[:]...), r.Data...), zeros[:pdu.Pad(len(r.Data))]...)
 		if _, err := c.nc.Write(out); err != nil {
 			return fmt.Errorf("login: answer: %w", err)
 		}
@@ -310,6 +319,8 @@ func (c *Conn) fill(n int, mid bool) error {
 		c.r, c.w = 0, 0
 		if c.large && len(c.in) < largeInput {
 			c.in = make([]byte, largeInput)
+			c.shared.put(c.small)
+			c.small = nil
 		}
 	}
 	if n > len(c.in)-c.r {

@@ -14,7 +14,8 @@ import (
 func TestNothingIsSentBeforeTheLoginIsAnswered(t *testing.T) {
 	server, client := net.Pipe()
 	defer client.Close()
-	s := New(NewConn(server), scsi.NewNexus(scsi.NexusConfig{}), Config{Result: login.Result{Params: login.Defaults()}, Shared: NewShared()})
+	shared := NewShared()
+	s := New(NewConn(server, shared), scsi.NewNexus(scsi.NexusConfig{}), Config{Result: login.Result{Params: login.Defaults()}, Shared: shared})
 	defer s.Abandon()
 	said := make(chan struct{})
 	go func() {

@@ -254,7 +254,7 @@ func rigFrom(t testing.TB, p login.Params, server, client net.Conn, size int, lo
 	t.Helper()
 	r := &rig{Initiator: iscsitest.Attach(client, sn, sn, p.HeaderDigest, p.DataDigest), witness: &witness{}, ended: make(chan string, 1)}
 	res := login.Result{Initiator: initiator, Params: p, ExpCmdSN: sn, StatSN: sn, CID: 1}
-	c := session.NewConn(server)
+	c := session.NewConn(server, shared)
 	c.SetDigests(p.HeaderDigest, p.DataDigest)
 	units := map[store.LUN]scsi.MapEntry{}
 	for n := range r.volumes {

@@ -210,5 +210,9 @@ func (s *Session) taskRequest() error {
 
 // mapped says whether the initiator has a unit at the LUN.
 func (s *Session) mapped(lun store.LUN) bool {
-	return s.grant != nil && s.grant.luns[lun]
+	if s.grant == nil {
+		return false
+	}
+	_, ok := s.grant.luns[lun]
+	return ok
 }

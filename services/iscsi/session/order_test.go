@@ -166,7 +166,8 @@ func TestLogoutIsAskedForAfterTheLogin(t *testing.T) {
 	defer client.Close()
 	i := Attach(client, 1, 40, false, false)
 	res := login.Result{Initiator: "iqn.2026-11.test:a", Params: params(), ExpCmdSN: 1, StatSN: 40, CID: 1}
-	s := session.New(session.NewConn(server), nil, session.Config{Result: res, Shared: session.NewShared(), Observer: &witness{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	shared := session.NewShared()
+	s := session.New(session.NewConn(server, shared), nil, session.Config{Result: res, Shared: shared, Observer: &witness{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	s.AskToLogOut(2 * time.Second)
 	i.Timeout = 20 * time.Millisecond
 	if p, _, err := i.Recv(); err == nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -118,10 +119,10 @@ type Session struct {
 	lus      map[store.LUN]*unitState
 	lastLU   *unitState
 	grant    *grant
-	grants   map[*grant]bool // those that are not released
-	inline   *task           // what the reader executes now; nil when nothing
-	bare     bool            // the last LUN went, and the initiator was not told
-	after    []func()        // run when the lock is let go
+	grants   []*grant // those that are not released
+	inline   *task    // what the reader executes now; nil when nothing
+	bare     bool     // the last LUN went, and the initiator was not told
+	after    []func() // run when the lock is let go
 
 	out   *buffer // answers; nil when there are none
 	n     int     // bytes in out
@@ -135,7 +136,7 @@ type Session struct {
 	rsp     pdu.SCSIResponse
 	din     pdu.DataIn
 	r2t     pdu.R2T
-	scratch [scratchSize]byte
+	scratch *buffer // nil before the first command
 
 	serving     bool   // the login is answered: the connection is this session's
 	lastCall    uint16 // seconds in which the initiator is to log out; 0: it was not asked to
@@ -146,7 +147,7 @@ type Session struct {
 // grant is one LUN map and the tasks that use it.
 type grant struct {
 	uses    int // tasks, and one while it is the session's current map
-	luns    map[store.LUN]bool
+	luns    map[store.LUN]scsi.MapEntry
 	release func()
 }
 
@@ -174,7 +175,6 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 		Conn: c, cfg: cfg, nexus: nexus, shared: cfg.Shared,
 		done:   make(chan struct{}),
 		params: cfg.Result.Params,
-		grants: make(map[*grant]bool),
 		tasks:  make(map[pdu.TaskTag]*task),
 		lus:    make(map[store.LUN]*unitState),
 	}
@@ -189,7 +189,8 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 	return s
 }
 
-// SetMap replaces what the initiator sees. release is called once, when the map
+// SetMap replaces what the initiator sees; entries stay as they are from then
+// on. release is called once, when the map
 // was replaced or the session has ended and no task uses it any more.
 func (s *Session) SetMap(entries map[store.LUN]scsi.MapEntry, release func()) {
 	s.mu.Lock()
@@ -199,11 +200,8 @@ func (s *Session) SetMap(entries map[store.LUN]scsi.MapEntry, release func()) {
 		return
 	}
 	old := s.grant
-	s.grant = &grant{uses: 1, luns: make(map[store.LUN]bool, len(entries)), release: release}
-	for lun := range entries {
-		s.grant.luns[lun] = true
-	}
-	s.grants[s.grant] = true
+	s.grant = &grant{uses: 1, luns: entries, release: release}
+	s.grants = append(s.grants, s.grant)
 	s.bare = len(entries) == 0 && (s.bare || old != nil && len(old.luns) > 0)
 	s.nexus.SetMap(entries)
 	s.drop(old)
@@ -229,7 +227,11 @@ func (s *Session) drop(g *grant) {
 		return
 	}
 	if g.uses--; g.uses == 0 {
-		delete(s.grants, g)
+		k := slices.Index(s.grants, g)
+		if k < 0 {
+			return // dropAll was here
+		}
+		s.grants = slices.Delete(s.grants, k, k+1)
 		s.after = append(s.after, g.release)
 	}
 }
@@ -238,10 +240,10 @@ func (s *Session) drop(g *grant) {
 // of ours has lost holds a use of its map for ever; it does not hold the map.
 func (s *Session) dropAll() {
 	s.grant = nil
-	for g := range s.grants {
-		delete(s.grants, g)
+	for _, g := range s.grants {
 		s.after = append(s.after, g.release)
 	}
+	s.grants = nil
 }
 
 // unlock lets go of the lock and does what had to wait for that.
@@ -309,10 +311,9 @@ func (s *Session) Serve(res login.Result) string {
 	}
 	s.mu.Lock()
 	s.dropAll()
-	if s.out != nil {
-		s.shared.put(s.out)
-		s.out = nil
-	}
+	s.shared.put(s.out)
+	s.shared.put(s.scratch)
+	s.out, s.scratch = nil, nil
 	s.unlock()
 	return *s.why.Load()
 }
