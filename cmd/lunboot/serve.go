@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,6 +41,14 @@ import (
 	"lunboot/web/pages"
 )
 
+// ballast is memory that is never touched, and so never becomes real. The
+// collector lets garbage grow to the size of what lives, which is a few MiB
+// here: in a storm of logins it would run ten times a second. With this it
+// waits for as much garbage more, however small the heap is, and a heap that is
+// large keeps its measure, which a larger GOGC would not
+// (https://go.dev/doc/gc-guide#GOGC).
+const ballast = 16 << 20
+
 // Run is 'lunboot serve': it opens what is durable, composes the services in
 // reading order and runs them until a signal.
 func (c *serveCmd) Run(w *world) error {
@@ -52,6 +61,7 @@ func (c *serveCmd) Run(w *world) error {
 		if err := c.confine(log); err != nil {
 			return err
 		}
+		defer runtime.KeepAlive(make([]byte, ballast))
 	}
 	a, err := c.build(w, set, log)
 	if err != nil {
