@@ -19,10 +19,10 @@ type catalog struct {
 
 	mu       sync.Mutex
 	revision int64 // of the inventory that known was read at
-	known    map[store.IQN]record
+	known    map[store.IQN]*record
 }
 
-// record is what the inventory says of one initiator.
+// record is what the inventory says of one initiator. It never changes.
 type record struct {
 	machine  store.Machine
 	mappings []store.Mapping
@@ -33,13 +33,13 @@ type record struct {
 const maxKnown = 4096
 
 func newCatalog(db *sqlite.DB, pool *volume.Pool) *catalog {
-	return &catalog{db: db, pool: pool, known: map[store.IQN]record{}}
+	return &catalog{db: db, pool: pool, known: map[store.IQN]*record{}}
 }
 
 // find returns an initiator's record as of now or later: a change that was
 // acknowledged before the call is in it. The revision is taken before the rows
 // are read, so that rows which change meanwhile are read again by the next call.
-func (c *catalog) find(ctx context.Context, initiator store.IQN) (record, error) {
+func (c *catalog) find(ctx context.Context, initiator store.IQN) (*record, error) {
 	revision := c.db.MapRevision()
 	c.mu.Lock()
 	r, ok := c.known[initiator]
@@ -52,7 +52,7 @@ func (c *catalog) find(ctx context.Context, initiator store.IQN) (record, error)
 	}
 	r, err := c.read(ctx, initiator)
 	if err != nil {
-		return record{}, err
+		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,17 +67,18 @@ func (c *catalog) find(ctx context.Context, initiator store.IQN) (record, error)
 	return r, nil
 }
 
-func (c *catalog) read(ctx context.Context, initiator store.IQN) (r record, err error) {
+func (c *catalog) read(ctx context.Context, initiator store.IQN) (_ *record, err error) {
+	r := &record{}
 	if r.machine, err = c.db.MachineByInitiator(ctx, initiator); err != nil {
-		return r, err
+		return nil, err
 	}
 	if r.mappings, err = c.db.MappingsOf(ctx, r.machine.ID); err != nil {
-		return r, err
+		return nil, err
 	}
 	r.volumes = make(map[store.VolumeID]store.Volume, len(r.mappings))
 	for _, m := range r.mappings {
 		if r.volumes[m.Volume], err = c.db.Volume(ctx, m.Volume); err != nil {
-			return r, err
+			return nil, err
 		}
 	}
 	return r, nil
@@ -89,7 +90,7 @@ func (c *catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access
 	if err != nil {
 		return iscsi.Access{}, err
 	}
-	m := r.machine
+	m := &r.machine
 	return iscsi.Access{Machine: m.ID, Name: m.Name, Auth: m.Auth, CHAP: m.CHAP, Reverse: m.Reverse}, nil
 }
 
@@ -126,8 +127,8 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 	if err != nil {
 		return iscsi.Map{}, nil, err
 	}
-	out := iscsi.Map{Generation: generation, Fired: fired, LUNs: map[store.LUN]iscsi.Entry{}}
-	var handles []*volume.Handle
+	out := iscsi.Map{Generation: generation, Fired: fired, LUNs: make(map[store.LUN]iscsi.Entry, len(r.mappings))}
+	handles := make([]*volume.Handle, 0, len(r.mappings))
 	out.Release = func() {
 		for _, h := range handles {
 			h.Close()

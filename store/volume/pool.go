@@ -199,7 +199,8 @@ func (p *Pool) tryOpen(v store.Volume) (*Handle, <-chan struct{}, error) {
 			revision: v.Revision, closed: make(chan struct{}), grown: make(chan struct{}), turn: make(chan struct{}, 1),
 		}
 		s.gate.idle = make(chan struct{})
-		s.name.Store(&v.Name)
+		name := v.Name
+		s.name.Store(&name)
 		s.readOnly.Store(v.ReadOnly)
 		s.size.Store(v.Size)
 		s.broken.Store(p.broken[v.ID])
@@ -257,7 +258,9 @@ func (s *shared) update(v store.Volume) {
 		return
 	}
 	s.revision = v.Revision
-	s.name.Store(&v.Name)
+	if name := v.Name; name != *s.name.Load() {
+		s.name.Store(&name) // not v's, which would move all of v to the heap
+	}
 	s.readOnly.Store(v.ReadOnly)
 	s.grow(v.Size) // a row is never larger than its file
 }
