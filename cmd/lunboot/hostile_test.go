@@ -78,10 +78,10 @@ func (p *child) enroll(t *testing.T, machines ...string) {
 }
 
 // dial logs in from an address of 127.0.0.0/8.
-func (p *child) dial(name string, n uint16) (*Initiator, error) {
-	i, err := Dial(netip.MustParseAddrPort(p.up.Portal), Options{Name: "iqn.2026-11.test:" + name, Target: p.up.Target, ISID: Linux(n), Keys: []pdu.Pair{
+func (p *child) dial(name string, n uint16, keys ...pdu.Pair) (*Initiator, error) {
+	i, err := Dial(netip.MustParseAddrPort(p.up.Portal), Options{Name: "iqn.2026-11.test:" + name, Target: p.up.Target, ISID: Linux(n), Keys: append([]pdu.Pair{
 		{Key: "InitialR2T", Value: "No"}, {Key: "MaxRecvDataSegmentLength", Value: "262144"}, {Key: "FirstBurstLength", Value: "262144"}, {Key: "MaxBurstLength", Value: "1048576"},
-	}})
+	}, keys...)})
 	if err != nil {
 		return nil, err
 	}
@@ -300,9 +300,12 @@ func TestSessionsThatNeverReadHarmNobody(t *testing.T) {
 			nc.Close()
 		}
 	}()
+	never := make([]byte, 8<<20)
 	for k, name := range greedy {
 		for n := range each {
-			g, err := p.dial(name, uint16(n))
+			// With a data digest, or FUA, data cannot go straight from or to the
+			// file: it is held.
+			g, err := p.dial(name, uint16(n), pdu.Pair{Key: "DataDigest", Value: "CRC32C"})
 			if err != nil {
 				t.Fatalf("session %d of %s: %v", n, name, err)
 			}
@@ -312,7 +315,7 @@ func TestSessionsThatNeverReadHarmNobody(t *testing.T) {
 			for range 32 {
 				c := Command{CDB: []byte{0x28, 0, 0, 0, 0, 0, 0, 0x40, 0, 0}, Read: 8 << 20} // data that is never taken
 				if k == 2 {
-					c = Command{CDB: []byte{0x2a, 0, 0, 0, 0, 0, 0, 0x40, 0, 0}, Write: make([]byte, 8<<20)} // or asked for, and never sent
+					c = Command{CDB: []byte{0x2a, 0x08, 0, 0, 0, 0, 0, 0x40, 0, 0}, Write: never} // or asked for, and never sent
 				}
 				if _, err := g.Start(c); err != nil {
 					break // it takes no more, which is its right
