@@ -314,6 +314,7 @@ func FuzzDecode(f *testing.F) {
 func FuzzText(f *testing.F) {
 	f.Add([]byte("InitiatorName=iqn.2010-04.org.ipxe:x\x00AuthMethod=CHAP,None\x00"))
 	f.Add([]byte("\x00\x00k=\x00"))
+	f.Add([]byte("\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		pairs, err := ParseText(b)
 		if err != nil {

@@ -114,11 +114,8 @@ type Pair struct {
 // More than one zero byte between pairs is taken, since initiators pad so. The
 // pairs share one copy of the text: who keeps a value for long clones it.
 func ParseText(b []byte) ([]Pair, error) {
-	if len(b) == 0 {
-		return nil, nil
-	}
+	var pairs []Pair
 	s := string(b)
-	pairs := make([]Pair, 0, min(strings.Count(s, "\x00"), MaxTextKeys))
 	for len(s) > 0 {
 		end := strings.IndexByte(s, 0)
 		if end < 0 {
@@ -146,6 +143,9 @@ func ParseText(b []byte) ([]Pair, error) {
 		}
 		if len(pairs) == MaxTextKeys {
 			return nil, fmt.Errorf("text: more than %d keys", MaxTextKeys)
+		}
+		if pairs == nil {
+			pairs = make([]Pair, 0, min(1+strings.Count(s, "\x00"), MaxTextKeys))
 		}
 		pairs = append(pairs, Pair{Key: item[:eq], Value: item[eq+1:]})
 	}
