@@ -157,6 +157,8 @@ type Command struct {
 	flags  byte   // command specific
 	wipes  uint32 // of the unit, when the command was begun
 
+	written bool // a WRITE that has come in pieces: only its flush is left
+
 	senseData [sense.MaxLength]byte
 }
 

@@ -54,6 +54,9 @@ func (c *Command) planWrite() Plan {
 }
 
 func execWrite(ctx context.Context, c *Command) error {
+	if c.written {
+		return c.commit(ctx)
+	}
 	data, err := c.data()
 	if err != nil {
 		return err
@@ -71,22 +74,32 @@ func execWrite(ctx context.Context, c *Command) error {
 }
 
 // WritePiece executes a part of a WRITE, of which the Plan says that it is not
-// slow: data that belongs off bytes behind the command's first block. It returns
-// false when that has ended the command with an error; what was written before
-// stays, as after every WRITE that fails.
-func (n *Nexus) WritePiece(ctx context.Context, c *Command, data []byte, off int) bool {
+// slow: data that belongs off bytes behind the command's first block. An error is
+// for Written; what was written before stays, as after every WRITE that fails.
+func (n *Nexus) WritePiece(ctx context.Context, c *Command, data []byte, off int) error {
 	u := c.itl.unit
 	u.order.RLock()
-	err := u.cfg.Volume.WriteAt(ctx, data, c.offset()+int64(off))
-	u.order.RUnlock()
-	if err != nil {
-		n.end(c, sense.WriteError(err, c.lba+uint64(off)>>u.shift))
+	defer u.order.RUnlock()
+	if err := c.wiped(); err != nil {
+		return err
 	}
-	return err == nil
+	if err := u.cfg.Volume.WriteAt(ctx, data, c.offset()+int64(off)); err != nil {
+		return sense.WriteError(err, c.lba+uint64(off)>>u.shift)
+	}
+	return nil
 }
 
-// Written ends a WRITE whose pieces have all been written.
-func (n *Nexus) Written(c *Command) { n.end(c, nil) }
+// Written ends a WRITE whose pieces have been executed, or failed with err. It
+// returns false when the unit has lost its write cache meanwhile: then Execute
+// makes them durable and ends the command.
+func (n *Nexus) Written(c *Command, err error) bool {
+	if err == nil && c.itl.unit.mode.Load()&modeWCE == 0 {
+		c.written = true
+		return false
+	}
+	n.end(c, err)
+	return true
+}
 
 // put writes data; the caller holds the unit's order.
 func (c *Command) put(ctx context.Context, data []byte, off int64) error {

@@ -238,7 +238,7 @@ func (n *Nexus) TargetReset(rest func()) {
 // protection and the range of blocks. It does not block.
 func (n *Nexus) Begin(c *Command) Plan {
 	c.nexus, c.itl, c.op, c.answered = n, n.find(c.LUN), nil, false
-	c.Status, c.Sense, c.In, c.Lent = StatusGood, nil, c.In[:0], 0
+	c.Status, c.Sense, c.In, c.Lent, c.written = StatusGood, nil, c.In[:0], 0, false
 	c.lba, c.blocks, c.length, c.fua, c.field, c.flags = 0, 0, 0, false, 0, 0
 	c.wipes = 0
 	c.Expected = max(c.Expected, 0)
@@ -349,7 +349,7 @@ func (n *Nexus) TryExecute(c *Command) bool {
 // false for every other command, and then nothing happened. The caller sends
 // c.Lent bytes at that place of the file, and then owes back.Return.
 func (n *Nexus) Lend(c *Command) (fd int, at int64, back interface{ Return() }, ok bool) {
-	if c.answered || c.op == nil || !c.op.is(reads) || c.fua || c.length == 0 {
+	if c.answered || c.op == nil || !c.op.is(reads) || c.fua || c.length == 0 || c.wiped() != nil {
 		return 0, 0, nil, false
 	}
 	l, _ := c.itl.unit.cfg.Volume.(Lender)

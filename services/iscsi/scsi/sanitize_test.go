@@ -389,3 +389,24 @@ func TestACopyThatWasBegunLeavesAWipedUnitAlone(t *testing.T) {
 		t.Error("a copy landed behind the wipe")
 	}
 }
+
+// Nor does a piece of a WRITE of which others were written before.
+func TestNoPieceLandsBehindASanitize(t *testing.T) {
+	r := wipeable(t)
+	c := &Command{CDB: cdbBytes(t, "2a 00 00000000 00 0002 00"), Expected: 1024}
+	if p := r.nexus.Begin(c); p.Done || p.Slow || !c.ComesInPieces() {
+		t.Fatalf("%+v", p)
+	}
+	if err := r.nexus.WritePiece(t.Context(), c, pattern(9, 512), 0); err != nil {
+		t.Fatal(err)
+	}
+	wantGood(t, r.do("48 02 0000000000 0000 00", nil))
+	err := r.nexus.WritePiece(t.Context(), c, pattern(9, 512), 512)
+	if err == nil || !isZero(r.vol.data) {
+		t.Errorf("a piece was written behind the wipe: %v", err)
+	}
+	if !r.nexus.Written(c, err) {
+		t.Error("the command goes on")
+	}
+	wantSense(t, c, 0x0b, 0, 0)
+}

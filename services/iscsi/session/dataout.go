@@ -22,11 +22,22 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 	default:
 		dst = t.buf.b[t.next : t.next+keep]
 	}
-	defer s.shared.put(piece)
-	ok := false
+	ok, turn := false, false
 	t.receiving = true
-	s.outside(func() { ok, err = s.dataInto(dst, n) })
+	s.outside(func() {
+		if ok, err = s.dataInto(dst, n); ok && err == nil && piece != nil {
+			turn = s.pieceTurn()
+		}
+	})
 	t.receiving = false
+	if turn && !t.aborted && t.bad == nil {
+		s.writePiece(t, piece, keep)
+	} else {
+		s.shared.put(piece)
+		if turn {
+			<-s.writer
+		}
+	}
 	switch {
 	case err != nil:
 		return true, s.lost(t, err)
@@ -34,26 +45,12 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 		return true, s.complete(t)
 	case !ok:
 		return true, s.digestLost(t)
-	case piece != nil:
-		written := s.write(t, dst)
-		switch {
-		case t.aborted:
-			return true, s.complete(t)
-		case !written:
-			return true, s.conclude(t)
-		}
+	case t.bad != nil:
+		s.nexus.Written(&t.cmd, t.bad)
+		return true, s.conclude(t)
 	}
 	t.next += n
 	return false, nil
-}
-
-// write executes a piece of a task on the reader's goroutine. Meanwhile aborts
-// find a task that runs.
-func (s *Session) write(t *task, piece []byte) (written bool) {
-	t.phase, s.inline = phaseRunning, t
-	s.outside(func() { written = s.nexus.WritePiece(s.ctx, &t.cmd, piece, t.next) })
-	t.phase, s.inline = phaseData, nil
-	return written
 }
 
 // digestLost answers data that arrived damaged: without error recovery the
@@ -102,8 +99,8 @@ func (s *Session) settle(t *task) error {
 		return nil
 	}
 	if t.pieces {
-		s.nexus.Written(&t.cmd)
-		return s.complete(t)
+		t.whole = true
+		return s.finish(t)
 	}
 	if t.want > 0 {
 		t.cmd.Out = t.buf.b[:t.want]

@@ -34,7 +34,7 @@ func (s *Session) abort(match func(*task) bool, f *fence) {
 		if !match(t) {
 			return
 		}
-		if t.phase == phaseRunning && f != nil && t.changes() {
+		if (t.phase == phaseRunning || t.writing) && f != nil && t.changes() {
 			t.fences = append(t.fences, f)
 			f.left++
 		}
@@ -42,7 +42,11 @@ func (s *Session) abort(match func(*task) bool, f *fence) {
 			return
 		}
 		t.aborted = true
-		if t.phase != phaseRunning && !t.receiving { // else whoever works on it ends it
+		switch { // whoever works on it ends it
+		case t.phase == phaseRunning, t.receiving:
+		case t.writing:
+			t.closing, t.phase = true, phaseRunning
+		default:
 			ended = append(ended, t)
 		}
 	}

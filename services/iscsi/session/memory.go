@@ -104,7 +104,7 @@ func (s *Session) keepsSince(before time.Time) bool {
 	defer s.mu.Unlock()
 	running := false
 	for _, t := range s.tasks {
-		running = running || t.phase == phaseRunning
+		running = running || t.phase == phaseRunning || t.writing
 	}
 	for _, t := range s.tasks {
 		late := t.buf != nil && !t.pooledAt.IsZero() && t.pooledAt.Before(before)

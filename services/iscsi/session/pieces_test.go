@@ -173,3 +173,91 @@ func TestAResetDoesNotWaitForAPieceThatArrives(t *testing.T) {
 		t.Errorf("%d pieces were written after the reset", n)
 	}
 }
+
+// While a piece is being written, the reader is free for the next thing.
+func TestAPieceThatIsWrittenSlowlyStallsNothing(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	data := pattern(mib)
+	q := r.command(0x2a, mib/512, nil)
+	r.send(t, q, nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	r.volumes[0].puts.shut()
+	first := r.Bytes(&pdu.DataOut{InitiatorTaskTag: a.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag}, data[:256<<10])
+	if _, err := r.Conn.Write(first); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return r.volumes[0].puts.waiting.Load() == 1 }, "the first piece is being written")
+	r.quiet(t)
+	r.Must(t, Read10(1, 0, 8))
+	r.volumes[0].puts.open()
+	for k := 1; k < 4; k++ {
+		r.send(t, &pdu.DataOut{Final: k == 3, InitiatorTaskTag: a.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag, DataSN: pdu.Serial(k), BufferOffset: uint32(k * 256 << 10)}, data[k*256<<10:(k+1)*256<<10])
+	}
+	r.status(t, q.InitiatorTaskTag, "")
+	if !bytes.Equal(r.volumes[0].b[:mib], data) {
+		t.Error("other data was written")
+	}
+}
+
+// An abort in the middle of pieces answers when the one at work is written, and
+// what comes later is not.
+func TestAbortBetweenPieces(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	q := r.command(0x2a, mib/512, nil)
+	r.send(t, q, nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	r.volumes[0].puts.shut()
+	data := pattern(mib)
+	if _, err := r.Conn.Write(r.Bytes(&pdu.DataOut{InitiatorTaskTag: a.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag}, data[:256<<10])); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return r.volumes[0].puts.waiting.Load() == 1 }, "the first piece is being written")
+	tag := r.Tag()
+	r.send(t, &pdu.TaskRequest{Immediate: true, Function: pdu.FuncAbortTask, InitiatorTaskTag: tag, ReferencedTaskTag: q.InitiatorTaskTag, RefCmdSN: q.CmdSN, CmdSN: r.CmdSN}, nil)
+	r.quiet(t)
+	r.volumes[0].puts.open()
+	if p, _ := Expect[*pdu.TaskResponse](t, r.Initiator); p.InitiatorTaskTag != tag || p.Response != pdu.TaskComplete {
+		t.Errorf("%+v", p)
+	}
+	r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: a.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag, DataSN: 1, BufferOffset: 256 << 10}, data[256<<10:512<<10])
+	r.quiet(t)
+	if n := r.volumes[0].wrote.Load(); n != 1 {
+		t.Errorf("%d pieces were written", n)
+	}
+}
+
+// A WRITE that began with a write cache and ends without one is on the disk
+// before it is GOOD.
+func TestPiecesAreFlushedWhenTheCacheHasGone(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	q := r.command(0x2a, mib/512, nil)
+	r.send(t, q, nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	off := make([]byte, 24)
+	copy(off[4:], []byte{0x08, 0x12})
+	r.Must(t, Command{CDB: []byte{0x15, 0x10, 0, 0, 24, 0}, Write: off, Immediate: 24})
+	r.volumes[0].syncs.shut()
+	r.answerR2T(t, a, pattern(mib), nil)
+	eventually(t, func() bool { return r.volumes[0].syncs.waiting.Load() == 1 }, "it is flushed")
+	r.quiet(t)
+	r.volumes[0].syncs.open()
+	r.status(t, q.InitiatorTaskTag, "")
+}
+
+// A session that ends under a piece waits for it.
+func TestTheEndOfASessionWaitsForItsPiece(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	r.send(t, r.command(0x2a, mib/512, nil), nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	r.volumes[0].puts.shut()
+	r.answerR2T(t, a, pattern(mib), nil)
+	eventually(t, func() bool { return r.volumes[0].puts.waiting.Load() == 1 }, "a piece is being written")
+	r.session.Close("test")
+	select {
+	case <-r.session.Done():
+		t.Error("it ended under a write")
+	case <-time.After(20 * time.Millisecond):
+	}
+	r.volumes[0].puts.open()
+	r.reason(t)
+}

@@ -119,10 +119,11 @@ type Session struct {
 	lus      map[store.LUN]*unitState
 	lastLU   *unitState
 	grant    *grant
-	grants   []*grant // those that are not released
-	inline   *task    // what the reader executes now; nil when nothing
-	bare     bool     // the last LUN went, and the initiator was not told
-	after    []func() // run when the lock is let go
+	grants   []*grant      // those that are not released
+	inline   *task         // what the reader executes now; nil when nothing
+	writer   chan struct{} // taken while a piece is written
+	bare     bool          // the last LUN went, and the initiator was not told
+	after    []func()      // run when the lock is let go
 
 	out   *buffer // answers; nil when there are none
 	n     int     // bytes in out
@@ -174,6 +175,7 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 	s := &Session{
 		Conn: c, cfg: cfg, nexus: nexus, shared: cfg.Shared,
 		done:   make(chan struct{}),
+		writer: make(chan struct{}, 1),
 		params: cfg.Result.Params,
 		tasks:  make(map[pdu.TaskTag]*task),
 		lus:    make(map[store.LUN]*unitState),

@@ -54,10 +54,14 @@ type taskState struct {
 	dataSN   pdu.Serial
 	r2tSN    pdu.Serial
 
-	listed    bool // in the table
-	receiving bool // the reader is filling buf, or a piece
-	pieces    bool // what arrives is written at once
-	aborted   bool // no answer is to be sent
+	listed    bool  // in the table
+	receiving bool  // the reader is filling buf, or a piece
+	pieces    bool  // what arrives is written at once
+	writing   bool  // a piece is
+	whole     bool  // all pieces have come
+	closing   bool  // whoever writes a piece ends the task
+	aborted   bool  // no answer is to be sent
+	bad       error // of a piece
 	fences    []*fence
 }
 
@@ -148,6 +152,10 @@ func (s *Session) recycle(t *task) {
 
 // complete answers a task that has been executed and forgets it.
 func (s *Session) complete(t *task) error {
+	if t.writing {
+		t.closing, t.phase = true, phaseRunning
+		return nil
+	}
 	s.retire(t) // first, so that the answer opens the window again
 	var err error
 	if !t.aborted {
