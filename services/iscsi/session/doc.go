@@ -18,9 +18,9 @@
 // data that comes unasked and finds no place is refused with TASK SET FULL. A
 // session that keeps such memory for 10 s because its initiator does not take
 // or send the data is ended, but only when others wait for it. What a session
-// has beside data, its buffers for input and output, a piece of a large WRITE,
-// headers, texts, tasks and their goroutines, is below 1 MiB. With n sessions that
-// is 512 MiB + n × 2 MiB at the very worst; the kernel's socket buffers (tcp_mem,
+// has beside data, its buffers for input and output, two pieces of a large
+// WRITE, headers, texts, tasks and their goroutines, is below 1 MiB. With n
+// sessions that is 512 MiB + n × 2 MiB at the very worst; the kernel's socket buffers (tcp_mem,
 // tcp(7)) come on top, and so does what the collector has not collected yet.
 //
 // It decides nothing about who may log in and what a machine may see, and
