@@ -1,6 +1,8 @@
 package session
 
 import (
+	"net"
+
 	"lunboot/services/iscsi/pdu"
 	"lunboot/services/iscsi/scsi/sense"
 )
@@ -45,6 +47,8 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 		return true, s.complete(t)
 	case !ok:
 		return true, s.digestLost(t)
+	case piece != nil && !turn:
+		return true, s.lost(t, net.ErrClosed)
 	case t.bad != nil:
 		s.nexus.Written(&t.cmd, t.bad)
 		return true, s.conclude(t)
