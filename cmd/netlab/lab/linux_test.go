@@ -147,12 +147,14 @@ func TestLinuxsInitiatorUsesItsDisks(t *testing.T) {
 	b.cli("volume", "create", "later", "--size", "32M")
 	b.cli("mapping", "add", i.name, "later", "--lun", "5")
 	b.cli("volume", "resize", "linux2", "96M")
-	// Its session lives on, and its next commands are told.
-	for range 3 {
-		i.touch(2)
-	}
-	told := i.run("dmesg | tail")
+	// Its session lives on, and its next commands are told, as soon as the target
+	// has looked at the inventory again.
 	for _, want := range []string{"LUN assignments on this target have changed", "Capacity data has changed"} {
+		told := ""
+		for tries := 0; tries < 30 && !strings.Contains(told, want); tries++ {
+			i.touch(2)
+			told = i.run("sleep 0.1; dmesg")
+		}
 		if !strings.Contains(told, want) {
 			t.Errorf("Linux does not say %q:\n%s", want, told)
 		}
