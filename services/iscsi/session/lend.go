@@ -131,7 +131,9 @@ func (s *shipment) step(socket int) bool {
 	return true
 }
 
-// settleLoans waits until the initiator has all that was lent to it.
+// settleLoans waits until the initiator's host has acknowledged all that was lent
+// to it. One on the appliance's own kernel may not have read it then, and the
+// pages in its socket are still the volume's.
 func (s *Session) settleLoans() {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
