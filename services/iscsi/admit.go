@@ -77,7 +77,7 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 	if why := s.room(res); why != nil {
 		return 0, why
 	}
-	s.arrived(func(*door) { a.arrival.kept = true })
+	s.mark(&a.arrival.kept)
 	v := &live{server: s, res: *res, access: a.access, conn: a.conn, ipxe: IsIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), isid: res.ISID.String()}
 	v.since = s.cfg.Now()
 	v.heard = v.since

@@ -292,11 +292,11 @@ func (s *Server) enter(nc net.Conn) *arrival {
 	return in
 }
 
-// arrived changes the arrivals.
-func (s *Server) arrived(f func(d *door)) {
+// mark sets a flag of an arrival, which the door reads.
+func (s *Server) mark(flag *bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f(&s.door)
+	*flag = true
 }
 
 // leave forgets an arrival; once is enough.
@@ -330,7 +330,7 @@ func (s *Server) serve(ctx context.Context, in *arrival) {
 	}
 	s.refused(a, m, err)
 	if m.State() == login.Failed {
-		s.arrived(func(*door) { in.done = true })
+		s.mark(&in.done)
 		c.Linger(lastWord)
 	}
 	_ = c.Close()

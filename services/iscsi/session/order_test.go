@@ -168,6 +168,7 @@ func TestLogoutIsAskedForAfterTheLogin(t *testing.T) {
 	res := login.Result{Initiator: "iqn.2026-11.test:a", Params: params(), ExpCmdSN: 1, StatSN: 40, CID: 1}
 	shared := session.NewShared()
 	s := session.New(session.NewConn(server, shared), nil, session.Config{Result: res, Shared: shared, Observer: &witness{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s.Ping() // keeps to the same rule
 	s.AskToLogOut(2 * time.Second)
 	i.Timeout = 20 * time.Millisecond
 	if p, _, err := i.Recv(); err == nil {

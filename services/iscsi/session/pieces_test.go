@@ -27,6 +27,16 @@ func (r *rig) answerR2T(t testing.TB, a *pdu.R2T, data []byte, edit func(sn int,
 	}
 }
 
+// asked sends a WRITE of 1 MiB and returns it with the R2T that asks for all of
+// its data.
+func (r *rig) asked(t testing.TB) (*pdu.SCSICommand, *pdu.R2T) {
+	t.Helper()
+	q := r.command(0x2a, mib/512, nil)
+	r.send(t, q, nil)
+	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	return q, a
+}
+
 func pattern(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -67,9 +77,7 @@ func TestADamagedPieceIsNotWritten(t *testing.T) {
 	p.DataDigest = true
 	r := newRig(t, p).ready(t)
 	data := pattern(mib)
-	q := r.command(0x2a, mib/512, nil)
-	r.send(t, q, nil)
-	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	q, a := r.asked(t)
 	r.answerR2T(t, a, data, func(sn int, wire []byte) {
 		if sn == 1 {
 			wire[48+1000] ^= 1
@@ -89,9 +97,7 @@ func TestADamagedPieceIsNotWritten(t *testing.T) {
 func TestAFailedPieceEndsTheCommand(t *testing.T) {
 	r := newRig(t, params()).ready(t)
 	data := pattern(mib)
-	q := r.command(0x2a, mib/512, nil)
-	r.send(t, q, nil)
-	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	q, a := r.asked(t)
 	r.volumes[0].full.Store(true)
 	r.answerR2T(t, a, data, nil)
 	r.status(t, q.InitiatorTaskTag, "07/27/07")
@@ -104,9 +110,7 @@ func TestAFailedPieceEndsTheCommand(t *testing.T) {
 // that is being written.
 func TestAResetWaitsForThePieceBeingWritten(t *testing.T) {
 	r := newRig(t, params()).ready(t)
-	q := r.command(0x2a, mib/512, nil)
-	r.send(t, q, nil)
-	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	_, a := r.asked(t)
 	r.volumes[0].puts.shut()
 	r.answerR2T(t, a, pattern(mib), nil)
 	eventually(t, func() bool { return r.volumes[0].puts.waiting.Load() == 1 }, "a piece is being written")
@@ -131,9 +135,7 @@ func TestAResetWaitsForThePieceBeingWritten(t *testing.T) {
 // An ORDERED command waits for a WRITE whose pieces are not all there.
 func TestOrderedCommandsWaitForPieces(t *testing.T) {
 	r := newRig(t, params()).ready(t)
-	q := r.command(0x2a, mib/512, nil)
-	r.send(t, q, nil)
-	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	q, a := r.asked(t)
 	ordered := r.command(0x28, 1, func(q *pdu.SCSICommand) { q.Attr = pdu.AttrOrdered })
 	r.send(t, ordered, nil)
 	r.quiet(t)
@@ -148,9 +150,7 @@ func TestOrderedCommandsWaitForPieces(t *testing.T) {
 // A piece that is still arriving holds up no reset, and is not written after it.
 func TestAResetDoesNotWaitForAPieceThatArrives(t *testing.T) {
 	r := newRig(t, params()).ready(t)
-	q := r.command(0x2a, mib/512, nil)
-	r.send(t, q, nil)
-	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	_, a := r.asked(t)
 	wire := r.Bytes(&pdu.DataOut{InitiatorTaskTag: a.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag}, pattern(256<<10))
 	if _, err := r.Conn.Write(wire[:100<<10]); err != nil {
 		t.Fatal(err)
@@ -178,9 +178,7 @@ func TestAResetDoesNotWaitForAPieceThatArrives(t *testing.T) {
 func TestAPieceThatIsWrittenSlowlyStallsNothing(t *testing.T) {
 	r := newRig(t, params()).ready(t)
 	data := pattern(mib)
-	q := r.command(0x2a, mib/512, nil)
-	r.send(t, q, nil)
-	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	q, a := r.asked(t)
 	r.volumes[0].puts.shut()
 	first := r.Bytes(&pdu.DataOut{InitiatorTaskTag: a.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag}, data[:256<<10])
 	if _, err := r.Conn.Write(first); err != nil {
@@ -203,9 +201,7 @@ func TestAPieceThatIsWrittenSlowlyStallsNothing(t *testing.T) {
 // what comes later is not.
 func TestAbortBetweenPieces(t *testing.T) {
 	r := newRig(t, params()).ready(t)
-	q := r.command(0x2a, mib/512, nil)
-	r.send(t, q, nil)
-	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	q, a := r.asked(t)
 	r.volumes[0].puts.shut()
 	data := pattern(mib)
 	if _, err := r.Conn.Write(r.Bytes(&pdu.DataOut{InitiatorTaskTag: a.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag}, data[:256<<10])); err != nil {
@@ -230,9 +226,7 @@ func TestAbortBetweenPieces(t *testing.T) {
 // before it is GOOD.
 func TestPiecesAreFlushedWhenTheCacheHasGone(t *testing.T) {
 	r := newRig(t, params()).ready(t)
-	q := r.command(0x2a, mib/512, nil)
-	r.send(t, q, nil)
-	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	q, a := r.asked(t)
 	off := make([]byte, 24)
 	copy(off[4:], []byte{0x08, 0x12})
 	r.Must(t, Command{CDB: []byte{0x15, 0x10, 0, 0, 24, 0}, Write: off, Immediate: 24})
@@ -247,8 +241,7 @@ func TestPiecesAreFlushedWhenTheCacheHasGone(t *testing.T) {
 // A session that ends under a piece waits for it.
 func TestTheEndOfASessionWaitsForItsPiece(t *testing.T) {
 	r := newRig(t, params()).ready(t)
-	r.send(t, r.command(0x2a, mib/512, nil), nil)
-	a, _ := Expect[*pdu.R2T](t, r.Initiator)
+	_, a := r.asked(t)
 	r.volumes[0].puts.shut()
 	r.answerR2T(t, a, pattern(mib), nil)
 	eventually(t, func() bool { return r.volumes[0].puts.waiting.Load() == 1 }, "a piece is being written")

@@ -357,7 +357,7 @@ func (s *Session) run(t *task, settle bool) {
 	defer s.unlock()
 	if err != nil {
 		t.aborted = true
-		s.Close("a command failed inside the appliance")
+		s.Close(errFault.Error())
 	}
 	if s.complete(t) == nil && !s.closed() {
 		_ = s.flush() // an error has ended the session
