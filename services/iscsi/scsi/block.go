@@ -213,7 +213,7 @@ func (c *Command) examine(ctx context.Context, n uint64, look func(piece []byte,
 	buf := u.buffers.Get().(*[]byte)
 	defer u.buffers.Put(buf)
 	for at := uint64(0); at < n; {
-		piece := (*buf)[:min(n-at, chunk)]
+		piece := (*buf)[:min(n-at, Chunk)]
 		if err := u.cfg.Volume.ReadAt(ctx, piece, c.offset()+int64(at)); err != nil {
 			return sense.ReadError(err, c.lba+at>>u.shift)
 		}

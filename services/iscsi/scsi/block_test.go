@@ -334,15 +334,15 @@ func TestVolumeErrors(t *testing.T) {
 	t.Run("VERIFY names the part that failed", func(t *testing.T) {
 		r := newRig(t)
 		r.vol.fail = func(_ string, off int64) error {
-			if off >= chunk {
+			if off >= Chunk {
 				return disk
 			}
 			return nil
 		}
 		c := r.do("2f 00 00000000 00 0400 00", nil)
 		wantSense(t, c, 3, 0x11, 0)
-		if got := binary.BigEndian.Uint32(c.Sense[3:]); got != chunk/512 {
-			t.Fatalf("LBA %d is named, want %d", got, chunk/512)
+		if got := binary.BigEndian.Uint32(c.Sense[3:]); got != Chunk/512 {
+			t.Fatalf("LBA %d is named, want %d", got, Chunk/512)
 		}
 	})
 }
@@ -526,10 +526,10 @@ func TestVerify(t *testing.T) {
 	for _, v := range verifies {
 		t.Run(v.name, func(t *testing.T) {
 			r := newRig(t)
-			data := pattern(7, 700*512) // more than one chunk
+			data := pattern(7, 700*512) // more than one Chunk
 			wantGood(t, r.do("2a 00 00000003 00 02bc 00", data))
 			wantGood(t, r.do(v.cdb(3, 700, 0x02), data))
-			for _, at := range []int{0, 511, 512, chunk - 1, chunk, len(data) - 1} {
+			for _, at := range []int{0, 511, 512, Chunk - 1, Chunk, len(data) - 1} {
 				bad := bytes.Clone(data)
 				bad[at] ^= 1
 				c := r.do(v.cdb(3, 700, 0x02), bad)

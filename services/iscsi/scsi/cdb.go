@@ -21,9 +21,9 @@ const (
 // it is longer than the longest list of LUNs.
 const maxParameterData = 1 << 18
 
-// chunk is how much of a volume is held at a time by commands that look at data
+// Chunk is how much of a volume is held at a time by commands that look at data
 // without sending it.
-const chunk = 256 << 10
+const Chunk = 256 << 10
 
 // Bits of byte 1 of the medium access commands (SBC-3 §5).
 const (

@@ -213,7 +213,7 @@ func (c *Command) move(ctx context.Context, from, to *Unit, src, dst, n int64) (
 		if err := ctx.Err(); err != nil {
 			return done, err
 		}
-		piece := (*buf)[:min(n-done, chunk)]
+		piece := (*buf)[:min(n-done, Chunk)]
 		at := done
 		if backward {
 			at = n - done - int64(len(piece))

@@ -411,6 +411,10 @@ func (c *Command) ReadsMedium() bool { return c.op != nil && c.op.is(reads) }
 // WritesMedium says that c may change the volume; valid after Begin.
 func (c *Command) WritesMedium() bool { return c.op != nil && c.op.is(writes) }
 
+// Examines says that c holds a Chunk of the medium while it runs, beside the data
+// that it brought; valid after Begin.
+func (c *Command) Examines() bool { return c.op != nil && c.op.is(examines) }
+
 // ComesInPieces says that c is a WRITE that WritePiece may execute while its data
 // arrives; valid after Begin.
 func (c *Command) ComesInPieces() bool { return c.op != nil && c.op.is(inPieces) }

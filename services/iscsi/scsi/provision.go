@@ -151,7 +151,7 @@ func (c *Command) repeat(ctx context.Context, block []byte, off, n int64) error 
 	u := c.itl.unit
 	buf := u.buffers.Get().(*[]byte)
 	defer u.buffers.Put(buf)
-	pattern := (*buf)[:min(n, chunk)]
+	pattern := (*buf)[:min(n, Chunk)]
 	for at := 0; at < len(pattern); at += len(block) {
 		copy(pattern[at:], block)
 	}

@@ -110,7 +110,7 @@ func execOverwrite(ctx context.Context, c *Command) error {
 		return sense.InvalidParameter(2)
 	}
 	u := c.itl.unit
-	pattern := make([]byte, chunk)
+	pattern := make([]byte, Chunk)
 	for at := 0; at < len(pattern); at += u.cfg.BlockSize {
 		// The pattern begins anew in each block (SBC-3).
 		for k := range u.cfg.BlockSize {
@@ -119,7 +119,7 @@ func execOverwrite(ctx context.Context, c *Command) error {
 	}
 	inverted := pattern
 	if list[0]&overwriteInvert != 0 {
-		inverted = make([]byte, chunk)
+		inverted = make([]byte, Chunk)
 		for k := range inverted {
 			inverted[k] = ^pattern[k]
 		}
@@ -231,11 +231,11 @@ func (u *Unit) wipeAll(v Volume, w *wipe, size int64, passes int, piece func(ctx
 	u.wipes.Add(1)
 	u.order.Unlock()
 	for pass := 1; pass <= passes; pass++ {
-		for off := int64(0); off < size; off += chunk {
+		for off := int64(0); off < size; off += Chunk {
 			if err := u.wiperCtx.Err(); err != nil {
 				return err
 			}
-			n := min(chunk, size-off)
+			n := min(Chunk, size-off)
 			if err := piece(u.wiperCtx, v, pass, off, n); err != nil {
 				return err
 			}

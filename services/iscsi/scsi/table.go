@@ -35,6 +35,7 @@ const (
 	reserves                              // RESERVE and RELEASE
 	sanitizes                             // needs the unit's permission
 	inPieces                              // a WRITE that may be executed piece by piece
+	examines                              // holds a Chunk of the medium while it runs
 	neverReserved                         // is not for a unit that anybody reserved by RESERVE (SPC-2)
 	mayBeHarmless                         // passes every reservation when its CDB says so
 )
@@ -66,12 +67,12 @@ var operations = index([]operation{
 	{"READ CAPACITY(10)", "\x25\x00\x00\x00\x00\x00\x00\x00\x00\x04", passesReservation, parseReadCapacity10, execReadCapacity10},
 	{"READ(10)", "\x28\xf8\xff\xff\xff\xff\x00\xff\xff\x04", reads, parseRead, execRead},
 	{"WRITE(10)", "\x2a\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | inPieces, parseWrite, execWrite},
-	{"WRITE AND VERIFY(10)", "\x2e\xf6\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow, parseWriteVerify, execWriteVerify},
-	{"VERIFY(10)", "\x2f\xf6\xff\xff\xff\xff\x00\xff\xff\x04", slow | looks, parseVerify, execVerify},
+	{"WRITE AND VERIFY(10)", "\x2e\xf6\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow | examines, parseWriteVerify, execWriteVerify},
+	{"VERIFY(10)", "\x2f\xf6\xff\xff\xff\xff\x00\xff\xff\x04", slow | looks | examines, parseVerify, execVerify},
 	{"PRE-FETCH(10)", "\x34\x00\xff\xff\xff\xff\x00\xff\xff\x04", looks, parsePrefetch, execNothing},
 	{"SYNCHRONIZE CACHE(10)", "\x35\x00\xff\xff\xff\xff\x00\xff\xff\x04", slow, parseSynchronize, execSynchronize},
 	{"READ DEFECT DATA(10)", "\x37\x00\x1f\x00\x00\x00\x00\xff\xff\x04", looks, parseReadDefects10, execReadDefects10},
-	{"WRITE SAME(10)", "\x41\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow, parseWriteSame, execWriteSame},
+	{"WRITE SAME(10)", "\x41\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow | examines, parseWriteSame, execWriteSame},
 	{"UNMAP", "\x42\x01\x00\x00\x00\x00\x00\xff\xff\x04", writes | slow, parseUnmap, execUnmap},
 	{"SANITIZE, OVERWRITE", "\x48\x21\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | writes | slow | sanitizes, parseOverwrite, execOverwrite},
 	{"SANITIZE, BLOCK ERASE", "\x48\x22\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | writes | slow | sanitizes, parseErase, execErase},
@@ -93,19 +94,19 @@ var operations = index([]operation{
 	{"PERSISTENT RESERVE OUT, PREEMPT AND ABORT", "\x5f\x05\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
 	{"PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY", "\x5f\x06\xff\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
 	{"PERSISTENT RESERVE OUT, REGISTER AND MOVE", "\x5f\x07\x00\x00\x00\xff\xff\xff\xff\x04", persistentOut, parsePersistentOut, execPersistentOut},
-	{"EXTENDED COPY", "\x83\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | slow, parseExtendedCopy, execExtendedCopy},
+	{"EXTENDED COPY", "\x83\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | slow | examines, parseExtendedCopy, execExtendedCopy},
 	{"RECEIVE COPY RESULTS, COPY STATUS", "\x84\x00\xff\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseAllocation10, execCopyStatus},
 	{"RECEIVE COPY RESULTS, OPERATING PARAMETERS", "\x84\x03\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseAllocation10, execCopyParameters},
 	{"RECEIVE COPY RESULTS, FAILED SEGMENT DETAILS", "\x84\x04\xff\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesPersistent, parseAllocation10, execCopyFailure},
 	{"READ(16)", "\x88\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
-	{"COMPARE AND WRITE", "\x89\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00\x04", writes | slow, parseCompareWrite, execCompareWrite},
+	{"COMPARE AND WRITE", "\x89\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\xff\x00\x04", writes | slow | examines, parseCompareWrite, execCompareWrite},
 	{"WRITE(16)", "\x8a\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | inPieces, parseWrite, execWrite},
-	{"ORWRITE(16)", "\x8b\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseOrWrite, execOrWrite},
-	{"WRITE AND VERIFY(16)", "\x8e\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},
-	{"VERIFY(16)", "\x8f\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow | looks, parseVerify, execVerify},
+	{"ORWRITE(16)", "\x8b\xf8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow | examines, parseOrWrite, execOrWrite},
+	{"WRITE AND VERIFY(16)", "\x8e\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow | examines, parseWriteVerify, execWriteVerify},
+	{"VERIFY(16)", "\x8f\xf6\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow | looks | examines, parseVerify, execVerify},
 	{"PRE-FETCH(16)", "\x90\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", looks, parsePrefetch, execNothing},
 	{"SYNCHRONIZE CACHE(16)", "\x91\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow, parseSynchronize, execSynchronize},
-	{"WRITE SAME(16)", "\x93\xf9\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteSame, execWriteSame},
+	{"WRITE SAME(16)", "\x93\xf9\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow | examines, parseWriteSame, execWriteSame},
 	{"READ CAPACITY(16)", "\x9e\x10\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesReservation, parseAllocation10, execReadCapacity16},
 	{"GET LBA STATUS", "\x9e\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | slow | looks, parseGetLBAStatus, execGetLBAStatus},
 	{"REPORT LUNS", "\xa0\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", anyLUN | passesReservation, parseReportLUNs, execReportLUNs},
@@ -114,8 +115,8 @@ var operations = index([]operation{
 	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | looks, parseReportTMF, execReportTMF},
 	{"READ(12)", "\xa8\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
 	{"WRITE(12)", "\xaa\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | inPieces, parseWrite, execWrite},
-	{"WRITE AND VERIFY(12)", "\xae\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow, parseWriteVerify, execWriteVerify},
-	{"VERIFY(12)", "\xaf\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow | looks, parseVerify, execVerify},
+	{"WRITE AND VERIFY(12)", "\xae\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow | examines, parseWriteVerify, execWriteVerify},
+	{"VERIFY(12)", "\xaf\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", slow | looks | examines, parseVerify, execVerify},
 	{"READ DEFECT DATA(12)", "\xb7\x1f\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", looks, parseReadDefects12, execReadDefects12},
 })
 

@@ -40,7 +40,7 @@ type Unit struct {
 	atomics atomic.Bool
 	order   sync.RWMutex // read: a write; write: an atomic read-modify-write
 
-	buffers sync.Pool // *[]byte of chunk bytes, for reads that are not sent
+	buffers sync.Pool // *[]byte of Chunk bytes, for reads that are not sent
 
 	mu   sync.Mutex
 	itls map[*itl]struct{} // the nexuses that have the unit mapped
@@ -57,7 +57,7 @@ func NewUnit(cfg UnitConfig) *Unit {
 	for cfg.BlockSize>>u.shift > 1 {
 		u.shift++
 	}
-	u.buffers.New = func() any { b := make([]byte, chunk); return &b }
+	u.buffers.New = func() any { b := make([]byte, Chunk); return &b }
 	u.mode.Store(defaultMode)
 	u.capacity.Store(u.blocks())
 	return u

@@ -1,6 +1,10 @@
 package session
 
-import "time"
+import (
+	"time"
+
+	"lunboot/services/iscsi/scsi"
+)
 
 // hold gives a task a buffer of n bytes, with what its old one holds. Memory of
 // all sessions that is not there is waited for when wait is set; then the task
@@ -33,25 +37,18 @@ func (s *Session) letGo(t *task) {
 	s.account.Give(size)
 }
 
-// chunk is what a command holds of the medium that it looks at without sending
-// it (package scsi).
-const chunk = 256 << 10
-
 // look gives a task that looks at the medium memory for that. One of a session
 // needs none of what is shared, so that there is always one that goes on: the
 // others may hold their data meanwhile.
 func (s *Session) look(t *task) bool {
-	switch t.cmd.CDB[0] {
-	case 0x2e, 0x2f, 0xae, 0xaf, 0x8e, 0x8f: // VERIFY, WRITE AND VERIFY
-	case 0x89, 0x8b, 0x41, 0x93, 0x83: // COMPARE AND WRITE, ORWRITE, WRITE SAME, EXTENDED COPY
-	default:
+	if !t.cmd.Examines() {
 		return true
 	}
 	if s.looking > 0 {
-		if _, ok := s.account.Take(chunk, true); !ok {
+		if _, ok := s.account.Take(scsi.Chunk, true); !ok {
 			return false
 		}
-		t.chunk = chunk
+		t.chunk = scsi.Chunk
 	}
 	t.looks = true
 	s.looking++
