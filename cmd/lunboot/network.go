@@ -13,6 +13,7 @@ import (
 
 	"lunboot/services"
 	"lunboot/services/dhcp"
+	"lunboot/services/dhcp/survey"
 	"lunboot/services/ra"
 	"lunboot/store"
 )
@@ -144,7 +145,7 @@ var errOtherServer = errors.New("another DHCP server answers there")
 
 // otherServer asks an interface who answers DHCP; nil means nobody.
 func otherServer(ctx context.Context, name string) error {
-	others, err := dhcp.Probe(ctx, name)
+	others, err := survey.Probe(ctx, name)
 	if err != nil {
 		return err
 	}

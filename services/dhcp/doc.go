@@ -3,7 +3,7 @@
 // RFC 4578, UEFI HTTP boot and iPXE's option 175.
 //
 // What a machine is told is decided in policy.go and the files beside it
-// (pool.go, bootfile.go, route.go): pure functions of one decoded request and
+// (pool.go, options.go, route.go) and in bootfile/: pure functions of one decoded request and
 // the facts about it. server.go and the files beside it own sockets, clocks and
 // the inventory; they gather those facts, do what the answer says and send it.
 //

@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"lunboot/services/boot"
+	"lunboot/services/dhcp/bootfile"
+	"lunboot/services/dhcp/message"
+	"lunboot/services/dhcp/survey"
 	"lunboot/store"
 )
 
@@ -103,7 +107,7 @@ type reservations struct {
 const reservationsLife = 2 * time.Second
 
 // gather collects the facts about one request. The caller holds s.deciding.
-func (s *Server) gather(ctx context.Context, r Request, now time.Time) (Input, error) {
+func (s *Server) gather(ctx context.Context, r message.Request, now time.Time) (Input, error) {
 	in := Input{
 		Now: now, Request: r, Interface: *s.link.Load(), Relay: Relay{Agent: r.GIAddr}, Subnet: s.cfg.Subnet,
 		Offered: s.book.of(r.MAC, now), Addresses: map[netip.Addr]Address{},
@@ -112,7 +116,7 @@ func (s *Server) gather(ctx context.Context, r Request, now time.Time) (Input, e
 	if s.cfg.Advertise.IsValid() {
 		told = s.cfg.Advertise
 	}
-	in.Boot = Boot{Address: s.cfg.Boot(told), Loader: s.haveLoader, Chained: s.wasChained(r, now)}
+	in.Boot = bootfile.Source{Address: s.cfg.Boot(told), Loader: s.haveLoader, Chained: s.wasChained(r, now)}
 	var err error
 	if in.Client, err = s.client(ctx, r.MAC); err != nil {
 		return in, err
@@ -212,8 +216,8 @@ func (s *Server) address(ctx context.Context, a netip.Addr, in Input) (Address, 
 		Appliance: in.appliance(a),
 	}
 	// A client that answers for the address that it had is no stranger to it.
-	check, by := s.wire.checked(a)
-	f.Conflict = check == Taken && by != in.Request.MAC
+	check, by := s.wire.Checked(a)
+	f.Conflict = check == survey.Taken && by != in.Request.MAC
 	l, err := s.cfg.Leases.LeaseByAddress(ctx, a)
 	if err != nil && !store.IsNotFound(err) {
 		return f, fmt.Errorf("find the lease of %s: %w", a, err)
@@ -290,7 +294,7 @@ func (s *Server) pool(ctx context.Context, in Input, leases []store.Lease) (Pool
 		Now: in.Now, Subnet: in.Subnet, Leases: leases, Offered: s.book.live(in.Now),
 		Reserved: s.reserved.byAddr, Dynamic: s.reserved.dynamic,
 		Appliance: in.appliance, InUse: s.cfg.InUse.AddressInUse,
-		Checked: func(a netip.Addr) Check { c, _ := s.wire.checked(a); return c },
+		Checked: func(a netip.Addr) survey.Check { c, _ := s.wire.Checked(a); return c },
 	}, nil
 }
 
@@ -312,8 +316,34 @@ const (
 	chainRepeat = 5 * time.Second
 )
 
-func (s *Server) wasChained(r Request, now time.Time) bool {
+func (s *Server) wasChained(r message.Request, now time.Time) bool {
 	c, ok := s.chained.get(r.MAC)
 	age := now.Sub(c.at)
 	return ok && age < chainLife && !(c.xid == r.XID && age < chainRepeat)
+}
+
+// Next returns the addresses that the pool would give next (survey.Range).
+func (s *Server) Next(ctx context.Context) ([]netip.Addr, error) {
+	leases, err := s.cfg.Leases.Leases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	pool, err := s.pool(ctx, Input{Now: s.cfg.Now(), Interface: *s.link.Load(), Subnet: s.cfg.Subnet}, leases)
+	if err != nil {
+		return nil, err
+	}
+	fresh, expired := pool.open()
+	slices.SortFunc(expired, func(a, b store.Lease) int { return a.Expires.Compare(b.Expires) })
+	for _, l := range expired {
+		fresh = append(fresh, l.Address)
+	}
+	return fresh[:min(len(fresh), survey.Ahead)], nil
+}
+
+// Holds reports whether a MAC was given an address (survey.Range).
+func (s *Server) Holds(ctx context.Context, a netip.Addr, mac store.MAC) bool {
+	l, err := s.cfg.Leases.LeaseByAddress(ctx, a)
+	return err == nil && l.MAC == mac
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"lunboot/services"
+	"lunboot/services/dhcp/message"
 	"lunboot/services/dhcp/wire"
 	"lunboot/store"
 )
@@ -92,7 +93,7 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 		s.counters.malformed.Add(1)
 		return nil
 	}
-	r, err := Decode(p)
+	r, err := message.Decode(p)
 	if err != nil {
 		s.counters.malformed.Add(1)
 		return nil
@@ -167,7 +168,7 @@ func (s *Server) runChain(chain []handler.Handler4, p *dhcpv4.DHCPv4) *dhcpv4.DH
 // answer decides a request and makes its lease durable. One request is decided
 // at a time; the address is held for its MAC until the lease is on disk, so
 // that several leases can be written together.
-func (s *Server) answer(ctx context.Context, r Request, now time.Time) (Answer, error) {
+func (s *Server) answer(ctx context.Context, r message.Request, now time.Time) (Answer, error) {
 	ans, err := s.decide(ctx, r, now)
 	if err != nil {
 		return ans, err
@@ -187,7 +188,7 @@ func (s *Server) answer(ctx context.Context, r Request, now time.Time) (Answer, 
 	return ans, nil
 }
 
-func (s *Server) decide(ctx context.Context, r Request, now time.Time) (Answer, error) {
+func (s *Server) decide(ctx context.Context, r message.Request, now time.Time) (Answer, error) {
 	s.deciding.Lock()
 	defer s.deciding.Unlock()
 	in, err := s.gather(ctx, r, now)
@@ -209,7 +210,7 @@ func (s *Server) decide(ctx context.Context, r Request, now time.Time) (Answer, 
 const reportInterval = 5 * time.Second
 
 // report writes down that an unknown machine asks to boot.
-func (s *Server) report(ctx context.Context, r Request, ans Answer, now time.Time) {
+func (s *Server) report(ctx context.Context, r message.Request, ans Answer, now time.Time) {
 	if at, ok := s.waiting.get(r.MAC); ok && now.Sub(at) < reportInterval {
 		return
 	}
@@ -227,7 +228,7 @@ func (s *Server) report(ctx context.Context, r Request, ans Answer, now time.Tim
 }
 
 // send puts a reply on the wire.
-func (s *Server) send(k *socket, r Request, ans Answer, reply *dhcpv4.DHCPv4, from netip.AddrPort) error {
+func (s *Server) send(k *socket, r message.Request, ans Answer, reply *dhcpv4.DHCPv4, from netip.AddrPort) error {
 	if !k.unicast {
 		from = netip.AddrPort{}
 	}
@@ -235,7 +236,7 @@ func (s *Server) send(k *socket, r Request, ans Answer, reply *dhcpv4.DHCPv4, fr
 	d := route(r, ans.Verdict, ans.Address, from)
 	if d.framed {
 		if k.raw != nil {
-			src := netip.AddrPortFrom(s.link.Load().Address, serverPort)
+			src := netip.AddrPortFrom(s.link.Load().Address, wire.ServerPort)
 			own := store.MAC(k.ifi.HardwareAddr)
 			_, err := k.raw.WriteTo(wire.Frame(own, r.MAC, src, d.to, payload), &packet.Addr{HardwareAddr: r.MAC[:]})
 			if err == nil {
@@ -243,7 +244,7 @@ func (s *Server) send(k *socket, r Request, ans Answer, reply *dhcpv4.DHCPv4, fr
 			}
 			s.cfg.Log.Warn("a framed DHCP reply was not sent; it is broadcast", "mac", r.MAC, "error", err)
 		}
-		d.to = limitedBroadcast
+		d.to = wire.LimitedBroadcast
 	}
 	var cm *ipv4.ControlMessage
 	if k.ifi != nil {

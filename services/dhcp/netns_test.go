@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
 
+	"lunboot/services/dhcp/survey"
 	"lunboot/store"
 )
 
@@ -281,9 +282,9 @@ func TestAddressThatAnswersOnTheWireIsNotOffered(t *testing.T) {
 	w.over(t, "ip", "addr", "add", "10.77.0.100/24", "dev", "cli0")
 	s, _ := serve(t)
 	require.Eventually(t, func() bool {
-		taken, _ := s.wire.checked(ip("10.77.0.100"))
-		quiet, _ := s.wire.checked(ip("10.77.0.101"))
-		return taken == Taken && quiet == Quiet
+		taken, _ := s.wire.Checked(ip("10.77.0.100"))
+		quiet, _ := s.wire.Checked(ip("10.77.0.101"))
+		return taken == survey.Taken && quiet == survey.Quiet
 	}, 5*time.Second, 20*time.Millisecond)
 	var c *nclient4.Client
 	var err error
@@ -352,14 +353,14 @@ func TestProbeFindsAnotherServer(t *testing.T) {
 	}
 	need(t, "dnsmasq")
 	w := wire2(t)
-	found, err := Probe(t.Context(), "srv0")
+	found, err := survey.Probe(t.Context(), "srv0")
 	require.NoError(t, err)
 	assert.Empty(t, found)
 
 	w.over(t, "ip", "addr", "add", "10.77.0.2/24", "dev", "cli0")
 	w.background(t, true, "started", dnsmasq("cli0", "10.77.0.50,10.77.0.60")...)
 	before := time.Now()
-	found, err = Probe(t.Context(), "srv0")
+	found, err = survey.Probe(t.Context(), "srv0")
 	require.NoError(t, err)
 	assert.Less(t, time.Since(before), 4*time.Second)
 	require.Len(t, found, 1)
@@ -370,11 +371,11 @@ func TestProbeFindsAnotherServer(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = Probe(ctx, "srv0")
+	_, err = survey.Probe(ctx, "srv0")
 	assert.ErrorIs(t, err, context.Canceled)
-	_, err = Probe(t.Context(), "nope0")
+	_, err = survey.Probe(t.Context(), "nope0")
 	assert.ErrorContains(t, err, `there is no interface "nope0"`)
-	_, err = Probe(t.Context(), "lo")
+	_, err = survey.Probe(t.Context(), "lo")
 	assert.ErrorContains(t, err, "not an Ethernet")
 }
 

@@ -2,12 +2,13 @@ package dhcp
 
 import (
 	"net/netip"
-	"path"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"lunboot/services/boot"
+	"lunboot/services/dhcp/bootfile"
+	"lunboot/services/dhcp/message"
 	"lunboot/store"
 )
 
@@ -60,17 +61,10 @@ type Free struct {
 	Reason  string     // why there is none
 }
 
-// Boot is what there is to boot from.
-type Boot struct {
-	Address netip.AddrPort           // the boot listener as machines reach it
-	Loader  func(l boot.Loader) bool // whether we have this file; constant while a request is decided
-	Chained bool                     // this iPXE was sent to our loader a moment ago
-}
-
 // Input is all that an answer depends on.
 type Input struct {
 	Now       time.Time
-	Request   Request
+	Request   message.Request
 	Interface Interface
 	Relay     Relay
 	Subnet    store.Subnet
@@ -79,7 +73,7 @@ type Input struct {
 	Offered   netip.Addr             // the address that this MAC was offered and may still ask for
 	Addresses map[netip.Addr]Address // facts about each address that the request, the lease or the machine names
 	Free      Free
-	Boot      Boot
+	Boot      bootfile.Source
 }
 
 // Verdict says what is sent.
@@ -115,10 +109,11 @@ type Answer struct {
 	Withdraw   bool        // forget what was offered to this MAC
 	Options    dhcpv4.Options
 	BootFile   string
-	ServerAddr netip.Addr // siaddr
-	Chained    bool       // an iPXE was sent to our own loader
-	Waiting    bool       // an unknown machine asks to boot
-	Reason     string     // why, for the log and for the option "message" of a NAK
+	ServerAddr netip.Addr  // siaddr
+	Loader     boot.Loader // what BootFile is, when it is a loader
+	Chained    bool        // an iPXE was sent to our own loader
+	Waiting    bool        // an unknown machine asks to boot
+	Reason     string      // why, for the log and for the option "message" of a NAK
 	Events     []store.Event
 }
 
@@ -147,15 +142,14 @@ func drop(reason string) Answer { return Answer{Reason: reason} }
 // discover offers the first of: the machine's reserved address, the address
 // that the MAC holds or was offered, what the pool has (RFC 2131 §4.3.1).
 func (in Input) discover() Answer {
-	r := in.Request
-	asked := r.event(store.EventDHCPDiscover, in, netip.Addr{})
+	asked := in.event(store.EventDHCPDiscover, netip.Addr{})
 	for _, a := range []netip.Addr{in.reserved(), in.Own.Address, in.Offered} {
 		if a.IsValid() && in.obstacle(a) == "" {
 			return in.offer(a, asked)
 		}
 	}
 	if !in.Free.Address.IsValid() {
-		e := r.event(store.EventDHCPNoAddress, in, netip.Addr{})
+		e := in.event(store.EventDHCPNoAddress, netip.Addr{})
 		e.Detail.Reason = in.Free.Reason
 		return Answer{Reason: in.Free.Reason, Events: []store.Event{asked, e}, Waiting: in.waiting()}
 	}
@@ -175,7 +169,7 @@ func (in Input) request() Answer {
 	switch {
 	case r.ServerID.IsValid() && r.ServerID != in.Interface.Address:
 		// SELECTING, another server's offer. What we offered is free again.
-		e := r.event(store.EventDHCPOtherPick, in, r.Requested)
+		e := in.event(store.EventDHCPOtherPick, r.Requested)
 		e.Detail.Server = r.ServerID.String()
 		return Answer{Withdraw: true, Reason: "it chose the server " + r.ServerID.String(), Events: []store.Event{e}}
 	case r.ServerID.IsValid():
@@ -271,21 +265,19 @@ func (in Input) ownerless(a netip.Addr) bool {
 }
 
 func (in Input) ack(a netip.Addr) Answer {
-	r := in.Request
 	ans := Answer{Verdict: Ack, Address: a, Waiting: in.waiting()}
-	ans.Lease = r.lease(in, a, store.LeaseBound, in.Subnet.LeaseTime)
+	ans.Lease = in.lease(a, store.LeaseBound, in.Subnet.LeaseTime)
 	in.configure(&ans, true)
-	e := r.event(store.EventDHCPRequest, in, a)
+	e := in.event(store.EventDHCPRequest, a)
 	e.Detail.Server = in.Interface.Address.String()
 	ans.Events = append([]store.Event{e, in.told(store.EventDHCPAck, ans)}, ans.Events...)
 	return ans
 }
 
 func (in Input) nak(a netip.Addr, reason string) Answer {
-	r := in.Request
-	asked := r.event(store.EventDHCPRequest, in, a)
+	asked := in.event(store.EventDHCPRequest, a)
 	asked.Detail.Server = in.Interface.Address.String()
-	refused := r.event(store.EventDHCPNak, in, a)
+	refused := in.event(store.EventDHCPNak, a)
 	refused.Detail.Reason = reason
 	ans := Answer{Verdict: Nak, Withdraw: true, Reason: reason, Events: []store.Event{asked, refused}}
 	ans.Options = dhcpv4.OptionsFromList(
@@ -309,11 +301,11 @@ func (in Input) decline() Answer {
 	if !a.IsValid() || in.Own.Address != a && in.Offered != a {
 		return drop("it declines an address that it was not given")
 	}
-	e := r.event(store.EventDHCPDecline, in, a)
+	e := in.event(store.EventDHCPDecline, a)
 	e.Detail.Reason = "the machine found that somebody else uses " + a.String()
 	return Answer{
 		Withdraw: true, Reason: e.Detail.Reason, Events: []store.Event{e},
-		Lease: r.lease(in, a, store.LeaseDeclined, declineLife),
+		Lease: in.lease(a, store.LeaseDeclined, declineLife),
 	}
 }
 
@@ -329,7 +321,7 @@ func (in Input) release() Answer {
 	if !a.IsValid() || in.Own.Address != a || in.Own.State != store.LeaseBound {
 		return drop("it releases an address that it does not hold")
 	}
-	e := r.event(store.EventDHCPRelease, in, a)
+	e := in.event(store.EventDHCPRelease, a)
 	if in.at(a).InUse {
 		e.Detail.Reason = "its volume is open from there, so the address is kept"
 		return Answer{Reason: e.Detail.Reason, Events: []store.Event{e}}
@@ -370,11 +362,11 @@ func (in Input) waiting() bool {
 
 // told makes the event of an answer that carries an address.
 func (in Input) told(kind store.EventKind, ans Answer) store.Event {
-	e := in.Request.event(kind, in, ans.Address)
-	if in.Request.IPXE && !ans.Chained {
+	e := in.event(kind, ans.Address)
+	if ans.Loader == "" {
 		e.Detail.URL = ans.BootFile
 	} else {
-		e.Detail.Loader = path.Base(ans.BootFile)
+		e.Detail.Loader = string(ans.Loader)
 	}
 	return e
 }
@@ -421,4 +413,35 @@ func broadcast(network netip.Prefix) netip.Addr {
 		b[i/8] |= 0x80 >> (i % 8)
 	}
 	return netip.AddrFrom4(b)
+}
+
+// event makes an event about the request.
+func (in Input) event(kind store.EventKind, addr netip.Addr) store.Event {
+	r := in.Request
+	d := store.Detail{
+		Interface: in.Interface.Name,
+		Class:     r.Class,
+		UserClass: r.UserClass,
+		IPXE:      r.IPXE,
+		PXE:       r.PXE(),
+		Hostname:  r.Hostname,
+		Secs:      r.Secs,
+	}
+	if r.PXE() {
+		if p, ok := r.Platform(); ok {
+			d.Firmware, d.Arch = p.Firmware.String(), p.Arch.String()
+		} else {
+			d.Arch = r.ArchName()
+		}
+	}
+	return store.Event{At: in.Now, Kind: kind, MAC: r.MAC, Addr: addr, Machine: in.Client.Machine.ID, Detail: d}
+}
+
+// lease makes the lease that binds or offers addr to this client.
+func (in Input) lease(addr netip.Addr, state store.LeaseState, life time.Duration) store.Lease {
+	r := in.Request
+	return store.Lease{
+		Address: addr, MAC: r.MAC, ClientID: r.ClientID, Hostname: r.Hostname, Machine: in.Client.Machine.ID,
+		Interface: in.Interface.Name, State: state, Expires: in.Now.Add(life), Updated: in.Now,
+	}
 }

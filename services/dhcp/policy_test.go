@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"lunboot/services/boot"
+	"lunboot/services/dhcp/bootfile"
+	"lunboot/services/dhcp/message"
 	"lunboot/store"
 )
 
@@ -19,12 +21,12 @@ var noon = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 // has been given yet and .100 is free.
 func base(kind dhcpv4.MessageType) Input {
 	return Input{
-		Now: noon, Request: Request{Type: kind, MAC: mac(1), XID: 7, Class: "udhcp 1.35.0"},
+		Now: noon, Request: message.Request{Type: kind, MAC: mac(1), XID: 7, Class: "udhcp 1.35.0"},
 		Interface: Interface{Name: "lab0", Address: ip("10.77.0.1"), MTU: 1500}, Subnet: lab(),
 		Client:    Client{Machine: store.Machine{ID: 1, Name: "m1", Profile: store.DefaultProfile}, Enrolled: true},
 		Addresses: map[netip.Addr]Address{},
 		Free:      Free{Address: ip("10.77.0.100")},
-		Boot: Boot{Address: netip.MustParseAddrPort("10.77.0.1:80"), Loader: func(l boot.Loader) bool {
+		Boot: bootfile.Source{Address: netip.MustParseAddrPort("10.77.0.1:80"), Loader: func(l boot.Loader) bool {
 			return l == boot.Undionly || l == boot.SNPOnly
 		}},
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"lunboot/services/dhcp/survey"
 	"lunboot/store"
 )
 
@@ -22,19 +23,9 @@ type Pool struct {
 	Reserved  map[netip.Addr]store.MachineID
 	Appliance func(netip.Addr) bool // ours, or the router's
 	InUse     func(netip.Addr) bool
-	Checked   func(netip.Addr) Check // what asking the wire found
-	Dynamic   int                    // enrolled machines without a reserved address
+	Checked   func(netip.Addr) survey.Check // what asking the wire found
+	Dynamic   int                           // enrolled machines without a reserved address
 }
-
-// Check is what asking the wire for an address found (RFC 5227).
-type Check uint8
-
-// The results of a check. The zero Check is that nobody asked lately.
-const (
-	Unchecked Check = iota
-	Quiet           // nobody answered
-	Taken           // somebody answered
-)
 
 // size returns how many addresses the range has.
 func size(r store.Range) int {
@@ -76,7 +67,7 @@ func (p Pool) Pick(hint netip.Addr, stranger, enrolled bool) Free {
 		return Free{Address: hint}
 	}
 	for _, a := range fresh {
-		if p.Checked(a) == Quiet {
+		if p.Checked(a) == survey.Quiet {
 			return Free{Address: a}
 		}
 	}
@@ -97,7 +88,7 @@ func (p Pool) open() (fresh []netip.Addr, expired []store.Lease) {
 	for a := p.Subnet.Range.From; size(p.Subnet.Range) > 0 && p.Subnet.Range.Contains(a); a = a.Next() {
 		_, reserved := p.Reserved[a]
 		_, offered := p.Offered[a]
-		if reserved || offered || !usable(p.Subnet.Prefix, a) || p.Appliance(a) || p.InUse(a) || p.Checked(a) == Taken {
+		if reserved || offered || !usable(p.Subnet.Prefix, a) || p.Appliance(a) || p.InUse(a) || p.Checked(a) == survey.Taken {
 			continue
 		}
 		l, used := leases[a]

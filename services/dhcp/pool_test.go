@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"lunboot/services/dhcp/survey"
 	"lunboot/store"
 )
 
@@ -18,7 +19,7 @@ func pool(leases ...store.Lease) Pool {
 		Now: noon, Subnet: lab(), Leases: leases, Offered: map[netip.Addr]store.MAC{}, Reserved: map[netip.Addr]store.MachineID{},
 		Appliance: func(netip.Addr) bool { return false },
 		InUse:     func(netip.Addr) bool { return false },
-		Checked:   func(netip.Addr) Check { return Unchecked },
+		Checked:   func(netip.Addr) survey.Check { return survey.Unchecked },
 	}
 }
 
@@ -35,14 +36,14 @@ func TestPickTakesNeverUsedAddressesFirst(t *testing.T) {
 
 func TestPickPrefersAddressesThatTheWireWasAskedFor(t *testing.T) {
 	p := pool()
-	p.Checked = func(a netip.Addr) Check {
+	p.Checked = func(a netip.Addr) survey.Check {
 		switch a.String() {
 		case "10.77.0.100":
-			return Taken
+			return survey.Taken
 		case "10.77.0.102":
-			return Quiet
+			return survey.Quiet
 		}
-		return Unchecked
+		return survey.Unchecked
 	}
 	assert.Equal(t, "10.77.0.102", pick(p))
 	p.Offered[ip("10.77.0.102")] = mac(9)

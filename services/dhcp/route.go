@@ -4,15 +4,10 @@ import (
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-)
 
-// Ports of DHCP (RFC 2131 §4.1).
-const (
-	serverPort = 67
-	clientPort = 68
+	"lunboot/services/dhcp/message"
+	"lunboot/services/dhcp/wire"
 )
-
-var limitedBroadcast = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort)
 
 // destination is where a reply goes. Framed replies are put on the wire in an
 // Ethernet frame of our own making, since a client without an address cannot
@@ -25,25 +20,25 @@ type destination struct {
 // route chooses a reply's destination by RFC 2131 §4.1. from is the sender's
 // address when the listener is bound to one unicast address, where no broadcast
 // can come from and none need go; it is not valid otherwise.
-func route(r Request, verdict Verdict, yiaddr netip.Addr, from netip.AddrPort) destination {
+func route(r message.Request, verdict Verdict, yiaddr netip.Addr, from netip.AddrPort) destination {
 	switch {
 	case from.IsValid():
 		return destination{to: from}
 	case r.GIAddr.IsValid():
-		return destination{to: netip.AddrPortFrom(r.GIAddr, serverPort)}
+		return destination{to: netip.AddrPortFrom(r.GIAddr, wire.ServerPort)}
 	case verdict == Nak:
-		return destination{to: limitedBroadcast}
+		return destination{to: wire.LimitedBroadcast}
 	case r.CIAddr.IsValid():
-		return destination{to: netip.AddrPortFrom(r.CIAddr, clientPort)}
+		return destination{to: netip.AddrPortFrom(r.CIAddr, wire.ClientPort)}
 	case r.Broadcast || !yiaddr.IsValid():
-		return destination{to: limitedBroadcast}
+		return destination{to: wire.LimitedBroadcast}
 	}
-	return destination{to: netip.AddrPortFrom(yiaddr, clientPort), framed: true}
+	return destination{to: netip.AddrPortFrom(yiaddr, wire.ClientPort), framed: true}
 }
 
 // fill writes an answer into a reply. What RFC 2131 table 3 lets a server copy
 // from the request is there already.
-func fill(reply *dhcpv4.DHCPv4, r Request, ans Answer) {
+func fill(reply *dhcpv4.DHCPv4, r message.Request, ans Answer) {
 	reply.Options = ans.Options
 	switch {
 	case ans.Verdict == Nak:

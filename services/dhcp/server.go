@@ -19,6 +19,7 @@ import (
 
 	"lunboot/services/boot"
 	"lunboot/services/dhcp/sockets"
+	"lunboot/services/dhcp/survey"
 	"lunboot/store"
 )
 
@@ -113,7 +114,7 @@ type Server struct {
 	waiting  *recent[store.MAC, time.Time] // unknown machines that were reported
 	chained  *recent[store.MAC, chain]
 	total    *rate.Limiter
-	wire     *prober
+	wire     *survey.Prober
 	counters counters
 
 	mu     sync.Mutex
@@ -164,7 +165,7 @@ func New(cfg Config) *Server {
 		chained:  newRecent[store.MAC, chain](maxMACs),
 		total:    rate.NewLimiter(totalRate, totalBurst),
 	}
-	s.wire = newProber(cfg.Now)
+	s.wire = survey.NewProber(cfg.Now, cfg.Log)
 	s.cfg.Subnet.Prefix = cfg.Subnet.Prefix.Masked()
 	if s.cfg.Subnet.LeaseTime == 0 {
 		s.cfg.Subnet.LeaseTime = defaultLease
@@ -248,7 +249,7 @@ func (s *Server) validate() error {
 func findLink(name string, subnet netip.Prefix) (*Interface, *net.Interface, error) {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, nil, &store.Error{Kind: store.KindNotFound, Field: "interface", Msg: fmt.Sprintf("there is no interface %q; the interfaces are %s", name, interfaceNames())}
+		return nil, nil, &store.Error{Kind: store.KindNotFound, Field: "interface", Msg: fmt.Sprintf("there is no interface %q; the interfaces are %s", name, sockets.InterfaceNames())}
 	}
 	addrs, err := ifi.Addrs()
 	if err != nil {
@@ -264,21 +265,6 @@ func findLink(name string, subnet netip.Prefix) (*Interface, *net.Interface, err
 		}
 	}
 	return nil, nil, store.Invalid("interface", "interface %s has no address in %s; give it one with: ip addr add ADDRESS/%d dev %s", name, subnet, subnet.Bits(), name)
-}
-
-func interfaceNames() string {
-	all, err := net.Interfaces()
-	if err != nil {
-		return "unknown"
-	}
-	var names string
-	for i, ifi := range all {
-		if i > 0 {
-			names += ", "
-		}
-		names += ifi.Name
-	}
-	return names
 }
 
 // openRaw opens the socket for replies to clients without an address. Without
@@ -335,7 +321,7 @@ func (s *Server) Serve(parent context.Context) error {
 				cancel(err)
 			}
 		})
-		wg.Go(func() { s.wire.run(ctx, s, k.ifi) })
+		wg.Go(func() { s.wire.Run(ctx, s, k.ifi) })
 	}
 	wg.Go(func() {
 		<-ctx.Done()

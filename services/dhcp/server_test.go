@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"lunboot/services/dhcp/message"
 	"lunboot/store"
 )
 
@@ -139,7 +140,7 @@ func TestAckLeavesOnlyAfterTheLeaseIsDurable(t *testing.T) {
 	v.putFails = nil
 	v.mu.Unlock()
 	assert.Equal(t, dhcpv4.MessageTypeAck, c.ask(request(offer)).MessageType())
-	assert.Equal(t, store.LeaseBound, v.lease(addrOf(offer.YourIPAddr).String()).State)
+	assert.Equal(t, store.LeaseBound, v.lease(message.AddrOf(offer.YourIPAddr).String()).State)
 }
 
 func TestOfferIsKeptForAMinute(t *testing.T) {
@@ -293,7 +294,7 @@ func TestIPXEWithoutISCSIComesBackToTheScript(t *testing.T) {
 	clock := newClock()
 	v := newInventory(clock.Now, machine(1, ""))
 	c := dial(t, start(t, v.config(t, lab())))
-	poor := dhcpv4.WithOption(dhcpv4.OptGeneric(optionIPXE, []byte{0x13, 1, 1}))
+	poor := dhcpv4.WithOption(dhcpv4.OptGeneric(message.OptionIPXE, []byte{0x13, 1, 1}))
 	offer := c.ask(discover(1, poor))
 	ack := c.ask(request(offer, poor))
 	again := c.ask(request(offer, poor)) // the ACK was lost
@@ -423,7 +424,7 @@ func TestNoTwoMachinesShareAnAddress(outer *testing.T) {
 				_, leased := v.leases[a]
 				v.inUse[a] = leased && !v.inUse[a]
 			}
-			r := Request{MAC: mac(rapid.IntRange(1, 7).Draw(t, "mac")), XID: 1}
+			r := message.Request{MAC: mac(rapid.IntRange(1, 7).Draw(t, "mac")), XID: 1}
 			r.Type = rapid.SampledFrom([]dhcpv4.MessageType{dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRelease, dhcpv4.MessageTypeDecline}).Draw(t, "type")
 			offered := s.book.of(r.MAC, clock.Now())
 			if rapid.Bool().Draw(t, "honest") && offered.IsValid() {

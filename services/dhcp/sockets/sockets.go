@@ -171,3 +171,19 @@ func stopCommand(pid string) string {
 	}
 	return "kill " + pid
 }
+
+// InterfaceNames lists the interfaces that there are, for errors.
+func InterfaceNames() string {
+	all, err := net.Interfaces()
+	if err != nil {
+		return "unknown"
+	}
+	var names string
+	for i, ifi := range all {
+		if i > 0 {
+			names += ", "
+		}
+		names += ifi.Name
+	}
+	return names
+}

@@ -22,6 +22,15 @@ const (
 	protocolUDP = 17
 )
 
+// Ports of DHCP (RFC 2131 §4.1).
+const (
+	ServerPort = 67
+	ClientPort = 68
+)
+
+// LimitedBroadcast is where a reply goes to a client that cannot take unicast.
+var LimitedBroadcast = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), ClientPort)
+
 // EtherTypes.
 const (
 	IPv4 = 0x0800

@@ -1,10 +1,12 @@
-package dhcp
+// Package survey asks a network about itself: which other DHCP servers answer
+// there, and whether the addresses that would be given next are in use (RFC 5227).
+package survey
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,19 +18,38 @@ import (
 
 // Bounds and times of asking the wire.
 const (
-	aheadCount   = 32               // free addresses that are kept checked
+	Ahead        = 32               // free addresses that are worth to be kept checked
 	quietLife    = time.Minute      // how long silence counts
 	takenLife    = 10 * time.Minute // how long an answer counts
 	wireInterval = 10 * time.Second
 	answerTime   = time.Second // how long an answer is waited for; RFC 5227 §1.1 PROBE_MIN
 )
 
-// prober keeps the next free addresses of a range checked by ARP (RFC 5227), so
+// Check is what asking the wire for an address found (RFC 5227).
+type Check uint8
+
+// The results of a check. The zero Check is that nobody asked lately.
+const (
+	Unchecked Check = iota
+	Quiet           // nobody answered
+	Taken           // somebody answered
+)
+
+// Range is where the addresses to check come from.
+type Range interface {
+	// Next returns at most Ahead addresses that would be given next.
+	Next(ctx context.Context) ([]netip.Addr, error)
+	// Holds reports whether mac was given a.
+	Holds(ctx context.Context, a netip.Addr, mac store.MAC) bool
+}
+
+// Prober keeps the next free addresses of a range checked by ARP (RFC 5227), so
 // that an offer need not wait for it. It asks before anybody needs the address:
 // RFC 2131 §3.1 wants the check, and firmware that gets a taken address fails
 // without a word.
-type prober struct {
+type Prober struct {
 	now func() time.Time
+	log *slog.Logger
 
 	mu      sync.Mutex
 	results map[netip.Addr]found // of addresses that were free when they were asked for
@@ -40,12 +61,13 @@ type found struct {
 	by    store.MAC
 }
 
-func newProber(now func() time.Time) *prober {
-	return &prober{now: now, results: map[netip.Addr]found{}}
+// NewProber makes a prober that knows nothing yet.
+func NewProber(now func() time.Time, log *slog.Logger) *Prober {
+	return &Prober{now: now, log: log, results: map[netip.Addr]found{}}
 }
 
-// checked returns what the wire said of an address lately, and who answered.
-func (p *prober) checked(a netip.Addr) (Check, store.MAC) {
+// Checked returns what the wire said of an address lately, and who answered.
+func (p *Prober) Checked(a netip.Addr) (Check, store.MAC) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, ok := p.results[a]
@@ -62,15 +84,15 @@ func life(c Check) time.Duration {
 	return quietLife
 }
 
-// run checks addresses until ctx ends. Without NET_RAW nothing is checked, and
+// Run checks addresses on an interface until ctx ends. Without NET_RAW nothing is checked, and
 // a taken address is found by the client's DECLINE.
-func (p *prober) run(ctx context.Context, s *Server, ifi *net.Interface) {
+func (p *Prober) Run(ctx context.Context, r Range, ifi *net.Interface) {
 	if len(ifi.HardwareAddr) != 6 {
 		return
 	}
 	conn, err := packet.Listen(ifi, packet.Raw, wire.ARP, nil)
 	if err != nil {
-		return // openRaw said so
+		return // who opens the socket for replies says so
 	}
 	own := store.MAC(ifi.HardwareAddr)
 	var wg sync.WaitGroup
@@ -80,8 +102,8 @@ func (p *prober) run(ctx context.Context, s *Server, ifi *net.Interface) {
 	tick := time.NewTicker(wireInterval)
 	defer tick.Stop()
 	for {
-		if err := p.round(ctx, s, conn, own); err != nil && ctx.Err() == nil {
-			s.cfg.Log.Warn("free addresses were not checked on the wire", "interface", ifi.Name, "error", err)
+		if err := p.round(ctx, r, conn, own); err != nil && ctx.Err() == nil {
+			p.log.Warn("free addresses were not checked on the wire", "interface", ifi.Name, "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -92,8 +114,8 @@ func (p *prober) run(ctx context.Context, s *Server, ifi *net.Interface) {
 }
 
 // round asks for the next addresses whose last check is about to grow old.
-func (p *prober) round(ctx context.Context, s *Server, conn *packet.Conn, own store.MAC) error {
-	next, err := s.ahead(ctx)
+func (p *Prober) round(ctx context.Context, r Range, conn *packet.Conn, own store.MAC) error {
+	next, err := r.Next(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,15 +145,15 @@ func (p *prober) round(ctx context.Context, s *Server, conn *packet.Conn, own st
 	}
 	for a, by := range p.conclude(ask, asked) {
 		// A client may have been given the address meanwhile.
-		if l, err := s.cfg.Leases.LeaseByAddress(ctx, a); err != nil || l.MAC != by {
-			s.cfg.Log.Warn("a free address of the range is used by somebody else; it is left alone", "address", a, "mac", by)
+		if !r.Holds(ctx, a, by) {
+			p.log.Warn("a free address of the range is used by somebody else; it is left alone", "address", a, "mac", by)
 		}
 	}
 	return nil
 }
 
 // conclude notes silence, and returns who answered.
-func (p *prober) conclude(ask []netip.Addr, asked time.Time) map[netip.Addr]store.MAC {
+func (p *Prober) conclude(ask []netip.Addr, asked time.Time) map[netip.Addr]store.MAC {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	taken := map[netip.Addr]store.MAC{}
@@ -146,7 +168,7 @@ func (p *prober) conclude(ask []netip.Addr, asked time.Time) map[netip.Addr]stor
 }
 
 // expect makes room for the answers about addresses that are asked for now.
-func (p *prober) expect(ask []netip.Addr) {
+func (p *Prober) expect(ask []netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, a := range ask {
@@ -158,7 +180,7 @@ func (p *prober) expect(ask []netip.Addr) {
 
 // stale reports whether an address is due for a check: before the last one
 // stops to count.
-func (p *prober) stale(a netip.Addr) bool {
+func (p *Prober) stale(a netip.Addr) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, ok := p.results[a]
@@ -166,7 +188,7 @@ func (p *prober) stale(a netip.Addr) bool {
 }
 
 // forget drops results that no longer count.
-func (p *prober) forget() {
+func (p *Prober) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for a, f := range p.results {
@@ -176,30 +198,9 @@ func (p *prober) forget() {
 	}
 }
 
-// ahead returns the addresses that the pool would give next, and those that
-// were found taken, which may be free again.
-func (s *Server) ahead(ctx context.Context) ([]netip.Addr, error) {
-	leases, err := s.cfg.Leases.Leases(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	pool, err := s.pool(ctx, Input{Now: s.cfg.Now(), Interface: *s.link.Load(), Subnet: s.cfg.Subnet}, leases)
-	if err != nil {
-		return nil, err
-	}
-	fresh, expired := pool.open()
-	slices.SortFunc(expired, func(a, b store.Lease) int { return a.Expires.Compare(b.Expires) })
-	for _, l := range expired {
-		fresh = append(fresh, l.Address)
-	}
-	return fresh[:min(len(fresh), aheadCount)], nil
-}
-
 // listen takes every ARP packet whose sender uses an address that we care
 // about: RFC 5227 §2.1.1 counts requests and replies alike.
-func (p *prober) listen(conn *packet.Conn, own store.MAC) {
+func (p *Prober) listen(conn *packet.Conn, own store.MAC) {
 	buf := make([]byte, 128)
 	for {
 		n, _, err := conn.ReadFrom(buf)

@@ -1,4 +1,4 @@
-package dhcp
+package survey
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/mdlayher/packet"
 
+	"lunboot/services/dhcp/message"
+	"lunboot/services/dhcp/sockets"
 	"lunboot/services/dhcp/wire"
 	"lunboot/store"
 )
@@ -34,7 +36,7 @@ const probeTime = 3 * time.Second
 func Probe(ctx context.Context, name string) ([]OtherServer, error) {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, &store.Error{Kind: store.KindNotFound, Op: "probe", Msg: fmt.Sprintf("there is no interface %q; the interfaces are %s", name, interfaceNames())}
+		return nil, &store.Error{Kind: store.KindNotFound, Op: "probe", Msg: fmt.Sprintf("there is no interface %q; the interfaces are %s", name, sockets.InterfaceNames())}
 	}
 	if len(ifi.HardwareAddr) != 6 {
 		return nil, store.Invalid("interface", "interface %s is not an Ethernet", name)
@@ -68,8 +70,8 @@ func Probe(ctx context.Context, name string) ([]OtherServer, error) {
 }
 
 func sendDiscover(conn *packet.Conn, own store.MAC, discover *dhcpv4.DHCPv4) error {
-	src := netip.AddrPortFrom(netip.IPv4Unspecified(), clientPort)
-	dst := netip.AddrPortFrom(limitedBroadcast.Addr(), serverPort)
+	src := netip.AddrPortFrom(netip.IPv4Unspecified(), wire.ClientPort)
+	dst := netip.AddrPortFrom(wire.LimitedBroadcast.Addr(), wire.ServerPort)
 	_, err := conn.WriteTo(wire.Frame(own, wire.Everybody, src, dst, discover.ToBytes()), &packet.Addr{HardwareAddr: wire.Everybody[:]})
 	return err
 }
@@ -91,7 +93,7 @@ func collect(ctx context.Context, conn *packet.Conn, discover *dhcpv4.DHCPv4, ou
 			}
 			return out, fmt.Errorf("read: %w", err)
 		}
-		payload, from, src, ok := wire.Unframe(buf[:n], clientPort)
+		payload, from, src, ok := wire.Unframe(buf[:n], wire.ClientPort)
 		if !ok {
 			continue
 		}
@@ -109,7 +111,7 @@ func otherServer(payload []byte, discover *dhcpv4.DHCPv4, from store.MAC, src ne
 		!slices.Equal(p.ClientHWAddr, discover.ClientHWAddr) {
 		return OtherServer{}, false
 	}
-	o := OtherServer{Server: addrOption(p, dhcpv4.OptionServerIdentifier), MAC: from, Offered: addrOf(p.YourIPAddr)}
+	o := OtherServer{Server: message.AddrOption(p, dhcpv4.OptionServerIdentifier), MAC: from, Offered: message.AddrOf(p.YourIPAddr)}
 	if !o.Server.IsValid() {
 		o.Server = src
 	}

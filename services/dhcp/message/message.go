@@ -1,4 +1,8 @@
-package dhcp
+// Package message decodes a client's DHCP message once into typed values (RFC
+// 2131, RFC 2132, the PXE options of RFC 4578, relay information of RFC 3046 and
+// iPXE's option 175). It is pure, reads what strangers sent, and bounds
+// everything that it keeps.
+package message
 
 import (
 	"encoding/hex"
@@ -7,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
@@ -18,15 +21,13 @@ import (
 
 // Option codes that the library has no name for.
 const (
-	optionIPXE = dhcpv4.GenericOptionCode(175) // iPXE's encapsulated options (Etherboot, IANA "Tentatively Assigned")
-	optionUUID = dhcpv4.GenericOptionCode(97)  // client machine identifier, RFC 4578 §2.3
+	OptionIPXE = dhcpv4.GenericOptionCode(175) // iPXE's encapsulated options (Etherboot, IANA "Tentatively Assigned")
+	OptionUUID = dhcpv4.GenericOptionCode(97)  // client machine identifier, RFC 4578 §2.3
 )
 
-// Sub-options of option 175 (iPXE src/include/ipxe/dhcp.h).
-const (
-	ipxeNoProxy = 0xb0 // no-pxedhcp: do not wait for a ProxyDHCP answer
-	ipxeISCSI   = 0x11 // the client can boot from an iSCSI target
-)
+// ipxeISCSI is the sub-option of option 175 by which a client says that it can
+// boot from an iSCSI target (iPXE src/include/ipxe/dhcp.h).
+const ipxeISCSI = 0x11
 
 // Request is one DHCP message of a client, decoded once. Its fields are values:
 // nothing points into the packet.
@@ -80,10 +81,10 @@ func Decode(p *dhcpv4.DHCPv4) (Request, error) {
 		XID:       uint32(p.TransactionID[0])<<24 | uint32(p.TransactionID[1])<<16 | uint32(p.TransactionID[2])<<8 | uint32(p.TransactionID[3]),
 		MAC:       mac,
 		ClientID:  hex.EncodeToString(bound(p.Options.Get(dhcpv4.OptionClientIdentifier), 255)),
-		Requested: addrOption(p, dhcpv4.OptionRequestedIPAddress),
-		CIAddr:    addrOf(p.ClientIPAddr),
-		GIAddr:    addrOf(p.GatewayIPAddr),
-		ServerID:  addrOption(p, dhcpv4.OptionServerIdentifier),
+		Requested: AddrOption(p, dhcpv4.OptionRequestedIPAddress),
+		CIAddr:    AddrOf(p.ClientIPAddr),
+		GIAddr:    AddrOf(p.GatewayIPAddr),
+		ServerID:  AddrOption(p, dhcpv4.OptionServerIdentifier),
 		Broadcast: p.IsBroadcast(),
 		Secs:      int(p.NumSeconds),
 		Class:     text(p.Options.Get(dhcpv4.OptionClassIdentifier)),
@@ -103,11 +104,11 @@ func Decode(p *dhcpv4.DHCPv4) (Request, error) {
 	if b := p.Options.Get(dhcpv4.OptionClientSystemArchitectureType); len(b) >= 2 {
 		r.Arch, r.HasArch = uint16(b[0])<<8|uint16(b[1]), true
 	}
-	if b := p.Options.Get(optionUUID); len(b) == 17 && b[0] == 0 {
+	if b := p.Options.Get(OptionUUID); len(b) == 17 && b[0] == 0 {
 		r.UUID, _ = store.UUIDFromWire(b[1:])
 		r.RawUUID = string(b)
 	}
-	if b := p.Options.Get(optionIPXE); b != nil {
+	if b := p.Options.Get(OptionIPXE); b != nil {
 		r.IPXE = true
 		sub := make(dhcpv4.Options)
 		// A value that does not parse still says that an iPXE sent it; its
@@ -152,8 +153,8 @@ func text(b []byte) string {
 
 func bound(b []byte, n int) []byte { return b[:min(len(b), n)] }
 
-// addrOf turns the library's address into a comparable one; 0.0.0.0 is none.
-func addrOf(ip net.IP) netip.Addr {
+// AddrOf turns the library's address into a comparable one; 0.0.0.0 is none.
+func AddrOf(ip net.IP) netip.Addr {
 	a, ok := netip.AddrFromSlice(ip)
 	if !ok {
 		return netip.Addr{}
@@ -164,9 +165,10 @@ func addrOf(ip net.IP) netip.Addr {
 	return a
 }
 
-func addrOption(p *dhcpv4.DHCPv4, code dhcpv4.OptionCode) netip.Addr {
+// AddrOption returns an option that holds one address; not valid for none.
+func AddrOption(p *dhcpv4.DHCPv4, code dhcpv4.OptionCode) netip.Addr {
 	if b := p.Options.Get(code); len(b) == 4 {
-		return addrOf(b)
+		return AddrOf(b)
 	}
 	return netip.Addr{}
 }
@@ -174,10 +176,11 @@ func addrOption(p *dhcpv4.DHCPv4, code dhcpv4.OptionCode) netip.Addr {
 // PXE reports whether the client asks to boot from the network. Everybody else
 // on the wire is given an address and nothing to boot.
 func (r Request) PXE() bool {
-	return r.HasArch || r.IPXE || r.isClass("PXEClient") || r.isClass("HTTPClient")
+	return r.HasArch || r.IPXE || r.IsClass("PXEClient") || r.IsClass("HTTPClient")
 }
 
-func (r Request) isClass(name string) bool { return strings.HasPrefix(r.Class, name) }
+// IsClass reports whether option 60 begins with name.
+func (r Request) IsClass(name string) bool { return strings.HasPrefix(r.Class, name) }
 
 // Platform returns what option 93 says; a PXE client that does not send it is a
 // BIOS (PXE 2.1 §2.2.1 makes the tag the x86 firmware's own).
@@ -186,52 +189,23 @@ func (r Request) Platform() (boot.Platform, bool) {
 		return boot.PlatformOf(0)
 	}
 	p, ok := boot.PlatformOf(r.Arch)
-	if ok && r.isClass("HTTPClient") {
+	if ok && r.IsClass("HTTPClient") {
 		p.HTTP = true
 	}
 	return p, ok
 }
 
-// archName prints an architecture type that the registry does not name.
-func (r Request) archName() string { return fmt.Sprintf("type %d", r.Arch) }
+// ArchName prints an architecture type that the registry does not name.
+func (r Request) ArchName() string { return fmt.Sprintf("type %d", r.Arch) }
 
-// clientID returns option 61 as it came.
-func (r Request) clientID() []byte {
+// RawClientID returns option 61 as it came.
+func (r Request) RawClientID() []byte {
 	b, _ := hex.DecodeString(r.ClientID) // it was made by EncodeToString
 	return b
 }
 
-// wants reports whether the client asked for an option. One that sends no list
+// Wants reports whether the client asked for an option. One that sends no list
 // is given all (RFC 2131 §3.5).
-func (r Request) wants(code dhcpv4.OptionCode) bool {
+func (r Request) Wants(code dhcpv4.OptionCode) bool {
 	return r.Params == "" || strings.IndexByte(r.Params, code.Code()) >= 0
-}
-
-// event makes an event about this request.
-func (r Request) event(kind store.EventKind, in Input, addr netip.Addr) store.Event {
-	d := store.Detail{
-		Interface: in.Interface.Name,
-		Class:     r.Class,
-		UserClass: r.UserClass,
-		IPXE:      r.IPXE,
-		PXE:       r.PXE(),
-		Hostname:  r.Hostname,
-		Secs:      r.Secs,
-	}
-	if r.PXE() {
-		if p, ok := r.Platform(); ok {
-			d.Firmware, d.Arch = p.Firmware.String(), p.Arch.String()
-		} else {
-			d.Arch = r.archName()
-		}
-	}
-	return store.Event{At: in.Now, Kind: kind, MAC: r.MAC, Addr: addr, Machine: in.Client.Machine.ID, Detail: d}
-}
-
-// lease makes the lease that binds or offers addr to this client.
-func (r Request) lease(in Input, addr netip.Addr, state store.LeaseState, life time.Duration) store.Lease {
-	return store.Lease{
-		Address: addr, MAC: r.MAC, ClientID: r.ClientID, Hostname: r.Hostname, Machine: in.Client.Machine.ID,
-		Interface: in.Interface.Name, State: state, Expires: in.Now.Add(life), Updated: in.Now,
-	}
 }

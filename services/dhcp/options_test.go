@@ -1,8 +1,12 @@
 package dhcp
 
 import (
+	"bufio"
+	"encoding/hex"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,8 +15,32 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"lunboot/services/boot"
+	"lunboot/services/dhcp/message"
 	"lunboot/store"
 )
+
+// captured returns the messages that package message tests its decoder with.
+func captured(t testing.TB) map[string][]byte {
+	f, err := os.Open("message/testdata/requests.txt")
+	require.NoError(t, err)
+	defer f.Close()
+	out := map[string][]byte{}
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		if name, text, ok := strings.Cut(sc.Text(), " "); ok && name != "#" {
+			out[name], err = hex.DecodeString(text)
+			require.NoError(t, err)
+		}
+	}
+	return out
+}
+
+func mustDecode(t testing.TB, b []byte) message.Request {
+	p, err := dhcpv4.FromBytes(b)
+	require.NoError(t, err)
+	r, err := message.Decode(p)
+	require.NoError(t, err)
+	return r
+}
 
 // replyTo answers a captured message as the appliance would, and reads the
 // reply back from its bytes.
@@ -65,13 +93,13 @@ func TestBootAnswerByFirmware(t *testing.T) {
 			assert.Equal(t, c.class, reply.ClassIdentifier())
 			assert.Equal(t, "10.77.0.1", reply.ServerIdentifier().String())
 			assert.NotEmpty(t, reply.YourIPAddr)
-			assert.Len(t, reply.Options.Get(optionUUID), 17, "the client's UUID comes back")
+			assert.Len(t, reply.Options.Get(message.OptionUUID), 17, "the client's UUID comes back")
 			assert.Equal(t, net.IPMask{255, 255, 255, 0}, reply.SubnetMask())
 			assert.Equal(t, time.Hour, reply.IPAddressLeaseTime(0))
 			assert.Equal(t, 30*time.Minute, reply.IPAddressRenewalTime(0))
 			assert.Equal(t, 52*time.Minute+30*time.Second, reply.IPAddressRebindingTime(0))
 			if name[:4] != "ovmf" {
-				assert.Equal(t, []byte{ipxeNoProxy, 1, 1}, reply.Options.Get(optionIPXE), "iPXE need not wait for a ProxyDHCP server")
+				assert.Equal(t, []byte{0xb0, 1, 1}, reply.Options.Get(message.OptionIPXE), "iPXE need not wait for a ProxyDHCP server")
 				assert.NotEmpty(t, reply.Options.Get(dhcpv4.OptionClientIdentifier))
 			} else if c.class == "PXEClient" {
 				assert.Equal(t, []byte{6, 1, 8, 255}, reply.Options.Get(dhcpv4.OptionVendorSpecificInformation))
@@ -213,19 +241,19 @@ func TestNetworkOptions(t *testing.T) {
 func TestRoute(t *testing.T) {
 	client, relay, sender := ip("10.77.0.100"), ip("10.88.0.1"), netip.MustParseAddrPort("127.0.0.1:4711")
 	for name, c := range map[string]struct {
-		r       Request
+		r       message.Request
 		verdict Verdict
 		from    netip.AddrPort
 		to      string
 		framed  bool
 	}{
-		"a client without an address":      {Request{}, Offer, netip.AddrPort{}, "10.77.0.100:68", true},
-		"one that cannot take unicast yet": {Request{Broadcast: true}, Offer, netip.AddrPort{}, "255.255.255.255:68", false},
-		"one that runs on its address":     {Request{CIAddr: client, Broadcast: true}, Ack, netip.AddrPort{}, "10.77.0.100:68", false},
-		"a refusal":                        {Request{CIAddr: client}, Nak, netip.AddrPort{}, "255.255.255.255:68", false},
-		"a client behind a relay":          {Request{GIAddr: relay, Broadcast: true}, Offer, netip.AddrPort{}, "10.88.0.1:67", false},
-		"a refusal behind a relay":         {Request{GIAddr: relay}, Nak, netip.AddrPort{}, "10.88.0.1:67", false},
-		"a listener bound to one address":  {Request{Broadcast: true}, Offer, sender, "127.0.0.1:4711", false},
+		"a client without an address":      {message.Request{}, Offer, netip.AddrPort{}, "10.77.0.100:68", true},
+		"one that cannot take unicast yet": {message.Request{Broadcast: true}, Offer, netip.AddrPort{}, "255.255.255.255:68", false},
+		"one that runs on its address":     {message.Request{CIAddr: client, Broadcast: true}, Ack, netip.AddrPort{}, "10.77.0.100:68", false},
+		"a refusal":                        {message.Request{CIAddr: client}, Nak, netip.AddrPort{}, "255.255.255.255:68", false},
+		"a client behind a relay":          {message.Request{GIAddr: relay, Broadcast: true}, Offer, netip.AddrPort{}, "10.88.0.1:67", false},
+		"a refusal behind a relay":         {message.Request{GIAddr: relay}, Nak, netip.AddrPort{}, "10.88.0.1:67", false},
+		"a listener bound to one address":  {message.Request{Broadcast: true}, Offer, sender, "127.0.0.1:4711", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := route(c.r, c.verdict, client, c.from)
@@ -235,7 +263,43 @@ func TestRoute(t *testing.T) {
 	}
 	t.Run("a relay broadcasts a refusal", func(t *testing.T) {
 		reply := &dhcpv4.DHCPv4{}
-		fill(reply, Request{GIAddr: relay}, Answer{Verdict: Nak})
+		fill(reply, message.Request{GIAddr: relay}, Answer{Verdict: Nak})
 		assert.True(t, reply.IsBroadcast())
+	})
+}
+
+// What we send can be read again, whatever was asked.
+func FuzzAnswer(f *testing.F) {
+	for _, b := range captured(f) {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := dhcpv4.FromBytes(b)
+		if err != nil {
+			return
+		}
+		r, err := message.Decode(p)
+		if err != nil {
+			return
+		}
+		v := newInventory(newClock().Now, machine(1, ""))
+		s := New(v.config(t, lab()))
+		s.link.Store(&Interface{Name: "lab0", Address: ip("10.77.0.1"), MTU: 1500})
+		ans, err := s.answer(t.Context(), r, v.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ans.Verdict == Drop {
+			return
+		}
+		reply := s.runChain(nil, p)
+		fill(reply, r, ans)
+		back, err := dhcpv4.FromBytes(reply.ToBytes())
+		if err != nil {
+			t.Fatalf("our own reply cannot be read: %v", err)
+		}
+		if back.TransactionID != p.TransactionID {
+			t.Fatal("the reply is for another transaction")
+		}
 	})
 }

@@ -1,0 +1,137 @@
+// Package bootfile decides what a client that asks to boot is told to fetch: a
+// loader for its firmware, the script for an iPXE, a URL for UEFI HTTP boot, with
+// the options that each of them wants beside it. It is pure, and the same for an
+// appliance that gives addresses and for one that answers beside another server.
+package bootfile
+
+import (
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"lunboot/services/boot"
+	"lunboot/services/dhcp/message"
+)
+
+// ipxeNoProxy is the sub-option of option 175 that says: do not wait for a
+// ProxyDHCP answer (iPXE src/include/ipxe/dhcp.h).
+const ipxeNoProxy = 0xb0
+
+// Asker is a client that may be told to boot.
+type Asker struct {
+	Request    message.Request
+	Ignored    bool // the operator wants nothing from it
+	NeedsISCSI bool // its script boots a volume
+}
+
+// Source is what there is to boot from.
+type Source struct {
+	Address netip.AddrPort           // the boot listener as machines reach it
+	Loader  func(l boot.Loader) bool // whether we have this file; constant while a request is decided
+	Chained bool                     // this iPXE was sent to our loader a moment ago
+}
+
+// Answer is what to fetch. It is zero for a client that is told nothing.
+type Answer struct {
+	File    string      // path over TFTP, or a URL
+	Server  netip.Addr  // siaddr: where the file is
+	Loader  boot.Loader // empty when File is a script
+	Chained bool        // an iPXE was sent to our own loader
+	Missing string      // why there is nothing to fetch; empty when there is, or nothing was asked
+	Options dhcpv4.Options
+}
+
+// Decide answers what a client is told to fetch.
+func Decide(a Asker, src Source) Answer {
+	r := a.Request
+	ans := Answer{Options: dhcpv4.Options{}}
+	if !r.PXE() || a.Ignored {
+		return ans
+	}
+	p, known := r.Platform()
+	var loader boot.Loader
+	if known {
+		loader, known = src.loader(p)
+	}
+	switch {
+	case r.IPXE && !a.chains(src, known):
+		// iPXE waits two seconds for a ProxyDHCP server unless it is told that
+		// there is none (iPXE src/net/udp/dhcp.c, dhcp_discovery_rx).
+		ans.Options.Update(dhcpv4.OptGeneric(message.OptionIPXE, []byte{ipxeNoProxy, 1, 1}))
+		ans.fetch(r, src, boot.ScriptURL(src.Address))
+	case !known:
+		ans.Missing = "there is no loader for " + platformName(r, p)
+	case r.IPXE:
+		ans.Chained, ans.Loader = true, loader
+		ans.Options.Update(dhcpv4.OptGeneric(message.OptionIPXE, []byte{ipxeNoProxy, 1, 1}))
+		ans.fetch(r, src, boot.LoaderPath(r.MAC, loader))
+	case p.HTTP:
+		ans.Loader = loader
+		// UEFI 2.10 §24.7.3.2: without the class in the offer, the firmware
+		// does not take it for an answer to HTTP boot.
+		ans.Options.Update(dhcpv4.OptClassIdentifier("HTTPClient"))
+		ans.fetch(r, src, boot.LoaderURL(src.Address, loader))
+	default:
+		ans.Loader = loader
+		if r.IsClass("PXEClient") {
+			// PXE 2.1 §2.2.3: a server that says PXEClient may be asked for
+			// more on port 4011, unless bit 3 of the discovery control tells
+			// the client to fetch the file that it was given.
+			ans.Options.Update(dhcpv4.OptClassIdentifier("PXEClient"))
+			ans.Options.Update(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255}))
+		}
+		ans.fetch(r, src, boot.LoaderPath(r.MAC, loader))
+	}
+	return ans
+}
+
+// chains reports whether an iPXE is sent to our own loader instead of to the
+// script: it cannot speak iSCSI, the machine boots from its volume, and it was
+// not sent there a moment ago. The second time it gets the script, whose
+// failure then says what is missing.
+func (a Asker) chains(src Source, haveLoader bool) bool {
+	r := a.Request
+	return haveLoader && r.Features && !r.ISCSI && !src.Chained && a.NeedsISCSI
+}
+
+// loader returns the first loader for a platform that we have: the preferred
+// one, else any other that runs there.
+func (src Source) loader(p boot.Platform) (boot.Loader, bool) {
+	first, ok := boot.LoaderFor(p)
+	if !ok {
+		return "", false
+	}
+	if src.Loader(first) {
+		return first, true
+	}
+	for _, l := range boot.Loaders() {
+		if l.Platform() == first.Platform() && src.Loader(l) {
+			return l, true
+		}
+	}
+	return "", false
+}
+
+// fetch names what to fetch, and where. The header's fields are what every
+// client reads; the options are for those that ask for them, and iPXE and HTTP
+// boot read them first.
+func (ans *Answer) fetch(r message.Request, src Source, name string) {
+	ans.File = name
+	ans.Server = src.Address.Addr()
+	if r.Wants(dhcpv4.OptionTFTPServerName) {
+		ans.Options.Update(dhcpv4.OptTFTPServerName(ans.Server.String()))
+	}
+	if r.Wants(dhcpv4.OptionBootfileName) || r.IsClass("HTTPClient") {
+		ans.Options.Update(dhcpv4.OptBootFileName(name))
+	}
+	if r.RawUUID != "" {
+		ans.Options.Update(dhcpv4.OptGeneric(message.OptionUUID, []byte(r.RawUUID)))
+	}
+}
+
+func platformName(r message.Request, p boot.Platform) string {
+	if p == (boot.Platform{}) {
+		return "client architecture " + r.ArchName()
+	}
+	return p.String()
+}

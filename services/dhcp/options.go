@@ -1,0 +1,120 @@
+package dhcp
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"lunboot/services/dhcp/bootfile"
+	"lunboot/store"
+)
+
+// minMTU is the smallest MTU that option 26 may name (RFC 2132 §5.1), and
+// plainMTU the one that every Ethernet client assumes.
+const (
+	minMTU   = 68
+	plainMTU = 1500
+)
+
+// configure fills an offer or ACK: the network's options, and what to boot.
+// bound is false for a client that has its address from elsewhere (INFORM): it
+// is given no times.
+func (in Input) configure(ans *Answer, bound bool) {
+	r, n := in.Request, in.Subnet
+	kind := dhcpv4.MessageTypeAck
+	if ans.Verdict == Offer {
+		kind = dhcpv4.MessageTypeOffer
+	}
+	o := dhcpv4.OptionsFromList(
+		dhcpv4.OptMessageType(kind),
+		dhcpv4.OptServerIdentifier(in.Interface.Address.AsSlice()),
+		dhcpv4.Option{Code: dhcpv4.OptionSubnetMask, Value: dhcpv4.IP(mask(n.Prefix))},
+	)
+	if bound {
+		// RFC 2131 §4.4.5: T1 is half of the lease, T2 seven eighths.
+		o.Update(dhcpv4.OptIPAddressLeaseTime(n.LeaseTime))
+		o.Update(duration(dhcpv4.OptionRenewTimeValue, n.LeaseTime/2))
+		o.Update(duration(dhcpv4.OptionRebindingTimeValue, n.LeaseTime*7/8))
+	}
+	// A machine that boots needs the router whether or not its list names it:
+	// its volume may be behind one.
+	if n.Router.IsValid() && (r.Wants(dhcpv4.OptionRouter) || r.PXE()) {
+		o.Update(address(dhcpv4.OptionRouter, n.Router))
+	}
+	if len(n.DNS) > 0 && r.Wants(dhcpv4.OptionDomainNameServer) {
+		o.Update(address(dhcpv4.OptionDomainNameServer, n.DNS...))
+	}
+	if n.Domain != "" && r.Wants(dhcpv4.OptionDomainName) {
+		o.Update(dhcpv4.OptDomainName(n.Domain))
+	}
+	if in.Client.Enrolled && r.Wants(dhcpv4.OptionHostName) {
+		o.Update(dhcpv4.OptHostName(in.Client.Machine.Name))
+	}
+	if r.Wants(dhcpv4.OptionBroadcastAddress) && n.Prefix.Bits() < 31 {
+		o.Update(address(dhcpv4.OptionBroadcastAddress, broadcast(n.Prefix)))
+	}
+	// A large MTU of ours says nothing of the client's card and switch; a
+	// small one is a limit of the wire.
+	if m := in.Interface.MTU; m >= minMTU && m < plainMTU && r.Wants(dhcpv4.OptionInterfaceMTU) {
+		o.Update(dhcpv4.Option{Code: dhcpv4.OptionInterfaceMTU, Value: dhcpv4.Uint16(uint16(m))})
+	}
+	ans.Options = o
+	in.echo(o)
+	in.boot(ans)
+}
+
+// boot adds what to boot to an offer or ACK.
+func (in Input) boot(ans *Answer) {
+	b := bootfile.Decide(in.asker(), in.Boot)
+	ans.BootFile, ans.ServerAddr, ans.Loader, ans.Chained = b.File, b.Server, b.Loader, b.Chained
+	for code, value := range b.Options {
+		ans.Options[code] = value
+	}
+	if b.Missing != "" {
+		e := in.event(store.EventDHCPNoLoader, ans.Address)
+		e.Detail.Reason = b.Missing
+		ans.Events = append(ans.Events, e)
+		ans.Reason = b.Missing
+	}
+}
+
+// asker is the client as the boot answer sees it.
+func (in Input) asker() bootfile.Asker {
+	return bootfile.Asker{
+		Request: in.Request, Ignored: in.Client.Ignored,
+		NeedsISCSI: in.Client.Enrolled && in.Client.profile() == store.DefaultProfile,
+	}
+}
+
+// echo returns what a server must send back as it came: the client identifier
+// (RFC 6842 §3) and what a relay put in (RFC 3046 §2.2).
+func (in Input) echo(o dhcpv4.Options) {
+	r := in.Request
+	if id := r.RawClientID(); len(id) > 0 {
+		o.Update(dhcpv4.OptClientIdentifier(id))
+	}
+	if r.RelayInfo != "" {
+		o.Update(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, []byte(r.RelayInfo)))
+	}
+}
+
+// mask returns a prefix's subnet mask.
+func mask(p netip.Prefix) []byte {
+	return binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits()))
+}
+
+func address(code dhcpv4.OptionCode, addrs ...netip.Addr) dhcpv4.Option {
+	var b []byte
+	for _, a := range addrs {
+		if a.Is4() {
+			b = append(b, a.AsSlice()...)
+		}
+	}
+	return dhcpv4.OptGeneric(code, b)
+}
+
+func duration(code dhcpv4.OptionCode, d time.Duration) dhcpv4.Option {
+	return dhcpv4.Option{Code: code, Value: dhcpv4.Duration(d)}
+}
