@@ -3,9 +3,10 @@
 // RFC 4578, UEFI HTTP boot and iPXE's option 175.
 //
 // What a machine is told is decided in policy.go and the files beside it
-// (pool.go, options.go, route.go) and in bootfile/: pure functions of one decoded request and
-// the facts about it. server.go and the files beside it own sockets, clocks and
-// the inventory; they gather those facts, do what the answer says and send it.
+// (pool.go, options.go, route.go) and in bootfile/: pure functions of one
+// decoded request and the facts about it. server.go and the files beside it own
+// sockets, clocks and the inventory; they gather those facts, do what the answer
+// says and send it.
 //
 // A lease belongs to a MAC. Firmware sends no client identifier, iPXE sends one
 // made of the MAC and an operating system often a DUID: one machine, one
