@@ -38,6 +38,7 @@ type network struct {
 
 type dhcpServer struct {
 	subnet store.Subnet
+	ra     bool // whether router solicitations are to be answered
 	parts  []services.Service
 	stop   context.CancelFunc
 	done   chan struct{}
@@ -222,8 +223,8 @@ func (n *network) listen(s store.Subnet) (*dhcpServer, error) {
 	if err := svc.Listen(); err != nil {
 		return nil, err
 	}
-	srv := &dhcpServer{subnet: s, parts: []services.Service{svc}}
-	if n.a.cmd.DHCPListen != "" {
+	srv := &dhcpServer{subnet: s, ra: n.adverts(), parts: []services.Service{svc}}
+	if n.a.cmd.DHCPListen != "" || !srv.ra {
 		return srv, nil // a listener of its own address speaks to no wire
 	}
 	// Without a router's word on IPv6 each iPXE stage waits 16 s for one. The
@@ -235,6 +236,16 @@ func (n *network) listen(s store.Subnet) (*dhcpServer, error) {
 	}
 	srv.parts = append(srv.parts, adverts)
 	return srv, nil
+}
+
+// adverts reports whether router solicitations are to be answered. What cannot
+// be read counts as the default: a machine boots either way.
+func (n *network) adverts() bool {
+	v, err := store.SettingValue(context.Background(), n.a.db, store.SettingRouterAdverts)
+	if err != nil {
+		n.a.log.Error("read a setting", "setting", store.SettingRouterAdverts, "error", err)
+	}
+	return v == "on"
 }
 
 // Serve runs the servers and follows the inventory until ctx ends.
@@ -252,16 +263,20 @@ func (n *network) Serve(ctx context.Context) error {
 	defer tick.Stop()
 	ask := time.NewTimer(firstAsk)
 	defer ask.Stop()
+	seen := n.a.db.NetworkRevision()
 	for {
+		changed := n.a.db.NetworkChanged(seen)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-n.wake:
+		case <-changed:
 		case <-tick.C:
 		case <-ask.C:
 			n.askForRivals(ctx)
 			ask.Reset(askEvery)
 		}
+		seen = n.a.db.NetworkRevision()
 		n.follow(ctx)
 	}
 }
@@ -305,11 +320,12 @@ func (n *network) follow(ctx context.Context) {
 		n.a.log.Error("list the subnets", "error", err)
 		return
 	}
+	adverts := n.adverts()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for k, s := range n.servers {
 		at := slices.IndexFunc(want, func(w store.Subnet) bool { return key(w) == k })
-		changed := at >= 0 && want[at].Revision != s.subnet.Revision
+		changed := at >= 0 && (want[at].Revision != s.subnet.Revision || s.ra != adverts)
 		ended := false
 		select {
 		case <-s.done:

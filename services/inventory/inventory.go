@@ -39,6 +39,7 @@ type DB interface {
 	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
 	DeleteProfile(ctx context.Context, by store.Actor, name string) error
 	Profile(ctx context.Context, name string) (store.Profile, error)
+	PutSetting(ctx context.Context, by store.Actor, key, value string) error
 }
 
 // MachineRows are the machines.

@@ -30,6 +30,16 @@ func (i *Inventory) DeleteProfile(ctx context.Context, by store.Actor, name stri
 	return i.db.DeleteProfile(ctx, by, name)
 }
 
+// PutSetting changes a setting that an operator may change.
+func (i *Inventory) PutSetting(ctx context.Context, by store.Actor, s store.Setting) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	return i.db.PutSetting(ctx, by, string(s.Key), s.Value)
+}
+
 // PutSubnet adds or changes a subnet. Subnets of one appliance do not overlap:
 // an address would belong to both.
 func (i *Inventory) PutSubnet(ctx context.Context, by store.Actor, s store.Subnet) (store.Subnet, error) {

@@ -94,7 +94,7 @@ func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) 
 		if err != nil {
 			return err
 		}
-		t.move(changed)
+		t.move(served)
 		return t.audit(actor, "subnet.put", subnetName(&s), changes)
 	})
 	if err != nil {
@@ -113,7 +113,7 @@ func (db *DB) DeleteSubnet(ctx context.Context, actor store.Actor, id int64) err
 		if _, err := t.Run("DELETE FROM subnet WHERE id = ?", id); err != nil {
 			return err
 		}
-		t.move(changed)
+		t.move(served)
 		return t.audit(actor, "subnet.delete", subnetName(&s), "")
 	})
 }

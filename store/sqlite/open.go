@@ -51,12 +51,13 @@ func WithLog(log *slog.Logger) Option { return func(o *options) { o.log = log } 
 
 // DB is the inventory. Its methods may be called from many goroutines.
 type DB struct {
-	file  *dbfile.File
-	now   func() time.Time
-	all   revision // rises with every commit that changed something
-	boots bootMemory
-	maps  revision // rises with commits that changed machines, volumes or mappings
-	batch *batcher
+	file    *dbfile.File
+	now     func() time.Time
+	all     revision // rises with every commit that changed something
+	boots   bootMemory
+	maps    revision // rises with commits that changed machines, volumes or mappings
+	network revision // rises with commits that changed subnets or settings
+	batch   *batcher
 }
 
 // Open opens the inventory in dir, makes it if there is none, and brings it to
@@ -97,6 +98,14 @@ func (db *DB) MapRevision() int64 { return db.maps.get() }
 // MapChanged returns a channel that is closed when MapRevision is larger than
 // after.
 func (db *DB) MapChanged(after int64) <-chan struct{} { return db.maps.changed(after) }
+
+// NetworkRevision rises with every commit that changed a subnet or a setting:
+// how the appliance takes part in its networks.
+func (db *DB) NetworkRevision() int64 { return db.network.get() }
+
+// NetworkChanged returns a channel that is closed when NetworkRevision is larger
+// than after.
+func (db *DB) NetworkChanged(after int64) <-chan struct{} { return db.network.changed(after) }
 
 // revision counts commits and wakes those who wait for the next one.
 type revision struct {

@@ -37,7 +37,7 @@ func (db *DB) PutSetting(ctx context.Context, actor store.Actor, key, value stri
 		if _, err := t.Run("INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value); err != nil {
 			return err
 		}
-		t.move(changed)
+		t.move(served)
 		return t.audit(actor, "setting.put", key, "")
 	})
 }

@@ -8,13 +8,17 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-// scope says which revisions a change moves.
+// scope is a set of revisions that a change moves. The empty one is for what
+// nobody waits for: web sessions, a token's last use.
 type scope uint8
 
 const (
-	quiet   scope = iota // nothing that others wait for: web sessions, a token's last use
-	changed              // anything that a page shows
-	mapped               // what an initiator may see
+	changed scope = 1 << iota // anything that a page shows
+	masking                   // what an initiator may see
+	wired                     // how the appliance takes part in its networks
+
+	mapped = changed | masking // a machine, a volume or a mapping
+	served = changed | wired   // a subnet or a setting
 )
 
 // tx is one write transaction of the inventory. Its clock stands still, so that
@@ -26,7 +30,7 @@ type tx struct {
 }
 
 // move records that the transaction changed something.
-func (t *tx) move(s scope) { t.moved = max(t.moved, s) }
+func (t *tx) move(s scope) { t.moved |= s }
 
 // audit writes who did what to which noun.
 func (t *tx) audit(actor store.Actor, action, subject, detail string) error {
@@ -50,10 +54,13 @@ func (db *DB) commit(ctx context.Context, fn func(*tx) error) error {
 	if err != nil {
 		return err
 	}
-	if x.moved >= mapped {
+	if x.moved&masking != 0 {
 		db.maps.bump()
 	}
-	if x.moved >= changed {
+	if x.moved&wired != 0 {
+		db.network.bump()
+	}
+	if x.moved&changed != 0 {
 		db.all.bump()
 	}
 	return nil

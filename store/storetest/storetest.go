@@ -31,6 +31,8 @@ type Inventory interface {
 	Changed(after int64) <-chan struct{}
 	MapRevision() int64
 	MapChanged(after int64) <-chan struct{}
+	NetworkRevision() int64
+	NetworkChanged(after int64) <-chan struct{}
 	Audit(context.Context, store.Page) ([]store.Audit, int, error)
 }
 

@@ -291,12 +291,19 @@ func wakes(k *kit) {
 	k.ok(k.PutLease(ctx, bound(1, "192.168.40.100")))
 	open("everything, after a lease", all, false)
 	open("mappings, after a lease", maps, true)
-	if k.Revision() != start+1 {
+	served := k.NetworkChanged(k.NetworkRevision())
+	open("networks, before a setting", served, true)
+	k.ok(k.PutSetting(ctx, actor, "wakes", "yes"))
+	open("networks, after a setting", served, false)
+	open("mappings, after a setting", maps, true)
+	if k.Revision() != start+2 {
 		k.Errorf("the revision moved from %d to %d", start, k.Revision())
 	}
 	open("everything, asked too late", k.Changed(start), false)
-	next := k.Changed(start + 1)
+	next := k.Changed(start + 2)
+	served = k.NetworkChanged(k.NetworkRevision())
 	k.machine(1)
+	open("networks, after a machine", served, true)
 	open("everything, after a machine", next, false)
 	open("mappings, after a machine", maps, false)
 

@@ -63,6 +63,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.attempts(a)
 	s.sessions(a)
 	s.system(a)
+	s.settings(a)
 	s.access(a)
 	s.explain(a)
 	describeEvents(a)

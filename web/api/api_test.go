@@ -259,12 +259,12 @@ func TestTheDescriptionNamesEveryRoute(t *testing.T) {
 }
 
 // wantAdmin are the routes that an operator may not use.
-var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "PUT /api/v1/users/{user}/password", "POST /api/v1/volumes/import"}
+var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "PUT /api/v1/users/{user}/password", "POST /api/v1/volumes/import", "PUT /api/v1/settings/{key}"}
 
 func TestEveryRouteAsksWhoItIs(t *testing.T) {
 	h := open(t)
 	fill := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{address}", "10.0.0.1",
-		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539")
+		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{key}", "router-adverts")
 	for _, r := range h.routes() {
 		method, path := r[0], fill.Replace(r[1])
 		if strings.ContainsAny(path, "{}") {

@@ -14,6 +14,7 @@ type Store interface {
 	VolumeStore
 	NetworkStore
 	Jobs(context.Context) ([]store.Job, error)
+	store.SettingRows
 	Audit(context.Context, store.Page) ([]store.Audit, int, error)
 }
 
@@ -47,6 +48,7 @@ type Acts interface {
 	MappingActs
 	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
 	DeleteProfile(ctx context.Context, by store.Actor, name string) error
+	PutSetting(context.Context, store.Actor, store.Setting) error
 }
 
 // MachineActs changes machines. FindMachine takes an id, name, MAC or UUID.

@@ -25,6 +25,7 @@ type Commands struct {
 	Session SessionCmd `cmd:"" help:"Live iSCSI sessions."`
 	Lease   LeaseCmd   `cmd:"" help:"DHCP leases."`
 	Subnet  SubnetCmd  `cmd:"" help:"Networks that the appliance serves."`
+	Setting SettingCmd `cmd:"" help:"Choices that belong to no machine, volume or network."`
 	Event   EventCmd   `cmd:"" help:"The journal of boot events."`
 	Job     JobCmd     `cmd:"" help:"Long work: imports."`
 	Token   TokenCmd   `cmd:"" help:"Tokens for the REST API."`
