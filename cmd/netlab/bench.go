@@ -4,146 +4,162 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"lunboot/cmd/netlab/load"
+	"lunboot/cmd/netlab/lab"
+	"lunboot/cmd/netlab/load/rounds"
 )
 
-// benchCmd measures the target beside tgt and beside what the machine allows, on
-// loopback.
+// benchCmd measures the appliance's services under load, each beside others that
+// do the same work, in one run.
 type benchCmd struct {
+	What   []string      `arg:"" optional:"" help:"Which: iscsi. Without a word, all."`
 	Binary string        `default:"bin/lunboot" help:"The lunboot to measure." type:"path"`
 	Rounds int           `default:"3" help:"Rounds of each load; medians are told."`
 	Time   time.Duration `default:"3s" help:"How long each load runs."`
 	Only   string        `help:"Only loads whose name has this in it."`
-	Size   int64         `default:"1024" help:"MiB of the volume, which stays in the page cache."`
+	Size   int64         `default:"1024" help:"iscsi: MiB of the volume, which stays in the page cache."`
 
 	netlab string // this program; empty: the one that runs
 }
 
-const benchInitiator = "iqn.2026-11.netlab:load"
+// subject is one service under load. measure prints its tables and returns what
+// falls short of its goals.
+type subject struct {
+	name    string
+	root    bool // its peers need a network of their own, which only root can make
+	measure func(*world) (below []string, err error)
+}
 
-// benchNames is how many initiator names the loads use.
-const benchNames = 256 / load.SessionsPerName
+// subjects are the services in the order in which they are measured.
+func (b *benchCmd) subjects() []subject {
+	return []subject{
+		{name: "iscsi", measure: b.iscsi},
+	}
+}
+
+// wanted chooses the subjects that were named. Those that only root can measure
+// are left out, with a word, when nobody asked for them by name.
+func (b *benchCmd) wanted(w *world) ([]subject, error) {
+	all := b.subjects()
+	var names []string
+	for _, s := range all {
+		names = append(names, s.name)
+	}
+	for _, name := range b.What {
+		if !slices.Contains(names, name) {
+			return nil, fmt.Errorf("there is no load %q: there are %s", name, strings.Join(names, ", "))
+		}
+	}
+	return slices.DeleteFunc(all, func(s subject) bool {
+		if len(b.What) > 0 {
+			return !slices.Contains(b.What, s.name)
+		}
+		if s.root && os.Geteuid() != 0 {
+			fmt.Fprintf(w.err, "netlab: %s is left out: only root can give each server a network of its own\n", s.name)
+			return true
+		}
+		return false
+	}), nil
+}
 
 // Run measures and prints.
-func (b *benchCmd) Run(w *world) (err error) {
-	dir, err := os.MkdirTemp("", "netlab-bench-")
+func (b *benchCmd) Run(w *world) error {
+	subjects, err := b.wanted(w)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	image := filepath.Join(dir, "image")
-	if err := noise(image, b.Size<<20); err != nil {
-		return err
-	}
-	ours, err := b.setUpLunboot(w.ctx, dir, image)
-	if err != nil {
-		return err
-	}
-	targets := []starter{ours}
-	if _, missing := exec.LookPath("tgtd"); missing != nil {
-		fmt.Fprintln(w.err, "netlab: tgt is not installed (apt-get install tgt): lunboot is measured alone")
-	} else {
-		peer, err := setUpTgt(dir, image)
+	var below []string
+	for _, s := range subjects {
+		short, err := s.measure(w)
 		if err != nil {
 			return err
 		}
-		targets = append(targets, peer)
+		below = append(below, short...)
 	}
-	rows, err := b.measure(w, image, targets)
-	if err != nil {
-		return err
-	}
-	if err := load.Print(w.out, rows); err != nil {
-		return err
-	}
-	for _, m := range rows {
-		for _, s := range m.Below() {
-			fmt.Fprintln(w.out, "below its goal:", s)
-		}
+	for _, s := range below {
+		fmt.Fprintln(w.out, "below its goal:", s)
 	}
 	return nil
 }
 
-// measure runs every row that is asked for.
-func (b *benchCmd) measure(w *world, image string, targets []starter) (rows []load.Measured, err error) {
-	var wanted []load.Row
-	for _, row := range load.Rows(b.Time) {
-		if strings.Contains(row.Name, b.Only) {
-			row.Load.Initiator, row.Load.Span = benchInitiator, b.Size<<20
-			wanted = append(wanted, row)
-		}
-	}
-	for len(wanted) > 0 && wanted[0].Kind == load.KindHold { // these come first
-		fmt.Fprintln(w.err, "netlab:", wanted[0].Name)
-		m, err := fresh(w.ctx, wanted[0], targets, b.Rounds)
-		if err != nil {
-			return nil, err
-		}
-		rows, wanted = append(rows, m), wanted[1:]
-	}
-	if len(wanted) == 0 {
-		return rows, nil
-	}
-	sides := []load.Side{{Name: load.Cache, Path: image}}
-	for _, start := range append(targets, b.echo(image)) {
-		p, err := start.start(w.ctx)
-		if err != nil {
-			return nil, err
-		}
-		defer p.stop()
-		sides = append(sides, p.side)
-	}
-	for _, s := range sides {
-		if s.Target.Name == "" {
-			continue
-		}
-		if err := load.Verify(s, benchInitiator, b.Size<<20); err != nil {
-			return nil, err
-		}
-	}
-	for _, row := range wanted {
-		fmt.Fprintln(w.err, "netlab:", row.Name)
-		// What the last load wrote would else go to the disk during this one.
-		for _, t := range targets {
-			if err := flush(t.file); err != nil {
-				return nil, err
-			}
-		}
-		m, err := load.Measure(row, sides, b.Rounds)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, m)
-		if w.ctx.Err() != nil {
-			return nil, w.ctx.Err()
-		}
-	}
-	return rows, nil
+// rival is a server that is measured, in a network namespace of its own.
+type rival struct {
+	name    string
+	command lab.Command // without its namespace
+	// ready waits until it answers, on a thread inside the namespace.
+	ready func(context.Context) error
+
+	ns      lab.Namespace
+	process *lab.Process
 }
 
-// fresh measures a row in a new process of each target, round after round.
-func fresh(ctx context.Context, row load.Row, targets []starter, rounds int) (load.Measured, error) {
-	m := load.Measured{Row: row, Rounds: make([][]load.Result, len(targets))}
-	for range rounds {
-		m.Sides = nil
-		for k, t := range targets {
-			p, err := t.start(ctx)
-			if err != nil {
-				return m, err
+// startRivals starts servers, each alone in a network. stop ends them and
+// removes the networks.
+func startRivals(ctx context.Context, rivals []*rival) (stop func() error, err error) {
+	var started []*rival
+	stop = func() error {
+		var errs []error
+		for _, r := range started {
+			if r.process != nil {
+				if err := r.process.Stop(20 * time.Second); err != nil {
+					errs = append(errs, err)
+				}
 			}
-			r, err := load.Hold(p.side.Target, row.Load, p.side.PID)
-			p.stop()
-			if err != nil {
-				return m, fmt.Errorf("%s, %s: %w", row.Name, p.side.Name, err)
-			}
-			m.Sides, m.Rounds[k] = append(m.Sides, p.side), append(m.Rounds[k], r)
+			errs = append(errs, r.ns.Close())
+		}
+		return errors.Join(errs...)
+	}
+	for _, r := range rivals {
+		if err := r.start(ctx, &started); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", r.name, err), stop())
 		}
 	}
-	return m, nil
+	return stop, nil
+}
+
+func (r *rival) start(ctx context.Context, started *[]*rival) (err error) {
+	if r.ns, err = lab.NewNamespace(ctx); err != nil {
+		return err
+	}
+	*started = append(*started, r)
+	c := r.command
+	c.Namespace = r.ns.Name
+	if r.process, err = lab.Start(ctx, c); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := r.ns.Do(func() error { return r.ready(ctx) }); err != nil {
+		return fmt.Errorf("%w\n%s", err, r.process.Output())
+	}
+	return nil
+}
+
+// lunboot is the appliance as a rival: its data lies in a folder below dir, and
+// of its services only those that args switch on listen beyond loopback's free
+// ports.
+func (b *benchCmd) lunboot(dir string, args ...string) (*rival, error) {
+	if _, err := os.Stat(b.Binary); err != nil {
+		return nil, fmt.Errorf("%w; make build makes bin/lunboot", err)
+	}
+	return &rival{name: "lunboot", command: lab.Command{Path: b.Binary, Args: append([]string{"--data", filepath.Join(dir, "lunboot"), "serve", "--log-format", "json"}, args...)}}, nil
+}
+
+// compare measures a table of rounds and prints it.
+func (b *benchCmd) compare(w *world, t *rounds.Table) (below []string, err error) {
+	t.Only(b.Only)
+	if err := t.Measure(w.ctx, b.Rounds, w.err); err != nil {
+		return nil, err
+	}
+	if err := t.Print(w.out); err != nil {
+		return nil, err
+	}
+	_, err = io.WriteString(w.out, "\n")
+	return t.Below(), err
 }

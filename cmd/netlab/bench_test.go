@@ -36,7 +36,7 @@ func TestTheBenchMeasures(t *testing.T) {
 	}
 	defer out.Close()
 	w := &world{ctx: t.Context(), in: os.Stdin, out: out, err: os.Stderr}
-	if err := (&benchCmd{Binary: binary, Rounds: 1, Time: 100 * time.Millisecond, Size: 64, netlab: netlab}).Run(w); err != nil {
+	if err := (&benchCmd{What: []string{"iscsi"}, Binary: binary, Rounds: 1, Time: 100 * time.Millisecond, Size: 64, netlab: netlab}).Run(w); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := out.Seek(0, io.SeekStart); err != nil {

@@ -2,7 +2,7 @@
 // firmware, in a network of its own, against the program as users start it.
 //
 //	netlab demo       power-on to operating system, on BIOS and on UEFI
-//	netlab bench      the iSCSI target under load, beside tgt and what the machine allows
+//	netlab bench      the services under load, each beside others of its kind
 //	netlab image DIR  the disk images that the machines boot from
 //	netlab check      the Debian packages that are missing
 //	netlab packages   the Debian packages that the lab and its tests use
@@ -35,7 +35,7 @@ const (
 // grammar is the whole command line.
 type grammar struct {
 	Demo     demoCmd     `cmd:"" help:"Boot machines from an appliance, from power-on to their operating systems, and check every byte."`
-	Bench    benchCmd    `cmd:"" help:"Measure the iSCSI target under load, beside tgt when it is installed."`
+	Bench    benchCmd    `cmd:"" help:"Measure the services under load, each beside others of its kind where they are installed."`
 	Echo     echoCmd     `cmd:"" hidden:"" help:"Answer requests as fast as Go can: what bench holds the target against."`
 	Image    imageCmd    `cmd:"" help:"Build the disk images that the machines boot from."`
 	Check    checkCmd    `cmd:"" help:"Say which Debian packages are missing."`
