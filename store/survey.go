@@ -184,7 +184,7 @@ func (o SurveyServer) booted() string {
 	var files []string
 	whom := map[string][]string{}
 	for _, h := range o.Boots {
-		file := "without a file name"
+		file := "through a PXE menu"
 		if h.File != "" {
 			file = fmt.Sprintf("with %q", h.File)
 			if h.Next.IsValid() && h.Next != h.Server {

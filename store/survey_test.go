@@ -46,7 +46,7 @@ func TestASurveySaysWhichModeFits(t *testing.T) {
 		"a server that boots too":  {both, VerdictConflict, DHCPProxy, []string{`gives addresses and boots BIOS machines, UEFI machines with "pxelinux.0"`, "options 66 and 67"}},
 		"a router and a proxy":     {join(router, proxy), VerdictConflict, DHCPProxy, []string{"192.168.1.254 (02:00:00:00:00:09) gives addresses; 192.168.1.9", `gives no addresses and boots UEFI machines with "snponly.efi"`}},
 		"only a proxy":             {proxy, VerdictBootOnly, DHCPOff, []string{"nobody gives addresses"}},
-		"only a proxy with a menu": {menu, VerdictBootOnly, DHCPOff, []string{"boots BIOS machines without a file name"}},
+		"only a proxy with a menu": {menu, VerdictBootOnly, DHCPOff, []string{"boots BIOS machines through a PXE menu"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := Survey{Interface: "eth1", Heard: c.heard}

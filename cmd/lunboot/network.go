@@ -146,16 +146,16 @@ var errOtherServer = errors.New("another DHCP server answers there")
 
 // otherServer asks an interface who answers DHCP; nil means nobody.
 func otherServer(ctx context.Context, name string) error {
-	others, err := survey.Probe(ctx, name)
+	heard, err := survey.Ask(ctx, name, survey.QuickTime, store.ClientPlain)
 	if err != nil {
 		return err
 	}
-	if len(others) == 0 {
-		return nil
-	}
 	var who []string
-	for _, o := range others {
-		who = append(who, fmt.Sprintf("%s (%s)", o.Server, o.MAC))
+	for _, o := range (store.Survey{Heard: heard}).Others() {
+		who = append(who, o.String())
+	}
+	if len(who) == 0 {
+		return nil
 	}
 	return fmt.Errorf("%w, on %s: %s; turn it off there, or add --dhcp-force", errOtherServer, name, strings.Join(who, ", "))
 }

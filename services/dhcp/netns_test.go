@@ -347,38 +347,6 @@ func dnsmasq(ifname, addresses string) []string {
 		"--dhcp-authoritative", "--dhcp-range=" + addresses + ",1h", "--dhcp-boot=pxelinux.0", "--dhcp-leasefile=/dev/null", "--user=root"}
 }
 
-func TestProbeFindsAnotherServer(t *testing.T) {
-	if !alone(t) {
-		return
-	}
-	need(t, "dnsmasq")
-	w := wire2(t)
-	found, err := survey.Probe(t.Context(), "srv0")
-	require.NoError(t, err)
-	assert.Empty(t, found)
-
-	w.over(t, "ip", "addr", "add", "10.77.0.2/24", "dev", "cli0")
-	w.background(t, true, "started", dnsmasq("cli0", "10.77.0.50,10.77.0.60")...)
-	before := time.Now()
-	found, err = survey.Probe(t.Context(), "srv0")
-	require.NoError(t, err)
-	assert.Less(t, time.Since(before), 4*time.Second)
-	require.Len(t, found, 1)
-	assert.Equal(t, ip("10.77.0.2"), found[0].Server)
-	assert.Equal(t, cliMAC(t, w), found[0].MAC)
-	assert.True(t, mustRange("10.77.0.50-10.77.0.60").Contains(found[0].Offered))
-	assert.True(t, found[0].Boots)
-
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err = survey.Probe(ctx, "srv0")
-	assert.ErrorIs(t, err, context.Canceled)
-	_, err = survey.Probe(t.Context(), "nope0")
-	assert.ErrorContains(t, err, `there is no interface "nope0"`)
-	_, err = survey.Probe(t.Context(), "lo")
-	assert.ErrorContains(t, err, "not an Ethernet")
-}
-
 func TestServeEndsWhenTheInterfaceIsRemoved(t *testing.T) {
 	if !alone(t) {
 		return

@@ -1,0 +1,234 @@
+package survey
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
+
+	"lunboot/services/dhcp/message"
+	"lunboot/services/dhcp/sockets"
+	"lunboot/services/dhcp/wire"
+	"lunboot/store"
+)
+
+// How long answers are waited for. dnsmasq pings an address for three seconds
+// before it offers it; a quick question, half as long at each of its two
+// rounds, still meets those that do not ping, and a server that has the address
+// of our last question checked.
+const (
+	QuickTime = 3 * time.Second
+	FullTime  = 4500 * time.Millisecond
+)
+
+// maxHeard bounds the answers that are kept: anybody may send them.
+const maxHeard = 64
+
+// Ask asks on an interface who answers DHCP there, and what: one DISCOVER as
+// each of the kinds of client, sent twice within d, from a MAC of its own
+// making. Nobody's offer is taken: no REQUEST follows. It needs the capability
+// NET_RAW, and no address on the interface.
+func Ask(ctx context.Context, name string, d time.Duration, kinds ...store.ClientKind) ([]store.Heard, error) {
+	ifi, err := ethernet(name)
+	if err != nil {
+		return nil, err
+	}
+	out, err := ask(ctx, ifi, d, kinds)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s who answers DHCP: %w", name, err)
+	}
+	return out, nil
+}
+
+func ethernet(name string) (*net.Interface, error) {
+	ifi, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, &store.Error{Kind: store.KindNotFound, Field: "interface", Msg: fmt.Sprintf("there is no interface %q; the interfaces are %s", name, sockets.InterfaceNames())}
+	}
+	if len(ifi.HardwareAddr) != 6 {
+		return nil, store.Invalid("interface", "interface %s is not an Ethernet", name)
+	}
+	if ifi.Flags&net.FlagUp == 0 {
+		return nil, store.Invalid("interface", "interface %s is down; bring it up with: ip link set %s up", name, name)
+	}
+	return ifi, nil
+}
+
+func ask(ctx context.Context, ifi *net.Interface, d time.Duration, kinds []store.ClientKind) ([]store.Heard, error) {
+	own, err := ownAddresses()
+	if err != nil {
+		return nil, err
+	}
+	card := store.MAC(ifi.HardwareAddr)
+	probes, err := newProbes(identityOf(card), kinds)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := packet.Listen(ifi, packet.Raw, wire.IPv4, &packet.Config{Filter: toClients})
+	if err != nil {
+		return nil, fmt.Errorf("root or the capability NET_RAW is needed: %w", err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var out []store.Heard
+	for range 2 {
+		for _, p := range probes {
+			if _, err := conn.WriteTo(frame(card, p), &packet.Addr{HardwareAddr: wire.Everybody[:]}); err != nil {
+				return nil, err
+			}
+		}
+		if out, err = listen(ctx, conn, probes, own, out, d/2); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// probe is one question under way.
+type probe struct {
+	kind store.ClientKind
+	sent *dhcpv4.DHCPv4
+}
+
+func newProbes(id identity, kinds []store.ClientKind) ([]probe, error) {
+	var out []probe
+	for _, k := range kinds {
+		d, err := discover(k, id)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, probe{k, d})
+	}
+	return out, nil
+}
+
+func frame(card store.MAC, p probe) []byte {
+	src := netip.AddrPortFrom(netip.IPv4Unspecified(), wire.ClientPort)
+	dst := netip.AddrPortFrom(wire.LimitedBroadcast.Addr(), wire.ServerPort)
+	return wire.Frame(card, wire.Everybody, src, dst, p.sent.ToBytes())
+}
+
+// listen adds the answers that come within d.
+func listen(ctx context.Context, conn *packet.Conn, probes []probe, own []netip.Addr, out []store.Heard, d time.Duration) ([]store.Heard, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(d)); err != nil {
+		return out, err
+	}
+	buf := make([]byte, 2048)
+	for {
+		if err := ctx.Err(); err != nil {
+			return out, err
+		}
+		n, _, err := conn.ReadFrom(buf)
+		if err != nil {
+			if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() && ctx.Err() == nil {
+				return out, nil
+			}
+			if ctx.Err() != nil {
+				return out, ctx.Err()
+			}
+			return out, fmt.Errorf("read: %w", err)
+		}
+		payload, from, src, ok := wire.Unframe(buf[:n], wire.ClientPort)
+		if !ok {
+			continue
+		}
+		h, ok := answer(payload, probes)
+		if !ok {
+			continue
+		}
+		h.MAC = from
+		if !h.Server.IsValid() {
+			h.Server = src
+		}
+		h.Ours = slices.Contains(own, h.Server)
+		known := slices.ContainsFunc(out, func(o store.Heard) bool { return o.As == h.As && o.Server == h.Server })
+		if !known && len(out) < maxHeard {
+			out = append(out, h)
+		}
+	}
+}
+
+// answer reads an answer to one of our DISCOVERs.
+func answer(payload []byte, probes []probe) (store.Heard, bool) {
+	p, err := dhcpv4.FromBytes(payload)
+	if err != nil || p.OpCode != dhcpv4.OpcodeBootReply || p.MessageType() != dhcpv4.MessageTypeOffer {
+		return store.Heard{}, false
+	}
+	at := slices.IndexFunc(probes, func(q probe) bool {
+		return q.sent.TransactionID == p.TransactionID && bytes.Equal(q.sent.ClientHWAddr, p.ClientHWAddr)
+	})
+	if at < 0 {
+		return store.Heard{}, false
+	}
+	h := store.Heard{As: probes[at].kind, Server: message.AddrOption(p, dhcpv4.OptionServerIdentifier), Offered: message.AddrOf(p.YourIPAddr), Next: message.AddrOf(p.ServerIPAddr)}
+	class := p.ClassIdentifier()
+	h.PXE = strings.HasPrefix(class, "PXEClient") || strings.HasPrefix(class, "HTTPClient")
+	h.File = printable(p.BootFileName)
+	if b := p.Options.Get(dhcpv4.OptionBootfileName); len(b) > 0 {
+		h.File = printable(string(b))
+	}
+	return h, true
+}
+
+// maxFile is longer than the field of a DHCP message (RFC 2131 §2) and than
+// any file name of use.
+const maxFile = 255
+
+// printable keeps what a stranger sent from steering a terminal or a page.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r > 0x7e {
+			return -1
+		}
+		return r
+	}, s[:min(len(s), maxFile)])
+}
+
+// ownAddresses lists every address of this host: an answer whose server
+// identifier is one of them is ours, whichever way it came round.
+func ownAddresses() ([]netip.Addr, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list our own addresses: %w", err)
+	}
+	var out []netip.Addr
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok {
+			out = append(out, message.AddrOf(n.IP))
+		}
+	}
+	return out, nil
+}
+
+// toClients lets only IPv4 datagrams to the DHCP client's port through, so that
+// a survey costs nothing on a wire that carries volumes.
+var toClients = assembled(
+	bpf.LoadAbsolute{Off: 23, Size: 1},                          // protocol of IPv4
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: 17, SkipFalse: 6},      // UDP
+	bpf.LoadAbsolute{Off: 20, Size: 2},                          // flags and fragment offset
+	bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 4}, // a later fragment
+	bpf.LoadMemShift{Off: 14},                                   // length of IPv4's header
+	bpf.LoadIndirect{Off: 16, Size: 2},                          // destination port
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: wire.ClientPort, SkipFalse: 1},
+	bpf.RetConstant{Val: 0xffff},
+	bpf.RetConstant{Val: 0},
+)
+
+// assembled cannot fail for the fixed program above; a test runs it.
+func assembled(program ...bpf.Instruction) []bpf.RawInstruction {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return nil // no filter: answer looks at everything anyway
+	}
+	return raw
+}
