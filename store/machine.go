@@ -113,6 +113,7 @@ type Machine struct {
 	Address     netip.Addr `json:"address"` // reserved address, or the zero Addr
 	Profile     string     `json:"profile"`
 	OnceProfile string     `json:"once_profile,omitempty"` // for the next boot only
+	Loader      string     `json:"loader,omitempty"`       // its own loader or chain; empty: the ladder chooses
 	Tags        []string   `json:"tags,omitempty"`
 	Notes       string     `json:"notes,omitempty"`
 
@@ -168,7 +169,7 @@ func (m *Machine) Validate() error {
 		errs = append(errs, Invalid("profile", "a profile is needed; %q boots from the machine's volume", DefaultProfile))
 	}
 	errs = append(errs, validateTags(m.Tags))
-	errs = append(errs, nilOr(validateText("notes", m.Notes, 4096)), nilOr(validateText("serial", m.Serial, 128)), nilOr(validateText("asset_tag", m.AssetTag, 128)))
+	errs = append(errs, nilOr(validateText("notes", m.Notes, 4096)), nilOr(validateText("serial", m.Serial, 128)), nilOr(validateText("loader", m.Loader, 128)), nilOr(validateText("asset_tag", m.AssetTag, 128)))
 	return joinFields(errs...)
 }
 

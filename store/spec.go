@@ -17,6 +17,7 @@ type MachineSpec struct {
 	Reverse   Credential
 	Address   netip.Addr
 	Profile   string
+	Loader    string
 	Tags      []string
 	Notes     string
 }
@@ -37,6 +38,7 @@ type MachinePatch struct {
 	Address     *netip.Addr
 	Profile     *string
 	OnceProfile *string
+	Loader      *string
 	Tags        *[]string
 	Notes       *string
 }

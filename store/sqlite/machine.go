@@ -19,7 +19,7 @@ import (
 // machineColumns reads a machine with its MACs in one statement, so that no
 // change can come between them.
 const machineColumns = `SELECT id, revision, name, uuid, serial, asset_tag, initiator, auth,
-	chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile,
+	chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile, loader,
 	tags, notes, firmware, arch, last_seen, created, updated,
 	(SELECT group_concat(mac, ' ' ORDER BY position) FROM machine_mac WHERE machine = machine.id)
 	FROM machine `
@@ -32,7 +32,7 @@ func scanMachine(r dbfile.Row) (store.Machine, error) {
 		seen, created, updated    int64
 	)
 	err := r.Scan(&m.ID, &m.Revision, &m.Name, &uuid, &m.Serial, &m.AssetTag, &m.Initiator, &m.Auth,
-		&m.CHAP.User, &m.CHAP.Secret, &m.Reverse.User, &m.Reverse.Secret, &m.Pinned, &address, &m.Profile, &once,
+		&m.CHAP.User, &m.CHAP.Secret, &m.Reverse.User, &m.Reverse.Secret, &m.Pinned, &address, &m.Profile, &once, &m.Loader,
 		&tags, &m.Notes, &m.Firmware, &m.Arch, &seen, &created, &updated, &macs)
 	if err != nil {
 		return store.Machine{}, err
@@ -182,8 +182,8 @@ func (db *DB) CreateMachine(ctx context.Context, actor store.Actor, m store.Mach
 			return err
 		}
 		n, err := t.Insert(`INSERT INTO machine (revision, name, uuid, serial, asset_tag, initiator, auth,
-			chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile,
-			tags, notes, firmware, arch, last_seen, created, updated) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile, loader,
+			tags, notes, firmware, arch, last_seen, created, updated) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			append(machineValues(&m), dbfile.Nanos(m.Created), dbfile.Nanos(m.Updated))...)
 		if err != nil {
 			return err
@@ -228,7 +228,7 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		}
 		m.Revision, m.Updated = old.Revision+1, t.now
 		_, err = t.Run(`UPDATE machine SET name = ?, uuid = ?, serial = ?, asset_tag = ?, initiator = ?, auth = ?,
-			chap_user = ?, chap_secret = ?, reverse_user = ?, reverse_secret = ?, pinned = ?, address = ?, profile = ?, once_profile = ?,
+			chap_user = ?, chap_secret = ?, reverse_user = ?, reverse_secret = ?, pinned = ?, address = ?, profile = ?, once_profile = ?, loader = ?,
 			tags = ?, notes = ?, firmware = ?, arch = ?, last_seen = ?, revision = ?, updated = ? WHERE id = ?`,
 			append(machineValues(&m), m.Revision, dbfile.Nanos(m.Updated), int64(m.ID))...)
 		if err != nil {
@@ -462,7 +462,7 @@ func machineValues(m *store.Machine) []any {
 		once = m.OnceProfile
 	}
 	return []any{m.Name, dbfile.Text(m.UUID), m.Serial, m.AssetTag, string(m.Initiator), string(m.Auth),
-		m.CHAP.User, m.CHAP.Secret, m.Reverse.User, m.Reverse.Secret, m.Pinned, addrText(m.Address), m.Profile, once,
+		m.CHAP.User, m.CHAP.Secret, m.Reverse.User, m.Reverse.Secret, m.Pinned, addrText(m.Address), m.Profile, once, m.Loader,
 		jsonList(m.Tags), m.Notes, m.Firmware, m.Arch, dbfile.Nanos(m.LastSeen)}
 }
 
@@ -485,6 +485,7 @@ func machineChanges(a, b *store.Machine) string {
 	d.add("address", addrShown(a.Address), addrShown(b.Address))
 	d.add("profile", a.Profile, b.Profile)
 	d.add("profile for one boot", a.OnceProfile, b.OnceProfile)
+	d.add("loader", a.Loader, b.Loader)
 	d.add("tags", strings.Join(a.Tags, ", "), strings.Join(b.Tags, ", "))
 	d.long("notes", a.Notes, b.Notes)
 	return d.String()

@@ -19,6 +19,7 @@ func fullMachine(k *kit) store.Machine {
 	m.Pinned = true
 	m.Address = netip.MustParseAddr("192.168.40.17")
 	m.OnceProfile = "local"
+	m.Loader = "secure/shimx64.efi"
 	m.Tags = []string{"rack-1", "Ünïcode", "100%_\\"}
 	m.Notes = "two\nlines"
 	m.Firmware, m.Arch = "UEFI", "x86-64"

@@ -23,6 +23,7 @@ type Inventory interface {
 	Reservations
 	Mappings
 	Network
+	Loaders
 	Profiles
 	Work
 	People
@@ -72,6 +73,15 @@ type Volumes interface {
 type Reservations interface {
 	Reservations(context.Context, store.VolumeID) (store.Reservations, error)
 	PutReservations(context.Context, store.VolumeID, store.Reservations) error
+}
+
+// Loaders keeps the operator's loaders, and what boots taught of all.
+type Loaders interface {
+	SuppliedLoaders(context.Context) ([]store.Loader, error)
+	PutLoader(context.Context, store.Actor, store.Loader) (store.Loader, error)
+	DeleteLoader(ctx context.Context, actor store.Actor, chain, name string) error
+	LoaderTrials(context.Context) ([]store.LoaderTrial, error)
+	PutLoaderTrial(context.Context, store.LoaderTrial) error
 }
 
 // Mappings keeps mappings.
@@ -165,6 +175,9 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"a lease that breaks a rule changes nothing":           leaseInvalid,
 		"a lease is dropped on an operator's word":             leaseDropped,
 		"leases of a rack that boots at once are all kept":     leaseRush,
+		"a loader comes back as it was written":                loaderRoundTrip,
+		"a loader that breaks a rule changes nothing":          loaderInvalid,
+		"what boots taught of loaders is kept and bounded":     loaderTrials,
 		"profiles can be made, changed and removed":            profileLife,
 		"settings are kept":                                    settingLife,
 		"jobs are kept and bounded":                            jobLife,
@@ -305,6 +318,8 @@ func (k *kit) dump() []string {
 	dumpAll(add, "profile", must(k.Profiles(ctx))(k))
 	dumpAll(add, "subnet", must(k.Subnets(ctx))(k))
 	dumpAll(add, "lease", must(k.Leases(ctx))(k))
+	dumpAll(add, "loader", must(k.SuppliedLoaders(ctx))(k))
+	dumpAll(add, "loader trial", must(k.LoaderTrials(ctx))(k))
 	dumpAll(add, "job", must(k.Jobs(ctx))(k))
 	dumpAll(add, "token", must(k.Tokens(ctx))(k))
 	audit, _, err := k.Audit(ctx, store.Page{})
