@@ -77,7 +77,7 @@ type Fix struct {
 
 // Diagnosis explains a boot that failed.
 type Diagnosis struct {
-	Code       string     `json:"code"`  // the rule's stable name: "wrong-lun"
+	Code       string     `json:"code"`  // the rule's stable name: "LB-LUN-01"
 	Title      string     `json:"title"` // who could not do what, because of what
 	Cause      string     `json:"cause"` // why, in two sentences without jargon
 	Confidence Confidence `json:"confidence"`

@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"lunboot/services/boot/diagnose"
 	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
 )
@@ -69,11 +70,12 @@ func (s *server) access(a huma.API) {
 		})
 }
 
-// Explanation is what an iPXE error code means.
+// Explanation is what a code means: iPXE's, or a diagnosis's.
 type Explanation struct {
 	Code    string `json:"code"`
 	Title   string `json:"title"`
 	Meaning string `json:"meaning"`
+	Sign    string `json:"sign,omitempty" doc:"a diagnosis's code: what it is concluded from"`
 }
 
 func explanation(e ipxeerr.Explanation) Explanation {
@@ -85,13 +87,16 @@ func explanation(e ipxeerr.Explanation) Explanation {
 }
 
 func (s *server) explain(a huma.API) {
-	register(a, http.MethodGet, "/explain/{code}", "explain-code", "Explain an iPXE error code", store.ScopeRead,
+	register(a, http.MethodGet, "/explain/{code}", "explain-code", "Explain an iPXE error code, or the code of a diagnosis", store.ScopeRead,
 		func(_ context.Context, in *struct {
 			Code string `path:"code"`
 		}) (*body[Explanation], error) {
+			if e, ok := diagnose.Find(in.Code); ok {
+				return reply(Explanation{Code: e.Code, Title: e.Name, Meaning: e.Help, Sign: e.Sign}, nil)
+			}
 			e, ok := ipxeerr.DecodeString(in.Code)
 			if !ok {
-				return nil, problem(store.Invalid("code", "%q is not an iPXE error code; it has up to eight hexadecimal digits, such as 1d704539", in.Code))
+				return nil, problem(store.Invalid("code", "%q is neither an iPXE error code, which has up to eight hexadecimal digits, such as 1d704539, nor a diagnosis's, such as LB-LUN-01", in.Code))
 			}
 			return reply(explanation(e), nil)
 		})

@@ -366,7 +366,7 @@ func failedLUN() *store.Attempt {
 	a.Stages[5].State, a.Stages[5].At = store.StageFailed, a.Started.Add(14*time.Second)
 	a.Stages[5].Detail = "Asked for LUN 0; LUN 2 exists"
 	a.Diagnoses = []store.Diagnosis{{
-		Code: "wrong-lun", Title: "lab-12 asked for LUN 0, but its volume “win11-lab” is LUN 2", Confidence: store.Certain,
+		Code: "LB-LUN-01", Title: "lab-12 asked for LUN 0, but its volume “win11-lab” is LUN 2", Confidence: store.Certain,
 		Cause:    "Its script names no LUN, and iPXE takes that for LUN 0. There is no LUN 0 for this machine, so nothing could be read.",
 		Fixes:    []store.Fix{{Action: "use-profile-san", Label: "Use profile san, which writes the right LUN by itself"}, {Action: "map-lun-0", Label: "Map “win11-lab” as LUN 0"}, {Label: "Or write the LUN into the profile's sanboot line: …::3260:2:…"}},
 		Evidence: []string{"14:02:10 iqn.2026-11.lunboot:lab-12 sent READ CAPACITY(10) to LUN 0", "LUNs that are mapped to it: 2", "answered CHECK CONDITION 05/25/00", "iPXE printed 1d704539"},

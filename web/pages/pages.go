@@ -127,6 +127,8 @@ func Handler(cfg Config) (http.Handler, error) {
 		r.Group(func(r chi.Router) {
 			r.Use(s.needLogin)
 			r.Get("/", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/machines", http.StatusSeeOther) })
+			r.Get("/help", s.help)
+			r.Get("/help/{code}", s.helpCode)
 			r.Get("/machines", s.machines)
 			r.Post("/machines", s.addMachine)
 			r.Post("/unknown/{mac}/enroll", s.enroll)
@@ -291,7 +293,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		return nil, err
 	}
 	views := map[string]*template.Template{}
-	for _, name := range []string{"machines", "machine", "volumes", "setup", "login", "error"} {
+	for _, name := range []string{"machines", "machine", "volumes", "help", "help-code", "setup", "login", "error"} {
 		t, err := base.Clone()
 		if err == nil {
 			t, err = t.ParseFS(viewFS, "view/"+name+".html")

@@ -273,3 +273,27 @@ func TestEveryVendoredFileIsListedWithItsLicence(t *testing.T) {
 		}
 	}
 }
+
+func TestTheHelpExplainsEachCodeAndIsSearched(t *testing.T) {
+	get, _ := full().enter(t)
+	for path, want := range map[string]string{
+		"/help":                            "LB-CHAP-01",
+		"/help?q=hexadecimal":              "LB-LUN-01",
+		"/help?q=http://ipxe.org/1d704539": "no disk with the LUN",
+		"/help/lb-lun-01":                  "iPXE reads the number as hexadecimal",
+		"/help?q=xyzzy":                    "Nothing is found",
+	} {
+		if status, body := get(path); status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s answers %d without %q", path, status, want)
+		}
+	}
+	if _, body := get("/help?q=hexadecimal"); strings.Contains(body, "LB-CHAP-01") {
+		t.Error("a search leaves what it does not find")
+	}
+	if status, to := get("/help?q=lb-lun-01"); status != http.StatusSeeOther || to != "/help/LB-LUN-01" {
+		t.Errorf("a code that is searched for answers %d %s", status, to)
+	}
+	if status, _ := get("/help/LB-LUN-99"); status != http.StatusNotFound {
+		t.Errorf("a code that was never given answers %d", status)
+	}
+}

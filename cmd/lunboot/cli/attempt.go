@@ -158,21 +158,28 @@ func (w *AttemptWatchCmd) Run(c *Context) error {
 	}
 }
 
-// ExplainCmd explains an iPXE error code.
+// ExplainCmd explains an iPXE error code, or the code of a diagnosis.
 type ExplainCmd struct {
-	Code string `arg:"" help:"The code on the screen, such as 1d704539 or the whole ipxe.org address."`
+	Code string `arg:"" help:"The code on the screen, such as 1d704539 or the whole ipxe.org address, or a diagnosis's, such as LB-LUN-01."`
 }
 
-// Run explains an iPXE error code.
+// Run explains a code.
 func (e *ExplainCmd) Run(c *Context) error {
 	var out struct {
 		Code    string `json:"code"`
 		Title   string `json:"title"`
 		Meaning string `json:"meaning"`
+		Sign    string `json:"sign,omitempty"`
 	}
 	code := e.Code[strings.LastIndexByte(e.Code, '/')+1:]
 	if err := c.Client.Do(c, "GET", "/explain/"+esc(code), nil, &out); err != nil {
 		return err
 	}
-	return c.show(out, func() { fmt.Fprintf(c.Out, "%s: %s\nIt means: %s\n", out.Code, out.Title, out.Meaning) })
+	return c.show(out, func() {
+		fmt.Fprintf(c.Out, "%s: %s\n", out.Code, out.Title)
+		if out.Sign != "" {
+			fmt.Fprintf(c.Out, "What is seen: %s\n", out.Sign)
+		}
+		fmt.Fprintf(c.Out, "It means: %s\n", out.Meaning)
+	})
 }

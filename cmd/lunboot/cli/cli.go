@@ -21,7 +21,7 @@ type Commands struct {
 	Profile ProfileCmd `cmd:"" help:"Profiles: the rules that make boot scripts."`
 	Script  ScriptCmd  `cmd:"" help:"Show the script that a machine would be given now."`
 	Attempt AttemptCmd `cmd:"" help:"Boot attempts: how each try to boot went, and why it failed."`
-	Explain ExplainCmd `cmd:"" help:"Explain an iPXE error code, such as 1d704539."`
+	Explain ExplainCmd `cmd:"" help:"Explain a code: iPXE's, such as 1d704539, or a diagnosis's, such as LB-LUN-01."`
 	Session SessionCmd `cmd:"" help:"Live iSCSI sessions."`
 	Lease   LeaseCmd   `cmd:"" help:"DHCP leases."`
 	Subnet  SubnetCmd  `cmd:"" help:"Networks that the appliance serves."`

@@ -276,7 +276,7 @@ func TestAMachineThatAsksForTheWrongLUNIsToldWhichOneItHas(t *testing.T) {
 		t.Errorf("the screen says %q, want the code 1d704539", found)
 	}
 	a := b.attempt("wrong")
-	if a.Outcome != store.OutcomeFailed || len(a.Diagnoses) == 0 || a.Diagnoses[0].Code != "wrong-lun" {
+	if a.Outcome != store.OutcomeFailed || len(a.Diagnoses) == 0 || a.Diagnoses[0].Code != "LB-LUN-01" {
 		t.Fatalf("the attempt is %s, explained as %+v", a.Outcome, a.Diagnoses)
 	}
 	d := a.Diagnoses[0]

@@ -38,7 +38,7 @@ func TestALineWithoutALUNFindsNoDiskAndSaysWhy(t *testing.T) {
 			}
 			a := b.attempt("lab-12")
 			r.Kill()
-			if len(a.Diagnoses) != 1 || a.Diagnoses[0].Code != "wrong-lun" {
+			if len(a.Diagnoses) != 1 || a.Diagnoses[0].Code != "LB-LUN-01" {
 				t.Fatalf("explained as %+v", a.Diagnoses)
 			}
 			if want := "lab-12 asked for LUN 0, but its volume “" + c.Volume + "” is LUN 2"; a.Diagnoses[0].Title != want {

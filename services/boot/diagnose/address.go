@@ -10,11 +10,11 @@ import (
 // addressRules explain boots that got no address.
 func addressRules() []rule {
 	return []rule{
-		{code: "no-address-left", stage: store.StageAddress, build: noAddressLeft},
-		{code: "address-taken", stage: store.StageAddress, build: addressTaken},
-		{code: "offers-unanswered", stage: store.StageAddress, build: offersUnanswered},
-		{code: "request-unanswered", stage: store.StageAddress, build: requestUnanswered},
-		{code: "no-offer", stage: store.StageAddress, build: noOffer},
+		{code: "LB-DHCP-01", stage: store.StageAddress, build: noAddressLeft},
+		{code: "LB-DHCP-02", stage: store.StageAddress, build: addressTaken},
+		{code: "LB-DHCP-03", stage: store.StageAddress, build: offersUnanswered},
+		{code: "LB-DHCP-04", stage: store.StageAddress, build: requestUnanswered},
+		{code: "LB-DHCP-05", stage: store.StageAddress, build: noOffer},
 	}
 }
 

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -153,156 +154,156 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 		conf  store.Confidence
 		fix   string // the first fix's action
 	}{
-		{"wrong-lun", "the founding failure, BIOS", bios().script().logged(ipxeID, "s1").noLUN(0, 2).report("sanboot", "1d704539"), lab12(win11),
+		{"LB-LUN-01", "the founding failure, BIOS", bios().script().logged(ipxeID, "s1").noLUN(0, 2).report("sanboot", "1d704539"), lab12(win11),
 			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
-		{"wrong-lun", "the founding failure, UEFI, no report", uefi().script().logged(ipxeID, "s1").noLUN(0, 2), lab12(win11),
+		{"LB-LUN-01", "the founding failure, UEFI, no report", uefi().script().logged(ipxeID, "s1").noLUN(0, 2), lab12(win11),
 			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
-		{"wrong-lun", "the code of an iPXE that lost the reason", bios().script().logged(ipxeID, "s1").noLUN(0, 2).report("sanboot", "1d704039"), lab12(win11),
+		{"LB-LUN-01", "the code of an iPXE that lost the reason", bios().script().logged(ipxeID, "s1").noLUN(0, 2).report("sanboot", "1d704039"), lab12(win11),
 			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
-		{"wrong-lun", "several volumes, the boot volume is named", bios().script().logged(ipxeID, "s1").noLUN(0, 1, 2), lab12(Mapping{LUN: 1, Volume: "data"}, win11),
+		{"LB-LUN-01", "several volumes, the boot volume is named", bios().script().logged(ipxeID, "s1").noLUN(0, 1, 2), lab12(Mapping{LUN: 1, Volume: "data"}, win11),
 			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
-		{"wrong-lun", "profile san already", bios().script().logged(ipxeID, "s1").noLUN(0, 2), func() Facts { f := lab12(win11); f.Profile = "san"; return f }(),
+		{"LB-LUN-01", "profile san already", bios().script().logged(ipxeID, "s1").noLUN(0, 2), func() Facts { f := lab12(win11); f.Profile = "san"; return f }(),
 			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "map-lun-0"},
-		{"wrong-lun", "nobody enrolled it", bios().script().logged(ipxeID, "s1").noLUN(7, 2), Facts{},
+		{"LB-LUN-01", "nobody enrolled it", bios().script().logged(ipxeID, "s1").noLUN(7, 2), Facts{},
 			"52:54:00:77:00:0a asked for LUN 7, but its volume is LUN 2", store.Certain, "use-profile-san"},
-		{"wrong-lun", "a LUN without a number", bios().script().logged(ipxeID, "s1").noLUN(-1, 2), lab12(win11),
+		{"LB-LUN-01", "a LUN without a number", bios().script().logged(ipxeID, "s1").noLUN(-1, 2), lab12(win11),
 			"lab-12 asked for a LUN without a number, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
-		{"nothing-mapped", "login refused", bios().script().refused(ipxeID, "0202", "nothing is mapped"), lab12(),
+		{"LB-LUN-02", "login refused", bios().script().refused(ipxeID, "0202", "nothing is mapped"), lab12(),
 			"lab-12 has nothing to boot", store.Certain, "choose-volume"},
-		{"nothing-mapped", "no script", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "no volume"}), lab12(),
+		{"LB-LUN-02", "no script", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "no volume"}), lab12(),
 			"lab-12 has nothing to boot", store.Certain, "choose-volume"},
-		{"no-boot-volume", "two volumes", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "no boot volume"}), lab12(Mapping{LUN: 0, Volume: "a"}, Mapping{LUN: 1, Volume: "b"}),
+		{"LB-SCR-05", "two volumes", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "no boot volume"}), lab12(Mapping{LUN: 0, Volume: "a"}, Mapping{LUN: 1, Volume: "b"}),
 			"lab-12 has volumes, and none of them is its boot volume", store.Certain, "choose-boot-volume"},
-		{"script-failed", "volume not ready", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "volume win11 is importing"}),
+		{"LB-SCR-06", "volume not ready", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "volume win11 is importing"}),
 			lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, State: store.VolumeImporting}),
 			"lab-12 could not be given a script, because its volume “win11” is not ready", store.Certain, "show-volume"},
-		{"script-failed", "profile", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "line 3: unknown variable"}), lab12(win11),
+		{"LB-SCR-06", "profile", bios().see(9, store.EventScriptFailed, store.Detail{Reason: "line 3: unknown variable"}), lab12(win11),
 			"lab-12 could not be given a script", store.Certain, "edit-profile"},
-		{"not-enrolled", "waiting", bios().see(9, store.EventScriptWaiting, store.Detail{}).see(5000, store.EventScriptWaiting, store.Detail{}), Facts{},
+		{"LB-SCR-04", "waiting", bios().see(9, store.EventScriptWaiting, store.Detail{}).see(5000, store.EventScriptWaiting, store.Detail{}), Facts{},
 			"52:54:00:77:00:0a is waiting to be enrolled", store.Certain, "enroll"},
-		{"not-enrolled", "gave up", bios().see(9, store.EventScriptWaiting, store.Detail{}).quiet(), Facts{},
+		{"LB-SCR-04", "gave up", bios().see(9, store.EventScriptWaiting, store.Detail{}).quiet(), Facts{},
 			"52:54:00:77:00:0a was not enrolled, and stopped waiting", store.Certain, "enroll"},
-		{"conflict", "", bios().see(9, store.EventScriptConflict, store.Detail{Reason: "the hostname is lab-12’s and the MAC lab-13’s"}), lab12(win11),
+		{"LB-SCR-01", "", bios().see(9, store.EventScriptConflict, store.Detail{Reason: "the hostname is lab-12’s and the MAC lab-13’s"}), lab12(win11),
 			"lab-12 was given no script, because its names belong to different machines", store.Certain, "edit-machine"},
-		{"script-withheld", "", bios().see(9, store.EventScriptWithheld, store.Detail{}), lab12(win11),
+		{"LB-SCR-03", "", bios().see(9, store.EventScriptWithheld, store.Detail{}), lab12(win11),
 			"lab-12 was given no script, because 10.77.0.50 is not known to be its address", store.Certain, "trust-subnet"},
-		{"ignored", "", bios().see(9, store.EventIgnoredMachine, store.Detail{}), Facts{},
+		{"LB-SCR-02", "", bios().see(9, store.EventIgnoredMachine, store.Detail{}), Facts{},
 			"52:54:00:77:00:0a was left alone, because it is on the list of ignored machines", store.Certain, "unignore"},
-		{"wrong-secret", "", bios().script().refused(ipxeID, "0201", "the initiator iqn.x has another CHAP secret than the one set for it").report("sanboot", "410d613c"), lab12(win11),
+		{"LB-CHAP-01", "", bios().script().refused(ipxeID, "0201", "the initiator iqn.x has another CHAP secret than the one set for it").report("sanboot", "410d613c"), lab12(win11),
 			"lab-12 gave the wrong password for its volume “win11”", store.Certain, "renew-secret"},
-		{"wrong-secret", "operating system", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).refused(osID, "0201", "another CHAP secret"), lab12(win11),
+		{"LB-CHAP-01", "operating system", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).refused(osID, "0201", "another CHAP secret"), lab12(win11),
 			"lab-12’s operating system gave the wrong password for its volume “win11”", store.Certain, "renew-secret"},
-		{"auth-required", "", bios().script().refused(ipxeID, "0201", "the initiator iqn.x offered the authentication \"None\"; mutual CHAP is required").report("sanboot", "430d6601"), lab12(win11),
+		{"LB-CHAP-02", "", bios().script().refused(ipxeID, "0201", "the initiator iqn.x offered the authentication \"None\"; mutual CHAP is required").report("sanboot", "430d6601"), lab12(win11),
 			"lab-12 offered no password that its volume “win11” accepts", store.Certain, "use-profile-san"},
-		{"no-reverse-secret", "", bios().script().refused(ipxeID, "0201", "the initiator iqn.x wants mutual CHAP; no reverse secret is set for it"), lab12(win11),
+		{"LB-CHAP-04", "", bios().script().refused(ipxeID, "0201", "the initiator iqn.x wants mutual CHAP; no reverse secret is set for it"), lab12(win11),
 			"lab-12 asked the appliance to prove itself, and no password is set for that", store.Certain, "set-auth-mutual"},
-		{"mutual-mismatch", "BIOS", bios().script().report("sanboot", "20d623c"), lab12(win11),
+		{"LB-CHAP-03", "BIOS", bios().script().report("sanboot", "20d623c"), lab12(win11),
 			"lab-12 did not accept the appliance’s own password", store.Certain, "renew-secret"},
-		{"mutual-mismatch", "UEFI", uefi().script().report("sanboot", "020d628f"), lab12(win11),
+		{"LB-CHAP-03", "UEFI", uefi().script().report("sanboot", "020d628f"), lab12(win11),
 			"lab-12 did not accept the appliance’s own password", store.Certain, "renew-secret"},
-		{"unknown-initiator", "", bios().script().refused(ipxeID, "0202", "no machine has that name"), func() Facts { f := lab12(win11); f.Initiator = "iqn.2026-11.lunboot:other"; return f }(),
+		{"LB-TGT-03", "", bios().script().refused(ipxeID, "0202", "no machine has that name"), func() Facts { f := lab12(win11); f.Initiator = "iqn.2026-11.lunboot:other"; return f }(),
 			"lab-12 used an iSCSI name that no machine has here", store.Certain, "use-profile-san"},
-		{"unknown-target", "", bios().script().see(9, store.EventISCSIRefused, store.Detail{ISID: ipxeID, Status: "0203", Target: "iqn.2026-11.lunboot:yard", Reason: `the initiator asked for the target "iqn.2000-01.com.example:old"; this appliance's target is iqn.2026-11.lunboot:yard`}), lab12(win11),
+		{"LB-TGT-04", "", bios().script().see(9, store.EventISCSIRefused, store.Detail{ISID: ipxeID, Status: "0203", Target: "iqn.2026-11.lunboot:yard", Reason: `the initiator asked for the target "iqn.2000-01.com.example:old"; this appliance's target is iqn.2026-11.lunboot:yard`}), lab12(win11),
 			"lab-12 asked for the target “iqn.2000-01.com.example:old”, which is not here", store.Certain, "use-profile-san"},
-		{"login-unfinished", "mutual CHAP", bios().script().refused(ipxeID, "", "the initiator began to log in and did not finish"), lab12(win11),
+		{"LB-TGT-05", "mutual CHAP", bios().script().refused(ipxeID, "", "the initiator began to log in and did not finish"), lab12(win11),
 			"lab-12 broke off its login to its volume “win11”", store.VeryLikely, "renew-secret"},
-		{"mutual-mismatch", "it hung up, and then said why", bios().script().refused(ipxeID, "", "the initiator began to log in and did not finish").report("sanboot", "020d623c"), lab12(win11),
+		{"LB-CHAP-03", "it hung up, and then said why", bios().script().refused(ipxeID, "", "the initiator began to log in and did not finish").report("sanboot", "020d623c"), lab12(win11),
 			"lab-12 did not accept the appliance’s own password", store.Certain, "renew-secret"},
-		{"login-refused", "CHAP algorithms", bios().script().refused(ipxeID, "0201", "the initiator iqn.x offered the CHAP algorithms \"9\"; the target has 5 (MD5)"), lab12(win11),
+		{"LB-TGT-06", "CHAP algorithms", bios().script().refused(ipxeID, "0201", "the initiator iqn.x offered the CHAP algorithms \"9\"; the target has 5 (MD5)"), lab12(win11),
 			"lab-12 was refused its volume", store.Certain, ""},
-		{"unknown-initiator", "volume not ready", bios().script().refused(ipxeID, "0202", "no volume is mapped to the machine lab-12"), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, State: store.VolumeFailed, Reason: "the file is missing"}),
+		{"LB-TGT-03", "volume not ready", bios().script().refused(ipxeID, "0202", "no volume is mapped to the machine lab-12"), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, State: store.VolumeFailed, Reason: "the file is missing"}),
 			"lab-12 was refused, because its volume “win11” is not ready", store.Certain, "show-volume"},
-		{"login-refused", "", bios().script().refused(ipxeID, "0302", "too many sessions"), lab12(win11),
+		{"LB-TGT-06", "", bios().script().refused(ipxeID, "0302", "too many sessions"), lab12(win11),
 			"lab-12 was refused its volume", store.Certain, ""},
-		{"no-loader", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoLoader, store.Detail{Firmware: "UEFI", Arch: "arm32"}), lab12(win11),
+		{"LB-LOAD-01", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoLoader, store.Detail{Firmware: "UEFI", Arch: "arm32"}), lab12(win11),
 			"There is no boot loader for this kind of machine (32-bit ARM, UEFI)", store.Certain, "add-loader"},
-		{"no-address-left", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoAddress, store.Detail{Reason: "200 of 200 are in use"}), lab12(win11),
+		{"LB-DHCP-01", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoAddress, store.Detail{Reason: "200 of 200 are in use"}), lab12(win11),
 			"There was no address left for lab-12", store.Certain, "extend-range"},
-		{"address-taken", "", newTape().dora(firmwareUEFI).see(1, store.EventDHCPDecline, firmwareUEFI), lab12(win11),
+		{"LB-DHCP-02", "", newTape().dora(firmwareUEFI).see(1, store.EventDHCPDecline, firmwareUEFI), lab12(win11),
 			"10.77.0.50 is already used by another device", store.Certain, "set-address"},
-		{"offers-unanswered", "four times", asks(newTape(), 0, 4000, 8000, 16000).quiet(), lab12(win11),
+		{"LB-DHCP-03", "four times", asks(newTape(), 0, 4000, 8000, 16000).quiet(), lab12(win11),
 			"Our answers are not reaching lab-12", store.VeryLikely, "show-path"},
-		{"offers-unanswered", "once", asks(newTape(), 0).quiet(), lab12(win11),
+		{"LB-DHCP-03", "once", asks(newTape(), 0).quiet(), lab12(win11),
 			"Our answers are not reaching lab-12", store.BestGuess, "show-path"},
-		{"no-offer", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).quiet(), lab12(win11),
+		{"LB-DHCP-05", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).quiet(), lab12(win11),
 			"lab-12 asked for an address and got none from here", store.CannotSee, "edit-subnet"},
-		{"request-unanswered", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPRequest, firmwareUEFI).see(1, store.EventDHCPNak, store.Detail{Reason: "192.168.7.9 is not of this network"}).quiet(), lab12(win11),
+		{"LB-DHCP-04", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPRequest, firmwareUEFI).see(1, store.EventDHCPNak, store.Detail{Reason: "192.168.7.9 is not of this network"}).quiet(), lab12(win11),
 			"lab-12 insisted on an address that it cannot have here", store.VeryLikely, ""},
-		{"loader-never-asked", "", newTape().dora(firmwareUEFI).quiet(), lab12(win11),
+		{"LB-LOAD-04", "", newTape().dora(firmwareUEFI).quiet(), lab12(win11),
 			"lab-12 got its address but never asked for the boot loader", store.BestGuess, "test-tftp-port"},
-		{"loader-stalled", "silence", newTape().dora(firmwareUEFI).see(9, store.EventTFTPStart, store.Detail{File: "snponly.efi", Total: 100}).see(1000, store.EventTFTPProgress, store.Detail{File: "snponly.efi", Bytes: 12, Total: 100}).quiet(), lab12(win11),
+		{"LB-LOAD-03", "silence", newTape().dora(firmwareUEFI).see(9, store.EventTFTPStart, store.Detail{File: "snponly.efi", Total: 100}).see(1000, store.EventTFTPProgress, store.Detail{File: "snponly.efi", Bytes: 12, Total: 100}).quiet(), lab12(win11),
 			"lab-12 stopped downloading at 12 %", store.VeryLikely, "smaller-blocks"},
-		{"loader-stalled", "aborted", newTape().dora(firmwareUEFI).see(9, store.EventTFTPStart, store.Detail{File: "snponly.efi"}).see(9000, store.EventTFTPAbort, store.Detail{File: "snponly.efi", Bytes: 5, Total: 10, Reason: "it stopped acknowledging"}), lab12(win11),
+		{"LB-LOAD-03", "aborted", newTape().dora(firmwareUEFI).see(9, store.EventTFTPStart, store.Detail{File: "snponly.efi"}).see(9000, store.EventTFTPAbort, store.Detail{File: "snponly.efi", Bytes: 5, Total: 10, Reason: "it stopped acknowledging"}), lab12(win11),
 			"lab-12 stopped downloading at 50 %", store.VeryLikely, "smaller-blocks"},
-		{"unknown-file", "", newTape().dora(firmwareUEFI).see(9, store.EventTFTPMissing, store.Detail{File: "bootmgfw.efi"}), lab12(win11),
+		{"LB-LOAD-02", "", newTape().dora(firmwareUEFI).see(9, store.EventTFTPMissing, store.Detail{File: "bootmgfw.efi"}), lab12(win11),
 			"lab-12 asked for bootmgfw.efi, which was never offered from here", store.Certain, "show-dhcp-servers"},
-		{"loader-not-started", "silence", newTape().dora(firmwareUEFI).tftp().quiet(), lab12(win11),
+		{"LB-LOAD-05", "silence", newTape().dora(firmwareUEFI).tftp().quiet(), lab12(win11),
 			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, ""},
-		{"loader-not-started", "BIOS", newTape().dora(firmwareBIOS).tftp().quiet(), lab12(win11),
+		{"LB-LOAD-05", "BIOS", newTape().dora(firmwareBIOS).tftp().quiet(), lab12(win11),
 			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, "try-ipxe-pxe"},
-		{"circles", "", newTape().dora(firmwareBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS), lab12(win11),
+		{"LB-LOAD-06", "", newTape().dora(firmwareBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS), lab12(win11),
 			"lab-12 is going round in circles: iPXE keeps getting iPXE", store.Certain, "show-dhcp-servers"},
-		{"script-never-fetched", "firmware iPXE", bios().quiet(), lab12(win11),
+		{"LB-SCR-08", "firmware iPXE", bios().quiet(), lab12(win11),
 			"iPXE started on lab-12 but could not reach the appliance’s boot port", store.VeryLikely, "test-boot-port"},
-		{"script-never-fetched", "our iPXE", uefi().quiet(), lab12(win11),
+		{"LB-SCR-08", "our iPXE", uefi().quiet(), lab12(win11),
 			"iPXE started on lab-12 but could not reach the appliance’s boot port", store.VeryLikely, "test-boot-port"},
-		{"script-unreachable", "kernel", bios().see(9, store.EventScriptSent, store.Detail{Profile: "rescue", Script: "kernel http://x"}).report("kernel", "2d0c613b"), lab12(win11),
+		{"LB-SCR-07", "kernel", bios().see(9, store.EventScriptSent, store.Detail{Profile: "rescue", Script: "kernel http://x"}).report("kernel", "2d0c613b"), lab12(win11),
 			"lab-12 could not fetch its kernel", store.Certain, "edit-profile"},
-		{"script-unreachable", "unknown command", bios().see(9, store.EventScriptSent, store.Detail{Profile: "mine", Script: "vcreate"}).report("custom", "2e022001"), lab12(win11),
+		{"LB-SCR-07", "unknown command", bios().see(9, store.EventScriptSent, store.Detail{Profile: "mine", Script: "vcreate"}).report("custom", "2e022001"), lab12(win11),
 			"lab-12 stopped at a line of its script that its iPXE does not know", store.Certain, "edit-profile"},
-		{"never-logged-in", "", bios().script().quiet(), lab12(win11),
+		{"LB-TGT-02", "", bios().script().quiet(), lab12(win11),
 			"lab-12 never tried to reach its volume “win11”", store.VeryLikely, "test-iscsi-port"},
-		{"target-unreachable", "port closed", bios().script().report("sanboot", "0f0a6039"), lab12(win11),
+		{"LB-TGT-01", "port closed", bios().script().report("sanboot", "0f0a6039"), lab12(win11),
 			"lab-12 could not reach its volume “win11” over the network", store.VeryLikely, "test-iscsi-port"},
-		{"target-unreachable", "another target", bios().script().report("sanboot", "2c0d603b"), lab12(win11),
+		{"LB-TGT-01", "another target", bios().script().report("sanboot", "2c0d603b"), lab12(win11),
 			"lab-12 could not reach its volume “win11” over the network", store.VeryLikely, "test-iscsi-port"},
-		{"bad-san-address", "", bios().script().report("sanboot", "1c0d6102"), lab12(win11),
+		{"LB-SCR-09", "", bios().script().report("sanboot", "1c0d6102"), lab12(win11),
 			"lab-12 could not read the address of its volume in its script", store.Certain, "use-profile-san"},
-		{"never-read", "", bios().script().logged(ipxeID, "s1").quiet(), lab12(win11),
+		{"LB-LUN-04", "", bios().script().logged(ipxeID, "s1").quiet(), lab12(win11),
 			"lab-12 logged in and never read from its volume “win11”", store.BestGuess, ""},
-		{"not-bootable", "BIOS", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(win11),
+		{"LB-VOL-08", "BIOS", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(win11),
 			"lab-12 found nothing to start on its volume “win11”", store.Certain, "boot-installer"},
-		{"not-bootable", "UEFI", uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "7f22208e"), lab12(win11),
+		{"LB-VOL-08", "UEFI", uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "7f22208e"), lab12(win11),
 			"lab-12 found nothing to start on its volume “win11”", store.Certain, "boot-installer"},
-		{"block-size", "", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, BlockSize: 4096}),
+		{"LB-VOL-03", "", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, BlockSize: 4096}),
 			"lab-12 starts in BIOS mode, and its volume “win11” has blocks that BIOS cannot read", store.Certain, ""},
-		{"empty-volume", "no report", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(win11),
+		{"LB-VOL-08", "no report", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(win11),
 			"lab-12 found nothing to start on its volume “win11”", store.VeryLikely, "boot-installer"},
-		{"volume-empty", "the machine says so", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(holding(store.Preflight{Blank: true, Summary: "empty"})),
+		{"LB-VOL-05", "the machine says so", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(holding(store.Preflight{Blank: true, Summary: "empty"})),
 			"lab-12 has nothing to start: its volume “win11” is empty", store.Certain, "boot-installer"},
-		{"volume-empty", "no report", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(holding(store.Preflight{Blank: true, Summary: "empty"})),
+		{"LB-VOL-05", "no report", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(holding(store.Preflight{Blank: true, Summary: "empty"})),
 			"lab-12 has nothing to start: its volume “win11” is empty", store.VeryLikely, "boot-installer"},
-		{"other-firmware", "BIOS machine", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(holding(forUEFI)),
+		{"LB-VOL-06", "BIOS machine", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(holding(forUEFI)),
 			"lab-12 starts in BIOS mode, and its volume “win11” starts only in UEFI mode", store.Certain, ""},
-		{"other-firmware", "BIOS machine that jumped into nothing", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(holding(forUEFI)),
+		{"LB-VOL-06", "BIOS machine that jumped into nothing", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(), lab12(holding(forUEFI)),
 			"lab-12 starts in BIOS mode, and its volume “win11” starts only in UEFI mode", store.VeryLikely, ""},
-		{"other-firmware", "UEFI machine", uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "7f22208e"), lab12(holding(forBIOS)),
+		{"LB-VOL-06", "UEFI machine", uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "7f22208e"), lab12(holding(forBIOS)),
 			"lab-12 starts in UEFI mode, and its volume “win11” starts only in BIOS mode", store.Certain, ""},
-		{"no-boot-loader", "UEFI", uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "7f22208e"), lab12(holding(store.Preflight{Summary: "GPT, ESP, ext4: Linux", UEFI: store.Bootable{Why: "has no loader"}, BIOS: store.Bootable{Why: "has no code"}})),
+		{"LB-VOL-07", "UEFI", uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "7f22208e"), lab12(holding(store.Preflight{Summary: "GPT, ESP, ext4: Linux", UEFI: store.Bootable{Why: "has no loader"}, BIOS: store.Bootable{Why: "has no code"}})),
 			"lab-12 found nothing to start on its volume “win11”, which has no loader", store.Certain, ""},
-		{"volume-too-small", "the founding report's 64 blocks", bios().script().logged(ipxeID, "s1").report("sanboot", "1d704539"), lab12(func() Mapping { m := holding(store.Preflight{Summary: "boot sector"}); m.Size = 64 * 512; return m }()),
+		{"LB-VOL-04", "the founding report's 64 blocks", bios().script().logged(ipxeID, "s1").report("sanboot", "1d704539"), lab12(func() Mapping { m := holding(store.Preflight{Summary: "boot sector"}); m.Size = 64 * 512; return m }()),
 			"lab-12 cannot use its volume “win11”: it is smaller than any disk that iPXE takes", store.Certain, ""},
-		{"not-bootable", "contents that should start", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(holding(forBIOS)),
+		{"LB-VOL-08", "contents that should start", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(holding(forBIOS)),
 			"lab-12 found nothing to start on its volume “win11”", store.Certain, "boot-installer"},
-		{"lun-unreadable", "another target's answer", bios().script().logged(ipxeID, "s1").report("sanboot", "1d704039"), lab12(win11),
+		{"LB-LUN-03", "another target's answer", bios().script().logged(ipxeID, "s1").report("sanboot", "1d704039"), lab12(win11),
 			"lab-12 was answered with a failure when it first used its volume “win11”", store.VeryLikely, "use-profile-san"},
-		{"volume-failed", "medium error", bios().script().logged(ipxeID, "s1").see(9, store.EventISCSIIOFailed, store.Detail{ISID: ipxeID, Volume: "win11", Opcode: "READ(10)", LBA: 64, Sense: "03/11/00", Reason: "input/output error"}).report("sanboot", "1d704339"), lab12(win11),
+		{"LB-VOL-02", "medium error", bios().script().logged(ipxeID, "s1").see(9, store.EventISCSIIOFailed, store.Detail{ISID: ipxeID, Volume: "win11", Opcode: "READ(10)", LBA: 64, Sense: "03/11/00", Reason: "input/output error"}).report("sanboot", "1d704339"), lab12(win11),
 			"lab-12 could not read “win11”, because its storage failed", store.Certain, "check-volume"},
-		{"volume-full", "", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").see(9, store.EventISCSIIOFailed, store.Detail{ISID: osID, Volume: "win11", Opcode: "WRITE(10)", Sense: "07/27/07"}), lab12(win11),
+		{"LB-VOL-01", "", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").see(9, store.EventISCSIIOFailed, store.Detail{ISID: osID, Volume: "win11", Opcode: "WRITE(10)", Sense: "07/27/07"}), lab12(win11),
 			"Writes to “win11” failed: the storage is full", store.Certain, "free-space"},
-		{"other-dhcp", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPOffer, firmwareUEFI).see(4000, store.EventDHCPOtherPick, store.Detail{PXE: true, Server: "10.77.0.254"}).quiet(), lab12(win11),
+		{"LB-DHCP-06", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPOffer, firmwareUEFI).see(4000, store.EventDHCPOtherPick, store.Detail{PXE: true, Server: "10.77.0.254"}).quiet(), lab12(win11),
 			"lab-12 followed 10.77.0.254’s boot instructions instead of ours", store.VeryLikely, "proxy-mode"},
-		{"os-lost-volume", "Windows", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).quiet(), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, Contents: &store.Preflight{OS: store.OSWindows}}),
+		{"LB-OS-02", "Windows", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).quiet(), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, Contents: &store.Preflight{OS: store.OSWindows}}),
 			"Windows started on lab-12 but lost its volume when it took over the network card", store.VeryLikely, "guide-windows"},
-		{"os-lost-volume", "Linux that asked for an address", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).see(3000, store.EventDHCPDiscover, linux).quiet(), lab12(win11),
+		{"LB-OS-02", "Linux that asked for an address", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).see(3000, store.EventDHCPDiscover, linux).quiet(), lab12(win11),
 			"Linux started on lab-12 but did not reconnect to its volume", store.VeryLikely, "guide-linux"},
-		{"os-lost-volume", "unknown", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).quiet(), lab12(win11),
+		{"LB-OS-02", "unknown", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).quiet(), lab12(win11),
 			"lab-12 started from its volume, and its operating system did not reconnect to it", store.BestGuess, "guide-handover"},
-		{"os-never-read", "", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).logged(osID, "s2").quiet(), lab12(win11),
+		{"LB-OS-01", "", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).logged(osID, "s2").quiet(), lab12(win11),
 			"lab-12’s operating system logged in and never read from its volume “win11”", store.VeryLikely, "map-lun-0"},
-		{"target-unreachable", "a name that nobody knows", bios().script().report("sanboot", "3e11613b"), Facts{Name: "lab-12"},
+		{"LB-TGT-01", "a name that nobody knows", bios().script().report("sanboot", "3e11613b"), Facts{Name: "lab-12"},
 			"lab-12 could not reach its volume over the network", store.VeryLikely, "test-iscsi-port"},
-		{"reported", "", bios().see(9, store.EventScriptSent, store.Detail{Script: "prompt"}).report("custom", "0b8e20a0"), lab12(win11),
+		{"LB-BOOT-01", "", bios().see(9, store.EventScriptSent, store.Detail{Script: "prompt"}).report("custom", "0b8e20a0"), lab12(win11),
 			"lab-12 gave up while it started its operating system", store.VeryLikely, ""},
 	} {
 		t.Run(c.code+" "+c.name, func(t *testing.T) {
@@ -467,7 +468,7 @@ func TestAPortThatSleptIsSaidBesidesTheRest(t *testing.T) {
 	slow.Secs = 32
 	p := newTape().dora(slow).quiet()
 	got := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at)
-	if len(got) != 2 || got[0].Code != "loader-never-asked" || got[1].Title != "The switch port slept for 32 s before passing traffic" {
+	if len(got) != 2 || got[0].Code != "LB-LOAD-04" || got[1].Title != "The switch port slept for 32 s before passing traffic" {
 		t.Fatalf("%+v", got)
 	}
 	checkWording(t, got[1])
@@ -503,12 +504,57 @@ func TestNoFailureIsWithoutAWord(t *testing.T) {
 	}
 }
 
-func TestEachRuleHasItsOwnName(t *testing.T) {
-	seen := map[string]bool{}
-	for _, c := range Codes() {
-		if seen[c] || strings.ToLower(c) != c {
-			t.Error(c)
+// A code that was given keeps its meaning for good: testdata/codes.txt only grows.
+func TestACodeIsGivenOnceAndExplained(t *testing.T) {
+	released, err := os.ReadFile("testdata/codes.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]string{}
+	for line := range strings.Lines(string(released)) {
+		code, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+		known[code] = name
+	}
+	areas := map[string]bool{}
+	for _, a := range Areas() {
+		areas[a[0]] = true
+	}
+	explained := map[string]bool{}
+	for _, e := range Catalogue() {
+		if explained[e.Code] {
+			t.Errorf("%s is explained twice", e.Code)
 		}
-		seen[c] = true
+		explained[e.Code] = true
+		if !regexp.MustCompile(`^LB-[A-Z]{2,4}-\d\d$`).MatchString(e.Code) || !areas[e.Area()] {
+			t.Errorf("%s is no code", e.Code)
+		}
+		if e.Name == "" || !strings.HasSuffix(e.Sign, ".") || e.Help == "" {
+			t.Errorf("%s is not explained: %+v", e.Code, e)
+		}
+		if known[e.Code] != e.Name {
+			t.Errorf("testdata/codes.txt has %s as %q, the catalogue as %q; a code never changes its meaning", e.Code, known[e.Code], e.Name)
+		}
+		delete(known, e.Code)
+	}
+	for code := range known {
+		t.Errorf("%s was given, and is not explained any more", code)
+	}
+	used := map[string]bool{}
+	for _, c := range Codes() {
+		if !explained[c] {
+			t.Errorf("a rule says %s, which the catalogue does not explain", c)
+		}
+		used[c] = true
+	}
+	for c := range explained {
+		if !used[c] {
+			t.Errorf("no rule says %s", c)
+		}
+	}
+	if e, ok := Find(" lb-lun-01 "); !ok || e.Code != "LB-LUN-01" {
+		t.Error("a code is found in either case")
+	}
+	if _, ok := Find("LB-LUN-99"); ok {
+		t.Error("a code that was never given is found")
 	}
 }

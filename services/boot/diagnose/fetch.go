@@ -12,13 +12,13 @@ import (
 // scriptRules explain boots that stopped at the script.
 func scriptRules() []rule {
 	return []rule{
-		{code: "conflict", stage: store.StageScript, build: conflict},
-		{code: "ignored", stage: store.StageScript, build: ignored},
-		{code: "script-withheld", stage: store.StageScript, build: withheld},
-		{code: "not-enrolled", build: notEnrolled},
-		{code: "no-boot-volume", stage: store.StageScript, build: noBootVolume},
-		{code: "script-failed", stage: store.StageScript, build: scriptFailed},
-		{code: "circles", build: circles},
+		{code: "LB-SCR-01", stage: store.StageScript, build: conflict},
+		{code: "LB-SCR-02", stage: store.StageScript, build: ignored},
+		{code: "LB-SCR-03", stage: store.StageScript, build: withheld},
+		{code: "LB-SCR-04", build: notEnrolled},
+		{code: "LB-SCR-05", stage: store.StageScript, build: noBootVolume},
+		{code: "LB-SCR-06", stage: store.StageScript, build: scriptFailed},
+		{code: "LB-LOAD-06", build: circles},
 	}
 }
 
@@ -186,14 +186,14 @@ func circles(v *view) (store.Diagnosis, bool) {
 // script.
 func loaderRules() []rule {
 	return []rule{
-		{code: "no-loader", stage: store.StageLoader, build: noLoader},
-		{code: "unknown-file", stage: store.StageLoader, build: unknownFile},
-		{code: "other-dhcp", build: otherDHCP},
-		{code: "loader-stalled", stage: store.StageLoader, build: loaderStalled},
-		{code: "loader-never-asked", stage: store.StageLoader, build: loaderNeverAsked},
-		{code: "script-unreachable", stage: store.StageScript, build: scriptUnreachable},
-		{code: "loader-not-started", build: loaderNotStarted},
-		{code: "script-never-fetched", stage: store.StageScript, build: scriptNeverFetched},
+		{code: "LB-LOAD-01", stage: store.StageLoader, build: noLoader},
+		{code: "LB-LOAD-02", stage: store.StageLoader, build: unknownFile},
+		{code: "LB-DHCP-06", build: otherDHCP},
+		{code: "LB-LOAD-03", stage: store.StageLoader, build: loaderStalled},
+		{code: "LB-LOAD-04", stage: store.StageLoader, build: loaderNeverAsked},
+		{code: "LB-SCR-07", stage: store.StageScript, build: scriptUnreachable},
+		{code: "LB-LOAD-05", build: loaderNotStarted},
+		{code: "LB-SCR-08", stage: store.StageScript, build: scriptNeverFetched},
 	}
 }
 

@@ -16,10 +16,10 @@ const bootLoaderBytes = 256 << 10
 // upRules explain operating systems that never came up.
 func upRules() []rule {
 	return []rule{
-		{code: "os-never-read", stage: store.StageUp, build: osNeverRead},
-		{code: "empty-volume", stage: store.StageUp, build: emptyVolume},
-		{code: "os-lost-volume", stage: store.StageUp, build: osLostVolume},
-		{code: "up-unconfirmed", build: upUnconfirmed},
+		{code: "LB-OS-01", stage: store.StageUp, build: osNeverRead},
+		{code: "LB-VOL-08", stage: store.StageUp, build: emptyVolume},
+		{code: "LB-OS-02", stage: store.StageUp, build: osLostVolume},
+		{code: "LB-OS-03", build: upUnconfirmed},
 	}
 }
 
@@ -174,9 +174,9 @@ func upUnconfirmed(v *view) (store.Diagnosis, bool) {
 // lastRules make sure that a failed boot is never without a word.
 func lastRules() []rule {
 	return []rule{
-		{code: "reported", build: reportedOther},
-		{code: "started-over", build: startedOver},
-		{code: "stopped", build: stopped},
+		{code: "LB-BOOT-01", build: reportedOther},
+		{code: "LB-BOOT-02", build: startedOver},
+		{code: "LB-BOOT-03", build: stopped},
 	}
 }
 
@@ -241,7 +241,7 @@ func doing(name store.StageName) string {
 
 // asideRules are said besides what stopped the boot.
 func asideRules() []rule {
-	return []rule{{code: "slow-port", aside: true, build: slowPort}}
+	return []rule{{code: "LB-NET-01", aside: true, build: slowPort}}
 }
 
 // slowPort is a first DISCOVER that was not the machine's first: firmware had

@@ -1,0 +1,72 @@
+package pages
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"lunboot/services/boot/diagnose"
+	"lunboot/services/boot/ipxeerr"
+	"lunboot/store"
+)
+
+// helpView is the help's index: every code of a diagnosis by area, or those that
+// a search leaves.
+type helpView struct {
+	Query string
+	IPXE  *ipxeView // when the search is an iPXE code
+	Areas []helpArea
+}
+
+type helpArea struct {
+	Name    string
+	Entries []diagnose.Entry
+}
+
+// ipxeView is what an iPXE code means.
+type ipxeView struct {
+	Code, Screen, Where, Platform, Meaning string
+}
+
+func (s *site) help(w http.ResponseWriter, r *http.Request) {
+	q := strings.TrimSpace(r.URL.Query().Get("q"))
+	if e, ok := diagnose.Find(q); ok {
+		http.Redirect(w, r, "/help/"+e.Code, http.StatusSeeOther)
+		return
+	}
+	v := helpView{Query: q}
+	if x, ok := ipxeerr.DecodeString(q[strings.LastIndexByte(q, '/')+1:]); ok {
+		v.IPXE = &ipxeView{Code: fmt.Sprintf("%08x", x.Code), Screen: x.Screen, Where: x.Where, Platform: x.Platform.String(), Meaning: x.Meaning}
+	}
+	for _, area := range diagnose.Areas() {
+		a := helpArea{Name: area[1]}
+		for _, e := range diagnose.Catalogue() {
+			if e.Area() == area[0] && (v.IPXE != nil || speaks(e, q)) {
+				a.Entries = append(a.Entries, e)
+			}
+		}
+		if len(a.Entries) > 0 {
+			v.Areas = append(v.Areas, a)
+		}
+	}
+	s.render(w, r, http.StatusOK, "help", page{Title: "Help", Nav: "help", Data: v})
+}
+
+// speaks reports whether an entry has every word of a search in it.
+func speaks(e diagnose.Entry, q string) bool {
+	text := strings.ToLower(e.Code + " " + e.Name + " " + e.Sign + " " + e.Help)
+	return !slices.ContainsFunc(strings.Fields(strings.ToLower(q)), func(word string) bool { return !strings.Contains(text, word) })
+}
+
+// helpCode shows one code's page, which a diagnosis links to.
+func (s *site) helpCode(w http.ResponseWriter, r *http.Request) {
+	e, ok := diagnose.Find(chi.URLParam(r, "code"))
+	if !ok {
+		s.fail(w, r, store.NotFound("page of the help for", chi.URLParam(r, "code")))
+		return
+	}
+	s.render(w, r, http.StatusOK, "help-code", page{Title: e.Code, Nav: "help", Data: e})
+}
