@@ -13,6 +13,7 @@ import (
 
 	"lunboot/services"
 	"lunboot/services/dhcp"
+	"lunboot/services/dhcp/sockets"
 	"lunboot/services/dhcp/survey"
 	"lunboot/services/ra"
 	"lunboot/store"
@@ -22,8 +23,10 @@ import (
 const defaultLease = 4 * time.Hour
 
 // network is the service that runs one DHCP server a subnet that somebody
-// chose: by a flag, or on the first-run page. It follows the inventory, so that
-// a choice on a page takes effect without a restart.
+// chose: by a flag, or on the first-run page. Where subnets behind relays were
+// chosen, one listens on every other interface too: a relay may reach us through
+// any. It follows the inventory, so that a choice on a page takes effect without
+// a restart.
 type network struct {
 	a     *appliance
 	emit  dhcp.Emitter
@@ -32,20 +35,22 @@ type network struct {
 
 	mu      sync.Mutex
 	servers map[string]*dhcpServer // by interface and prefix
+	ledger  *dhcp.Ledger           // which all of them share
 	wake    chan struct{}
 	paused  map[string]bool // interfaces where another server answers; Serve's own
+	deaf    map[string]bool // interfaces that could not be listened on; Serve's own
 }
 
 type dhcpServer struct {
-	subnet store.Subnet
-	ra     bool // whether router solicitations are to be answered
-	parts  []services.Service
-	stop   context.CancelFunc
-	done   chan struct{}
+	site
+	ra    bool // whether router solicitations are to be answered
+	parts []services.Service
+	stop  context.CancelFunc
+	done  chan struct{}
 }
 
 func newNetwork(a *appliance, emit dhcp.Emitter) *network {
-	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, paused: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: dhcp.NewLedger(), paused: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // String names the service.
@@ -58,27 +63,83 @@ func (n *network) Listen() error {
 	if err := n.fromFlags(ctx); err != nil {
 		return err
 	}
-	subnets, err := n.wanted(ctx)
+	sites, err := n.sites(ctx)
 	if err != nil {
 		return err
 	}
-	for _, s := range subnets {
+	for _, s := range sites {
 		n.mu.Lock() // a restart, while pages ask what is served
-		_, ok := n.servers[key(s)]
+		_, ok := n.servers[key(s.subnet)]
 		n.mu.Unlock()
 		if ok {
 			continue
 		}
 		srv, err := n.listen(s)
+		if err != nil && s.subnet.Mode == store.DHCPOff {
+			continue // of relays only: follow tries it again, and says so
+		}
 		if err != nil {
 			n.closeAll()
 			return err
 		}
 		n.mu.Lock()
-		n.servers[key(s)] = srv
+		n.servers[key(s.subnet)] = srv
 		n.mu.Unlock()
 	}
 	return nil
+}
+
+// site is one place to listen, and what is given there.
+type site struct {
+	subnet  store.Subnet   // of those who ask directly; off when only relays are listened to
+	relayed []store.Subnet // of those who ask through a relay
+}
+
+// same reports whether a running server would be made just so again.
+func (s site) same(o site) bool {
+	one := func(a, b store.Subnet) bool { return a.ID == b.ID && a.Revision == b.Revision }
+	return one(s.subnet, o.subnet) && slices.EqualFunc(s.relayed, o.relayed, one)
+}
+
+// sites lists where to listen now: where addresses are given and, when some are
+// given behind relays, on every other interface that a relay can reach.
+func (n *network) sites(ctx context.Context) ([]site, error) {
+	subnets, err := n.wanted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []site
+	var listens []string
+	relayed := false
+	for _, s := range subnets {
+		if s.Interface == "" {
+			relayed = true
+			continue
+		}
+		listens = append(listens, s.Interface)
+		others := slices.DeleteFunc(slices.Clone(subnets), func(o store.Subnet) bool { return o.ID == s.ID })
+		out = append(out, site{s, others})
+	}
+	switch {
+	case !relayed:
+		return out, nil
+	case n.a.cmd.DHCPListen != "":
+		if len(out) == 0 {
+			out = append(out, site{store.Subnet{Mode: store.DHCPOff}, subnets})
+		}
+		return out, nil
+	}
+	ifs, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("list the network interfaces: %w", err)
+	}
+	for _, i := range ifs {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || slices.Contains(listens, i.Name) || len(addressesOf(i.Name)) == 0 {
+			continue
+		}
+		out = append(out, site{store.Subnet{Interface: i.Name, Mode: store.DHCPOff}, subnets})
+	}
+	return out, nil
 }
 
 func key(s store.Subnet) string { return s.Interface + " " + s.Prefix.String() }
@@ -212,20 +273,21 @@ func (n *network) chosen(ctx context.Context) ([]store.Subnet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(s store.Subnet) bool { return s.Mode != store.DHCPFull || s.Interface == "" }), nil
+	return slices.DeleteFunc(all, func(s store.Subnet) bool { return s.Mode != store.DHCPFull }), nil
 }
 
-func (n *network) listen(s store.Subnet) (*dhcpServer, error) {
+func (n *network) listen(at site) (*dhcpServer, error) {
+	s := at.subnet
 	svc := dhcp.New(dhcp.Config{
-		Interface: s.Interface, Subnet: s, ListenAddr: n.a.cmd.DHCPListen, Advertise: n.a.set.advertise, Boot: n.a.bootAddr, Loaders: n.a.loaders,
+		Interface: s.Interface, Subnet: s, Relayed: at.relayed, Ledger: n.ledger, ListenAddr: n.a.cmd.DHCPListen, Advertise: n.a.set.advertise, Boot: n.a.bootAddr, Loaders: n.a.loaders,
 		Leases: n.a.db, Machines: n.a.db, InUse: n.a.users, Emit: n.emit, Log: n.a.log.With("part", "dhcp", "interface", s.Interface), Now: time.Now,
 	})
 	if err := svc.Listen(); err != nil {
 		return nil, err
 	}
-	srv := &dhcpServer{subnet: s, ra: n.adverts(), parts: []services.Service{svc}}
-	if n.a.cmd.DHCPListen != "" || !srv.ra {
-		return srv, nil // a listener of its own address speaks to no wire
+	srv := &dhcpServer{site: at, ra: n.adverts(), parts: []services.Service{svc}}
+	if n.a.cmd.DHCPListen != "" || s.Mode == store.DHCPOff || !srv.ra {
+		return srv, nil // it speaks to no wire: to one address, or to relays
 	}
 	// Without a router's word on IPv6 each iPXE stage waits 16 s for one. The
 	// answer saves that; a machine boots without it too.
@@ -300,6 +362,9 @@ func (n *network) askForRivals(ctx context.Context) {
 		return
 	}
 	for _, s := range subnets {
+		if s.Interface == "" {
+			continue // behind a relay, where nobody can be asked
+		}
 		err := n.rival(ctx, s.Interface)
 		if err != nil && !errors.Is(err, errOtherServer) {
 			continue // the interface is away: follow says so
@@ -315,7 +380,7 @@ func (n *network) askForRivals(ctx context.Context) {
 
 // follow starts what was chosen and stops what no longer is.
 func (n *network) follow(ctx context.Context) {
-	want, err := n.wanted(ctx)
+	want, err := n.sites(ctx)
 	if err != nil {
 		n.a.log.Error("list the subnets", "error", err)
 		return
@@ -324,8 +389,8 @@ func (n *network) follow(ctx context.Context) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for k, s := range n.servers {
-		at := slices.IndexFunc(want, func(w store.Subnet) bool { return key(w) == k })
-		changed := at >= 0 && (want[at].Revision != s.subnet.Revision || s.ra != adverts)
+		at := slices.IndexFunc(want, func(w site) bool { return key(w.subnet) == k })
+		changed := at >= 0 && (!want[at].same(s.site) || s.ra != adverts)
 		ended := false
 		select {
 		case <-s.done:
@@ -338,19 +403,31 @@ func (n *network) follow(ctx context.Context) {
 			delete(n.servers, k)
 		}
 	}
+	deaf := map[string]bool{}
 	for _, w := range want {
-		if _, ok := n.servers[key(w)]; ok {
+		name := w.subnet.Interface
+		if _, ok := n.servers[key(w.subnet)]; ok {
 			continue
 		}
 		s, err := n.listen(w)
 		if err != nil {
-			n.a.banner("dhcp "+w.Interface, "No addresses are given on "+w.Interface+": "+err.Error())
+			deaf[name] = true
+			what := "No addresses are given on "
+			if w.subnet.Mode == store.DHCPOff {
+				what = "Relays are not answered on "
+			}
+			n.a.banner("dhcp "+name, what+name+": "+err.Error())
 			continue
 		}
-		n.a.banner("dhcp "+w.Interface, "")
-		n.servers[key(w)] = s
+		n.servers[key(w.subnet)] = s
 		n.start(ctx, s)
 	}
+	for name := range n.deaf {
+		if !deaf[name] { // it listens by now, or is gone
+			n.a.banner("dhcp "+name, "")
+		}
+	}
+	n.deaf = deaf
 }
 
 // start runs a bound server; the caller holds mu.
@@ -411,7 +488,15 @@ func (n *network) serving() []string {
 			}
 		}
 	}
+	for _, s := range n.servers {
+		for _, r := range s.relayed {
+			if r.Interface == "" {
+				out = append(out, r.Prefix.String()+" · behind a relay")
+			}
+		}
+	}
 	slices.Sort(out)
+	out = slices.Compact(out)
 	if len(out) == 0 {
 		out = append(out, "gives no addresses")
 	}
@@ -427,6 +512,11 @@ func (n *network) localFor(m store.Machine) netip.Addr {
 			if s.subnet.Prefix.Contains(p.Addr()) && (!m.Address.IsValid() || s.subnet.Prefix.Contains(m.Address)) {
 				return p.Addr()
 			}
+		}
+	}
+	if m.Address.IsValid() { // behind a relay: by route
+		if a, err := sockets.SourceTo(m.Address); err == nil {
+			return a
 		}
 	}
 	return firstAddress()

@@ -81,6 +81,57 @@ func TestGivingAddressesPausesWhileAnotherServerAnswers(t *testing.T) {
 	}
 }
 
+func TestRelaysAreListenedToOnEveryInterface(t *testing.T) {
+	a := quiet(t)
+	ctx := t.Context()
+	sites := func() map[string]site {
+		t.Helper()
+		all, err := a.network.sites(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]site{}
+		for _, s := range all {
+			out[s.subnet.Interface] = s
+		}
+		return out
+	}
+	if s := sites(); len(s) != 0 {
+		t.Errorf("it listens where nobody chose to: %v", s)
+	}
+	own := store.Subnet{Interface: "eth9", Prefix: netip.MustParsePrefix("10.77.0.0/24"), Mode: store.DHCPFull, Range: store.Range{From: netip.MustParseAddr("10.77.0.100"), To: netip.MustParseAddr("10.77.0.199")}}
+	if _, err := a.network.put(ctx, "admin", own); err != nil {
+		t.Fatal(err)
+	}
+	if s := sites(); len(s) != 1 || s["eth9"].subnet.Mode != store.DHCPFull || len(s["eth9"].relayed) != 0 {
+		t.Errorf("an interface that was chosen: %v", s)
+	}
+	relayed := store.Subnet{Prefix: netip.MustParsePrefix("10.88.0.0/24"), Mode: store.DHCPFull, Range: store.Range{From: netip.MustParseAddr("10.88.0.100"), To: netip.MustParseAddr("10.88.0.199")}}
+	if _, err := a.network.put(ctx, "admin", relayed); err != nil {
+		t.Fatal(err)
+	}
+	got := sites()
+	if len(got["eth9"].relayed) != 1 {
+		t.Errorf("relays are not answered on the interface that was chosen: %v", got["eth9"])
+	}
+	delete(got, "eth9")
+	for name, s := range got {
+		if name == "lo" || len(addressesOf(name)) == 0 {
+			t.Errorf("it listens on %s, where no relay is", name)
+		}
+		if s.subnet.Mode != store.DHCPOff || len(s.relayed) != 2 {
+			t.Errorf("on %s, which nobody chose, not only relays are answered: %v", name, s)
+		}
+	}
+	if first := firstAddress(); !first.IsLoopback() && len(got) == 0 {
+		t.Errorf("nobody listens at %s", first)
+	}
+	a.cmd.DHCPListen = "127.0.0.1:6767"
+	if s := sites(); len(s) != 1 {
+		t.Errorf("more than the address of --dhcp-listen: %v", s)
+	}
+}
+
 func TestTheFirstRunGivesNoAddressesBesideAnotherServer(t *testing.T) {
 	a := quiet(t)
 	a.network.rival = func(context.Context, string) error { return fmt.Errorf("%w: 127.0.0.53", errOtherServer) }

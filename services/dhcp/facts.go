@@ -3,6 +3,7 @@ package dhcp
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -106,22 +107,19 @@ type reservations struct {
 // reservationsLife is how long the copy is used.
 const reservationsLife = 2 * time.Second
 
-// gather collects the facts about one request. The caller holds s.deciding.
-func (s *Server) gather(ctx context.Context, r message.Request, now time.Time) (Input, error) {
+// gather collects the facts about one request. The caller holds the ledger's
+// turn.
+func (s *Server) gather(ctx context.Context, r message.Request, at place, now time.Time) (Input, error) {
 	in := Input{
-		Now: now, Request: r, Interface: *s.link.Load(), Relay: Relay{Agent: r.GIAddr}, Subnet: s.cfg.Subnet,
-		Offered: s.book.of(r.MAC, now), Addresses: map[netip.Addr]Address{},
+		Now: now, Request: r, Interface: at.link, Subnet: at.subnet,
+		Offered: s.ledger.book.of(r.MAC, now), Addresses: map[netip.Addr]Address{},
 	}
-	told := in.Interface.Address
-	if s.cfg.Advertise.IsValid() {
-		told = s.cfg.Advertise
-	}
-	in.Boot = bootfile.Source{Address: s.cfg.Boot(told), Loader: s.haveLoader, Chained: s.wasChained(r, now)}
+	in.Boot = bootfile.Source{Address: s.cfg.Boot(at.told), Loader: s.haveLoader, Chained: s.wasChained(r, now)}
 	var err error
 	if in.Client, err = s.client(ctx, r.MAC); err != nil {
 		return in, err
 	}
-	if in.Own, err = s.ownLease(ctx, r.MAC); err != nil {
+	if in.Own, err = s.ownLease(ctx, r.MAC, in.Subnet.Prefix); err != nil {
 		return in, err
 	}
 	for _, a := range []netip.Addr{r.Requested, r.CIAddr, in.Own.Address, in.Offered, in.reserved()} {
@@ -182,9 +180,9 @@ func (s *Server) client(ctx context.Context, mac store.MAC) (Client, error) {
 	return Client{Ignored: u.Ignored}, nil
 }
 
-// ownLease returns the lease that a MAC holds or held in this subnet. A MAC may
+// ownLease returns the lease that a MAC holds or held in a subnet. A MAC may
 // have rows elsewhere: in another subnet, or for an address that it declined.
-func (s *Server) ownLease(ctx context.Context, mac store.MAC) (store.Lease, error) {
+func (s *Server) ownLease(ctx context.Context, mac store.MAC, subnet netip.Prefix) (store.Lease, error) {
 	l, err := s.cfg.Leases.LeaseByMAC(ctx, mac)
 	if store.IsNotFound(err) {
 		return store.Lease{}, nil
@@ -192,7 +190,7 @@ func (s *Server) ownLease(ctx context.Context, mac store.MAC) (store.Lease, erro
 	if err != nil {
 		return store.Lease{}, fmt.Errorf("find the lease of %s: %w", mac, err)
 	}
-	if s.cfg.Subnet.Prefix.Contains(l.Address) && l.State == store.LeaseBound {
+	if subnet.Contains(l.Address) && l.State == store.LeaseBound {
 		return l, nil
 	}
 	all, err := s.cfg.Leases.Leases(ctx)
@@ -201,7 +199,7 @@ func (s *Server) ownLease(ctx context.Context, mac store.MAC) (store.Lease, erro
 	}
 	var own store.Lease
 	for _, l := range all {
-		if l.MAC == mac && l.State == store.LeaseBound && s.cfg.Subnet.Prefix.Contains(l.Address) && l.Expires.After(own.Expires) {
+		if l.MAC == mac && l.State == store.LeaseBound && subnet.Contains(l.Address) && l.Expires.After(own.Expires) {
 			own = l
 		}
 	}
@@ -211,7 +209,7 @@ func (s *Server) ownLease(ctx context.Context, mac store.MAC) (store.Lease, erro
 // address collects the facts about one address.
 func (s *Server) address(ctx context.Context, a netip.Addr, in Input) (Address, error) {
 	f := Address{
-		OfferedTo: s.book.holder(a, in.Now),
+		OfferedTo: s.ledger.book.holder(a, in.Now),
 		InUse:     s.cfg.InUse.AddressInUse(a),
 		Appliance: in.appliance(a),
 	}
@@ -276,23 +274,25 @@ func (s *Server) free(ctx context.Context, in Input, hint netip.Addr) (Free, err
 }
 
 func (s *Server) pool(ctx context.Context, in Input, leases []store.Lease) (Pool, error) {
-	if in.Now.Sub(s.reserved.read) > reservationsLife || s.reserved.byAddr == nil {
+	if in.Now.Sub(s.ledger.reserved.read) > reservationsLife || s.ledger.reserved.byAddr == nil {
 		all, _, err := s.cfg.Machines.Machines(ctx, store.MachineFilter{})
 		if err != nil {
 			return Pool{}, fmt.Errorf("list the machines: %w", err)
 		}
-		s.reserved = reservations{read: in.Now, byAddr: map[netip.Addr]store.MachineID{}}
+		s.ledger.reserved = reservations{read: in.Now, byAddr: map[netip.Addr]store.MachineID{}}
 		for _, m := range all {
 			if m.Address.IsValid() {
-				s.reserved.byAddr[m.Address] = m.ID
+				s.ledger.reserved.byAddr[m.Address] = m.ID
 			} else {
-				s.reserved.dynamic++
+				s.ledger.reserved.dynamic++
 			}
 		}
 	}
+	offered := s.ledger.book.live(in.Now)
+	maps.DeleteFunc(offered, func(a netip.Addr, _ store.MAC) bool { return !in.Subnet.Prefix.Contains(a) })
 	return Pool{
-		Now: in.Now, Subnet: in.Subnet, Leases: leases, Offered: s.book.live(in.Now),
-		Reserved: s.reserved.byAddr, Dynamic: s.reserved.dynamic,
+		Now: in.Now, Subnet: in.Subnet, Leases: leases, Offered: offered,
+		Reserved: s.ledger.reserved.byAddr, Dynamic: s.ledger.reserved.dynamic,
 		Appliance: in.appliance, InUse: s.cfg.InUse.AddressInUse,
 		Checked: func(a netip.Addr) survey.Check { c, _ := s.wire.Checked(a); return c },
 	}, nil
@@ -322,15 +322,16 @@ func (s *Server) wasChained(r message.Request, now time.Time) bool {
 	return ok && age < chainLife && !(c.xid == r.XID && age < chainRepeat)
 }
 
-// Next returns the addresses that the pool would give next (survey.Range).
+// Next returns the addresses that our own subnet would give next
+// (survey.Range): the wire can be asked for no others.
 func (s *Server) Next(ctx context.Context) ([]netip.Addr, error) {
 	leases, err := s.cfg.Leases.Leases(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	pool, err := s.pool(ctx, Input{Now: s.cfg.Now(), Interface: *s.link.Load(), Subnet: s.cfg.Subnet}, leases)
+	s.ledger.deciding.Lock()
+	defer s.ledger.deciding.Unlock()
+	pool, err := s.pool(ctx, Input{Now: s.cfg.Now(), Interface: *s.link.Load(), Subnet: s.networks.own}, leases)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ type datagram struct {
 	buf  [1500]byte
 	n    int
 	from netip.AddrPort
+	to   netip.Addr
 }
 
 var datagrams = sync.Pool{New: func() any { return new(datagram) }}
@@ -39,7 +40,7 @@ const chaddrOffset = 28
 func (s *Server) read(ctx context.Context, k *socket, queues []chan *datagram) error {
 	for {
 		d := datagrams.Get().(*datagram)
-		n, _, from, err := k.conn.ReadFrom(d.buf[:])
+		n, cm, from, err := k.conn.ReadFrom(d.buf[:])
 		if err != nil {
 			datagrams.Put(d)
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -54,6 +55,10 @@ func (s *Server) read(ctx context.Context, k *socket, queues []chan *datagram) e
 		}
 		d.n = n
 		d.from = from.(*net.UDPAddr).AddrPort()
+		d.to = netip.Addr{}
+		if cm != nil {
+			d.to = message.AddrOf(cm.Dst)
+		}
 		mac := store.MAC(d.buf[chaddrOffset:])
 		select {
 		case queues[worker(mac)] <- d:
@@ -103,6 +108,11 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 		s.counters.limited.Add(1)
 		return nil
 	}
+	at, ok := s.place(r, d.to)
+	if !ok {
+		s.unserved(r, now)
+		return nil
+	}
 	if r.PXE() {
 		s.spoke.put(r.MAC, now)
 	}
@@ -110,7 +120,7 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 	var ans Answer
 	var failed error
 	ours := func(_, reply *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, bool) {
-		if ans, failed = s.answer(ctx, r, now); failed != nil || ans.Verdict == Drop {
+		if ans, failed = s.answer(ctx, r, at, now); failed != nil || ans.Verdict == Drop {
 			return nil, true
 		}
 		fill(reply, r, ans)
@@ -122,7 +132,7 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 	}
 	sent := false
 	if reply != nil {
-		if err := s.send(k, r, ans, reply, d.from); err != nil {
+		if err := s.send(k, r, at, ans, reply, d.from); err != nil {
 			failed = fmt.Errorf("send a %s to %s: %w", ans.Verdict, r.MAC, err)
 		} else {
 			sent = true
@@ -168,8 +178,8 @@ func (s *Server) runChain(chain []handler.Handler4, p *dhcpv4.DHCPv4) *dhcpv4.DH
 // answer decides a request and makes its lease durable. One request is decided
 // at a time; the address is held for its MAC until the lease is on disk, so
 // that several leases can be written together.
-func (s *Server) answer(ctx context.Context, r message.Request, now time.Time) (Answer, error) {
-	ans, err := s.decide(ctx, r, now)
+func (s *Server) answer(ctx context.Context, r message.Request, at place, now time.Time) (Answer, error) {
+	ans, err := s.decide(ctx, r, at, now)
 	if err != nil {
 		return ans, err
 	}
@@ -183,24 +193,24 @@ func (s *Server) answer(ctx context.Context, r message.Request, now time.Time) (
 		return ans, fmt.Errorf("write the lease of %s for %s: %w", ans.Lease.Address, r.MAC, err)
 	}
 	if ans.Verdict == Ack {
-		s.book.forget(r.MAC)
+		s.ledger.book.forget(r.MAC)
 	}
 	return ans, nil
 }
 
-func (s *Server) decide(ctx context.Context, r message.Request, now time.Time) (Answer, error) {
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	in, err := s.gather(ctx, r, now)
+func (s *Server) decide(ctx context.Context, r message.Request, at place, now time.Time) (Answer, error) {
+	s.ledger.deciding.Lock()
+	defer s.ledger.deciding.Unlock()
+	in, err := s.gather(ctx, r, at, now)
 	if err != nil {
 		return Answer{}, err
 	}
 	ans := Decide(in)
 	switch {
 	case ans.Hold || ans.Verdict == Ack && ans.Lease.Address.IsValid():
-		s.book.keep(r.MAC, ans.Address, now.Add(offerLife))
+		s.ledger.book.keep(r.MAC, ans.Address, now.Add(offerLife))
 	case ans.Withdraw:
-		s.book.forget(r.MAC)
+		s.ledger.book.forget(r.MAC)
 	}
 	return ans, nil
 }
@@ -228,7 +238,7 @@ func (s *Server) report(ctx context.Context, r message.Request, ans Answer, now 
 }
 
 // send puts a reply on the wire.
-func (s *Server) send(k *socket, r message.Request, ans Answer, reply *dhcpv4.DHCPv4, from netip.AddrPort) error {
+func (s *Server) send(k *socket, r message.Request, at place, ans Answer, reply *dhcpv4.DHCPv4, from netip.AddrPort) error {
 	if !k.unicast {
 		from = netip.AddrPort{}
 	}
@@ -236,7 +246,7 @@ func (s *Server) send(k *socket, r message.Request, ans Answer, reply *dhcpv4.DH
 	d := route(r, ans.Verdict, ans.Address, from)
 	if d.framed {
 		if k.raw != nil {
-			src := netip.AddrPortFrom(s.link.Load().Address, wire.ServerPort)
+			src := netip.AddrPortFrom(at.link.Address, wire.ServerPort)
 			own := store.MAC(k.ifi.HardwareAddr)
 			_, err := k.raw.WriteTo(wire.Frame(own, r.MAC, src, d.to, payload), &packet.Addr{HardwareAddr: r.MAC[:]})
 			if err == nil {
@@ -248,7 +258,7 @@ func (s *Server) send(k *socket, r message.Request, ans Answer, reply *dhcpv4.DH
 	}
 	var cm *ipv4.ControlMessage
 	if k.ifi != nil {
-		cm = &ipv4.ControlMessage{IfIndex: k.ifi.Index, Src: s.link.Load().Address.AsSlice()}
+		cm = &ipv4.ControlMessage{IfIndex: k.ifi.Index, Src: at.link.Address.AsSlice()}
 	}
 	_, err := k.conn.WriteTo(payload, cm, net.UDPAddrFromAddrPort(d.to))
 	return err

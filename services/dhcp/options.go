@@ -29,7 +29,7 @@ func (in Input) configure(ans *Answer, bound bool) {
 	}
 	o := dhcpv4.OptionsFromList(
 		dhcpv4.OptMessageType(kind),
-		dhcpv4.OptServerIdentifier(in.Interface.Address.AsSlice()),
+		dhcpv4.OptServerIdentifier(in.serverID().AsSlice()),
 		dhcpv4.Option{Code: dhcpv4.OptionSubnetMask, Value: dhcpv4.IP(mask(n.Prefix))},
 	)
 	if bound {

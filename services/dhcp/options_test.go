@@ -285,7 +285,11 @@ func FuzzAnswer(f *testing.F) {
 		v := newInventory(newClock().Now, machine(1, ""))
 		s := New(v.config(t, lab()))
 		s.link.Store(&Interface{Name: "lab0", Address: ip("10.77.0.1"), MTU: 1500})
-		ans, err := s.answer(t.Context(), r, v.now())
+		at, ok := s.place(r, netip.Addr{})
+		if !ok {
+			return
+		}
+		ans, err := s.answer(t.Context(), r, at, v.now())
 		if err != nil {
 			t.Fatal(err)
 		}

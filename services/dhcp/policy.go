@@ -21,13 +21,8 @@ const (
 // Interface is where a request came in.
 type Interface struct {
 	Name    string
-	Address netip.Addr // ours on it: the server identifier
+	Address netip.Addr // ours on it, or the one that a relay reached
 	MTU     int
-}
-
-// Relay is what a relay agent says of the subnet that a request comes from.
-type Relay struct {
-	Agent netip.Addr // giaddr
 }
 
 // Client is what the inventory knows of a MAC.
@@ -66,7 +61,6 @@ type Input struct {
 	Now       time.Time
 	Request   message.Request
 	Interface Interface
-	Relay     Relay
 	Subnet    store.Subnet
 	Client    Client
 	Own       store.Lease            // the lease that the MAC holds or held in this subnet
@@ -119,9 +113,6 @@ type Answer struct {
 
 // Decide answers one request by RFC 2131 §4.3. It changes nothing.
 func Decide(in Input) Answer {
-	if a := in.Relay.Agent; a.IsValid() && !in.Subnet.Prefix.Contains(a) {
-		return drop("it comes through a relay of another network, " + a.String())
-	}
 	switch in.Request.Type {
 	case dhcpv4.MessageTypeDiscover:
 		return in.discover()
@@ -167,7 +158,7 @@ func (in Input) offer(a netip.Addr, asked store.Event) Answer {
 func (in Input) request() Answer {
 	r := in.Request
 	switch {
-	case r.ServerID.IsValid() && r.ServerID != in.Interface.Address:
+	case r.ServerID.IsValid() && r.ServerID != in.serverID():
 		// SELECTING, another server's offer. What we offered is free again.
 		e := in.event(store.EventDHCPOtherPick, r.Requested)
 		e.Detail.Server = r.ServerID.String()
@@ -269,20 +260,20 @@ func (in Input) ack(a netip.Addr) Answer {
 	ans.Lease = in.lease(a, store.LeaseBound, in.Subnet.LeaseTime)
 	in.configure(&ans, true)
 	e := in.event(store.EventDHCPRequest, a)
-	e.Detail.Server = in.Interface.Address.String()
+	e.Detail.Server = in.serverID().String()
 	ans.Events = append([]store.Event{e, in.told(store.EventDHCPAck, ans)}, ans.Events...)
 	return ans
 }
 
 func (in Input) nak(a netip.Addr, reason string) Answer {
 	asked := in.event(store.EventDHCPRequest, a)
-	asked.Detail.Server = in.Interface.Address.String()
+	asked.Detail.Server = in.serverID().String()
 	refused := in.event(store.EventDHCPNak, a)
 	refused.Detail.Reason = reason
 	ans := Answer{Verdict: Nak, Withdraw: true, Reason: reason, Events: []store.Event{asked, refused}}
 	ans.Options = dhcpv4.OptionsFromList(
 		dhcpv4.OptMessageType(dhcpv4.MessageTypeNak),
-		dhcpv4.OptServerIdentifier(in.Interface.Address.AsSlice()),
+		dhcpv4.OptServerIdentifier(in.serverID().AsSlice()),
 		dhcpv4.OptMessage(reason),
 	)
 	in.echo(ans.Options)
@@ -295,7 +286,7 @@ func (in Input) nak(a netip.Addr, reason string) Answer {
 func (in Input) decline() Answer {
 	r := in.Request
 	a := r.Requested
-	if r.ServerID.IsValid() && r.ServerID != in.Interface.Address {
+	if r.ServerID.IsValid() && r.ServerID != in.serverID() {
 		return drop("it declines an address of another server")
 	}
 	if !a.IsValid() || in.Own.Address != a && in.Offered != a {
@@ -315,7 +306,7 @@ func (in Input) decline() Answer {
 func (in Input) release() Answer {
 	r := in.Request
 	a := r.CIAddr
-	if r.ServerID.IsValid() && r.ServerID != in.Interface.Address {
+	if r.ServerID.IsValid() && r.ServerID != in.serverID() {
 		return drop("it releases an address of another server")
 	}
 	if !a.IsValid() || in.Own.Address != a || in.Own.State != store.LeaseBound {
@@ -341,6 +332,15 @@ func (in Input) inform() Answer {
 	in.configure(&ans, false)
 	ans.Events = nil
 	return ans
+}
+
+// serverID is the server identifier: our address, or what the relay wants to be
+// said instead, so that renewals pass through it (RFC 5107 §4).
+func (in Input) serverID() netip.Addr {
+	if a := in.Request.Agent.Server; a.IsValid() {
+		return a
+	}
+	return in.Interface.Address
 }
 
 // at returns the facts about an address; those of one that was not looked up

@@ -202,11 +202,14 @@ func TestOtherServersPickNamesIt(t *testing.T) {
 	assert.Equal(t, ip("10.77.0.150"), ans.Events[0].Addr)
 }
 
-// A relay's clients are on its network, not on ours.
-func TestRelayOfAnotherNetworkIsNotAnswered(t *testing.T) {
-	relayed := func(agent string) func(*Input) { return func(in *Input) { in.Relay.Agent = ip(agent) } }
-	assert.Equal(t, Drop, Decide(with(base(dhcpv4.MessageTypeDiscover), relayed("10.88.0.1"))).Verdict)
-	assert.Equal(t, Offer, Decide(with(base(dhcpv4.MessageTypeDiscover), relayed("10.77.0.254"))).Verdict)
+// RFC 5107: a relay that wants to see the renewals is named as the server.
+func TestRelayIsNamedAsTheServer(t *testing.T) {
+	relay := func(in *Input) { in.Request.GIAddr, in.Request.Agent.Server = ip("10.77.0.254"), ip("10.77.0.254") }
+	ans := Decide(with(base(dhcpv4.MessageTypeDiscover), relay))
+	assert.Equal(t, ip("10.77.0.254").AsSlice(), ans.Options.Get(dhcpv4.OptionServerIdentifier))
+	request := base(dhcpv4.MessageTypeRequest)
+	assert.Equal(t, Ack, Decide(with(request, relay, chooses("10.77.0.254"), asks("10.77.0.100"), offered("10.77.0.100"))).Verdict)
+	assert.Equal(t, Drop, Decide(with(request, relay, chooses("10.77.0.1"), asks("10.77.0.100"), offered("10.77.0.100"))).Verdict)
 }
 
 func TestDecline(t *testing.T) {

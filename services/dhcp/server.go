@@ -60,8 +60,16 @@ type Emitter interface {
 // Config is what a Server needs. Every field is needed unless it says
 // otherwise.
 type Config struct {
-	Interface string       // the interface that is served; empty with a ListenAddr of one address
-	Subnet    store.Subnet // the network on it, and its range
+	Interface string // the interface that is served; empty with a ListenAddr of one address
+
+	// Subnet is the network on the interface, and its range. In another mode
+	// than full, nothing is given to those who ask directly.
+	Subnet store.Subnet
+	// Relayed are the networks of those who ask through a relay (optional).
+	Relayed []store.Subnet
+	// Ledger is shared by all servers of one appliance (optional: nil for a
+	// server that is alone).
+	Ledger *Ledger
 
 	// ListenAddr is "0.0.0.0:67" when empty. With an address of one interface
 	// or loopback, replies go back to their sender, and nothing is broadcast.
@@ -91,6 +99,7 @@ const (
 	workers    = 16   // requests that are answered at a time; each may wait for the disk
 	queue      = 64   // requests that wait for one worker
 	maxMACs    = 4096 // MACs that are remembered, each for one purpose
+	maxRelays  = 256  // relays that are remembered, likewise
 	macRate    = rate.Limit(10)
 	macBurst   = 20
 	totalRate  = rate.Limit(2000) // requests a second of all MACs together
@@ -100,19 +109,23 @@ const (
 // defaultLease is the lease time of a subnet that names none.
 const defaultLease = time.Hour
 
-// Server answers DHCP on one interface in full mode: it gives addresses.
+// Server answers DHCP on one interface in full mode: it gives addresses, to
+// those on its own wire and to those that ask through a relay.
 type Server struct {
 	cfg Config
 
-	link     atomic.Pointer[Interface] // our interface as it was seen last
-	book     *book
-	reserved reservations // guarded by deciding
-	deciding sync.Mutex   // one request at a time is decided; writing its lease is outside
+	networks networks
+	ledger   *Ledger
+	bound    bool                                // to one address, so that there is no route to ask
+	link     atomic.Pointer[Interface]           // our interface as it was seen last
+	local    atomic.Pointer[map[netip.Addr]bool] // our addresses, on all interfaces
 
 	limiters *recent[store.MAC, *rate.Limiter]
 	spoke    *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
 	waiting  *recent[store.MAC, time.Time] // unknown machines that were reported
 	chained  *recent[store.MAC, chain]
+	routes   *recent[netip.Addr, routed]
+	strange  *recent[netip.Addr, time.Time] // relays of unknown subnets that were told of
 	total    *rate.Limiter
 	wire     *survey.Prober
 	counters counters
@@ -123,7 +136,7 @@ type Server struct {
 
 // counters count what is dropped without a line in the log.
 type counters struct {
-	malformed, limited, crowded atomic.Int64
+	malformed, limited, crowded, unserved atomic.Int64
 }
 
 // Dropped is how many packets were not answered, and why.
@@ -131,11 +144,12 @@ type Dropped struct {
 	Malformed int64 // not a DHCP request of an Ethernet client
 	Limited   int64 // more than one MAC, or all together, may send
 	Crowded   int64 // came faster than leases can be written
+	Unserved  int64 // from a network that nothing is given on
 }
 
 // Dropped returns the counts since New.
 func (s *Server) Dropped() Dropped {
-	return Dropped{s.counters.malformed.Load(), s.counters.limited.Load(), s.counters.crowded.Load()}
+	return Dropped{s.counters.malformed.Load(), s.counters.limited.Load(), s.counters.crowded.Load(), s.counters.unserved.Load()}
 }
 
 // socket is what Listen opens.
@@ -158,19 +172,33 @@ func (k *socket) close() {
 func New(cfg Config) *Server {
 	s := &Server{
 		cfg:      cfg,
-		book:     newBook(),
+		ledger:   cfg.Ledger,
 		limiters: newRecent[store.MAC, *rate.Limiter](maxMACs),
 		spoke:    newRecent[store.MAC, time.Time](maxMACs),
 		waiting:  newRecent[store.MAC, time.Time](maxMACs),
 		chained:  newRecent[store.MAC, chain](maxMACs),
+		routes:   newRecent[netip.Addr, routed](maxRelays),
+		strange:  newRecent[netip.Addr, time.Time](maxRelays),
 		total:    rate.NewLimiter(totalRate, totalBurst),
 	}
 	s.wire = survey.NewProber(cfg.Now, cfg.Log)
-	s.cfg.Subnet.Prefix = cfg.Subnet.Prefix.Masked()
-	if s.cfg.Subnet.LeaseTime == 0 {
-		s.cfg.Subnet.LeaseTime = defaultLease
+	if s.ledger == nil {
+		s.ledger = NewLedger()
+	}
+	s.networks.own = settled(cfg.Subnet)
+	for _, n := range cfg.Relayed {
+		s.networks.relayed = append(s.networks.relayed, settled(n))
 	}
 	return s
+}
+
+// settled returns a subnet with its network masked, and a lease time.
+func settled(n store.Subnet) store.Subnet {
+	n.Prefix = n.Prefix.Masked()
+	if n.LeaseTime == 0 {
+		n.LeaseTime = defaultLease
+	}
+	return n
 }
 
 // String names the service.
@@ -204,8 +232,12 @@ func (s *Server) Listen() error {
 	}
 	k := &socket{unicast: !addr.Addr().IsUnspecified()}
 	link := &Interface{Name: s.cfg.Interface, Address: addr.Addr()}
+	local := map[netip.Addr]bool{addr.Addr(): true}
 	if !k.unicast {
-		if link, k.ifi, err = findLink(s.cfg.Interface, s.cfg.Subnet.Prefix); err != nil {
+		if link, k.ifi, err = s.findLink(); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+		if local, err = localAddresses(); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
@@ -221,31 +253,52 @@ func (s *Server) Listen() error {
 		return fmt.Errorf("%s: listen on UDP port %d (root or the capability NET_BIND_SERVICE is needed below 1024): %w", s, addr.Port(), err)
 	}
 	k.conn = ipv4.NewPacketConn(k.udp)
+	if err := k.conn.SetControlMessage(ipv4.FlagDst, true); err != nil {
+		k.udp.Close()
+		return fmt.Errorf("%s: ask for the address that each packet was sent to: %w", s, err)
+	}
 	if k.ifi != nil {
 		k.raw = s.openRaw(k.ifi)
 	}
 	s.link.Store(link)
+	s.local.Store(&local)
+	s.bound = k.unicast
 	s.socket = k
 	return nil
 }
 
 func (s *Server) validate() error {
-	n := s.cfg.Subnet
-	if err := n.Validate(); err != nil {
-		return err
+	all := s.networks.relayed
+	if gives(s.networks.own) || len(all) == 0 {
+		all = append([]store.Subnet{s.networks.own}, all...)
 	}
-	switch {
-	case n.LeaseTime < time.Minute:
-		return store.Invalid("lease_time", "a lease of %s is too short; one minute is the least", n.LeaseTime)
-	case size(n.Range) > maxRange:
-		return store.Invalid("range", "the range %s has %d addresses; %d are the most", n.Range, size(n.Range), maxRange)
-	case s.cfg.Interface == "" && s.cfg.ListenAddr == "":
+	for _, n := range all {
+		if err := n.Validate(); err != nil {
+			return err
+		}
+		switch {
+		case n.LeaseTime < time.Minute:
+			return store.Invalid("lease_time", "a lease of %s is too short; one minute is the least", n.LeaseTime)
+		case size(n.Range) > maxRange:
+			return store.Invalid("range", "the range %s has %d addresses; %d are the most", n.Range, size(n.Range), maxRange)
+		}
+	}
+	if s.cfg.Interface == "" && s.cfg.ListenAddr == "" {
 		return store.Invalid("interface", "DHCP needs an interface; name it with --interface")
 	}
 	return nil
 }
 
-// findLink looks up an interface and our address in the subnet on it.
+// findLink looks up our interface and our address on it: the one in its
+// subnet, or any when nothing is given to those who ask directly.
+func (s *Server) findLink() (*Interface, *net.Interface, error) {
+	subnet := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if gives(s.networks.own) {
+		subnet = s.networks.own.Prefix
+	}
+	return findLink(s.cfg.Interface, subnet)
+}
+
 func findLink(name string, subnet netip.Prefix) (*Interface, *net.Interface, error) {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
@@ -321,7 +374,9 @@ func (s *Server) Serve(parent context.Context) error {
 				cancel(err)
 			}
 		})
-		wg.Go(func() { s.wire.Run(ctx, s, k.ifi) })
+		if gives(s.networks.own) {
+			wg.Go(func() { s.wire.Run(ctx, s, k.ifi) })
+		}
 	}
 	wg.Go(func() {
 		<-ctx.Done()
@@ -353,7 +408,11 @@ func (s *Server) watchLink(ctx context.Context, index int) error {
 			return nil
 		case <-tick.C:
 		}
-		link, ifi, err := findLink(s.cfg.Interface, s.cfg.Subnet.Prefix)
+		link, ifi, err := s.findLink()
+		if err != nil {
+			return err
+		}
+		local, err := localAddresses()
 		if err != nil {
 			return err
 		}
@@ -361,6 +420,7 @@ func (s *Server) watchLink(ctx context.Context, index int) error {
 			return fmt.Errorf("interface %s was removed and made again", s.cfg.Interface)
 		}
 		s.link.Store(link)
+		s.local.Store(&local)
 	}
 }
 
@@ -404,9 +464,9 @@ func (s *Server) prolong(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// due reports whether a lease of this subnet is to be prolonged.
+// due reports whether a lease of ours is to be prolonged.
 func (s *Server) due(l store.Lease) bool {
-	return l.State == store.LeaseBound && s.cfg.Subnet.Prefix.Contains(l.Address) &&
+	return l.State == store.LeaseBound && s.networks.holds(l.Address) &&
 		!l.Expires.After(s.cfg.Now().Add(keepLow)) && s.cfg.InUse.AddressInUse(l.Address)
 }
 
@@ -414,8 +474,8 @@ func (s *Server) due(l store.Lease) bool {
 // list was made its machine may have been given another address, and a bound
 // lease that is written ends the other ones of its MAC.
 func (s *Server) prolongOne(ctx context.Context, a netip.Addr) error {
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
+	s.ledger.deciding.Lock()
+	defer s.ledger.deciding.Unlock()
 	l, err := s.cfg.Leases.LeaseByAddress(ctx, a)
 	if store.IsNotFound(err) {
 		return nil
@@ -425,7 +485,7 @@ func (s *Server) prolongOne(ctx context.Context, a netip.Addr) error {
 	}
 	now := s.cfg.Now()
 	// What the book holds for the MAC may be on its way to the disk.
-	if held := s.book.of(l.MAC, now); !s.due(l) || held.IsValid() && held != a {
+	if held := s.ledger.book.of(l.MAC, now); !s.due(l) || held.IsValid() && held != a {
 		return nil
 	}
 	l.Expires, l.Updated = now.Add(keepHigh), now

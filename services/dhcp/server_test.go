@@ -426,7 +426,7 @@ func TestNoTwoMachinesShareAnAddress(outer *testing.T) {
 			}
 			r := message.Request{MAC: mac(rapid.IntRange(1, 7).Draw(t, "mac")), XID: 1}
 			r.Type = rapid.SampledFrom([]dhcpv4.MessageType{dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRelease, dhcpv4.MessageTypeDecline}).Draw(t, "type")
-			offered := s.book.of(r.MAC, clock.Now())
+			offered := s.ledger.book.of(r.MAC, clock.Now())
 			if rapid.Bool().Draw(t, "honest") && offered.IsValid() {
 				r.Requested, r.ServerID = offered, ip("10.77.0.1")
 			} else {
@@ -440,7 +440,8 @@ func TestNoTwoMachinesShareAnAddress(outer *testing.T) {
 					r.ServerID = ip(rapid.SampledFrom([]string{"10.77.0.1", "10.77.0.2"}).Draw(t, "server"))
 				}
 			}
-			ans, err := s.answer(context.Background(), r, clock.Now())
+			at, _ := s.place(r, netip.Addr{})
+			ans, err := s.answer(context.Background(), r, at, clock.Now())
 			if err != nil {
 				t.Fatalf("%s: %v", r.Type, err)
 			}

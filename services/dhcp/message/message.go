@@ -51,6 +51,7 @@ type Request struct {
 	RawUUID   string // option 97 as it came, to be sent back
 	Hostname  string // option 12
 	RelayInfo string // option 82 as it came
+	Agent     Agent  // and what it says
 	Params    string // option 55: one byte a code
 	MaxSize   int    // option 57
 
@@ -93,6 +94,7 @@ func Decode(p *dhcpv4.DHCPv4) (Request, error) {
 		RelayInfo: string(p.Options.Get(dhcpv4.OptionRelayAgentInformation)),
 		Params:    string(p.Options.Get(dhcpv4.OptionParameterRequestList)),
 	}
+	r.Agent = decodeAgent([]byte(r.RelayInfo))
 	if r.Type == dhcpv4.MessageTypeNone {
 		return Request{}, errNoType
 	}

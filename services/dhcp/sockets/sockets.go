@@ -187,3 +187,14 @@ func InterfaceNames() string {
 	}
 	return names
 }
+
+// SourceTo returns the address of ours from which a packet to a would be sent:
+// the kernel's choice by its routes. Nothing is sent.
+func SourceTo(a netip.Addr) (netip.Addr, error) {
+	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 67)))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("find the route to %s: %w", a, err)
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
+}

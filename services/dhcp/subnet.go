@@ -1,0 +1,168 @@
+package dhcp
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"lunboot/services/dhcp/message"
+	"lunboot/services/dhcp/sockets"
+	"lunboot/store"
+)
+
+// networks are the subnets that one server answers for.
+type networks struct {
+	own     store.Subnet   // of those who ask directly; not in full mode when nothing is given to them
+	relayed []store.Subnet // of those who ask through a relay, or who were given an address through one
+}
+
+// gives reports whether addresses are given on a subnet.
+func gives(s store.Subnet) bool { return s.Mode == store.DHCPFull }
+
+// of chooses the subnet that a request is answered from. A relay names it by
+// its link selection (RFC 3527 §3), else by giaddr (RFC 2131 §4.3.1). A client
+// that was given an address through a relay speaks to us past it when it renews
+// (RFC 2131 §4.4.5): a unicast request with a ciaddr belongs to the subnet that
+// holds it. Everybody else is on our own wire.
+func (n networks) of(r message.Request, unicast bool) (store.Subnet, bool) {
+	at := r.GIAddr
+	if at.IsValid() && r.Agent.Link.IsValid() {
+		at = r.Agent.Link
+	}
+	relayed := at.IsValid()
+	if !relayed && unicast {
+		at = r.CIAddr
+	}
+	if at.IsValid() {
+		if gives(n.own) && n.own.Prefix.Contains(at) {
+			return n.own, true
+		}
+		for _, s := range n.relayed {
+			if gives(s) && s.Prefix.Contains(at) {
+				return s, true
+			}
+		}
+	}
+	return n.own, gives(n.own) && !relayed
+}
+
+// holds reports whether an address lies in one of the subnets.
+func (n networks) holds(a netip.Addr) bool {
+	if gives(n.own) && n.own.Prefix.Contains(a) {
+		return true
+	}
+	for _, s := range n.relayed {
+		if gives(s) && s.Prefix.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// place is where a request came in, and what it is answered from.
+type place struct {
+	link   Interface
+	subnet store.Subnet
+	told   netip.Addr // our address as the client is told it
+}
+
+// place finds the place of a request that was sent to an address of ours, or,
+// when to is none of those, to everybody. It is false for a request that
+// nothing is given to.
+func (s *Server) place(r message.Request, to netip.Addr) (place, bool) {
+	to, unicast := s.ours(to)
+	subnet, ok := s.networks.of(r, unicast)
+	if !ok {
+		return place{}, false
+	}
+	p := place{link: *s.link.Load(), subnet: subnet}
+	p.told = p.link.Address
+	if client := r.GIAddr; client.IsValid() || subnet.Prefix != s.networks.own.Prefix {
+		if !client.IsValid() {
+			client = r.CIAddr
+		}
+		if unicast {
+			p.link.Address = to // the relay knows us by the address that it reached
+		}
+		p.link.MTU = 0 // that of our wire says nothing of theirs
+		p.told = s.source(client, p.link.Address)
+	}
+	if s.cfg.Advertise.IsValid() {
+		p.told = s.cfg.Advertise
+	}
+	return p, true
+}
+
+// ours returns a when it is an address of this appliance.
+func (s *Server) ours(a netip.Addr) (netip.Addr, bool) {
+	local := s.local.Load()
+	if local == nil || !(*local)[a] {
+		return netip.Addr{}, false
+	}
+	return a, true
+}
+
+// localAddresses lists our IPv4 addresses on all interfaces: a relay may reach
+// one through another interface than its own.
+func localAddresses() (map[netip.Addr]bool, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("read the addresses of this appliance: %w", err)
+	}
+	out := map[netip.Addr]bool{}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap().Is4() {
+				out[ip.Unmap()] = true
+			}
+		}
+	}
+	return out, nil
+}
+
+// routed is the source of the route to somewhere as it was a moment ago.
+type routed struct {
+	source netip.Addr
+	at     time.Time
+}
+
+// source is our address as somebody behind a router reaches it: the one from
+// which we would send to them. Without a route it is the one that was reached.
+func (s *Server) source(to, reached netip.Addr) netip.Addr {
+	if s.bound {
+		return reached
+	}
+	now := s.cfg.Now()
+	if r, ok := s.routes.get(to); ok && now.Sub(r.at) < linkInterval {
+		return r.source
+	}
+	a, err := sockets.SourceTo(to)
+	if err != nil {
+		s.cfg.Log.Warn("there is no route to a relay", "relay", to, "error", err)
+		a = reached
+	}
+	s.routes.put(to, routed{a, now})
+	return a
+}
+
+// strangeInterval is how often one relay of an unknown subnet is told of.
+const strangeInterval = 10 * time.Minute
+
+// unserved counts a request that nothing is given to, and tells of the relay
+// that it came through: nobody else would see why its machines get no answer.
+func (s *Server) unserved(r message.Request, now time.Time) {
+	s.counters.unserved.Add(1)
+	if !r.GIAddr.IsValid() {
+		return
+	}
+	at := r.GIAddr
+	if r.Agent.Link.IsValid() {
+		at = r.Agent.Link
+	}
+	if last, ok := s.strange.get(at); ok && now.Sub(last) < strangeInterval {
+		return
+	}
+	s.strange.put(at, now)
+	s.cfg.Log.Warn("a relay asks for a subnet that is not known here; make it known with: lunboot subnet add", "relay", r.GIAddr, "subnet of", at, "mac", r.MAC)
+}
