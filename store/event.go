@@ -22,7 +22,10 @@ const (
 	EventDHCPRelease   EventKind = "dhcp.release"    // it gave Addr back
 	EventDHCPNoAddress EventKind = "dhcp.no-address" // the range is used up
 	EventDHCPNoLoader  EventKind = "dhcp.no-loader"  // no loader for this architecture
-	EventDHCPOtherPick EventKind = "dhcp.other-pick" // its REQUEST named another server (Detail.Server)
+	EventDHCPOtherPick EventKind = "dhcp.other-pick" // its REQUEST was for another server (Detail.Server), for Addr
+	// In proxy mode, where another server gives the address (Detail.Proxy).
+	EventDHCPProxyOffer EventKind = "dhcp.proxy-offer" // we offered what to boot: Detail.Loader or URL
+	EventDHCPBootServer EventKind = "dhcp.boot-server" // it asked our boot server from Addr, and was told what to boot
 
 	// services/ra. Detail carries Interface.
 	EventRASent EventKind = "ra.sent" // we told the machine that there is no IPv6 router to wait for
@@ -73,7 +76,7 @@ const (
 func EventKinds() []EventKind {
 	return []EventKind{
 		EventDHCPDiscover, EventDHCPOffer, EventDHCPRequest, EventDHCPAck, EventDHCPNak, EventDHCPDecline, EventDHCPRelease,
-		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPOtherPick, EventRASent,
+		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPOtherPick, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
 		EventTFTPProbe, EventTFTPStart, EventTFTPProgress, EventTFTPSent, EventTFTPAbort, EventTFTPMissing,
 		EventLoaderSent, EventFileSent, EventLoaderMissing, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
 		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventReportUp,
@@ -103,6 +106,7 @@ type Detail struct {
 	Hostname  string `json:"hostname,omitempty"`
 	Secs      int    `json:"secs,omitempty"`   // DHCP secs field
 	Server    string `json:"server,omitempty"` // another server's address
+	Proxy     bool   `json:"proxy,omitempty"`  // on a network where another server gives the addresses
 
 	Loader  string `json:"loader,omitempty"`
 	File    string `json:"file,omitempty"`

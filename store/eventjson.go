@@ -21,6 +21,7 @@ func (d *Detail) AppendJSON(b []byte) []byte {
 	o.text("hostname", d.Hostname)
 	o.number("secs", int64(d.Secs))
 	o.text("server", d.Server)
+	o.flag("proxy", d.Proxy)
 	o.text("loader", d.Loader)
 	o.text("file", d.File)
 	o.text("url", d.URL)

@@ -20,6 +20,7 @@ type MachineSpec struct {
 	Loader    string
 	Tags      []string
 	Notes     string
+	Quirks    []Quirk
 }
 
 // MachinePatch changes the fields that are not nil. Revision, when not zero,
@@ -41,6 +42,7 @@ type MachinePatch struct {
 	Loader      *string
 	Tags        *[]string
 	Notes       *string
+	Quirks      *[]Quirk
 }
 
 // VolumeSpec is what an operator says of a volume to create.

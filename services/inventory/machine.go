@@ -44,7 +44,7 @@ func (i *Inventory) addMachine(ctx context.Context, by store.Actor, spec store.M
 	m := store.Machine{
 		Name: strings.ToLower(spec.Name), MACs: slices.Clone(spec.MACs), UUID: spec.UUID, Serial: spec.Serial, AssetTag: spec.AssetTag,
 		Initiator: spec.Initiator, Auth: spec.Auth, CHAP: spec.CHAP, Reverse: spec.Reverse,
-		Address: spec.Address, Profile: spec.Profile, Tags: slices.Clone(spec.Tags), Notes: spec.Notes,
+		Address: spec.Address, Profile: spec.Profile, Tags: slices.Clone(spec.Tags), Notes: spec.Notes, Quirks: slices.Clone(spec.Quirks),
 	}
 	if err := store.ValidateHostname(m.Name); err != nil {
 		return store.Machine{}, err
@@ -141,6 +141,7 @@ func (i *Inventory) SetMachine(ctx context.Context, by store.Actor, id store.Mac
 	set(&m.OnceProfile, p.OnceProfile)
 	set(&m.Tags, p.Tags)
 	set(&m.Notes, p.Notes)
+	set(&m.Quirks, p.Quirks)
 	merge(&m.CHAP, p.CHAP)
 	merge(&m.Reverse, p.Reverse)
 	if p.Auth != nil || p.CHAP != nil || p.Reverse != nil {

@@ -90,6 +90,14 @@ func joinMACs(macs []store.MAC) string {
 	return strings.Join(s, ", ")
 }
 
+func joinQuirks(quirks []store.Quirk) string {
+	s := make([]string, len(quirks))
+	for i, q := range quirks {
+		s[i] = string(q)
+	}
+	return strings.Join(s, ", ")
+}
+
 // shown is a UUID's text, empty when there is none.
 func shown(u store.UUID) string {
 	if u.IsZero() {

@@ -20,7 +20,7 @@ import (
 // change can come between them.
 const machineColumns = `SELECT id, revision, name, uuid, serial, asset_tag, initiator, auth,
 	chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile, loader,
-	tags, notes, firmware, arch, last_seen, created, updated,
+	tags, notes, quirks, firmware, arch, last_seen, created, updated,
 	(SELECT group_concat(mac, ' ' ORDER BY position) FROM machine_mac WHERE machine = machine.id)
 	FROM machine `
 
@@ -28,21 +28,22 @@ func scanMachine(r dbfile.Row) (store.Machine, error) {
 	var (
 		m                         store.Machine
 		uuid, address, once, macs sql.NullString
-		tags                      string
+		tags, quirks              string
 		seen, created, updated    int64
 	)
 	err := r.Scan(&m.ID, &m.Revision, &m.Name, &uuid, &m.Serial, &m.AssetTag, &m.Initiator, &m.Auth,
 		&m.CHAP.User, &m.CHAP.Secret, &m.Reverse.User, &m.Reverse.Secret, &m.Pinned, &address, &m.Profile, &once, &m.Loader,
-		&tags, &m.Notes, &m.Firmware, &m.Arch, &seen, &created, &updated, &macs)
+		&tags, &m.Notes, &quirks, &m.Firmware, &m.Arch, &seen, &created, &updated, &macs)
 	if err != nil {
 		return store.Machine{}, err
 	}
 	m.OnceProfile = once.String
 	m.LastSeen, m.Created, m.Updated = dbfile.Instant(seen), dbfile.Instant(created), dbfile.Instant(updated)
-	var errs [4]error
+	var errs [5]error
 	m.UUID, errs[0] = dbfile.ParseText(uuid, store.ParseUUID)
 	m.Address, errs[1] = dbfile.ParseText(address, netip.ParseAddr)
 	errs[2] = json.Unmarshal([]byte(tags), &m.Tags)
+	errs[4] = json.Unmarshal([]byte(quirks), &m.Quirks)
 	for s := range strings.FieldsSeq(macs.String) {
 		mac, err := store.ParseMAC(s)
 		if err != nil {
@@ -55,6 +56,9 @@ func scanMachine(r dbfile.Row) (store.Machine, error) {
 	}
 	if len(m.Tags) == 0 {
 		m.Tags = nil
+	}
+	if len(m.Quirks) == 0 {
+		m.Quirks = nil
 	}
 	return m, nil
 }
@@ -183,7 +187,7 @@ func (db *DB) CreateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		}
 		n, err := t.Insert(`INSERT INTO machine (revision, name, uuid, serial, asset_tag, initiator, auth,
 			chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile, loader,
-			tags, notes, firmware, arch, last_seen, created, updated) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			tags, notes, quirks, firmware, arch, last_seen, created, updated) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			append(machineValues(&m), dbfile.Nanos(m.Created), dbfile.Nanos(m.Updated))...)
 		if err != nil {
 			return err
@@ -229,7 +233,7 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		m.Revision, m.Updated = old.Revision+1, t.now
 		_, err = t.Run(`UPDATE machine SET name = ?, uuid = ?, serial = ?, asset_tag = ?, initiator = ?, auth = ?,
 			chap_user = ?, chap_secret = ?, reverse_user = ?, reverse_secret = ?, pinned = ?, address = ?, profile = ?, once_profile = ?, loader = ?,
-			tags = ?, notes = ?, firmware = ?, arch = ?, last_seen = ?, revision = ?, updated = ? WHERE id = ?`,
+			tags = ?, notes = ?, quirks = ?, firmware = ?, arch = ?, last_seen = ?, revision = ?, updated = ? WHERE id = ?`,
 			append(machineValues(&m), m.Revision, dbfile.Nanos(m.Updated), int64(m.ID))...)
 		if err != nil {
 			return err
@@ -463,7 +467,7 @@ func machineValues(m *store.Machine) []any {
 	}
 	return []any{m.Name, dbfile.Text(m.UUID), m.Serial, m.AssetTag, string(m.Initiator), string(m.Auth),
 		m.CHAP.User, m.CHAP.Secret, m.Reverse.User, m.Reverse.Secret, m.Pinned, addrText(m.Address), m.Profile, once, m.Loader,
-		jsonList(m.Tags), m.Notes, m.Firmware, m.Arch, dbfile.Nanos(m.LastSeen)}
+		jsonList(m.Tags), m.Notes, jsonList(m.Quirks), m.Firmware, m.Arch, dbfile.Nanos(m.LastSeen)}
 }
 
 // machineChanges says what differs, for the audit log. Secrets only ever say
@@ -488,5 +492,6 @@ func machineChanges(a, b *store.Machine) string {
 	d.add("loader", a.Loader, b.Loader)
 	d.add("tags", strings.Join(a.Tags, ", "), strings.Join(b.Tags, ", "))
 	d.long("notes", a.Notes, b.Notes)
+	d.add("quirks", joinQuirks(a.Quirks), joinQuirks(b.Quirks))
 	return d.String()
 }

@@ -22,6 +22,7 @@ func fullMachine(k *kit) store.Machine {
 	m.Loader = "secure/shimx64.efi"
 	m.Tags = []string{"rack-1", "Ünïcode", "100%_\\"}
 	m.Notes = "two\nlines"
+	m.Quirks = []store.Quirk{store.QuirkNoProxyOffer, store.QuirkNoOption43}
 	m.Firmware, m.Arch = "UEFI", "x86-64"
 	m.LastSeen = time.Now().Add(-time.Hour)
 	return m

@@ -350,6 +350,8 @@ func TestErrorsNameTheFieldAtFault(t *testing.T) {
 		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"address":"x"}`, 422, "body.address"},
 		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"uuid":"x"}`, 422, "body.uuid"},
 		{"PATCH", "machines/m1", `{"auth":"x"}`, 422, "body.auth"},
+		{"PATCH", "machines/m1", `{"quirks":["no-lunch"]}`, 422, "body.quirks"},
+		{"PATCH", "machines/m1", `{"quirks":["option-43","no-option-43"]}`, 422, "body.quirks"},
 		{"PATCH", "machines/m1", `{"revision":99,"notes":"x"}`, 409, ""},
 		{"POST", "volumes", `{"name":"v1","size":1048576}`, 409, "body.name"},
 		{"POST", "volumes", `{"name":"v2","size":1}`, 422, "body.size"},

@@ -42,6 +42,7 @@ type machineInput struct {
 	OnceProfile *string   `json:"once_profile,omitempty" doc:"profile of the next boot only"`
 	Tags        *[]string `json:"tags,omitempty"`
 	Notes       *string   `json:"notes,omitempty"`
+	Quirks      *[]string `json:"quirks,omitempty" doc:"what its firmware needs: no-proxy-offer, no-option-43, option-43; an empty list for nothing"`
 }
 
 func (s *server) machines(a huma.API) {
@@ -230,6 +231,7 @@ type parsed struct {
 	iqn     *store.IQN
 	auth    *store.AuthMode
 	address *netip.Addr
+	quirks  *[]store.Quirk
 }
 
 func (in *machineInput) parse() (p parsed, err error) {
@@ -274,6 +276,17 @@ func (in *machineInput) parse() (p parsed, err error) {
 		}
 		p.address = &addr
 	}
+	if in.Quirks != nil {
+		quirks := []store.Quirk{}
+		for _, t := range *in.Quirks {
+			q, err := store.ParseQuirk(t)
+			if err != nil {
+				return p, err
+			}
+			quirks = append(quirks, q)
+		}
+		p.quirks = &quirks
+	}
 	return p, nil
 }
 
@@ -287,7 +300,7 @@ func (in *machineInput) spec() (store.MachineSpec, error) {
 		Initiator: deref(p.iqn), Auth: deref(p.auth),
 		CHAP:    store.Credential{User: deref(in.CHAPUser), Secret: deref(in.CHAPSecret)},
 		Reverse: store.Credential{User: deref(in.RevUser), Secret: deref(in.RevSecret)},
-		Address: deref(p.address), Profile: deref(in.Profile), Tags: deref(in.Tags), Notes: deref(in.Notes),
+		Address: deref(p.address), Profile: deref(in.Profile), Tags: deref(in.Tags), Notes: deref(in.Notes), Quirks: deref(p.quirks),
 	}, nil
 }
 
@@ -298,7 +311,7 @@ func (in *machineInput) patch(m store.Machine) (store.MachinePatch, error) {
 	}
 	out := store.MachinePatch{
 		Revision: deref(in.Revision), Name: in.Name, MACs: p.macs, UUID: p.uuid, Serial: in.Serial, AssetTag: in.AssetTag,
-		Initiator: p.iqn, Auth: p.auth, Address: p.address, Profile: in.Profile, OnceProfile: in.OnceProfile, Tags: in.Tags, Notes: in.Notes,
+		Initiator: p.iqn, Auth: p.auth, Address: p.address, Profile: in.Profile, OnceProfile: in.OnceProfile, Tags: in.Tags, Notes: in.Notes, Quirks: p.quirks,
 	}
 	out.CHAP = mergeCredential(m.CHAP, in.CHAPUser, in.CHAPSecret)
 	out.Reverse = mergeCredential(m.Reverse, in.RevUser, in.RevSecret)

@@ -121,6 +121,9 @@ func (l *lab) SetMachine(_ context.Context, _ store.Actor, id store.MachineID, p
 		if l.machines[i].ID == id && p.Profile != nil && l.refuse == nil {
 			l.machines[i].Profile = *p.Profile
 		}
+		if l.machines[i].ID == id && p.Quirks != nil && l.refuse == nil {
+			l.machines[i].Quirks = *p.Quirks
+		}
 	}
 	return store.Machine{}, l.refuse
 }

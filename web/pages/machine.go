@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +35,7 @@ type machineView struct {
 	Profiles []store.Profile
 	Earlier  []store.Attempt
 	Lease    string
+	Quirks   []quirkRow
 	Self     string
 }
 
@@ -74,7 +76,7 @@ func (s *site) showMachine(w http.ResponseWriter, r *http.Request, status int, p
 }
 
 func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, error) {
-	v := machineView{Machine: m, Self: machinePath(m.ID)}
+	v := machineView{Machine: m, Self: machinePath(m.ID), Quirks: quirkRows(m)}
 	v.Attempt, v.Tried = s.Attempts.Latest(m.ID, store.MAC{})
 	v.Cond = conditionOf(v.Attempt, v.Tried)
 	v.Bars, v.Total = s.bars(v.Attempt)
@@ -191,6 +193,39 @@ func (s *site) setProfile(w http.ResponseWriter, r *http.Request) {
 	s.change(w, r, func(m store.Machine) error {
 		name := r.PostFormValue("profile")
 		_, err := s.Machines.SetMachine(r.Context(), by(r), m.ID, store.MachinePatch{Profile: &name})
+		return err
+	})
+}
+
+// quirkRow is one quirk that a machine may be given.
+type quirkRow struct {
+	Quirk store.Quirk
+	Set   bool
+}
+
+func quirkRows(m store.Machine) []quirkRow {
+	var out []quirkRow
+	for _, q := range store.Quirks() {
+		out = append(out, quirkRow{q, slices.Contains(m.Quirks, q)})
+	}
+	return out
+}
+
+// setQuirks gives the machine the quirks that are ticked, and no others.
+func (s *site) setQuirks(w http.ResponseWriter, r *http.Request) {
+	s.change(w, r, func(m store.Machine) error {
+		if err := r.ParseForm(); err != nil {
+			return store.Invalid("quirks", "the form cannot be read")
+		}
+		quirks := []store.Quirk{}
+		for _, t := range r.PostForm["quirk"] {
+			q, err := store.ParseQuirk(t)
+			if err != nil {
+				return err
+			}
+			quirks = append(quirks, q)
+		}
+		_, err := s.Machines.SetMachine(r.Context(), by(r), m.ID, store.MachinePatch{Quirks: &quirks})
 		return err
 	})
 }

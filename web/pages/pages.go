@@ -136,6 +136,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/machines/{id}", s.machine)
 			r.Post("/machines/{id}/profile", s.setProfile)
 			r.Post("/machines/{id}/rename", s.rename)
+			r.Post("/machines/{id}/quirks", s.setQuirks)
 			r.Post("/machines/{id}/fix", s.fix)
 			r.Post("/machines/{id}/map", s.mapVolume)
 			r.Post("/machines/{id}/unmap", s.unmap)

@@ -123,6 +123,23 @@ func TestAFixOfADiagnosisIsAButtonThatDoesIt(t *testing.T) {
 	}
 }
 
+func TestTheQuirksThatAreTickedAreTheMachinesQuirks(t *testing.T) {
+	get, post := full().enter(t)
+	post("/machines/2/quirks", "quirk", "no-proxy-offer")
+	_, body := get("/machines/2")
+	has(t, body, `value="no-proxy-offer" checked`, "is answered on port 4011 only")
+	if strings.Contains(body, `value="option-43" checked`) {
+		t.Error("a quirk is ticked that nobody chose")
+	}
+	if code, body := post("/machines/2/quirks", "quirk", "no-lunch"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "is not a quirk") {
+		t.Errorf("an invented quirk answered %d", code)
+	}
+	post("/machines/2/quirks")
+	if _, body := get("/machines/2"); strings.Contains(body, `checked> It`) {
+		t.Error("the quirk cannot be taken back")
+	}
+}
+
 func TestAnActThatFailsKeepsThePageAndSaysWhy(t *testing.T) {
 	l := full()
 	_, post := l.enter(t)

@@ -56,6 +56,14 @@ func (m machine) luns() string {
 	return strings.Join(out, ", ")
 }
 
+func (m machine) quirks() string {
+	var out []string
+	for _, q := range m.Quirks {
+		out = append(out, string(q))
+	}
+	return strings.Join(out, ", ")
+}
+
 // machineFields are the flags that add and set share. A nil field is not sent.
 type machineFields struct {
 	MAC           []string `help:"MAC address; repeat for several cards." placeholder:"MAC"`
@@ -72,6 +80,7 @@ type machineFields struct {
 	AssetTag      *string  `name:"asset-tag" help:"Asset tag."`
 	Tag           []string `help:"Tag; repeat for several."`
 	Notes         *string  `help:"Free text."`
+	Quirk         []string `help:"What its firmware needs in its boot answers: no-proxy-offer (in proxy mode it is offered nothing, and answered on port 4011 only), no-option-43 or option-43 (it is told to ask on port 4011, or to fetch its loader at once); repeat for several, none for nothing."`
 }
 
 func (f machineFields) body() map[string]any {
@@ -86,6 +95,11 @@ func (f machineFields) body() map[string]any {
 	}
 	if f.Tag != nil {
 		b["tags"] = f.Tag
+	}
+	if len(f.Quirk) == 1 && f.Quirk[0] == "none" {
+		b["quirks"] = []string{}
+	} else if f.Quirk != nil {
+		b["quirks"] = f.Quirk
 	}
 	put("uuid", f.UUID)
 	put("address", f.Address)
@@ -157,7 +171,7 @@ func printMachine(c *Context, m machine) {
 	c.facts("Name", m.Name, "Id", strconv.FormatInt(int64(m.ID), 10), "MAC", m.macs(), "UUID", uuid, "Serial", m.Serial, "Asset tag", m.AssetTag,
 		"Address", addr, "Firmware", strings.TrimSpace(m.Firmware+" "+m.Arch), "Profile", m.Profile, "Next boot only", m.OnceProfile,
 		"Initiator", string(m.Initiator), "Login", string(m.Auth), "CHAP user", m.CHAP.User, "CHAP secret", m.CHAP.Secret,
-		"Reverse user", m.Reverse.User, "Reverse secret", m.Reverse.Secret, "LUNs", m.luns(), "Tags", strings.Join(m.Tags, ", "), "Seen", when(m.LastSeen), "Notes", m.Notes)
+		"Reverse user", m.Reverse.User, "Reverse secret", m.Reverse.Secret, "LUNs", m.luns(), "Tags", strings.Join(m.Tags, ", "), "Quirks", m.quirks(), "Seen", when(m.LastSeen), "Notes", m.Notes)
 }
 
 // MachineAddCmd adds a machine.
