@@ -27,7 +27,7 @@ type Loader struct {
 	Arch     string     `json:"arch"`     // "x86", "x86-64", "arm64"
 	Version  string     `json:"version,omitempty"`
 	Features []string   `json:"features,omitempty"`
-	Packed   bool       `json:"packed"` // its features cannot be told from its bytes
+	Opaque   bool       `json:"opaque"` // its features cannot be told from its bytes
 	Size     int64      `json:"size"`   // bytes
 	SHA256   string     `json:"sha256"`
 	Created  time.Time  `json:"created"`

@@ -68,9 +68,20 @@ func TestALoaderPathIsReadAsItWasWritten(t *testing.T) {
 			t.Errorf("%q is %s, %s, %v", l, m, got, err)
 		}
 	}
+	for path, want := range map[string]Loader{
+		"52540077000a//undionly.kpxe": Undionly, `52540077000a\\snponly.efi`: SNPOnly, "//52540077000a/secure//grubx64.efi": "secure/grubx64.efi",
+	} {
+		if m, l, err := ParseLoaderPath(path); err != nil || m != mac || l != want {
+			t.Errorf("%q is %s, %s, %v", path, m, l, err)
+		}
+	}
+	if _, l, err := ParseLoaderPath("//secure/shimx64.efi"); err != nil || l.Chain() != "secure" || l.File() != "shimx64.efi" {
+		t.Errorf("a file of a chain is %s, %v", l, err)
+	}
 	for _, path := range []string{
-		"", "/", "//undionly.kpxe", "UNDIONLY.KPXE", "undionly.kpxe ", "../undionly.kpxe", "52:54:00:77:00:0a/undionly.kpxe", "52540077000a/",
-		"52540077000a//undionly.kpxe", "52540077000a/x/undionly.kpxe", "52540077000g/undionly.kpxe", "ffffffffffff/undionly.kpxe", "000000000000/undionly.kpxe", "52540077000a/passwd",
+		"", "/", "UNDIONLY.KPXE", "undionly.kpxe ", "../undionly.kpxe", "52:54:00:77:00:0a/undionly.kpxe", "52540077000a/", "passwd", "autoexec.ipxe", ".efi",
+		"52540077000a/x/y/undionly.kpxe", "undionly.kpxe/", "52540077000g/undionly.kpxe", "ffffffffffff/undionly.kpxe", "000000000000/undionly.kpxe", "52540077000a/passwd",
+		"52540077000a/52540077000a/snponly.efi", "secure/../snponly.efi", "secure/", "a.efi/b.efi", "52540077000a/" + strings.Repeat("x", 300) + ".efi",
 	} {
 		if m, l, err := ParseLoaderPath(path); err == nil {
 			t.Errorf("%q is taken for %s, %s", path, m, l)

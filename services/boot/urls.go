@@ -33,7 +33,9 @@ func base(boot netip.AddrPort) string {
 // chains to IdentityURL.
 func ScriptURL(boot netip.AddrPort) string { return base(boot) + ScriptPath }
 
-// LoaderURL is the URL that DHCP names to an HTTPClient.
+// LoaderURL is the URL that DHCP names to an HTTPClient. It has no machine's
+// folder: a shim keeps the folder of its own URL for its second stage, and that
+// is the chain's.
 func LoaderURL(boot netip.AddrPort, l Loader) string { return base(boot) + LoaderRoot + string(l) }
 
 // IdentityURL is the script's URL with iPXE's settings for the machine's

@@ -1,6 +1,7 @@
 package httpboot
 
 import (
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -37,6 +38,56 @@ func TestALoaderIsSentWholeAndInParts(t *testing.T) {
 	if res.StatusCode != 206 || body != string(want[7:15]) {
 		t.Errorf("a part is answered %s %q", res.Status, body)
 	}
+}
+
+// What UEFI 2.10 §24.7 asks for, and what firmware stumbles over.
+func TestUEFIHTTPBootGetsItsFileWithoutDetours(t *testing.T) {
+	l := newLab(t)
+	want, _ := l.Open(boot.SNPOnly)
+	for _, path := range []string{"/loaders/snponly.efi", "//loaders/snponly.efi", "/loaders//snponly.efi", "/loaders/52540077000a/snponly.efi", "///loaders///52540077000a//snponly.efi"} {
+		head, _ := l.do("HEAD", path, "User-Agent", "UefiHttpBoot/1.0", "Accept", "*/*")
+		get, body := l.do("GET", path, "User-Agent", "UefiHttpBoot/1.0", "Accept", "*/*")
+		for method, res := range map[string]*http.Response{"HEAD": head, "GET": get} {
+			if res.StatusCode != 200 || res.ContentLength != int64(len(want)) || len(res.TransferEncoding) != 0 || res.Uncompressed ||
+				res.Header.Get("Content-Type") != "application/efi" || res.Header.Get("Content-Encoding") != "" || res.Header.Get("Location") != "" {
+				t.Errorf("%s %s answers %s, %d bytes, %v", method, path, res.Status, res.ContentLength, res.Header)
+			}
+		}
+		if body != string(want) {
+			t.Errorf("GET %s sends %d bytes", path, len(body))
+		}
+		if strings.Contains(path, "52540077000a") {
+			if e := l.saidOne(store.EventLoaderSent); e.MAC.Hex12() != "52540077000a" {
+				t.Errorf("the event is %+v", e)
+			}
+		} else {
+			l.said()
+		}
+	}
+}
+
+// A shim that came over HTTP asks for its second stage beside itself.
+func TestTheSecondFileOfAChainIsBesideTheFirst(t *testing.T) {
+	l := newLab(t, func(l *lab) { l.cfg.Files = chain{} })
+	for path, want := range map[string]string{
+		"/loaders/secure/shimx64.efi": "first", "/loaders/secure/grubx64.efi": "second", "/loaders/52540077000a/secure//grubx64.efi": "second",
+	} {
+		if res, body := l.do("GET", path); res.StatusCode != 200 || body != want {
+			t.Errorf("GET %s answers %s %q", path, res.Status, body)
+		}
+		l.saidOne(store.EventLoaderSent)
+	}
+	// What a shim looks for besides, it can do without.
+	if res, _ := l.do("GET", "/loaders/secure/revocations.efi"); res.StatusCode != 404 {
+		t.Errorf("a file that the chain has not answers %s", res.Status)
+	}
+}
+
+type chain struct{}
+
+func (chain) Open(l boot.Loader) ([]byte, bool) {
+	data, ok := map[boot.Loader]string{"secure/shimx64.efi": "first", "secure/grubx64.efi": "second"}[l]
+	return []byte(data), ok
 }
 
 func TestALoaderThatThereIsNotIsAn404AndAnEvent(t *testing.T) {

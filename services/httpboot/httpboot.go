@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -150,9 +151,21 @@ func Handler(cfg Config) *Server {
 	return s
 }
 
+// slashes are those that stand together.
+var slashes = regexp.MustCompile(`//+`)
+
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	// Firmware and shims put a slash too many into a path. They follow no
+	// redirect to the clean one.
+	if strings.Contains(r.URL.Path, "//") {
+		u := *r.URL
+		u.Path, u.RawPath = slashes.ReplaceAllString(u.Path, "/"), ""
+		again := *r
+		again.URL = &u
+		r = &again
+	}
 	s.mux.ServeHTTP(w, r)
 }
 

@@ -1,6 +1,7 @@
 package loaders
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,43 +18,106 @@ const (
 	peEFIApplication = 10
 )
 
+// Features that a loader can have inside.
+const (
+	FeatureISCSI = "iSCSI"
+	FeatureHTTPS = "HTTPS"
+	FeatureVLAN  = "VLAN"
+	FeatureNFS   = "NFS"
+	FeatureShim  = "shim"
+)
+
+// marks are the words in an iPXE's bytes that show a feature: settings,
+// commands and URI schemes stand there as C strings.
+var marks = []struct{ feature, word string }{
+	{FeatureISCSI, "\x00initiator-iqn\x00"}, {FeatureHTTPS, "\x00https\x00"}, {FeatureVLAN, "\x00vcreate\x00"},
+	{FeatureNFS, "\x00nfs\x00"}, {FeatureShim, "\x00shim\x00"},
+}
+
+// found is what a file's bytes say of it.
+type found struct {
+	Platform boot.Platform
+	Version  string
+	Features []string
+	Opaque   bool // its features cannot be told: it is packed, or no iPXE
+}
+
+// inspect reads what a loader's bytes say: an EFI application of a processor, or
+// else a program for BIOS. A file's name is not asked.
+func inspect(data []byte) (found, error) {
+	if len(data) < 1024 {
+		return found{}, fmt.Errorf("it has %d bytes, too few for a loader", len(data))
+	}
+	f := found{Version: versionIn(data)}
+	machine, subsystem, isPE := readPE(data)
+	switch {
+	case isPE:
+		f.Platform = boot.Platform{Firmware: boot.UEFI, Arch: archOf(machine)}
+		if f.Platform.Arch == boot.ArchUnknown {
+			return found{}, fmt.Errorf("it is an EFI file for a processor that the appliance does not know (machine type %04xh)", machine)
+		}
+		if subsystem != peEFIApplication {
+			return found{}, fmt.Errorf("it is not an EFI application (subsystem %d)", subsystem)
+		}
+	case data[0] == 'M' && data[1] == 'Z':
+		return found{}, errors.New("it is a program for DOS or Windows, and not an EFI file")
+	case isText(data[:512]):
+		return found{}, errors.New("it is a text file, not a loader")
+	default:
+		f.Platform = boot.Platform{Firmware: boot.BIOS, Arch: boot.X86}
+	}
+	// A loader for BIOS is packed, so that it fits below 640 KiB; what is no
+	// iPXE has none of the words.
+	if f.Opaque = f.Platform.Firmware == boot.BIOS || !bytes.Contains(data, []byte("iPXE")); f.Opaque {
+		return f, nil
+	}
+	for _, m := range marks {
+		if bytes.Contains(data, []byte(m.word)) {
+			f.Features = append(f.Features, m.feature)
+		}
+	}
+	return f, nil
+}
+
+func archOf(machine uint16) boot.Arch {
+	switch machine {
+	case peX86:
+		return boot.X86
+	case peX8664:
+		return boot.X8664
+	case peARM64:
+		return boot.ARM64
+	}
+	return boot.ArchUnknown
+}
+
 // Check reports whether data can be the loader that name says: an EFI
 // application of the right processor for .efi, and no EFI file for BIOS. A
 // wrong one would leave a machine hanging without a word.
 func Check(name boot.Loader, data []byte) error {
-	if len(data) < 1024 {
-		return fmt.Errorf("it has %d bytes, too few for a loader", len(data))
-	}
-	machine, subsystem, isPE := readPE(data)
+	_, err := checked(name, data)
+	return err
+}
+
+// checked inspects data and compares it with its name: a known name says the
+// platform, any other name at least the firmware.
+func checked(name boot.Loader, data []byte) (found, error) {
 	p := name.Platform()
-	if p.Firmware == boot.BIOS {
-		switch {
-		case data[0] == 'M' && data[1] == 'Z':
-			return errors.New("it is an EFI file, which a BIOS machine cannot start")
-		case isText(data[:512]):
-			return errors.New("it is a text file, not a loader")
-		}
-		return nil
+	efi := p.Firmware == boot.UEFI || !name.Known() && bytes.HasSuffix([]byte(name), []byte(".efi"))
+	f, err := inspect(data)
+	switch machine, _, isPE := readPE(data); {
+	case err != nil && len(data) >= 1024 && efi && !isPE:
+		return f, errors.New("it is not an EFI file")
+	case err != nil:
+		return f, err
+	case efi && f.Platform.Firmware != boot.UEFI:
+		return f, errors.New("it is not an EFI file")
+	case !efi && f.Platform.Firmware == boot.UEFI:
+		return f, errors.New("it is an EFI file, which a BIOS machine cannot start")
+	case name.Known() && f.Platform.Arch != p.Arch:
+		return f, fmt.Errorf("it is an EFI file for %s (machine type %04xh), not for %s", f.Platform.Arch, machine, p.Arch)
 	}
-	if !isPE {
-		return errors.New("it is not an EFI file")
-	}
-	var arch boot.Arch
-	switch machine {
-	case peX86:
-		arch = boot.X86
-	case peX8664:
-		arch = boot.X8664
-	case peARM64:
-		arch = boot.ARM64
-	}
-	if arch != p.Arch {
-		return fmt.Errorf("it is an EFI file for %s (machine type %04xh), not for %s", arch, machine, p.Arch)
-	}
-	if subsystem != peEFIApplication {
-		return fmt.Errorf("it is not an EFI application (subsystem %d)", subsystem)
-	}
-	return nil
+	return f, nil
 }
 
 // readPE finds the COFF header by the offset at 3Ch and returns the machine

@@ -10,211 +10,201 @@ package loaders
 import (
 	"bytes"
 	"crypto/sha256"
-	"embed"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"lunboot/services/boot"
+	"lunboot/store"
 )
-
-//go:embed all:embedded
-var embedded embed.FS
-
-// maxLoader bounds one file; the largest iPXE build is about 2 MiB.
-const maxLoader = 16 << 20
-
-// debianPlaces is where Debian's package ipxe puts its files.
-var debianPlaces = map[boot.Loader][]string{
-	boot.Undionly:  {"/usr/lib/ipxe/undionly.kpxe"},
-	boot.Undionly2: {"/usr/lib/ipxe/undionly.kkpxe"},
-	boot.IPXEPXE:   {"/usr/lib/ipxe/ipxe.pxe"},
-	boot.SNPOnly:   {"/usr/lib/ipxe/snponly.efi"},
-	boot.IPXEEFI:   {"/boot/ipxe.efi", "/usr/lib/ipxe/ipxe.efi"},
-	boot.IPXEARM64: {"/usr/lib/ipxe/ipxe-arm64.efi"},
-}
 
 // license is what iPXE is under; its files may be used under the UBDL too.
 const license = "GPL-2.0-or-later"
 
+// asSupplied stands for the licence of a file that the operator gave.
+const asSupplied = "as supplied"
+
 // Info describes one loader, as pages and the CLI show it.
 type Info struct {
-	Name     boot.Loader `json:"name"`
-	Firmware string      `json:"firmware"`
-	Arch     string      `json:"arch"`
-	Version  string      `json:"version"` // empty when the file does not say
-	License  string      `json:"license"`
-	Size     int64       `json:"size"`
-	SHA256   string      `json:"sha256"`
-	Source   string      `json:"source"` // "embedded" or the file's path
+	Name     boot.Loader      `json:"name"` // with its chain
+	Chain    string           `json:"chain,omitempty"`
+	Role     store.LoaderRole `json:"role,omitempty"`
+	Firmware string           `json:"firmware"`
+	Arch     string           `json:"arch"`
+	Version  string           `json:"version"` // empty when the file does not say
+	Features []string         `json:"features"`
+	Opaque   bool             `json:"opaque"` // its features cannot be told from its bytes
+	License  string           `json:"license"`
+	Size     int64            `json:"size"`
+	SHA256   string           `json:"sha256"`
+	Source   string           `json:"source"`   // "embedded", "uploaded", a module's name or the file's path
+	Supplied bool             `json:"supplied"` // uploaded, so that it can be removed
+	Rung     int              `json:"rung"`     // its place on its platform's ladder from 1; 0 for none
+	Use      string           `json:"use"`      // what it is for, in a sentence
 }
 
-// Set is the loaders of one running appliance. It never changes after Load.
+// file is a loader's bytes and what is known of them.
+type file struct {
+	data     []byte
+	info     Info
+	platform boot.Platform
+}
+
+// Set is the loaders of one running appliance. Those of a folder go before
+// those that were uploaded, and these before the built-in ones. It is safe for
+// concurrent use.
 type Set struct {
-	data map[boot.Loader][]byte
-	info map[boot.Loader]Info
+	changes sync.Mutex // held while an upload or a removal runs; taken before mu
+
+	mu       sync.RWMutex
+	folder   map[boot.Loader]file // of --loaders
+	uploaded map[boot.Loader]file
+	built    map[boot.Loader]file
+
+	home *home // where uploads are kept; nil until Keep
 }
 
-// places says where Load looks; tests give their own.
-type places struct {
-	embedded fs.FS
-	debian   map[boot.Loader][]string
-	dpkg     string // dpkg's status file, for the version
-}
-
-// Load reads every loader: from dir when it is not empty and has the file, else
-// the embedded one, else the one of Debian's package. A file in dir that is not
-// what its name says is an error, because the operator put it there on purpose;
-// elsewhere it is logged and passed over.
-func Load(dir string, log *slog.Logger) (*Set, error) {
-	sub, err := fs.Sub(embedded, "embedded")
-	if err != nil {
-		return nil, fmt.Errorf("read the embedded loaders: %w", err)
-	}
-	return load(dir, places{embedded: sub, debian: debianPlaces, dpkg: "/var/lib/dpkg/status"}, log)
-}
-
-func load(dir string, p places, log *slog.Logger) (*Set, error) {
-	s := &Set{data: map[boot.Loader][]byte{}, info: map[boot.Loader]Info{}}
-	if dir != "" {
-		if err := checkDir(dir, log); err != nil {
-			return nil, err
+// lookup finds what a name stands for; mu is held.
+func (s *Set) lookup(name boot.Loader) (file, bool) {
+	for _, layer := range []map[boot.Loader]file{s.folder, s.uploaded, s.built} {
+		if f, ok := layer[name]; ok {
+			return f, true
 		}
 	}
-	for _, name := range boot.Loaders() {
-		if dir != "" {
-			path := filepath.Join(dir, string(name))
-			data, err := readFile(path)
-			if err == nil {
-				err = Check(name, data)
-			}
-			switch {
-			case err == nil:
-				s.add(name, data, path, "", "as supplied")
-				continue
-			case !errors.Is(err, fs.ErrNotExist):
-				return nil, fmt.Errorf("loader %s: %w; replace it or remove it", path, err)
-			}
-		}
-		if data, err := fs.ReadFile(p.embedded, string(name)); err == nil {
-			if err := Check(name, data); err != nil {
-				log.Error("an embedded loader was passed over", "loader", name, "reason", err)
-			} else {
-				version, _ := fs.ReadFile(p.embedded, "VERSION")
-				s.add(name, data, "embedded", strings.TrimSpace(string(version)), license)
-				continue
-			}
-		}
-		for _, path := range p.debian[name] {
-			data, err := readFile(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err == nil {
-				err = Check(name, data)
-			}
-			if err != nil {
-				log.Warn("a loader was passed over", "file", path, "reason", err)
-				continue
-			}
-			s.add(name, data, path, debianVersion(p.dpkg), license)
-			break
-		}
-	}
-	return s, nil
-}
-
-// checkDir says when dir cannot be read, and logs what lies in it and is not
-// used, so that a misspelt name is found.
-func checkDir(dir string, log *slog.Logger) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("read the loaders' folder: %w; --loaders names a folder with files such as %s", err, boot.Undionly)
-	}
-	for _, e := range entries {
-		if _, err := boot.ParseLoader(e.Name()); err != nil {
-			log.Warn("not a loader's name, so not used", "file", filepath.Join(dir, e.Name()), "names", boot.Loaders())
-		}
-	}
-	return nil
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxLoader+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxLoader {
-		return nil, fmt.Errorf("it is larger than %d MiB, which no loader is", maxLoader>>20)
-	}
-	return data, nil
-}
-
-func (s *Set) add(name boot.Loader, data []byte, source, version, lic string) {
-	if v := versionIn(data); v != "" {
-		version = v
-	}
-	sum := sha256.Sum256(data)
-	p := name.Platform()
-	s.data[name] = data
-	s.info[name] = Info{
-		Name: name, Firmware: p.Firmware.String(), Arch: p.Arch.String(), Version: version, License: lic,
-		Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Source: source,
-	}
+	return file{}, false
 }
 
 // Open returns a loader's bytes, which the caller must not change.
 func (s *Set) Open(name boot.Loader) ([]byte, bool) {
-	data, ok := s.data[name]
-	return data, ok
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	f, ok := s.lookup(name)
+	return f.data, ok
 }
 
-// Manifest lists what there is, in the order of boot.Loaders.
-func (s *Set) Manifest() []Info {
-	var out []Info
+// names lists what there is: the known ones in their order, then the others by
+// name; mu is held.
+func (s *Set) names() []boot.Loader {
+	var out, others []boot.Loader
 	for _, name := range boot.Loaders() {
-		if i, ok := s.info[name]; ok {
-			out = append(out, i)
+		if _, ok := s.lookup(name); ok {
+			out = append(out, name)
 		}
+	}
+	for _, layer := range []map[boot.Loader]file{s.folder, s.uploaded} {
+		for name := range layer {
+			if !name.Known() && !slices.Contains(others, name) {
+				others = append(others, name)
+			}
+		}
+	}
+	slices.Sort(others)
+	return append(out, others...)
+}
+
+// Shelf lists the loaders as the choice of one sees them. The first file of a
+// chain is there only together with its second.
+func (s *Set) Shelf() []boot.Available {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.shelf()
+}
+
+func (s *Set) shelf() []boot.Available {
+	var out []boot.Available
+	for _, name := range s.names() {
+		f, _ := s.lookup(name)
+		if f.info.Role == store.LoaderFirst && !s.hasSecond(name.Chain()) {
+			continue
+		}
+		out = append(out, boot.Available{Loader: name, Platform: f.platform, Role: f.info.Role, NoISCSI: !f.info.Opaque && !slices.Contains(f.info.Features, FeatureISCSI)})
 	}
 	return out
 }
 
-// Absent lists the loaders that there are not.
+func (s *Set) hasSecond(chain string) bool {
+	for name, f := range s.uploaded {
+		if name.Chain() == chain && f.info.Role == store.LoaderSecond {
+			return true
+		}
+	}
+	return false
+}
+
+// Fits reports whether a machine of this firmware and architecture, which may
+// not be known, can be given a loader or chain by name.
+func (s *Set) Fits(name, firmware, arch string) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	a, ok := boot.Named(name, s.shelf())
+	if !ok {
+		for l, f := range s.uploaded {
+			if (l.Chain() == name || string(l) == name) && f.info.Role == store.LoaderFirst {
+				return store.Invalid("loader", "the chain %s has no second file yet; add it with: lunboot loader add FILE --chain %s --role second", l.Chain(), l.Chain())
+			}
+		}
+		return store.Invalid("loader", "there is no loader or chain %q for a machine to start from; lunboot loader list shows what there is", name)
+	}
+	if p := boot.PlatformNamed(firmware, arch); p.Firmware != boot.FirmwareUnknown && p.Arch != boot.ArchUnknown && !a.Platform.Runs(p) {
+		return store.Invalid("loader", "%s is for %s, and the machine was last seen as %s", name, a.Platform, p)
+	}
+	return nil
+}
+
+// Manifest lists what there is, the known names first.
+func (s *Set) Manifest() []Info {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	shelf := s.shelf()
+	var out []Info
+	for _, name := range s.names() {
+		f, _ := s.lookup(name)
+		i := f.info
+		i.Features = slices.Clone(i.Features)
+		i.Rung = slices.Index(boot.Rungs(f.platform, shelf), name) + 1
+		i.Use = use(i)
+		out = append(out, i)
+	}
+	return out
+}
+
+// use says what a loader is for.
+func use(i Info) string {
+	switch {
+	case i.Role == store.LoaderFirst:
+		return "Machines that name the chain " + i.Chain + " are given this first."
+	case i.Role == store.LoaderSecond:
+		return "The first file of the chain " + i.Chain + " fetches this."
+	case i.Rung == 1:
+		return "Every machine of its kind is given this first."
+	case i.Rung > 1:
+		return "Given where the loaders before it were sent and never spoke."
+	}
+	return "Given to machines that name it."
+}
+
+// Absent lists the known loaders that there are not.
 func (s *Set) Absent() []boot.Loader {
-	return slices.DeleteFunc(boot.Loaders(), func(l boot.Loader) bool { _, ok := s.data[l]; return ok })
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.DeleteFunc(boot.Loaders(), func(l boot.Loader) bool { _, ok := s.lookup(l); return ok })
 }
 
 // Missing says which machines cannot start because their loader is not there,
 // and how to get it; it is empty when BIOS and 64-bit UEFI machines can. The
 // other architectures need files that no Debian package has; Absent lists them.
 func (s *Set) Missing() string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	var who []string
 	for _, need := range []struct {
 		loader boot.Loader
 		who    string
 	}{{boot.Undionly, "BIOS machines"}, {boot.SNPOnly, "UEFI x86-64 machines"}} {
-		if _, ok := s.data[need.loader]; !ok {
+		if _, ok := s.lookup(need.loader); !ok {
 			who = append(who, fmt.Sprintf("%s (%s)", need.who, need.loader))
 		}
 	}
@@ -225,9 +215,25 @@ func (s *Set) Missing() string {
 		". Install one with `apt-get install ipxe`, or put the file into a folder and start with --loaders DIR."
 }
 
+// describe makes a file of bytes that were inspected.
+func describe(name boot.Loader, data []byte, f found, source, version, lic string) file {
+	if f.Version != "" {
+		version = f.Version
+	}
+	sum := sha256.Sum256(data)
+	features := f.Features
+	if features == nil {
+		features = []string{}
+	}
+	return file{data: data, platform: f.Platform, info: Info{
+		Name: name, Chain: name.Chain(), Firmware: f.Platform.Firmware.String(), Arch: f.Platform.Arch.String(), Version: version, Features: features, Opaque: f.Opaque,
+		License: lic, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Source: source,
+	}}
+}
+
 // versionPattern is iPXE's own version at the end of a C string; EFI files carry
 // it in clear, BIOS files are packed.
-var versionPattern = regexp.MustCompile(`(?:\d+\.\d+\.\d+\+[A-Za-z0-9.~+-]{4,60}|\d+\.\d+\.\d+ \([0-9a-f]{4,12}\))$`)
+var versionPattern = regexp.MustCompile(`(?:\d+\.\d+\.\d+\+[A-Za-z0-9.~+-]{4,60}|\d+\.\d+\.\d+\+? \([0-9a-z]{4,12}\))$`)
 
 // maxVersion is longer than any version.
 const maxVersion = 96
@@ -242,25 +248,6 @@ func versionIn(data []byte) string {
 		}
 		if v := versionPattern.Find(end); v != nil {
 			return string(v)
-		}
-	}
-	return ""
-}
-
-// debianVersion reads the installed package's version from dpkg's status file.
-func debianVersion(status string) string {
-	text, err := os.ReadFile(status)
-	if err != nil {
-		return ""
-	}
-	_, after, found := bytes.Cut(text, []byte("\nPackage: ipxe\n"))
-	if !found {
-		return ""
-	}
-	paragraph, _, _ := bytes.Cut(after, []byte("\n\n"))
-	for line := range strings.Lines(string(paragraph)) {
-		if v, ok := strings.CutPrefix(line, "Version: "); ok {
-			return strings.TrimSpace(v)
 		}
 	}
 	return ""

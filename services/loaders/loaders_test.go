@@ -14,6 +14,7 @@ import (
 	"testing/fstest"
 
 	"lunboot/services/boot"
+	"lunboot/store"
 )
 
 // pe makes the smallest file that passes for an EFI application.
@@ -163,7 +164,7 @@ func TestAWrongFileOfTheOperatorStopsTheStart(t *testing.T) {
 		t.Errorf("a folder under a loader's name: %v", err)
 	}
 	large := t.TempDir()
-	write(t, large, "undionly.kpxe", make([]byte, maxLoader+1))
+	write(t, large, "undionly.kpxe", make([]byte, store.MaxLoader+1))
 	if _, err := load(large, places{embedded: fstest.MapFS{}}, log); err == nil || !strings.Contains(err.Error(), "larger than 16 MiB") {
 		t.Errorf("a huge file: %v", err)
 	}

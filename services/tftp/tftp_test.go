@@ -697,7 +697,9 @@ func FuzzLoaderPath(f *testing.F) {
 		} else if _, err := boot.ParseLoader(string(opened)); err != nil {
 			t.Fatalf("%q opens %q", name, opened)
 		}
-		if !strings.HasSuffix("/"+name, want) {
+		// A slash too many, and a backslash for one, are a shim's.
+		plain := strings.Join(strings.FieldsFunc(name, func(r rune) bool { return r == '/' || r == '\\' }), "/")
+		if !strings.HasSuffix("/"+plain, want) {
 			t.Fatalf("%q opens %q", name, want)
 		}
 	})

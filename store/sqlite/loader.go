@@ -10,7 +10,7 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const loaderColumns = `SELECT chain, name, revision, role, firmware, arch, version, features, packed, size, sha256, created, updated FROM loader `
+const loaderColumns = `SELECT chain, name, revision, role, firmware, arch, version, features, opaque, size, sha256, created, updated FROM loader `
 
 func scanLoader(r dbfile.Row) (store.Loader, error) {
 	var (
@@ -18,7 +18,7 @@ func scanLoader(r dbfile.Row) (store.Loader, error) {
 		features         string
 		created, updated int64
 	)
-	err := r.Scan(&l.Chain, &l.Name, &l.Revision, &l.Role, &l.Firmware, &l.Arch, &l.Version, &features, &l.Packed, &l.Size, &l.SHA256, &created, &updated)
+	err := r.Scan(&l.Chain, &l.Name, &l.Revision, &l.Role, &l.Firmware, &l.Arch, &l.Version, &features, &l.Opaque, &l.Size, &l.SHA256, &created, &updated)
 	if err != nil {
 		return store.Loader{}, err
 	}
@@ -61,11 +61,11 @@ func (db *DB) PutLoader(ctx context.Context, actor store.Actor, l store.Loader) 
 				return store.Conflict("file", "the chain %s is for %s %s, and this file for %s %s", l.Chain, o.Firmware, o.Arch, l.Firmware, l.Arch)
 			}
 		}
-		_, err = t.Run(`INSERT INTO loader (chain, name, revision, role, firmware, arch, version, features, packed, size, sha256, created, updated)
+		_, err = t.Run(`INSERT INTO loader (chain, name, revision, role, firmware, arch, version, features, opaque, size, sha256, created, updated)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (chain, name) DO UPDATE SET revision = excluded.revision, role = excluded.role, firmware = excluded.firmware, arch = excluded.arch,
-				version = excluded.version, features = excluded.features, packed = excluded.packed, size = excluded.size, sha256 = excluded.sha256, updated = excluded.updated`,
-			l.Chain, l.Name, l.Revision, string(l.Role), l.Firmware, l.Arch, l.Version, jsonList(l.Features), l.Packed, l.Size, l.SHA256, dbfile.Nanos(l.Created), dbfile.Nanos(l.Updated))
+				version = excluded.version, features = excluded.features, opaque = excluded.opaque, size = excluded.size, sha256 = excluded.sha256, updated = excluded.updated`,
+			l.Chain, l.Name, l.Revision, string(l.Role), l.Firmware, l.Arch, l.Version, jsonList(l.Features), l.Opaque, l.Size, l.SHA256, dbfile.Nanos(l.Created), dbfile.Nanos(l.Updated))
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ func newLoader(chain, name string, role store.LoaderRole) store.Loader {
 func loaderRoundTrip(k *kit) {
 	ctx := k.Context()
 	in := newLoader("", "snponly.efi", "")
-	in.Version, in.Features, in.Packed = "1.21.1", []string{"iSCSI", "HTTPS"}, true
+	in.Version, in.Features, in.Opaque = "1.21.1", []string{"iSCSI", "HTTPS"}, true
 	made := must(k.PutLoader(ctx, actor, in))(k)
 	if made.Revision != 1 || made.Created.IsZero() {
 		k.Errorf("revision %d, created %v", made.Revision, made.Created)

@@ -13,7 +13,7 @@ CREATE TABLE loader (
     arch     TEXT    NOT NULL,
     version  TEXT    NOT NULL,
     features TEXT    NOT NULL,
-    packed   INTEGER NOT NULL,
+    opaque   INTEGER NOT NULL,
     size     INTEGER NOT NULL,
     sha256   TEXT    NOT NULL,
     created  INTEGER NOT NULL,
