@@ -22,6 +22,20 @@ func FirstStage(at netip.AddrPort) string {
 	return must("first.tmpl", fill{Ask: boot.IdentityURL(at), Base: boot.ScriptURL(at)})
 }
 
+// Help is where a notice sends who reads it. The case number stands in the
+// appliance's log and in the event too; it is short enough to be read aloud.
+type Help struct {
+	Case  string // six digits; empty: there is none
+	Admin string // URL that people open
+}
+
+func (h Help) line() string {
+	if h.Case == "" {
+		return Text("See " + h.Admin)
+	}
+	return Text("Case number " + h.Case + ". See " + h.Admin)
+}
+
 // Unknown is what a machine is given that nobody enrolled: its MAC, large, and
 // where to enroll it. It asks again for ever.
 func Unknown(at netip.AddrPort, mac store.MAC, admin string) string {
@@ -49,56 +63,57 @@ type Claim struct {
 // Conflict is what a machine is given whose hostname, UUID and MAC name
 // different machines: to choose one of them could start two machines from one
 // volume.
-func Conflict(at netip.AddrPort, claims []Claim, admin string) string {
+func Conflict(at netip.AddrPort, claims []Claim, help Help) string {
 	lines := wrap("This machine says things of itself that belong to different machines, so none is chosen and nothing is started.")
 	lines = append(lines, "")
 	for _, c := range claims {
 		lines = append(lines, wrap(fmt.Sprintf("The %s %s belongs to %s.", c.Field, c.Value, c.Machine))...)
 	}
 	lines = append(lines, "")
-	lines = append(lines, wrap("Take the wrong one away at "+admin)...)
+	lines = append(lines, "Take away what is wrong.", help.line())
 	return notice(at, "The hostname, UUID and MAC address of this machine name different machines.", lines, askAgain)
 }
 
 // Withheld is what an address is given that is not the machine's own: the
 // script carries a password.
-func Withheld(at netip.AddrPort, machine, why, admin string) string {
+func Withheld(at netip.AddrPort, machine, why string, help Help) string {
 	lines := wrap("The boot script of " + machine + " carries a password, and is given only to the address that the machine holds.")
 	lines = append(lines, wrap(why)...)
-	lines = append(lines, wrap("See "+admin)...)
+	lines = append(lines, help.line())
 	return notice(at, "The script of "+Word(machine)+" is withheld from this address.", lines, askAgain)
 }
 
 // NoDisk is what a machine is given that has no volume to boot from, or one
 // that is not ready; why says which.
-func NoDisk(at netip.AddrPort, machine, why, admin string) string {
+func NoDisk(at netip.AddrPort, machine, why string, help Help) string {
 	lines := wrap(machine + " is enrolled, but cannot start: " + why)
-	lines = append(lines, wrap("See "+admin)...)
+	lines = append(lines, help.line())
 	return notice(at, Word(machine)+" has no volume that it can start from.", lines, askAgain)
 }
 
 // Failed is what a machine is given when the appliance could not make its
-// script. The case number stands in the appliance's log too.
-func Failed(at netip.AddrPort, why, number, admin string) string {
+// script.
+func Failed(at netip.AddrPort, why string, help Help) string {
 	lines := wrap("The appliance could not make this machine's boot script. It is the appliance's fault, not the machine's.")
 	if why != "" {
 		lines = append(lines, wrap(why)...)
 	}
-	lines = append(lines, Text("Case number "+number+". See "+admin))
+	lines = append(lines, help.line())
 	return notice(at, "The appliance could not make this machine's script.", lines, askAgain)
 }
 
 // Wrong is what an iPXE is given that asked for something that is not there.
-func Wrong(at netip.AddrPort, lines ...string) string {
+func Wrong(at netip.AddrPort, help Help, lines ...string) string {
 	var out []string
 	for _, l := range lines {
 		out = append(out, wrap(l)...)
 	}
+	out = append(out, help.line())
 	return notice(at, "This iPXE asked for something that the appliance does not have.", out, askAgain)
 }
 
 // Explained answers a machine's report: what failed, why, and what to do.
-func Explained(at netip.AddrPort, title, cause, fix, admin string) string {
+func Explained(at netip.AddrPort, title, cause, fix string, help Help) string {
 	lines := wrap(title)
 	if cause != "" {
 		lines = append(lines, "")
@@ -108,9 +123,7 @@ func Explained(at netip.AddrPort, title, cause, fix, admin string) string {
 		lines = append(lines, "")
 		lines = append(lines, wrap("What to do: "+fix)...)
 	}
-	if admin != "" {
-		lines = append(lines, wrap("More at "+admin)...)
-	}
+	lines = append(lines, help.line())
 	return notice(at, "The appliance's answer to this machine's report.", lines, askFailed)
 }
 

@@ -60,6 +60,8 @@ func render(t *testing.T, p store.Profile, f Facts) string {
 	return text
 }
 
+var help = Help{Case: "012345", Admin: admin}
+
 // all is every script that there is, by name.
 func all(t *testing.T) map[string]string {
 	kernel := store.Profile{Name: "rescue", Kind: store.ProfileKernel, Fields: map[string]string{
@@ -77,12 +79,12 @@ func all(t *testing.T) map[string]string {
 		"first":      FirstStage(at),
 		"unknown":    Unknown(at, mac, admin),
 		"nameless":   Unknown(at, store.MAC{}, admin),
-		"conflict":   Conflict(at, []Claim{{"hostname", "a", "a"}, {"UUID", store.UUID{1}.String(), "b"}}, admin),
-		"withheld":   Withheld(at, "lab-03", "Nothing shows that its MAC address holds the address 192.0.2.9.", admin),
-		"nodisk":     NoDisk(at, "lab-03", "no volume is mapped to it.", admin),
-		"failed":     Failed(at, "the disk is full", "012345", admin),
-		"wrong":      Wrong(at, "There is nothing at /x."),
-		"explained":  Explained(at, "LUN 0 does not exist", "The machine asked for LUN 0; it has LUN 2.", "Map the volume as LUN 0", admin),
+		"conflict":   Conflict(at, []Claim{{"hostname", "a", "a"}, {"UUID", store.UUID{1}.String(), "b"}}, help),
+		"withheld":   Withheld(at, "lab-03", "Nothing shows that its MAC address holds the address 192.0.2.9.", help),
+		"nodisk":     NoDisk(at, "lab-03", "no volume is mapped to it.", help),
+		"failed":     Failed(at, "the disk is full", help),
+		"wrong":      Wrong(at, help, "There is nothing at /x."),
+		"explained":  Explained(at, "LUN 0 does not exist", "The machine asked for LUN 0; it has LUN 2.", "Map the volume as LUN 0", help),
 		"ignored":    Ignored(),
 		"recorded":   Recorded,
 	}
@@ -378,12 +380,14 @@ func TestHostileNamesDoNotBreakOut(t *testing.T) {
 			onlyTheTemplates(t, text, render(t, kind, facts()))
 		}
 		onlyTheTemplates(t, Unknown(at, mac, h), Unknown(at, mac, admin))
-		onlyTheTemplates(t, Conflict(at, []Claim{{h, h, h}}, h), Conflict(at, nil, admin))
-		onlyTheTemplates(t, Withheld(at, h, h, h), Withheld(at, "a", "b", "c"))
-		onlyTheTemplates(t, NoDisk(at, h, h, h), NoDisk(at, "a", "b", "c"))
-		onlyTheTemplates(t, Failed(at, h, h, h), Failed(at, "a", "b", "c"))
-		onlyTheTemplates(t, Wrong(at, h, h), Wrong(at, "a"))
-		onlyTheTemplates(t, Explained(at, h, h, h, h), Explained(at, "a", "b", "c", "d"))
+		for _, bad := range []Help{{h, h}, {"", h}} {
+			onlyTheTemplates(t, Conflict(at, []Claim{{h, h, h}}, bad), Conflict(at, nil, help))
+			onlyTheTemplates(t, Withheld(at, h, h, bad), Withheld(at, "a", "b", help))
+			onlyTheTemplates(t, NoDisk(at, h, h, bad), NoDisk(at, "a", "b", help))
+			onlyTheTemplates(t, Failed(at, h, bad), Failed(at, "a", help))
+			onlyTheTemplates(t, Wrong(at, bad, h, h), Wrong(at, help, "a"))
+			onlyTheTemplates(t, Explained(at, h, h, h, bad), Explained(at, "a", "b", "c", help))
+		}
 	}
 }
 
@@ -425,7 +429,7 @@ func FuzzText(f *testing.F) {
 		if w := Word(s); w == "" || strings.ContainsAny(w, " \n\t${") && strings.Contains(w, "$") || strings.ContainsAny(w, " \n\t") {
 			t.Errorf("%q is the word %q", s, w)
 		}
-		onlyTheTemplates(t, Wrong(at, s), Wrong(at, "a"))
+		onlyTheTemplates(t, Wrong(at, Help{s, s}, s), Wrong(at, help, "a"))
 	})
 }
 

@@ -206,6 +206,8 @@ type UnknownMachine struct {
 	Vendor    string     `json:"vendor,omitempty"` // what the machine said of itself: SMBIOS manufacturer and product
 	Firmware  string     `json:"firmware,omitempty"`
 	Arch      string     `json:"arch,omitempty"`
+	NIC       string     `json:"nic,omitempty"`  // the card that it boots from, as iPXE knows it: "PCI 8086:100e"
+	Chip      string     `json:"chip,omitempty"` // iPXE's name for the kind of card: "82540em"
 	Address   netip.Addr `json:"address"`
 	FirstSeen time.Time  `json:"first_seen"`
 	LastSeen  time.Time  `json:"last_seen"`

@@ -131,6 +131,7 @@ func TestAnIdentityIsReadAsIPXEWritesIt(t *testing.T) {
 	settings := map[string]string{
 		"netX/mac": "52:54:00:77:00:0a", "uuid": "79617264-0000-4000-8000-00000000000a", "hostname": "Lab-03", "serial": "S N/1&2", "asset": "",
 		"manufacturer": "Dell Inc.", "product": "PowerEdge R210", "platform": "pcbios", "buildarch": "i386", "netX/ip": "192.0.2.100", "version": "1.0.0+git",
+		"netX/busid": "01:80:86:10:0e", "netX/chip": "82540em",
 	}
 	id, err := ParseIdentity(queryOf(t, expand(IdentityURL(at), settings)))
 	if err != nil {
@@ -140,6 +141,7 @@ func TestAnIdentityIsReadAsIPXEWritesIt(t *testing.T) {
 	want := Identity{
 		Hostname: "lab-03", UUID: uuid, MAC: store.MAC{0x52, 0x54, 0, 0x77, 0, 0x0a}, Serial: "S N/1&2", Manufacturer: "Dell Inc.",
 		Product: "PowerEdge R210", Platform: "pcbios", BuildArch: "i386", Version: "1.0.0+git",
+		NIC: NIC{Bus: 1, Vendor: 0x8086, Device: 0x100e}, Chip: "82540em",
 	}
 	if id != want {
 		t.Errorf("the identity is %+v, want %+v", id, want)
@@ -149,10 +151,48 @@ func TestAnIdentityIsReadAsIPXEWritesIt(t *testing.T) {
 	}
 }
 
+// iPXE keeps a whole script in memory, and an old one cuts a line at 4 KiB; the
+// longest SMBIOS strings in use have 64 bytes.
+func TestTheIdentityFitsALineOfIPXE(t *testing.T) {
+	at := netip.MustParseAddrPort("192.0.2.100:65535")
+	if n := len(IdentityURL(at)); n > 512 {
+		t.Errorf("not expanded it has %d bytes", n)
+	}
+	long := map[string]string{
+		"netX/mac": "52:54:00:77:00:0a", "uuid": "79617264-0000-4000-8000-00000000000a", "platform": "pcbios", "buildarch": "x86_64", "netX/ip": "192.0.2.100",
+		"netX/busid": "01:80:86:10:0e", "version": strings.Repeat("v", 40), "netX/chip": strings.Repeat("c", 16),
+	}
+	for _, k := range []string{"hostname", "serial", "asset", "manufacturer", "product"} {
+		long[k] = strings.Repeat("n", 64)
+	}
+	if n := len(expand(IdentityURL(at), long)); n > 1023 {
+		t.Errorf("expanded it has %d bytes", n)
+	}
+}
+
+func TestACardIsReadFromDHCPAndFromAURL(t *testing.T) {
+	for text, want := range map[string]string{
+		"01:80:86:10:0e": "PCI 8086:100e", "01:1a:f4:10:00": "PCI 1af4:1000", "0a:0b:da:81:53": "USB 0bda:8153", "07:00:00:00:00": "EFI 0000:0000", "2a:12:34:56:78": "bus 42 1234:5678",
+	} {
+		n, ok := ParseNIC(text)
+		if !ok || n.String() != want {
+			t.Errorf("%s is %q, %v; want %s", text, n, ok, want)
+		}
+		if m, ok := NICOf([]byte{n.Bus, byte(n.Vendor >> 8), byte(n.Vendor), byte(n.Device >> 8), byte(n.Device)}); !ok || m != n {
+			t.Errorf("option 175.177 of %s is read as %v", text, m)
+		}
+	}
+	for _, bad := range []string{"", "00:80:86:10:0e", "01:80:86:10", "01:80:86:10:0e:00", "zz", "${netX/busid}"} {
+		if n, ok := ParseNIC(bad); ok || !n.IsZero() || n.String() != "" {
+			t.Errorf("%q is read as %v", bad, n)
+		}
+	}
+}
+
 func TestSettingsThatAreNotSetAreNotSaid(t *testing.T) {
 	at := netip.MustParseAddrPort("192.0.2.1:80")
 	empty := map[string]string{}
-	for _, k := range []string{"netX/mac", "uuid", "hostname", "serial", "asset", "manufacturer", "product", "platform", "buildarch", "netX/ip", "version"} {
+	for _, k := range []string{"netX/mac", "uuid", "hostname", "serial", "asset", "manufacturer", "product", "platform", "buildarch", "netX/ip", "version", "netX/busid", "netX/chip"} {
 		empty[k] = ""
 	}
 	for name, u := range map[string]string{"expanded": expand(IdentityURL(at), empty), "not expanded": IdentityURL(at), "bare": ScriptURL(at)} {

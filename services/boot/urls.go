@@ -44,7 +44,8 @@ func LoaderURL(boot netip.AddrPort, l Loader) string { return base(boot) + Loade
 func IdentityURL(boot netip.AddrPort) string {
 	return base(boot) + ScriptPath + "?mac=${netX/mac}&uuid=${uuid}&hostname=${hostname:uristring}" +
 		"&serial=${serial:uristring}&asset=${asset:uristring}&manufacturer=${manufacturer:uristring}" +
-		"&product=${product:uristring}&platform=${platform}&buildarch=${buildarch}&ip=${netX/ip}&version=${version:uristring}"
+		"&product=${product:uristring}&platform=${platform}&buildarch=${buildarch}&ip=${netX/ip}&version=${version:uristring}" +
+		"&busid=${netX/busid}&chip=${netX/chip:uristring}"
 }
 
 // ReportURL is where a script's failing step reports to; iPXE appends its own
@@ -67,6 +68,8 @@ type Identity struct {
 	Platform     string // "pcbios", "efi"
 	BuildArch    string // "i386", "x86_64"
 	Version      string // iPXE's
+	NIC          NIC    // the card that iPXE boots from
+	Chip         string // iPXE's name for the card's kind: "82540em", "snponly"
 }
 
 // IsZero reports whether nothing identifies a machine.
@@ -79,7 +82,8 @@ const maxIdentityField = 128
 
 // ParseIdentity reads the query of ScriptPath. A field that cannot be read is
 // an error that names it, except that an unexpanded "${…}" and an empty value
-// count as not said.
+// count as not said, and so does a card's id that cannot be read: it names no
+// machine.
 func ParseIdentity(q url.Values) (Identity, error) {
 	get := func(key string) string {
 		v := strings.TrimSpace(q.Get(key))
@@ -100,7 +104,9 @@ func ParseIdentity(q url.Values) (Identity, error) {
 		Platform:     get("platform"),
 		BuildArch:    get("buildarch"),
 		Version:      get("version"),
+		Chip:         get("chip"),
 	}
+	id.NIC, _ = ParseNIC(get("busid"))
 	if v := get("uuid"); v != "" {
 		u, err := store.ParseUUID(v)
 		if err != nil {

@@ -27,7 +27,8 @@ type lab struct {
 	volumes  map[store.VolumeID]store.Volume
 	mappings []store.Mapping
 	profiles map[string]store.Profile
-	sick     error // when set, every look-up fails with it
+	sick     error  // when set, every look-up fails with it
+	broken   string // the one method that fails with sick, or panics when sick is nil
 	events   []store.Event
 	begun    int
 	armed    []store.MachineID
@@ -101,10 +102,23 @@ func newLab(t *testing.T, change ...func(*lab)) *lab {
 // trustAll makes every machine hold the loopback address.
 func trustAll(l *lab) { l.cfg.Guard = GuardOff }
 
+// trip is the fault of one method. The caller holds no lock.
+func (l *lab) trip(method string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.broken != method {
+		return nil
+	}
+	if l.sick == nil {
+		panic(method + " is broken")
+	}
+	return l.sick
+}
+
 func (l *lab) find(key string, f func(store.Machine) bool) (store.Machine, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sick != nil {
+	if l.sick != nil && l.broken == "" {
 		return store.Machine{}, l.sick
 	}
 	for _, m := range l.machines {
@@ -116,18 +130,30 @@ func (l *lab) find(key string, f func(store.Machine) bool) (store.Machine, error
 }
 
 func (l *lab) Machine(_ context.Context, id store.MachineID) (store.Machine, error) {
+	if err := l.trip("Machine"); err != nil {
+		return store.Machine{}, err
+	}
 	return l.find("id", func(m store.Machine) bool { return m.ID == id })
 }
 
 func (l *lab) MachineByName(_ context.Context, s string) (store.Machine, error) {
+	if err := l.trip("MachineByName"); err != nil {
+		return store.Machine{}, err
+	}
 	return l.find(s, func(m store.Machine) bool { return m.Name == s })
 }
 
 func (l *lab) MachineByUUID(_ context.Context, u store.UUID) (store.Machine, error) {
+	if err := l.trip("MachineByUUID"); err != nil {
+		return store.Machine{}, err
+	}
 	return l.find(u.String(), func(m store.Machine) bool { return m.UUID == u })
 }
 
 func (l *lab) MachineByMAC(_ context.Context, mac store.MAC) (store.Machine, error) {
+	if err := l.trip("MachineByMAC"); err != nil {
+		return store.Machine{}, err
+	}
 	return l.find(mac.String(), func(m store.Machine) bool {
 		for _, a := range m.MACs {
 			if a == mac {
@@ -139,14 +165,23 @@ func (l *lab) MachineByMAC(_ context.Context, mac store.MAC) (store.Machine, err
 }
 
 func (l *lab) MachineBySerial(_ context.Context, s string) (store.Machine, error) {
+	if err := l.trip("MachineBySerial"); err != nil {
+		return store.Machine{}, err
+	}
 	return l.find(s, func(m store.Machine) bool { return m.Serial == s })
 }
 
 func (l *lab) MachineByAssetTag(_ context.Context, s string) (store.Machine, error) {
+	if err := l.trip("MachineByAssetTag"); err != nil {
+		return store.Machine{}, err
+	}
 	return l.find(s, func(m store.Machine) bool { return m.AssetTag == s })
 }
 
 func (l *lab) MappingsOf(_ context.Context, id store.MachineID) ([]store.Mapping, error) {
+	if err := l.trip("MappingsOf"); err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []store.Mapping
@@ -159,6 +194,9 @@ func (l *lab) MappingsOf(_ context.Context, id store.MachineID) ([]store.Mapping
 }
 
 func (l *lab) Volume(_ context.Context, id store.VolumeID) (store.Volume, error) {
+	if err := l.trip("Volume"); err != nil {
+		return store.Volume{}, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if v, ok := l.volumes[id]; ok {
@@ -168,6 +206,9 @@ func (l *lab) Volume(_ context.Context, id store.VolumeID) (store.Volume, error)
 }
 
 func (l *lab) Profile(_ context.Context, name string) (store.Profile, error) {
+	if err := l.trip("Profile"); err != nil {
+		return store.Profile{}, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p, ok := l.profiles[name]; ok {
@@ -177,6 +218,9 @@ func (l *lab) Profile(_ context.Context, name string) (store.Profile, error) {
 }
 
 func (l *lab) UnknownMachine(_ context.Context, mac store.MAC) (store.UnknownMachine, error) {
+	if err := l.trip("UnknownMachine"); err != nil {
+		return store.UnknownMachine{}, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if u, ok := l.unknown[mac]; ok {
@@ -186,6 +230,9 @@ func (l *lab) UnknownMachine(_ context.Context, mac store.MAC) (store.UnknownMac
 }
 
 func (l *lab) SeeUnknown(_ context.Context, u store.UnknownMachine) error {
+	if err := l.trip("SeeUnknown"); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u.Ignored = l.unknown[u.MAC].Ignored
@@ -195,6 +242,9 @@ func (l *lab) SeeUnknown(_ context.Context, u store.UnknownMachine) error {
 }
 
 func (l *lab) SeenMachine(_ context.Context, id store.MachineID, firmware, arch string, at time.Time) error {
+	if err := l.trip("SeenMachine"); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.machines {
@@ -206,6 +256,9 @@ func (l *lab) SeenMachine(_ context.Context, id store.MachineID, firmware, arch 
 }
 
 func (l *lab) ArmBoot(_ context.Context, id store.MachineID) error {
+	if err := l.trip("ArmBoot"); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.armed = append(l.armed, id)
@@ -213,6 +266,9 @@ func (l *lab) ArmBoot(_ context.Context, id store.MachineID) error {
 }
 
 func (l *lab) ConsumeOnce(_ context.Context, id store.MachineID) error {
+	if err := l.trip("ConsumeOnce"); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.machines {
@@ -224,6 +280,9 @@ func (l *lab) ConsumeOnce(_ context.Context, id store.MachineID) error {
 }
 
 func (l *lab) Begin(context.Context, store.MAC, store.MachineID) (store.AttemptID, string, error) {
+	if err := l.trip("Begin"); err != nil {
+		return 0, "", err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.beginErr != nil {
@@ -242,10 +301,16 @@ func (l *lab) Owns(_ context.Context, addr netip.Addr, mac store.MAC) (bool, str
 }
 
 func (l *lab) Explain(_ context.Context, id store.AttemptID) (string, string, string, bool) {
+	if l.trip("Explain") != nil {
+		return "", "", "", false
+	}
 	return l.explain(id)
 }
 
 func (l *lab) Open(name boot.Loader) ([]byte, bool) {
+	if l.trip("Open") != nil {
+		return nil, false
+	}
 	if name != boot.SNPOnly && name != boot.Undionly {
 		return nil, false
 	}
@@ -283,7 +348,12 @@ func (l *lab) saidOne(kind store.EventKind) store.Event {
 
 func (l *lab) do(method, path string, header ...string) (*http.Response, string) {
 	l.t.Helper()
-	req, err := http.NewRequest(method, l.srv.URL+path, nil)
+	return l.send(method, path, nil, header...)
+}
+
+func (l *lab) send(method, path string, body io.Reader, header ...string) (*http.Response, string) {
+	l.t.Helper()
+	req, err := http.NewRequest(method, l.srv.URL+path, body)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -297,11 +367,11 @@ func (l *lab) do(method, path string, header ...string) (*http.Response, string)
 		l.t.Fatal(err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return res, string(body)
+	return res, string(text)
 }
 
 // get is what an iPXE does; it wants a script, with status 200.

@@ -2,14 +2,14 @@ package httpboot
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"io/fs"
 	"net/http"
 	"path"
 	"strings"
+	"syscall"
 	"time"
-
-	"github.com/go-chi/chi/v5/middleware"
 
 	"lunboot/scripts"
 	"lunboot/services/boot"
@@ -17,8 +17,9 @@ import (
 )
 
 // loader sends a loader to firmware that boots over HTTP (UEFI 2.10 §24.7): it
-// asks with HEAD first and needs the exact length.
-func (s *Server) loader(w http.ResponseWriter, r *http.Request) {
+// asks with HEAD first and needs the exact length. An iPXE asks for a loader to
+// run it, so what it is given in place of one is a script that it runs.
+func (s *Server) loader(w *responseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, boot.LoaderRoot)
 	e := store.Event{Addr: remote(r), Detail: store.Detail{URL: boundedURL(r.URL), File: printable(name), IPXE: isIPXE(r)}}
 	mac, loader, err := boot.ParseLoaderPath(name)
@@ -30,11 +31,16 @@ func (s *Server) loader(w http.ResponseWriter, r *http.Request) {
 	}
 	if !ok {
 		e.Kind = store.EventLoaderMissing
-		e.Detail.Reason = "there is no loader " + printable(name)
+		help := s.help(s.bootAddr(r))
+		e.Detail.Reason = inCase("there is no loader "+printable(name), help)
 		if r.Method != http.MethodHead {
 			s.emit(e)
 		}
-		s.noFile(w, r, "There is no loader "+name+" on this appliance.")
+		if why := "There is no loader " + name + " on this appliance."; isIPXE(r) {
+			w.script(http.StatusOK, scripts.Wrong(s.bootAddr(r), help, why))
+		} else {
+			http.Error(w, why, http.StatusNotFound)
+		}
 		return
 	}
 	if strings.HasSuffix(string(loader), ".efi") {
@@ -47,22 +53,25 @@ func (s *Server) loader(w http.ResponseWriter, r *http.Request) {
 }
 
 // file sends what lies below /files/.
-func (s *Server) file(w http.ResponseWriter, r *http.Request) {
+func (s *Server) file(w *responseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, boot.FilesRoot)
 	if s.cfg.Media == nil || !fs.ValidPath(name) {
-		s.noFile(w, r, "There is no file "+name+" on this appliance.")
+		s.noFile(w, r, name, fs.ErrNotExist)
 		return
 	}
 	f, err := s.cfg.Media.Open(name)
 	if err != nil {
-		s.noFile(w, r, "There is no file "+name+" on this appliance.")
+		s.noFile(w, r, name, err)
 		return
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	content, seeks := f.(io.ReadSeeker)
-	if err != nil || !seeks || !st.Mode().IsRegular() {
-		s.noFile(w, r, "There is no file "+name+" on this appliance.")
+	if err == nil && (!seeks || !st.Mode().IsRegular()) {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		s.noFile(w, r, name, err)
 		return
 	}
 	if path.Ext(name) == ".efi" {
@@ -76,32 +85,47 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) {
 
 // send writes content with Range support, and emits e when the asker got its
 // last byte.
-func (s *Server) send(w http.ResponseWriter, r *http.Request, e store.Event, content io.ReadSeeker, modified time.Time) {
+func (s *Server) send(w *responseWriter, r *http.Request, e store.Event, content io.ReadSeeker, modified time.Time) {
 	size, err := content.Seek(0, io.SeekEnd)
 	if err == nil {
 		_, err = content.Seek(0, io.SeekStart)
 	}
 	if err != nil {
-		s.noFile(w, r, "The file cannot be read.")
+		s.noFile(w, r, e.Detail.File, err)
 		return
 	}
 	begun := s.cfg.Now()
-	// chi's wrapper counts and still hands files to the kernel (sendfile).
-	ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
-	http.ServeContent(ww, r, "", modified, content)
+	http.ServeContent(w, r, "", modified, content)
 	if r.Method == http.MethodHead || r.Context().Err() != nil {
 		return
 	}
-	e.Detail.Bytes, e.Detail.Total = int64(ww.BytesWritten()), size
+	e.Detail.Bytes, e.Detail.Total = w.bytes, size
 	e.Detail.Millis = s.cfg.Now().Sub(begun).Milliseconds()
-	whole := ww.Status() == http.StatusOK && e.Detail.Bytes == size
-	if whole || ww.Status() == http.StatusPartialContent && e.Detail.Bytes > 0 {
+	whole := w.status == http.StatusOK && e.Detail.Bytes == size
+	if whole || w.status == http.StatusPartialContent && e.Detail.Bytes > 0 {
 		s.emit(e)
 	}
 }
 
-// noFile is a plain 404 for commands that fetch files, whose || moves on; an
-// iPXE finds words in it when it shows the body.
-func (s *Server) noFile(w http.ResponseWriter, r *http.Request, why string) {
-	writeScript(w, r, http.StatusNotFound, scripts.Wrong(s.bootAddr(r), why))
+// noFile answers a request for a file that cannot be sent. Kernels and initrds
+// are not run where they are fetched: with the status 200 a script would be
+// handed to the kernel as its initrd. With an error's status the command fails,
+// its || goes on to the report, and the answer to that says what is wrong. A
+// file that is itself a script is run at once, so one with the status 200 takes
+// its place.
+func (s *Server) noFile(w *responseWriter, r *http.Request, name string, err error) {
+	status, why := http.StatusNotFound, "There is no file "+name+" on this appliance."
+	var errno syscall.Errno // a path out of the folder has none
+	if errors.As(err, &errno) && errno != syscall.ENOENT && errno != syscall.ENOTDIR {
+		status, why = http.StatusInternalServerError, "The file "+name+" cannot be read on this appliance."
+		s.cfg.Log.Error("a file could not be sent to a machine", "file", name, "addr", remote(r), "error", err)
+	}
+	switch {
+	case isIPXE(r) && path.Ext(name) == ".ipxe":
+		w.script(http.StatusOK, s.wrong(r, why))
+	case isIPXE(r):
+		w.script(status, s.wrong(r, why))
+	default:
+		http.Error(w, why, status)
+	}
 }

@@ -78,7 +78,7 @@ func TestTheSecondFileOfAChainIsBesideTheFirst(t *testing.T) {
 		l.saidOne(store.EventLoaderSent)
 	}
 	// What a shim looks for besides, it can do without.
-	if res, _ := l.do("GET", "/loaders/secure/revocations.efi"); res.StatusCode != 404 {
+	if res, _ := l.do("GET", "/loaders/secure/revocations.efi", "User-Agent", "UefiHttpBoot/1.0"); res.StatusCode != 404 {
 		t.Errorf("a file that the chain has not answers %s", res.Status)
 	}
 }
@@ -90,12 +90,16 @@ func (chain) Open(l boot.Loader) ([]byte, bool) {
 	return []byte(data), ok
 }
 
-func TestALoaderThatThereIsNotIsAn404AndAnEvent(t *testing.T) {
+func TestALoaderThatThereIsNotIsAnEventA404ForFirmwareAndAScriptForAnIPXE(t *testing.T) {
 	l := newLab(t)
 	for _, name := range []string{"ipxe-arm64.efi", "grub.efi", "..%2f..%2fetc%2fpasswd", "", "snponly.efi/", "SNPONLY.EFI"} {
-		res, body := l.do("GET", "/loaders/"+name)
-		if res.StatusCode != 404 || !strings.HasPrefix(body, "#!ipxe\n") {
-			t.Errorf("GET %q answers %s %q", name, res.Status, body)
+		text := l.get("/loaders/" + name)
+		number := caseOf(t, text)
+		if e := l.saidOne(store.EventLoaderMissing); !strings.Contains(e.Detail.Reason, "(case "+number+")") {
+			t.Errorf("the event has no case number: %+v", e)
+		}
+		if res, body := l.do("GET", "/loaders/"+name, "User-Agent", "UefiHttpBoot/1.0"); res.StatusCode != 404 || strings.Contains(body, "#!ipxe") {
+			t.Errorf("firmware that asks for %q is answered %s %q", name, res.Status, body)
 		}
 		l.saidOne(store.EventLoaderMissing)
 	}

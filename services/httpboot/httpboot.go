@@ -5,18 +5,21 @@
 // the script says is scripts' matter, and who holds an address is told by an
 // Evidence. An iPXE is never answered with an error page: a BIOS iPXE takes any
 // short file for a boot program and jumps into it, so a script says what is
-// wrong. HTTP semantics are RFC 9110.
+// wrong, with a case number, and tries again. iPXE throws the body of an answer
+// away whose status is 400 or more (http_parse_status and
+// http_transfer_complete in net/tcp/httpcore.c; imgdownload registers nothing
+// then), so such a script has the status 200. HTTP semantics are RFC 9110.
 package httpboot
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +27,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"lunboot/scripts"
+	"lunboot/services"
 	"lunboot/services/boot"
 	"lunboot/store"
 )
@@ -139,14 +143,16 @@ func Handler(cfg Config) *Server {
 	s := &Server{cfg: cfg, uuids: newUUIDMemory()}
 	r := chi.NewRouter()
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
-		r.MethodFunc(method, "/", s.root)
-		r.MethodFunc(method, boot.ScriptPath, s.script)
-		r.MethodFunc(method, boot.LoaderRoot+"*", s.loader)
-		r.MethodFunc(method, boot.FilesRoot+"*", s.file)
-		r.MethodFunc(method, "/*", s.other)
+		r.MethodFunc(method, "/", handler(s.root))
+		r.MethodFunc(method, boot.ScriptPath, handler(s.script))
+		r.MethodFunc(method, boot.LoaderRoot+"*", handler(s.loader))
+		r.MethodFunc(method, boot.FilesRoot+"*", handler(s.file))
+		r.MethodFunc(method, boot.ReportPath, handler(s.report))
+		r.MethodFunc(method, "/*", handler(s.other))
 	}
-	r.Get(boot.ReportPath, s.report)
-	r.Post(boot.ReportPath, s.report)
+	r.Post(boot.ReportPath, handler(s.report))
+	r.MethodNotAllowed(handler(s.method))
+	r.NotFound(handler(s.other))
 	s.mux = r
 	return s
 }
@@ -154,9 +160,22 @@ func Handler(cfg Config) *Server {
 // slashes are those that stand together.
 var slashes = regexp.MustCompile(`//+`)
 
-// ServeHTTP answers one request.
+// handler gives the handlers the writer that ServeHTTP made.
+func handler(f func(*responseWriter, *http.Request)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { f(w.(*responseWriter), r) }
+}
+
+// ServeHTTP answers one request. A panic is answered as a fault of ours, unless
+// the answer has begun: then the connection ends, so that half an answer is
+// never taken for a whole one.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	rw := &responseWriter{ResponseWriter: w, req: r}
+	if isIPXE(r) {
+		rw.stand = func(status int) string {
+			return s.wrong(r, fmt.Sprintf("The appliance cannot answer %s %s: %s.", r.Method, r.URL.Path, strings.ToLower(http.StatusText(status))))
+		}
+	}
 	// Firmware and shims put a slash too many into a path. They follow no
 	// redirect to the clean one.
 	if strings.Contains(r.URL.Path, "//") {
@@ -164,13 +183,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		u.Path, u.RawPath = slashes.ReplaceAllString(u.Path, "/"), ""
 		again := *r
 		again.URL = &u
-		r = &again
+		r, rw.req = &again, &again
 	}
-	s.mux.ServeHTTP(w, r)
+	err := services.Guard(s.cfg.Log, "boot request "+r.Method+" "+r.URL.Path, func() error {
+		s.mux.ServeHTTP(rw, r)
+		return nil
+	})
+	switch {
+	case err == nil:
+	case rw.status != 0:
+		panic(http.ErrAbortHandler)
+	case isIPXE(r):
+		a := s.ask(r)
+		a.id, _ = boot.ParseIdentity(r.URL.Query())
+		rw.script(http.StatusOK, s.failed(a, store.Machine{}, "answer "+r.URL.Path, err).text)
+	default:
+		http.Error(rw, "The appliance had an internal fault; its log says more.", http.StatusInternalServerError)
+	}
 }
 
 // root sends a browser to where people work, and gives an iPXE its script.
-func (s *Server) root(w http.ResponseWriter, r *http.Request) {
+func (s *Server) root(w *responseWriter, r *http.Request) {
 	if isIPXE(r) {
 		s.script(w, r)
 		return
@@ -180,31 +213,50 @@ func (s *Server) root(w http.ResponseWriter, r *http.Request) {
 
 // other answers the file-name forms of a machine's script, and every path that
 // is nothing.
-func (s *Server) other(w http.ResponseWriter, r *http.Request) {
+func (s *Server) other(w *responseWriter, r *http.Request) {
 	if id, ok := boot.ParseScriptFile(r.URL.Path); ok {
 		s.scriptFile(w, r, id)
 		return
 	}
 	if isIPXE(r) {
-		writeScript(w, r, http.StatusOK, scripts.Wrong(s.bootAddr(r),
+		w.script(http.StatusOK, s.wrong(r,
 			"There is nothing at "+r.URL.Path+" on this appliance.", "A machine's script is at "+boot.ScriptURL(s.bootAddr(r))))
 		return
 	}
 	http.Error(w, "There is nothing at this address. People open "+s.admin(r), http.StatusNotFound)
 }
 
-// writeScript sends a script with its exact length. A connection that breaks
-// then leaves iPXE with an error instead of half a script.
-func writeScript(w http.ResponseWriter, r *http.Request, status int, text string) {
-	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(len(text)))
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		// A machine that went away asks again; there is nobody to tell.
-		_, _ = w.Write([]byte(text))
+// method answers a method that the path does not know.
+func (s *Server) method(w *responseWriter, r *http.Request) {
+	if isIPXE(r) {
+		w.script(http.StatusOK, s.wrong(r, "The appliance does not answer the method "+r.Method+" at "+r.URL.Path+"."))
+		return
 	}
+	allow := "GET, HEAD"
+	if r.URL.Path == boot.ReportPath {
+		allow += ", POST"
+	}
+	w.Header().Set("Allow", allow)
+	http.Error(w, "This address answers "+allow+".", http.StatusMethodNotAllowed)
+}
+
+// wrong makes the script for a request that an iPXE should not have made. The
+// log has its case number.
+func (s *Server) wrong(r *http.Request, lines ...string) string {
+	help := s.help(s.bootAddr(r))
+	s.cfg.Log.Info("a machine was told that it asked for something wrong", "case", help.Case, "method", r.Method, "url", boundedURL(r.URL),
+		"addr", remote(r), "told", strings.Join(lines, " "))
+	return scripts.Wrong(s.bootAddr(r), help, lines...)
+}
+
+// help mints a case number.
+func (s *Server) help(at netip.AddrPort) scripts.Help {
+	return scripts.Help{Case: caseNumber(), Admin: s.cfg.AdminURL(at.Addr())}
+}
+
+// inCase makes a reason findable by the number on the machine's screen.
+func inCase(reason string, h scripts.Help) string {
+	return strings.TrimSuffix(reason, ".") + " (case " + h.Case + ")"
 }
 
 func isIPXE(r *http.Request) bool { return strings.HasPrefix(r.UserAgent(), "iPXE/") }

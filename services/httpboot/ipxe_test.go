@@ -121,7 +121,7 @@ func TestARealIPXEWaitsIsEnrolledFailsAndIsToldWhy(t *testing.T) {
 				return u
 			}
 			waitFor(t, "third request of the waiting machine", console, func(string) bool { return noted().Count >= 3 })
-			if u := noted(); u.UUID != uuidA || u.Firmware != fw.name || u.Arch != fw.arch || !strings.Contains(u.Vendor, "QEMU") {
+			if u := noted(); u.UUID != uuidA || u.Firmware != fw.name || u.Arch != fw.arch || !strings.Contains(u.Vendor, "QEMU") || u.NIC != "PCI 1af4:1000" || u.Chip != "virtio-net" {
 				t.Errorf("the unknown machine is %+v", u)
 			}
 

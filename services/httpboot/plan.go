@@ -106,7 +106,7 @@ func (s *Server) Preview(ctx context.Context, m store.Machine, profile string, a
 	var blocked *blockedError
 	switch {
 	case errors.As(err, &blocked):
-		return scripts.NoDisk(a.boot, m.Name, blocked.why, p.facts.Admin), nil
+		return scripts.NoDisk(a.boot, m.Name, blocked.why, scripts.Help{Admin: p.facts.Admin}), nil
 	case err != nil:
 		return "", err
 	}

@@ -19,14 +19,20 @@ const (
 
 // report takes a machine's own word: a step that failed, with iPXE's code, or
 // that its operating system is up. A report of a failure is answered with a
-// script that explains it.
-func (s *Server) report(w http.ResponseWriter, r *http.Request) {
+// script that explains it; the case number is the attempt's, which pages and
+// commands know. HEAD reports nothing.
+func (s *Server) report(w *responseWriter, r *http.Request) {
+	if r.Method == http.MethodHead {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(http.StatusOK)
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxReport)
 	at := s.bootAddr(r)
 	addr := remote(r)
 	if err := r.ParseForm(); err != nil {
 		s.emit(store.Event{Kind: store.EventReportStray, Addr: addr, Detail: store.Detail{Reason: "a report that cannot be read"}})
-		writeScript(w, r, http.StatusOK, scripts.Wrong(at, "The appliance could not read this machine's report."))
+		w.script(http.StatusOK, s.wrong(r, "The appliance could not read this machine's report."))
 		return
 	}
 	n, _ := strconv.ParseInt(r.Form.Get("attempt"), 10, 64)
@@ -41,7 +47,7 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 	if !genuine {
 		d.Reason = "a report without a valid attempt and key"
 		s.emit(store.Event{Kind: store.EventReportStray, Addr: addr, Detail: d})
-		writeScript(w, r, http.StatusOK, scripts.Wrong(at, "The appliance does not know the attempt that this report speaks of.", "iPXE's error code was "+d.Code))
+		w.script(http.StatusOK, s.wrong(r, "The appliance does not know the attempt that this report speaks of.", "iPXE's error code was "+d.Code))
 		return
 	}
 	s.emit(store.Event{Kind: store.EventReport, Addr: addr, Attempt: id, Detail: d})
@@ -54,12 +60,12 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 			title, cause, fix = t, c, f
 		}
 	}
-	writeScript(w, r, http.StatusOK, scripts.Explained(at, title, cause, fix, s.admin(r)))
+	w.script(http.StatusOK, scripts.Explained(at, title, cause, fix, scripts.Help{Case: strconv.FormatInt(int64(id), 10), Admin: s.admin(r)}))
 }
 
 // reportUp takes the word of an operating system. It may know the attempt, from
 // its script; else the MAC that holds its address speaks for it.
-func (s *Server) reportUp(w http.ResponseWriter, r *http.Request, genuine bool, id store.AttemptID, d store.Detail) {
+func (s *Server) reportUp(w *responseWriter, r *http.Request, genuine bool, id store.AttemptID, d store.Detail) {
 	addr := remote(r)
 	e := store.Event{Kind: store.EventReportUp, Addr: addr, Detail: d}
 	if genuine {
@@ -77,7 +83,7 @@ func (s *Server) reportUp(w http.ResponseWriter, r *http.Request, genuine bool, 
 		}
 	}
 	s.emit(e)
-	writeScript(w, r, http.StatusOK, scripts.Recorded)
+	w.script(http.StatusOK, scripts.Recorded)
 }
 
 // word keeps the letters, digits and hyphens of a step's name.

@@ -35,15 +35,15 @@ type answer struct {
 
 // script answers /boot.ipxe: the first script to an iPXE that does not say who
 // it is, else the script of the machine that it names.
-func (s *Server) script(w http.ResponseWriter, r *http.Request) {
+func (s *Server) script(w *responseWriter, r *http.Request) {
 	a := s.ask(r)
 	id, err := boot.ParseIdentity(r.URL.Query())
 	switch {
 	case err != nil:
-		writeScript(w, r, http.StatusOK, scripts.Wrong(a.boot, "The appliance cannot read what this machine says of itself: "+err.Error()))
+		w.script(http.StatusOK, s.wrong(r, "The appliance cannot read what this machine says of itself: "+err.Error()))
 		return
 	case id.IsZero() && len(r.URL.Query()) == 0:
-		writeScript(w, r, http.StatusOK, scripts.FirstStage(a.boot))
+		w.script(http.StatusOK, scripts.FirstStage(a.boot))
 		return
 	}
 	a.id = id
@@ -52,7 +52,7 @@ func (s *Server) script(w http.ResponseWriter, r *http.Request) {
 
 // scriptFile answers the file-name forms. Nobody of that name is 404 with an
 // empty body, so that the next name of a walk is tried.
-func (s *Server) scriptFile(w http.ResponseWriter, r *http.Request, id boot.Identity) {
+func (s *Server) scriptFile(w *responseWriter, r *http.Request, id boot.Identity) {
 	a := s.ask(r)
 	a.id = id
 	s.serve(w, r, a, true)
@@ -74,14 +74,13 @@ func boundedURL(u *url.URL) string {
 	return u.RequestURI()[:most]
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, a ask, walk bool) {
+func (s *Server) serve(w *responseWriter, r *http.Request, a ask, walk bool) {
 	ans := s.answer(r.Context(), a, walk)
 	if !a.dry && ans.status == http.StatusOK && s.cfg.Fetched != nil {
 		s.cfg.Fetched(a.addr)
 	}
 	if ans.status == http.StatusNotFound {
-		w.Header().Set("Content-Length", "0")
-		w.WriteHeader(http.StatusNotFound)
+		w.nothing()
 		return
 	}
 	if a.dry && ans.minted {
@@ -92,7 +91,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, a ask, walk bool)
 		w.WriteHeader(ans.status)
 		return
 	}
-	writeScript(w, r, ans.status, ans.text)
+	w.script(ans.status, ans.text)
 }
 
 // answer finds the machine and makes its script.
@@ -115,15 +114,16 @@ func (s *Server) answer(ctx context.Context, a ask, walk bool) answer {
 }
 
 func (s *Server) conflict(a ask, claims []scripts.Claim) answer {
+	help := s.help(a.boot)
 	if !a.dry {
 		reason := "this machine says things that belong to different machines:"
 		for _, c := range claims {
 			reason += fmt.Sprintf(" %s %s is %s's;", c.Field, c.Value, c.Machine)
 		}
 		s.emit(store.Event{Kind: store.EventScriptConflict, MAC: a.id.MAC, Addr: a.addr,
-			Detail: store.Detail{URL: a.url, Hostname: printable(a.id.Hostname), Reason: reason[:len(reason)-1]}})
+			Detail: store.Detail{URL: a.url, Hostname: printable(a.id.Hostname), Reason: inCase(reason[:len(reason)-1], help)}})
 	}
-	return answer{http.StatusOK, scripts.Conflict(a.boot, claims, s.cfg.AdminURL(a.boot.Addr())), false}
+	return answer{http.StatusOK, scripts.Conflict(a.boot, claims, help), false}
 }
 
 // unknown answers a machine that nobody enrolled.
@@ -168,7 +168,8 @@ func (s *Server) seeUnknown(ctx context.Context, a ask) error {
 	}
 	return s.cfg.Inventory.SeeUnknown(ctx, store.UnknownMachine{
 		MAC: a.id.MAC, UUID: a.id.UUID, Hostname: printable(a.id.Hostname), Vendor: vendor,
-		Firmware: firmware(a.id.Platform), Arch: arch(a.id.BuildArch), Address: a.addr, FirstSeen: now, LastSeen: now, Count: 1,
+		Firmware: firmware(a.id.Platform), Arch: arch(a.id.BuildArch),
+		NIC: a.id.NIC.String(), Chip: printable(a.id.Chip), Address: a.addr, FirstSeen: now, LastSeen: now, Count: 1,
 	})
 }
 
@@ -191,11 +192,12 @@ func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 	var blocked *blockedError
 	switch {
 	case errors.As(err, &blocked):
+		help := s.help(a.boot)
 		if !a.dry {
 			s.seenMachine(ctx, a, m)
-			s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{Profile: plan.profile.Name, MatchedBy: found.By, Reason: blocked.why}))
+			s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{Profile: plan.profile.Name, MatchedBy: found.By, Reason: inCase(blocked.why, help)}))
 		}
-		return answer{http.StatusOK, scripts.NoDisk(a.boot, m.Name, blocked.why, plan.facts.Admin), false}
+		return answer{http.StatusOK, scripts.NoDisk(a.boot, m.Name, blocked.why, help), false}
 	case err != nil:
 		return s.failed(a, m, "make the script of "+m.Name, err)
 	}
@@ -258,8 +260,9 @@ func bootsVolume(k store.ProfileKind) bool {
 // enrolled is noted as an unknown machine, so that one with a copied hostname
 // or UUID can be enrolled under its own.
 func (s *Server) withhold(ctx context.Context, a ask, m store.Machine, p plan, by, why string) answer {
+	help := s.help(a.boot)
 	if !a.dry {
-		d := store.Detail{URL: a.url, Profile: p.profile.Name, MatchedBy: by, Reason: why}
+		d := store.Detail{URL: a.url, Profile: p.profile.Name, MatchedBy: by, Reason: inCase(why, help)}
 		s.emit(s.machineEvent(store.EventScriptWithheld, a, m, d))
 		if !a.id.MAC.IsZero() {
 			if _, err := s.cfg.Inventory.MachineByMAC(ctx, a.id.MAC); store.IsNotFound(err) {
@@ -269,23 +272,23 @@ func (s *Server) withhold(ctx context.Context, a ask, m store.Machine, p plan, b
 			}
 		}
 	}
-	return answer{http.StatusOK, scripts.Withheld(a.boot, m.Name, why, p.facts.Admin), false}
+	return answer{http.StatusOK, scripts.Withheld(a.boot, m.Name, why, help), false}
 }
 
 // failed answers when the appliance is at fault: a script that says so, with a
 // number that stands in the log beside the cause.
 func (s *Server) failed(a ask, m store.Machine, what string, err error) answer {
-	number := caseNumber()
-	s.cfg.Log.Error("a boot script could not be made", "case", number, "what", what, "mac", a.id.MAC, "addr", a.addr, "error", err)
+	help := s.help(a.boot)
+	s.cfg.Log.Error("a boot script could not be made", "case", help.Case, "what", what, "mac", a.id.MAC, "addr", a.addr, "error", err)
 	why := ""
 	var e *store.Error
 	if errors.As(err, &e) && e.Kind != store.KindInternal {
 		why = e.Msg // written for people, without secrets
 	}
 	if !a.dry {
-		s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{URL: a.url, Reason: "case " + number + ": could not " + what + ": " + err.Error()}))
+		s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{URL: a.url, Reason: inCase("the appliance could not "+what+": "+err.Error(), help)}))
 	}
-	return answer{http.StatusOK, scripts.Failed(a.boot, why, number, s.cfg.AdminURL(a.boot.Addr())), false}
+	return answer{http.StatusOK, scripts.Failed(a.boot, why, help), false}
 }
 
 func (s *Server) machineEvent(kind store.EventKind, a ask, m store.Machine, d store.Detail) store.Event {

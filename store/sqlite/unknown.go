@@ -12,7 +12,7 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const unknownColumns = `SELECT mac, uuid, hostname, vendor, firmware, arch, address, first_seen, last_seen, count, ignored FROM unknown_machine `
+const unknownColumns = `SELECT mac, uuid, hostname, vendor, firmware, arch, nic, chip, address, first_seen, last_seen, count, ignored FROM unknown_machine `
 
 func scanUnknown(r dbfile.Row) (store.UnknownMachine, error) {
 	var (
@@ -21,7 +21,7 @@ func scanUnknown(r dbfile.Row) (store.UnknownMachine, error) {
 		uuid, address sql.NullString
 		first, last   int64
 	)
-	err := r.Scan(&mac, &uuid, &u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &address, &first, &last, &u.Count, &u.Ignored)
+	err := r.Scan(&mac, &uuid, &u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &u.NIC, &u.Chip, &address, &first, &last, &u.Count, &u.Ignored)
 	if err != nil {
 		return store.UnknownMachine{}, err
 	}
@@ -53,7 +53,7 @@ func (db *DB) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
 	if u.MAC.IsZero() {
 		return store.Invalid("mac", "an unknown machine is known by its MAC")
 	}
-	for _, s := range []*string{&u.Hostname, &u.Vendor, &u.Firmware, &u.Arch} {
+	for _, s := range []*string{&u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &u.NIC, &u.Chip} {
 		*s = clip(*s)
 	}
 	return db.batch.do(ctx, "record unknown machine", func(t *tx) error {
@@ -68,14 +68,15 @@ func (db *DB) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
 		if first == 0 {
 			first = seen
 		}
-		_, err = t.Run(`INSERT INTO unknown_machine (mac, uuid, hostname, vendor, firmware, arch, address, first_seen, last_seen, count, ignored)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0)
+		_, err = t.Run(`INSERT INTO unknown_machine (mac, uuid, hostname, vendor, firmware, arch, nic, chip, address, first_seen, last_seen, count, ignored)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0)
 			ON CONFLICT (mac) DO UPDATE SET
 				uuid = coalesce(excluded.uuid, uuid), address = coalesce(excluded.address, address),
 				hostname = coalesce(nullif(excluded.hostname, ''), hostname), vendor = coalesce(nullif(excluded.vendor, ''), vendor),
 				firmware = coalesce(nullif(excluded.firmware, ''), firmware), arch = coalesce(nullif(excluded.arch, ''), arch),
+				nic = coalesce(nullif(excluded.nic, ''), nic), chip = coalesce(nullif(excluded.chip, ''), chip),
 				last_seen = max(excluded.last_seen, last_seen), count = count + 1`,
-			u.MAC.String(), dbfile.Text(u.UUID), u.Hostname, u.Vendor, u.Firmware, u.Arch, addrText(u.Address), first, seen)
+			u.MAC.String(), dbfile.Text(u.UUID), u.Hostname, u.Vendor, u.Firmware, u.Arch, u.NIC, u.Chip, addrText(u.Address), first, seen)
 		if err != nil {
 			return err
 		}

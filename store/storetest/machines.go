@@ -386,8 +386,8 @@ func unknownGathers(k *kit) {
 	at := time.Now().Add(-time.Minute).Round(0).UTC()
 	k.ok(k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(1), Firmware: "BIOS", Arch: "x86", LastSeen: at}))
 	k.ok(k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(1), UUID: uuid, Hostname: "late", Vendor: "Dell R610", Address: netip.MustParseAddr("10.0.0.9"), LastSeen: at.Add(time.Second)}))
-	k.ok(k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(1), Arch: "x86-64", LastSeen: at.Add(2 * time.Second)}))
-	want := store.UnknownMachine{MAC: mac(1), UUID: uuid, Hostname: "late", Vendor: "Dell R610", Firmware: "BIOS", Arch: "x86-64",
+	k.ok(k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(1), Arch: "x86-64", NIC: "PCI 8086:100e", Chip: "82540em", LastSeen: at.Add(2 * time.Second)}))
+	want := store.UnknownMachine{MAC: mac(1), UUID: uuid, Hostname: "late", Vendor: "Dell R610", Firmware: "BIOS", Arch: "x86-64", NIC: "PCI 8086:100e", Chip: "82540em",
 		Address: netip.MustParseAddr("10.0.0.9"), FirstSeen: at, LastSeen: at.Add(2 * time.Second), Count: 3}
 	same(k, "the unknown machine", want, must(k.UnknownMachine(ctx, mac(1)))(k))
 	k.reopen()
