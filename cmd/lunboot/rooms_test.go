@@ -36,10 +36,11 @@ var rooms = map[string]room{
 	"services/boot":               {may: "store", why: "pure names"},
 	"services/boot/attempt":       {may: "store services/boot services/boot/ipxeerr", why: "pure fold"},
 	"services/boot/diagnose":      {may: "store services/boot services/boot/attempt services/boot/ipxeerr", why: "pure rules"},
+	"services/boot/oui":           {may: "store", why: "pure table"},
 	"services/boot/ipxeerr":       {may: "store services/boot", why: "pure table"},
 	"services/events":             {may: "store services", why: "the journal knows no reader"},
 	"services/attempts":           {may: "store services services/boot services/boot/attempt services/boot/diagnose services/boot/ipxeerr", why: "the one runner of folds"},
-	"services/inventory":          {may: "store store/volume services", why: "operator acts join rows and files"},
+	"services/inventory":          {may: "store store/volume services services/boot/oui", why: "operator acts join rows and files, and a machine without a name is called by its maker"},
 	"services/dhcp":               {may: "store services services/boot services/dhcp", why: "services share nouns, names and events"},
 	"services/dhcp/bootfile":      {may: "store services/boot services/dhcp/message", why: "the boot answer is pure, in every mode the same"},
 	"services/dhcp/message":       {may: "store services/boot", why: "packets are decoded once, at the edge"},
@@ -71,9 +72,9 @@ var rooms = map[string]room{
 	"store/volume/preflight":      {may: "store", why: "bytes of a disk to findings"},
 	"store/volume/volumetest":     {may: "store store/volume", why: "the contract of every volume"},
 	"scripts":                     {may: "store services/boot", why: "profiles to text"},
-	"web/api":                     {may: "store services/boot services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
+	"web/api":                     {may: "store services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
 	"web/auth":                    {may: "store", why: "who, and what they may do"},
-	"web/pages":                   {may: "store services/boot services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
+	"web/pages":                   {may: "store services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
 }
 
 // subfolders names the rooms whose own subfolders come with them.
