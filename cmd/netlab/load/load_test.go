@@ -62,10 +62,10 @@ func TestCPUTimeIsReadBehindTheName(t *testing.T) {
 			t.Errorf("%q was read", bad)
 		}
 	}
-	if _, err := cpuTime(os.Getpid()); err != nil {
+	if _, err := CPUTime(os.Getpid()); err != nil {
 		t.Error(err)
 	}
-	if n, err := resident(os.Getpid()); err != nil || n < 1<<20 {
+	if n, err := Resident(os.Getpid()); err != nil || n < 1<<20 {
 		t.Errorf("this test holds %d bytes: %v", n, err)
 	}
 }

@@ -126,14 +126,14 @@ func Run(t Target, l Load, pid int) (r Result, err error) {
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
-	before, err := cpuTime(pid)
+	before, err := CPUTime(pid)
 	if err != nil {
 		return Result{}, err
 	}
 	start := time.Now()
 	r.Own, err = e.run()
 	r.Seconds = time.Since(start).Seconds()
-	after, failed := cpuTime(pid)
+	after, failed := CPUTime(pid)
 	if err = errors.Join(err, failed); err != nil {
 		return Result{}, err
 	}
@@ -143,7 +143,7 @@ func Run(t Target, l Load, pid int) (r Result, err error) {
 
 // Logins logs in and out again, with as many workers as the load has sessions.
 func Logins(t Target, l Load, pid int) (Result, error) {
-	before, err := cpuTime(pid)
+	before, err := CPUTime(pid)
 	if err != nil {
 		return Result{}, err
 	}
@@ -171,7 +171,7 @@ func Logins(t Target, l Load, pid int) (Result, error) {
 	}
 	wg.Wait()
 	r := Result{Seconds: time.Since(start).Seconds()}
-	after, err := cpuTime(pid)
+	after, err := CPUTime(pid)
 	used, failed := ownCPU(unix.RUSAGE_SELF)
 	if err = errors.Join(append(errs, err, failed)...); err != nil {
 		return Result{}, err
@@ -197,7 +197,7 @@ func Hold(t Target, l Load, pid int) (r Result, err error) {
 		return Result{}, err
 	}
 	time.Sleep(l.Time)
-	before, err := resident(pid)
+	before, err := Resident(pid)
 	if err != nil {
 		return Result{}, err
 	}
@@ -214,15 +214,15 @@ func Hold(t Target, l Load, pid int) (r Result, err error) {
 		}
 	}
 	time.Sleep(l.Time)
-	after, err := resident(pid)
+	after, err := Resident(pid)
 	return Result{RSS: (after - before) / int64(l.Sessions), Ops: int64(l.Sessions), Seconds: l.Time.Seconds()}, err
 }
 
 // clockTick is the unit of /proc's CPU times: 1/100 s on every Linux (proc(5)).
 const clockTick = 10 * time.Millisecond
 
-// cpuTime is the CPU time that a process has used, its threads together.
-func cpuTime(pid int) (time.Duration, error) {
+// CPUTime is the CPU time that a process has used, its threads together.
+func CPUTime(pid int) (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
@@ -245,8 +245,8 @@ func parseCPU(stat string) (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, nil
 }
 
-// resident is the memory that a process holds, in bytes.
-func resident(pid int) (int64, error) {
+// Resident is the memory that a process holds, in bytes.
+func Resident(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
