@@ -22,6 +22,7 @@ const (
 	EventDHCPRelease   EventKind = "dhcp.release"    // it gave Addr back
 	EventDHCPNoAddress EventKind = "dhcp.no-address" // the range is used up
 	EventDHCPNoLoader  EventKind = "dhcp.no-loader"  // no loader for this architecture
+	EventDHCPNoISCSI   EventKind = "dhcp.no-iscsi"   // its volume needs iSCSI, and Detail.Loader, or its own iPXE when that is empty, has none
 	EventDHCPOtherPick EventKind = "dhcp.other-pick" // its REQUEST was for another server (Detail.Server), for Addr
 	// In proxy mode, where another server gives the address (Detail.Proxy).
 	EventDHCPProxyOffer EventKind = "dhcp.proxy-offer" // we offered what to boot: Detail.Loader or URL
@@ -76,7 +77,7 @@ const (
 func EventKinds() []EventKind {
 	return []EventKind{
 		EventDHCPDiscover, EventDHCPOffer, EventDHCPRequest, EventDHCPAck, EventDHCPNak, EventDHCPDecline, EventDHCPRelease,
-		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPOtherPick, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
+		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPNoISCSI, EventDHCPOtherPick, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
 		EventTFTPProbe, EventTFTPStart, EventTFTPProgress, EventTFTPSent, EventTFTPAbort, EventTFTPMissing,
 		EventLoaderSent, EventFileSent, EventLoaderMissing, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
 		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventReportUp,

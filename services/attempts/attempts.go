@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"lunboot/services/boot"
 	"lunboot/services/boot/attempt"
 	"lunboot/store"
 )
@@ -72,6 +73,14 @@ type Inventory interface {
 	Look(ctx context.Context, v store.Volume) (store.Preflight, error)
 }
 
+// Ladder remembers how loaders did, and says which one a machine is given next.
+type Ladder interface {
+	// Learn is durable when it returns nil.
+	Learn(ctx context.Context, h boot.Hardware, l boot.Loader, v boot.Verdict, at time.Time) error
+	// Next chooses for hardware; own is the machine's own choice, or empty.
+	Next(h boot.Hardware, own string) boot.Pick
+}
+
 // key is what events are sorted by: the machine when it is known, else the MAC,
 // else the address.
 type key struct {
@@ -100,6 +109,8 @@ type Runner struct {
 	// AdminURL is where people manage the appliance, for the diagnoses. It is
 	// set before Serve.
 	AdminURL string
+	// Ladder is told how loaders did; nil: nobody is. It is set before Serve.
+	Ladder Ladder
 
 	events Events
 	cache  Cache
@@ -246,6 +257,9 @@ func (r *Runner) take(ctx context.Context, e store.Event) {
 		return
 	}
 	if (l == nil || e.Attempt == 0) && attempt.Begins(stateOf(l), e) {
+		if l != nil {
+			l.StartsOver(e)
+		}
 		l = r.begin(k, e.At, l)
 	}
 	if l == nil {

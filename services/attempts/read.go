@@ -109,17 +109,21 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 		explain bool
 		a       store.Attempt
 		events  []store.Event
+		tried   diagnose.Loader
+		asked   bool // the machine said what hardware it is
 	}
 	var jobs []job
 	// One at a time: who comes second finds the first one's answers.
 	r.looking.Lock()
 	defer r.looking.Unlock()
+	r.teach(ctx)
 	r.mu.Lock()
 	for id, l := range r.byID {
 		if !l.fresh && !l.explain || l.FirstSeq == 0 || len(only) > 0 && !slices.Contains(only, id) {
 			continue
 		}
 		j := job{l: l, fresh: l.fresh, explain: l.explain, a: l.Snapshot()}
+		j.tried.Hardware, j.tried.Loader, j.asked = l.Tried()
 		if j.explain {
 			j.events = slices.Clone(l.events)
 		}
@@ -132,6 +136,10 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 		facts, err := r.facts(ctx, j.a)
 		if err != nil {
 			r.log.Warn("the inventory could not be asked about a boot", "attempt", j.a.ID, "err", err)
+		}
+		if j.asked && r.Ladder != nil {
+			j.tried.Next = r.Ladder.Next(j.tried.Hardware, facts.OwnLoader)
+			facts.Loader = &j.tried
 		}
 		var usual attempt.Usual
 		if j.fresh && j.a.Machine != 0 {
@@ -160,6 +168,26 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 	}
 }
 
+// teach passes on what the boots said of their loaders. It is called without
+// the lock, one at a time.
+func (r *Runner) teach(ctx context.Context) {
+	var news []attempt.Trial
+	r.mu.Lock()
+	for _, l := range r.byID {
+		news = append(news, l.Trials()...)
+	}
+	r.mu.Unlock()
+	slices.SortStableFunc(news, func(a, b attempt.Trial) int { return a.At.Compare(b.At) })
+	for _, t := range news {
+		if r.Ladder == nil {
+			return
+		}
+		if err := r.Ladder.Learn(ctx, t.Hardware, t.Loader, t.Verdict, t.At); err != nil {
+			r.log.Error("how a loader did could not be kept", "loader", t.Loader, "verdict", t.Verdict, "mac", t.Hardware.MAC, "err", err)
+		}
+	}
+}
+
 func sameDiagnosis(a, b store.Diagnosis) bool {
 	return a.Code == b.Code && a.Title == b.Title && a.Cause == b.Cause && a.Confidence == b.Confidence &&
 		slices.Equal(a.Fixes, b.Fixes) && slices.Equal(a.Evidence, b.Evidence)
@@ -185,6 +213,7 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 		return f, err
 	}
 	f.Name, f.Initiator, f.Auth, f.Profile = m.Name, m.Initiator, m.Auth, m.Profile
+	f.OwnLoader = m.Loader
 	all, err := r.inv.MappingsOf(ctx, m.ID)
 	if err != nil {
 		return f, err

@@ -207,6 +207,7 @@ type Pick struct {
 	Loader  Loader // empty when there is none
 	NoISCSI bool   // it cannot boot from an iSCSI volume
 	Why     string // "it worked with this machine before"
+	Own     bool   // the machine named it for itself
 	// Exhausted says that all loaders that there are were delivered and stayed
 	// silent, so that they are gone through again.
 	Exhausted bool
@@ -227,7 +228,7 @@ func Choose(q Question) Pick {
 		a, ok := Named(q.Own, q.Shelf)
 		switch {
 		case ok && a.Platform.Runs(p):
-			return Pick{Loader: a.Loader, NoISCSI: a.NoISCSI, Why: "the machine’s own choice"}
+			return Pick{Loader: a.Loader, NoISCSI: a.NoISCSI, Own: true, Why: "it is the machine’s own choice"}
 		case ok:
 			a.Platform.HTTP = false
 			aside = "; its own choice " + q.Own + " is for " + a.Platform.String()
@@ -295,7 +296,7 @@ func Choose(q Question) Pick {
 				best = l
 			}
 		}
-		pick.Why, pick.Exhausted = "all of the ladder were sent and never spoke, so it begins again", true
+		pick.Why, pick.Exhausted = "all of the ladder were sent and never spoke, and it begins again", true
 	}
 	pick.Loader, pick.NoISCSI = best, noISCSI(best)
 	pick.Why += aside

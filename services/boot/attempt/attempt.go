@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"lunboot/services/boot"
 	"lunboot/store"
 )
 
@@ -38,6 +39,7 @@ type State struct {
 	ioLast       time.Time
 	sessions     map[string]session
 	volume       string // "LUN 2, volume debian"
+	trial        trial  // of the loader that it was given
 }
 
 // LateAsk is the number of seconds that a machine's first DISCOVER may say it
@@ -168,6 +170,7 @@ func (s *State) Fold(e store.Event) bool {
 	if !e.MAC.IsZero() && (s.MAC.IsZero() || e.Kind == store.EventDHCPDiscover && (e.Detail.PXE || e.Detail.IPXE)) {
 		s.MAC = e.MAC
 	}
+	s.trial.follow(e)
 	before := s.summary()
 	switch {
 	case s.Outcome == store.OutcomeUp:
@@ -227,6 +230,7 @@ func (s *State) Expire(now time.Time, u Usual) bool {
 		}
 		s.fail(name, at, quiet)
 		s.silentSince = s.lastGood
+		s.trial.hold(boot.Silent, at)
 	}
 	if now.After(s.Updated) {
 		s.Updated = now
@@ -435,6 +439,8 @@ func (s *State) foldDHCP(e store.Event) {
 		s.fail(store.StageAddress, e.At, e.Addr.String()+" is in use by somebody else")
 	case store.EventDHCPNoAddress:
 		s.fail(store.StageAddress, e.At, "No address was left")
+	case store.EventDHCPNoISCSI:
+		s.trouble = true // it goes on, and will fail at its volume
 	case store.EventDHCPNoLoader:
 		s.fail(store.StageLoader, e.At, "No loader for "+platform(d))
 	case store.EventDHCPOtherPick:

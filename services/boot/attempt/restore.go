@@ -35,6 +35,7 @@ func Restore(a store.Attempt) *State {
 // Resume starts the wait anew: nobody listened until now, so the silence before
 // says nothing.
 func (s *State) Resume(now time.Time) {
+	s.trial.blind, s.trial.news = true, nil
 	if s.Outcome == store.OutcomeRunning && now.After(s.lastGood) {
 		s.lastGood = now
 	}

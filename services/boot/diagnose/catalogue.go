@@ -74,7 +74,7 @@ func Catalogue() []Entry {
 
 		{"LB-LOAD-01", "There is no loader for this kind of machine",
 			"Option 93 named a firmware and architecture for which the appliance has no file.",
-			"The built-in loaders are for BIOS and for UEFI on x86-64. Others come from you: lunboot loader add, the page Loaders, or --loaders."},
+			"The built-in loaders are for BIOS and for UEFI on x86-64 and arm64. Others come from you: lunboot loader add, the page Loaders, or --loaders."},
 		{"LB-LOAD-02", "It asked for a file that was never offered",
 			"A TFTP or HTTP request for a name that the appliance does not have.",
 			"The name comes from another DHCP server, from a setting in the machine's firmware, or from an old boot program that looks for its own configuration."},
@@ -86,10 +86,13 @@ func Catalogue() []Entry {
 			"A firewall before port 69, a boot server that another DHCP server named, or firmware that wants options which were not there."},
 		{"LB-LOAD-05", "The loader did not start",
 			"The last block was acknowledged, and the machine never spoke again.",
-			"Secure Boot refuses a file that is not signed; or this loader's drivers do not work with this network card. The appliance remembers it and names the next loader at the next boot."},
+			"Secure Boot refuses a file that is not signed; or this loader's drivers do not work with this network card. The appliance remembers it for this machine and for hardware of its sort, and names the next loader of the ladder at the next boot."},
 		{"LB-LOAD-06", "iPXE kept getting iPXE",
 			"An iPXE was told to fetch the loader, again and again.",
 			"A DHCP server that does not look at options 77 and 175 names the loader to everybody. The appliance breaks the circle where it serves the file itself."},
+		{"LB-LOAD-07", "Its loader has no iSCSI inside",
+			"Its profile boots a volume, and neither its own iPXE nor the loader that there is for it knows iSCSI.",
+			"An iPXE says what it can do in option 175; what a loader can do, its bytes say (the page Loaders, lunboot loader list). The built-in loader for arm64 boots kernels over HTTP and no volumes. An iPXE that was built with iSCSI, uploaded under the same name, takes its place."},
 
 		{"LB-SCR-01", "Its names belong to different machines",
 			"Hostname, UUID and MAC of one request name more than one machine.",

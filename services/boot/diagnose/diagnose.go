@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"lunboot/services/boot"
 	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
 )
@@ -29,6 +30,16 @@ type Facts struct {
 	Profile   string
 	Mappings  []Mapping // by rising LUN
 	AdminURL  string    // where people manage the appliance: "http://10.0.0.1:8080"
+	OwnLoader string    // the loader that it names for itself; empty: the ladder chooses
+	Loader    *Loader   // nil when the machine said nothing of its hardware
+}
+
+// Loader is which loader a machine was given, and which it gets at its next
+// boot.
+type Loader struct {
+	Hardware boot.Hardware
+	Loader   boot.Loader // empty when none was named
+	Next     boot.Pick
 }
 
 // Mapping is one volume of the machine.
@@ -333,6 +344,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventDHCPRelease:     "it gave its address back",
 	store.EventDHCPNoAddress:   "no address was left to give",
 	store.EventDHCPNoLoader:    "we had no loader for it",
+	store.EventDHCPNoISCSI:     "its loader has no iSCSI, which its volume needs",
 	store.EventDHCPOtherPick:   "it chose another DHCP server",
 	store.EventTFTPProbe:       "it asked for the loader's size",
 	store.EventTFTPStart:       "it began to fetch the loader",

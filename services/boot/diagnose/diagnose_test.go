@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"regexp"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"lunboot/services/boot"
 	"lunboot/services/boot/attempt"
 	"lunboot/store"
 )
@@ -113,6 +115,37 @@ func (p *tape) report(step, code string) *tape {
 
 func (p *tape) noLUN(asked int, mapped ...int) *tape {
 	return p.see(3, store.EventISCSINoLUN, store.Detail{ISID: ipxeID, Initiator: "iqn.2026-11.lunboot:lab-12", LUN: &asked, Mapped: mapped, Sense: "05/25/00", Opcode: "TEST UNIT READY"})
+}
+
+// ladder is lab-12 with what the ladder says of its loader.
+func ladder(given boot.Loader, next boot.Pick) Facts {
+	f := lab12(win11)
+	f.Loader = &Loader{Hardware: boot.HardwareOf(theMAC, "UEFI", "x86-64", "PXEClient:Arch:00007:UNDI:003016"), Loader: given, Next: next}
+	return f
+}
+
+func TestTheDiagnosisOfASilentLoaderSaysWhatIsTriedNext(t *testing.T) {
+	silent := newTape().dora(firmwareUEFI).tftp().quiet()
+	own := ladder("snponly.efi", boot.Pick{Loader: "snponly.efi", Own: true, Why: "it is the machine’s own choice"})
+	own.OwnLoader = "snponly.efi"
+	for name, c := range map[string]struct {
+		facts Facts
+		says  []string
+	}{
+		"next rung":      {ladder("snponly.efi", boot.Pick{Loader: "ipxe.efi", Why: "it comes after snponly.efi"}), []string{"it is given ipxe.efi then", "network interface 003016 and a card of 52:54:00", "at its next boot it is given ipxe.efi"}},
+		"all are silent": {ladder("ipxe.efi", boot.Pick{Loader: "snponly.efi", Exhausted: true, Why: "all were silent"}), []string{"Every loader that there is for it was sent and never spoke", "snponly.efi is tried once more"}},
+		"it worked once": {ladder("snponly.efi", boot.Pick{Loader: "snponly.efi", Why: "it worked"}), []string{"given snponly.efi once more", "plug"}},
+		"its own choice": {own, []string{"is this machine’s own choice"}},
+	} {
+		d := Explain(silent.s.Snapshot(), silent.events, c.facts, silent.at)[0]
+		text := fmt.Sprint(d.Cause, d.Fixes, d.Evidence)
+		for _, s := range c.says {
+			if !strings.Contains(text, s) {
+				t.Errorf("%s: %q is not in %s", name, s, text)
+			}
+		}
+		checkWording(t, d)
+	}
 }
 
 func bios() *tape { return newTape().dora(ipxeBIOS) }
@@ -240,7 +273,13 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 		{"LB-LOAD-05", "silence", newTape().dora(firmwareUEFI).tftp().quiet(), lab12(win11),
 			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, ""},
 		{"LB-LOAD-05", "BIOS", newTape().dora(firmwareBIOS).tftp().quiet(), lab12(win11),
-			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, "try-ipxe-pxe"},
+			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, ""},
+		{"LB-LOAD-05", "with the ladder's next rung", newTape().dora(firmwareUEFI).tftp().quiet(), ladder("snponly.efi", boot.Pick{Loader: "ipxe.efi", Why: "it comes after snponly.efi, which was sent and never spoke"}),
+			"lab-12 downloaded snponly.efi but did not start it", store.VeryLikely, ""},
+		{"LB-LOAD-07", "before it is tried", newTape().dora(firmwareUEFI).see(0, store.EventDHCPNoISCSI, store.Detail{Firmware: "UEFI", Arch: "arm64", Loader: "525400770000/ipxe-arm64.efi"}), lab12(win11),
+			"lab-12 cannot boot from its volume, because its loader ipxe-arm64.efi has no iSCSI inside", store.Certain, "add-loader"},
+		{"LB-LOAD-07", "the firmware is an iPXE", bios().see(0, store.EventDHCPNoISCSI, store.Detail{Firmware: "BIOS", Arch: "x86"}).script().report("sanboot", "3c092003"), lab12(win11),
+			"lab-12 cannot boot from its volume, because its own iPXE has no iSCSI inside", store.Certain, "add-loader"},
 		{"LB-LOAD-06", "", newTape().dora(firmwareBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS), lab12(win11),
 			"lab-12 is going round in circles: iPXE keeps getting iPXE", store.Certain, "show-dhcp-servers"},
 		{"LB-SCR-08", "firmware iPXE", bios().quiet(), lab12(win11),

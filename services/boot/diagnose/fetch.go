@@ -16,6 +16,7 @@ func scriptRules() []rule {
 		{code: "LB-SCR-02", stage: store.StageScript, build: ignored},
 		{code: "LB-SCR-03", stage: store.StageScript, build: withheld},
 		{code: "LB-SCR-04", build: notEnrolled},
+		{code: "LB-LOAD-07", build: noISCSI},
 		{code: "LB-SCR-05", stage: store.StageScript, build: noBootVolume},
 		{code: "LB-SCR-06", stage: store.StageScript, build: scriptFailed},
 		{code: "LB-LOAD-06", build: circles},
@@ -197,24 +198,6 @@ func loaderRules() []rule {
 	}
 }
 
-func noLoader(v *view) (store.Diagnosis, bool) {
-	e, ok := v.lastAfter(store.EventDHCPNoLoader, store.EventTFTPSent, store.EventLoaderSent)
-	if !ok {
-		e, ok = v.lastAfter(store.EventLoaderMissing, store.EventTFTPSent, store.EventLoaderSent)
-	}
-	if !ok {
-		return store.Diagnosis{}, false
-	}
-	firmware, arch := orElse(e.Detail.Firmware, v.a.Firmware), orElse(e.Detail.Arch, v.a.Arch)
-	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
-	return store.Diagnosis{
-		Title:      "There is no boot loader for this kind of machine (" + kind(firmware, arch) + ")",
-		Cause:      v.who() + " said what it is when it asked to boot, and the appliance has no iPXE that runs on it.",
-		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Action: "add-loader", Label: "Add a loader"}},
-	}, true
-}
-
 // kind names a machine's sort in words.
 func kind(firmware, arch string) string {
 	switch arch {
@@ -326,42 +309,6 @@ func loaderNeverAsked(v *view) (store.Diagnosis, bool) {
 			{Action: "show-dhcp-servers", Label: "Show the other DHCP servers"},
 		},
 	}, true
-}
-
-// loaderNotStarted covers the silence after the transfer, and the machine that
-// starts over within seconds of it.
-func loaderNotStarted(v *view) (store.Diagnosis, bool) {
-	if !v.failedAt(store.StageLoader) && !v.failedAt(store.StageScript) {
-		return store.Diagnosis{}, false
-	}
-	e, ok := v.lastAfter(store.EventTFTPSent, append([]store.EventKind{store.EventDHCPDiscover, store.EventReport, store.EventLoaderSent}, scriptEvents...)...)
-	if !ok {
-		e, ok = v.lastAfter(store.EventLoaderSent, append([]store.EventKind{store.EventDHCPDiscover, store.EventReport}, scriptEvents...)...)
-	}
-	if !ok {
-		return store.Diagnosis{}, false
-	}
-	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
-	v.noteSilence()
-	d := store.Diagnosis{
-		Title:      v.who() + " downloaded the boot loader but did not start it",
-		Confidence: store.VeryLikely,
-	}
-	if v.a.Firmware == "UEFI" {
-		d.Cause = "With Secure Boot switched on, UEFI refuses a loader that is not signed. Otherwise the loader does not get on with this machine’s network card."
-		d.Fixes = []store.Fix{
-			{Label: "Switch Secure Boot off in the machine’s firmware"},
-			{Action: "try-ipxe-efi", Label: "Try ipxe.efi next, which brings its own network drivers"},
-			{Action: "add-loader", Label: "Add a signed loader"},
-		}
-		return d, true
-	}
-	d.Cause = "The loader works through the network driver in the machine’s firmware, and on some cards it does not get on with it."
-	d.Fixes = []store.Fix{
-		{Action: "try-ipxe-pxe", Label: "Try ipxe.pxe next, which brings its own network drivers"},
-		{Label: "Look at the machine’s screen: iPXE says there what it waits for"},
-	}
-	return d, true
 }
 
 // scriptUnreachable takes the machine's own word.

@@ -1,0 +1,128 @@
+package diagnose
+
+import (
+	"fmt"
+	"time"
+
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+func noLoader(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventDHCPNoLoader, store.EventTFTPSent, store.EventLoaderSent)
+	if !ok {
+		e, ok = v.lastAfter(store.EventLoaderMissing, store.EventTFTPSent, store.EventLoaderSent)
+	}
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	firmware, arch := orElse(e.Detail.Firmware, v.a.Firmware), orElse(e.Detail.Arch, v.a.Arch)
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	d := store.Diagnosis{
+		Title:      "There is no boot loader for this kind of machine (" + kind(firmware, arch) + ")",
+		Cause:      v.who() + " said what it is when it asked to boot, and the appliance has no iPXE that runs on it.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Action: "add-loader", Label: "Add a loader"}},
+	}
+	if name, ok := boot.LoaderFor(boot.PlatformNamed(firmware, arch)); ok {
+		d.Fixes[0].Label = fmt.Sprintf("Add an iPXE for it, called %s", name)
+		d.Fixes = append(d.Fixes, store.Fix{Label: fmt.Sprintf("On a command line: lunboot loader add %s", name)})
+	}
+	return d, true
+}
+
+// noISCSI is said before the boot has failed: the volume is out of reach for
+// the loader that there is.
+func noISCSI(v *view) (store.Diagnosis, bool) {
+	e, ok := v.last(store.EventDHCPNoISCSI)
+	if !ok || v.a.Outcome == store.OutcomeUp || v.saw(store.EventISCSILogin) {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	what, how := "its own iPXE has no iSCSI inside", "An iPXE says in its DHCP request what it can do (option 175), and this one does not name iSCSI."
+	if e.Detail.Loader != "" {
+		name := path(e.Detail.Loader)
+		what, how = "its loader "+name+" has no iSCSI inside", "What a loader can do stands in its bytes, and this one has nothing of iSCSI."
+	}
+	v.addReport()
+	kindOf := kind(orElse(e.Detail.Firmware, v.a.Firmware), orElse(e.Detail.Arch, v.a.Arch))
+	return store.Diagnosis{
+		Title:      v.who() + " cannot boot from its volume, because " + what,
+		Cause:      how + " A kernel over HTTP boots with it; a volume does not.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: "add-loader", Label: "Add an iPXE with iSCSI for it (" + kindOf + ")"},
+			{Action: "edit-profile", Label: "Let it boot by a profile that fetches a kernel"},
+		},
+	}, true
+}
+
+// path leaves the machine's folder out of a loader's path.
+func path(s string) string {
+	if _, l, err := boot.ParseLoaderPath(s); err == nil {
+		return string(l)
+	}
+	return s
+}
+
+// loaderNotStarted covers the silence after the transfer, and the machine that
+// starts over within seconds of it.
+func loaderNotStarted(v *view) (store.Diagnosis, bool) {
+	if !v.failedAt(store.StageLoader) && !v.failedAt(store.StageScript) {
+		return store.Diagnosis{}, false
+	}
+	e, ok := v.lastAfter(store.EventTFTPSent, append([]store.EventKind{store.EventDHCPDiscover, store.EventReport, store.EventLoaderSent}, scriptEvents...)...)
+	if !ok {
+		e, ok = v.lastAfter(store.EventLoaderSent, append([]store.EventKind{store.EventDHCPDiscover, store.EventReport}, scriptEvents...)...)
+	}
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	v.noteSilence()
+	d := store.Diagnosis{
+		Title:      v.who() + " downloaded the boot loader but did not start it",
+		Confidence: store.VeryLikely,
+	}
+	d.Cause = "The loader works through the network driver in the machine’s firmware, and on some cards it does not get on with it."
+	if v.a.Firmware == "UEFI" {
+		d.Cause = "With Secure Boot switched on, UEFI refuses a loader that is not signed. Otherwise the loader does not get on with this machine’s network card."
+	}
+	if l := v.f.Loader; l != nil {
+		if l.Loader != "" {
+			d.Title = v.who() + " downloaded " + string(l.Loader) + " but did not start it"
+		}
+		v.note(time.Time{}, "the machine has %s", l.Hardware)
+		v.nextLoader(&d, l)
+	}
+	if v.a.Firmware == "UEFI" {
+		d.Fixes = append(d.Fixes,
+			store.Fix{Label: "Switch Secure Boot off in the machine’s firmware"},
+			store.Fix{Action: "add-loader", Label: "Or add another loader and name it for this machine: a signed chain of shim and iPXE, or an iPXE with drivers for its card"})
+		return d, true
+	}
+	d.Fixes = append(d.Fixes,
+		store.Fix{Label: "Look at the machine’s screen: iPXE says there what it waits for"},
+		store.Fix{Action: "add-loader", Label: "Or add another iPXE, a newer one or one with drivers for its card"})
+	return d, true
+}
+
+// nextLoader says what the machine is given when it boots again.
+func (v *view) nextLoader(d *store.Diagnosis, l *Loader) {
+	next := l.Next
+	if next.Loader == "" {
+		return
+	}
+	v.note(time.Time{}, "at its next boot it is given %s, since %s", next.Loader, next.Why)
+	switch {
+	case next.Own:
+		d.Fixes = append(d.Fixes, store.Fix{Action: "loader-auto", Label: "Let the appliance choose its loader: " + v.f.OwnLoader + " is this machine’s own choice, and it is given it again"})
+	case next.Exhausted:
+		d.Cause += " Every loader that there is for it was sent and never spoke, so it is given " + string(next.Loader) + " once more."
+		d.Fixes = append(d.Fixes, store.Fix{Label: fmt.Sprintf("Boot it again: %s is tried once more", next.Loader)})
+	case next.Loader == l.Loader:
+		d.Fixes = append(d.Fixes, store.Fix{Label: fmt.Sprintf("Boot it again: it is given %s once more, since it has worked before, or its plug may have been pulled", next.Loader)})
+	default:
+		d.Fixes = append(d.Fixes, store.Fix{Label: fmt.Sprintf("Boot it again: it is given %s then", next.Loader)})
+	}
+}
