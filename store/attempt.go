@@ -81,6 +81,7 @@ type Diagnosis struct {
 	Title      string     `json:"title"` // who could not do what, because of what
 	Cause      string     `json:"cause"` // why, in two sentences without jargon
 	Confidence Confidence `json:"confidence"`
+	Aside      bool       `json:"aside,omitempty"` // true besides whatever else is said
 	Fixes      []Fix      `json:"fixes"`
 	Evidence   []string   `json:"evidence"` // what we saw, with times
 }

@@ -61,6 +61,9 @@ type rule struct {
 	stage store.StageName // where the boot stopped; empty for any
 	// aside is said besides another diagnosis, which it does not replace.
 	aside bool
+	// or names the codes that explain the same signs in another way: they are
+	// said below this one when it is not certain.
+	or    []string
 	build func(v *view) (store.Diagnosis, bool)
 }
 
@@ -83,9 +86,9 @@ func Codes() []string {
 func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []store.Diagnosis {
 	v := &view{a: a, events: events, f: f, now: now}
 	var out []store.Diagnosis
-	found := false
+	var or []string
 	for _, r := range rules() {
-		if found && !r.aside {
+		if !r.aside && !open(out, or, r) {
 			continue
 		}
 		if r.stage != "" && !v.failedAt(r.stage) {
@@ -101,10 +104,42 @@ func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []st
 		if d.Fixes == nil {
 			d.Fixes = []store.Fix{}
 		}
+		if d.Aside = r.aside; !r.aside && or == nil {
+			or = r.or
+		}
 		out = append(out, d)
-		found = found || !r.aside
 	}
+	slices.SortStableFunc(out, func(a, b store.Diagnosis) int { return rank(a) - rank(b) })
 	return out
+}
+
+// maxHypotheses bounds the explanations of one failure.
+const maxHypotheses = 3
+
+// open reports whether a rule may still speak: the first one always, and after
+// one that is not certain those that its own line names as other explanations of
+// the same signs.
+func open(out []store.Diagnosis, or []string, r rule) bool {
+	n := 0
+	for _, d := range out {
+		if d.Aside {
+			continue
+		}
+		if n++; d.Confidence == store.Certain || d.Code == r.code {
+			return false
+		}
+	}
+	return n == 0 || n < maxHypotheses && slices.Contains(or, r.code)
+}
+
+// rank orders diagnoses: explanations by how sure they are, asides last. Equal
+// ones keep the order of the table.
+func rank(d store.Diagnosis) int {
+	n := slices.Index([]store.Confidence{store.Certain, store.VeryLikely, store.BestGuess, store.CannotSee}, d.Confidence)
+	if d.Aside {
+		n += 10
+	}
+	return n
 }
 
 // view is what a rule may look at.

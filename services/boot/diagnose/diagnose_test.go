@@ -347,8 +347,14 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 	} {
 		t.Run(c.code+" "+c.name, func(t *testing.T) {
 			got := Explain(c.boot.s.Snapshot(), c.boot.events, c.facts, c.boot.at)
-			if len(got) != 1 {
+			if len(got) == 0 || len(got) > 1 && got[0].Confidence == store.Certain {
 				t.Fatalf("%d diagnoses: %+v\n%+v", len(got), got, c.boot.s.Attempt)
+			}
+			for _, d := range got[1:] { // what else it may be
+				if !slices.Contains(alternatives(got[0].Code), d.Code) {
+					t.Errorf("%s is no other explanation of %s", d.Code, got[0].Code)
+				}
+				checkWording(t, d)
 			}
 			d := got[0]
 			if d.Title != c.title {
@@ -362,6 +368,37 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			}
 			checkWording(t, d)
 		})
+	}
+}
+
+func alternatives(code string) (or []string) {
+	for _, r := range rules() {
+		if r.code == code {
+			or = append(or, r.or...)
+		}
+	}
+	return or
+}
+
+// A machine that read a little and went silent found nothing to start, or lost
+// its volume at hand-off: the likelier one stands first, and what is certain
+// stands alone.
+func TestWhatIsNotCertainLeavesRoomForOtherExplanations(t *testing.T) {
+	silent := bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet()
+	got := Explain(silent.s.Snapshot(), silent.events, lab12(win11), silent.at)
+	if len(got) != 2 || got[0].Code != "LB-VOL-08" || got[1].Code != "LB-OS-02" || got[0].Confidence != store.VeryLikely || got[1].Confidence != store.BestGuess {
+		t.Errorf("%+v", got)
+	}
+	said := bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039")
+	if got := Explain(said.s.Snapshot(), said.events, lab12(win11), said.at); len(got) != 1 || got[0].Confidence != store.Certain {
+		t.Errorf("the machine's own word leaves room: %+v", got)
+	}
+	for _, r := range rules() {
+		for _, c := range r.or {
+			if _, ok := Find(c); !ok {
+				t.Errorf("%s names %s, which there is not", r.code, c)
+			}
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ const bootLoaderBytes = 256 << 10
 func upRules() []rule {
 	return []rule{
 		{code: "LB-OS-01", stage: store.StageUp, build: osNeverRead},
-		{code: "LB-VOL-08", stage: store.StageUp, build: emptyVolume},
+		{code: "LB-VOL-08", or: []string{"LB-OS-02"}, stage: store.StageUp, build: emptyVolume},
 		{code: "LB-OS-02", stage: store.StageUp, build: osLostVolume},
 		{code: "LB-OS-03", build: upUnconfirmed},
 	}
