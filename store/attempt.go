@@ -107,6 +107,17 @@ type Attempt struct {
 	LastSeq   int64       `json:"last_seq"`
 }
 
+// Subject names whose boot it is: the machine's name, its MAC, or its address.
+func (a *Attempt) Subject() string {
+	switch {
+	case a.Name != "":
+		return a.Name
+	case !a.MAC.IsZero():
+		return a.MAC.String()
+	}
+	return a.Address
+}
+
 // AttemptFilter narrows a listing of attempts, newest first.
 type AttemptFilter struct {
 	Machine MachineID

@@ -130,6 +130,15 @@ func loadersFound(set *loaders.Set) (string, error) {
 	return fmt.Sprintf("%d loaders", len(set.Manifest())), nil
 }
 
+// checkAgain looks whether anything that can be seen from here is in the way of
+// machines that boot.
+func (a *appliance) checkAgain(ctx context.Context) store.FixResult {
+	if f, bad := doctor.First(a.checks(ctx)); bad {
+		return store.FixResult{Says: f.Name + ": " + f.Detail}
+	}
+	return store.FixResult{OK: true, Says: "nothing that can be seen from the appliance is in the way"}
+}
+
 // checks are the appliance's own, beside its services' health.
 func (a *appliance) checks(ctx context.Context) []doctor.Finding {
 	return doctor.Examine(ctx, space(a.dir),

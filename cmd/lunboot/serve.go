@@ -160,6 +160,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	a.inv, err = inventory.New(inventory.Config{
 		DB: a.db, Volumes: a.pool, Renderer: renderer{}, Sessions: liveSessions{a}, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
+		Check: a.checkAgain,
 	})
 	if err != nil {
 		return nil, err

@@ -69,6 +69,8 @@ type Inventory interface {
 	MachineByMAC(ctx context.Context, mac store.MAC) (store.Machine, error)
 	MappingsOf(ctx context.Context, id store.MachineID) ([]store.Mapping, error)
 	Volume(ctx context.Context, id store.VolumeID) (store.Volume, error)
+	Volumes(context.Context) ([]store.Volume, error)
+	Mappings(context.Context) ([]store.Mapping, error)
 	// Look says what stands on a volume.
 	Look(ctx context.Context, v store.Volume) (store.Preflight, error)
 }

@@ -161,6 +161,10 @@ func (v *inventory) Look(context.Context, store.Volume) (store.Preflight, error)
 	return store.Preflight{}, errors.New("there is no volume")
 }
 
+func (v *inventory) Volumes(context.Context) ([]store.Volume, error) { return nil, nil }
+
+func (v *inventory) Mappings(context.Context) ([]store.Mapping, error) { return nil, nil }
+
 func (v *inventory) MappingsOf(_ context.Context, id store.MachineID) ([]store.Mapping, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -233,7 +233,33 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 		}
 		f.Mappings = append(f.Mappings, m)
 	}
-	return f, nil
+	if len(all) == 0 {
+		f.Free, err = r.free(ctx)
+	}
+	return f, err
+}
+
+// maxFree bounds the volumes that a diagnosis offers.
+const maxFree = 3
+
+// free lists volumes that nobody has and that firmware could boot.
+func (r *Runner) free(ctx context.Context) ([]string, error) {
+	all, err := r.inv.Volumes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	maps, err := r.inv.Mappings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, v := range all {
+		taken := slices.ContainsFunc(maps, func(m store.Mapping) bool { return m.Volume == v.ID })
+		if !taken && v.State == store.VolumeReady && v.BlockSize == 512 && v.Blocks() >= store.MinBootBlocks && len(out) < maxFree {
+			out = append(out, v.Name)
+		}
+	}
+	return out, nil
 }
 
 // flush writes what changed to the cache. Changes of bytes alone wait longer,

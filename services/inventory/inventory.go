@@ -154,6 +154,9 @@ type Config struct {
 	// Own lists the appliance's addresses, which no machine may reserve; the
 	// host's when nil.
 	Own func() []netip.Addr
+	// Check looks whether causes outside the appliance are gone; nil: nothing is
+	// checked.
+	Check Checker
 }
 
 // Inventory carries out the operator's acts.
@@ -167,6 +170,7 @@ type Inventory struct {
 	now      func() time.Time
 	prefix   string
 	own      func() []netip.Addr
+	check    Checker
 
 	// acts makes the checks of one act and its changes one step: a volume
 	// that is not mapped when its removal is decided is not mapped when its
@@ -190,7 +194,7 @@ func New(c Config) (*Inventory, error) {
 	}
 	i := &Inventory{
 		db: c.DB, volumes: c.Volumes, renderer: c.Renderer, sessions: c.Sessions, emit: c.Emit,
-		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own,
+		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check,
 	}
 	i.jobs.init()
 	return i, nil

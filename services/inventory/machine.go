@@ -44,7 +44,7 @@ func (i *Inventory) addMachine(ctx context.Context, by store.Actor, spec store.M
 	m := store.Machine{
 		Name: strings.ToLower(spec.Name), MACs: slices.Clone(spec.MACs), UUID: spec.UUID, Serial: spec.Serial, AssetTag: spec.AssetTag,
 		Initiator: spec.Initiator, Auth: spec.Auth, CHAP: spec.CHAP, Reverse: spec.Reverse,
-		Address: spec.Address, Profile: spec.Profile, Tags: slices.Clone(spec.Tags), Notes: spec.Notes, Quirks: slices.Clone(spec.Quirks),
+		Address: spec.Address, Profile: spec.Profile, Tags: slices.Clone(spec.Tags), Notes: spec.Notes, Quirks: slices.Clone(spec.Quirks), Loader: spec.Loader,
 	}
 	if err := store.ValidateHostname(m.Name); err != nil {
 		return store.Machine{}, err
@@ -142,6 +142,7 @@ func (i *Inventory) SetMachine(ctx context.Context, by store.Actor, id store.Mac
 	set(&m.Tags, p.Tags)
 	set(&m.Notes, p.Notes)
 	set(&m.Quirks, p.Quirks)
+	set(&m.Loader, p.Loader)
 	merge(&m.CHAP, p.CHAP)
 	merge(&m.Reverse, p.Reverse)
 	if p.Auth != nil || p.CHAP != nil || p.Reverse != nil {

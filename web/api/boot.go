@@ -79,6 +79,19 @@ func (s *server) attempts(a huma.API) {
 		}) (*body[store.Attempt], error) {
 			return reply(s.Attempts.Attempt(ctx, store.AttemptID(in.Attempt)))
 		})
+	register(a, http.MethodPost, "/attempts/{attempt}/fix", "fix-attempt", "Do what a fix of one of the attempt's diagnoses says", store.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			Attempt int64 `path:"attempt"`
+			Body    struct {
+				Action string `json:"action" doc:"the action of a fix, such as map-lun-0"`
+			}
+		}) (*body[store.FixResult], error) {
+			found, err := s.Attempts.Attempt(ctx, store.AttemptID(in.Attempt))
+			if err != nil {
+				return nil, problem(err)
+			}
+			return reply(s.Acts.Fix(ctx, actor(ctx), found, in.Body.Action))
+		})
 }
 
 func (s *server) sessions(a huma.API) {

@@ -59,6 +59,7 @@ type MachineActs interface {
 	RemoveMachine(ctx context.Context, by store.Actor, id store.MachineID, force bool) error
 	Enroll(ctx context.Context, by store.Actor, mac store.MAC, name string, replace store.MachineID) (store.Machine, error)
 	Ignore(ctx context.Context, by store.Actor, mac store.MAC, ignored bool) error
+	Fix(ctx context.Context, by store.Actor, a store.Attempt, action string) (store.FixResult, error)
 }
 
 // MappingActs changes mappings.

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -25,6 +26,7 @@ type lab struct {
 	unknown  []store.UnknownMachine
 	mappings []store.Mapping
 	vols     []store.Volume
+	fixed    []store.FixAction
 	latest   map[store.MachineID]store.Attempt
 	past     []store.Attempt
 	users    map[string]string
@@ -127,6 +129,17 @@ func (l *lab) SetMachine(_ context.Context, _ store.Actor, id store.MachineID, p
 	}
 	return store.Machine{}, l.refuse
 }
+
+// Fix does the fixes that the tests press; the real ones are the inventory's.
+func (l *lab) Fix(ctx context.Context, by store.Actor, a store.Attempt, action string) (store.FixResult, error) {
+	f, err := store.ParseFix(action)
+	if err != nil {
+		return store.FixResult{}, err
+	}
+	l.fixed = append(l.fixed, f)
+	return store.FixResult{OK: f.Kind != store.FixCheckAgain, Says: "port 3260 is still blocked"}, nil
+}
+
 func (l *lab) RemoveMachine(context.Context, store.Actor, store.MachineID, bool) error {
 	l.machines = nil
 	return l.refuse
@@ -174,6 +187,17 @@ func (l *lab) Latest(id store.MachineID, _ store.MAC) (store.Attempt, bool) {
 	a, ok := l.latest[id]
 	return a, ok
 }
+func (l *lab) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.latest {
+		if a.ID == id {
+			return a, nil
+		}
+	}
+	return store.Attempt{}, store.NotFound("attempt", fmt.Sprint(id))
+}
+
 func (l *lab) Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error) {
 	return l.past, len(l.past), nil
 }

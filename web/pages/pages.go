@@ -48,6 +48,7 @@ type MachineActs interface {
 	AddMachine(context.Context, store.Actor, store.MachineSpec) (store.Machine, error)
 	SetMachine(context.Context, store.Actor, store.MachineID, store.MachinePatch) (store.Machine, error)
 	RemoveMachine(ctx context.Context, by store.Actor, id store.MachineID, force bool) error
+	Fix(ctx context.Context, by store.Actor, a store.Attempt, action string) (store.FixResult, error)
 }
 
 // VolumeActs are the operator's acts on volumes and mappings.
@@ -64,6 +65,7 @@ type VolumeActs interface {
 // Attempts answers how boots went.
 type Attempts interface {
 	Latest(store.MachineID, store.MAC) (store.Attempt, bool)
+	Attempt(context.Context, store.AttemptID) (store.Attempt, error)
 	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
 }
 

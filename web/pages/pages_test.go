@@ -3,6 +3,7 @@ package pages
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -106,20 +107,23 @@ func TestAFixOfADiagnosisIsAButtonThatDoesIt(t *testing.T) {
 	get, post := l.enter(t)
 	_, body := get("/machines/2")
 	has(t, body, `value="map-lun-0"`, "Map “win11-lab” as LUN 0", `value="use-profile-san"`)
-	if code, to := post("/machines/2/fix", "action", "map-lun-0"); code != http.StatusSeeOther {
+	attempt := fmt.Sprint(l.latest[2].ID)
+	if code, to := post("/machines/2/fix", "attempt", attempt, "action", "map-lun-0"); code != http.StatusSeeOther {
 		t.Fatalf("the fix answered %d %s", code, to)
 	}
-	for _, m := range l.mappings {
-		if m.Machine == 2 && m.LUN != 0 {
-			t.Errorf("the volume is still LUN %d", m.LUN)
+	if want := (store.FixAction{Kind: store.FixMapLUN, Argument: "0"}); len(l.fixed) != 1 || l.fixed[0] != want {
+		t.Errorf("done: %v", l.fixed)
+	}
+	if code, body := post("/machines/2/fix", "attempt", attempt, "action", "check-again"); code != http.StatusOK || !strings.Contains(body, "port 3260 is still blocked") {
+		t.Errorf("what is still in the way answered %d", code)
+	}
+	for _, form := range [][]string{{"attempt", attempt, "action", "format-everything"}, {"action", "map-lun-0"}} {
+		if code, _ := post("/machines/2/fix", form...); code != http.StatusUnprocessableEntity {
+			t.Errorf("%v answered %d", form, code)
 		}
 	}
-	l.machines[1].Profile = "founding"
-	if code, _ := post("/machines/2/fix", "action", "use-profile-san"); code != http.StatusSeeOther || l.machines[1].Profile != "san" {
-		t.Errorf("answered %d, the profile is %s", code, l.machines[1].Profile)
-	}
-	if code, _ := post("/machines/2/fix", "action", "format-everything"); code != http.StatusUnprocessableEntity {
-		t.Errorf("an unknown fix answered %d", code)
+	if code, _ := post("/machines/1/fix", "attempt", attempt, "action", "map-lun-0"); code != http.StatusConflict {
+		t.Errorf("another machine's boot answered %d", code)
 	}
 }
 

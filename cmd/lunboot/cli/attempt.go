@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 type AttemptCmd struct {
 	List  AttemptListCmd  `cmd:"" help:"List boot attempts, newest first."`
 	Show  AttemptShowCmd  `cmd:"" help:"Show one attempt: its stages, and why it failed."`
+	Fix   AttemptFixCmd   `cmd:"" help:"Do what a fix of a diagnosis says."`
 	Watch AttemptWatchCmd `cmd:"" help:"Follow a machine's boot until it is up or has failed."`
 }
 
@@ -70,9 +72,13 @@ func printAttempt(c *Context, a store.Attempt) {
 	for _, d := range a.Diagnoses {
 		fmt.Fprintf(c.Out, "\n  %s\n  %s\n", clean(d.Title), clean(d.Cause))
 		for _, f := range d.Fixes {
-			fmt.Fprintf(c.Out, "    > %s\n", clean(f.Label))
+			do := ""
+			if _, err := store.ParseFix(f.Action); err == nil {
+				do = fmt.Sprintf(" (lunboot attempt fix %d %s)", a.ID, f.Action)
+			}
+			fmt.Fprintf(c.Out, "    > %s%s\n", clean(f.Label), clean(do))
 		}
-		fmt.Fprintf(c.Out, "  How we know (%s):\n", d.Confidence)
+		fmt.Fprintf(c.Out, "  How we know (%s, %s):\n", d.Confidence, d.Code)
 		for _, e := range d.Evidence {
 			fmt.Fprintf(c.Out, "    %s\n", clean(e))
 		}
@@ -156,6 +162,24 @@ func (w *AttemptWatchCmd) Run(c *Context) error {
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+}
+
+// AttemptFixCmd does what a fix of a diagnosis says.
+type AttemptFixCmd struct {
+	ID     int64  `arg:"" help:"Number of the attempt."`
+	Action string `arg:"" help:"Action of the fix, such as map-lun-0."`
+}
+
+// Run does what a fix of a diagnosis says.
+func (f *AttemptFixCmd) Run(c *Context) error {
+	var out store.FixResult
+	if err := c.Client.Do(c, "POST", fmt.Sprintf("/attempts/%d/fix", f.ID), map[string]string{"action": f.Action}, &out); err != nil {
+		return err
+	}
+	if !out.OK {
+		return errors.New(out.Says)
+	}
+	return c.show(out, func() { fmt.Fprintln(c.Out, out.Says) })
 }
 
 // ExplainCmd explains an iPXE error code, or the code of a diagnosis.

@@ -29,8 +29,8 @@ func noAddressLeft(v *view) (store.Diagnosis, bool) {
 		Cause:      "Every address of the range is in use or reserved.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "extend-range", Label: "Extend the range"},
-			{Action: "show-leases", Label: "Drop leases that nobody uses"},
+			fix(store.FixExtendRange, e.Detail.Interface, "Give addresses from a range twice as large"),
+			{Label: "Drop leases that nobody uses: lunboot lease list, lunboot lease drop"},
 		},
 	}, true
 }
@@ -50,8 +50,8 @@ func addressTaken(v *view) (store.Diagnosis, bool) {
 		Cause:      v.who() + " was given the address, found somebody else with it, and gave it back. Something on this network has a fixed address inside the range.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "set-address", Label: "Give " + v.who() + " another address"},
-			{Action: "edit-subnet", Label: "Take the address out of the range"},
+			fix(store.FixOtherAddress, "", "Give "+v.who()+" another address"),
+			{Label: "Take the address out of the range: lunboot subnet set"},
 		},
 	}, true
 }
@@ -72,7 +72,7 @@ func offersUnanswered(v *view) (store.Diagnosis, bool) {
 		Cause:      fmt.Sprintf("It asked %s, each time it was offered %s, and it took none of the offers. A relay, a VLAN or a switch port that lets its packets in and ours not out ends like this.", times(len(asks)), offers[0].Addr),
 		Confidence: c,
 		Fixes: []store.Fix{
-			{Action: "show-path", Label: "Show the path of the answers"},
+			{Label: "Compare the offer with what the machine needs: lunboot machine explain " + v.who()},
 			{Label: "Compare the VLAN of the machine’s switch port with the appliance’s"},
 		},
 	}, true
@@ -102,7 +102,7 @@ func noOffer(v *view) (store.Diagnosis, bool) {
 		Title:      v.who() + " asked for an address and got none from here",
 		Cause:      "The appliance gives no addresses on that network, or has no range there. Whether another DHCP server answered cannot be seen from here.",
 		Confidence: store.CannotSee,
-		Fixes:      []store.Fix{{Action: "edit-subnet", Label: "Look at the settings of that network"}},
+		Fixes:      []store.Fix{{Label: "Look at how that network is served: lunboot subnet list"}},
 	}, true
 }
 

@@ -46,7 +46,7 @@ func volumeTooSmall(v *view) (store.Diagnosis, bool) {
 		Title:      v.who() + " cannot use " + v.volume() + ": it is smaller than any disk that iPXE takes",
 		Cause:      "iPXE looks for a disc’s directory in block 64 of every network disk, and gives up when there is no such block.",
 		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Label: "Grow the volume to at least 68 blocks: lunboot volume resize " + m.Volume + " 1M"}},
+		Fixes:      []store.Fix{fix(store.FixGrowVolume, "", "Grow "+quoted(m.Volume)+" to 1 MiB")},
 	}, true
 }
 
@@ -65,7 +65,7 @@ func volumeEmpty(v *view) (store.Diagnosis, bool) {
 		Cause:      "The way to the volume was fine, the machine logged in and read; nobody has installed or imported anything onto it yet.",
 		Confidence: sure,
 		Fixes: []store.Fix{
-			{Action: "boot-installer", Label: "Boot an installer once"},
+			{Label: "Boot an installer once: lunboot machine boot " + v.who() + " --once PROFILE"},
 			{Label: "Import an image as a new volume and map that: lunboot volume import NAME FILE"},
 		},
 	}, true
@@ -122,7 +122,7 @@ func noBootLoader(v *view) (store.Diagnosis, bool) {
 		Confidence: sure,
 		Fixes: []store.Fix{
 			{Label: "Install the boot loader again for " + v.a.Firmware + ", with its fallback path on UEFI: grub-install --removable"},
-			{Action: "boot-installer", Label: "Boot an installer once"},
+			{Label: "Boot an installer once: lunboot machine boot " + v.who() + " --once PROFILE"},
 		},
 	}, true
 }
@@ -145,7 +145,7 @@ func (v *view) emptyVolume(c store.Confidence) store.Diagnosis {
 		Cause:      "The volume is empty, or its operating system was installed for " + other + " while the machine started in " + mode + " mode. The way to it was fine: it logged in and read.",
 		Confidence: c,
 		Fixes: []store.Fix{
-			{Action: "boot-installer", Label: "Boot an installer once"},
+			{Label: "Boot an installer once: lunboot machine boot " + v.who() + " --once PROFILE"},
 			{Label: "Import an image into the volume"},
 			{Label: "Switch the machine to " + other + " in its firmware, when that is how its system was installed"},
 		},

@@ -29,6 +29,7 @@ type Facts struct {
 	Auth      store.AuthMode
 	Profile   string
 	Mappings  []Mapping // by rising LUN
+	Free      []string  // volumes that nobody has and that it could boot, when it has none
 	AdminURL  string    // where people manage the appliance: "http://10.0.0.1:8080"
 	OwnLoader string    // the loader that it names for itself; empty: the ladder chooses
 	Loader    *Loader   // nil when the machine said nothing of its hardware
@@ -352,6 +353,16 @@ func plain(k store.EventKind) string {
 		return s
 	}
 	return string(k)
+}
+
+// fix is a fix that a button does; an instruction when what the button needs to
+// know is not known.
+func fix(kind store.FixKind, argument, label string) store.Fix {
+	action := store.FixAction{Kind: kind, Argument: argument}.String()
+	if _, err := store.ParseFix(action); err != nil {
+		action = ""
+	}
+	return store.Fix{Action: action, Label: label}
 }
 
 // quoted puts a name between quotation marks; empty stays empty.

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,7 +45,7 @@ func conflict(v *view) (store.Diagnosis, bool) {
 		Cause:      "Its hostname, UUID and MAC do not name one and the same machine, and the volume of the wrong one must not be handed out. " + sentence(e.Detail.Reason),
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "edit-machine", Label: "Correct the hostname, UUID or MAC of the machine that has the wrong one"},
+			{Label: "Correct the hostname, UUID or MAC of the machine that has the wrong one"},
 			{Label: "If a board or network card moved to another machine, enroll it in the other’s place"},
 		},
 	}, true
@@ -60,7 +61,7 @@ func ignored(v *view) (store.Diagnosis, bool) {
 		Title:      v.who() + " was left alone, because it is on the list of ignored machines",
 		Cause:      "Somebody chose to ignore it when it asked to boot before.",
 		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Action: "unignore", Label: "Take it off the list"}},
+		Fixes:      []store.Fix{{Action: string(store.FixUnignore), Label: "Take it off the list"}},
 	}, true
 }
 
@@ -79,8 +80,8 @@ func withheld(v *view) (store.Diagnosis, bool) {
 		Cause:      "A script carries secrets, so it goes only to the address that the machine’s MAC holds: by a lease from here, by a DHCP request that was overheard, or by the neighbour table.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "trust-subnet", Label: "Trust the network that it came from"},
-			{Action: "set-address", Label: "Give the machine a reserved address from here"},
+			{Label: "Let the machine have its address from here, or from a server whose packets this appliance hears"},
+			{Label: "Where that cannot be: start the appliance with --script-guard subnet"},
 		},
 	}, true
 }
@@ -99,7 +100,7 @@ func notEnrolled(v *view) (store.Diagnosis, bool) {
 		Title:      v.who() + " is waiting to be enrolled",
 		Cause:      "Nobody has said yet what it should boot. Its screen shows its MAC, and it asks again every few seconds.",
 		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Action: "enroll", Label: "Enroll it"}},
+		Fixes:      []store.Fix{{Action: string(store.FixEnroll), Label: "Enroll it"}},
 	}
 	if v.failed() {
 		d.Title = v.who() + " was not enrolled, and stopped waiting"
@@ -120,11 +121,15 @@ func noBootVolume(v *view) (store.Diagnosis, bool) {
 		}
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	var fixes []store.Fix
+	for _, m := range v.f.Mappings {
+		fixes = append(fixes, fix(store.FixBootLUN, strconv.Itoa(int(m.LUN)), fmt.Sprintf("Boot from %s, its LUN %d", quoted(m.Volume), m.LUN)))
+	}
 	return store.Diagnosis{
 		Title:      v.who() + " has volumes, and none of them is its boot volume",
 		Cause:      "More than one volume can be mapped to a machine, so one of them must be marked as the one to boot from.",
 		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Action: "choose-boot-volume", Label: "Choose its boot volume"}},
+		Fixes:      fixes,
 	}, true
 }
 
@@ -140,14 +145,14 @@ func scriptFailed(v *view) (store.Diagnosis, bool) {
 			Title:      v.who() + " could not be given a script, because " + v.volume() + " is not ready",
 			Cause:      sentence(orElse(m.Reason, orElse(e.Detail.Reason, "the volume is still being made"))),
 			Confidence: store.Certain,
-			Fixes:      []store.Fix{{Action: "show-volume", Label: "Show the volume"}},
+			Fixes:      []store.Fix{{Label: "Look at the volume: lunboot volume show " + m.Volume}},
 		}, true
 	}
 	return store.Diagnosis{
 		Title:      v.who() + " could not be given a script",
 		Cause:      sentence(orElse(e.Detail.Reason, "the appliance could not make it; the log has the reason")),
 		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Action: "edit-profile", Label: "Look at its profile"}},
+		Fixes:      []store.Fix{{Label: "Look at its profile"}},
 	}, true
 }
 
@@ -173,7 +178,7 @@ func circles(v *view) (store.Diagnosis, bool) {
 		Cause:      "Each time its iPXE asks DHCP what to do next, it is told to fetch the loader again, and never its script. Another DHCP server that does not know iPXE, or a fixed file name in a router, does this.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "show-dhcp-servers", Label: "Show the other DHCP servers"},
+			{Label: "Ask the network who answers DHCP there: lunboot doctor"},
 			{Label: "In the other server, name the loader only to clients that are not iPXE (options 77 and 175)"},
 		},
 	}
@@ -230,7 +235,7 @@ func unknownFile(v *view) (store.Diagnosis, bool) {
 		Cause:      "The name came from somewhere else: another DHCP server on this network, or a router that names a boot file.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "show-dhcp-servers", Label: "Show the other DHCP servers"},
+			{Label: "Ask the network who answers DHCP there: lunboot doctor"},
 			{Label: "Take the boot file name out of the other server (options 66 and 67)"},
 		},
 	}, true
@@ -254,7 +259,7 @@ func otherDHCP(v *view) (store.Diagnosis, bool) {
 		Cause:      "Two DHCP servers answered, and the machine takes its boot file from the one whose offer it chooses.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
-			{Action: "proxy-mode", Label: "Switch this network to proxy mode: the other server gives addresses, this one says what to boot"},
+			fix(store.FixProxyMode, e.Detail.Interface, "Switch this network to proxy mode: the other server gives addresses, this one says what to boot"),
 			{Label: "Turn the other DHCP server off on this network"},
 		},
 	}, true
@@ -279,7 +284,7 @@ func loaderStalled(v *view) (store.Diagnosis, bool) {
 		Cause:      "The request came through and the file did not. Packets that are too large for a link on the way, or a firewall that lets the request in and the answer not out, end like this.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
-			{Action: "smaller-blocks", Label: "Use smaller blocks for " + v.who()},
+			{Label: "Boot it again: it is given smaller blocks then"},
 			{Label: "Let UDP answers from the appliance through; TFTP answers from a new port each time"},
 		},
 	}
@@ -305,8 +310,8 @@ func loaderNeverAsked(v *view) (store.Diagnosis, bool) {
 		Cause:      "Often a firewall stands before port 69, on the appliance or between two networks. Or another DHCP server named another boot server, which we cannot see.",
 		Confidence: store.BestGuess,
 		Fixes: []store.Fix{
-			{Action: "test-tftp-port", Label: "Test port 69"},
-			{Action: "show-dhcp-servers", Label: "Show the other DHCP servers"},
+			{Action: string(store.FixCheckAgain), Label: "Test port 69"},
+			{Label: "Ask the network who answers DHCP there: lunboot doctor"},
 		},
 	}, true
 }
@@ -331,16 +336,16 @@ func scriptUnreachable(v *view) (store.Diagnosis, bool) {
 	switch x.Class {
 	case ipxeerr.ClassUnreachable, ipxeerr.ClassNoFile, ipxeerr.ClassServer, ipxeerr.ClassName, ipxeerr.ClassFeature, ipxeerr.ClassClock:
 		d.Title = v.who() + " could not fetch " + step
-		d.Fixes = []store.Fix{{Action: "edit-profile", Label: "Compare the addresses in its profile with what is there"}}
+		d.Fixes = []store.Fix{{Label: "Compare the addresses in its profile with what is there"}}
 	case ipxeerr.ClassFormat, ipxeerr.ClassSecureBoot:
 		d.Title = v.who() + " could not start " + step
-		d.Fixes = []store.Fix{{Action: "edit-profile", Label: "Name a file for " + kind(v.a.Firmware, v.a.Arch) + " in its profile"}}
+		d.Fixes = []store.Fix{{Label: "Name a file for " + kind(v.a.Firmware, v.a.Arch) + " in its profile"}}
 		if x.Class == ipxeerr.ClassSecureBoot {
 			d.Fixes = []store.Fix{{Label: "Switch Secure Boot off in the machine’s firmware, or name a signed file"}}
 		}
 	case ipxeerr.ClassScript:
 		d.Title = v.who() + " stopped at a line of its script that its iPXE does not know"
-		d.Fixes = []store.Fix{{Action: "edit-profile", Label: "Correct the line in its profile"}}
+		d.Fixes = []store.Fix{{Label: "Correct the line in its profile"}}
 	default:
 		return store.Diagnosis{}, false
 	}
@@ -371,8 +376,8 @@ func scriptNeverFetched(v *view) (store.Diagnosis, bool) {
 		Cause:      "It got an address and was told where its script is, and never asked for it. A firewall before that port, or a network driver that stops working after the loader has started, ends like this.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
-			{Action: "test-boot-port", Label: "Test the boot port"},
-			{Action: "try-other-loader", Label: "Try the other loader next, with other network drivers"},
+			{Action: string(store.FixCheckAgain), Label: "Test the boot port"},
+			{Label: "Try another loader, with other network drivers: lunboot machine set " + v.who() + " --loader NAME"},
 		},
 	}, true
 }

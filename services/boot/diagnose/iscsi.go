@@ -74,10 +74,10 @@ func wrongLUN(v *view) (store.Diagnosis, bool) {
 
 	uri := "iscsi:…::::" + has.LUN.URI() + ":…"
 	if v.f.Profile != store.DefaultProfile {
-		d.Fixes = append(d.Fixes, store.Fix{Action: "use-profile-san", Label: "Use profile san, which writes the right LUN by itself"})
+		d.Fixes = append(d.Fixes, store.Fix{Action: string(store.FixProfileSAN), Label: "Use profile san, which writes the right LUN by itself"})
 	}
 	if asked >= 0 && asked <= int(store.MaxLUN) {
-		d.Fixes = append(d.Fixes, store.Fix{Action: "map-lun-" + strconv.Itoa(asked), Label: fmt.Sprintf("Map %s as LUN %d", orElse(quoted(has.Volume), "the volume"), asked)})
+		d.Fixes = append(d.Fixes, fix(store.FixMapLUN, strconv.Itoa(asked), fmt.Sprintf("Map %s as LUN %d", orElse(quoted(has.Volume), "the volume"), asked)))
 	}
 	d.Fixes = append(d.Fixes, store.Fix{Label: fmt.Sprintf("Write LUN %d in the sanboot line of its script: %s", has.LUN, uri)})
 
@@ -159,8 +159,17 @@ func nothingMapped(v *view) (store.Diagnosis, bool) {
 		Title:      v.who() + " has nothing to boot",
 		Cause:      "No volume is mapped to it. It is enrolled, and its profile boots from a volume.",
 		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Action: "choose-volume", Label: "Choose a volume for " + v.who()}},
+		Fixes:      v.freeVolumes(),
 	}, true
+}
+
+// freeVolumes offers the volumes that nobody has.
+func (v *view) freeVolumes() []store.Fix {
+	var out []store.Fix
+	for _, name := range v.f.Free {
+		out = append(out, fix(store.FixMapVolume, name, "Let it boot from "+quoted(name)))
+	}
+	return append(out, store.Fix{Label: "Make or import a volume, and map it to " + v.who() + " on its page"})
 }
 
 // refused finds a refused login that no later login overtook.
@@ -201,7 +210,7 @@ func mutualMismatch(v *view) (store.Diagnosis, bool) {
 		Cause:      "With mutual CHAP each side proves itself, and the machine expects another name or secret from the appliance than the one that is set here. Its script or its own settings carry an old pair.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "renew-secret", Label: "Issue a new pair of secrets; its next script carries it"},
+			{Action: string(store.FixSecret), Label: "Issue a new pair of secrets; its next script carries it"},
 			{Label: "If the secrets stand in the machine’s own iPXE, write the reverse pair from its page there"},
 		},
 	}, true
@@ -217,7 +226,7 @@ func noReverseSecret(v *view) (store.Diagnosis, bool) {
 		Title:      v.subject() + " asked the appliance to prove itself, and no password is set for that",
 		Cause:      "It wants mutual CHAP, and this machine is set to another way of logging in here.",
 		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Action: "set-auth-mutual", Label: "Set " + v.who() + " to mutual CHAP"}},
+		Fixes:      []store.Fix{{Action: string(store.FixMutual), Label: "Set " + v.who() + " to mutual CHAP"}},
 	}, true
 }
 
@@ -235,7 +244,7 @@ func authRequired(v *view) (store.Diagnosis, bool) {
 		Cause:      "The machine is set to prove itself with CHAP here, and what it runs offered less: its script or its own settings carry no secret, or only one of the two.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "use-profile-san", Label: "Use profile san, which hands over the secrets"},
+			{Action: string(store.FixProfileSAN), Label: "Use profile san, which hands over the secrets"},
 			{Label: "Write username, password, reverse-username and reverse-password in its script"},
 		},
 	}, true
@@ -252,7 +261,7 @@ func wrongSecret(v *view) (store.Diagnosis, bool) {
 		Cause:      "The CHAP user name or secret that it used is not the one that is set for it here. Its script or its own settings carry an old one.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "renew-secret", Label: "Issue a new secret; its next script carries it"},
+			{Action: string(store.FixSecret), Label: "Issue a new secret; its next script carries it"},
 			{Label: "If the secret stands in the machine’s own iPXE, write the one from its page there"},
 		},
 	}, true
@@ -273,7 +282,7 @@ func unknownInitiator(v *view) (store.Diagnosis, bool) {
 			Title:      v.subject() + " was refused, because " + v.volume() + " is not ready",
 			Cause:      sentence(orElse(m.Reason, "the volume is still being made")),
 			Confidence: store.Certain,
-			Fixes:      []store.Fix{{Action: "show-volume", Label: "Show the volume"}},
+			Fixes:      []store.Fix{{Label: "Look at the volume: lunboot volume show " + m.Volume}},
 		}, true
 	}
 	title := v.subject() + " used an iSCSI name that no machine has here"
@@ -285,7 +294,7 @@ func unknownInitiator(v *view) (store.Diagnosis, bool) {
 		Cause:      "Volumes are mapped to a machine by its iSCSI name, and the name that it gave belongs to nobody who has one. iPXE makes up a name of its own when a script sets none.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "use-profile-san", Label: "Use profile san, which sets the name"},
+			{Action: string(store.FixProfileSAN), Label: "Use profile san, which sets the name"},
 			{Label: "Write set initiator-iqn " + orElse(string(v.f.Initiator), "and the machine’s name") + " in its script, before sanboot"},
 		},
 	}, true
@@ -309,7 +318,7 @@ func unknownTarget(v *view) (store.Diagnosis, bool) {
 		Cause:      "The appliance has one target name, and the script or the machine’s own settings carry another.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "use-profile-san", Label: "Use profile san, which writes the right name"},
+			{Action: string(store.FixProfileSAN), Label: "Use profile san, which writes the right name"},
 			{Label: "Write the appliance’s target name, shown on the machine’s page, in its sanboot line"},
 		},
 	}, true
@@ -333,7 +342,7 @@ func loginUnfinished(v *view) (store.Diagnosis, bool) {
 		d.Cause = "It hung up before the login was done, and nothing was refused here. With mutual CHAP a machine does that when the appliance’s own password is not the one that it expects."
 		d.Confidence = store.VeryLikely
 		d.Fixes = []store.Fix{
-			{Action: "renew-secret", Label: "Issue a new pair of secrets; its next script carries it"},
+			{Action: string(store.FixSecret), Label: "Issue a new pair of secrets; its next script carries it"},
 			{Label: "If the secrets stand in the machine’s own iPXE, write the reverse pair from its page there"},
 		}
 	}
@@ -380,7 +389,7 @@ func volumeFull(v *view) (store.Diagnosis, bool) {
 		Title:      "Writes to " + v.failedVolume(e) + " failed: the storage is full",
 		Cause:      "The file system that holds the volumes has no room left. Nothing that was written before is lost; writing goes on as soon as there is room.",
 		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Action: "free-space", Label: "Show what takes up space"}},
+		Fixes:      []store.Fix{{Label: "Make room: lunboot volume list shows what takes it up"}},
 	}, true
 }
 
@@ -406,7 +415,6 @@ func volumeFailed(v *view) (store.Diagnosis, bool) {
 		Cause:      sentence(orElse(e.Detail.Reason, "the appliance’s own disk gave an error where the volume’s bytes are")) + " The machine was told so, and nothing was made up in their place.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "check-volume", Label: "Check the volume"},
 			{Label: "Look at the appliance’s own disk: dmesg and its SMART values"},
 		},
 	}, true
@@ -449,7 +457,7 @@ func diskRefused(v *view) (store.Diagnosis, bool) {
 		Cause:      sentence(x.Meaning) + " Commonly the LUN in its script is not the one that the volume is mapped as.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
-			{Action: "use-profile-san", Label: "Use profile san, which writes the right LUN by itself"},
+			{Action: string(store.FixProfileSAN), Label: "Use profile san, which writes the right LUN by itself"},
 			{Label: "Compare the LUN in its sanboot line with the mapping; iPXE reads it as hexadecimal"},
 		},
 	}, true
@@ -465,8 +473,8 @@ func badSANAddress(v *view) (store.Diagnosis, bool) {
 		Cause:      sentence(x.Meaning) + " The form is iscsi:ADDRESS::PORT:LUN:TARGET, with the LUN in hexadecimal.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "use-profile-san", Label: "Use profile san, which writes it by itself"},
-			{Action: "edit-profile", Label: "Mend the sanboot line of its profile"},
+			{Action: string(store.FixProfileSAN), Label: "Use profile san, which writes it by itself"},
+			{Label: "Mend the sanboot line of its profile"},
 		},
 	}, true
 }
@@ -481,7 +489,7 @@ func targetUnreachable(v *view) (store.Diagnosis, bool) {
 		Cause:      sentence(x.Meaning) + " No login of it came to this appliance.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
-			{Action: "test-iscsi-port", Label: "Test the iSCSI port"},
+			{Action: string(store.FixCheckAgain), Label: "Test the iSCSI port"},
 			{Label: "Compare the address in its script with the appliance’s address on that network"},
 		},
 	}, true
@@ -499,7 +507,7 @@ func neverRead(v *view) (store.Diagnosis, bool) {
 		Confidence: store.BestGuess,
 		Fixes: []store.Fix{
 			{Label: "Set the same packet size (MTU) on the appliance, the switches and the machine; 1500 everywhere is safe"},
-			{Action: "boot-again", Label: "Boot again and watch"},
+			{Label: "Boot it again and watch: lunboot attempt watch " + v.who()},
 		},
 	}, true
 }
@@ -514,7 +522,7 @@ func neverLoggedIn(v *view) (store.Diagnosis, bool) {
 		Cause:      "It was given its script, and no login came after it. A firewall in front of the iSCSI port, an address in the script that leads elsewhere, or a loader without iSCSI ends like this.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
-			{Action: "test-iscsi-port", Label: "Test the iSCSI port"},
+			{Action: string(store.FixCheckAgain), Label: "Test the iSCSI port"},
 			{Label: "Look at the machine’s screen: its script says there what failed"},
 		},
 	}, true

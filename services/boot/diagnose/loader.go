@@ -22,7 +22,7 @@ func noLoader(v *view) (store.Diagnosis, bool) {
 		Title:      "There is no boot loader for this kind of machine (" + kind(firmware, arch) + ")",
 		Cause:      v.who() + " said what it is when it asked to boot, and the appliance has no iPXE that runs on it.",
 		Confidence: store.Certain,
-		Fixes:      []store.Fix{{Action: "add-loader", Label: "Add a loader"}},
+		Fixes:      []store.Fix{{Label: "Add a loader: lunboot loader add FILE"}},
 	}
 	if name, ok := boot.LoaderFor(boot.PlatformNamed(firmware, arch)); ok {
 		d.Fixes[0].Label = fmt.Sprintf("Add an iPXE for it, called %s", name)
@@ -51,8 +51,8 @@ func noISCSI(v *view) (store.Diagnosis, bool) {
 		Cause:      how + " A kernel over HTTP boots with it; a volume does not.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			{Action: "add-loader", Label: "Add an iPXE with iSCSI for it (" + kindOf + ")"},
-			{Action: "edit-profile", Label: "Let it boot by a profile that fetches a kernel"},
+			{Label: "Add an iPXE with iSCSI for it (" + kindOf + ")"},
+			{Label: "Let it boot by a profile that fetches a kernel"},
 		},
 	}, true
 }
@@ -98,12 +98,12 @@ func loaderNotStarted(v *view) (store.Diagnosis, bool) {
 	if v.a.Firmware == "UEFI" {
 		d.Fixes = append(d.Fixes,
 			store.Fix{Label: "Switch Secure Boot off in the machine’s firmware"},
-			store.Fix{Action: "add-loader", Label: "Or add another loader and name it for this machine: a signed chain of shim and iPXE, or an iPXE with drivers for its card"})
+			store.Fix{Label: "Or add another loader and name it for this machine: a signed chain of shim and iPXE, or an iPXE with drivers for its card"})
 		return d, true
 	}
 	d.Fixes = append(d.Fixes,
 		store.Fix{Label: "Look at the machine’s screen: iPXE says there what it waits for"},
-		store.Fix{Action: "add-loader", Label: "Or add another iPXE, a newer one or one with drivers for its card"})
+		store.Fix{Label: "Or add another iPXE, a newer one or one with drivers for its card"})
 	return d, true
 }
 
@@ -116,7 +116,7 @@ func (v *view) nextLoader(d *store.Diagnosis, l *Loader) {
 	v.note(time.Time{}, "at its next boot it is given %s, since %s", next.Loader, next.Why)
 	switch {
 	case next.Own:
-		d.Fixes = append(d.Fixes, store.Fix{Action: "loader-auto", Label: "Let the appliance choose its loader: " + v.f.OwnLoader + " is this machine’s own choice, and it is given it again"})
+		d.Fixes = append(d.Fixes, store.Fix{Action: string(store.FixLoaderAuto), Label: "Let the appliance choose its loader: " + v.f.OwnLoader + " is this machine’s own choice, and it is given it again"})
 	case next.Exhausted:
 		d.Cause += " Every loader that there is for it was sent and never spoke, so it is given " + string(next.Loader) + " once more."
 		d.Fixes = append(d.Fixes, store.Fix{Label: fmt.Sprintf("Boot it again: %s is tried once more", next.Loader)})

@@ -114,7 +114,7 @@ func osLostVolume(v *view) (store.Diagnosis, bool) {
 		}
 	}
 	v.noteSilence()
-	heartbeat := store.Fix{Action: "add-heartbeat", Label: "If it did start: let it say so, with one line in its start-up"}
+	heartbeat := store.Fix{Label: "If it did start: let its start-up say so, by fetching http://APPLIANCE/report?up=1&mac=MAC"}
 	switch system {
 	case "windows":
 		return store.Diagnosis{
@@ -122,8 +122,8 @@ func osLostVolume(v *view) (store.Diagnosis, bool) {
 			Cause:      "Its network driver is not among those that Windows starts first, so the volume was gone before the driver was there; the screen says stop code 0x7B.",
 			Confidence: store.VeryLikely,
 			Fixes: []store.Fix{
-				{Action: "guide-windows", Label: "Show how to prepare Windows for booting from the network"},
-				{Action: "try-other-loader", Label: "Try the other loader next"},
+				{Label: "Before the image is made, let the network card’s driver start at boot: set Start to 0 for its service and for iScsiPrt in the registry"},
+				{Label: "Or try another loader: lunboot machine set " + v.who() + " --loader NAME"},
 			},
 		}, true
 	case "linux":
@@ -132,7 +132,6 @@ func osLostVolume(v *view) (store.Diagnosis, bool) {
 			Cause:      "Its initial RAM disk has no iSCSI in it, or no driver for the network card, so it could not find its root file system.",
 			Confidence: store.VeryLikely,
 			Fixes: []store.Fix{
-				{Action: "guide-linux", Label: "Copy the command for its distribution"},
 				{Label: "Debian: install open-iscsi and write ISCSI_AUTO=true into /etc/iscsi/iscsi.initramfs; Fedora: dracut with the module iscsi and rd.iscsi.firmware=1"},
 				heartbeat,
 			},
@@ -143,7 +142,7 @@ func osLostVolume(v *view) (store.Diagnosis, bool) {
 		Cause:      "The boot loader read what it needed, and nothing came after that. The operating system needs an iSCSI initiator of its own that starts early, and a driver for the network card beside it.",
 		Confidence: store.BestGuess,
 		Fixes: []store.Fix{
-			{Action: "guide-handover", Label: "Show how to prepare an operating system for booting from the network"},
+			{Label: "Put an iSCSI initiator and the network card’s driver into what the operating system loads first"},
 			heartbeat,
 		},
 	}, true
@@ -159,7 +158,7 @@ func upUnconfirmed(v *view) (store.Diagnosis, bool) {
 			Title:      v.who() + " is probably up: it is reading its volume but has not said so",
 			Cause:      "It has used its volume steadily for more than a minute, which a boot loader does not do. Nothing else tells that its operating system runs.",
 			Confidence: store.BestGuess,
-			Fixes:      []store.Fix{{Action: "add-heartbeat", Label: "Add the heartbeat: one line in its start-up"}},
+			Fixes:      []store.Fix{{Label: "Let its start-up say that it is up, by fetching http://APPLIANCE/report?up=1&mac=MAC"}},
 		}, true
 	}
 	v.noteSilence()
@@ -167,7 +166,7 @@ func upUnconfirmed(v *view) (store.Diagnosis, bool) {
 		Title:      v.who() + " went on by itself, and how that ended cannot be seen from here",
 		Cause:      "Its script handed over to something that does not come from a volume of this appliance, such as its own disk or an installer.",
 		Confidence: store.CannotSee,
-		Fixes:      []store.Fix{{Action: "add-heartbeat", Label: "Add the heartbeat: one line in its start-up"}},
+		Fixes:      []store.Fix{{Label: "Let its start-up say that it is up, by fetching http://APPLIANCE/report?up=1&mac=MAC"}},
 	}, true
 }
 
@@ -256,6 +255,6 @@ func slowPort(v *view) (store.Diagnosis, bool) {
 		Title:      fmt.Sprintf("The switch port slept for %d s before passing traffic", asks[0].Detail.Secs),
 		Cause:      "Spanning tree keeps a port silent for a while after the link comes up, and firmware gives up in that time. It does so after every power-on.",
 		Confidence: store.BestGuess,
-		Fixes:      []store.Fix{{Action: "hint-edge-port", Label: "Make the port of " + v.who() + " an edge port (PortFast) on the switch"}},
+		Fixes:      []store.Fix{{Label: "Make the port of " + v.who() + " an edge port (PortFast) on the switch"}},
 	}, true
 }
