@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lunboot/services/boot"
+	"lunboot/store"
 )
 
 // A DHCP server that cannot tell an iPXE from firmware names the loader to the
@@ -18,8 +19,11 @@ const (
 	maxLoops    = 1024
 )
 
+// loopKey is one machine's way to one loader. Machines behind one router share
+// the address, so the MAC of the file name, where there is one, counts as well.
 type loopKey struct {
 	addr   netip.Addr
+	mac    store.MAC
 	loader boot.Loader
 }
 
@@ -36,7 +40,8 @@ func newLoops(now func() time.Time) *loops {
 }
 
 // fetched notes a finished transfer of a loader.
-func (l *loops) fetched(addr netip.Addr, loader boot.Loader, blksize int) {
+// It asked for blocks of that size.
+func (l *loops) fetched(k loopKey, blksize int) {
 	if blksize != ipxeBlksize {
 		return
 	}
@@ -53,24 +58,25 @@ func (l *loops) fetched(addr netip.Addr, loader boot.Loader, blksize int) {
 			clear(l.seen) // only a flood of addresses gets here; its loops can wait
 		}
 	}
-	k := loopKey{addr, loader}
 	l.seen[k] = append(recent(l.seen[k], now), now)
 }
 
-// looping reports whether an iPXE at addr fetched loader often enough, without
+// looping reports whether an iPXE fetched a loader often enough, without
 // fetching its script in between.
-func (l *loops) looping(addr netip.Addr, loader boot.Loader) bool {
+func (l *loops) looping(k loopKey) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(recent(l.seen[loopKey{addr, loader}], l.now())) >= loopAfter
+	return len(recent(l.seen[k], l.now())) >= loopAfter
 }
 
 // forget clears an address: its iPXE got its script.
 func (l *loops) forget(addr netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, loader := range boot.Loaders() {
-		delete(l.seen, loopKey{addr, loader})
+	for k := range l.seen {
+		if k.addr == addr {
+			delete(l.seen, k)
+		}
 	}
 }
 

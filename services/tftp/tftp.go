@@ -3,9 +3,13 @@
 // transfer went.
 //
 // The names it serves are a fixed set; nothing from a packet reaches the file
-// system. It knows no machine, only the MAC that stands in a file name. The
-// protocol is pin/tftp's, in its default mode only: its single-port and
-// anticipating modes can be made to panic by any client.
+// system. It knows no machine, only the MAC that stands in a file name.
+//
+// The transfers are pin/tftp's, in its default mode only: its single-port and
+// anticipating modes can be made to panic by any client. Requests are read here,
+// so that what cannot be served costs nothing, and each is handed to a server of
+// the library's own, which lives as long as its transfer: the library's settings
+// hold for a whole server, and block size and timers are one machine's matter.
 package tftp
 
 import (
@@ -13,15 +17,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/pin/tftp/v3"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 
@@ -30,14 +33,15 @@ import (
 	"lunboot/store"
 )
 
-// Bounds of one server.
+// Bounds of one server. A lab behind one router has one address, a machine that
+// repeats its request has a few transfers that nobody acknowledges any more.
 const (
-	maxTransfers   = 256 // at a time
-	maxPerAddress  = 8   // at a time, from one address
-	blockTimeout   = time.Second
-	blockRetries   = 5
-	missingPerTick = 20 // events a second about names that there are not
+	maxTransfers   = 512 // at a time
+	maxPerAddress  = 256 // at a time, from one address
+	maxPerMachine  = 8   // at a time, for one MAC
+	missingPerTick = 20  // events a second about names that there are not
 	readBuffer     = 1 << 20
+	maxRequest     = 1 << 10
 )
 
 // Files are the loaders that can be fetched.
@@ -63,13 +67,15 @@ type Config struct {
 
 // Server is the TFTP service.
 type Server struct {
-	cfg   Config
-	loops *loops
+	cfg      Config
+	patience patience
+	loops    *loops
+	sizes    *sizes
 
 	mu   sync.Mutex
 	conn *net.UDPConn
 
-	active   bounded
+	active   running
 	stopping atomic.Bool
 	missing  *rate.Limiter
 
@@ -82,10 +88,12 @@ func New(cfg Config) *Server {
 		cfg.Drain = 3 * time.Second
 	}
 	return &Server{
-		cfg:     cfg,
-		loops:   newLoops(cfg.Now),
-		active:  bounded{byAddr: map[netip.Addr]int{}},
-		missing: rate.NewLimiter(missingPerTick, missingPerTick),
+		cfg:      cfg,
+		patience: usual,
+		loops:    newLoops(cfg.Now),
+		sizes:    newSizes(),
+		active:   running{byAddr: map[netip.Addr]int{}, of: map[machine][]*transfer{}},
+		missing:  rate.NewLimiter(missingPerTick, missingPerTick),
 	}
 }
 
@@ -105,12 +113,12 @@ func (s *Server) Addr() netip.AddrPort {
 // Malformed counts packets that are no request.
 func (s *Server) Malformed() int64 { return s.malformed.Load() }
 
-// Refused counts requests above the bounds, which were told so.
+// Refused counts requests above the bounds. They are not answered: a client that
+// hears nothing asks again, one that hears of an error gives up.
 func (s *Server) Refused() int64 { return s.refused.Load() }
 
 // Listen binds the port. It is IPv4 only: firmware that boots over TFTP on
-// IPv6 is told so by DHCPv6, which the appliance does not speak, and on an IPv6
-// socket the library would clamp blocks to a wrong size.
+// IPv6 is told so by DHCPv6, which the appliance does not speak.
 func (s *Server) Listen() error {
 	lc := net.ListenConfig{Control: wantPacketInfo}
 	pc, err := lc.ListenPacket(context.Background(), "udp4", s.cfg.Addr)
@@ -127,9 +135,8 @@ func (s *Server) Listen() error {
 	return nil
 }
 
-// wantPacketInfo asks the kernel to say with each packet which interface and
-// address it came to. The library asks too, but only when it serves: a request
-// that came before would be answered in blocks of 512 bytes.
+// wantPacketInfo asks the kernel to say with each packet which address of ours
+// it came to (ip(7)).
 func wantPacketInfo(_, _ string, c syscall.RawConn) error {
 	var err error
 	if controlErr := c.Control(func(fd uintptr) {
@@ -142,7 +149,7 @@ func wantPacketInfo(_, _ string, c syscall.RawConn) error {
 
 // Serve answers until ctx ends, then gives running transfers Config.Drain to
 // finish. A transfer whose client is silent ends by its own time-outs, within
-// ten seconds; Serve does not wait for those.
+// the patience of one block; Serve does not wait for those.
 func (s *Server) Serve(ctx context.Context) error {
 	s.mu.Lock()
 	conn := s.conn
@@ -150,44 +157,28 @@ func (s *Server) Serve(ctx context.Context) error {
 	if conn == nil {
 		return errors.New("TFTP: Serve before Listen")
 	}
-	srv := tftp.NewServer(s.read, nil)
-	srv.SetTimeout(blockTimeout)
-	srv.SetRetries(blockRetries)
-	// Machines that lost a packet together must not repeat theirs together.
-	srv.SetBackoff(func(int) time.Duration { return rand.N(250 * time.Millisecond) })
-	srv.SetHook(hook{s})
-
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(conn) }()
-	stop := func() chan struct{} {
-		done := make(chan struct{})
-		go func() {
-			// Shutdown closes the socket; closed by anybody else, the
-			// library's read loop would spin.
-			srv.Shutdown()
-			close(done)
-		}()
-		return done
+	var transfers sync.WaitGroup
+	closed := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	err := s.receive(conn, &transfers)
+	if closed() {
+		err = fmt.Errorf("TFTP: the listener ended: %w", errors.Join(err, conn.Close()))
+	} else {
+		err = nil
 	}
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-served:
-		err = fmt.Errorf("TFTP: the listener ended: %v", err)
-		served <- nil
-	}
-	done := stop()
+	done := make(chan struct{})
+	go func() {
+		transfers.Wait()
+		close(done)
+	}()
 	drain := time.NewTimer(s.cfg.Drain)
 	defer drain.Stop()
 	select {
 	case <-done:
-		<-served
 	case <-drain.C:
 		s.stopping.Store(true)
 		select {
 		case <-done:
-			<-served
-		case <-time.After(blockTimeout):
+		case <-time.After(time.Second):
 			s.cfg.Log.Warn("TFTP transfers to silent clients were left to their time-outs", "transfers", s.active.total())
 		}
 	}
@@ -195,6 +186,50 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.conn = nil
 	s.mu.Unlock()
 	return err
+}
+
+// receive reads requests until the socket is closed, and begins their transfers.
+func (s *Server) receive(conn *net.UDPConn, transfers *sync.WaitGroup) error {
+	buf, oob := make([]byte, maxRequest), make([]byte, 128)
+	for {
+		n, oobn, _, from, err := conn.ReadMsgUDPAddrPort(buf, oob)
+		if err != nil {
+			return err
+		}
+		r, err := parseRequest(buf[:n])
+		if err != nil || !from.Addr().Unmap().Is4() || from.Port() == 0 {
+			s.malformed.Add(1)
+			continue
+		}
+		r.from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		r.local = destination(oob[:oobn])
+		t := newTransfer(s, r)
+		if !s.active.enter(t) {
+			s.refused.Add(1)
+			continue
+		}
+		transfers.Go(func() {
+			defer s.active.leave(t)
+			// What panics here panics in the library's part that is ours to call;
+			// its own goroutines have their guard in transfer.run.
+			_ = services.Guard(s.cfg.Log, "TFTP request", func() error { t.serve(); return nil })
+		})
+	}
+}
+
+// destination reads the address of ours that a packet came to (IP_PKTINFO). For
+// a packet that went to everybody it is the interface's own.
+func destination(oob []byte) netip.Addr {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo {
+			return netip.AddrFrom4([4]byte(m.Data[4:8])) // struct in_pktinfo: ipi_ifindex, ipi_spec_dst, ipi_addr
+		}
+	}
+	return netip.Addr{}
 }
 
 // ScriptFetched tells the server that the iPXE at addr fetched its script, so
@@ -209,46 +244,55 @@ func (s *Server) emit(kind store.EventKind, t *transfer, d store.Detail) {
 	s.cfg.Emit.Emit(store.Event{Kind: kind, At: s.cfg.Now(), MAC: t.mac, Addr: t.addr, Detail: d})
 }
 
-// hook counts what never reaches the handler: packets that cannot be read. They
-// are counted, not logged, so that a storm of them costs nothing.
-type hook struct{ s *Server }
-
-func (h hook) OnSuccess(tftp.TransferStats) {}
-
-func (h hook) OnFailure(st tftp.TransferStats, _ error) {
-	if st.RemoteAddr == nil {
-		h.s.malformed.Add(1)
-	}
-}
-
-// bounded counts running transfers, in all and from one address.
-type bounded struct {
+// running are the transfers of this moment, bounded in all, from one address and
+// for one machine.
+type running struct {
 	mu     sync.Mutex
 	n      int
 	byAddr map[netip.Addr]int
+	of     map[machine][]*transfer
 }
 
-func (b *bounded) enter(a netip.Addr) bool {
+func (b *running) enter(t *transfer) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.n >= maxTransfers || b.byAddr[a] >= maxPerAddress {
+	m := t.machine()
+	if b.n >= maxTransfers || b.byAddr[t.addr] >= maxPerAddress || !t.mac.IsZero() && len(b.of[m]) >= maxPerMachine {
 		return false
 	}
 	b.n++
-	b.byAddr[a]++
+	b.byAddr[t.addr]++
+	b.of[m] = append(b.of[m], t)
 	return true
 }
 
-func (b *bounded) leave(a netip.Addr) {
+func (b *running) leave(t *transfer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.n--
-	if b.byAddr[a]--; b.byAddr[a] == 0 {
-		delete(b.byAddr, a)
+	if b.byAddr[t.addr]--; b.byAddr[t.addr] == 0 {
+		delete(b.byAddr, t.addr)
+	}
+	m := t.machine()
+	rest := slices.DeleteFunc(b.of[m], func(o *transfer) bool { return o == t })
+	if b.of[m] = rest; len(rest) == 0 {
+		delete(b.of, m)
 	}
 }
 
-func (b *bounded) total() int {
+// before are the machine's other transfers of the same file.
+func (b *running) before(t *transfer) (others []*transfer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, o := range b.of[t.machine()] {
+		if o != t && o.file == t.file {
+			others = append(others, o)
+		}
+	}
+	return others
+}
+
+func (b *running) total() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.n

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +93,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		c(&cfg)
 	}
 	r.s = New(cfg)
+	r.s.patience = patience{first: usual.first, longest: 2 * usual.first, retries: 6} // not much more than a second
 	if err := r.s.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -136,6 +138,8 @@ type client struct {
 	conn *net.UDPConn
 	peer *net.UDPAddr // the server's transfer port, once it answered
 	main *net.UDPAddr
+
+	narrow int // datagrams with more bytes never arrive; 0: all do
 }
 
 func (r *rig) client() *client {
@@ -170,12 +174,17 @@ func (c *client) next() (op uint16, rest []byte) {
 	if err := c.conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		c.t.Fatal(err)
 	}
-	n, from, err := c.conn.ReadFromUDP(buf)
-	if err != nil {
-		c.t.Fatalf("no answer: %v", err)
+	for {
+		n, from, err := c.conn.ReadFromUDP(buf)
+		if err != nil {
+			c.t.Fatalf("no answer: %v", err)
+		}
+		if c.narrow > 0 && n > c.narrow {
+			continue
+		}
+		c.peer = from
+		return binary.BigEndian.Uint16(buf), buf[2:n]
 	}
-	c.peer = from
-	return binary.BigEndian.Uint16(buf), buf[2:n]
 }
 
 func (c *client) ack(block uint16) {
@@ -207,6 +216,13 @@ func (c *client) ask(file string, options ...string) (op uint16, rest []byte) {
 // fetch transfers a whole file and returns it, or the text of the ERROR packet.
 func (c *client) fetch(file string, options ...string) (data []byte, refused string) {
 	c.t.Helper()
+	refused = c.each(file, options, func(b []byte) { data = append(data, b...) })
+	return data, refused
+}
+
+// each transfers a whole file and shows its blocks, in order and once.
+func (c *client) each(file string, options []string, show func([]byte)) (refused string) {
+	c.t.Helper()
 	size, due := 512, uint16(1)
 	op, rest := c.ask(file, options...)
 	for ; ; op, rest = c.next() {
@@ -218,12 +234,12 @@ func (c *client) fetch(file string, options ...string) (data []byte, refused str
 				continue // a slow machine's server sends a block again
 			}
 			due++
-			data = append(data, rest[2:]...)
+			show(rest[2:])
 			if len(rest)-2 < size {
-				return data, ""
+				return ""
 			}
 		case 5:
-			return nil, string(bytes.TrimRight(rest[2:], "\x00"))
+			return string(bytes.TrimRight(rest[2:], "\x00"))
 		case 6:
 			words := strings.Split(string(rest), "\x00")
 			for i := 0; i+1 < len(words); i += 2 {
@@ -347,29 +363,71 @@ func TestAClientThatGivesUpIsAnAbort(t *testing.T) {
 }
 
 func TestAClientThatFallsSilentIsAnAbort(t *testing.T) {
-	if testing.Short() {
-		t.Skip("six time-outs of a second")
-	}
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	c.send(c.main, rrq("undionly.kpxe", "blksize", "1432"))
 	c.next()
 	c.ack(0)
-	first := 0
+	c.next()
+	c.ack(1)
 	begun := time.Now()
-	for first < 1+blockRetries {
-		if op, rest := c.next(); op != 3 || binary.BigEndian.Uint16(rest) != 1 {
+	for range 1 + r.s.patience.retries {
+		if op, rest := c.next(); op != 3 || binary.BigEndian.Uint16(rest) != 2 {
 			t.Fatalf("operation %d, %v", op, rest[:2])
 		}
-		first++
 	}
 	e := r.of(store.EventTFTPAbort, 1)[0]
-	if !strings.Contains(e.Detail.Reason, "stopped acknowledging after 0 of") {
+	if !strings.Contains(e.Detail.Reason, "stopped acknowledging after 1432 of") {
 		t.Errorf("the event is %+v", e)
 	}
-	if d := time.Since(begun); d < blockRetries*blockTimeout || d > 12*time.Second {
+	if d := time.Since(begun); d < 1200*time.Millisecond || d > 4*time.Second {
 		t.Errorf("it was given up after %s", d)
 	}
+	if limit := r.s.sizes.limit(machine{addr: e.Addr}); limit != 0 {
+		t.Errorf("a machine that took a block is given blocks of %d bytes", limit)
+	}
+}
+
+func TestASlowMachineIsWaitedForTenSeconds(t *testing.T) {
+	all := usual.first
+	for n := range usual.retries {
+		all += usual.gap(n)
+	}
+	if all < 10*time.Second || all > 15*time.Second {
+		t.Errorf("a block is given up after %s", all)
+	}
+	if usual.gap(0) > 200*time.Millisecond || usual.gap(1) < usual.gap(0) {
+		t.Errorf("it is sent again after %s and %s", usual.gap(0), usual.gap(1))
+	}
+}
+
+func TestALostBlockIsSentAgainSoon(t *testing.T) {
+	r := newRig(t)
+	c := r.client()
+	c.send(c.main, rrq("undionly.kpxe", "blksize", "1432"))
+	c.next()
+	c.ack(0)
+	c.next()
+	begun := time.Now()
+	c.next() // the first block again
+	if d := time.Since(begun); d < usual.first/2 || d > 500*time.Millisecond {
+		t.Errorf("it is sent again after %s", d)
+	}
+	// Both were there after all, and both are acknowledged (RFC 1123 §4.2.3.1): what
+	// follows must come once.
+	for range 2 {
+		c.ack(1)
+	}
+	for block := uint16(2); block < 6; block++ {
+		if _, rest := c.next(); binary.BigEndian.Uint16(rest) != block {
+			t.Fatalf("block %d comes where %d is due", binary.BigEndian.Uint16(rest), block)
+		}
+		c.ack(block)
+		c.ack(block)
+	}
+	c.fail(0, "enough")
+	r.of(store.EventTFTPAbort, 1)
 }
 
 func TestARequestThatCameTwiceIsNoFailure(t *testing.T) {
@@ -409,6 +467,7 @@ func TestARequestThatCameTwiceIsNoFailure(t *testing.T) {
 }
 
 func TestProgressIsSaidOnceASecond(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client()
 	c.send(c.main, rrq("undionly.kpxe"))
@@ -434,6 +493,7 @@ func TestProgressIsSaidOnceASecond(t *testing.T) {
 }
 
 func TestAStormOfBrokenPacketsHarmsNobody(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	storm := r.client()
 	packets := [][]byte{
@@ -467,82 +527,141 @@ func TestAStormOfBrokenPacketsHarmsNobody(t *testing.T) {
 	}
 }
 
-func TestSixtyFourClientsAtOnce(t *testing.T) {
+func TestTwoHundredAndFiftySixMachinesAtOnce(t *testing.T) {
 	r := newRig(t)
+	want := r.data[boot.IPXEEFI]
 	var wg sync.WaitGroup
-	for i := range 64 {
+	for i := range 256 {
 		wg.Go(func() {
-			conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1, byte(i+1))})
+			conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1+byte(i>>7), 1+byte(i&127))})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			defer conn.Close()
 			c := &client{t: t, conn: conn, main: net.UDPAddrFromAddrPort(r.addr)}
-			mac := store.MAC{2, 0, 0, 0, 0, byte(i)}
-			if got, refused := c.fetch(boot.LoaderPath(mac, boot.SNPOnly), "blksize", "1432", "tsize", "0"); !bytes.Equal(got, r.data[boot.SNPOnly]) {
-				t.Errorf("client %d gets %d bytes, %q", i, len(got), refused)
+			at, right := 0, true
+			refused := c.each(boot.LoaderPath(store.MAC{2, 0, 0, 0, 0, byte(i)}, boot.IPXEEFI), []string{"blksize", "16384", "tsize", "0"}, func(b []byte) {
+				right = right && at+len(b) <= len(want) && bytes.Equal(b, want[at:at+len(b)])
+				at += len(b)
+			})
+			if !right || at != len(want) || refused != "" {
+				t.Errorf("client %d gets %d bytes, %q", i, at, refused)
 			}
 		})
 	}
-	wg.Wait()
+	most := 0
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		case <-time.After(time.Millisecond):
+			most = max(most, runtime.NumGoroutine())
+		}
+	}
 	macs := map[store.MAC]bool{}
-	for _, e := range r.of(store.EventTFTPSent, 64) {
+	for _, e := range r.of(store.EventTFTPSent, 256) {
 		macs[e.MAC] = true
 	}
-	if len(macs) != 64 {
-		t.Errorf("%d machines were sent their loader", len(macs))
+	if len(macs) != 256 || r.s.Refused() != 0 {
+		t.Errorf("%d machines were sent their loader, %d requests were refused", len(macs), r.s.Refused())
+	}
+	// The client, the transfer and the library's handler.
+	if most > 4*256 {
+		t.Errorf("there were %d goroutines", most)
 	}
 }
 
-func TestOneAddressCannotTakeEveryTransfer(t *testing.T) {
+// enters lets a transfer of a file in, or not.
+func enters(b *running, from netip.Addr, file string) *transfer {
+	s := New(Config{Now: time.Now})
+	t := newTransfer(s, request{from: netip.AddrPortFrom(from, 1), name: file})
+	if !b.enter(t) {
+		return nil
+	}
+	return t
+}
+
+func TestTransfersAreBounded(t *testing.T) {
+	b := &New(Config{Now: time.Now}).active
+	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+	var in []*transfer
+	enter := func(from netip.Addr, file string) bool {
+		tr := enters(b, from, file)
+		if tr != nil {
+			in = append(in, tr)
+		}
+		return tr != nil
+	}
+	// A lab of 255 machines behind one router.
+	for i := range maxPerAddress {
+		mac := store.MAC{2, 0, 0, 0, 1, byte(i)}
+		if !enter(addr(0), boot.LoaderPath(mac, boot.SNPOnly)) {
+			t.Fatalf("transfer %d of one address is refused", i)
+		}
+	}
+	if enter(addr(0), "undionly.kpxe") {
+		t.Error("one address has more than its share")
+	}
+	for range maxPerMachine {
+		if !enter(addr(1), boot.LoaderPath(loaderMAC, boot.SNPOnly)) {
+			t.Fatal("a machine that repeats its request is refused")
+		}
+	}
+	if enter(addr(2), boot.LoaderPath(loaderMAC, boot.SNPOnly)) {
+		t.Error("one machine has more than its share")
+	}
+	for i := len(in); i < maxTransfers; i++ {
+		if !enter(addr(i), "undionly.kpxe") {
+			t.Fatalf("transfer %d is refused", i)
+		}
+	}
+	if enter(addr(maxTransfers), "undionly.kpxe") {
+		t.Error("one more than the bound is let in")
+	}
+	b.leave(in[0])
+	if !enter(addr(maxTransfers), "undionly.kpxe") {
+		t.Error("a free place is not given")
+	}
+	for _, tr := range in[1:] {
+		b.leave(tr)
+	}
+	if b.total() != 0 || len(b.byAddr) != 0 || len(b.of) != 0 {
+		t.Errorf("it remembers %d transfers of %d addresses and %d machines", b.total(), len(b.byAddr), len(b.of))
+	}
+}
+
+func TestARequestAboveTheBoundsWaitsForTheNext(t *testing.T) {
 	r := newRig(t)
 	var held []*client
-	for range maxPerAddress {
+	file := boot.LoaderPath(loaderMAC, boot.Undionly)
+	for range maxPerMachine {
 		c := r.client()
-		c.send(c.main, rrq("undionly.kpxe", "blksize", "1432"))
+		c.send(c.main, rrq(file, "blksize", "1432"))
 		c.next()
 		held = append(held, c)
 	}
-	begun := time.Now()
-	if _, refused := r.client().fetch("undionly.kpxe"); !strings.Contains(refused, "too many transfers") {
-		t.Errorf("the ninth request of one address is answered %q", refused)
-	}
-	if d := time.Since(begun); d > time.Second {
-		t.Errorf("the refusal took %s", d)
-	}
-	if r.s.Refused() != 1 {
-		t.Errorf("%d refusals are counted", r.s.Refused())
+	late := r.client()
+	late.send(late.main, rrq(file))
+	for end := time.Now().Add(5 * time.Second); r.s.Refused() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the ninth request of a machine is not counted")
+		}
 	}
 	for _, c := range held {
 		c.fail(0, "bye")
 	}
-	r.of(store.EventTFTPProbe, maxPerAddress)
-	if got, refused := r.client().fetch("undionly.kpxe"); len(got) == 0 {
-		t.Errorf("after they ended it is still refused: %q", refused)
+	r.of(store.EventTFTPProbe, maxPerMachine)
+	if err := late.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func TestABoundOfAllTransfers(t *testing.T) {
-	b := bounded{byAddr: map[netip.Addr]int{}}
-	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
-	for i := range maxTransfers {
-		if !b.enter(addr(i)) {
-			t.Fatalf("transfer %d is refused", i)
-		}
+	if n, _, err := late.conn.ReadFromUDP(make([]byte, 600)); err == nil {
+		t.Errorf("it was answered with %d bytes", n)
 	}
-	if b.enter(addr(maxTransfers)) {
-		t.Error("one more than the bound is let in")
-	}
-	b.leave(addr(0))
-	if !b.enter(addr(maxTransfers)) {
-		t.Error("a free place is not given")
-	}
-	for i := 1; i <= maxTransfers; i++ {
-		b.leave(addr(i))
-	}
-	if b.total() != 0 || len(b.byAddr) != 0 {
-		t.Errorf("it remembers %d transfers of %d addresses", b.total(), len(b.byAddr))
+	if got, refused := late.fetch(file); !bytes.Equal(got, r.data[boot.Undionly]) {
+		t.Errorf("asked again it gets %d bytes, %q", len(got), refused)
 	}
 }
 
@@ -577,33 +696,51 @@ func TestAnIPXEInALoopIsGivenItsScript(t *testing.T) {
 	if got, _ := r.client().fetch(loaderMAC.Hex12()+"/autoexec.ipxe", ipxe...); !bytes.Equal(got, script) {
 		t.Errorf("autoexec.ipxe has %q", got)
 	}
-	if got, _ := r.client().fetch("x/autoexec.ipxe", ipxe...); got != nil {
-		t.Errorf("x/autoexec.ipxe has %q", got)
+	// What a foreign DHCP server names as the loader's folder is not known here.
+	for _, file := range []string{"autoexec.ipxe", "/autoexec.ipxe", "//autoexec.ipxe", "x/autoexec.ipxe", "/boot/x86/autoexec.ipxe", `boot\x86\autoexec.ipxe`, "525400770g0a/autoexec.ipxe"} {
+		if got, _ := r.client().fetch(file, ipxe...); !bytes.Equal(got, script) {
+			t.Errorf("%s has %q", file, got)
+		}
+	}
+	for _, e := range r.of(store.EventTFTPSent, 0) {
+		if folder := strings.HasPrefix(e.Detail.File, loaderMAC.Hex12()); folder != (e.MAC == loaderMAC) || !folder && !e.MAC.IsZero() {
+			t.Errorf("%s is taken for %s", e.Detail.File, e.MAC)
+		}
+	}
+	if _, refused := r.client().fetch("pxelinux.0", ipxe...); refused != "no such file" {
+		t.Errorf("a file that is not here is answered %q", refused)
 	}
 }
 
 func TestFirmwareThatStartsOftenIsInNoLoop(t *testing.T) {
 	now := time.Unix(0, 0)
 	l := newLoops(func() time.Time { return now })
-	a := netip.MustParseAddr("10.0.0.1")
+	a := loopKey{addr: netip.MustParseAddr("10.0.0.1"), loader: boot.Undionly}
 	for range 9 {
-		l.fetched(a, boot.Undionly, 1468)
+		l.fetched(a, 1468)
 	}
-	if l.looping(a, boot.Undionly) {
+	if l.looping(a) {
 		t.Error("firmware counts as an iPXE")
 	}
 	for range 9 {
-		l.fetched(a, boot.Undionly, ipxeBlksize)
+		l.fetched(a, ipxeBlksize)
 		now = now.Add(31 * time.Second)
 	}
-	if l.looping(a, boot.Undionly) {
+	if l.looping(a) {
 		t.Error("one fetch in half a minute counts as a loop")
 	}
 	for i := range 3 * maxLoops {
-		l.fetched(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), boot.Undionly, ipxeBlksize)
+		l.fetched(loopKey{netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), store.MAC{}, boot.Undionly}, ipxeBlksize)
 	}
 	if len(l.seen) > maxLoops {
 		t.Errorf("it remembers %d addresses", len(l.seen))
+	}
+	// Machines behind one router have one address, and each its own MAC.
+	for i := range byte(9) {
+		l.fetched(loopKey{a.addr, store.MAC{2, i}, boot.Undionly}, ipxeBlksize)
+	}
+	if l.looping(loopKey{a.addr, store.MAC{2}, boot.Undionly}) {
+		t.Error("one fetch of each of nine machines counts as a loop")
 	}
 }
 
@@ -686,14 +823,14 @@ func FuzzLoaderPath(f *testing.F) {
 		opened := boot.Loader("")
 		s := New(Config{Files: opener(func(l boot.Loader) { opened = l }), Log: slog.New(slog.DiscardHandler), Now: time.Now,
 			Script: func(netip.Addr) []byte { return []byte("#!ipxe\n") }})
-		tr := &transfer{s: s}
-		_, ok := tr.choose(name, netip.Addr{})
+		tr := newTransfer(s, request{name: name})
+		_, ok := tr.choose()
 		if !ok {
 			return
 		}
 		want := "/" + string(opened)
 		if opened == "" {
-			want = "/" + autoexec
+			want, name = "/"+autoexec, strings.ReplaceAll(name, `\`, "/")
 		} else if _, err := boot.ParseLoader(string(opened)); err != nil {
 			t.Fatalf("%q opens %q", name, opened)
 		}

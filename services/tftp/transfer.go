@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/netip"
-	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pin/tftp/v3"
@@ -20,7 +22,6 @@ import (
 // Texts that clients are given; they never carry anything of ours but these.
 var (
 	errMissing  = errors.New("no such file")
-	errBusy     = errors.New("too many transfers, try again")
 	errStopping = errors.New("the appliance is stopping, try again")
 	errInternal = errors.New("internal fault, try again")
 )
@@ -31,6 +32,26 @@ const autoexec = "autoexec.ipxe"
 // progressEvery is the least time between two progress events of a transfer.
 const progressEvery = time.Second
 
+// patience is how a block that is not acknowledged is sent again: soon, because
+// on a network that drops packets a client's own timer, of a second or more, is
+// what makes a boot slow; then at growing distances, because a slow machine may
+// need seconds. A client that was only slow sees a block twice, and its second
+// ACK is passed over (RFC 1123 §4.2.3.1).
+type patience struct {
+	first, longest time.Duration
+	retries        int
+}
+
+// usual is ten seconds and a half in all.
+var usual = patience{first: 100 * time.Millisecond, longest: time.Second, retries: 13}
+
+// gap is how long there is quiet before the n-th repeat of a block, from 0,
+// without the spread.
+func (p patience) gap(n int) time.Duration { return min(p.first<<min(n, 10), p.longest) }
+
+// stuckAfter is how many repeats of the first block show that it does not arrive.
+const stuckAfter = 2
+
 // TFTP error codes that mean something to us (RFC 1350 §5, RFC 2347).
 const (
 	codeUndefined  = 0
@@ -38,28 +59,133 @@ const (
 	codeOptions    = 8
 )
 
-// transfer is one read request and what became of it.
+// transfer is one request and what became of it.
 type transfer struct {
 	s      *Server
+	ask    request
 	file   string // as asked for, bounded and printable
 	mac    store.MAC
-	loader boot.Loader // empty when a script is served
 	addr   netip.Addr
 	begun  time.Time
+	script bool        // autoexec.ipxe
+	wanted boot.Loader // empty when the name stands for none
 
+	loader  boot.Loader // empty when a script is served
 	r       *bytes.Reader
 	total   int64
 	given   int64 // bytes handed to the library: one block ahead of what was acknowledged
 	blksize int
+	limited bool // blocks are smaller than the path and the client allow
 	reads   int
 	said    time.Time // of the last progress
+
+	stuck     atomic.Bool // the first block was repeated and never acknowledged
+	toldStall atomic.Bool // its stall has been told
 }
 
-// read is the library's handler: it runs on a goroutine of its own, and what it
+// newTransfer knows what a request is for.
+func newTransfer(s *Server, r request) *transfer {
+	t := &transfer{s: s, ask: r, file: printable(r.name), addr: r.from.Addr(), begun: s.cfg.Now(), blksize: defaultBlksize}
+	t.identify(r.name)
+	return t
+}
+
+// identify reads a file name: a loader's, with the machine's MAC before it or
+// bare, or autoexec.ipxe in any folder, because iPXE looks for it beside itself,
+// and where that is another DHCP server may have said.
+func (t *transfer) identify(name string) {
+	at := strings.LastIndexAny(name, `/\`)
+	if dir := strings.TrimRight(name[:at+1], `/\`); name[at+1:] == autoexec {
+		t.script = true
+		if mac, err := store.ParseMAC(dir[strings.LastIndexAny(dir, `/\`)+1:]); err == nil {
+			t.mac = mac
+		}
+		return
+	}
+	if mac, loader, err := boot.ParseLoaderPath(name); err == nil {
+		t.mac, t.wanted = mac, loader
+	}
+}
+
+// machine is whom the transfer is for.
+func (t *transfer) machine() machine {
+	if t.mac.IsZero() {
+		return machine{addr: t.addr}
+	}
+	return machine{mac: t.mac}
+}
+
+// serve carries the transfer out, from its request to its end.
+func (t *transfer) serve() {
+	for _, o := range t.s.active.before(t) {
+		o.overtake()
+	}
+	mtu, source, err := pathTo(t.ask.from)
+	if err != nil {
+		t.s.cfg.Log.Debug("the way to a TFTP client is not known", "addr", t.addr, "err", err)
+		mtu, source = ethernet, t.ask.local
+	}
+	limit := t.s.sizes.limit(t.machine())
+	t.blksize = t.ask.grant(mtu, limit)
+	t.limited = limit != 0 && t.blksize < t.ask.grant(mtu, 0)
+	client := net.UDPAddrFromAddrPort(t.ask.from)
+	if t.ask.local.IsValid() && source != t.ask.local {
+		c, err := newCrossing(t.ask.local, t.ask.from)
+		if err != nil {
+			t.s.cfg.Log.Warn("a TFTP client is answered from another address than it asked", "addr", t.addr, "asked", t.ask.local, "err", err)
+		} else {
+			defer c.close()
+			client = c.addr()
+		}
+	}
+	srv := tftp.NewServer(t.run, nil)
+	srv.SetBlockSizeNegotiation(false) // grant has seen to it
+	srv.SetTimeout(t.s.patience.first)
+	srv.SetRetries(t.s.patience.retries)
+	srv.SetBackoff(t.backoff)
+	_ = srv.Serve(&handed{packet: t.ask.packet(t.blksize), from: client, shutdown: srv.Shutdown})
+}
+
+// handed is the socket of a library's server that has one request to serve: the
+// packet comes at once, and the next read ends the server.
+type handed struct {
+	packet   []byte
+	from     *net.UDPAddr
+	shutdown func()
+}
+
+func (h *handed) ReadFrom(b []byte) (int, net.Addr, error) {
+	if h.packet != nil {
+		n := copy(b, h.packet)
+		h.packet = nil
+		return n, h.from, nil
+	}
+	h.shutdown() // waits for the transfer
+	return 0, nil, net.ErrClosed
+}
+
+func (*handed) LocalAddr() net.Addr                   { return &net.UDPAddr{IP: net.IPv4zero} }
+func (*handed) WriteTo([]byte, net.Addr) (int, error) { return 0, net.ErrClosed }
+func (*handed) Close() error                          { return nil }
+func (*handed) SetDeadline(time.Time) error           { return nil }
+func (*handed) SetReadDeadline(time.Time) error       { return nil }
+func (*handed) SetWriteDeadline(time.Time) error      { return nil }
+
+// backoff is what the library waits beyond its time-out before it sends a block
+// again. Machines that lost a packet together must not repeat theirs together.
+func (t *transfer) backoff(n int) time.Duration {
+	if n == stuckAfter && t.stalled() {
+		t.stuck.Store(true)
+	}
+	p := t.s.patience
+	return p.gap(n) - p.first + rand.N(p.first/4)
+}
+
+// run is the library's handler: it runs on a goroutine of its own, and what it
 // returns goes to the client as the text of an ERROR packet.
-func (s *Server) read(name string, rf io.ReaderFrom) (err error) {
-	fault := services.Guard(s.cfg.Log, "TFTP transfer", func() error {
-		err = s.transfer(name, rf)
+func (t *transfer) run(_ string, rf io.ReaderFrom) (err error) {
+	fault := services.Guard(t.s.cfg.Log, "TFTP transfer", func() error {
+		err = t.send(rf)
 		return nil
 	})
 	if fault != nil {
@@ -68,28 +194,14 @@ func (s *Server) read(name string, rf io.ReaderFrom) (err error) {
 	return err
 }
 
-func (s *Server) transfer(name string, rf io.ReaderFrom) error {
-	out, ok := rf.(tftp.OutgoingTransfer)
-	if !ok {
-		return errInternal
-	}
-	remote := out.RemoteAddr()
-	addr, _ := netip.AddrFromSlice(remote.IP)
-	addr = addr.Unmap()
-	if s.stopping.Load() {
+func (t *transfer) send(rf io.ReaderFrom) error {
+	if t.s.stopping.Load() {
 		return errStopping
 	}
-	if !s.active.enter(addr) {
-		s.refused.Add(1)
-		return errBusy
-	}
-	defer s.active.leave(addr)
-
-	t := &transfer{s: s, addr: addr, begun: s.cfg.Now(), file: printable(name)}
-	data, ok := t.choose(name, localAddr(rf))
+	data, ok := t.choose()
 	if !ok {
-		if s.missing.AllowN(s.cfg.Now(), 1) {
-			s.emit(store.EventTFTPMissing, t, store.Detail{Reason: fmt.Sprintf("there is no file %q to fetch over TFTP", t.file)})
+		if t.s.missing.AllowN(t.s.cfg.Now(), 1) {
+			t.s.emit(store.EventTFTPMissing, t, store.Detail{Reason: fmt.Sprintf("there is no file %q to fetch over TFTP", t.file)})
 		}
 		return errMissing
 	}
@@ -99,33 +211,31 @@ func (s *Server) transfer(name string, rf io.ReaderFrom) error {
 	return nil // ReadFrom has told the client already
 }
 
-// choose finds the bytes that a name stands for.
-func (t *transfer) choose(name string, local netip.Addr) ([]byte, bool) {
+// choose finds the bytes that the name stands for.
+func (t *transfer) choose() ([]byte, bool) {
 	s := t.s
-	if dir, file := path.Split(strings.TrimPrefix(name, "/")); file == autoexec && s.cfg.Script != nil {
-		if mac, err := store.ParseMAC(strings.TrimSuffix(dir, "/")); err == nil {
-			t.mac = mac
-		} else if dir != "" {
+	if t.script {
+		if s.cfg.Script == nil {
 			return nil, false
 		}
-		return s.cfg.Script(local), true
+		return s.cfg.Script(t.ask.local), true
 	}
-	mac, loader, err := boot.ParseLoaderPath(name)
-	if err != nil {
+	if t.wanted == "" {
 		return nil, false
 	}
-	t.mac = mac
-	if s.cfg.Script != nil && s.loops.looping(t.addr, loader) {
+	if s.cfg.Script != nil && s.loops.looping(t.loop()) {
 		s.cfg.Log.Info("an iPXE fetches the same loader again and again; it is given its script under that name",
-			"addr", t.addr, "loader", loader)
-		return s.cfg.Script(local), true
+			"addr", t.addr, "loader", t.wanted)
+		return s.cfg.Script(t.ask.local), true
 	}
-	data, ok := s.cfg.Files.Open(loader)
+	data, ok := s.cfg.Files.Open(t.wanted)
 	if ok {
-		t.loader = loader
+		t.loader = t.wanted
 	}
 	return data, ok
 }
+
+func (t *transfer) loop() loopKey { return loopKey{t.addr, t.mac, t.wanted} }
 
 // Seek lets the library learn the size for the option tsize.
 func (t *transfer) Seek(offset int64, whence int) (int64, error) { return t.r.Seek(offset, whence) }
@@ -141,10 +251,14 @@ func (t *transfer) Read(p []byte) (int, error) {
 	now := t.s.cfg.Now()
 	switch {
 	case t.reads == 1:
-		t.blksize = len(p)
 	case t.reads == 2:
+		t.stuck.Store(false)
 		t.said = now
-		t.s.emit(store.EventTFTPStart, t, store.Detail{Total: t.total})
+		d := store.Detail{Total: t.total}
+		if t.limited {
+			d.Reason = fmt.Sprintf("in blocks of %d bytes, because larger ones never arrived", t.blksize)
+		}
+		t.s.emit(store.EventTFTPStart, t, d)
 	case now.Sub(t.said) >= progressEvery:
 		t.said = now
 		t.s.emit(store.EventTFTPProgress, t, store.Detail{Bytes: t.given, Total: t.total, Millis: now.Sub(t.begun).Milliseconds()})
@@ -159,7 +273,7 @@ func (t *transfer) finish(err error) {
 	d := store.Detail{Bytes: t.given, Total: t.total, Millis: t.s.cfg.Now().Sub(t.begun).Milliseconds()}
 	if err == nil {
 		if t.loader != "" {
-			t.s.loops.fetched(t.addr, t.loader, t.blksize)
+			t.s.loops.fetched(t.loop(), t.ask.blksize)
 		} else {
 			d.Reason = "the first script was served under this name"
 		}
@@ -179,6 +293,11 @@ func (t *transfer) finish(err error) {
 	}
 	d.Bytes = t.acknowledged()
 	switch {
+	case t.toldStall.Load():
+		return // that was told
+	case !isCode && !errors.Is(err, errStopping) && t.stalled():
+		t.giveUp()
+		return
 	case isCode:
 		d.Reason = fmt.Sprintf("the machine gave up after %d of %d bytes (TFTP error %d)", d.Bytes, t.total, code)
 	case errors.Is(err, errStopping):
@@ -187,6 +306,33 @@ func (t *transfer) finish(err error) {
 		d.Reason = fmt.Sprintf("the machine stopped acknowledging after %d of %d bytes", d.Bytes, t.total)
 	}
 	t.s.emit(store.EventTFTPAbort, t, d)
+}
+
+// stalled reports whether the client took the options, or had none, and then
+// never acknowledged a first block of full size: all that it was sent was too
+// large, perhaps.
+func (t *transfer) stalled() bool {
+	return t.reads == 1 && !t.ask.text && t.blksize > defaultBlksize && t.total >= int64(t.blksize)
+}
+
+// giveUp remembers a stalled transfer's machine, and says so, once.
+func (t *transfer) giveUp() {
+	if !t.toldStall.CompareAndSwap(false, true) {
+		return
+	}
+	reason := fmt.Sprintf("the first block, of %d bytes, was never acknowledged", t.blksize)
+	if next := t.s.sizes.stalled(t.machine(), t.blksize); next != 0 {
+		reason += fmt.Sprintf("; the machine is given blocks of %d bytes at its next try", next)
+	}
+	t.s.emit(store.EventTFTPAbort, t, store.Detail{Total: t.total, Millis: t.s.cfg.Now().Sub(t.begun).Milliseconds(), Reason: reason})
+}
+
+// overtake is called when the machine has asked for the file again. A transfer
+// that is stuck by then is given up, so that the new one has smaller blocks.
+func (t *transfer) overtake() {
+	if t.stuck.Load() {
+		t.giveUp()
+	}
 }
 
 // acknowledged is what the client certainly has: all but the last block given.
@@ -203,16 +349,6 @@ func errorCode(err error) (code int, ok bool) {
 	var block int
 	n, _ := fmt.Sscanf(err.Error(), "sending block %d: code=%d,", &block, &code)
 	return code, n == 2
-}
-
-// localAddr is the address of ours that the request came to.
-func localAddr(rf io.ReaderFrom) netip.Addr {
-	info, ok := rf.(tftp.RequestPacketInfo)
-	if !ok {
-		return netip.Addr{}
-	}
-	a, _ := netip.AddrFromSlice(info.LocalIP())
-	return a.Unmap()
 }
 
 // printable bounds a name from a packet for events and logs.
