@@ -26,12 +26,13 @@ type room struct {
 var rooms = map[string]room{
 	"cmd/lunboot":                 {may: "*", why: "the composition root knows every part"},
 	"cmd/lunboot/cli":             {may: "store", why: "every verb is a client of /api/v1"},
-	"cmd/netlab":                  {may: "cmd/netlab/lab cmd/netlab/load cmd/netlab/load/dhcp cmd/netlab/load/rounds services/boot store", why: "the lab runs the binary as a user would"},
+	"cmd/netlab":                  {may: "cmd/netlab/lab cmd/netlab/load cmd/netlab/load/dhcp cmd/netlab/load/rounds cmd/netlab/load/tftp services/boot store", why: "the lab runs the binary as a user would"},
 	"cmd/netlab/lab":              {may: "store services/boot cmd/netlab/lab", why: "the lab runs the binary as a user would, and names loaders as everybody does"},
 	"cmd/netlab/lab/area":         {may: "", stdlib: true, why: "the bytes by which host and guest prove themselves"},
-	"cmd/netlab/load":             {may: "services/iscsi/pdu", why: "a load generator shares the wire's types with what it measures, and nothing else"},
+	"cmd/netlab/load":             {may: "services/iscsi/pdu cmd/netlab/load/rounds", why: "a load generator shares the wire's types with what it measures, and nothing else"},
 	"cmd/netlab/load/dhcp":        {may: "cmd/netlab/load", why: "a relay with its clients shares nothing with the server that it asks"},
 	"cmd/netlab/load/rounds":      {may: "", stdlib: true, why: "a comparison in rounds knows nothing of what is compared"},
+	"cmd/netlab/load/tftp":        {may: "", why: "clients that know nothing of the server but its address"},
 	"cmd/netlab/guest":            {may: "cmd/netlab/lab/area", why: "the program inside the lab's Linux machine"},
 	"services":                    {may: "", why: "what every service has in common knows none of them"},
 	"services/boot":               {may: "store", why: "pure names"},
@@ -79,7 +80,7 @@ var rooms = map[string]room{
 }
 
 // subfolders names the rooms whose own subfolders come with them.
-var subfolders = map[string]bool{"services/iscsi": true, "services/iscsi/scsi": true, "services/dhcp": true, "cmd/netlab/lab": true}
+var subfolders = map[string]bool{"services/iscsi": true, "services/iscsi/scsi": true, "services/dhcp": true, "cmd/netlab/lab": true, "cmd/netlab/load": true}
 
 const module = "lunboot/"
 

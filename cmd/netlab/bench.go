@@ -18,7 +18,7 @@ import (
 // benchCmd measures the appliance's services under load, each beside others that
 // do the same work, in one run.
 type benchCmd struct {
-	What   []string      `arg:"" optional:"" help:"Which: iscsi, boot, dhcp. Without a word, all."`
+	What   []string      `arg:"" optional:"" help:"Which: iscsi, boot, tftp, dhcp. Without a word, all."`
 	Binary string        `default:"bin/lunboot" help:"The lunboot to measure." type:"path"`
 	Rounds int           `default:"3" help:"Rounds of each load; medians are told."`
 	Time   time.Duration `default:"3s" help:"How long each load runs."`
@@ -42,6 +42,7 @@ func (b *benchCmd) subjects() []subject {
 	return []subject{
 		{name: "iscsi", measure: b.iscsi},
 		{name: "boot", root: true, measure: b.boot},
+		{name: "tftp", root: true, measure: b.tftp},
 		{name: "dhcp", root: true, measure: b.dhcp},
 	}
 }

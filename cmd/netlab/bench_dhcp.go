@@ -143,7 +143,7 @@ type asked struct {
 // ask runs a load in a rival's network.
 func (r *rival) ask(ctx context.Context, l dhcp.Load) (a asked, err error) {
 	l.Server, l.Relay, l.Clients, l.Timeout, l.PXE = dhcpServer, dhcpRelay, dhcpClients, dhcpTimeout, true
-	before, err := load.CPUTime(r.process.PID())
+	before, err := rounds.CPUTime(r.process.PID())
 	if err != nil {
 		return a, err
 	}
@@ -151,7 +151,7 @@ func (r *rival) ask(ctx context.Context, l dhcp.Load) (a asked, err error) {
 		a.Result, err = dhcp.Run(ctx, l)
 		return err
 	})
-	after, failed := load.CPUTime(r.process.PID())
+	after, failed := rounds.CPUTime(r.process.PID())
 	a.cpu = after - before
 	return a, errors.Join(err, failed)
 }

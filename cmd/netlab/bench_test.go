@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,22 +29,7 @@ func TestTheBenchMeasures(t *testing.T) {
 	if _, err := lab.Run(t.Context(), lab.Command{Path: "go", Args: []string{"build", "-o", netlab, "."}}); err != nil {
 		t.Fatal(err)
 	}
-	out, err := os.Create(filepath.Join(dir, "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	w := &world{ctx: t.Context(), in: os.Stdin, out: out, err: os.Stderr}
-	if err := (&benchCmd{What: []string{"iscsi"}, Binary: binary, Rounds: 1, Time: 100 * time.Millisecond, Size: 64, netlab: netlab}).Run(w); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Seek(0, io.SeekStart); err != nil {
-		t.Fatal(err)
-	}
-	table, err := io.ReadAll(out)
-	if err != nil {
-		t.Fatal(err)
-	}
+	table := printed(t, &benchCmd{What: []string{"iscsi"}, Binary: binary, Rounds: 1, Time: 100 * time.Millisecond, Size: 64, netlab: netlab})
 	sides := []string{load.Ours}
 	if _, err := exec.LookPath("tgtd"); err == nil {
 		sides = append(sides, load.Peer)
@@ -63,9 +47,62 @@ func TestTheBenchMeasures(t *testing.T) {
 			by = append(slices.Clone(sides), load.Plain, load.Copied)
 		}
 		for _, side := range by {
-			line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(row.Name) + ` +` + side + ` +[0-9].*$`).FindString(string(table))
+			line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(row.Name) + ` +` + side + ` +[0-9].*$`).FindString(table)
 			if line == "" || strings.Contains(line, "NaN") {
 				t.Errorf("no figures for %s by %s:\n%s", row.Name, side, table)
+			}
+		}
+	}
+}
+
+// printed is what a run prints.
+func printed(t *testing.T, b *benchCmd) string {
+	t.Helper()
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if err := b.Run(&world{ctx: t.Context(), in: os.Stdin, out: out, err: os.Stderr}); err != nil {
+		t.Fatal(err)
+	}
+	said, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(said)
+}
+
+// The TFTP server is measured beside every peer that is installed.
+func TestTheBenchMeasuresTFTP(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs every load")
+	}
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("network namespaces need root")
+		}
+		t.Skip("network namespaces need root")
+	}
+	binary, err := lab.BuildAppliance(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sides := []string{"lunboot"}
+	for side, program := range map[string]string{dnsmasq: "dnsmasq", tftpd: "in.tftpd"} {
+		if _, err := exec.LookPath(program); err == nil {
+			sides = append(sides, side)
+		} else if os.Getenv("CI") == "true" {
+			t.Errorf("%s is missing", program)
+		}
+	}
+	b := &benchCmd{What: []string{"tftp"}, Binary: binary, Rounds: 1, Time: 100 * time.Millisecond}
+	table := printed(t, b)
+	for _, row := range b.tftpTable(nil, nil).Rows {
+		for _, side := range sides {
+			line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(row.Name) + ` +` + side + ` +[0-9].*$`).FindString(table)
+			if fields := strings.Fields(line); len(fields) == 0 || fields[len(fields)-1] != "0" {
+				t.Errorf("no figures for %s by %s, or transfers failed:\n%s", row.Name, side, table)
 			}
 		}
 	}

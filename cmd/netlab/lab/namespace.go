@@ -33,7 +33,9 @@ func NewNamespace(ctx context.Context) (Namespace, error) {
 		return Namespace{}, err
 	}
 	n := Namespace{name}
-	if err := shell(ctx, name, "ip link set lo up"); err != nil {
+	// A resolver with AI_ADDRCONFIG, such as tftpd-hpa's, finds no IPv4 address at
+	// all where there is none but loopback's own (getaddrinfo(3)).
+	if err := shell(ctx, name, "ip link set lo up\nip addr add 192.0.2.1/32 dev lo"); err != nil {
 		return Namespace{}, errors.Join(err, n.Close())
 	}
 	return n, nil

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"lunboot/cmd/netlab/load/rounds"
 	"lunboot/services/iscsi/pdu"
 )
 
@@ -126,14 +126,14 @@ func Run(t Target, l Load, pid int) (r Result, err error) {
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
-	before, err := CPUTime(pid)
+	before, err := rounds.CPUTime(pid)
 	if err != nil {
 		return Result{}, err
 	}
 	start := time.Now()
 	r.Own, err = e.run()
 	r.Seconds = time.Since(start).Seconds()
-	after, failed := CPUTime(pid)
+	after, failed := rounds.CPUTime(pid)
 	if err = errors.Join(err, failed); err != nil {
 		return Result{}, err
 	}
@@ -143,7 +143,7 @@ func Run(t Target, l Load, pid int) (r Result, err error) {
 
 // Logins logs in and out again, with as many workers as the load has sessions.
 func Logins(t Target, l Load, pid int) (Result, error) {
-	before, err := CPUTime(pid)
+	before, err := rounds.CPUTime(pid)
 	if err != nil {
 		return Result{}, err
 	}
@@ -171,7 +171,7 @@ func Logins(t Target, l Load, pid int) (Result, error) {
 	}
 	wg.Wait()
 	r := Result{Seconds: time.Since(start).Seconds()}
-	after, err := CPUTime(pid)
+	after, err := rounds.CPUTime(pid)
 	used, failed := ownCPU(unix.RUSAGE_SELF)
 	if err = errors.Join(append(errs, err, failed)...); err != nil {
 		return Result{}, err
@@ -216,33 +216,6 @@ func Hold(t Target, l Load, pid int) (r Result, err error) {
 	time.Sleep(l.Time)
 	after, err := Resident(pid)
 	return Result{RSS: (after - before) / int64(l.Sessions), Ops: int64(l.Sessions), Seconds: l.Time.Seconds()}, err
-}
-
-// clockTick is the unit of /proc's CPU times: 1/100 s on every Linux (proc(5)).
-const clockTick = 10 * time.Millisecond
-
-// CPUTime is the CPU time that a process has used, its threads together.
-func CPUTime(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	return parseCPU(string(b))
-}
-
-// parseCPU reads utime and stime, fields 14 and 15 of proc_pid_stat(5). The
-// name, field 2, may hold spaces and parentheses.
-func parseCPU(stat string) (time.Duration, error) {
-	rest := stat[strings.LastIndexByte(stat, ')')+1:]
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("a process's stat of %d fields", len(fields))
-	}
-	var user, system int64
-	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
-		return 0, fmt.Errorf("a process's CPU times: %w", err)
-	}
-	return time.Duration(user+system) * clockTick, nil
 }
 
 // Resident is the memory that a process holds, in bytes.

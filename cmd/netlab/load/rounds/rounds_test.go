@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // table compares ours with one side that is faster round after round, and one
@@ -92,5 +94,20 @@ func TestAFailureNamesTheRowAndTheSide(t *testing.T) {
 	cancel()
 	if err := tab.Measure(ended, 1, io.Discard); !errors.Is(err, context.Canceled) {
 		t.Errorf("a run that was called off ends with %v", err)
+	}
+}
+
+func TestCPUTimeIsReadBehindTheName(t *testing.T) {
+	got, err := parseCPU("17 (a (strange) name) S 1 17 17 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 8 0 1 2 3")
+	if err != nil || got != 3*time.Second {
+		t.Errorf("%s, %v", got, err)
+	}
+	for _, bad := range []string{"", "17 (x) S 1 2", "17 (x) S 1 2 3 4 5 6 7 8 9 10 a b c"} {
+		if _, err := parseCPU(bad); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+	if _, err := CPUTime(os.Getpid()); err != nil {
+		t.Error(err)
 	}
 }
