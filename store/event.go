@@ -12,7 +12,8 @@ type EventKind string
 // what it proves.
 const (
 	// services/dhcp. Addr is the address offered or given; Detail carries
-	// Interface, Arch, Firmware, Class, UserClass, Loader, Hostname, Secs.
+	// Interface, Arch, Firmware, Class, UserClass, Loader, Hostname, Secs and,
+	// behind a relay or a switch that says so, Relay and Port.
 	EventDHCPDiscover  EventKind = "dhcp.discover"   // the machine asked for an address
 	EventDHCPOffer     EventKind = "dhcp.offer"      // we offered Addr
 	EventDHCPRequest   EventKind = "dhcp.request"    // it asked for Addr; Detail.Server names the server it chose
@@ -24,6 +25,7 @@ const (
 	EventDHCPNoLoader  EventKind = "dhcp.no-loader"  // no loader for this architecture
 	EventDHCPNoISCSI   EventKind = "dhcp.no-iscsi"   // its volume needs iSCSI, and Detail.Loader, or its own iPXE when that is empty, has none
 	EventDHCPOtherPick EventKind = "dhcp.other-pick" // its REQUEST was for another server (Detail.Server), for Addr
+	EventDHCPNoSubnet  EventKind = "dhcp.no-subnet"  // it asked through Detail.Relay, from a subnet that is not known here; Detail.Reason
 	// In proxy mode, where another server gives the address (Detail.Proxy).
 	EventDHCPProxyOffer EventKind = "dhcp.proxy-offer" // we offered what to boot: Detail.Loader or URL
 	EventDHCPBootServer EventKind = "dhcp.boot-server" // it asked our boot server from Addr, and was told what to boot
@@ -77,7 +79,7 @@ const (
 func EventKinds() []EventKind {
 	return []EventKind{
 		EventDHCPDiscover, EventDHCPOffer, EventDHCPRequest, EventDHCPAck, EventDHCPNak, EventDHCPDecline, EventDHCPRelease,
-		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPNoISCSI, EventDHCPOtherPick, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
+		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPNoISCSI, EventDHCPOtherPick, EventDHCPNoSubnet, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
 		EventTFTPProbe, EventTFTPStart, EventTFTPProgress, EventTFTPSent, EventTFTPAbort, EventTFTPMissing,
 		EventLoaderSent, EventFileSent, EventLoaderMissing, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
 		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventReportUp,
@@ -108,6 +110,8 @@ type Detail struct {
 	Secs      int    `json:"secs,omitempty"`   // DHCP secs field
 	Server    string `json:"server,omitempty"` // another server's address
 	Proxy     bool   `json:"proxy,omitempty"`  // on a network where another server gives the addresses
+	Relay     string `json:"relay,omitempty"`  // the relay that it asks through: giaddr
+	Port      string `json:"port,omitempty"`   // the switch and its port, as option 82 says
 
 	Loader  string `json:"loader,omitempty"`
 	File    string `json:"file,omitempty"`

@@ -22,6 +22,8 @@ func (d *Detail) AppendJSON(b []byte) []byte {
 	o.number("secs", int64(d.Secs))
 	o.text("server", d.Server)
 	o.flag("proxy", d.Proxy)
+	o.text("relay", d.Relay)
+	o.text("port", d.Port)
 	o.text("loader", d.Loader)
 	o.text("file", d.File)
 	o.text("url", d.URL)

@@ -211,7 +211,7 @@ func (s *Server) address(ctx context.Context, a netip.Addr, in Input) (Address, 
 	f := Address{
 		OfferedTo: s.ledger.book.holder(a, in.Now),
 		InUse:     s.cfg.InUse.AddressInUse(a),
-		Appliance: in.appliance(a),
+		Appliance: s.appliance(in, a),
 	}
 	// A client that answers for the address that it had is no stranger to it.
 	check, by := s.wire.Checked(a)
@@ -225,9 +225,11 @@ func (s *Server) address(ctx context.Context, a netip.Addr, in Input) (Address, 
 	return f, err
 }
 
-// appliance reports whether an address is ours or the router's.
-func (in Input) appliance(a netip.Addr) bool {
-	return a == in.Interface.Address || a == in.Subnet.Router
+// appliance reports whether an address is one of ours, the router's or the
+// relay's.
+func (s *Server) appliance(in Input, a netip.Addr) bool {
+	_, ours := s.ours(a)
+	return ours || a == in.Interface.Address || a == in.Subnet.Router || a == in.Request.GIAddr
 }
 
 // reservedTo returns the machine that an address is reserved to, 0 for none.
@@ -293,7 +295,7 @@ func (s *Server) pool(ctx context.Context, in Input, leases []store.Lease) (Pool
 	return Pool{
 		Now: in.Now, Subnet: in.Subnet, Leases: leases, Offered: offered,
 		Reserved: s.ledger.reserved.byAddr, Dynamic: s.ledger.reserved.dynamic,
-		Appliance: in.appliance, InUse: s.cfg.InUse.AddressInUse,
+		Appliance: func(a netip.Addr) bool { return s.appliance(in, a) }, InUse: s.cfg.InUse.AddressInUse,
 		Checked: func(a netip.Addr) survey.Check { c, _ := s.wire.Checked(a); return c },
 	}, nil
 }

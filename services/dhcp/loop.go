@@ -104,14 +104,13 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 		return nil
 	}
 	now := s.cfg.Now()
-	if !s.allowed(r.MAC, now) {
+	if !s.allowed(r, now) {
 		s.counters.limited.Add(1)
 		return nil
 	}
 	at, ok := s.place(r, d.to)
 	if !ok {
-		s.unserved(r, now)
-		return nil
+		return s.unserved(ctx, r, now)
 	}
 	if r.PXE() {
 		s.spoke.put(r.MAC, now)
@@ -154,9 +153,18 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 	return failed
 }
 
-func (s *Server) allowed(mac store.MAC, now time.Time) bool {
-	l := s.limiters.getOr(mac, func() *rate.Limiter { return rate.NewLimiter(macRate, macBurst) })
-	return l.AllowN(now, 1) && s.total.AllowN(now, 1)
+func (s *Server) allowed(r message.Request, now time.Time) bool {
+	l := s.limiters.getOr(r.MAC, func() *rate.Limiter { return rate.NewLimiter(macRate, macBurst) })
+	if !l.AllowN(now, 1) {
+		return false
+	}
+	if a := r.GIAddr; a.IsValid() {
+		l := s.relays.getOr(a, func() *rate.Limiter { return rate.NewLimiter(relayRate, relayBurst) })
+		if !l.AllowN(now, 1) {
+			return false
+		}
+	}
+	return s.total.AllowN(now, 1)
 }
 
 // runChain runs coredhcp's handlers as its server does: each may change the
@@ -239,11 +247,11 @@ func (s *Server) report(ctx context.Context, r message.Request, ans Answer, now 
 
 // send puts a reply on the wire.
 func (s *Server) send(k *socket, r message.Request, at place, ans Answer, reply *dhcpv4.DHCPv4, from netip.AddrPort) error {
-	if !k.unicast {
-		from = netip.AddrPort{}
-	}
 	payload := reply.ToBytes()
-	d := route(r, ans.Verdict, ans.Address, from)
+	d := destination{to: from}
+	if !k.unicast { // else: no broadcast came from there, and none need go
+		d = route(r, ans.Verdict, ans.Address, from.Port(), at.past)
+	}
 	if d.framed {
 		if k.raw != nil {
 			src := netip.AddrPortFrom(at.link.Address, wire.ServerPort)

@@ -239,24 +239,31 @@ func TestNetworkOptions(t *testing.T) {
 }
 
 func TestRoute(t *testing.T) {
-	client, relay, sender := ip("10.77.0.100"), ip("10.88.0.1"), netip.MustParseAddrPort("127.0.0.1:4711")
+	client, relay := ip("10.77.0.100"), ip("10.88.0.1")
+	sourcePort := message.Agent{SourcePort: true}
 	for name, c := range map[string]struct {
 		r       message.Request
 		verdict Verdict
-		from    netip.AddrPort
+		past    bool
 		to      string
 		framed  bool
 	}{
-		"a client without an address":      {message.Request{}, Offer, netip.AddrPort{}, "10.77.0.100:68", true},
-		"one that cannot take unicast yet": {message.Request{Broadcast: true}, Offer, netip.AddrPort{}, "255.255.255.255:68", false},
-		"one that runs on its address":     {message.Request{CIAddr: client, Broadcast: true}, Ack, netip.AddrPort{}, "10.77.0.100:68", false},
-		"a refusal":                        {message.Request{CIAddr: client}, Nak, netip.AddrPort{}, "255.255.255.255:68", false},
-		"a client behind a relay":          {message.Request{GIAddr: relay, Broadcast: true}, Offer, netip.AddrPort{}, "10.88.0.1:67", false},
-		"a refusal behind a relay":         {message.Request{GIAddr: relay}, Nak, netip.AddrPort{}, "10.88.0.1:67", false},
-		"a listener bound to one address":  {message.Request{Broadcast: true}, Offer, sender, "127.0.0.1:4711", false},
+		"a client without an address":         {message.Request{}, Offer, false, "10.77.0.100:68", true},
+		"one that cannot take unicast yet":    {message.Request{Broadcast: true}, Offer, false, "255.255.255.255:68", false},
+		"one that runs on its address":        {message.Request{CIAddr: client, Broadcast: true}, Ack, false, "10.77.0.100:68", false},
+		"a refusal":                           {message.Request{CIAddr: client}, Nak, false, "255.255.255.255:68", false},
+		"a client behind a relay":             {message.Request{GIAddr: relay, Broadcast: true}, Offer, false, "10.88.0.1:67", false},
+		"a relay with a port of its own":      {message.Request{GIAddr: relay, Agent: sourcePort}, Offer, false, "10.88.0.1:4711", false},
+		"a client that invents a port":        {message.Request{Agent: sourcePort}, Offer, false, "10.77.0.100:68", true},
+		"a refusal behind a relay":            {message.Request{GIAddr: relay}, Nak, false, "10.88.0.1:67", false},
+		"a renewal past the relay":            {message.Request{CIAddr: client}, Ack, true, "10.77.0.100:68", false},
+		"a refusal past the relay":            {message.Request{CIAddr: client}, Nak, true, "10.77.0.100:68", false},
+		"a question for options":              {message.Request{Type: dhcpv4.MessageTypeInform, CIAddr: client}, Ack, false, "10.77.0.100:68", false},
+		"one behind a relay":                  {message.Request{Type: dhcpv4.MessageTypeInform, CIAddr: client, GIAddr: relay}, Ack, false, "10.77.0.100:68", false},
+		"one behind a relay, with no address": {message.Request{Type: dhcpv4.MessageTypeInform, GIAddr: relay}, Ack, false, "10.88.0.1:67", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := route(c.r, c.verdict, client, c.from)
+			d := route(c.r, c.verdict, client, 4711, c.past)
 			assert.Equal(t, c.to, d.to.String())
 			assert.Equal(t, c.framed, d.framed)
 		})
@@ -264,6 +271,11 @@ func TestRoute(t *testing.T) {
 	t.Run("a relay broadcasts a refusal", func(t *testing.T) {
 		reply := &dhcpv4.DHCPv4{}
 		fill(reply, message.Request{GIAddr: relay}, Answer{Verdict: Nak})
+		assert.True(t, reply.IsBroadcast())
+	})
+	t.Run("and options for a client without an address", func(t *testing.T) {
+		reply := &dhcpv4.DHCPv4{}
+		fill(reply, message.Request{Type: dhcpv4.MessageTypeInform, GIAddr: relay}, Answer{Verdict: Ack})
 		assert.True(t, reply.IsBroadcast())
 	})
 }

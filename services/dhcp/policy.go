@@ -47,7 +47,7 @@ type Address struct {
 	ReservedTo store.MachineID
 	InUse      bool // an initiator holds a session from it, or did in the last hour
 	Conflict   bool // somebody answered when we asked the wire for it
-	Appliance  bool // ours, or the router's
+	Appliance  bool // ours, the router's or the relay's
 }
 
 // Free is an address that the pool would give to somebody new.
@@ -325,7 +325,8 @@ func (in Input) release() Answer {
 // inform gives options to a client that has an address of its own (RFC 2131
 // §4.3.5): no lease, no yiaddr, no times.
 func (in Input) inform() Answer {
-	if !in.Request.CIAddr.IsValid() || !in.Subnet.Prefix.Contains(in.Request.CIAddr) {
+	r := in.Request
+	if a := r.CIAddr; a.IsValid() && !in.Subnet.Prefix.Contains(a) || !a.IsValid() && !r.GIAddr.IsValid() {
 		return drop("it uses an address that is not of this subnet")
 	}
 	ans := Answer{Verdict: Ack}
@@ -426,6 +427,10 @@ func (in Input) event(kind store.EventKind, addr netip.Addr) store.Event {
 		PXE:       r.PXE(),
 		Hostname:  r.Hostname,
 		Secs:      r.Secs,
+		Port:      r.Agent.Switch.String(),
+	}
+	if r.GIAddr.IsValid() {
+		d.Relay = r.GIAddr.String()
 	}
 	if r.PXE() {
 		if p, ok := r.Platform(); ok {

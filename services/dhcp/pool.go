@@ -21,7 +21,7 @@ type Pool struct {
 	Leases    []store.Lease
 	Offered   map[netip.Addr]store.MAC // live offers
 	Reserved  map[netip.Addr]store.MachineID
-	Appliance func(netip.Addr) bool // ours, or the router's
+	Appliance func(netip.Addr) bool // ours, the router's or the relay's
 	InUse     func(netip.Addr) bool
 	Checked   func(netip.Addr) survey.Check // what asking the wire found
 	Dynamic   int                           // enrolled machines without a reserved address

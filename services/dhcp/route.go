@@ -17,15 +17,24 @@ type destination struct {
 	framed bool
 }
 
-// route chooses a reply's destination by RFC 2131 §4.1. from is the sender's
-// address when the listener is bound to one unicast address, where no broadcast
-// can come from and none need go; it is not valid otherwise.
-func route(r message.Request, verdict Verdict, yiaddr netip.Addr, from netip.AddrPort) destination {
+// route chooses a reply's destination by RFC 2131 §4.1. port is where the
+// request came from: a relay that says so is answered there (RFC 8357 §5.1).
+// past is true for a client behind a relay that speaks past it.
+func route(r message.Request, verdict Verdict, yiaddr netip.Addr, port uint16, past bool) destination {
 	switch {
-	case from.IsValid():
-		return destination{to: from}
+	case r.Type == dhcpv4.MessageTypeInform && r.CIAddr.IsValid():
+		// RFC 2131 §4.3.5, "directly to the address given in the ciaddr field",
+		// says nothing of relays. ISC's server takes that as always, too: a
+		// relay would send the reply to yiaddr, which has to be empty.
+		return destination{to: netip.AddrPortFrom(r.CIAddr, wire.ClientPort)}
+	case r.GIAddr.IsValid() && r.Agent.SourcePort && port != 0:
+		return destination{to: netip.AddrPortFrom(r.GIAddr, port)}
 	case r.GIAddr.IsValid():
 		return destination{to: netip.AddrPortFrom(r.GIAddr, wire.ServerPort)}
+	case verdict == Nak && past:
+		// RFC 2131 §4.1 wants a broadcast, which would be heard on our own
+		// wire only. The client still listens on the address that it loses.
+		return destination{to: netip.AddrPortFrom(r.CIAddr, wire.ClientPort)}
 	case verdict == Nak:
 		return destination{to: wire.LimitedBroadcast}
 	case r.CIAddr.IsValid():
@@ -48,7 +57,7 @@ func fill(reply *dhcpv4.DHCPv4, r message.Request, ans Answer) {
 			reply.SetBroadcast()
 		}
 		return
-	case ans.Verdict == Ack && r.CIAddr.IsValid():
+	case ans.Verdict == Ack && r.CIAddr.IsValid(): // RFC 2131 table 3
 		reply.ClientIPAddr = r.CIAddr.AsSlice()
 	}
 	if ans.Address.IsValid() {
@@ -58,4 +67,7 @@ func fill(reply *dhcpv4.DHCPv4, r message.Request, ans Answer) {
 		reply.ServerIPAddr = ans.ServerAddr.AsSlice()
 	}
 	reply.BootFileName = ans.BootFile
+	if r.Type == dhcpv4.MessageTypeInform && !r.CIAddr.IsValid() {
+		reply.SetBroadcast() // by the relay, which has no address to send it to
+	}
 }

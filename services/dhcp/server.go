@@ -104,6 +104,8 @@ const (
 	macBurst   = 20
 	totalRate  = rate.Limit(2000) // requests a second of all MACs together
 	totalBurst = 4000
+	relayRate  = totalRate / 2 // of all MACs behind one relay: the others are answered meanwhile
+	relayBurst = totalBurst / 2
 )
 
 // defaultLease is the lease time of a subnet that names none.
@@ -120,15 +122,18 @@ type Server struct {
 	link     atomic.Pointer[Interface]           // our interface as it was seen last
 	local    atomic.Pointer[map[netip.Addr]bool] // our addresses, on all interfaces
 
-	limiters *recent[store.MAC, *rate.Limiter]
-	spoke    *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
-	waiting  *recent[store.MAC, time.Time] // unknown machines that were reported
-	chained  *recent[store.MAC, chain]
-	routes   *recent[netip.Addr, routed]
-	strange  *recent[netip.Addr, time.Time] // relays of unknown subnets that were told of
-	total    *rate.Limiter
-	wire     *survey.Prober
-	counters counters
+	limiters  *recent[store.MAC, *rate.Limiter]
+	spoke     *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
+	waiting   *recent[store.MAC, time.Time] // unknown machines that were reported
+	chained   *recent[store.MAC, chain]
+	routes    *recent[netip.Addr, routed]
+	relays    *recent[netip.Addr, *rate.Limiter]
+	strange   *recent[netip.Addr, time.Time] // relays of unknown subnets that were told of
+	strangers *recent[store.MAC, time.Time]  // and machines behind them
+	telling   *rate.Limiter
+	total     *rate.Limiter
+	wire      *survey.Prober
+	counters  counters
 
 	mu     sync.Mutex
 	socket *socket // nil when not listening
@@ -142,7 +147,7 @@ type counters struct {
 // Dropped is how many packets were not answered, and why.
 type Dropped struct {
 	Malformed int64 // not a DHCP request of an Ethernet client
-	Limited   int64 // more than one MAC, or all together, may send
+	Limited   int64 // more than one MAC, one relay, or all together, may send
 	Crowded   int64 // came faster than leases can be written
 	Unserved  int64 // from a network that nothing is given on
 }
@@ -171,15 +176,18 @@ func (k *socket) close() {
 // New makes a server. It does nothing until Listen.
 func New(cfg Config) *Server {
 	s := &Server{
-		cfg:      cfg,
-		ledger:   cfg.Ledger,
-		limiters: newRecent[store.MAC, *rate.Limiter](maxMACs),
-		spoke:    newRecent[store.MAC, time.Time](maxMACs),
-		waiting:  newRecent[store.MAC, time.Time](maxMACs),
-		chained:  newRecent[store.MAC, chain](maxMACs),
-		routes:   newRecent[netip.Addr, routed](maxRelays),
-		strange:  newRecent[netip.Addr, time.Time](maxRelays),
-		total:    rate.NewLimiter(totalRate, totalBurst),
+		cfg:       cfg,
+		ledger:    cfg.Ledger,
+		limiters:  newRecent[store.MAC, *rate.Limiter](maxMACs),
+		spoke:     newRecent[store.MAC, time.Time](maxMACs),
+		waiting:   newRecent[store.MAC, time.Time](maxMACs),
+		chained:   newRecent[store.MAC, chain](maxMACs),
+		routes:    newRecent[netip.Addr, routed](maxRelays),
+		relays:    newRecent[netip.Addr, *rate.Limiter](maxRelays),
+		strange:   newRecent[netip.Addr, time.Time](maxRelays),
+		strangers: newRecent[store.MAC, time.Time](maxRelays),
+		telling:   rate.NewLimiter(strangersRate, strangersBurst),
+		total:     rate.NewLimiter(totalRate, totalBurst),
 	}
 	s.wire = survey.NewProber(cfg.Now, cfg.Log)
 	if s.ledger == nil {

@@ -1,10 +1,14 @@
 package dhcp
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/time/rate"
 
 	"lunboot/services/dhcp/message"
 	"lunboot/services/dhcp/sockets"
@@ -65,6 +69,7 @@ type place struct {
 	link   Interface
 	subnet store.Subnet
 	told   netip.Addr // our address as the client is told it
+	past   bool       // from a client of a relayed subnet that spoke past its relay
 }
 
 // place finds the place of a request that was sent to an address of ours, or,
@@ -78,11 +83,14 @@ func (s *Server) place(r message.Request, to netip.Addr) (place, bool) {
 	}
 	p := place{link: *s.link.Load(), subnet: subnet}
 	p.told = p.link.Address
+	if id, ok := s.ours(r.ServerID); ok {
+		p.link.Address = id // it was offered an address by this name, perhaps through another interface
+	}
 	if client := r.GIAddr; client.IsValid() || subnet.Prefix != s.networks.own.Prefix {
 		if !client.IsValid() {
-			client = r.CIAddr
+			client, p.past = r.CIAddr, true
 		}
-		if unicast {
+		if unicast && !r.ServerID.IsValid() {
 			p.link.Address = to // the relay knows us by the address that it reached
 		}
 		p.link.MTU = 0 // that of our wire says nothing of theirs
@@ -146,23 +154,48 @@ func (s *Server) source(to, reached netip.Addr) netip.Addr {
 	return a
 }
 
-// strangeInterval is how often one relay of an unknown subnet is told of.
-const strangeInterval = 10 * time.Minute
+// How often a relay of an unknown subnet is told of: in the log each relay, in
+// the inventory each MAC, and all of them together a second.
+const (
+	strangeInterval = 10 * time.Minute
+	strangerEvery   = 30 * time.Second
+	strangersRate   = rate.Limit(10)
+	strangersBurst  = 100
+)
 
 // unserved counts a request that nothing is given to, and tells of the relay
 // that it came through: nobody else would see why its machines get no answer.
-func (s *Server) unserved(r message.Request, now time.Time) {
+func (s *Server) unserved(ctx context.Context, r message.Request, now time.Time) error {
 	s.counters.unserved.Add(1)
 	if !r.GIAddr.IsValid() {
-		return
+		return nil
 	}
 	at := r.GIAddr
 	if r.Agent.Link.IsValid() {
 		at = r.Agent.Link
 	}
-	if last, ok := s.strange.get(at); ok && now.Sub(last) < strangeInterval {
-		return
+	if last, ok := s.strange.get(at); !ok || now.Sub(last) >= strangeInterval {
+		s.strange.put(at, now)
+		s.cfg.Log.Warn("a relay asks for a subnet that is not known here; make it known with: lunboot subnet add", "relay", r.GIAddr, "subnet of", at, "mac", r.MAC)
 	}
-	s.strange.put(at, now)
-	s.cfg.Log.Warn("a relay asks for a subnet that is not known here; make it known with: lunboot subnet add", "relay", r.GIAddr, "subnet of", at, "mac", r.MAC)
+	if r.Type != dhcpv4.MessageTypeDiscover || !r.PXE() {
+		return nil
+	}
+	if last, ok := s.strangers.get(r.MAC); ok && now.Sub(last) < strangerEvery || !s.telling.AllowN(now, 1) {
+		return nil
+	}
+	s.strangers.put(r.MAC, now)
+	c, err := s.client(ctx, r.MAC)
+	if err != nil {
+		return err
+	}
+	in := Input{Now: now, Request: r, Interface: *s.link.Load(), Client: c}
+	e := in.event(store.EventDHCPNoSubnet, netip.Addr{})
+	e.Detail.Reason = "no subnet here holds " + at.String()
+	s.cfg.Emit.Emit(in.event(store.EventDHCPDiscover, netip.Addr{}))
+	s.cfg.Emit.Emit(e)
+	if in.waiting() {
+		s.report(ctx, r, Answer{}, now)
+	}
+	return nil
 }

@@ -92,8 +92,23 @@ func TestRelayedClientIsGivenAnAddressOfItsOwnSubnet(t *testing.T) {
 		assert.Equal(t, "10.88.0.1", renewed.Router()[0].String())
 	})
 	t.Run("and one of a subnet that nobody knows is not", func(t *testing.T) {
+		v.await(t, 14) // of three leases and a renewal
+		v.kinds()
 		c.silent(discover(4, through("10.66.0.1")))
 		assert.Equal(t, int64(1), s.Dropped().Unserved)
+		assert.Empty(t, v.kinds(), "who does not ask to boot is nobody's business")
+
+		pxe := dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001"))
+		for range 3 {
+			c.silent(discover(5, pxe, through("10.1.1.1", 5, 4, 10, 66, 0, 0)))
+		}
+		v.mu.Lock()
+		events := v.events
+		v.mu.Unlock()
+		require.Equal(t, []store.EventKind{store.EventDHCPDiscover, store.EventDHCPNoSubnet}, v.kinds(), "once")
+		assert.Equal(t, "10.1.1.1", events[1].Detail.Relay)
+		assert.Equal(t, "no subnet here holds 10.66.0.0", events[1].Detail.Reason)
+		v.seen(t, 5, 1)
 	})
 }
 
@@ -129,4 +144,118 @@ func TestLeaseOfARelayedSubnetIsProlongedWhileItsVolumeIsOpen(t *testing.T) {
 	v.mu.Unlock()
 	require.NoError(t, s.prolong(t.Context()))
 	assert.Equal(t, clock.Now().Add(90*time.Minute), v.lease(address).Expires)
+}
+
+func TestRepliesSayWhatTheRelaySaid(t *testing.T) {
+	v := newInventory(newClock().Now)
+	cfg := v.config(t, store.Subnet{Mode: store.DHCPOff})
+	cfg.Relayed = []store.Subnet{behind()}
+	c := dial(t, start(t, cfg))
+	said := []byte("\x01\x06\x00\x04\x00\x0c\x00\x03\x13\x00\xfa\x02\xff\xff\x02\x03tor")
+	relay := through("10.88.0.1", said...)
+	offer := c.ask(discover(1, relay))
+	ack := c.ask(request(offer, relay))
+	nak := c.ask(request(offer, relay, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 1, 2, 3)))))
+	assert.Equal(t, dhcpv4.MessageTypeNak, nak.MessageType())
+	assert.True(t, nak.IsBroadcast(), "so that the relay broadcasts it (RFC 2131 §4.3.2)")
+	for _, p := range []*dhcpv4.DHCPv4{offer, ack, nak} {
+		assert.Equal(t, said, p.Options.Get(dhcpv4.OptionRelayAgentInformation), p.MessageType())
+		assert.Equal(t, "10.88.0.1", p.GatewayIPAddr.String())
+		b := p.ToBytes()
+		end := len(b)
+		for b[end-1] == 0 { // padding
+			end--
+		}
+		assert.Equal(t, append(said, 255), b[end-len(said)-1:end], "the last option (RFC 3046 §2.1)")
+	}
+	v.await(t, 6)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	assert.Equal(t, "switch tor, port 0/3 (VLAN 12)", v.events[0].Detail.Port)
+	assert.Equal(t, "10.88.0.1", v.events[0].Detail.Relay)
+}
+
+// A relay may name any address as its own: neither the pool nor the other
+// relays' turn is its to use up.
+func TestOneRelayCannotUseUpEverything(t *testing.T) {
+	clock := newClock()
+	v := newInventory(clock.Now)
+	cfg := v.config(t, lab())
+	other := behind()
+	other.Prefix, other.Router, other.Range = netip.MustParsePrefix("10.89.0.0/24"), ip("10.89.0.1"), mustRange("10.89.0.100-10.89.0.103")
+	cfg.Relayed = []store.Subnet{behind(), other}
+	s := New(cfg)
+	limited := 0
+	for n := range totalBurst {
+		if !s.allowed(message.Request{MAC: mac(n), GIAddr: ip("10.88.0.1")}, clock.Now()) {
+			limited++
+		}
+	}
+	assert.Equal(t, totalBurst-relayBurst, limited)
+	assert.True(t, s.allowed(message.Request{MAC: mac(1 << 20), GIAddr: ip("10.89.0.1")}, clock.Now()))
+	assert.True(t, s.allowed(message.Request{MAC: mac(1<<20 + 1)}, clock.Now()))
+
+	c := dial(t, start(t, cfg))
+	offers := 0
+	for n := range 8 {
+		c.send(discover(n+1, through("10.88.0.1")))
+	}
+	known := discover(99, through("10.89.0.1"))
+	assert.Equal(t, "10.89.0.100", c.until(known).YourIPAddr.String())
+	for _, e := range v.kinds() {
+		if e == store.EventDHCPOffer {
+			offers++
+		}
+	}
+	assert.LessOrEqual(t, offers, 3, "half of one pool, and one of the other")
+}
+
+// until sends a message and returns its answer, whatever comes before.
+func (c *client) until(p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
+	c.t.Helper()
+	c.send(p)
+	buf := make([]byte, 1500)
+	for {
+		require.NoError(c.t, c.conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+		n, err := c.conn.Read(buf)
+		require.NoError(c.t, err)
+		back, err := dhcpv4.FromBytes(buf[:n])
+		require.NoError(c.t, err)
+		if back.TransactionID == p.TransactionID {
+			return back
+		}
+	}
+}
+
+// The relay's own address and all of ours are nobody's, also inside the range.
+func TestAddressOfTheRelayIsNotGiven(t *testing.T) {
+	v := newInventory(newClock().Now)
+	cfg := v.config(t, store.Subnet{Mode: store.DHCPOff})
+	cfg.Relayed = []store.Subnet{behind()}
+	c := dial(t, start(t, cfg))
+	hint := dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 88, 0, 100)))
+	assert.Equal(t, "10.88.0.101", c.ask(discover(1, hint, through("10.88.0.100"))).YourIPAddr.String())
+}
+
+// It answers a relay at one address of ours, and the relay's machine may come
+// back through another.
+func TestServerIsKnownByEachOfItsAddresses(t *testing.T) {
+	v := newInventory(newClock().Now)
+	cfg := v.config(t, store.Subnet{Mode: store.DHCPOff})
+	cfg.Relayed = []store.Subnet{behind()}
+	s := New(cfg)
+	s.bound = true
+	s.link.Store(&Interface{Name: "lab0", Address: ip("10.77.0.1"), MTU: 1500})
+	s.local.Store(&map[netip.Addr]bool{ip("10.77.0.1"): true, ip("10.99.0.1"): true})
+	r := message.Request{Type: dhcpv4.MessageTypeDiscover, MAC: mac(1), GIAddr: ip("10.88.0.1")}
+	at, ok := s.place(r, ip("10.99.0.1"))
+	require.True(t, ok)
+	assert.Equal(t, ip("10.99.0.1"), at.link.Address, "the one that the relay reached")
+	assert.Zero(t, at.link.MTU, "the MTU of our wire is not theirs")
+	r.ServerID = ip("10.99.0.1")
+	at, _ = s.place(r, ip("10.77.0.1"))
+	assert.Equal(t, ip("10.99.0.1"), at.link.Address, "the one that the machine chose")
+	r.ServerID = ip("10.55.0.1")
+	at, _ = s.place(r, ip("10.77.0.1"))
+	assert.Equal(t, ip("10.77.0.1"), at.link.Address, "another server's is none of ours")
 }

@@ -441,6 +441,8 @@ func (s *State) foldDHCP(e store.Event) {
 		s.fail(store.StageAddress, e.At, "No address was left")
 	case store.EventDHCPNoISCSI:
 		s.trouble = true // it goes on, and will fail at its volume
+	case store.EventDHCPNoSubnet:
+		s.fail(store.StageAddress, e.At, "Its network, behind the relay "+d.Relay+", is not known here")
 	case store.EventDHCPNoLoader:
 		s.fail(store.StageLoader, e.At, "No loader for "+platform(d))
 	case store.EventDHCPOtherPick:

@@ -360,6 +360,9 @@ func TestFailuresThatWeSee(t *testing.T) {
 		{"no address", func(p *tape) *tape {
 			return p.see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoAddress, store.Detail{})
 		}, store.StageAddress, "done failed waiting waiting waiting waiting waiting", "No address was left"},
+		{"unknown subnet", func(p *tape) *tape {
+			return p.see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoSubnet, store.Detail{Relay: "10.88.0.1"})
+		}, store.StageAddress, "done failed waiting waiting waiting waiting waiting", "Its network, behind the relay 10.88.0.1, is not known here"},
 		{"declined", func(p *tape) *tape { return p.dora(firmwareUEFI, "x").see(1, store.EventDHCPDecline, firmwareUEFI) },
 			store.StageAddress, "done failed waiting waiting waiting waiting waiting", "10.77.0.50 is in use by somebody else"},
 		{"no loader", func(p *tape) *tape {

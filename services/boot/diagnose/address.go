@@ -10,12 +10,30 @@ import (
 // addressRules explain boots that got no address.
 func addressRules() []rule {
 	return []rule{
+		{code: "LB-DHCP-08", stage: store.StageAddress, build: relayUnknown},
 		{code: "LB-DHCP-01", stage: store.StageAddress, build: noAddressLeft},
 		{code: "LB-DHCP-02", stage: store.StageAddress, build: addressTaken},
 		{code: "LB-DHCP-03", stage: store.StageAddress, build: offersUnanswered},
 		{code: "LB-DHCP-04", stage: store.StageAddress, build: requestUnanswered},
 		{code: "LB-DHCP-05", stage: store.StageAddress, build: noOffer},
 	}
+}
+
+func relayUnknown(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventDHCPNoSubnet, store.EventDHCPOffer, store.EventDHCPAck)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	return store.Diagnosis{
+		Title:      v.who() + " is on a network that is not known here",
+		Cause:      fmt.Sprintf("The relay %s passed its question on, and it was not answered: %s.", e.Detail.Relay, orElse(e.Detail.Reason, "no subnet here holds that relay's address")),
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Label: "Make the network known: lunboot subnet add --prefix NETWORK --range FROM-TO --router " + e.Detail.Relay},
+			{Label: "If the relay should not ask here, take the appliance off its list of DHCP servers"},
+		},
+	}, true
 }
 
 func noAddressLeft(v *view) (store.Diagnosis, bool) {

@@ -71,6 +71,9 @@ func Catalogue() []Entry {
 		{"LB-DHCP-06", "Another server named what to boot",
 			"The machine's REQUEST named another DHCP server, and it did not come back for our loader.",
 			"Two servers answered and the machine followed the other one's options 66 and 67, or its next-server. Take the boot options out of that server, switch this network to proxy mode, or turn that server off."},
+		{"LB-DHCP-08", "A relay asked for a network that is not known here",
+			"A relay passed the machine's question on with an address (giaddr, or its link selection) that lies in no subnet of the appliance.",
+			"Make the network known with lunboot subnet add --prefix …, or take the appliance off the relay's list of DHCP servers."},
 
 		{"LB-LOAD-01", "There is no loader for this kind of machine",
 			"Option 93 named a firmware and architecture for which the appliance has no file.",

@@ -333,7 +333,7 @@ func suffix(e store.Event) string {
 		parts = append(parts, e.Addr.String())
 	}
 	d := e.Detail
-	for _, s := range []string{d.File, d.Server, d.Reason} {
+	for _, s := range []string{d.File, d.Server, d.Relay, d.Reason} {
 		if s != "" {
 			parts = append(parts, s)
 		}
@@ -392,6 +392,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventDHCPNoLoader:    "we had no loader for it",
 	store.EventDHCPNoISCSI:     "its loader has no iSCSI, which its volume needs",
 	store.EventDHCPOtherPick:   "it chose another DHCP server",
+	store.EventDHCPNoSubnet:    "a relay asked for it, from a network that is not known here",
 	store.EventTFTPProbe:       "it asked for the loader's size",
 	store.EventTFTPStart:       "it began to fetch the loader",
 	store.EventTFTPProgress:    "it fetched a part of the loader",

@@ -252,6 +252,8 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"There is no boot loader for this kind of machine (32-bit ARM, UEFI)", store.Certain, ""},
 		{"LB-DHCP-01", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoAddress, store.Detail{Interface: "eth0", Reason: "200 of 200 are in use"}), lab12(win11),
 			"There was no address left for lab-12", store.Certain, "extend-range-eth0"},
+		{"LB-DHCP-08", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoSubnet, store.Detail{Relay: "10.88.0.1", Reason: "no subnet here holds 10.88.0.1"}), lab12(win11),
+			"lab-12 is on a network that is not known here", store.Certain, ""},
 		{"LB-DHCP-02", "", newTape().dora(firmwareUEFI).see(1, store.EventDHCPDecline, firmwareUEFI), lab12(win11),
 			"10.77.0.50 is already used by another device", store.Certain, "other-address"},
 		{"LB-DHCP-03", "four times", asks(newTape(), 0, 4000, 8000, 16000).quiet(), lab12(win11),

@@ -65,6 +65,7 @@ var (
 	errNotRequest  = errors.New("not a BOOTREQUEST")
 	errNotEthernet = errors.New("not an Ethernet address")
 	errNoType      = errors.New("no message type: plain BOOTP, which has no leases")
+	errNoRelay     = errors.New("a relay address that nobody can have")
 )
 
 // Decode reads a client's message. An error means that the message is to be
@@ -93,6 +94,9 @@ func Decode(p *dhcpv4.DHCPv4) (Request, error) {
 		Hostname:  text(p.Options.Get(dhcpv4.OptionHostName)),
 		RelayInfo: string(p.Options.Get(dhcpv4.OptionRelayAgentInformation)),
 		Params:    string(p.Options.Get(dhcpv4.OptionParameterRequestList)),
+	}
+	if a := r.GIAddr; a.IsValid() && (a.As4()[0] == 0 || a.As4()[0] >= 224) {
+		return Request{}, errNoRelay // multicast, reserved, or this network (RFC 1122 §3.2.1.3)
 	}
 	r.Agent = decodeAgent([]byte(r.RelayInfo))
 	if r.Type == dhcpv4.MessageTypeNone {
