@@ -121,6 +121,8 @@ type Machine struct {
 	Firmware string    `json:"firmware,omitempty"` // last seen: "BIOS", "UEFI"
 	Arch     string    `json:"arch,omitempty"`     // last seen: "x86", "x86-64", "arm64"
 	LastSeen time.Time `json:"last_seen"`
+	Port     string    `json:"port,omitempty"`     // the switch and its port, as option 82 said last
+	PortSeen time.Time `json:"port_seen,omitzero"` // and when
 	Created  time.Time `json:"created"`
 	Updated  time.Time `json:"updated"`
 }
@@ -211,7 +213,9 @@ type UnknownMachine struct {
 	Address   netip.Addr `json:"address"`
 	FirstSeen time.Time  `json:"first_seen"`
 	LastSeen  time.Time  `json:"last_seen"`
-	Count     int64      `json:"count"` // how often it asked
+	Port      string     `json:"port,omitempty"`     // the switch and its port, as option 82 said last
+	PortSeen  time.Time  `json:"port_seen,omitzero"` // and when
+	Count     int64      `json:"count"`              // how often it asked
 	Ignored   bool       `json:"ignored"`
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -82,8 +83,25 @@ type Subnet struct {
 	Router    netip.Addr    `json:"router"` // option 3; the zero Addr sends none
 	DNS       []netip.Addr  `json:"dns,omitempty"`
 	Domain    string        `json:"domain,omitempty"`
-	LeaseTime time.Duration `json:"lease_time"` // nanoseconds
+	Search    []string      `json:"search,omitempty"` // option 119: domains to look names up in
+	NTP       []netip.Addr  `json:"ntp,omitempty"`    // option 42: time servers
+	LeaseTime time.Duration `json:"lease_time"`       // nanoseconds
+
+	// NextServer is the address of ours that machines there are told to boot
+	// from; the zero Addr for the one by which they reach us.
+	NextServer netip.Addr `json:"next_server"`
 }
+
+// Name names the subnet for people: "eth1 192.168.40.0/24".
+func (s *Subnet) Name() string {
+	return strings.TrimSpace(s.Interface + " " + s.Prefix.String())
+}
+
+// Bounds of a subnet's lists: what a DHCP reply has room for beside the rest.
+const (
+	maxServers = 8
+	maxSearch  = 8
+)
 
 // maxLeaseTime bounds a lease: longer ones are a slip of the pen, and DHCP reads
 // the largest value as for ever (RFC 2132 §9.2).
@@ -112,16 +130,57 @@ func (s *Subnet) Validate() error {
 	if s.Router.IsValid() && !s.Prefix.Contains(s.Router) {
 		errs = append(errs, Invalid("router", "the router %s does not lie in the network %s, so no machine could reach it", s.Router, s.Prefix))
 	}
-	for _, a := range s.DNS {
-		if !a.Is4() {
-			errs = append(errs, Invalid("dns", "%s is not an IPv4 address", a))
+	errs = append(errs, validateServers("dns", s.DNS), validateServers("ntp", s.NTP))
+	if a := s.NextServer; a.IsValid() && (!a.Is4() || a.IsUnspecified() || a.IsMulticast()) {
+		errs = append(errs, Invalid("next_server", "%s is no IPv4 address of ours", a))
+	}
+	if len(s.Search) > maxSearch {
+		errs = append(errs, Invalid("search", "%d domains; a DHCP reply has room for %d", len(s.Search), maxSearch))
+	}
+	for _, d := range append([]string{s.Domain}, s.Search...) {
+		if field := "search"; d != "" {
+			if d == s.Domain {
+				field = "domain"
+			}
+			errs = append(errs, validateDomain(field, d))
 		}
 	}
 	if s.LeaseTime < 0 || s.LeaseTime > maxLeaseTime {
 		errs = append(errs, Invalid("lease_time", "a lease lasts up to a year, not %s", s.LeaseTime))
 	}
-	errs = append(errs, validateText("interface", s.Interface, 64), validateText("domain", s.Domain, 255))
+	errs = append(errs, validateText("interface", s.Interface, 64))
 	return joinFields(errs...)
+}
+
+func validateServers(field string, all []netip.Addr) error {
+	if len(all) > maxServers {
+		return Invalid(field, "%d addresses; a DHCP reply has room for %d", len(all), maxServers)
+	}
+	for _, a := range all {
+		if !a.Is4() || a.IsUnspecified() {
+			return Invalid(field, "%s is not an IPv4 address of a server", a)
+		}
+	}
+	return nil
+}
+
+// validateDomain checks a DNS name (RFC 1035 §2.3.4, RFC 1123 §2.1).
+func validateDomain(field, d string) error {
+	bad := Invalid(field, "%q is not a domain, such as lab.example", d)
+	if len(d) > 253 {
+		return bad
+	}
+	for label := range strings.SplitSeq(d, ".") {
+		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return bad
+		}
+		for _, c := range []byte(label) {
+			if c != '-' && c != '_' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+				return bad
+			}
+		}
+	}
+	return nil
 }
 
 // LeaseState is a lease's place in its life.
@@ -144,6 +203,9 @@ type Lease struct {
 	Hostname  string     `json:"hostname,omitempty"`  // option 12 as the client sent it
 	Machine   MachineID  `json:"machine,omitempty"`
 	Interface string     `json:"interface,omitempty"`
+	Relay     netip.Addr `json:"relay"`              // the relay that it was asked through; the zero Addr for none
+	Port      string     `json:"port,omitempty"`     // the switch and its port, as option 82 said
+	PortSeen  time.Time  `json:"port_seen,omitzero"` // when it last said so
 	State     LeaseState `json:"state"`
 	Expires   time.Time  `json:"expires"`
 	Updated   time.Time  `json:"updated"`

@@ -237,6 +237,9 @@ func (s *Server) report(ctx context.Context, r message.Request, ans Answer, now 
 	if !r.UUID.IsPlaceholder() {
 		u.UUID = r.UUID
 	}
+	if u.Port = r.Agent.Switch.String(); u.Port != "" {
+		u.PortSeen = now
+	}
 	if p, ok := r.Platform(); ok {
 		u.Firmware, u.Arch = p.Firmware.String(), p.Arch.String()
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/rfc1035label"
 
 	"lunboot/services/dhcp/bootfile"
 	"lunboot/store"
@@ -48,6 +49,12 @@ func (in Input) configure(ans *Answer, bound bool) {
 	}
 	if n.Domain != "" && r.Wants(dhcpv4.OptionDomainName) {
 		o.Update(dhcpv4.OptDomainName(n.Domain))
+	}
+	if len(n.Search) > 0 && r.Wants(dhcpv4.OptionDNSDomainSearchList) {
+		o.Update(dhcpv4.OptDomainSearch(&rfc1035label.Labels{Labels: n.Search})) // RFC 3397
+	}
+	if len(n.NTP) > 0 && r.Wants(dhcpv4.OptionNTPServers) {
+		o.Update(address(dhcpv4.OptionNTPServers, n.NTP...))
 	}
 	if in.Client.Enrolled && r.Wants(dhcpv4.OptionHostName) {
 		o.Update(dhcpv4.OptHostName(in.Client.Machine.Name))

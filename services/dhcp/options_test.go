@@ -198,6 +198,8 @@ func TestNetworkOptions(t *testing.T) {
 		in.Subnet.Router = ip("10.77.0.254")
 		in.Subnet.DNS = []netip.Addr{ip("10.77.0.53"), ip("10.77.0.54")}
 		in.Subnet.Domain = "lab.example"
+		in.Subnet.Search = []string{"lab.example", "example"}
+		in.Subnet.NTP = []netip.Addr{ip("10.77.0.123")}
 		in.Interface.MTU = 1400
 	}
 	ans := Decide(with(base(dhcpv4.MessageTypeDiscover), full))
@@ -205,6 +207,8 @@ func TestNetworkOptions(t *testing.T) {
 	assert.Equal(t, "10.77.0.254", d.Router()[0].String())
 	assert.Len(t, d.DNS(), 2)
 	assert.Equal(t, "lab.example", d.DomainName())
+	assert.Equal(t, []string{"lab.example", "example"}, d.DomainSearch().Labels)
+	assert.Equal(t, "10.77.0.123", d.NTPServers()[0].String())
 	assert.Equal(t, "m1", d.HostName())
 	assert.Equal(t, "10.77.0.255", d.BroadcastAddress().String())
 	assert.Equal(t, []byte{1400 >> 8, 1400 & 0xff}, ans.Options.Get(dhcpv4.OptionInterfaceMTU))
@@ -215,7 +219,7 @@ func TestNetworkOptions(t *testing.T) {
 	t.Run("a client's list is heeded", func(t *testing.T) {
 		ans := Decide(with(base(dhcpv4.MessageTypeDiscover), full, func(in *Input) { in.Request.Params = "\x01\x06" }))
 		assert.True(t, ans.Options.Has(dhcpv4.OptionDomainNameServer))
-		for _, code := range []dhcpv4.OptionCode{dhcpv4.OptionRouter, dhcpv4.OptionDomainName, dhcpv4.OptionHostName, dhcpv4.OptionInterfaceMTU} {
+		for _, code := range []dhcpv4.OptionCode{dhcpv4.OptionRouter, dhcpv4.OptionDomainName, dhcpv4.OptionHostName, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionDNSDomainSearchList, dhcpv4.OptionNTPServers} {
 			assert.False(t, ans.Options.Has(code), code)
 		}
 	})

@@ -445,8 +445,18 @@ func (in Input) event(kind store.EventKind, addr netip.Addr) store.Event {
 // lease makes the lease that binds or offers addr to this client.
 func (in Input) lease(addr netip.Addr, state store.LeaseState, life time.Duration) store.Lease {
 	r := in.Request
-	return store.Lease{
+	l := store.Lease{
 		Address: addr, MAC: r.MAC, ClientID: r.ClientID, Hostname: r.Hostname, Machine: in.Client.Machine.ID,
-		Interface: in.Interface.Name, State: state, Expires: in.Now.Add(life), Updated: in.Now,
+		Interface: in.Interface.Name, Relay: r.GIAddr, State: state, Expires: in.Now.Add(life), Updated: in.Now,
 	}
+	switch l.Port = r.Agent.Switch.String(); {
+	case l.Port != "":
+		l.PortSeen = in.Now
+	case in.Own.Address == addr:
+		l.Port, l.PortSeen = in.Own.Port, in.Own.PortSeen
+		if !r.GIAddr.IsValid() { // a renewal goes past the relay
+			l.Relay = in.Own.Relay
+		}
+	}
+	return l
 }

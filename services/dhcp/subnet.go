@@ -96,8 +96,11 @@ func (s *Server) place(r message.Request, to netip.Addr) (place, bool) {
 		p.link.MTU = 0 // that of our wire says nothing of theirs
 		p.told = s.source(client, p.link.Address)
 	}
-	if s.cfg.Advertise.IsValid() {
+	switch { // a flag beats the database
+	case s.cfg.Advertise.IsValid():
 		p.told = s.cfg.Advertise
+	case subnet.NextServer.IsValid():
+		p.told = subnet.NextServer
 	}
 	return p, true
 }

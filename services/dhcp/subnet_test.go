@@ -175,6 +175,47 @@ func TestRepliesSayWhatTheRelaySaid(t *testing.T) {
 	assert.Equal(t, "10.88.0.1", v.events[0].Detail.Relay)
 }
 
+func TestSwitchPortOutlivesARenewalPastTheRelay(t *testing.T) {
+	clock := newClock()
+	v := newInventory(clock.Now)
+	cfg := v.config(t, store.Subnet{Mode: store.DHCPOff})
+	cfg.Relayed = []store.Subnet{behind()}
+	c := dial(t, start(t, cfg))
+	relay := through("10.88.0.1", []byte("\x01\x04eth7\x02\x03tor")...)
+	pxe := dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001"))
+	ack := c.ask(request(c.ask(discover(1, relay, pxe)), relay, pxe))
+	first := v.lease("10.88.0.100")
+	assert.Equal(t, "switch tor, port eth7", first.Port)
+	assert.Equal(t, clock.Now(), first.PortSeen)
+	assert.Equal(t, ip("10.88.0.1"), first.Relay)
+	v.seen(t, 1, 1)
+	assert.Equal(t, "switch tor, port eth7", v.unknownMachine(1).Port)
+	clock.pass(time.Minute)
+	renew, err := dhcpv4.NewRenewFromAck(ack)
+	require.NoError(t, err)
+	c.ask(renew)
+	again := v.lease("10.88.0.100")
+	assert.Equal(t, clock.Now(), again.Updated)
+	assert.Equal(t, first.Port, again.Port)
+	assert.Equal(t, first.PortSeen, again.PortSeen, "nobody said it again")
+	assert.Equal(t, first.Relay, again.Relay)
+}
+
+func TestNextServerIsToldInsteadOfOurAddress(t *testing.T) {
+	v := newInventory(newClock().Now)
+	cfg := v.config(t, lab())
+	n := behind()
+	n.NextServer = ip("10.99.0.9")
+	cfg.Relayed = []store.Subnet{n}
+	pxe := dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001"))
+	c := dial(t, start(t, cfg))
+	assert.Equal(t, "10.99.0.9", c.ask(discover(1, pxe, through("10.88.0.1"))).ServerIPAddr.String())
+	assert.Equal(t, "127.0.0.1", c.ask(discover(2, pxe)).ServerIPAddr.String())
+	cfg.Advertise = ip("10.99.0.1") // a flag
+	c = dial(t, start(t, cfg))
+	assert.Equal(t, "10.99.0.1", c.ask(discover(3, pxe, through("10.88.0.1"))).ServerIPAddr.String())
+}
+
 // A relay may name any address as its own: neither the pool nor the other
 // relays' turn is its to use up.
 func TestOneRelayCannotUseUpEverything(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 // change can come between them.
 const machineColumns = `SELECT id, revision, name, uuid, serial, asset_tag, initiator, auth,
 	chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile, loader,
-	tags, notes, quirks, firmware, arch, last_seen, created, updated,
+	tags, notes, quirks, firmware, arch, last_seen, port, port_seen, created, updated,
 	(SELECT group_concat(mac, ' ' ORDER BY position) FROM machine_mac WHERE machine = machine.id)
 	FROM machine `
 
@@ -30,15 +30,16 @@ func scanMachine(r dbfile.Row) (store.Machine, error) {
 		uuid, address, once, macs sql.NullString
 		tags, quirks              string
 		seen, created, updated    int64
+		portSeen                  int64
 	)
 	err := r.Scan(&m.ID, &m.Revision, &m.Name, &uuid, &m.Serial, &m.AssetTag, &m.Initiator, &m.Auth,
 		&m.CHAP.User, &m.CHAP.Secret, &m.Reverse.User, &m.Reverse.Secret, &m.Pinned, &address, &m.Profile, &once, &m.Loader,
-		&tags, &m.Notes, &quirks, &m.Firmware, &m.Arch, &seen, &created, &updated, &macs)
+		&tags, &m.Notes, &quirks, &m.Firmware, &m.Arch, &seen, &m.Port, &portSeen, &created, &updated, &macs)
 	if err != nil {
 		return store.Machine{}, err
 	}
 	m.OnceProfile = once.String
-	m.LastSeen, m.Created, m.Updated = dbfile.Instant(seen), dbfile.Instant(created), dbfile.Instant(updated)
+	m.LastSeen, m.PortSeen, m.Created, m.Updated = dbfile.Instant(seen), dbfile.Instant(portSeen), dbfile.Instant(created), dbfile.Instant(updated)
 	var errs [5]error
 	m.UUID, errs[0] = dbfile.ParseText(uuid, store.ParseUUID)
 	m.Address, errs[1] = dbfile.ParseText(address, netip.ParseAddr)
@@ -182,6 +183,7 @@ func (db *DB) CreateMachine(ctx context.Context, actor store.Actor, m store.Mach
 	}
 	err := db.write(ctx, "create machine", func(t *tx) error {
 		m.ID, m.Revision, m.Created, m.Updated = 0, 1, t.now, t.now
+		m.Port, m.PortSeen = "", time.Time{} // what the unknown machine's was, if it was one
 		if err := t.checkMachine(&m); err != nil {
 			return err
 		}
@@ -225,6 +227,7 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		}
 		// What was seen of the machine is not the editor's to set back.
 		m.Created, m.LastSeen, m.Firmware, m.Arch = old.Created, old.LastSeen, old.Firmware, old.Arch
+		m.Port, m.PortSeen = old.Port, old.PortSeen
 		changes := machineChanges(&old, &m)
 		if changes == "" {
 			m = old
@@ -450,6 +453,16 @@ func (t *tx) putMACs(m *store.Machine) error {
 		return err
 	}
 	for i, mac := range m.MACs {
+		seen, err := dbfile.List(t.Ctx, t, scanUnknown, unknownColumns+"WHERE mac = ?", mac.String())
+		if err != nil {
+			return err
+		}
+		if len(seen) > 0 && seen[0].PortSeen.After(m.PortSeen) {
+			m.Port, m.PortSeen = seen[0].Port, seen[0].PortSeen
+			if _, err := t.Run("UPDATE machine SET port = ?, port_seen = ? WHERE id = ?", m.Port, dbfile.Nanos(m.PortSeen), int64(m.ID)); err != nil {
+				return err
+			}
+		}
 		if _, err := t.Run("INSERT INTO machine_mac (mac, machine, position) VALUES (?, ?, ?)", mac.String(), int64(m.ID), i); err != nil {
 			return err
 		}

@@ -15,30 +15,40 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const subnetColumns = `SELECT id, revision, interface, prefix, mode, range, router, dns, domain, lease_time FROM subnet `
+const subnetColumns = `SELECT id, revision, interface, prefix, mode, range, router, dns, domain, lease_time, search, ntp, next_server FROM subnet `
 
 func scanSubnet(r dbfile.Row) (store.Subnet, error) {
 	var (
 		s                  store.Subnet
 		prefix, pool, dns  string
-		router             sql.NullString
+		search, ntp        string
+		router, next       sql.NullString
 		leaseTime          int64
 		errPrefix, errRest error
+		errNext            error
 	)
-	err := r.Scan(&s.ID, &s.Revision, &s.Interface, &prefix, &s.Mode, &pool, &router, &dns, &s.Domain, &leaseTime)
+	err := r.Scan(&s.ID, &s.Revision, &s.Interface, &prefix, &s.Mode, &pool, &router, &dns, &s.Domain, &leaseTime, &search, &ntp, &next)
 	if err != nil {
 		return store.Subnet{}, err
 	}
 	s.LeaseTime = time.Duration(leaseTime)
 	s.Prefix, errPrefix = netip.ParsePrefix(prefix)
 	s.Router, errRest = dbfile.ParseText(router, netip.ParseAddr)
-	if err := errors.Join(errPrefix, errRest, s.Range.UnmarshalText([]byte(pool)), json.Unmarshal([]byte(dns), &s.DNS)); err != nil {
+	s.NextServer, errNext = dbfile.ParseText(next, netip.ParseAddr)
+	if err := errors.Join(errPrefix, errRest, errNext, s.Range.UnmarshalText([]byte(pool)), json.Unmarshal([]byte(dns), &s.DNS),
+		json.Unmarshal([]byte(search), &s.Search), json.Unmarshal([]byte(ntp), &s.NTP)); err != nil {
 		return store.Subnet{}, damaged("subnet "+prefix, err)
 	}
-	if len(s.DNS) == 0 {
-		s.DNS = nil
-	}
+	s.DNS, s.NTP, s.Search = orNil(s.DNS), orNil(s.NTP), orNil(s.Search)
 	return s, nil
+}
+
+// orNil makes one of the two empty lists of it.
+func orNil[T any](list []T) []T {
+	if len(list) == 0 {
+		return nil
+	}
+	return list
 }
 
 // Subnets returns every subnet, by interface and network.
@@ -50,7 +60,7 @@ func (db *DB) Subnets(ctx context.Context) ([]store.Subnet, error) {
 // interface and prefix when the ID is zero.
 func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) (store.Subnet, error) {
 	s.Prefix = s.Prefix.Masked()
-	s.DNS = slices.Clone(s.DNS)
+	s.DNS, s.NTP, s.Search = orNil(slices.Clone(s.DNS)), orNil(slices.Clone(s.NTP)), orNil(slices.Clone(s.Search))
 	if err := s.Validate(); err != nil {
 		return store.Subnet{}, err
 	}
@@ -67,12 +77,12 @@ func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) 
 				return err
 			}
 			if len(same) > 0 && same[0].ID != s.ID {
-				return store.Conflict("prefix", "there is a subnet %s already", subnetName(&s))
+				return store.Conflict("prefix", "there is a subnet %s already", s.Name())
 			}
 		case len(same) > 0:
 			old = same[0]
 		}
-		if err := checkRevision("subnet", subnetName(&s), old.Revision, s.Revision); err != nil {
+		if err := checkRevision("subnet", s.Name(), old.Revision, s.Revision); err != nil {
 			return err
 		}
 		s.ID, s.Revision = old.ID, old.Revision
@@ -85,17 +95,17 @@ func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) 
 		if err != nil {
 			return err
 		}
-		values := []any{s.Revision, s.Interface, s.Prefix.String(), string(s.Mode), string(pool), addrText(s.Router), jsonList(s.DNS), s.Domain, int64(s.LeaseTime)}
+		values := []any{s.Revision, s.Interface, s.Prefix.String(), string(s.Mode), string(pool), addrText(s.Router), jsonList(s.DNS), s.Domain, int64(s.LeaseTime), jsonList(s.Search), jsonList(s.NTP), addrText(s.NextServer)}
 		if s.ID == 0 {
-			s.ID, err = t.Insert("INSERT INTO subnet (revision, interface, prefix, mode, range, router, dns, domain, lease_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values...)
+			s.ID, err = t.Insert("INSERT INTO subnet (revision, interface, prefix, mode, range, router, dns, domain, lease_time, search, ntp, next_server) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values...)
 		} else {
-			_, err = t.Run("UPDATE subnet SET revision = ?, interface = ?, prefix = ?, mode = ?, range = ?, router = ?, dns = ?, domain = ?, lease_time = ? WHERE id = ?", append(values, s.ID)...)
+			_, err = t.Run("UPDATE subnet SET revision = ?, interface = ?, prefix = ?, mode = ?, range = ?, router = ?, dns = ?, domain = ?, lease_time = ?, search = ?, ntp = ?, next_server = ? WHERE id = ?", append(values, s.ID)...)
 		}
 		if err != nil {
 			return err
 		}
 		t.move(served)
-		return t.audit(actor, "subnet.put", subnetName(&s), changes)
+		return t.audit(actor, "subnet.put", s.Name(), changes)
 	})
 	if err != nil {
 		return store.Subnet{}, err
@@ -114,12 +124,8 @@ func (db *DB) DeleteSubnet(ctx context.Context, actor store.Actor, id int64) err
 			return err
 		}
 		t.move(served)
-		return t.audit(actor, "subnet.delete", subnetName(&s), "")
+		return t.audit(actor, "subnet.delete", s.Name(), "")
 	})
-}
-
-func subnetName(s *store.Subnet) string {
-	return strings.TrimSpace(s.Interface + " " + s.Prefix.String())
 }
 
 func subnetChanges(a, b *store.Subnet) string {
@@ -144,6 +150,9 @@ func subnetChanges(a, b *store.Subnet) string {
 	d.add("router", addrShown(a.Router), addrShown(b.Router))
 	d.add("DNS", joinAddrs(a.DNS), joinAddrs(b.DNS))
 	d.add("domain", a.Domain, b.Domain)
+	d.add("search list", strings.Join(a.Search, ", "), strings.Join(b.Search, ", "))
+	d.add("time servers", joinAddrs(a.NTP), joinAddrs(b.NTP))
+	d.add("next server", addrShown(a.NextServer), addrShown(b.NextServer))
 	d.add("lease time", lease(a), lease(b))
 	return d.String()
 }
@@ -156,22 +165,25 @@ func joinAddrs(addrs []netip.Addr) string {
 	return strings.Join(s, ", ")
 }
 
-const leaseColumns = `SELECT address, mac, client_id, hostname, machine, interface, state, expires, updated FROM lease `
+const leaseColumns = `SELECT address, mac, client_id, hostname, machine, interface, relay, port, port_seen, state, expires, updated FROM lease `
 
 func scanLease(r dbfile.Row) (store.Lease, error) {
 	var (
 		l                store.Lease
 		address, mac     string
+		relay            sql.NullString
 		expires, updated int64
-		errs             [2]error
+		seen             int64
+		errs             [3]error
 	)
-	err := r.Scan(&address, &mac, &l.ClientID, &l.Hostname, &l.Machine, &l.Interface, &l.State, &expires, &updated)
+	err := r.Scan(&address, &mac, &l.ClientID, &l.Hostname, &l.Machine, &l.Interface, &relay, &l.Port, &seen, &l.State, &expires, &updated)
 	if err != nil {
 		return store.Lease{}, err
 	}
-	l.Expires, l.Updated = dbfile.Instant(expires), dbfile.Instant(updated)
+	l.Expires, l.Updated, l.PortSeen = dbfile.Instant(expires), dbfile.Instant(updated), dbfile.Instant(seen)
 	l.Address, errs[0] = netip.ParseAddr(address)
 	errs[1] = l.MAC.UnmarshalText([]byte(mac))
+	l.Relay, errs[2] = dbfile.ParseText(relay, netip.ParseAddr)
 	if err := errors.Join(errs[:]...); err != nil {
 		return store.Lease{}, damaged("lease "+address, err)
 	}
@@ -199,13 +211,14 @@ func (db *DB) LeaseByAddress(ctx context.Context, a netip.Addr) (store.Lease, er
 
 // PutLease writes a lease, which is on disk when it returns nil. An address that
 // is bound to another MAC and has not expired is refused. A MAC that is bound to
-// an address gives up the others that it had: one machine has one address.
+// an address gives up the others that it had: one machine has one address. The
+// switch port that a lease names is kept for its machine, too.
 func (db *DB) PutLease(ctx context.Context, l store.Lease) error {
 	l.Address = l.Address.Unmap()
 	if err := l.Validate(); err != nil {
 		return err
 	}
-	l.Hostname, l.ClientID = clip(l.Hostname), clip(l.ClientID)
+	l.Hostname, l.ClientID, l.Port = clip(l.Hostname), clip(l.ClientID), clip(l.Port)
 	return db.batch.do(ctx, "write lease", func(t *tx) error {
 		address, mac := l.Address.String(), l.MAC.String()
 		holder, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT mac FROM lease WHERE address = ? AND state = 'bound' AND mac <> ? AND expires > ?",
@@ -220,12 +233,16 @@ func (db *DB) PutLease(ctx context.Context, l store.Lease) error {
 		if updated == 0 {
 			updated = dbfile.Nanos(t.now)
 		}
-		_, err = t.Run(`INSERT INTO lease (address, mac, client_id, hostname, machine, interface, state, expires, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		_, err = t.Run(`INSERT INTO lease (address, mac, client_id, hostname, machine, interface, relay, port, port_seen, state, expires, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, client_id = excluded.client_id, hostname = excluded.hostname,
-				machine = excluded.machine, interface = excluded.interface, state = excluded.state, expires = excluded.expires, updated = excluded.updated`,
-			address, mac, l.ClientID, l.Hostname, int64(l.Machine), l.Interface, string(l.State), dbfile.Nanos(l.Expires), updated)
+				machine = excluded.machine, interface = excluded.interface, relay = excluded.relay, port = excluded.port, port_seen = excluded.port_seen,
+				state = excluded.state, expires = excluded.expires, updated = excluded.updated`,
+			address, mac, l.ClientID, l.Hostname, int64(l.Machine), l.Interface, addrText(l.Relay), l.Port, dbfile.Nanos(l.PortSeen), string(l.State), dbfile.Nanos(l.Expires), updated)
 		if err == nil && l.State == store.LeaseBound {
 			_, err = t.Run("DELETE FROM lease WHERE mac = ? AND address <> ? AND state <> 'declined'", mac, address)
+		}
+		if err == nil && l.Port != "" && l.Machine != 0 {
+			_, err = t.Run("UPDATE machine SET port = ?, port_seen = ? WHERE id = ? AND port_seen < ?", l.Port, dbfile.Nanos(l.PortSeen), int64(l.Machine), dbfile.Nanos(l.PortSeen))
 		}
 		t.move(changed)
 		return err

@@ -12,7 +12,7 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const unknownColumns = `SELECT mac, uuid, hostname, vendor, firmware, arch, nic, chip, address, first_seen, last_seen, count, ignored FROM unknown_machine `
+const unknownColumns = `SELECT mac, uuid, hostname, vendor, firmware, arch, nic, chip, address, first_seen, last_seen, port, port_seen, count, ignored FROM unknown_machine `
 
 func scanUnknown(r dbfile.Row) (store.UnknownMachine, error) {
 	var (
@@ -20,12 +20,13 @@ func scanUnknown(r dbfile.Row) (store.UnknownMachine, error) {
 		mac           string
 		uuid, address sql.NullString
 		first, last   int64
+		portSeen      int64
 	)
-	err := r.Scan(&mac, &uuid, &u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &u.NIC, &u.Chip, &address, &first, &last, &u.Count, &u.Ignored)
+	err := r.Scan(&mac, &uuid, &u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &u.NIC, &u.Chip, &address, &first, &last, &u.Port, &portSeen, &u.Count, &u.Ignored)
 	if err != nil {
 		return store.UnknownMachine{}, err
 	}
-	u.FirstSeen, u.LastSeen = dbfile.Instant(first), dbfile.Instant(last)
+	u.FirstSeen, u.LastSeen, u.PortSeen = dbfile.Instant(first), dbfile.Instant(last), dbfile.Instant(portSeen)
 	var errs [3]error
 	u.MAC, errs[0] = store.ParseMAC(mac)
 	u.UUID, errs[1] = dbfile.ParseText(uuid, store.ParseUUID)
@@ -53,7 +54,7 @@ func (db *DB) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
 	if u.MAC.IsZero() {
 		return store.Invalid("mac", "an unknown machine is known by its MAC")
 	}
-	for _, s := range []*string{&u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &u.NIC, &u.Chip} {
+	for _, s := range []*string{&u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &u.NIC, &u.Chip, &u.Port} {
 		*s = clip(*s)
 	}
 	return db.batch.do(ctx, "record unknown machine", func(t *tx) error {
@@ -68,15 +69,16 @@ func (db *DB) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
 		if first == 0 {
 			first = seen
 		}
-		_, err = t.Run(`INSERT INTO unknown_machine (mac, uuid, hostname, vendor, firmware, arch, nic, chip, address, first_seen, last_seen, count, ignored)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0)
+		_, err = t.Run(`INSERT INTO unknown_machine (mac, uuid, hostname, vendor, firmware, arch, nic, chip, address, first_seen, last_seen, port, port_seen, count, ignored)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0)
 			ON CONFLICT (mac) DO UPDATE SET
 				uuid = coalesce(excluded.uuid, uuid), address = coalesce(excluded.address, address),
 				hostname = coalesce(nullif(excluded.hostname, ''), hostname), vendor = coalesce(nullif(excluded.vendor, ''), vendor),
 				firmware = coalesce(nullif(excluded.firmware, ''), firmware), arch = coalesce(nullif(excluded.arch, ''), arch),
 				nic = coalesce(nullif(excluded.nic, ''), nic), chip = coalesce(nullif(excluded.chip, ''), chip),
+				port = CASE WHEN excluded.port_seen > port_seen THEN excluded.port ELSE port END, port_seen = max(excluded.port_seen, port_seen),
 				last_seen = max(excluded.last_seen, last_seen), count = count + 1`,
-			u.MAC.String(), dbfile.Text(u.UUID), u.Hostname, u.Vendor, u.Firmware, u.Arch, u.NIC, u.Chip, addrText(u.Address), first, seen)
+			u.MAC.String(), dbfile.Text(u.UUID), u.Hostname, u.Vendor, u.Firmware, u.Arch, u.NIC, u.Chip, addrText(u.Address), first, seen, u.Port, dbfile.Nanos(u.PortSeen))
 		if err != nil {
 			return err
 		}

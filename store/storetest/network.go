@@ -15,7 +15,8 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 func newSubnet() store.Subnet {
 	return store.Subnet{Interface: "eth1", Prefix: netip.MustParsePrefix("192.168.40.0/24"), Mode: store.DHCPFull,
 		Range:  store.Range{From: addr("192.168.40.100"), To: addr("192.168.40.199")},
-		Router: addr("192.168.40.1"), DNS: []netip.Addr{addr("9.9.9.9"), addr("1.1.1.1")}, Domain: "lab.example", LeaseTime: time.Hour}
+		Router: addr("192.168.40.1"), DNS: []netip.Addr{addr("9.9.9.9"), addr("1.1.1.1")}, Domain: "lab.example", LeaseTime: time.Hour,
+		Search: []string{"lab.example", "example"}, NTP: []netip.Addr{addr("192.168.40.1")}, NextServer: addr("192.168.40.2")}
 }
 
 func subnetRoundTrip(k *kit) {
@@ -57,6 +58,11 @@ func subnetInvalid(k *kit) {
 		"router":     func(s *store.Subnet) { s.Router = addr("10.0.0.1") },
 		"dns":        func(s *store.Subnet) { s.DNS = []netip.Addr{addr("2001:db8::53")} },
 		"lease_time": func(s *store.Subnet) { s.LeaseTime = -time.Second },
+
+		"ntp":         func(s *store.Subnet) { s.NTP = []netip.Addr{addr("0.0.0.0")} },
+		"domain":      func(s *store.Subnet) { s.Domain = "lab..example" },
+		"search":      func(s *store.Subnet) { s.Search = []string{"lab.example", "no spaces"} },
+		"next_server": func(s *store.Subnet) { s.NextServer = addr("224.0.0.1") },
 	} {
 		k.unchanged(func() {
 			s := newSubnet()
@@ -90,6 +96,7 @@ func leaseBelongs(k *kit) {
 	ctx := k.Context()
 	l := bound(1, "192.168.40.100")
 	l.ClientID, l.Hostname, l.Machine, l.Interface = "01525400000001", "lab-01", 7, "eth1"
+	l.Relay, l.Port, l.PortSeen = addr("192.168.40.1"), "switch tor, port Gi0/3 (VLAN 12)", l.Updated
 	k.ok(k.PutLease(ctx, l))
 	same(k, "the lease by MAC", l, must(k.LeaseByMAC(ctx, mac(1)))(k))
 	same(k, "the lease by address", l, must(k.LeaseByAddress(ctx, addr("::ffff:192.168.40.100")))(k))
@@ -143,6 +150,42 @@ func leaseBelongs(k *kit) {
 	if _, err := k.LeaseByAddress(ctx, bad.Address); !store.IsNotFound(err) {
 		k.Errorf("the lease is still there: %v", err)
 	}
+}
+
+// leasePort: what a switch says of a machine's port outlives its lease.
+func leasePort(k *kit) {
+	ctx := k.Context()
+	m := k.machine(1)
+	at := time.Now().Round(0).UTC()
+	l := bound(1, "192.168.40.100")
+	l.Machine, l.Port, l.PortSeen = m.ID, "port 0/3", at
+	k.ok(k.PutLease(ctx, l))
+	want := m
+	want.Port, want.PortSeen = "port 0/3", at
+	same(k, "the machine", want, must(k.Machine(ctx, m.ID))(k))
+	l.Port, l.PortSeen = "port 0/9", at.Add(-time.Minute)
+	k.ok(k.PutLease(ctx, l))
+	same(k, "the machine after an older word", want, must(k.Machine(ctx, m.ID))(k))
+	l.Port, l.PortSeen = "", time.Time{}
+	k.ok(k.PutLease(ctx, l))
+	k.reopen()
+	same(k, "the machine after a switch that says nothing", want, must(k.Machine(ctx, m.ID))(k))
+	// An editor that loaded the machine before sets nothing back.
+	m.Notes = "changed"
+	if m = must(k.UpdateMachine(ctx, actor, m))(k); m.Port != "port 0/3" || !m.PortSeen.Equal(at) {
+		k.Errorf("an edit set back where it is plugged in: %q, %v", m.Port, m.PortSeen)
+	}
+	// Who is enrolled keeps what was known before.
+	k.ok(k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(2), Port: "port 0/4", PortSeen: at}))
+	k.ok(k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(2)}))
+	if u := must(k.UnknownMachine(ctx, mac(2)))(k); u.Port != "port 0/4" || !u.PortSeen.Equal(at) {
+		k.Errorf("the unknown machine: %+v", u)
+	}
+	other := k.machine(2)
+	if other.Port != "port 0/4" || !other.PortSeen.Equal(at) {
+		k.Errorf("the enrolled machine: %q, %v", other.Port, other.PortSeen)
+	}
+	same(k, "the enrolled machine", other, must(k.Machine(ctx, other.ID))(k))
 }
 
 func leaseInvalid(k *kit) {

@@ -172,6 +172,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"a subnet comes back as it was written":                subnetRoundTrip,
 		"a subnet that breaks a rule changes nothing":          subnetInvalid,
 		"a lease belongs to a MAC":                             leaseBelongs,
+		"a lease names the switch port of its machine":         leasePort,
 		"a lease that breaks a rule changes nothing":           leaseInvalid,
 		"a lease is dropped on an operator's word":             leaseDropped,
 		"leases of a rack that boots at once are all kept":     leaseRush,

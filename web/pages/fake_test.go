@@ -337,7 +337,7 @@ func full() *lab {
 	}
 	l.unknown = []store.UnknownMachine{
 		{MAC: mustMAC("b8:27:eb:91:3c:0d"), Vendor: "Raspberry Pi", Firmware: "UEFI", Arch: "arm64", Count: 3, LastSeen: noon.Add(-time.Minute)},
-		{MAC: mustMAC("d4:5d:64:b1:0b:02"), Firmware: "UEFI", Arch: "x86-64", Count: 12, LastSeen: noon.Add(-4 * time.Minute)},
+		{MAC: mustMAC("d4:5d:64:b1:0b:02"), Firmware: "UEFI", Arch: "x86-64", Count: 12, LastSeen: noon.Add(-4 * time.Minute), Port: "switch tor, port Gi0/4 (VLAN 12)"},
 	}
 	l.vols = []store.Volume{
 		{ID: 1, Name: "win11-lab", Size: 64 << 30, BlockSize: 512, State: store.VolumeReady},
@@ -349,7 +349,7 @@ func full() *lab {
 		id := store.MachineID(len(l.machines) + 1)
 		l.machines = append(l.machines, store.Machine{
 			ID: id, Name: name, MACs: []store.MAC{mustMAC(mac)}, Profile: "san", Auth: store.AuthMutual, Initiator: store.IQN("iqn.2026-11.lunboot:" + name), UUID: store.UUID{1, 2, 3},
-			Firmware: "UEFI", Arch: "x86-64", LastSeen: noon.Add(-2 * time.Minute), Address: netip.AddrFrom4([4]byte{10, 77, 0, byte(100 + id)}),
+			Firmware: "UEFI", Arch: "x86-64", LastSeen: noon.Add(-2 * time.Minute), Port: "switch tor, port Gi0/3 (VLAN 12)", PortSeen: noon.Add(-2 * time.Minute), Address: netip.AddrFrom4([4]byte{10, 77, 0, byte(100 + id)}),
 		})
 		for _, v := range l.vols {
 			if v.Name == volume {

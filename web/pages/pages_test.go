@@ -127,6 +127,14 @@ func TestAFixOfADiagnosisIsAButtonThatDoesIt(t *testing.T) {
 	}
 }
 
+func TestAPageSaysWhereAMachineIsPluggedIn(t *testing.T) {
+	get, _ := full().enter(t)
+	_, body := get("/machines/1")
+	has(t, body, "Plugged in", "switch tor, port Gi0/3 (VLAN 12)", "seen 2 min")
+	_, body = get("/machines")
+	has(t, body, "switch tor, port Gi0/4 (VLAN 12)")
+}
+
 func TestTheQuirksThatAreTickedAreTheMachinesQuirks(t *testing.T) {
 	get, post := full().enter(t)
 	post("/machines/2/quirks", "quirk", "no-proxy-offer")

@@ -168,10 +168,14 @@ func printMachine(c *Context, m machine) {
 	if !m.UUID.IsZero() {
 		uuid = m.UUID.String()
 	}
+	port := m.Port
+	if port != "" {
+		port += ", seen " + when(m.PortSeen)
+	}
 	c.facts("Name", m.Name, "Id", strconv.FormatInt(int64(m.ID), 10), "MAC", m.macs(), "UUID", uuid, "Serial", m.Serial, "Asset tag", m.AssetTag,
 		"Address", addr, "Firmware", strings.TrimSpace(m.Firmware+" "+m.Arch), "Profile", m.Profile, "Next boot only", m.OnceProfile,
 		"Initiator", string(m.Initiator), "Login", string(m.Auth), "CHAP user", m.CHAP.User, "CHAP secret", m.CHAP.Secret,
-		"Reverse user", m.Reverse.User, "Reverse secret", m.Reverse.Secret, "LUNs", m.luns(), "Tags", strings.Join(m.Tags, ", "), "Quirks", m.quirks(), "Seen", when(m.LastSeen), "Notes", m.Notes)
+		"Reverse user", m.Reverse.User, "Reverse secret", m.Reverse.Secret, "LUNs", m.luns(), "Tags", strings.Join(m.Tags, ", "), "Quirks", m.quirks(), "Seen", when(m.LastSeen), "Plugged in", port, "Notes", m.Notes)
 }
 
 // MachineAddCmd adds a machine.
@@ -283,9 +287,9 @@ func (u *MachineUnknownCmd) Run(c *Context) error {
 			if m.Address.IsValid() {
 				addr = m.Address.String()
 			}
-			rows = append(rows, []string{m.MAC.String(), m.Vendor, strings.TrimSpace(m.Firmware + " " + m.Arch), addr, m.Hostname, strconv.FormatInt(m.Count, 10), when(m.LastSeen), yes(m.Ignored, "ignored")})
+			rows = append(rows, []string{m.MAC.String(), m.Vendor, strings.TrimSpace(m.Firmware + " " + m.Arch), addr, m.Hostname, strconv.FormatInt(m.Count, 10), when(m.LastSeen), m.Port, yes(m.Ignored, "ignored")})
 		}
-		c.table("MAC HARDWARE FIRMWARE ADDRESS HOSTNAME ASKED SEEN STATE", rows)
+		c.table("MAC HARDWARE FIRMWARE ADDRESS HOSTNAME ASKED SEEN PORT STATE", rows)
 	})
 }
 

@@ -76,9 +76,9 @@ func (*LeaseListCmd) Run(c *Context) error {
 	return c.show(out, func() {
 		var rows [][]string
 		for _, l := range out.Items {
-			rows = append(rows, []string{l.Address.String(), l.MAC.String(), string(l.State), l.Hostname, when(l.Expires)})
+			rows = append(rows, []string{l.Address.String(), l.MAC.String(), string(l.State), l.Hostname, when(l.Expires), l.Port})
 		}
-		c.table("ADDRESS MAC STATE HOSTNAME EXPIRES", rows)
+		c.table("ADDRESS MAC STATE HOSTNAME EXPIRES PORT", rows)
 	})
 }
 
