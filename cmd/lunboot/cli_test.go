@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"io"
 	"net/http"
 	"os"
@@ -96,6 +97,20 @@ func TestCommandLine(t *testing.T) {
 				for i := range b {
 					b[i] = byte(i * 7)
 				}
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+			},
+			// efi makes the smallest file that passes for an EFI application of a
+			// machine type, in hexadecimal, with words in it.
+			"efi": func(ts *testscript.TestScript, neg bool, args []string) {
+				machine, err := strconv.ParseUint(args[1], 16, 16)
+				ts.Check(err)
+				b := make([]byte, 2048)
+				copy(b, "MZ")
+				b[60] = 128
+				copy(b[128:], "PE\x00\x00")
+				binary.LittleEndian.PutUint16(b[132:], uint16(machine))
+				b[128+24+68] = 10
+				copy(b[512:], "\x00"+strings.Join(args[2:], "\x00")+"\x00")
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
 			},
 			"stop": func(ts *testscript.TestScript, neg bool, args []string) {

@@ -142,5 +142,5 @@ func (a *appliance) checkAgain(ctx context.Context) store.FixResult {
 // checks are the appliance's own, beside its services' health.
 func (a *appliance) checks(ctx context.Context) []doctor.Finding {
 	return doctor.Examine(ctx, space(a.dir),
-		doctor.Check{Name: "loaders", Run: func(context.Context) (string, error) { return loadersFound(a.loaders) }})
+		doctor.Check{Name: "loaders", Run: func(context.Context) (string, error) { return loadersFound(a.loaders.Set) }})
 }

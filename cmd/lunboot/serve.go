@@ -83,7 +83,7 @@ type appliance struct {
 	journal *events.Journal
 	inv     *inventory.Inventory
 	runner  *attempts.Runner
-	loaders *loaders.Set
+	loaders *ladder
 	target  *iscsi.Server
 	boot    *httpd.Server
 	admin   *httpd.Server
@@ -138,7 +138,14 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	if a.iqn, err = a.targetName(ctx); err != nil {
 		return nil, err
 	}
-	if a.loaders, err = loaders.Load(c.Loaders, log.With("part", "loaders")); err != nil {
+	files, err := loaders.Load(c.Loaders, log.With("part", "loaders"))
+	if err != nil {
+		return nil, err
+	}
+	if err := files.Keep(ctx, filepath.Join(a.dir, "loaders"), a.db, log.With("part", "loaders")); err != nil {
+		return nil, err
+	}
+	if a.loaders, err = newLadder(ctx, files, a.db); err != nil {
 		return nil, err
 	}
 	if missing := a.loaders.Missing(); missing != "" {
@@ -159,7 +166,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	})
 
 	a.inv, err = inventory.New(inventory.Config{
-		DB: a.db, Volumes: a.pool, Renderer: renderer{}, Sessions: liveSessions{a}, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
+		DB: a.db, Volumes: a.pool, Renderer: renderer{}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
 		Check: a.checkAgain,
 	})
 	if err != nil {
@@ -171,6 +178,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	}
 
 	a.runner = attempts.New(a.journal, a.table, contents{a.db, a.pool}, log.With("part", "attempts"), time.Now)
+	a.runner.Ladder = a.loaders
 	a.target = iscsi.New(iscsi.Config{
 		Listen: c.ISCSI, Target: a.iqn, Catalog: newCatalog(a.db, a.pool), Reservations: a.db, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
 		MaxSessions: maxSessions(log),
@@ -263,7 +271,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		return nil, err
 	}
 	site, err := pages.Handler(pages.Config{
-		Inventory: a.db, Machines: a.inv, Volumes: a.inv, Attempts: a.runner,
+		Inventory: a.db, Machines: a.inv, Volumes: a.inv, Attempts: a.runner, Loaders: a.loaders,
 		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Auth: a.auth, Status: a.status, Log: log, Now: time.Now,
 	})
 	if err != nil {
@@ -273,7 +281,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	r.Group(func(r chi.Router) {
 		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
 		api.Mount(r, api.Config{
-			Store: a.db, Acts: a.inv, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a},
+			Store: a.db, Acts: a.inv, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Loaders: a.loaders,
 			Access: a.auth, Health: a.health, Version: version, Log: log,
 		})
 	})

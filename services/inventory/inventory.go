@@ -133,18 +133,25 @@ type Sessions interface {
 	Sessions() []store.Session
 }
 
+// Loaders says whether a machine of a firmware and architecture, which may not
+// be known, can be given a loader or chain by name.
+type Loaders interface {
+	Fits(name, firmware, arch string) error
+}
+
 // Emitter takes events. It never blocks.
 type Emitter interface {
 	Emit(store.Event)
 }
 
-// Config is what an Inventory stands on. Renderer, Sessions and Emit may be
-// nil.
+// Config is what an Inventory stands on. Renderer, Sessions, Loaders and Emit
+// may be nil.
 type Config struct {
 	DB       DB
 	Volumes  Volumes
 	Renderer Renderer
 	Sessions Sessions
+	Loaders  Loaders
 	Emit     Emitter
 	Log      *slog.Logger
 	Now      func() time.Time
@@ -165,6 +172,7 @@ type Inventory struct {
 	volumes  Volumes
 	renderer Renderer
 	sessions Sessions
+	loaders  Loaders
 	emit     Emitter
 	log      *slog.Logger
 	now      func() time.Time
@@ -193,7 +201,7 @@ func New(c Config) (*Inventory, error) {
 		c.Own = hostAddresses
 	}
 	i := &Inventory{
-		db: c.DB, volumes: c.Volumes, renderer: c.Renderer, sessions: c.Sessions, emit: c.Emit,
+		db: c.DB, volumes: c.Volumes, renderer: c.Renderer, sessions: c.Sessions, loaders: c.Loaders, emit: c.Emit,
 		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check,
 	}
 	i.jobs.init()

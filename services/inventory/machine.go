@@ -44,7 +44,7 @@ func (i *Inventory) addMachine(ctx context.Context, by store.Actor, spec store.M
 	m := store.Machine{
 		Name: strings.ToLower(spec.Name), MACs: slices.Clone(spec.MACs), UUID: spec.UUID, Serial: spec.Serial, AssetTag: spec.AssetTag,
 		Initiator: spec.Initiator, Auth: spec.Auth, CHAP: spec.CHAP, Reverse: spec.Reverse,
-		Address: spec.Address, Profile: spec.Profile, Tags: slices.Clone(spec.Tags), Notes: spec.Notes, Quirks: slices.Clone(spec.Quirks), Loader: spec.Loader,
+		Address: spec.Address, Profile: spec.Profile, Loader: loaderName(spec.Loader), Tags: slices.Clone(spec.Tags), Notes: spec.Notes, Quirks: slices.Clone(spec.Quirks),
 	}
 	if err := store.ValidateHostname(m.Name); err != nil {
 		return store.Machine{}, err
@@ -65,6 +65,9 @@ func (i *Inventory) addMachine(ctx context.Context, by store.Actor, spec store.M
 		return store.Machine{}, err
 	}
 	if err := i.checkAddress(ctx, &m); err != nil {
+		return store.Machine{}, err
+	}
+	if err := i.checkLoader(m); err != nil {
 		return store.Machine{}, err
 	}
 	m, err := i.db.CreateMachine(ctx, by, m)
@@ -139,10 +142,12 @@ func (i *Inventory) SetMachine(ctx context.Context, by store.Actor, id store.Mac
 	set(&m.Address, p.Address)
 	set(&m.Profile, p.Profile)
 	set(&m.OnceProfile, p.OnceProfile)
+	if p.Loader != nil {
+		m.Loader = loaderName(*p.Loader)
+	}
 	set(&m.Tags, p.Tags)
 	set(&m.Notes, p.Notes)
 	set(&m.Quirks, p.Quirks)
-	set(&m.Loader, p.Loader)
 	merge(&m.CHAP, p.CHAP)
 	merge(&m.Reverse, p.Reverse)
 	if p.Auth != nil || p.CHAP != nil || p.Reverse != nil {
@@ -188,6 +193,11 @@ func (i *Inventory) updateMachine(ctx context.Context, by store.Actor, old, m st
 			return store.Machine{}, err
 		}
 	}
+	if m.Loader != old.Loader {
+		if err := i.checkLoader(m); err != nil {
+			return store.Machine{}, err
+		}
+	}
 	m, err := i.db.UpdateMachine(ctx, by, m)
 	if err != nil {
 		return store.Machine{}, err
@@ -195,6 +205,24 @@ func (i *Inventory) updateMachine(ctx context.Context, by store.Actor, old, m st
 	i.freeReserved(ctx, by, old, m)
 	i.changed(m, what)
 	return m, nil
+}
+
+// loaderName takes "auto" for no choice of its own.
+func loaderName(s string) string {
+	s = strings.ToLower(strings.TrimSpace(s))
+	if s == "auto" {
+		return ""
+	}
+	return s
+}
+
+// checkLoader refuses a loader that there is not, or that the machine, as it
+// was last seen, cannot start.
+func (i *Inventory) checkLoader(m store.Machine) error {
+	if m.Loader == "" || i.loaders == nil {
+		return nil
+	}
+	return i.loaders.Fits(m.Loader, m.Firmware, m.Arch)
 }
 
 // freeReserved ends the lease of a MAC that left the machine on the address

@@ -353,3 +353,44 @@ func TestIgnoringIsListedAndUndone(t *testing.T) {
 	m := h.machine(t, "lab-01", "00:07:e9:00:00:01")
 	h.wantRefusal(t, store.KindConflict, []string{"lab-01"}, func() error { return h.Ignore(t.Context(), ada, m.MACs[0], true) })
 }
+
+// fitting is a shelf with one loader, for UEFI.
+type fitting struct{}
+
+func (fitting) Fits(name, firmware, _ string) error {
+	if name != "mine.efi" || firmware == "BIOS" {
+		return store.Invalid("loader", "%s does not fit %s", name, firmware)
+	}
+	return nil
+}
+
+func TestAMachinesOwnLoaderIsOneThatItCanStart(t *testing.T) {
+	h := newHouse(t)
+	h.loaders = fitting{}
+	text := func(s string) *string { return &s }
+	m := h.machine(t, "lab-01", "00:07:e9:0f:ea:f5")
+	m, err := h.SetMachine(t.Context(), ada, m.ID, store.MachinePatch{Loader: text(" Mine.EFI ")})
+	must(t, err)
+	if m.Loader != "mine.efi" {
+		t.Errorf("its loader is %q", m.Loader)
+	}
+	h.audited(t, ada, "machine.update", "lab-01")
+	if _, err := h.SetMachine(t.Context(), ada, m.ID, store.MachinePatch{Loader: text("gone.efi")}); store.KindOf(err) != store.KindInvalid {
+		t.Errorf("a loader that is not there: %v", err)
+	}
+	must(t, h.db.SeenMachine(t.Context(), m.ID, "BIOS", "x86", time.Now()))
+	// It changed its firmware since: what it has may stay, what is new must fit.
+	m, err = h.SetMachine(t.Context(), ada, m.ID, store.MachinePatch{Notes: text("rack 3")})
+	must(t, err)
+	m, err = h.SetMachine(t.Context(), ada, m.ID, store.MachinePatch{Loader: text("auto")})
+	must(t, err)
+	if m.Loader != "" {
+		t.Errorf("auto leaves %q", m.Loader)
+	}
+	if _, err := h.SetMachine(t.Context(), ada, m.ID, store.MachinePatch{Loader: text("mine.efi")}); store.KindOf(err) != store.KindInvalid {
+		t.Errorf("a loader for another firmware: %v", err)
+	}
+	if _, err := h.AddMachine(t.Context(), ada, store.MachineSpec{Name: "lab-02", MACs: []store.MAC{mac(t, "00:07:e9:0f:ea:f6")}, Loader: "gone.efi"}); store.KindOf(err) != store.KindInvalid {
+		t.Errorf("a machine is added with a loader that is not there: %v", err)
+	}
+}

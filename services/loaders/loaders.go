@@ -27,29 +27,10 @@ const license = "GPL-2.0-or-later"
 // asSupplied stands for the licence of a file that the operator gave.
 const asSupplied = "as supplied"
 
-// Info describes one loader, as pages and the CLI show it.
-type Info struct {
-	Name     boot.Loader      `json:"name"` // with its chain
-	Chain    string           `json:"chain,omitempty"`
-	Role     store.LoaderRole `json:"role,omitempty"`
-	Firmware string           `json:"firmware"`
-	Arch     string           `json:"arch"`
-	Version  string           `json:"version"` // empty when the file does not say
-	Features []string         `json:"features"`
-	Opaque   bool             `json:"opaque"` // its features cannot be told from its bytes
-	License  string           `json:"license"`
-	Size     int64            `json:"size"`
-	SHA256   string           `json:"sha256"`
-	Source   string           `json:"source"`   // "embedded", "uploaded", a module's name or the file's path
-	Supplied bool             `json:"supplied"` // uploaded, so that it can be removed
-	Rung     int              `json:"rung"`     // its place on its platform's ladder from 1; 0 for none
-	Use      string           `json:"use"`      // what it is for, in a sentence
-}
-
 // file is a loader's bytes and what is known of them.
 type file struct {
 	data     []byte
-	info     Info
+	info     boot.LoaderInfo
 	platform boot.Platform
 }
 
@@ -155,11 +136,11 @@ func (s *Set) Fits(name, firmware, arch string) error {
 }
 
 // Manifest lists what there is, the known names first.
-func (s *Set) Manifest() []Info {
+func (s *Set) Manifest() []boot.LoaderInfo {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	shelf := s.shelf()
-	var out []Info
+	var out []boot.LoaderInfo
 	for _, name := range s.names() {
 		f, _ := s.lookup(name)
 		i := f.info
@@ -172,7 +153,7 @@ func (s *Set) Manifest() []Info {
 }
 
 // use says what a loader is for.
-func use(i Info) string {
+func use(i boot.LoaderInfo) string {
 	switch {
 	case i.Role == store.LoaderFirst:
 		return "Machines that name the chain " + i.Chain + " are given this first."
@@ -225,7 +206,7 @@ func describe(name boot.Loader, data []byte, f found, source, version, lic strin
 	if features == nil {
 		features = []string{}
 	}
-	return file{data: data, platform: f.Platform, info: Info{
+	return file{data: data, platform: f.Platform, info: boot.LoaderInfo{
 		Name: name, Chain: name.Chain(), Firmware: f.Platform.Firmware.String(), Arch: f.Platform.Arch.String(), Version: version, Features: features, Opaque: f.Opaque,
 		License: lic, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Source: source,
 	}}

@@ -79,7 +79,7 @@ func TestTheOperatorsFileGoesBeforeTheEmbeddedAndThatBeforeDebians(t *testing.T)
 			t.Errorf("%s is not the %s file", name, want.text)
 			continue
 		}
-		i := slices.IndexFunc(s.Manifest(), func(i Info) bool { return i.Name == name })
+		i := slices.IndexFunc(s.Manifest(), func(i boot.LoaderInfo) bool { return i.Name == name })
 		info := s.Manifest()[i]
 		sum := sha256.Sum256(data)
 		if info.Source != want.source || info.Version != want.version || info.SHA256 != hex.EncodeToString(sum[:]) || info.Size != int64(len(data)) {

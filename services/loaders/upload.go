@@ -120,54 +120,46 @@ func (h *home) sweep(wanted map[string]bool) error {
 	return nil
 }
 
-// Upload is a loader that the operator gives.
-type Upload struct {
-	Name  string // as it will be asked for; empty: File, or for a chain's second what its first asks for
-	File  string // the name of the file that it comes from
-	Chain string
-	Role  store.LoaderRole
-}
-
 // Add takes a loader from the operator. It is on disk, and served, when Add
 // returns. Its bytes say what it runs on; a name that says otherwise is refused.
-func (s *Set) Add(ctx context.Context, by store.Actor, u Upload, r io.Reader) (Info, error) {
+func (s *Set) Add(ctx context.Context, by store.Actor, u boot.LoaderUpload, r io.Reader) (boot.LoaderInfo, error) {
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	if s.home == nil {
-		return Info{}, &store.Error{Kind: store.KindUnavailable, Op: "add loader", Msg: "uploaded loaders have no folder to be kept in"}
+		return boot.LoaderInfo{}, &store.Error{Kind: store.KindUnavailable, Op: "add loader", Msg: "uploaded loaders have no folder to be kept in"}
 	}
 	row := store.Loader{Chain: strings.ToLower(u.Chain), Role: u.Role}
 	var err error
 	if row.Name, err = s.nameOf(u); err != nil {
-		return Info{}, err
+		return boot.LoaderInfo{}, err
 	}
 	// Everything that its name can say is said before its bytes are read.
 	row.Firmware, row.Arch, row.Size, row.SHA256 = "?", "?", 1, strings.Repeat("0", 64)
 	if err := row.Validate(); err != nil {
-		return Info{}, err
+		return boot.LoaderInfo{}, err
 	}
 	name := boot.Loader(row.Key())
 	data, err := readLoader(r)
 	if err != nil {
-		return Info{}, store.Invalid("file", "loader %s: %v", name, err)
+		return boot.LoaderInfo{}, store.Invalid("file", "loader %s: %v", name, err)
 	}
 	f, err := checked(name, data)
 	if err != nil {
-		return Info{}, store.Invalid("file", "%s is not accepted: %v", name, err)
+		return boot.LoaderInfo{}, store.Invalid("file", "%s is not accepted: %v", name, err)
 	}
 	if err := s.room(name, len(data)); err != nil {
-		return Info{}, err
+		return boot.LoaderInfo{}, err
 	}
 	sum := sha256.Sum256(data)
 	row.Firmware, row.Arch, row.Version = f.Platform.Firmware.String(), f.Platform.Arch.String(), f.Version
 	row.Features, row.Opaque, row.Size, row.SHA256 = f.Features, f.Opaque, int64(len(data)), hex.EncodeToString(sum[:])
 	if err := s.home.write(row.SHA256, data); err != nil {
-		return Info{}, fmt.Errorf("keep the loader %s: %w", name, err)
+		return boot.LoaderInfo{}, fmt.Errorf("keep the loader %s: %w", name, err)
 	}
 	kept, err := s.home.rows.PutLoader(ctx, by, row)
 	if err != nil {
 		s.unlink(row.SHA256)
-		return Info{}, err
+		return boot.LoaderInfo{}, err
 	}
 	row = kept
 	old, replaced := s.uploaded[name]
@@ -182,11 +174,11 @@ func (s *Set) Add(ctx context.Context, by store.Actor, u Upload, r io.Reader) (I
 			return i, nil
 		}
 	}
-	return Info{}, store.NotFound("loader", string(name))
+	return boot.LoaderInfo{}, store.NotFound("loader", string(name))
 }
 
 // nameOf settles under which name an upload is asked for; changes is held.
-func (s *Set) nameOf(u Upload) (string, error) {
+func (s *Set) nameOf(u boot.LoaderUpload) (string, error) {
 	name := u.Name
 	if name == "" && u.Role == store.LoaderSecond {
 		for l, f := range s.uploaded {

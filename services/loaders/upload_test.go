@@ -59,7 +59,7 @@ func newSet(t *testing.T, dir string, r *rows, folder string) *Set {
 	return s
 }
 
-func (s *Set) mustAdd(t *testing.T, u Upload, data []byte) Info {
+func (s *Set) mustAdd(t *testing.T, u boot.LoaderUpload, data []byte) boot.LoaderInfo {
 	t.Helper()
 	i, err := s.Add(t.Context(), "tester", u, bytes.NewReader(data))
 	if err != nil {
@@ -85,7 +85,7 @@ func TestAnUploadReplacesTheBuiltInAndAFolderReplacesBoth(t *testing.T) {
 	dir, folder, r := filepath.Join(t.TempDir(), "loaders"), t.TempDir(), &rows{}
 	s := newSet(t, dir, r, "")
 	own := pe(peX8664, peEFIApplication, "mine iPXE\x00https\x00vcreate\x00 v1.21.1+ (g4e456)\x00")
-	i := s.mustAdd(t, Upload{File: "C:\\boot\\SNPONLY.EFI"}, own)
+	i := s.mustAdd(t, boot.LoaderUpload{File: "C:\\boot\\SNPONLY.EFI"}, own)
 	if i.Name != boot.SNPOnly || !i.Supplied || i.Source != "uploaded" || i.Rung != 1 || !slices.Equal(i.Features, []string{FeatureHTTPS, FeatureVLAN}) || i.Opaque || i.License != "as supplied" {
 		t.Errorf("the upload is %+v", i)
 	}
@@ -103,7 +103,7 @@ func TestAnUploadReplacesTheBuiltInAndAFolderReplacesBoth(t *testing.T) {
 	if data, _ := newSet(t, dir, r, folder).Open(boot.SNPOnly); !bytes.Contains(data, []byte("folder")) {
 		t.Error("the folder's file is not served")
 	}
-	newer := s.mustAdd(t, Upload{Name: "snponly.efi"}, pe(peX8664, peEFIApplication, "newer"))
+	newer := s.mustAdd(t, boot.LoaderUpload{Name: "snponly.efi"}, pe(peX8664, peEFIApplication, "newer"))
 	if got := files(t, dir); len(got) != 1 || got[0] != newer.SHA256 {
 		t.Errorf("after a second upload the folder holds %v", got)
 	}
@@ -120,25 +120,25 @@ func TestAnUploadIsWhatItsBytesSay(t *testing.T) {
 	s := newSet(t, dir, r, "")
 	efi := pe(peX8664, peEFIApplication, "iPXE")
 	for name, c := range map[string]struct {
-		u    Upload
+		u    boot.LoaderUpload
 		data io.Reader
 		says string
 	}{
-		"another processor":      {Upload{Name: "ipxe-arm64.efi"}, bytes.NewReader(efi), "not for arm64"},
-		"EFI for BIOS":           {Upload{Name: "undionly.kpxe"}, bytes.NewReader(efi), "BIOS machine cannot start"},
-		"BIOS for EFI":           {Upload{Name: "mine.efi"}, bytes.NewReader(bios("")), "not an EFI file"},
-		"text":                   {Upload{Name: "mine.kpxe"}, strings.NewReader(strings.Repeat("<html>", 400)), "text file"},
-		"a program for Windows":  {Upload{Name: "mine.pxe"}, bytes.NewReader(append([]byte("MZ"), make([]byte, 4000)...)), "DOS or Windows"},
-		"a processor unheard of": {Upload{Name: "mine.efi"}, bytes.NewReader(pe(0x5064, peEFIApplication, "")), "5064h"},
-		"nothing":                {Upload{Name: "mine.efi"}, strings.NewReader(""), "too few"},
-		"17 MiB":                 {Upload{Name: "mine.efi"}, io.LimitReader(zeros{}, 17<<20), "larger than 16 MiB"},
-		"a broken connection":    {Upload{Name: "mine.efi"}, iotest.ErrReader(errors.New("reset by peer")), "reset by peer"},
-		"a path":                 {Upload{Name: "../../etc/cron.d/x.efi"}, bytes.NewReader(efi), "lower-case letters"},
-		"a script":               {Upload{Name: "boot.ipxe"}, bytes.NewReader(efi), "not a loader's name"},
-		"no name":                {Upload{}, bytes.NewReader(efi), "name is needed"},
-		"a role without a chain": {Upload{Name: "x.efi", Role: store.LoaderFirst}, bytes.NewReader(efi), "name the chain"},
-		"a chain called a MAC":   {Upload{Name: "x.efi", Chain: "aabbccddeeff", Role: store.LoaderFirst}, bytes.NewReader(efi), "no MAC"},
-		"a second before first":  {Upload{File: "ipxe.efi", Chain: "secure", Role: store.LoaderSecond}, bytes.NewReader(efi), "no first file"},
+		"another processor":      {boot.LoaderUpload{Name: "ipxe-arm64.efi"}, bytes.NewReader(efi), "not for arm64"},
+		"EFI for BIOS":           {boot.LoaderUpload{Name: "undionly.kpxe"}, bytes.NewReader(efi), "BIOS machine cannot start"},
+		"BIOS for EFI":           {boot.LoaderUpload{Name: "mine.efi"}, bytes.NewReader(bios("")), "not an EFI file"},
+		"text":                   {boot.LoaderUpload{Name: "mine.kpxe"}, strings.NewReader(strings.Repeat("<html>", 400)), "text file"},
+		"a program for Windows":  {boot.LoaderUpload{Name: "mine.pxe"}, bytes.NewReader(append([]byte("MZ"), make([]byte, 4000)...)), "DOS or Windows"},
+		"a processor unheard of": {boot.LoaderUpload{Name: "mine.efi"}, bytes.NewReader(pe(0x5064, peEFIApplication, "")), "5064h"},
+		"nothing":                {boot.LoaderUpload{Name: "mine.efi"}, strings.NewReader(""), "too few"},
+		"17 MiB":                 {boot.LoaderUpload{Name: "mine.efi"}, io.LimitReader(zeros{}, 17<<20), "larger than 16 MiB"},
+		"a broken connection":    {boot.LoaderUpload{Name: "mine.efi"}, iotest.ErrReader(errors.New("reset by peer")), "reset by peer"},
+		"a path":                 {boot.LoaderUpload{Name: "../../etc/cron.d/x.efi"}, bytes.NewReader(efi), "lower-case letters"},
+		"a script":               {boot.LoaderUpload{Name: "boot.ipxe"}, bytes.NewReader(efi), "not a loader's name"},
+		"no name":                {boot.LoaderUpload{}, bytes.NewReader(efi), "name is needed"},
+		"a role without a chain": {boot.LoaderUpload{Name: "x.efi", Role: store.LoaderFirst}, bytes.NewReader(efi), "name the chain"},
+		"a chain called a MAC":   {boot.LoaderUpload{Name: "x.efi", Chain: "aabbccddeeff", Role: store.LoaderFirst}, bytes.NewReader(efi), "no MAC"},
+		"a second before first":  {boot.LoaderUpload{File: "ipxe.efi", Chain: "secure", Role: store.LoaderSecond}, bytes.NewReader(efi), "no first file"},
 	} {
 		if _, err := s.Add(t.Context(), "tester", c.u, c.data); err == nil || store.KindOf(err) != store.KindInvalid || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", name, err)
@@ -148,7 +148,7 @@ func TestAnUploadIsWhatItsBytesSay(t *testing.T) {
 		}
 	}
 	r.refuse = store.Conflict("role", "taken")
-	if _, err := s.Add(t.Context(), "tester", Upload{Name: "mine.efi"}, bytes.NewReader(efi)); err == nil || len(files(t, dir)) != 0 {
+	if _, err := s.Add(t.Context(), "tester", boot.LoaderUpload{Name: "mine.efi"}, bytes.NewReader(efi)); err == nil || len(files(t, dir)) != 0 {
 		t.Errorf("a refused row leaves %v, %v", files(t, dir), err)
 	}
 }
@@ -159,8 +159,8 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestALoaderOfAnotherNameIsTheLastRungOfItsPlatform(t *testing.T) {
 	s := newSet(t, t.TempDir(), &rows{}, "")
-	s.mustAdd(t, Upload{Name: "mine.efi"}, pe(peX86, peEFIApplication, "iPXE\x00initiator-iqn\x00"))
-	s.mustAdd(t, Upload{Name: "vendor.efi"}, pe(peX8664, peEFIApplication, "other"))
+	s.mustAdd(t, boot.LoaderUpload{Name: "mine.efi"}, pe(peX86, peEFIApplication, "iPXE\x00initiator-iqn\x00"))
+	s.mustAdd(t, boot.LoaderUpload{Name: "vendor.efi"}, pe(peX8664, peEFIApplication, "other"))
 	want := map[boot.Loader]int{"snponly.efi": 1, "mine.efi": 1, "vendor.efi": 2}
 	for _, i := range s.Manifest() {
 		if want[i.Name] != i.Rung || i.Use == "" {
@@ -176,7 +176,7 @@ func TestASignedChainIsAFirstFileAndWhatItAsksFor(t *testing.T) {
 	r := &rows{}
 	s := newSet(t, t.TempDir(), r, "")
 	shim, second := pe(peX8664, peEFIApplication, "shim"), pe(peX8664, peEFIApplication, "signed iPXE")
-	if i := s.mustAdd(t, Upload{File: "shimx64.efi", Chain: "Secure", Role: store.LoaderFirst}, shim); i.Name != "secure/shimx64.efi" || !i.Opaque {
+	if i := s.mustAdd(t, boot.LoaderUpload{File: "shimx64.efi", Chain: "Secure", Role: store.LoaderFirst}, shim); i.Name != "secure/shimx64.efi" || !i.Opaque {
 		t.Errorf("the first is %+v", i)
 	}
 	if err := s.Fits("secure", "", ""); err == nil || !strings.Contains(err.Error(), "no second file") {
@@ -185,7 +185,7 @@ func TestASignedChainIsAFirstFileAndWhatItAsksFor(t *testing.T) {
 	if len(s.Shelf()) != 1 {
 		t.Errorf("half a chain is on the shelf: %+v", s.Shelf())
 	}
-	if i := s.mustAdd(t, Upload{File: "ipxe.efi", Chain: "secure", Role: store.LoaderSecond}, second); i.Name != "secure/grubx64.efi" {
+	if i := s.mustAdd(t, boot.LoaderUpload{File: "ipxe.efi", Chain: "secure", Role: store.LoaderSecond}, second); i.Name != "secure/grubx64.efi" {
 		t.Errorf("the second is %+v", i)
 	}
 	if data, _ := s.Open("secure/grubx64.efi"); !bytes.Equal(data, second) {
@@ -221,7 +221,7 @@ func TestASignedChainIsAFirstFileAndWhatItAsksFor(t *testing.T) {
 func TestWhatAPowerCutLeftIsSweptAndWhatRottedIsNotServed(t *testing.T) {
 	dir, r := t.TempDir(), &rows{}
 	s := newSet(t, dir, r, "")
-	i := s.mustAdd(t, Upload{Name: "mine.efi"}, pe(peX86, peEFIApplication, "iPXE"))
+	i := s.mustAdd(t, boot.LoaderUpload{Name: "mine.efi"}, pe(peX86, peEFIApplication, "iPXE"))
 	write(t, dir, "new-123", []byte("half"))
 	write(t, dir, strings.Repeat("0", 64), []byte("no row"))
 	if s := newSet(t, dir, r, ""); len(s.Manifest()) != 2 {
@@ -244,9 +244,9 @@ func TestUploadsAreBounded(t *testing.T) {
 	s := newSet(t, t.TempDir(), &rows{}, "")
 	data := pe(peX8664, peEFIApplication, "")
 	for i := range maxUploads {
-		s.mustAdd(t, Upload{Name: "l" + strings.Repeat("x", i%50) + string(rune('a'+i/50)) + ".efi"}, data)
+		s.mustAdd(t, boot.LoaderUpload{Name: "l" + strings.Repeat("x", i%50) + string(rune('a'+i/50)) + ".efi"}, data)
 	}
-	if _, err := s.Add(t.Context(), "tester", Upload{Name: "last.efi"}, bytes.NewReader(data)); store.KindOf(err) != store.KindInvalid || !strings.Contains(err.Error(), "remove one first") {
+	if _, err := s.Add(t.Context(), "tester", boot.LoaderUpload{Name: "last.efi"}, bytes.NewReader(data)); store.KindOf(err) != store.KindInvalid || !strings.Contains(err.Error(), "remove one first") {
 		t.Errorf("one too many: %v", err)
 	}
 }

@@ -30,6 +30,7 @@ type Config struct {
 	Attempts Attempts
 	Events   Events
 	Scripts  Scripts
+	Loaders  Loaders
 	Access   Access
 	Health   func(context.Context) Health
 	Version  string
@@ -60,6 +61,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.volumes(a)
 	s.mappings(a)
 	s.profiles(a)
+	s.loaders(a)
 	s.attempts(a)
 	s.sessions(a)
 	s.system(a)

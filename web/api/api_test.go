@@ -20,6 +20,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
 
+	"lunboot/services/boot"
 	"lunboot/services/events"
 	"lunboot/services/inventory"
 	"lunboot/store"
@@ -63,6 +64,46 @@ func (boots) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attempt
 		return nil, 0, errors.New("the disk broke")
 	}
 	return nil, 0, nil
+}
+
+// shelf takes loaders and remembers what was asked.
+type shelf struct{ asked []string }
+
+func (s *shelf) Manifest() []boot.LoaderInfo {
+	return []boot.LoaderInfo{{Name: boot.SNPOnly, Firmware: "UEFI", Arch: "x86-64", Features: []string{"iSCSI"}, Rung: 1}}
+}
+
+func (s *shelf) Add(_ context.Context, _ store.Actor, u boot.LoaderUpload, r io.Reader) (boot.LoaderInfo, error) {
+	b, err := io.ReadAll(r)
+	if !bytes.HasPrefix(b, []byte("MZ")) {
+		return boot.LoaderInfo{}, store.Invalid("file", "it is no loader")
+	}
+	return boot.LoaderInfo{Name: boot.Loader(u.Chain + "/" + u.Name + " of " + u.File), Role: u.Role, Size: int64(len(b))}, err
+}
+
+func (s *shelf) Remove(_ context.Context, _ store.Actor, name string) error {
+	return store.NotFound("uploaded loader", name)
+}
+
+func TestLoadersAreListedAddedAndRemoved(t *testing.T) {
+	h := open(t)
+	var list api.List[boot.LoaderInfo]
+	h.must(200, "GET", "/api/v1/loaders", "").json(t, &list)
+	if list.Total != 1 || list.Items[0].Name != boot.SNPOnly || list.Items[0].Rung != 1 {
+		t.Errorf("the list is %+v", list)
+	}
+	var made boot.LoaderInfo
+	h.must(201, "POST", "/api/v1/loaders?chain=secure&role=second&name=grubx64.efi&file=ipxe.efi", "MZ").json(t, &made)
+	if made.Name != "secure/grubx64.efi of ipxe.efi" || made.Role != store.LoaderSecond || made.Size != 2 {
+		t.Errorf("it is added as %+v", made)
+	}
+	h.must(422, "POST", "/api/v1/loaders?name=x.efi", "")
+	h.must(422, "POST", "/api/v1/loaders?name=x.efi&role=third", "MZ")
+	for path, name := range map[string]string{"/api/v1/loaders/secure": `\"secure\"`, "/api/v1/loaders/secure/grubx64.efi": `\"secure/grubx64.efi\"`} {
+		if a := h.must(404, "DELETE", path, ""); !strings.Contains(string(a.body), name) {
+			t.Errorf("DELETE %s answers %s", path, a.body)
+		}
+	}
 }
 
 type scripted struct{}
@@ -127,7 +168,7 @@ func open(t *testing.T) *house {
 		})
 	})
 	h.api = api.Mount(h.router, api.Config{
-		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Events: log{journal}, Scripts: scripted{}, Access: h.auth,
+		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Events: log{journal}, Scripts: scripted{}, Loaders: &shelf{}, Access: h.auth,
 		Health: func(context.Context) api.Health { return api.Health{OK: true, Version: "test"} }, Version: "test", Log: quiet,
 	})
 	h.Server = httptest.NewServer(h.router)

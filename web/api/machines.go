@@ -40,6 +40,7 @@ type machineInput struct {
 	Address     *string   `json:"address,omitempty" doc:"reserved IPv4 address; empty for none"`
 	Profile     *string   `json:"profile,omitempty"`
 	OnceProfile *string   `json:"once_profile,omitempty" doc:"profile of the next boot only"`
+	Loader      *string   `json:"loader,omitempty" doc:"its own loader or chain; auto or empty: the appliance chooses"`
 	Tags        *[]string `json:"tags,omitempty"`
 	Notes       *string   `json:"notes,omitempty"`
 	Quirks      *[]string `json:"quirks,omitempty" doc:"what its firmware needs: no-proxy-offer, no-option-43, option-43; an empty list for nothing"`
@@ -300,7 +301,7 @@ func (in *machineInput) spec() (store.MachineSpec, error) {
 		Initiator: deref(p.iqn), Auth: deref(p.auth),
 		CHAP:    store.Credential{User: deref(in.CHAPUser), Secret: deref(in.CHAPSecret)},
 		Reverse: store.Credential{User: deref(in.RevUser), Secret: deref(in.RevSecret)},
-		Address: deref(p.address), Profile: deref(in.Profile), Tags: deref(in.Tags), Notes: deref(in.Notes), Quirks: deref(p.quirks),
+		Address: deref(p.address), Profile: deref(in.Profile), Loader: deref(in.Loader), Tags: deref(in.Tags), Notes: deref(in.Notes), Quirks: deref(p.quirks),
 	}, nil
 }
 
@@ -311,7 +312,7 @@ func (in *machineInput) patch(m store.Machine) (store.MachinePatch, error) {
 	}
 	out := store.MachinePatch{
 		Revision: deref(in.Revision), Name: in.Name, MACs: p.macs, UUID: p.uuid, Serial: in.Serial, AssetTag: in.AssetTag,
-		Initiator: p.iqn, Auth: p.auth, Address: p.address, Profile: in.Profile, OnceProfile: in.OnceProfile, Tags: in.Tags, Notes: in.Notes, Quirks: p.quirks,
+		Initiator: p.iqn, Auth: p.auth, Address: p.address, Profile: in.Profile, OnceProfile: in.OnceProfile, Loader: in.Loader, Tags: in.Tags, Notes: in.Notes, Quirks: p.quirks,
 	}
 	out.CHAP = mergeCredential(m.CHAP, in.CHAPUser, in.CHAPSecret)
 	out.Reverse = mergeCredential(m.Reverse, in.RevUser, in.RevSecret)

@@ -115,6 +115,7 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("machine-booting", base+"/machines/3")
 	check("machine-new", base+"/machines/4")
 	check("volumes", base+"/volumes")
+	check("loaders", base+"/loaders")
 	check("help", base+"/help")
 	check("help-code", base+"/help/LB-LUN-01")
 	check("help-ipxe", base+"/help?q=1d704539")

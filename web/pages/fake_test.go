@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"lunboot/services/boot"
 	"lunboot/store"
 	"lunboot/web/auth"
 )
@@ -36,6 +37,8 @@ type lab struct {
 	facts    SetupFacts
 	chosen   *SetupChoice
 	refuse   error // returned by every act
+	loaders  []boot.LoaderInfo
+	uploads  []string
 	auth     *auth.Auth
 }
 
@@ -120,6 +123,9 @@ func (l *lab) AddMachine(ctx context.Context, a store.Actor, s store.MachineSpec
 }
 func (l *lab) SetMachine(_ context.Context, _ store.Actor, id store.MachineID, p store.MachinePatch) (store.Machine, error) {
 	for i := range l.machines {
+		if l.machines[i].ID == id && p.Loader != nil && l.refuse == nil {
+			l.machines[i].Loader = *p.Loader
+		}
 		if l.machines[i].ID == id && p.Profile != nil && l.refuse == nil {
 			l.machines[i].Profile = *p.Profile
 		}
@@ -201,6 +207,19 @@ func (l *lab) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, err
 func (l *lab) Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error) {
 	return l.past, len(l.past), nil
 }
+func (l *lab) Manifest() []boot.LoaderInfo { return l.loaders }
+func (l *lab) Add(_ context.Context, _ store.Actor, u boot.LoaderUpload, r io.Reader) (boot.LoaderInfo, error) {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return boot.LoaderInfo{}, err
+	}
+	l.uploads = append(l.uploads, fmt.Sprintf("%+v %d bytes", u, len(b)))
+	return boot.LoaderInfo{}, l.refuse
+}
+func (l *lab) Remove(_ context.Context, _ store.Actor, name string) error {
+	l.uploads = append(l.uploads, "removed "+name)
+	return l.refuse
+}
 func (l *lab) Facts(context.Context) SetupFacts { return l.facts }
 func (l *lab) Confirm(_ context.Context, _ store.Actor, c SetupChoice) error {
 	if l.refuse == nil {
@@ -260,7 +279,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		t.Fatal(err)
 	}
 	h, err := Handler(Config{
-		Inventory: l, Machines: l, Volumes: l, Attempts: l, Changes: []Change{l}, Setup: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
+		Inventory: l, Machines: l, Volumes: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
 		Status: func(context.Context) Status {
 			return Status{OK: true, Text: "All services running", Address: "10.77.0.1 · eth1"}
 		},
@@ -334,6 +353,12 @@ func full() *lab {
 		},
 		DataDir: "/var/lib/lunboot", Free: 80 << 30,
 		Ports: []SetupPort{{"Scripts (HTTP)", "80", ""}, {"Loaders (TFTP)", "69", ""}, {"Volumes (iSCSI)", "3260", ""}},
+	}
+	l.loaders = []boot.LoaderInfo{
+		{Name: "snponly.efi", Firmware: "UEFI", Arch: "x86-64", Version: "1.0.0+git", Features: []string{"iSCSI", "NFS"}, License: "GPL-2.0-or-later", Size: 173792, SHA256: strings.Repeat("a1", 32), Source: "embedded", Rung: 1, Use: "Every machine of its kind is given this first."},
+		{Name: "undionly.kpxe", Firmware: "BIOS", Arch: "x86", Opaque: true, License: "GPL-2.0-or-later", Size: 74213, SHA256: strings.Repeat("b2", 32), Source: "embedded", Rung: 1, Use: "Every machine of its kind is given this first."},
+		{Name: "secure/grubx64.efi", Chain: "secure", Role: store.LoaderSecond, Firmware: "UEFI", Arch: "x86-64", License: "as supplied", Size: 1 << 20, SHA256: strings.Repeat("c3", 32), Source: "uploaded", Supplied: true, Use: "The first file of the chain secure fetches this."},
+		{Name: "secure/shimx64.efi", Chain: "secure", Role: store.LoaderFirst, Firmware: "UEFI", Arch: "x86-64", Opaque: true, License: "as supplied", Size: 1 << 20, SHA256: strings.Repeat("d4", 32), Source: "uploaded", Supplied: true, Use: "Machines that name the chain secure are given this first."},
 	}
 	l.unknown = []store.UnknownMachine{
 		{MAC: mustMAC("b8:27:eb:91:3c:0d"), Vendor: "Raspberry Pi", Firmware: "UEFI", Arch: "arm64", Count: 3, LastSeen: noon.Add(-time.Minute)},

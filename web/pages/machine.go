@@ -36,6 +36,7 @@ type machineView struct {
 	Earlier  []store.Attempt
 	Lease    string
 	Quirks   []quirkRow
+	Loaders  []loaderChoice
 	Self     string
 }
 
@@ -76,7 +77,7 @@ func (s *site) showMachine(w http.ResponseWriter, r *http.Request, status int, p
 }
 
 func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, error) {
-	v := machineView{Machine: m, Self: machinePath(m.ID), Quirks: quirkRows(m)}
+	v := machineView{Machine: m, Self: machinePath(m.ID), Quirks: quirkRows(m), Loaders: s.loaderChoices(m)}
 	v.Attempt, v.Tried = s.Attempts.Latest(m.ID, store.MAC{})
 	v.Cond = conditionOf(v.Attempt, v.Tried)
 	v.Bars, v.Total = s.bars(v.Attempt)

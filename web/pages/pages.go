@@ -81,6 +81,7 @@ type Config struct {
 	Machines  MachineActs
 	Volumes   VolumeActs
 	Attempts  Attempts
+	Loaders   Loaders
 	Changes   []Change
 	Setup     Setup
 	Auth      *auth.Auth
@@ -147,6 +148,10 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/volumes", s.createVolume)
 			r.Post("/volumes/import", s.importVolume)
 			r.Post("/volumes/{id}/remove", s.removeVolume)
+			r.Post("/machines/{id}/loader", s.setLoader)
+			r.Get("/loaders", s.loaders)
+			r.Post("/loaders", s.addLoader)
+			r.Post("/loaders/remove", s.removeLoader)
 			r.Get("/live", s.live)
 		})
 	})
@@ -296,7 +301,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		return nil, err
 	}
 	views := map[string]*template.Template{}
-	for _, name := range []string{"machines", "machine", "volumes", "help", "help-code", "setup", "login", "error"} {
+	for _, name := range []string{"machines", "machine", "volumes", "loaders", "help", "help-code", "setup", "login", "error"} {
 		t, err := base.Clone()
 		if err == nil {
 			t, err = t.ParseFS(viewFS, "view/"+name+".html")

@@ -78,6 +78,7 @@ type machineFields struct {
 	ReverseSecret *string  `name:"reverse-secret" help:"CHAP secret of the target, at least 12 bytes (default: generated)."`
 	Serial        *string  `help:"Serial number."`
 	AssetTag      *string  `name:"asset-tag" help:"Asset tag."`
+	Loader        *string  `help:"Loader or chain of its own; auto: the appliance chooses." placeholder:"NAME|auto"`
 	Tag           []string `help:"Tag; repeat for several."`
 	Notes         *string  `help:"Free text."`
 	Quirk         []string `help:"What its firmware needs in its boot answers: no-proxy-offer (in proxy mode it is offered nothing, and answered on port 4011 only), no-option-43 or option-43 (it is told to ask on port 4011, or to fetch its loader at once); repeat for several, none for nothing."`
@@ -104,6 +105,7 @@ func (f machineFields) body() map[string]any {
 	put("uuid", f.UUID)
 	put("address", f.Address)
 	put("profile", f.Profile)
+	put("loader", f.Loader)
 	put("initiator", f.IQN)
 	put("auth", f.Auth)
 	put("chap_user", f.CHAPUser)
@@ -173,7 +175,7 @@ func printMachine(c *Context, m machine) {
 		port += ", seen " + when(m.PortSeen)
 	}
 	c.facts("Name", m.Name, "Id", strconv.FormatInt(int64(m.ID), 10), "MAC", m.macs(), "UUID", uuid, "Serial", m.Serial, "Asset tag", m.AssetTag,
-		"Address", addr, "Firmware", strings.TrimSpace(m.Firmware+" "+m.Arch), "Profile", m.Profile, "Next boot only", m.OnceProfile,
+		"Address", addr, "Firmware", strings.TrimSpace(m.Firmware+" "+m.Arch), "Profile", m.Profile, "Loader", m.Loader, "Next boot only", m.OnceProfile,
 		"Initiator", string(m.Initiator), "Login", string(m.Auth), "CHAP user", m.CHAP.User, "CHAP secret", m.CHAP.Secret,
 		"Reverse user", m.Reverse.User, "Reverse secret", m.Reverse.Secret, "LUNs", m.luns(), "Tags", strings.Join(m.Tags, ", "), "Quirks", m.quirks(), "Seen", when(m.LastSeen), "Plugged in", port, "Notes", m.Notes)
 }

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"lunboot/services/boot"
+	"lunboot/services/loaders"
+	"lunboot/store"
+	"lunboot/store/sqlite"
+)
+
+// ladder joins the loaders that there are with what boots taught of them. What
+// it knows stands in memory, since every request to boot asks it.
+type ladder struct {
+	*loaders.Set
+	db *sqlite.DB
+
+	mu     sync.Mutex
+	trials map[string]map[string]store.LoaderTrial // by key and loader
+	n      int
+}
+
+func newLadder(ctx context.Context, set *loaders.Set, db *sqlite.DB) (*ladder, error) {
+	l := &ladder{Set: set, db: db}
+	return l, l.load(ctx)
+}
+
+// load reads what earlier runs learnt.
+func (l *ladder) load(ctx context.Context) error {
+	all, err := l.db.LoaderTrials(ctx)
+	if err != nil {
+		return fmt.Errorf("read how loaders did before: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trials, l.n = map[string]map[string]store.LoaderTrial{}, 0
+	for _, t := range all {
+		l.keep(t)
+	}
+	return nil
+}
+
+// keep puts a trial into memory; mu is held.
+func (l *ladder) keep(t store.LoaderTrial) {
+	of := l.trials[t.Key]
+	if of == nil {
+		of = map[string]store.LoaderTrial{}
+		l.trials[t.Key] = of
+	}
+	if _, known := of[t.Loader]; !known {
+		l.n++
+	}
+	of[t.Loader] = t
+}
+
+// Learn adds a boot's verdict on a loader to what is known of it on this machine
+// and on hardware of its sort. It is on disk, and counts, when Learn returns nil.
+// One caller at a time.
+func (l *ladder) Learn(ctx context.Context, h boot.Hardware, name boot.Loader, v boot.Verdict, at time.Time) error {
+	own, sort := h.Keys()
+	for _, key := range []string{own, sort} {
+		l.mu.Lock()
+		was := l.trials[key][string(name)]
+		l.mu.Unlock()
+		was.Key, was.Loader = key, string(name)
+		t := boot.Learn(was, v, at, key == own)
+		if t == was {
+			continue
+		}
+		if err := l.db.PutLoaderTrial(ctx, t); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.keep(t)
+		full := l.n > store.MaxLoaderTrials
+		l.mu.Unlock()
+		if full { // the database has let the oldest go
+			if err := l.load(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// known returns what is known under a key.
+func (l *ladder) known(key string) []store.LoaderTrial {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []store.LoaderTrial
+	for _, t := range l.trials[key] {
+		out = append(out, t)
+	}
+	return out
+}
+
+// Next chooses the loader for a machine; own is its own choice, or empty.
+func (l *ladder) Next(h boot.Hardware, own string) boot.Pick {
+	return boot.Choose(boot.Question{Hardware: h, Own: own, Shelf: l.Shelf(), Trials: l.known})
+}
