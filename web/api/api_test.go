@@ -66,8 +66,8 @@ func (boots) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attempt
 	return nil, 0, nil
 }
 
-// shelf takes loaders and remembers what was asked.
-type shelf struct{ asked []string }
+// shelf takes loaders.
+type shelf struct{}
 
 func (s *shelf) Manifest() []boot.LoaderInfo {
 	return []boot.LoaderInfo{{Name: boot.SNPOnly, Firmware: "UEFI", Arch: "x86-64", Features: []string{"iSCSI"}, Rung: 1}}
@@ -305,7 +305,7 @@ var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /a
 func TestEveryRouteAsksWhoItIs(t *testing.T) {
 	h := open(t)
 	fill := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{address}", "10.0.0.1",
-		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{key}", "router-adverts")
+		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{key}", "router-adverts", "{loader}", "x.efi", "{chain}", "secure")
 	for _, r := range h.routes() {
 		method, path := r[0], fill.Replace(r[1])
 		if strings.ContainsAny(path, "{}") {
