@@ -11,7 +11,6 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
-	"lunboot/services/boot"
 	"lunboot/services/dhcp/bootfile"
 	"lunboot/services/dhcp/message"
 	"lunboot/services/dhcp/survey"
@@ -114,7 +113,7 @@ func (s *Server) gather(ctx context.Context, r message.Request, at place, now ti
 		Now: now, Request: r, Interface: at.link, Subnet: at.subnet,
 		Offered: s.ledger.book.of(r.MAC, now), Addresses: map[netip.Addr]Address{},
 	}
-	in.Boot = bootfile.Source{Address: s.cfg.Boot(at.told), Loader: s.haveLoader, Chained: s.wasChained(r, now)}
+	in.Boot = bootfile.Source{Address: s.cfg.Boot(at.told), Next: s.cfg.Loaders.Next, Chained: s.wasChained(r, now)}
 	var err error
 	if in.Client, err = s.client(ctx, r.MAC); err != nil {
 		return in, err
@@ -298,11 +297,6 @@ func (s *Server) pool(ctx context.Context, in Input, leases []store.Lease) (Pool
 		Appliance: func(a netip.Addr) bool { return s.appliance(in, a) }, InUse: s.cfg.InUse.AddressInUse,
 		Checked: func(a netip.Addr) survey.Check { c, _ := s.wire.Checked(a); return c },
 	}, nil
-}
-
-func (s *Server) haveLoader(l boot.Loader) bool {
-	_, ok := s.cfg.Loaders.Open(l)
-	return ok
 }
 
 // chain is when an iPXE was sent to our loader, and in which exchange.

@@ -145,14 +145,16 @@ func (v *inventory) AddressInUse(a netip.Addr) bool {
 	return v.inUse[a]
 }
 
-func (v *inventory) Open(l boot.Loader) ([]byte, bool) {
+func (v *inventory) Next(h boot.Hardware, own string) boot.Pick {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	switch l {
-	case boot.Undionly, boot.SNPOnly, boot.IPXEEFI:
-		return []byte("loader"), !v.missing[l]
+	var have []boot.Loader
+	for _, l := range []boot.Loader{boot.Undionly, boot.SNPOnly, boot.IPXEEFI} {
+		if !v.missing[l] {
+			have = append(have, l)
+		}
 	}
-	return nil, false
+	return shelf(have...)(h, own)
 }
 
 func (v *inventory) Emit(e store.Event) {

@@ -85,12 +85,18 @@ func (in Input) boot(ans *Answer) {
 		ans.Events = append(ans.Events, e)
 		ans.Reason = b.Missing
 	}
+	if b.NoISCSI != "" && ans.Verdict == Ack {
+		e := in.event(store.EventDHCPNoISCSI, ans.Address)
+		e.Detail.Loader, e.Detail.Reason = string(b.Loader), b.NoISCSI
+		ans.Events = append(ans.Events, e)
+	}
 }
 
 // asker is the client as the boot answer sees it.
 func (in Input) asker() bootfile.Asker {
 	return bootfile.Asker{
 		Request: in.Request, Ignored: in.Client.Ignored,
+		Loader:     in.Client.Machine.Loader,
 		NeedsISCSI: in.Client.Enrolled && in.Client.profile() == store.DefaultProfile,
 	}
 }

@@ -162,7 +162,7 @@ func TestArchitectureWithoutALoaderGetsAnAddressAndAnEvent(t *testing.T) {
 
 func TestAnotherLoaderStandsInForAMissingOne(t *testing.T) {
 	reply, _ := replyTo(t, "ovmf-pxe-discover", func(in *Input) {
-		in.Boot.Loader = func(l boot.Loader) bool { return l == boot.IPXEEFI }
+		in.Boot.Next = shelf(boot.IPXEEFI)
 	})
 	assert.Equal(t, "525400000001/ipxe.efi", reply.BootFileName)
 }
@@ -181,7 +181,7 @@ func TestIPXEWithoutISCSIIsChainedOnce(t *testing.T) {
 		"for this boot only":         func(in *Input) { in.Client.Machine.OnceProfile = "local" },
 		"an unknown machine":         func(in *Input) { in.Client = Client{} },
 		"an iPXE that says nothing":  func(in *Input) { in.Request.Features = false },
-		"no loader to send it to":    func(in *Input) { in.Boot.Loader = func(boot.Loader) bool { return false } },
+		"no loader to send it to":    func(in *Input) { in.Boot.Next = shelf() },
 		"an architecture of its own": func(in *Input) { in.Request.Arch = 4711 },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -190,6 +190,81 @@ func TestIPXEWithoutISCSIIsChainedOnce(t *testing.T) {
 			assert.Equal(t, "http://10.77.0.1/boot.ipxe", reply.BootFileName)
 			assert.Equal(t, "http://10.77.0.1/boot.ipxe", ans.Events[1].Detail.URL)
 		})
+	}
+}
+
+// A machine whose volume is out of reach is told of before it has tried: the
+// event comes with its ACK.
+func TestAVolumeThatNoLoaderCanReachIsSaidBeforeItIsTried(t *testing.T) {
+	poor := func(in *Input) { in.Request.ISCSI = false }
+	for name, c := range map[string]struct {
+		packet string
+		change func(*Input)
+		loader string
+		reason string
+	}{
+		"the loader for arm64": {"ovmf-pxe-request", func(in *Input) { in.Request.Arch, in.Boot.Next = 11, shelf(boot.IPXEARM64) },
+			"ipxe-arm64.efi", "ipxe-arm64.efi has no iSCSI inside"},
+		"and the iPXE that it starts": {"efi-rom-request", func(in *Input) { poor(in); in.Request.Arch, in.Boot.Next = 11, shelf(boot.IPXEARM64) },
+			"", "its iPXE has no iSCSI inside, and neither has ipxe-arm64.efi"},
+		"an iPXE with no other for it": {"efi-rom-request", func(in *Input) { poor(in); in.Boot.Next = shelf() },
+			"", "its iPXE has no iSCSI inside, and there is no other for it"},
+		"an iPXE that was sent to ours": {"efi-rom-request", func(in *Input) { poor(in); in.Boot.Chained = true }, "", "neither has snponly.efi"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, ans := replyTo(t, c.packet, c.change)
+			require.Equal(t, Ack, ans.Verdict)
+			e := ans.Events[len(ans.Events)-1]
+			assert.Equal(t, store.EventDHCPNoISCSI, e.Kind)
+			assert.Equal(t, c.loader, e.Detail.Loader)
+			assert.Contains(t, e.Detail.Reason, c.reason)
+		})
+	}
+	for name, change := range map[string]func(*Input){
+		"it needs no volume": func(in *Input) {
+			in.Request.Arch, in.Boot.Next = 11, shelf(boot.IPXEARM64)
+			in.Client.Machine.Profile = "local"
+		},
+		"it can":                     func(*Input) {},
+		"nobody knows what it boots": func(in *Input) { in.Request.Arch, in.Boot.Next, in.Client = 11, shelf(boot.IPXEARM64), Client{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, ans := replyTo(t, "ovmf-pxe-request", change)
+			assert.NotContains(t, kinds(ans), store.EventDHCPNoISCSI)
+		})
+	}
+}
+
+// A machine's own choice is named to it: a file, or the first of a chain, in
+// whose folder a shim finds the second.
+func TestAMachinesOwnLoaderIsNamedToIt(t *testing.T) {
+	own := func(in *Input) {
+		in.Client.Machine.Loader = "secure"
+		in.Boot.Next = func(h boot.Hardware, own string) boot.Pick {
+			assert.Equal(t, "secure", own)
+			assert.Equal(t, "003000", h.UNDI)
+			return boot.Pick{Loader: "secure/shimx64.efi"}
+		}
+	}
+	reply, ans := replyTo(t, "ovmf-pxe-discover", own)
+	assert.Equal(t, "525400000001/secure/shimx64.efi", reply.BootFileName)
+	assert.Equal(t, "secure/shimx64.efi", ans.Events[1].Detail.Loader)
+	reply, _ = replyTo(t, "ovmf-http-discover", own)
+	assert.Equal(t, "http://10.77.0.1/loaders/secure/shimx64.efi", reply.BootFileName)
+}
+
+func TestEveryArchitectureIsGivenItsLoader(t *testing.T) {
+	all := shelf(boot.Loaders()...)
+	for arch, want := range map[uint16]string{
+		0: "525400000001/undionly.kpxe", 6: "525400000001/ipxe-ia32.efi", 7: "525400000001/snponly.efi", 9: "525400000001/snponly.efi", 11: "525400000001/ipxe-arm64.efi",
+	} {
+		reply, _ := replyTo(t, "ovmf-pxe-discover", func(in *Input) { in.Request.Arch, in.Boot.Next = arch, all })
+		assert.Equal(t, want, reply.BootFileName, "architecture %d", arch)
+	}
+	for arch, want := range map[uint16]string{15: "ipxe-ia32.efi", 16: "snponly.efi", 19: "ipxe-arm64.efi"} {
+		reply, _ := replyTo(t, "ovmf-http-discover", func(in *Input) { in.Request.Arch, in.Boot.Next = arch, all })
+		assert.Equal(t, "http://10.77.0.1/loaders/"+want, reply.BootFileName, "architecture %d", arch)
+		assert.Equal(t, "HTTPClient", reply.ClassIdentifier())
 	}
 }
 

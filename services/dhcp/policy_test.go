@@ -26,9 +26,18 @@ func base(kind dhcpv4.MessageType) Input {
 		Client:    Client{Machine: store.Machine{ID: 1, Name: "m1", Profile: store.DefaultProfile}, Enrolled: true},
 		Addresses: map[netip.Addr]Address{},
 		Free:      Free{Address: ip("10.77.0.100")},
-		Boot: bootfile.Source{Address: netip.MustParseAddrPort("10.77.0.1:80"), Loader: func(l boot.Loader) bool {
-			return l == boot.Undionly || l == boot.SNPOnly
-		}},
+		Boot:      bootfile.Source{Address: netip.MustParseAddrPort("10.77.0.1:80"), Next: shelf(boot.Undionly, boot.SNPOnly)},
+	}
+}
+
+// shelf chooses among these loaders; nothing was learnt of them.
+func shelf(have ...boot.Loader) func(boot.Hardware, string) boot.Pick {
+	var all []boot.Available
+	for _, l := range have {
+		all = append(all, boot.Available{Loader: l, Platform: l.Platform(), NoISCSI: l == boot.IPXEARM64})
+	}
+	return func(h boot.Hardware, own string) boot.Pick {
+		return boot.Choose(boot.Question{Hardware: h, Own: own, Shelf: all})
 	}
 }
 

@@ -47,9 +47,10 @@ type InUse interface {
 	AddressInUse(a netip.Addr) bool
 }
 
-// Loaders tells which loaders there are.
+// Loaders chooses the loader that hardware is given, or none; own is a machine's
+// own choice.
 type Loaders interface {
-	Open(l boot.Loader) ([]byte, bool)
+	Next(h boot.Hardware, own string) boot.Pick
 }
 
 // Emitter takes events. It does not block.

@@ -20,15 +20,18 @@ const ipxeNoProxy = 0xb0
 // Asker is a client that may be told to boot.
 type Asker struct {
 	Request    message.Request
-	Ignored    bool // the operator wants nothing from it
-	NeedsISCSI bool // its script boots a volume
+	Ignored    bool   // the operator wants nothing from it
+	NeedsISCSI bool   // its script boots a volume
+	Loader     string // the loader or chain that it names for itself; empty for none
 }
 
 // Source is what there is to boot from.
 type Source struct {
-	Address netip.AddrPort           // the boot listener as machines reach it
-	Loader  func(l boot.Loader) bool // whether we have this file; constant while a request is decided
-	Chained bool                     // this iPXE was sent to our loader a moment ago
+	Address netip.AddrPort // the boot listener as machines reach it
+	// Next chooses the loader for hardware, or none; own is the machine's own
+	// choice.
+	Next    func(h boot.Hardware, own string) boot.Pick
+	Chained bool // this iPXE was sent to our loader a moment ago
 }
 
 // Answer is what to fetch. It is zero for a client that is told nothing.
@@ -38,6 +41,7 @@ type Answer struct {
 	Loader  boot.Loader // empty when File is a script
 	Chained bool        // an iPXE was sent to our own loader
 	Missing string      // why there is nothing to fetch; empty when there is, or nothing was asked
+	NoISCSI string      // why it cannot boot its volume; empty when it can, or needs none
 	Options dhcpv4.Options
 }
 
@@ -49,12 +53,15 @@ func Decide(a Asker, src Source) Answer {
 		return ans
 	}
 	p, known := r.Platform()
-	var loader boot.Loader
+	var pick boot.Pick
 	if known {
-		loader, known = src.loader(p)
+		pick = src.Next(boot.HardwareOf(r.MAC, p.Firmware.String(), p.Arch.String(), r.Class), a.Loader)
 	}
+	loader := pick.Loader
+	known = loader != ""
+	ans.NoISCSI = a.noISCSI(src, pick)
 	switch {
-	case r.IPXE && !a.chains(src, known):
+	case r.IPXE && !a.chains(src, pick):
 		// iPXE waits two seconds for a ProxyDHCP server unless it is told that
 		// there is none (iPXE src/net/udp/dhcp.c, dhcp_discovery_rx).
 		ans.Options.Update(dhcpv4.OptGeneric(message.OptionIPXE, []byte{ipxeNoProxy, 1, 1}))
@@ -85,31 +92,34 @@ func Decide(a Asker, src Source) Answer {
 	return ans
 }
 
-// chains reports whether an iPXE is sent to our own loader instead of to the
-// script: it cannot speak iSCSI, the machine boots from its volume, and it was
-// not sent there a moment ago. The second time it gets the script, whose
-// failure then says what is missing.
-func (a Asker) chains(src Source, haveLoader bool) bool {
-	r := a.Request
-	return haveLoader && r.Features && !r.ISCSI && !src.Chained && a.NeedsISCSI
+// lacksISCSI reports whether the client is an iPXE that says what it can do, and
+// cannot boot the volume that it should.
+func (a Asker) lacksISCSI() bool {
+	return a.NeedsISCSI && a.Request.IPXE && a.Request.Features && !a.Request.ISCSI
 }
 
-// loader returns the first loader for a platform that we have: the preferred
-// one, else any other that runs there.
-func (src Source) loader(p boot.Platform) (boot.Loader, bool) {
-	first, ok := boot.LoaderFor(p)
-	if !ok {
-		return "", false
+// chains reports whether an iPXE is sent to our own loader instead of to the
+// script: it cannot speak iSCSI, the machine boots from its volume, ours may be
+// able to, and it was not sent there a moment ago. The second time it gets the
+// script, whose failure then says what is missing.
+func (a Asker) chains(src Source, pick boot.Pick) bool {
+	return a.lacksISCSI() && pick.Loader != "" && !pick.NoISCSI && !src.Chained
+}
+
+// noISCSI says why a client that needs its volume will not reach it, before it
+// has tried: its own iPXE or the loader that it is given has no iSCSI inside.
+func (a Asker) noISCSI(src Source, pick boot.Pick) string {
+	switch {
+	case !a.NeedsISCSI:
+		return ""
+	case !a.Request.IPXE && pick.NoISCSI:
+		return string(pick.Loader) + " has no iSCSI inside"
+	case !a.lacksISCSI() || a.chains(src, pick):
+		return ""
+	case pick.Loader == "":
+		return "its iPXE has no iSCSI inside, and there is no other for it"
 	}
-	if src.Loader(first) {
-		return first, true
-	}
-	for _, l := range boot.Loaders() {
-		if l.Platform() == first.Platform() && src.Loader(l) {
-			return l, true
-		}
-	}
-	return "", false
+	return "its iPXE has no iSCSI inside, and neither has " + string(pick.Loader)
 }
 
 // fetch names what to fetch, and where. The header's fields are what every
