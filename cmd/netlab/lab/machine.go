@@ -28,12 +28,22 @@ const (
 	UEFI Firmware = "UEFI"
 )
 
+// Arch is a machine's processor.
+type Arch string
+
+// The processors. ARM64 machines have UEFI and need more packages (TestPackages).
+const (
+	AMD64 Arch = ""
+	ARM64 Arch = "arm64"
+)
+
 // Machine is what to build: a computer with one network card and no disk of
 // its own. It is emulated, so that the lab runs where there is no KVM; one
 // machine burns one core while it boots.
 type Machine struct {
 	Name     string // for files and messages; unique in a lab
 	Firmware Firmware
+	Arch     Arch // "" is AMD64
 	MAC      store.MAC
 	UUID     store.UUID
 	NIC      string  // QEMU's device; "" is virtio-net-pci, the only one that the lab's Linux drives
@@ -71,10 +81,14 @@ func (m Machine) arguments(dir, tap string) []string {
 	if memory == 0 {
 		memory = 512
 	}
+	cpu := "qemu64,+ssse3,+sse4.1,+sse4.2,+rdrand"
+	if m.Arch == ARM64 {
+		cpu = "cortex-a72"
+	}
 	args := []string{
 		"-name", m.Name, "-nodefaults", "-no-user-config", "-smp", "1", "-m", strconv.Itoa(memory),
-		"-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+rdrand", "-accel", "tcg,thread=single",
-		"-display", "none", "-vga", "std", "-no-reboot", "-rtc", "base=utc",
+		"-cpu", cpu, "-accel", "tcg,thread=single",
+		"-display", "none", "-no-reboot", "-rtc", "base=utc",
 		"-chardev", "stdio,id=com1,signal=off", "-serial", "chardev:com1",
 		"-qmp", "unix:" + filepath.Join(dir, "qmp") + ",server=on,wait=off",
 		"-uuid", m.UUID.String(),
@@ -92,17 +106,39 @@ func (m Machine) arguments(dir, tap string) []string {
 	}
 	switch m.Firmware {
 	case UEFI:
-		args = append(args, "-machine", "q35",
-			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+ovmfCode,
+		code, _ := m.flash()
+		args = append(args,
+			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+code,
 			"-drive", "if=pflash,unit=1,format=raw,file="+filepath.Join(dir, "vars.fd"))
+		if m.Arch == ARM64 {
+			args = append(args, "-machine", "virt")
+		} else {
+			args = append(args, "-machine", "q35", "-vga", "std")
+		}
 		card += ",romfile="
 		if m.HTTPBoot {
 			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
 		}
 	default:
-		args = append(args, "-machine", "pc,graphics=off")
+		args = append(args, "-machine", "pc,graphics=off", "-vga", "std")
 	}
 	return append(args, "-device", card)
+}
+
+// program is the QEMU that emulates the machine's processor.
+func (m Machine) program() string {
+	if m.Arch == ARM64 {
+		return qemuARM
+	}
+	return qemu
+}
+
+// flash returns the firmware's code and its empty variables.
+func (m Machine) flash() (code, vars string) {
+	if m.Arch == ARM64 {
+		return aavmfCode, aavmfVars
+	}
+	return ovmfCode, ovmfVars
 }
 
 // PowerOn builds a machine, connects it to the lab's network and switches it
@@ -110,6 +146,9 @@ func (m Machine) arguments(dir, tap string) []string {
 func (l *Lab) PowerOn(ctx context.Context, m Machine) (*Running, error) {
 	if m.Firmware != BIOS && m.Firmware != UEFI {
 		return nil, fmt.Errorf("%q is no firmware of the lab's", m.Firmware)
+	}
+	if m.Arch != AMD64 && (m.Arch != ARM64 || m.Firmware != UEFI) {
+		return nil, fmt.Errorf("the lab builds no %s machine with %s", m.Arch, m.Firmware)
 	}
 	if m.Name == "" || m.MAC.IsZero() || m.UUID.IsZero() {
 		return nil, errors.New("a lab machine needs a name, a MAC and a UUID")
@@ -123,7 +162,8 @@ func (l *Lab) PowerOn(ctx context.Context, m Machine) (*Running, error) {
 		return nil, err
 	}
 	if m.Firmware == UEFI {
-		vars, err := os.ReadFile(ovmfVars)
+		_, empty := m.flash()
+		vars, err := os.ReadFile(empty)
 		if err != nil {
 			return nil, err
 		}
@@ -140,7 +180,7 @@ func (l *Lab) PowerOn(ctx context.Context, m Machine) (*Running, error) {
 	r := &Running{Machine: m, started: time.Now(), keys: typed}
 	r.Console = newConsole(r.started)
 	r.process, err = Start(ctx, Command{
-		Namespace: l.Network.LAN, Path: qemu, Args: m.arguments(dir, tap), Stdin: keys, Output: r.Console,
+		Namespace: l.Network.LAN, Path: m.program(), Args: m.arguments(dir, tap), Stdin: keys, Output: r.Console,
 	})
 	if err != nil {
 		return nil, errors.Join(err, typed.Close())

@@ -9,11 +9,14 @@ import (
 )
 
 const (
-	qemu     = "/usr/bin/qemu-system-x86_64"
-	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-	grubBIOS = "/usr/lib/grub/i386-pc"
-	grubEFI  = "/usr/lib/grub/x86_64-efi"
+	qemu      = "/usr/bin/qemu-system-x86_64"
+	ovmfCode  = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfVars  = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	qemuARM   = "/usr/bin/qemu-system-aarch64"
+	aavmfCode = "/usr/share/AAVMF/AAVMF_CODE.fd"
+	aavmfVars = "/usr/share/AAVMF/AAVMF_VARS.fd"
+	grubBIOS  = "/usr/lib/grub/i386-pc"
+	grubEFI   = "/usr/lib/grub/x86_64-efi"
 )
 
 // Package is a Debian package and a file that shows that it is there.
@@ -50,6 +53,8 @@ func Packages() []Package { return slices.Clone(packages) }
 func TestPackages() []Package {
 	return []Package{
 		{"nasm", "/usr/bin/nasm", "the embedded boot sector is compared with its source"},
+		{"qemu-system-arm", qemuARM, "arm64 machines"},
+		{"qemu-efi-aarch64", aavmfCode, "the firmware of arm64 machines"},
 		{"fio", "/usr/bin/fio", "a guest puts its disks under load and verifies what it reads"},
 		{"sg3-utils", "/usr/bin/sg_raw", "a guest resets, copies and reserves"},
 	}
