@@ -218,3 +218,21 @@ func number(n int, one, many string) string {
 	}
 	return many
 }
+
+// Link is one network interface of the appliance, with what is known of the
+// network behind it and the part that the appliance takes there.
+type Link struct {
+	Name      string         `json:"name"`
+	MAC       MAC            `json:"mac"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"` // ours, with the length of the network
+	Up        bool           `json:"up"`
+	Carrier   bool           `json:"carrier"`             // something answers at the other end of the cable
+	Default   bool           `json:"default,omitempty"`   // it leads to the Internet: most likely not the boot network
+	Mode      DHCPMode       `json:"mode"`                // off also when nobody has chosen
+	Range     Range          `json:"range"`               // the addresses that are given; zero for none
+	Proposed  Range          `json:"proposed"`            // a range that could be given; zero for none
+	Serving   bool           `json:"serving"`             // the mode is at work now
+	Trouble   string         `json:"trouble,omitempty"`   // why it is not
+	Locked    string         `json:"locked_by,omitempty"` // the flag that chose
+	Survey    *Survey        `json:"survey,omitempty"`    // the last one, nil before the first
+}

@@ -7,13 +7,18 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"text/tabwriter"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"lunboot/cmd/lunboot/cli"
 	"lunboot/services"
+	"lunboot/services/dhcp/survey"
 	"lunboot/services/doctor"
 	"lunboot/services/loaders"
 	"lunboot/store"
@@ -24,29 +29,18 @@ import (
 const lowSpace = 1 << 30
 
 // doctorCmd asks the running appliance, or this machine when none answers.
-type doctorCmd struct{}
+type doctorCmd struct {
+	Interface []string `placeholder:"IF" sep:"," help:"Check this interface too, and ask the network behind it who answers DHCP."`
+	Probe     []string `placeholder:"IF" sep:"," help:"Only ask this network who answers DHCP, as five kinds of client, and list each answer."`
+}
 
 // Run prints the findings; the first fault makes the exit code.
-func (doctorCmd) Run(w *world, c *cli.Context) error {
-	var h api.Health
-	err := c.Client.Do(c, "GET", "/health", nil, &h)
-	var findings []doctor.Finding
-	switch {
-	case err == nil:
-		for _, s := range h.Services {
-			detail := s.Address
-			if !s.Healthy {
-				detail = s.Detail
-			}
-			findings = append(findings, doctor.Finding{Name: s.Name, OK: s.Healthy, Detail: detail})
-		}
-		for _, x := range h.Checks {
-			findings = append(findings, doctor.Finding(x))
-		}
-	case errors.Is(err, cli.ErrNoAppliance) && w.grammar.Server == "":
-		findings = append(findings, doctor.Finding{Name: "appliance", Detail: err.Error()})
-		findings = append(findings, doctor.Examine(c, alone(w.grammar)...)...)
-	default:
+func (d *doctorCmd) Run(w *world, c *cli.Context) error {
+	if len(d.Probe) > 0 {
+		return d.probe(w, c)
+	}
+	findings, err := d.findings(w, c)
+	if err != nil {
 		return err
 	}
 	if c.JSON {
@@ -58,32 +52,138 @@ func (doctorCmd) Run(w *world, c *cli.Context) error {
 	} else {
 		t := tabwriter.NewWriter(c.Out, 0, 4, 2, ' ', 0)
 		for _, f := range findings {
-			mark := "ok"
-			if !f.OK {
-				mark = "XX"
+			fmt.Fprintf(t, "%s\t%s%s\t%s\n", marks[f.State], strings.Repeat("  ", f.Depth), f.Name, f.Detail)
+			if f.Mend != "" {
+				fmt.Fprintf(t, "\t\t    %s\n", f.Mend)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\n", mark, f.Name, f.Detail)
 		}
 		t.Flush()
 	}
 	if f, bad := doctor.First(findings); bad {
-		return fmt.Errorf("%s: %s", f.Name, f.Detail)
+		return fmt.Errorf("%s: %s", f.Name, strings.TrimSuffix(f.Detail+": "+f.Mend, ": "))
 	}
 	return nil
 }
 
-// alone are the checks that make sense before an appliance runs.
-func alone(g *grammar) []doctor.Check {
-	port := func(name, network, addr, flag string) doctor.Check {
-		return doctor.Check{Name: name, Run: func(context.Context) (string, error) {
-			n := portOf(addr, 0)
-			if who := services.PortHolder(network, int(n)); who != "" {
-				return "", fmt.Errorf("port %d is held by %s; stop it, or choose another with %s", n, who, flag)
-			}
-			return fmt.Sprintf("port %d is free", n), nil
-		}}
+// marks tell the states apart at a glance, without colour.
+var marks = map[doctor.State]string{doctor.Well: "ok", doctor.Advice: "!!", doctor.Fault: "XX", doctor.Unknown: "??", doctor.Waits: ".."}
+
+func (d *doctorCmd) findings(w *world, c *cli.Context) ([]doctor.Finding, error) {
+	out, err := d.remote(c)
+	if !errors.Is(err, cli.ErrNoAppliance) || w.grammar.Server != "" {
+		return out, err
 	}
-	return []doctor.Check{
+	out = []doctor.Finding{{Name: "appliance", State: doctor.Fault, Detail: err.Error()}}
+	return append(out, doctor.Examine(c, d.alone(w.grammar)...)...), nil
+}
+
+// remote are the appliance's own findings. It is asked to ask the networks that
+// it serves first, so that it speaks of now.
+func (d *doctorCmd) remote(c *cli.Context) ([]doctor.Finding, error) {
+	var links struct{ Items []store.Link }
+	if err := c.Client.Do(c, "GET", "/network/interfaces", nil, &links); err != nil {
+		return nil, err
+	}
+	named := slices.Clone(d.Interface)
+	for _, l := range links.Items {
+		if l.Mode == store.DHCPOff || slices.Contains(named, l.Name) {
+			continue
+		}
+		// A token that may only read does not ask: what was heard last counts.
+		_, _ = ask(c, l.Name)
+	}
+	var more []doctor.Finding
+	for _, name := range named {
+		heard, err := ask(c, name)
+		if err != nil {
+			heard = store.Survey{Interface: name, Failed: err.Error()}
+		}
+		seg := doctor.Segment{Interface: name, Ask: func(context.Context) store.Survey { return heard }}
+		for _, l := range links.Items {
+			if l.Name == name {
+				seg.Mode = l.Mode
+			}
+		}
+		more = append(more, doctor.Examine(c, doctor.Others(seg))...)
+	}
+	var h api.Health
+	if err := c.Client.Do(c, "GET", "/health", nil, &h); err != nil {
+		return nil, err
+	}
+	var out []doctor.Finding
+	for _, s := range h.Services {
+		f := doctor.Finding{Name: s.Name, OK: s.Healthy, State: doctor.Well, Detail: s.Address}
+		if !s.Healthy {
+			f.State, f.Detail = doctor.Fault, s.Detail
+		}
+		out = append(out, f)
+	}
+	for _, x := range h.Checks {
+		out = append(out, doctor.Finding{Name: x.Name, OK: x.OK, State: doctor.State(x.State), Detail: x.Detail, Mend: x.Mend, Depth: x.Depth})
+	}
+	if c.Client.Local() && os.Geteuid() == 0 {
+		out = withFilter(c, out, h, links.Items)
+	}
+	return append(out, more...), nil
+}
+
+func ask(c *cli.Context, name string) (s store.Survey, err error) {
+	err = c.Client.Do(c, "POST", "/network/probe", map[string]string{"interface": name}, &s)
+	return s, err
+}
+
+// withFilter reads the packet filter here, where the appliance could not: it
+// gave up the right to, and root runs this.
+func withFilter(c *cli.Context, findings []doctor.Finding, h api.Health, links []store.Link) []doctor.Finding {
+	at := slices.IndexFunc(findings, func(f doctor.Finding) bool { return f.Name == packetFilter && f.State == doctor.Unknown })
+	if at < 0 {
+		return findings
+	}
+	end := at + 1
+	for end < len(findings) && findings[end].Depth > findings[at].Depth {
+		end++
+	}
+	addrs := map[string]string{}
+	for _, s := range h.Services {
+		addrs[s.Name] = s.Address
+	}
+	var on []string
+	for _, l := range links {
+		if l.Mode != store.DHCPOff {
+			on = append(on, l.Name)
+		}
+	}
+	here := doctor.Examine(c, doctor.ThisHost().Firewall(doors(len(on) > 0, addrs["TFTP"], addrs["boot HTTP"], addrs["iSCSI"]), on))
+	return slices.Replace(findings, at, end, here...)
+}
+
+// packetFilter is the name of the doctor's check.
+const packetFilter = "packet filter"
+
+// doors are the ports that machines come to; a listener on loopback is none.
+func doors(dhcp bool, tftp, boot, iscsi string) []doctor.Door {
+	var out []doctor.Door
+	if dhcp {
+		out = append(out, doctor.Door{Name: "DHCP", Proto: "udp", Port: 67})
+	}
+	for _, l := range []struct{ name, proto, addr string }{{"TFTP", "udp", tftp}, {"boot HTTP", "tcp", boot}, {"iSCSI", "tcp", iscsi}} {
+		host, _, err := net.SplitHostPort(l.addr)
+		a, _ := netip.ParseAddr(host)
+		if port := portOf(l.addr, 0); err == nil && port != 0 && !a.IsLoopback() {
+			out = append(out, doctor.Door{Name: l.name, Proto: l.proto, Port: int(port)})
+		}
+	}
+	return out
+}
+
+// alone are the checks that make sense before an appliance runs.
+func (d *doctorCmd) alone(g *grammar) []doctor.Check {
+	h, s := doctor.ThisHost(), g.Serve
+	exe, err := os.Executable()
+	if err != nil {
+		exe = "lunboot"
+	}
+	checks := []doctor.Check{
 		{Name: "data folder", Run: func(context.Context) (string, error) {
 			st, err := os.Stat(g.Data)
 			if err != nil {
@@ -93,54 +193,152 @@ func alone(g *grammar) []doctor.Check {
 				return "", fmt.Errorf("%s is not a folder; name one with --data", g.Data)
 			}
 			return g.Data, nil
-		}, Then: []doctor.Check{space(g.Data)}},
-		{Name: "loaders", Run: func(context.Context) (string, error) {
-			set, err := loaders.Load(g.Serve.Loaders, slog.New(slog.NewTextHandler(io.Discard, nil)))
-			if err != nil {
-				return "", err
-			}
-			return loadersFound(set)
-		}},
-		port("DHCP", "udp", ":67", "--dhcp off"),
-		port("TFTP", "udp", g.Serve.TFTP, "--tftp"),
-		port("boot HTTP", "tcp", g.Serve.Boot, "--boot"),
-		port("iSCSI", "tcp", g.Serve.ISCSI, "--iscsi"),
-		port("admin HTTP", "tcp", g.Serve.Admin, "--admin"),
+		}, Then: []doctor.Check{h.Space(g.Data, "", 0, lowSpace)}},
+		loadersOf(loaders.Load(s.Loaders, slog.New(slog.NewTextHandler(io.Discard, nil)))),
+		h.Clock(), h.Kernel(),
+		h.Rights(exe, lowPort(s.TFTP, s.Boot, s.ISCSI, s.Admin) || s.DHCP != "off", s.DHCP != "off"),
+		doctor.Port("DHCP", "udp", 67, "--dhcp off", services.HolderOf),
+		doctor.Port("PXE", "udp", 4011, "--dhcp full", services.HolderOf),
+		doctor.Port("TFTP", "udp", int(portOf(s.TFTP, 69)), "--tftp", services.HolderOf),
+		doctor.Port("boot HTTP", "tcp", int(portOf(s.Boot, 80)), "--boot", services.HolderOf),
+		doctor.Port("iSCSI", "tcp", int(portOf(s.ISCSI, 3260)), "--iscsi", services.HolderOf),
+		doctor.Port("admin HTTP", "tcp", int(portOf(s.Admin, 8080)), "--admin", services.HolderOf),
 	}
+	on := slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(s.Interface), d.Interface...))))
+	checks = append(checks, h.Firewall(doors(s.DHCP != "off", s.TFTP, s.Boot, s.ISCSI), on))
+	for _, name := range on {
+		checks = append(checks, h.Link(doctor.Segment{Interface: name, Ask: func(ctx context.Context) store.Survey {
+			heard, _ := survey.NewBook(time.Now).Ask(ctx, name) // the survey says why, too
+			return heard
+		}}))
+	}
+	return checks
 }
 
-func space(dir string) doctor.Check {
-	return doctor.Check{Name: "free space", Run: func(context.Context) (string, error) {
-		var st unix.Statfs_t
-		if err := unix.Statfs(dir, &st); err != nil {
-			return "", err
-		}
-		free := int64(st.Bavail) * st.Bsize
-		if free < lowSpace {
-			return "", fmt.Errorf("%s free in %s; volumes grow as machines write, so make room", store.Bytes(free), dir)
-		}
-		return store.Bytes(free) + " free", nil
-	}}
+func lowPort(addrs ...string) bool {
+	return slices.ContainsFunc(addrs, func(a string) bool { return portOf(a, 0) != 0 && portOf(a, 0) < 1024 })
 }
 
-func loadersFound(set *loaders.Set) (string, error) {
-	if missing := set.Missing(); missing != "" {
-		return "", errors.New(missing)
+func loadersOf(set *loaders.Set, err error) doctor.Check {
+	if err != nil {
+		return doctor.Check{Name: "loaders", Run: func(context.Context) (string, error) { return "", err }}
 	}
-	return fmt.Sprintf("%d loaders", len(set.Manifest())), nil
+	var have []doctor.Loader
+	for _, i := range set.Manifest() {
+		l := doctor.Loader{Name: string(i.Name), Firmware: i.Firmware, Arch: i.Arch, Version: i.Version, Features: i.Features}
+		if i.Opaque && len(i.Features) == 0 {
+			l.Features = []string{"its features cannot be told from its bytes"}
+		}
+		have = append(have, l)
+	}
+	return doctor.Loaders(have, set.Missing())
 }
 
 // checkAgain looks whether anything that can be seen from here is in the way of
-// machines that boot.
+// packets between machines and the appliance.
 func (a *appliance) checkAgain(ctx context.Context) store.FixResult {
-	if f, bad := doctor.First(a.checks(ctx)); bad {
+	_, way := a.examine(ctx)
+	if f, bad := doctor.First(doctor.Examine(ctx, way...)); bad {
 		return store.FixResult{Says: f.Name + ": " + f.Detail}
 	}
 	return store.FixResult{OK: true, Says: "nothing that can be seen from the appliance is in the way"}
 }
 
-// checks are the appliance's own, beside its services' health.
+// checks are the appliance's own, beside its services' health. They send
+// nothing: of other DHCP servers they know what the last survey heard.
 func (a *appliance) checks(ctx context.Context) []doctor.Finding {
-	return doctor.Examine(ctx, space(a.dir),
-		doctor.Check{Name: "loaders", Run: func(context.Context) (string, error) { return loadersFound(a.loaders.Set) }})
+	own, way := a.examine(ctx)
+	return doctor.Examine(ctx, append(own, way...)...)
+}
+
+// examine makes the checks: of the appliance itself, and of the way between it
+// and machines.
+func (a *appliance) examine(ctx context.Context) (own, way []doctor.Check) {
+	h := doctor.ThisHost()
+	links, err := networks{a}.Links(ctx)
+	if err != nil {
+		a.log.Error("list the interfaces", "error", err)
+	}
+	relayed := false
+	subnets, err := a.db.Subnets(ctx)
+	if err != nil {
+		a.log.Error("list the subnets", "error", err)
+	}
+	for _, s := range subnets {
+		relayed = relayed || s.Interface == "" && s.Mode != store.DHCPOff
+	}
+	var on []string
+	var each []doctor.Check
+	for _, l := range links {
+		if l.Mode == store.DHCPOff {
+			continue
+		}
+		on = append(on, l.Name)
+		seg := doctor.Segment{Interface: l.Name, Mode: l.Mode, Relayed: relayed}
+		if l.Survey != nil {
+			seg.Ask = func(context.Context) store.Survey { return *l.Survey }
+		}
+		each = append(each, h.Link(seg))
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		exe = "lunboot"
+	}
+	own = []doctor.Check{
+		h.Space(a.dir, filepath.Join(a.dir, "inventory.db.reserve"), reserveSize, lowSpace),
+		loadersOf(a.loaders.Set, nil), h.Clock(), h.Kernel(),
+		h.Rights(exe, false, len(on) > 0), // the ports are held already
+	}
+	way = append([]doctor.Check{
+		h.Firewall(doors(len(on) > 0, a.tftp.Addr().String(), a.boot.Addr().String(), a.target.Addr().String()), on),
+	}, each...)
+	return own, way
+}
+
+// reserveSize is what the inventory keeps free for leases.
+const reserveSize = 64 << 20
+
+// probe asks the networks and lists each answer.
+func (d *doctorCmd) probe(w *world, c *cli.Context) error {
+	var all []store.Survey
+	for _, name := range d.Probe {
+		s, err := ask(c, name)
+		if errors.Is(err, cli.ErrNoAppliance) && w.grammar.Server == "" {
+			s, err = survey.NewBook(time.Now).Ask(c, name)
+		}
+		if err != nil {
+			return err
+		}
+		all = append(all, s)
+	}
+	if c.JSON {
+		enc := json.NewEncoder(c.Out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(all)
+	}
+	for _, s := range all {
+		fmt.Fprintf(c.Out, "%s: %s\n", s.Interface, s.Sentence())
+		t := tabwriter.NewWriter(c.Out, 0, 4, 2, ' ', 0)
+		for _, h := range s.Heard {
+			what := []string{"no address"}
+			if h.Offered.IsValid() {
+				what = []string{"address " + h.Offered.String()}
+			}
+			if h.File != "" {
+				what = append(what, fmt.Sprintf("file %q", h.File))
+			}
+			if h.Next.IsValid() {
+				what = append(what, "next server "+h.Next.String())
+			}
+			if h.PXE {
+				what = append(what, "PXE")
+			}
+			if h.Ours {
+				what = append(what, "this appliance")
+			}
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", h.As.Words(), h.Server, h.MAC, strings.Join(what, ", "))
+		}
+		t.Flush()
+	}
+	return nil
 }

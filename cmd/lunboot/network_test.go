@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"lunboot/services/dhcp/survey"
 	"lunboot/store"
 	"lunboot/store/sqlite"
 	"lunboot/web/pages"
@@ -25,6 +26,7 @@ func quiet(t *testing.T) *appliance {
 	t.Cleanup(func() { db.Close() })
 	a := &appliance{cmd: &serveCmd{DHCP: "auto"}, db: db, log: slog.New(slog.DiscardHandler), banners: map[string]string{}}
 	a.network = newNetwork(a, nil)
+	a.surveys = survey.NewBook(time.Now)
 	return a
 }
 

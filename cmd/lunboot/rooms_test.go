@@ -54,7 +54,7 @@ var rooms = map[string]room{
 	"services/httpboot":           {may: "store services services/boot scripts", why: "the only service that renders scripts"},
 	"services/loaders":            {may: "store services services/boot", why: "files and their manifest"},
 	"services/httpd":              {may: "services store", why: "a listener around a handler"},
-	"services/doctor":             {may: "store services services/boot", why: "checks, also in-process"},
+	"services/doctor":             {may: "store services services/boot services/doctor/filter", why: "checks, also in-process"},
 	"services/doctor/filter":      {may: "", stdlib: true, why: "what becomes of a packet is pure"},
 	"services/iscsi":              {may: "store services services/iscsi", why: "portals over its own rooms"},
 	"services/iscsi/iscsitest":    {may: "store services/iscsi", why: "a test kit: an initiator and a catalogue"},

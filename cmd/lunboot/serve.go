@@ -26,6 +26,8 @@ import (
 	"lunboot/scripts"
 	"lunboot/services"
 	"lunboot/services/attempts"
+	"lunboot/services/dhcp/survey"
+	"lunboot/services/doctor"
 	"lunboot/services/events"
 	"lunboot/services/httpboot"
 	"lunboot/services/httpd"
@@ -89,6 +91,7 @@ type appliance struct {
 	admin   *httpd.Server
 	tftp    *tftp.Server
 	network *network
+	surveys *survey.Book
 	users   *addressUse
 	scripts *httpboot.Server
 	iqn     store.IQN
@@ -195,6 +198,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		Script: func(local netip.Addr) []byte { return []byte(scripts.FirstStage(a.bootAddr(local))) },
 	})
 	a.network = newNetwork(a, emit)
+	a.surveys = survey.NewBook(time.Now)
 
 	adminHandler, err := a.adminSide(ctx)
 	if err != nil {
@@ -282,7 +286,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
 		api.Mount(r, api.Config{
 			Store: a.db, Acts: a.inv, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Loaders: a.loaders,
-			Access: a.auth, Health: a.health, Version: version, Log: log,
+			Access: a.auth, Network: networks{a}, Health: a.health, Version: version, Log: log,
 		})
 	})
 	r.Mount("/", site)
@@ -336,6 +340,18 @@ func (a *appliance) banner(subject, text string) {
 	}
 }
 
+// trouble is what the banners say of an interface's DHCP, "" for nothing.
+func (a *appliance) trouble(ifname string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, subject := range []string{"rival " + ifname, "dhcp " + ifname, "dhcp"} {
+		if text := a.banners[subject]; text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
 func (a *appliance) onState(name string, healthy bool, err error) {
 	if healthy {
 		a.banner("service "+name, "")
@@ -367,8 +383,8 @@ func (a *appliance) health(ctx context.Context) api.Health {
 		h.OK = h.OK && s.Healthy
 	}
 	for _, c := range a.checks(ctx) {
-		h.Checks = append(h.Checks, api.Check{Name: c.Name, OK: c.OK, Detail: c.Detail})
-		h.OK = h.OK && c.OK
+		h.Checks = append(h.Checks, api.Check{Name: c.Name, OK: c.OK, State: string(c.State), Detail: c.Detail, Mend: c.Mend, Depth: c.Depth})
+		h.OK = h.OK && c.State != doctor.Fault
 	}
 	return h
 }

@@ -58,20 +58,7 @@ func (s setup) Confirm(ctx context.Context, by store.Actor, c pages.SetupChoice)
 	if c.Interface == "" || s.a.cmd.DHCP == "off" || s.a.set.rng.From.IsValid() {
 		return nil
 	}
-	subnet, err := subnetOf(c.Interface, c.Range)
-	if err != nil {
-		return err
-	}
-	if !s.a.cmd.DHCPForce {
-		if err := s.a.network.rival(ctx, c.Interface); err != nil {
-			return &store.Error{Kind: store.KindConflict, Field: "interface", Msg: "no addresses are given", Err: err}
-		}
-	}
-	if _, err := s.a.network.put(ctx, by, subnet); err != nil {
-		return err
-	}
-	s.a.network.changed()
-	return nil
+	return s.a.network.choose(ctx, by, c.Interface, store.DHCPFull, c.Range)
 }
 
 // defaultInterface is the index of the interface with the default route, 0 when

@@ -32,6 +32,7 @@ type Config struct {
 	Scripts  Scripts
 	Loaders  Loaders
 	Access   Access
+	Network  Network
 	Health   func(context.Context) Health
 	Version  string
 	Log      *slog.Logger
@@ -64,6 +65,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.loaders(a)
 	s.attempts(a)
 	s.sessions(a)
+	s.network(a)
 	s.system(a)
 	s.settings(a)
 	s.access(a)

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -112,6 +113,20 @@ func (scripted) Preview(_ context.Context, m store.Machine, p *store.Profile) (s
 	return "#!ipxe\necho " + m.Name + "\n", nil
 }
 
+// wires is a network with one interface.
+type wires struct{}
+
+func (wires) Links(context.Context) ([]store.Link, error) {
+	return []store.Link{{Name: "eth1", Up: true, Carrier: true, Mode: store.DHCPFull, Addresses: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24")}}}, nil
+}
+
+func (wires) Ask(_ context.Context, name string) (store.Survey, error) {
+	if name != "eth1" {
+		return store.Survey{}, store.NotFound("interface", name)
+	}
+	return store.Survey{Interface: name, Heard: []store.Heard{{As: store.ClientUEFI, Server: netip.MustParseAddr("10.77.0.254"), File: "grub.efi"}}}, nil
+}
+
 type log struct{ *events.Journal }
 
 func (l log) After(ctx context.Context, f store.EventFilter) ([]store.Event, int64, error) {
@@ -168,7 +183,7 @@ func open(t *testing.T) *house {
 		})
 	})
 	h.api = api.Mount(h.router, api.Config{
-		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Events: log{journal}, Scripts: scripted{}, Loaders: &shelf{}, Access: h.auth,
+		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Events: log{journal}, Scripts: scripted{}, Loaders: &shelf{}, Access: h.auth, Network: wires{},
 		Health: func(context.Context) api.Health { return api.Health{OK: true, Version: "test"} }, Version: "test", Log: quiet,
 	})
 	h.Server = httptest.NewServer(h.router)
@@ -366,6 +381,23 @@ func TestSecretsNeedAdminAndAreSaidOnlyOnDemand(t *testing.T) {
 	}
 	h.as.Scope = store.ScopeOperate
 	h.must(http.StatusForbidden, "GET", "/api/v1/machines/m1?secrets=true", "")
+}
+
+func TestANetworkIsAskedOnRequestOnly(t *testing.T) {
+	h := open(t)
+	var links struct{ Items []store.Link }
+	h.must(http.StatusOK, "GET", "/api/v1/network/interfaces", "").json(t, &links)
+	if len(links.Items) != 1 || links.Items[0].Name != "eth1" || links.Items[0].Survey != nil {
+		t.Errorf("the interfaces are %+v", links.Items)
+	}
+	var heard store.Survey
+	h.must(http.StatusCreated, "POST", "/api/v1/network/probe", `{"interface":"eth1"}`).json(t, &heard)
+	if len(heard.Heard) != 1 || heard.Heard[0].File != "grub.efi" || heard.Heard[0].As != store.ClientUEFI {
+		t.Errorf("heard %+v", heard)
+	}
+	h.must(http.StatusNotFound, "POST", "/api/v1/network/probe", `{"interface":"eth9"}`)
+	h.as.Scope = store.ScopeRead
+	h.must(http.StatusForbidden, "POST", "/api/v1/network/probe", `{"interface":"eth1"}`)
 }
 
 type problem struct {

@@ -129,7 +129,16 @@ type Service struct {
 type Check struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
+	State  string `json:"state" enum:"ok,advice,fault,unknown,waits" doc:"advice: machines boot, and something could be better; waits: not asked, since its parent failed"`
 	Detail string `json:"detail"`
+	Mend   string `json:"mend,omitempty" doc:"the command that mends it"`
+	Depth  int    `json:"depth,omitempty" doc:"how deep it stands in the tree"`
+}
+
+// Network is the appliance's own interfaces, and asking what lies behind them.
+type Network interface {
+	Links(context.Context) ([]store.Link, error)
+	Ask(ctx context.Context, name string) (store.Survey, error)
 }
 
 // Access keeps passwords and tokens.

@@ -21,13 +21,13 @@ import (
 	"lunboot/store"
 )
 
-// How long answers are waited for. dnsmasq pings an address for three seconds
-// before it offers it; a quick question, half as long at each of its two
-// rounds, still meets those that do not ping, and a server that has the address
-// of our last question checked.
+// How long answers are waited for. dnsmasq pings an address before it offers
+// it, for three to four seconds since it counts whole ones. A quick question
+// meets those that do not ping, and a server that has checked the address of our
+// last question.
 const (
 	QuickTime = 3 * time.Second
-	FullTime  = 4500 * time.Millisecond
+	FullTime  = 5 * time.Second
 )
 
 // maxHeard bounds the answers that are kept: anybody may send them.
