@@ -23,9 +23,10 @@ type Actor string
 
 // Actors that are not people.
 const (
-	ActorSystem Actor = "system"     // the appliance itself (a lease, a state change)
-	ActorSocket Actor = "local root" // a CLI on the unix socket, known by peer credentials
-	ActorFlag   Actor = "flag"       // a value that a command-line flag set
+	ActorSystem     Actor = "system"      // the appliance itself (a lease, a state change)
+	ActorSocket     Actor = "local root"  // a CLI on the unix socket, known by peer credentials
+	ActorFlag       Actor = "flag"        // a value that a command-line flag set
+	ActorAutoEnroll Actor = "auto-enroll" // a rule of the operator's that enrolls machines by themselves
 )
 
 // Audit is one line of the audit log: who changed what, when, and to what.

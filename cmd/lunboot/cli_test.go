@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -65,6 +67,21 @@ func TestCommandLine(t *testing.T) {
 				*ts.Value("code").(*int) = code
 				if neg != (code != exitDone) {
 					ts.Fatalf("lunboot ended with %d", code)
+				}
+			},
+			// soon runs a verb until it succeeds, for five seconds.
+			"soon": func(ts *testscript.TestScript, _ bool, args []string) {
+				args = append([]string{"--data", ts.Getenv("DATA")}, args[1:]...)
+				for end := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+					var out, errs bytes.Buffer
+					if run(context.Background(), nil, args, strings.NewReader(""), &out, &errs) == exitDone {
+						_, err := out.WriteTo(ts.Stdout())
+						ts.Check(err)
+						return
+					}
+					if time.Now().After(end) {
+						ts.Fatalf("%s", errs.String())
+					}
 				}
 			},
 			"code": func(ts *testscript.TestScript, neg bool, args []string) {

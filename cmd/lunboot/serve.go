@@ -209,7 +209,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
-		a.journal, a.runner, a.target, a.boot, a.admin, a.tftp, a.network, socket)
+		a.journal, a.runner, a.target, a.boot, a.admin, a.tftp, a.network, inventory.NewAutoEnroller(a.inv, a.db), socket)
 	return a, nil
 }
 

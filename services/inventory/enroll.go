@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"lunboot/services/boot/oui"
 	"lunboot/store"
 )
 
@@ -19,18 +20,46 @@ func (i *Inventory) Enroll(ctx context.Context, by store.Actor, mac store.MAC, n
 	if err != nil {
 		return store.Machine{}, err
 	}
-	if u.UUID, err = i.freeUUID(ctx, u.UUID); err != nil {
+	if u.UUID, err = i.freeUUID(ctx, u.UUID, replace); err != nil {
 		return store.Machine{}, err
 	}
 	if replace != 0 {
 		return i.swapBoard(ctx, by, u, name, replace)
 	}
+	return i.enroll(ctx, by, u, store.EnrollSpec{}, name)
+}
+
+// enroll makes a machine of u, whose UUID is free. Without a name the pattern
+// makes one.
+func (i *Inventory) enroll(ctx context.Context, by store.Actor, u store.UnknownMachine, spec store.EnrollSpec, name string) (store.Machine, error) {
 	if name == "" {
-		if name, err = i.freeName(ctx, suggestName(u)); err != nil {
+		var err error
+		if name, err = i.nameFor(ctx, spec.Name, u); err != nil {
 			return store.Machine{}, err
 		}
 	}
-	return i.addMachine(ctx, by, store.MachineSpec{Name: name, MACs: []store.MAC{mac}, UUID: u.UUID}, "enrolled")
+	return i.addMachine(ctx, by, store.MachineSpec{Name: name, MACs: []store.MAC{u.MAC}, UUID: u.UUID, Profile: spec.Profile}, "enrolled")
+}
+
+// nameFor makes a name by the pattern that no machine has.
+func (i *Inventory) nameFor(ctx context.Context, p store.NamePattern, u store.UnknownMachine) (string, error) {
+	switch {
+	case p == "":
+		return i.freeName(ctx, suggestName(u))
+	case !p.Numbered():
+		return i.freeName(ctx, p.Name(0, u.MAC))
+	}
+	for n := 1; ; n++ {
+		name := p.Name(n, u.MAC)
+		if err := store.ValidateHostname(name); err != nil {
+			return "", err
+		}
+		if _, err := i.db.MachineByName(ctx, name); store.IsNotFound(err) {
+			return name, nil
+		} else if err != nil {
+			return "", err
+		}
+	}
 }
 
 func (i *Inventory) unknown(ctx context.Context, mac store.MAC) (store.UnknownMachine, error) {
@@ -49,14 +78,16 @@ func (i *Inventory) unknown(ctx context.Context, mac store.MAC) (store.UnknownMa
 }
 
 // freeUUID drops a UUID that identifies nobody: a placeholder, or one that a
-// machine has already (boards of one batch may share theirs). Such a machine is
-// known by its MAC.
-func (i *Inventory) freeUUID(ctx context.Context, u store.UUID) (store.UUID, error) {
+// machine has already (boards of one batch may share theirs), other than the one
+// that is replaced. Such a machine is known by its MAC.
+func (i *Inventory) freeUUID(ctx context.Context, u store.UUID, replaced store.MachineID) (store.UUID, error) {
 	if u.IsPlaceholder() {
 		return store.UUID{}, nil
 	}
-	if _, err := i.db.MachineByUUID(ctx, u); err == nil {
+	if m, err := i.db.MachineByUUID(ctx, u); err == nil && m.ID != replaced {
 		return store.UUID{}, nil
+	} else if err == nil {
+		return u, nil
 	} else if !store.IsNotFound(err) {
 		return store.UUID{}, err
 	}
@@ -69,14 +100,27 @@ func (i *Inventory) swapBoard(ctx context.Context, by store.Actor, u store.Unkno
 		return store.Machine{}, err
 	}
 	if s, ok := i.session(old); ok {
-		return store.Machine{}, store.InUse("machine %s is logged in from %s, so it still runs; is it the one whose board was swapped?", old.Name, s.Addr)
+		return store.Machine{}, store.InUse("machine %s is logged in from %s, so it still runs; is it the one whose board was swapped? A board that is gone is logged out within two minutes, or by 'lunboot session drop %s'", old.Name, s.Addr, s.ID)
 	}
 	m := old
 	m.MACs, m.UUID, m.Serial = []store.MAC{u.MAC}, u.UUID, ""
 	if name != "" {
 		m.Name = name
 	}
-	return i.updateMachine(ctx, by, old, m, 0, "has a new board")
+	m, err = i.updateMachine(ctx, by, old, m, 0, "has a new board")
+	if err != nil {
+		return store.Machine{}, err
+	}
+	// A machine without a reserved address keeps the one that it had.
+	for _, gone := range old.MACs {
+		if gone == u.MAC || m.Address.IsValid() {
+			continue
+		}
+		if err := i.db.MoveLease(ctx, by, gone, u.MAC); err != nil && !store.IsNotFound(err) {
+			i.log.Warn("a machine with a new board gets another address", "machine", m.Name, "mac", u.MAC, "err", err)
+		}
+	}
+	return m, nil
 }
 
 // Ignore says that a MAC is not to be booted, or takes that back.
@@ -91,17 +135,19 @@ func (i *Inventory) Ignore(ctx context.Context, by store.Actor, mac store.MAC, i
 const maxLabel = 63
 
 // suggestName names a machine by its own host name when it has one that says
-// something, else by the first word of its maker and the last two bytes of its
-// MAC, which are printed on its label.
+// something, else by the first word of its maker, or of its network card's, and
+// the last two bytes of its MAC, which are printed on its label.
 func suggestName(u store.UnknownMachine) string {
 	host, _, _ := strings.Cut(u.Hostname, ".")
 	if name := label(host, maxLabel); name != "" && !nameless[name] {
 		return name
 	}
 	end := u.MAC.Hex12()[8:]
-	vendor, _, _ := strings.Cut(strings.TrimSpace(u.Vendor), " ")
-	if name := label(vendor, maxLabel-1-len(end)); name != "" && !nameless[name] {
-		return name + "-" + end
+	for _, maker := range []string{u.Vendor, oui.Of(u.MAC).Name} {
+		first, _, _ := strings.Cut(strings.TrimSpace(maker), " ")
+		if name := label(first, maxLabel-1-len(end)); name != "" && !nameless[name] {
+			return name + "-" + end
+		}
 	}
 	return "machine-" + end
 }

@@ -36,6 +36,7 @@ type DB interface {
 	MappingRows
 	NetworkRows
 	JobRows
+	Settings
 	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
 	DeleteProfile(ctx context.Context, by store.Actor, name string) error
 	Profile(ctx context.Context, name string) (store.Profile, error)
@@ -48,6 +49,7 @@ type MachineRows interface {
 	MachineByName(context.Context, string) (store.Machine, error)
 	MachineByMAC(context.Context, store.MAC) (store.Machine, error)
 	MachineByUUID(context.Context, store.UUID) (store.Machine, error)
+	Machines(context.Context, store.MachineFilter) ([]store.Machine, int, error)
 	MachineChanges
 }
 
@@ -61,7 +63,14 @@ type MachineChanges interface {
 // UnknownRows are the machines that asked and are not enrolled.
 type UnknownRows interface {
 	UnknownMachine(context.Context, store.MAC) (store.UnknownMachine, error)
+	UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error)
 	IgnoreUnknown(ctx context.Context, by store.Actor, mac store.MAC, ignored bool) error
+}
+
+// Settings are what the operator chose for the whole appliance.
+type Settings interface {
+	Setting(ctx context.Context, key string) (value string, set bool, err error)
+	PutSetting(ctx context.Context, by store.Actor, key, value string) error
 }
 
 // VolumeRows are the volumes.
@@ -96,6 +105,7 @@ type NetworkRows interface {
 	DeleteSubnet(ctx context.Context, by store.Actor, id int64) error
 	LeaseByAddress(context.Context, netip.Addr) (store.Lease, error)
 	DropLease(context.Context, store.Actor, netip.Addr) error
+	MoveLease(ctx context.Context, by store.Actor, from, to store.MAC) error
 }
 
 // JobRows are the jobs.

@@ -273,10 +273,10 @@ func TestASuggestedNameSaysSomething(t *testing.T) {
 		{"Lab_03.corp.example", "Dell Inc.", "lab-03"},
 		{"", "Dell Inc. PowerEdge R610", "dell-eaf5"},
 		{"localhost", "LENOVO 20AR", "lenovo-eaf5"},
-		{"localhost.localdomain", "", "machine-eaf5"},
-		{"(none)", "To Be Filled By O.E.M.", "machine-eaf5"},
+		{"localhost.localdomain", "", "intel-eaf5"}, // by the card's maker
+		{"(none)", "To Be Filled By O.E.M.", "intel-eaf5"},
 		{"", "QEMU", "qemu-eaf5"},
-		{"--", "!!!", "machine-eaf5"},
+		{"--", "!!!", "intel-eaf5"},
 		{"Büro-PC", "", "b-ro-pc"},
 		{strings.Repeat("x", 100), "", strings.Repeat("x", 63)},
 		{"", strings.Repeat("y", 100), strings.Repeat("y", 58) + "-eaf5"},
@@ -285,6 +285,14 @@ func TestASuggestedNameSaysSomething(t *testing.T) {
 		got := suggestName(store.UnknownMachine{MAC: m, Hostname: tt.host, Vendor: tt.vendor})
 		if got != tt.want || store.ValidateHostname(got) != nil {
 			t.Errorf("%q by %q is called %q, want %q", tt.host, tt.vendor, got, tt.want)
+		}
+	}
+}
+
+func TestAMachineOfNobodyIsCalledByItsMAC(t *testing.T) {
+	for address, want := range map[string]string{"02:00:00:00:ea:f5": "machine-eaf5", "fc:ff:ff:00:ea:f5": "machine-eaf5", "52:54:00:77:00:0a": "qemu-000a"} {
+		if got := suggestName(store.UnknownMachine{MAC: mac(t, address)}); got != want {
+			t.Errorf("%s is called %q, want %q", address, got, want)
 		}
 	}
 }
@@ -315,8 +323,8 @@ func TestASwappedBoardKeepsTheMachine(t *testing.T) {
 	u := store.NewUUID()
 	h.asked(t, store.UnknownMachine{MAC: board, UUID: u})
 
-	sessions = live{{Initiator: old.Initiator, Addr: "192.168.40.10:99"}}
-	h.wantRefusal(t, store.KindInUse, []string{"still runs"}, func() error { _, err := h.Enroll(t.Context(), ada, board, "", old.ID); return err })
+	sessions = live{{ID: "s7", Initiator: old.Initiator, Addr: "192.168.40.10:99"}}
+	h.wantRefusal(t, store.KindInUse, []string{"still runs", "lunboot session drop s7"}, func() error { _, err := h.Enroll(t.Context(), ada, board, "", old.ID); return err })
 	sessions = nil
 	h.wantRefusal(t, store.KindNotFound, nil, func() error { _, err := h.Enroll(t.Context(), ada, board, "", 99); return err })
 
@@ -334,6 +342,31 @@ func TestASwappedBoardKeepsTheMachine(t *testing.T) {
 	}
 	if left, err := h.db.UnknownMachines(t.Context(), true); err != nil || len(left) != 0 {
 		t.Errorf("unknown machines %v are left, %v", left, err)
+	}
+}
+
+func TestASwappedBoardKeepsTheAddressThatItLeased(t *testing.T) {
+	h := newHouse(t)
+	a := netip.MustParseAddr("192.168.40.50")
+	shared := store.NewUUID()
+	old, err := h.AddMachine(t.Context(), ada, store.MachineSpec{Name: "lab-01", MACs: []store.MAC{mac(t, "00:07:e9:00:00:01")}, UUID: shared})
+	must(t, err)
+	must(t, h.db.PutLease(t.Context(), store.Lease{Address: a, MAC: old.MACs[0], Machine: old.ID, State: store.LeaseBound, Expires: time.Now().Add(time.Hour)}))
+	board := mac(t, "00:07:e9:00:00:02")
+	h.asked(t, store.UnknownMachine{MAC: board, UUID: shared}) // whoever swapped it wrote the UUID into it
+	must(t, h.db.PutLease(t.Context(), store.Lease{Address: netip.MustParseAddr("192.168.40.77"), MAC: board, State: store.LeaseBound, Expires: time.Now().Add(time.Hour)}))
+	m, err := h.Enroll(t.Context(), ada, board, "", old.ID)
+	must(t, err)
+	if m.UUID != shared {
+		t.Errorf("the machine lost its UUID: %s", m.UUID)
+	}
+	if l, err := h.db.LeaseByMAC(t.Context(), board); err != nil || l.Address != a || l.Machine != old.ID {
+		t.Errorf("the board is offered %+v, %v", l, err)
+	}
+	// The old board is free: it shows up as anybody.
+	h.asked(t, store.UnknownMachine{MAC: old.MACs[0]})
+	if _, err := h.Enroll(t.Context(), ada, old.MACs[0], "spare", 0); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -276,3 +276,27 @@ func (db *DB) DropLease(ctx context.Context, actor store.Actor, a netip.Addr) er
 		return t.audit(actor, "lease.drop", a.String(), fmt.Sprintf("%s by %s", l.State, l.MAC))
 	})
 }
+
+// MoveLease gives the address that one MAC holds, or held last, to another: the
+// next time that the other asks, it is what it gets. What the other holds
+// meanwhile is left alone.
+func (db *DB) MoveLease(ctx context.Context, actor store.Actor, from, to store.MAC) error {
+	if to.IsZero() {
+		return store.Invalid("mac", "a lease belongs to a MAC")
+	}
+	return db.write(ctx, "move lease", func(t *tx) error {
+		l, err := dbfile.One(t.Ctx, t, scanLease, store.NotFound("lease of", from.String()),
+			leaseColumns+"WHERE mac = ? AND state = 'bound' ORDER BY updated DESC, address LIMIT 1", from.String())
+		if err != nil || from == to {
+			return err
+		}
+		// The newest lease of a MAC is the one that it is offered.
+		_, err = t.Run(`UPDATE lease SET mac = ?, client_id = '', updated = max(?, 1 + (SELECT max(updated) FROM lease WHERE mac IN (?, ?))) WHERE address = ?`,
+			to.String(), dbfile.Nanos(t.now), from.String(), to.String(), l.Address.String())
+		if err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.audit(actor, "lease.move", l.Address.String(), "from "+from.String()+" to "+to.String())
+	})
+}

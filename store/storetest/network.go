@@ -215,6 +215,37 @@ func leaseDropped(k *kit) {
 	})
 }
 
+func leaseMoved(k *kit) {
+	ctx := k.Context()
+	old, waiting := bound(1, "192.168.40.100"), bound(2, "192.168.40.101")
+	old.Machine, old.ClientID, waiting.Updated = 7, "01:old", waiting.Updated.Add(time.Hour) // by a clock that was set back since
+	k.ok(k.PutLease(ctx, old))
+	k.ok(k.PutLease(ctx, waiting))
+	k.ok(k.MoveLease(ctx, actor, mac(1), mac(2)))
+	got := must(k.LeaseByMAC(ctx, mac(2)))(k)
+	if got.Address != old.Address || got.Machine != 7 || got.ClientID != "" || !got.Expires.Equal(old.Expires) || got.State != store.LeaseBound {
+		k.Errorf("the lease of the new MAC is %+v", got)
+	}
+	same(k, "the address that it holds meanwhile", waiting, must(k.LeaseByAddress(ctx, addr("192.168.40.101")))(k))
+	if _, err := k.LeaseByMAC(ctx, mac(1)); !store.IsNotFound(err) {
+		k.Errorf("the old MAC has a lease still: %v", err)
+	}
+	log, _, err := k.Audit(ctx, store.Page{})
+	k.ok(err)
+	if len(log) != 1 || log[0].Action != "lease.move" || log[0].Subject != "192.168.40.100" || log[0].Actor != actor {
+		k.Errorf("the audit log: %+v", log)
+	}
+	k.ok(k.PutLease(ctx, got)) // it asks, and the other is free again
+	if _, err := k.LeaseByAddress(ctx, addr("192.168.40.101")); !store.IsNotFound(err) {
+		k.Errorf("one MAC holds two addresses: %v", err)
+	}
+	k.unchanged(func() {
+		k.refused(k.MoveLease(ctx, actor, mac(1), mac(2)), store.KindNotFound, "", mac(1).String())
+		k.refused(k.MoveLease(ctx, actor, mac(2), store.MAC{}), store.KindInvalid, "mac")
+		k.ok(k.MoveLease(ctx, actor, mac(2), mac(2)))
+	})
+}
+
 func leaseRush(k *kit) {
 	ctx := k.Context()
 	const machines = 500

@@ -105,6 +105,7 @@ type Network interface {
 	PutLease(context.Context, store.Lease) error
 	DeleteLease(context.Context, netip.Addr) error
 	DropLease(context.Context, store.Actor, netip.Addr) error
+	MoveLease(ctx context.Context, by store.Actor, from, to store.MAC) error
 }
 
 // Profiles keeps profiles.
@@ -173,6 +174,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"a subnet that breaks a rule changes nothing":          subnetInvalid,
 		"a lease belongs to a MAC":                             leaseBelongs,
 		"a lease names the switch port of its machine":         leasePort,
+		"a lease moves to another MAC":                         leaseMoved,
 		"a lease that breaks a rule changes nothing":           leaseInvalid,
 		"a lease is dropped on an operator's word":             leaseDropped,
 		"leases of a rack that boots at once are all kept":     leaseRush,

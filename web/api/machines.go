@@ -146,51 +146,6 @@ type Script struct {
 	Text string `json:"text"`
 }
 
-func (s *server) unknown(a huma.API) {
-	register(a, http.MethodGet, "/unknown-machines", "list-unknown-machines", "List machines that asked to boot and are not enrolled", store.ScopeRead,
-		func(ctx context.Context, in *struct {
-			Ignored bool `query:"ignored" doc:"also those that are ignored"`
-		}) (*body[List[store.UnknownMachine]], error) {
-			return all(s.Store.UnknownMachines(ctx, in.Ignored))
-		})
-	register(a, http.MethodPost, "/unknown-machines/{mac}/enroll", "enroll-machine", "Enroll an unknown machine", store.ScopeOperate,
-		func(ctx context.Context, in *struct {
-			MAC  string `path:"mac"`
-			Body struct {
-				Name    string `json:"name,omitempty"`
-				Replace string `json:"replace,omitempty" doc:"an enrolled machine whose hardware this is now"`
-			}
-		}) (*body[Machine], error) {
-			mac, err := store.ParseMAC(in.MAC)
-			if err != nil {
-				return nil, problem(err)
-			}
-			var replace store.MachineID
-			if in.Body.Replace != "" {
-				old, err := s.Acts.FindMachine(ctx, in.Body.Replace)
-				if err != nil {
-					return nil, problem(err)
-				}
-				replace = old.ID
-			}
-			m, err := s.Acts.Enroll(ctx, actor(ctx), mac, in.Body.Name, replace)
-			return s.replyMachine(ctx, m, err)
-		})
-	register(a, http.MethodPut, "/unknown-machines/{mac}/ignored", "ignore-machine", "Ignore an unknown machine, or stop ignoring it", store.ScopeOperate,
-		func(ctx context.Context, in *struct {
-			MAC  string `path:"mac"`
-			Body struct {
-				Ignored bool `json:"ignored"`
-			}
-		}) (*empty, error) {
-			mac, err := store.ParseMAC(in.MAC)
-			if err != nil {
-				return nil, problem(err)
-			}
-			return done(s.Acts.Ignore(ctx, actor(ctx), mac, in.Body.Ignored))
-		})
-}
-
 func (s *server) machineView(ctx context.Context, m store.Machine, secrets bool) (Machine, error) {
 	if !secrets {
 		m.CHAP.Secret, m.Reverse.Secret = "", ""

@@ -45,6 +45,7 @@ type NetworkStore interface {
 // Acts is what an operator does to machines, mappings and profiles.
 type Acts interface {
 	MachineActs
+	Enrolling
 	MappingActs
 	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
 	DeleteProfile(ctx context.Context, by store.Actor, name string) error
@@ -60,6 +61,13 @@ type MachineActs interface {
 	Enroll(ctx context.Context, by store.Actor, mac store.MAC, name string, replace store.MachineID) (store.Machine, error)
 	Ignore(ctx context.Context, by store.Actor, mac store.MAC, ignored bool) error
 	Fix(ctx context.Context, by store.Actor, a store.Attempt, action string) (store.FixResult, error)
+}
+
+// Enrolling enrolls more than one machine.
+type Enrolling interface {
+	EnrollAll(context.Context, store.Actor, store.EnrollSpec) ([]store.Enrolled, error)
+	AutoEnroll(context.Context) (store.AutoEnroll, error)
+	SetAutoEnroll(context.Context, store.Actor, store.AutoEnroll) (store.AutoEnroll, error)
 }
 
 // MappingActs changes mappings.

@@ -19,6 +19,7 @@ type MachineCmd struct {
 	Enroll  MachineEnrollCmd  `cmd:"" help:"Enroll an unknown machine."`
 	Ignore  MachineIgnoreCmd  `cmd:"" help:"Ignore an unknown machine."`
 	Unknown MachineUnknownCmd `cmd:"" help:"List machines that asked to boot and are not enrolled."`
+	Auto    MachineAutoCmd    `cmd:"" help:"List or change the rules that enroll machines by themselves."`
 	Explain MachineExplainCmd `cmd:"" help:"Say how a machine's last boot went, and why it failed."`
 	Boot    MachineBootCmd    `cmd:"" help:"Choose the profile of the next boot only."`
 }
@@ -233,66 +234,6 @@ func (r *MachineRemoveCmd) Run(c *Context) error {
 	}
 	c.say("removed machine %s", r.Machine)
 	return nil
-}
-
-// MachineEnrollCmd enrolls an unknown machine.
-type MachineEnrollCmd struct {
-	MAC     string `arg:"" help:"MAC address."`
-	Name    string `arg:"" optional:"" help:"Host name (default: what it calls itself, else made from its MAC)."`
-	Replace string `help:"An enrolled machine whose new hardware this is." placeholder:"MACHINE"`
-}
-
-// Run enrolls an unknown machine.
-func (e *MachineEnrollCmd) Run(c *Context) error {
-	var m machine
-	in := map[string]string{"name": e.Name, "replace": e.Replace}
-	if err := c.Client.Do(c, "POST", "/unknown-machines/"+esc(e.MAC)+"/enroll", in, &m); err != nil {
-		return err
-	}
-	return c.show(m, func() { c.say("enrolled %s as %s", m.macs(), m.Name) })
-}
-
-// MachineIgnoreCmd ignores an unknown machine.
-type MachineIgnoreCmd struct {
-	MAC  string `arg:"" help:"MAC address."`
-	Undo bool   `help:"Stop ignoring it."`
-}
-
-// Run ignores an unknown machine.
-func (i *MachineIgnoreCmd) Run(c *Context) error {
-	if err := c.Client.Do(c, "PUT", "/unknown-machines/"+esc(i.MAC)+"/ignored", map[string]bool{"ignored": !i.Undo}, nil); err != nil {
-		return err
-	}
-	if i.Undo {
-		c.say("%s is no longer ignored", i.MAC)
-	} else {
-		c.say("%s is ignored: it gets an address, and nothing to boot", i.MAC)
-	}
-	return nil
-}
-
-// MachineUnknownCmd lists unknown machines.
-type MachineUnknownCmd struct {
-	All bool `help:"Also those that are ignored."`
-}
-
-// Run lists unknown machines.
-func (u *MachineUnknownCmd) Run(c *Context) error {
-	var out list[store.UnknownMachine]
-	if err := c.Client.Do(c, "GET", "/unknown-machines?ignored="+strconv.FormatBool(u.All), nil, &out); err != nil {
-		return err
-	}
-	return c.show(out, func() {
-		var rows [][]string
-		for _, m := range out.Items {
-			addr := ""
-			if m.Address.IsValid() {
-				addr = m.Address.String()
-			}
-			rows = append(rows, []string{m.MAC.String(), m.Vendor, strings.TrimSpace(m.Firmware + " " + m.Arch), addr, m.Hostname, strconv.FormatInt(m.Count, 10), when(m.LastSeen), m.Port, yes(m.Ignored, "ignored")})
-		}
-		c.table("MAC HARDWARE FIRMWARE ADDRESS HOSTNAME ASKED SEEN PORT STATE", rows)
-	})
 }
 
 // MachineExplainCmd explains the last boot.

@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"lunboot/store"
+)
+
+// MachineEnrollCmd enrolls an unknown machine, or all of them.
+type MachineEnrollCmd struct {
+	MAC     string `arg:"" optional:"" help:"MAC address."`
+	Name    string `arg:"" optional:"" help:"Host name (default: what it calls itself, else made from its maker and MAC)."`
+	Replace string `help:"An enrolled machine whose new hardware this is." placeholder:"MACHINE"`
+	All     bool   `help:"Enroll every unknown machine that is not ignored."`
+	Pattern string `help:"With --all: how they are called, such as lab-{n}, rack-{nn} or pc-{mac}." placeholder:"PATTERN"`
+	Profile string `help:"With --all: their profile (default: san)."`
+}
+
+// Run enrolls an unknown machine.
+func (e *MachineEnrollCmd) Run(c *Context) error {
+	switch {
+	case e.All && (e.MAC != "" || e.Replace != ""):
+		return usage("--all enrolls every unknown machine; it takes no MAC and no --replace")
+	case e.All:
+		return e.all(c)
+	case e.MAC == "":
+		return usage("name the MAC of an unknown machine, or all of them with --all")
+	case e.Pattern != "" || e.Profile != "":
+		return usage("--pattern and --profile go with --all")
+	}
+	var m machine
+	in := map[string]string{"name": e.Name, "replace": e.Replace}
+	if err := c.Client.Do(c, "POST", "/unknown-machines/"+esc(e.MAC)+"/enroll", in, &m); err != nil {
+		return err
+	}
+	return c.show(m, func() {
+		if e.Replace != "" {
+			c.say("enrolled %s as %s, in place of its former board", m.macs(), m.Name)
+			return
+		}
+		c.say("enrolled %s as %s", m.macs(), m.Name)
+	})
+}
+
+func (e *MachineEnrollCmd) all(c *Context) error {
+	var out list[store.Enrolled]
+	if err := c.Client.Do(c, "POST", "/unknown-machines/enroll", map[string]string{"name": e.Pattern, "profile": e.Profile}, &out); err != nil {
+		return err
+	}
+	failed := 0
+	err := c.show(out, func() {
+		for _, m := range out.Items {
+			if m.Problem != "" {
+				c.say("%s was not enrolled: %s", m.MAC, m.Problem)
+				continue
+			}
+			c.say("enrolled %s as %s", m.MAC, m.Name)
+		}
+		if len(out.Items) == 0 {
+			c.say("no unknown machine waits")
+		}
+	})
+	for _, m := range out.Items {
+		if m.Problem != "" {
+			failed++
+		}
+	}
+	if err == nil && failed > 0 {
+		err = fmt.Errorf("%d of %d machines were not enrolled", failed, len(out.Items))
+	}
+	return err
+}
+
+// MachineIgnoreCmd ignores an unknown machine.
+type MachineIgnoreCmd struct {
+	MAC  string `arg:"" help:"MAC address."`
+	Undo bool   `help:"Stop ignoring it."`
+}
+
+// Run ignores an unknown machine.
+func (i *MachineIgnoreCmd) Run(c *Context) error {
+	if err := c.Client.Do(c, "PUT", "/unknown-machines/"+esc(i.MAC)+"/ignored", map[string]bool{"ignored": !i.Undo}, nil); err != nil {
+		return err
+	}
+	if i.Undo {
+		c.say("%s is no longer ignored", i.MAC)
+	} else {
+		c.say("%s is ignored: it gets an address, and nothing to boot", i.MAC)
+	}
+	return nil
+}
+
+// unknownMachine is an unknown machine as the API shows it.
+type unknownMachine struct {
+	store.UnknownMachine
+	Maker string `json:"maker"`
+}
+
+// hardware is what the machine says of itself, else who made its card.
+func (u unknownMachine) hardware() string {
+	if u.Vendor != "" {
+		return u.Vendor
+	}
+	return u.Maker
+}
+
+func (u unknownMachine) card() string {
+	if u.Chip == "" {
+		return u.NIC
+	}
+	return strings.TrimSpace(u.Chip + " " + u.NIC)
+}
+
+// MachineUnknownCmd lists unknown machines.
+type MachineUnknownCmd struct {
+	All bool `help:"Also those that are ignored."`
+}
+
+// Run lists unknown machines.
+func (u *MachineUnknownCmd) Run(c *Context) error {
+	var out list[unknownMachine]
+	if err := c.Client.Do(c, "GET", "/unknown-machines?ignored="+strconv.FormatBool(u.All), nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() {
+		var rows [][]string
+		for _, m := range out.Items {
+			addr := ""
+			if m.Address.IsValid() {
+				addr = m.Address.String()
+			}
+			rows = append(rows, []string{m.MAC.String(), m.hardware(), strings.TrimSpace(m.Firmware + " " + m.Arch), m.card(), addr, m.Hostname, strconv.FormatInt(m.Count, 10), when(m.LastSeen), m.Port, yes(m.Ignored, "ignored")})
+		}
+		c.table("MAC HARDWARE FIRMWARE CARD ADDRESS HOSTNAME ASKED SEEN PORT STATE", rows)
+	})
+}
+
+// MachineAutoCmd lists or changes the rules that enroll machines.
+type MachineAutoCmd struct {
+	Add     string `help:"Enroll machines by themselves whose MAC begins so." placeholder:"PREFIX"`
+	Name    string `help:"With --add: how they are called, such as lab-{n} (default: what each calls itself)." placeholder:"PATTERN"`
+	Profile string `help:"With --add: their profile (default: san)."`
+	Limit   int    `help:"With --add: how many machines with the prefix there may be (default: 256)."`
+	Remove  string `help:"Take the rule of a prefix away." placeholder:"PREFIX"`
+}
+
+type autoEnroll struct {
+	Rules store.AutoEnroll `json:"rules"`
+}
+
+// Run lists or changes the rules.
+func (a *MachineAutoCmd) Run(c *Context) error {
+	if a.Add == "" && (a.Name != "" || a.Profile != "" || a.Limit != 0) {
+		return usage("--name, --profile and --limit go with --add")
+	}
+	var now autoEnroll
+	if err := c.Client.Do(c, "GET", "/auto-enroll", nil, &now); err != nil {
+		return err
+	}
+	if a.Add != "" || a.Remove != "" {
+		if a.Remove != "" {
+			p, err := store.ParseMACPrefix(a.Remove)
+			if err != nil {
+				return err
+			}
+			kept := store.AutoEnroll{}
+			for _, r := range now.Rules {
+				if r.Prefix != p {
+					kept = append(kept, r)
+				}
+			}
+			if len(kept) == len(now.Rules) {
+				return fmt.Errorf("there is no rule for %s", p)
+			}
+			now.Rules = kept
+		}
+		if a.Add != "" {
+			now.Rules = append(now.Rules, store.AutoEnrollRule{Prefix: store.MACPrefix(a.Add), Name: store.NamePattern(a.Name), Profile: a.Profile, Limit: a.Limit})
+		}
+		if err := c.Client.Do(c, "PUT", "/auto-enroll", now, &now); err != nil {
+			return err
+		}
+	}
+	return c.show(now, func() {
+		var rows [][]string
+		for _, r := range now.Rules {
+			rows = append(rows, []string{string(r.Prefix), string(r.Name), r.Profile, strconv.Itoa(r.Limit)})
+		}
+		c.table("PREFIX NAME PROFILE LIMIT", rows)
+	})
+}

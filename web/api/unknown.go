@@ -1,0 +1,104 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"lunboot/services/boot/oui"
+	"lunboot/store"
+)
+
+// UnknownMachine is an unknown machine as the API shows it.
+type UnknownMachine struct {
+	store.UnknownMachine
+	Maker string `json:"maker,omitempty" doc:"who made its network card, by the MAC: Intel, QEMU virtual machine"`
+}
+
+// AutoEnroll is the list of rules, in their order.
+type AutoEnroll struct {
+	Rules store.AutoEnroll `json:"rules"`
+}
+
+func (s *server) unknown(a huma.API) {
+	register(a, http.MethodGet, "/unknown-machines", "list-unknown-machines", "List machines that asked to boot and are not enrolled", store.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Ignored bool `query:"ignored" doc:"also those that are ignored"`
+		}) (*body[List[UnknownMachine]], error) {
+			us, err := s.Store.UnknownMachines(ctx, in.Ignored)
+			out := make([]UnknownMachine, 0, len(us))
+			for _, u := range us {
+				out = append(out, UnknownMachine{u, oui.Of(u.MAC).String()})
+			}
+			return all(out, err)
+		})
+	register(a, http.MethodPost, "/unknown-machines/{mac}/enroll", "enroll-machine", "Enroll an unknown machine", store.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			MAC  string `path:"mac"`
+			Body struct {
+				Name    string `json:"name,omitempty"`
+				Replace string `json:"replace,omitempty" doc:"an enrolled machine whose hardware this is now"`
+			}
+		}) (*body[Machine], error) {
+			mac, err := store.ParseMAC(in.MAC)
+			if err != nil {
+				return nil, problem(err)
+			}
+			var replace store.MachineID
+			if in.Body.Replace != "" {
+				old, err := s.Acts.FindMachine(ctx, in.Body.Replace)
+				if err != nil {
+					return nil, problem(err)
+				}
+				replace = old.ID
+			}
+			m, err := s.Acts.Enroll(ctx, actor(ctx), mac, in.Body.Name, replace)
+			return s.replyMachine(ctx, m, err)
+		})
+	register(a, http.MethodPut, "/unknown-machines/{mac}/ignored", "ignore-machine", "Ignore an unknown machine, or stop ignoring it", store.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			MAC  string `path:"mac"`
+			Body struct {
+				Ignored bool `json:"ignored"`
+			}
+		}) (*empty, error) {
+			mac, err := store.ParseMAC(in.MAC)
+			if err != nil {
+				return nil, problem(err)
+			}
+			return done(s.Acts.Ignore(ctx, actor(ctx), mac, in.Body.Ignored))
+		})
+	register(a, http.MethodPost, "/unknown-machines/enroll", "enroll-all-machines", "Enroll every unknown machine that is not ignored, in the order in which they came", store.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			Body struct {
+				Name    string `json:"name,omitempty" doc:"pattern of the names, such as lab-{n}, rack-{nn} or pc-{mac}; empty: what each calls itself, else its maker"`
+				Profile string `json:"profile,omitempty"`
+			}
+		}) (*body[List[store.Enrolled]], error) {
+			name, err := store.ParseNamePattern(in.Body.Name)
+			if err != nil {
+				return nil, problem(err)
+			}
+			return all(s.Acts.EnrollAll(ctx, actor(ctx), store.EnrollSpec{Name: name, Profile: in.Body.Profile}))
+		})
+	register(a, http.MethodGet, "/auto-enroll", "show-auto-enroll", "The rules by which machines are enrolled by themselves", store.ScopeRead,
+		func(ctx context.Context, _ *struct{}) (*body[AutoEnroll], error) {
+			rules, err := s.Acts.AutoEnroll(ctx)
+			return reply(AutoEnroll{Rules: notNil(rules)}, err)
+		})
+	register(a, http.MethodPut, "/auto-enroll", "set-auto-enroll", "Replace the rules by which machines are enrolled by themselves; without any, none is", store.ScopeOperate,
+		func(ctx context.Context, in *struct {
+			Body AutoEnroll
+		}) (*body[AutoEnroll], error) {
+			set, err := s.Acts.SetAutoEnroll(ctx, actor(ctx), in.Body.Rules)
+			return reply(AutoEnroll{Rules: notNil(set)}, err)
+		})
+}
+
+func notNil(rules store.AutoEnroll) store.AutoEnroll {
+	if rules == nil {
+		return store.AutoEnroll{}
+	}
+	return rules
+}
