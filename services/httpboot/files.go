@@ -36,9 +36,13 @@ func (s *Server) loader(w *responseWriter, r *http.Request) {
 		if r.Method != http.MethodHead {
 			s.emit(e)
 		}
-		if why := "There is no loader " + name + " on this appliance."; isIPXE(r) {
+		why := "There is no loader " + name + " on this appliance."
+		switch {
+		case isIPXE(r) && besideAnother(name):
+			w.script(http.StatusNotFound, scripts.Wrong(s.bootAddr(r), help, why))
+		case isIPXE(r):
 			w.script(http.StatusOK, scripts.Wrong(s.bootAddr(r), help, why))
-		} else {
+		default:
 			http.Error(w, why, http.StatusNotFound)
 		}
 		return
@@ -50,6 +54,17 @@ func (s *Server) loader(w *responseWriter, r *http.Request) {
 	}
 	e.Kind = store.EventLoaderSent
 	s.send(w, r, e, bytes.NewReader(data), time.Time{})
+}
+
+// besideAnother reports whether a name is in the folder of a signed chain. A
+// shim looks there for files that it can do without, through the iPXE that
+// started it, and wants a plain answer.
+func besideAnother(name string) bool {
+	dir, rest, found := strings.Cut(name, "/")
+	if _, err := store.ParseMAC(dir); err == nil {
+		_, _, found = strings.Cut(rest, "/")
+	}
+	return found && fs.ValidPath(name)
 }
 
 // file sends what lies below /files/.

@@ -56,12 +56,8 @@ func TestUEFIHTTPBootGetsItsFileWithoutDetours(t *testing.T) {
 		if body != string(want) {
 			t.Errorf("GET %s sends %d bytes", path, len(body))
 		}
-		if strings.Contains(path, "52540077000a") {
-			if e := l.saidOne(store.EventLoaderSent); e.MAC.Hex12() != "52540077000a" {
-				t.Errorf("the event is %+v", e)
-			}
-		} else {
-			l.said()
+		if e := l.saidOne(store.EventLoaderSent); strings.Contains(path, "52540077000a") && e.MAC.Hex12() != "52540077000a" {
+			t.Errorf("the event is %+v", e)
 		}
 	}
 }
@@ -77,9 +73,14 @@ func TestTheSecondFileOfAChainIsBesideTheFirst(t *testing.T) {
 		}
 		l.saidOne(store.EventLoaderSent)
 	}
-	// What a shim looks for besides, it can do without.
-	if res, _ := l.do("GET", "/loaders/secure/revocations.efi", "User-Agent", "UefiHttpBoot/1.0"); res.StatusCode != 404 {
-		t.Errorf("a file that the chain has not answers %s", res.Status)
+	// What a shim looks for besides, it can do without. It asks through the
+	// firmware, or through the iPXE that started it.
+	for _, agent := range []string{"UefiHttpBoot/1.0", "iPXE/1.21.1"} {
+		for _, path := range []string{"/loaders/secure/revocations.efi", "/loaders/52540077000a/secure/revocations.efi"} {
+			if res, body := l.do("GET", path, "User-Agent", agent); res.StatusCode != 404 || strings.HasPrefix(agent, "iPXE") != strings.HasPrefix(body, "#!ipxe\n") {
+				t.Errorf("a file that the chain has not answers %s %q", res.Status, body)
+			}
+		}
 	}
 }
 
