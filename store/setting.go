@@ -16,6 +16,9 @@ const (
 	// SettingRouterAdverts says whether machines are told that there is no IPv6
 	// router to wait for: "on" or "off".
 	SettingRouterAdverts SettingKey = "router-adverts"
+	// SettingCapture says whether the packets of boots are recorded: "on" or
+	// "off".
+	SettingCapture SettingKey = "capture"
 )
 
 // Setting is one of them with the value that counts.
@@ -36,6 +39,8 @@ func settingRules() []settingRule {
 	return []settingRule{
 		{Setting{SettingRouterAdverts, "on", "on",
 			"Tell machines that boot that there is no IPv6 router to wait for, which saves 13 seconds an iPXE stage: on or off."}, onOff},
+		{Setting{SettingCapture, "on", "on",
+			"Keep the newest packets of every machine's boot in memory, without data and passwords, to be downloaded with an attempt: on or off."}, onOff},
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"lunboot/scripts"
 	"lunboot/services"
 	"lunboot/services/attempts"
+	"lunboot/services/capture"
 	"lunboot/services/dhcp/survey"
 	"lunboot/services/doctor"
 	"lunboot/services/events"
@@ -92,6 +93,7 @@ type appliance struct {
 	tftp    *tftp.Server
 	network *network
 	surveys *survey.Book
+	capture *capture.Server
 	users   *addressUse
 	scripts *httpboot.Server
 	iqn     store.IQN
@@ -199,6 +201,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	})
 	a.network = newNetwork(a, emit)
 	a.surveys = survey.NewBook(time.Now)
+	a.capture = newCapture(a)
 
 	adminHandler, err := a.adminSide(ctx)
 	if err != nil {
@@ -209,7 +212,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
-		a.journal, a.runner, a.target, a.boot, a.admin, a.tftp, a.network, inventory.NewAutoEnroller(a.inv, a.db), socket)
+		a.journal, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, inventory.NewAutoEnroller(a.inv, a.db), socket)
 	return a, nil
 }
 
@@ -276,7 +279,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	}
 	site, err := pages.Handler(pages.Config{
 		Inventory: a.db, Machines: a.inv, Volumes: a.inv, Attempts: a.runner, Loaders: a.loaders,
-		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Auth: a.auth, Status: a.status, Log: log, Now: time.Now,
+		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Auth: a.auth, Status: a.status, Captures: a.captures(), Log: log, Now: time.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -286,7 +289,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
 		api.Mount(r, api.Config{
 			Store: a.db, Acts: a.inv, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Loaders: a.loaders,
-			Access: a.auth, Network: networks{a}, Health: a.health, Version: version, Log: log,
+			Access: a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Version: version, Log: log,
 		})
 	})
 	r.Mount("/", site)

@@ -68,29 +68,48 @@ func (s *Server) File(q Query) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// Has reports whether any packet is kept.
+func (s *Server) Has(q Query) bool {
+	s.rec.mu.Lock()
+	defer s.rec.mu.Unlock()
+	return s.rec.each(q, func(packet) bool { return false })
+}
+
 // find returns the packets of a boot in the order of time, and the names of the
 // interfaces.
 func (r *recorder) find(q Query) ([]packet, []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []packet
-	add := func(w who) {
-		if m := r.rings.byWho[w]; m != nil {
-			for _, p := range m.packets {
-				if !p.at.Before(q.From) && (q.To.IsZero() || p.at.Before(q.To)) {
-					out = append(out, p)
-				}
+	r.each(q, func(p packet) bool { out = append(out, p); return true })
+	slices.SortStableFunc(out, func(a, b packet) int { return a.at.Compare(b.at) })
+	return out, slices.Clone(r.links)
+}
+
+// each gives fn the packets of a boot, machine by machine, until fn has enough,
+// and reports whether there was one; mu is held.
+func (r *recorder) each(q Query, fn func(packet) bool) (any bool) {
+	var all []who
+	for _, m := range q.MACs {
+		all = append(all, who{mac: m})
+	}
+	for _, a := range q.Addrs {
+		all = append(all, who{addr: a})
+	}
+	for i, w := range all {
+		m := r.rings.byWho[w]
+		if m == nil || slices.Contains(all[:i], w) {
+			continue
+		}
+		for _, p := range m.packets {
+			if p.at.Before(q.From) || !q.To.IsZero() && !p.at.Before(q.To) {
+				continue
+			}
+			any = true
+			if !fn(p) {
+				return any
 			}
 		}
 	}
-	for i, m := range q.MACs {
-		if !slices.Contains(q.MACs[:i], m) {
-			add(who{mac: m})
-		}
-	}
-	for _, a := range q.Addrs {
-		add(who{addr: a})
-	}
-	slices.SortStableFunc(out, func(a, b packet) int { return a.at.Compare(b.at) })
-	return out, slices.Clone(r.links)
+	return any
 }

@@ -34,6 +34,7 @@ type Config struct {
 	Access   Access
 	Network  Network
 	Health   func(context.Context) Health
+	Captures Captures
 	Version  string
 	Log      *slog.Logger
 }
@@ -64,6 +65,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.profiles(a)
 	s.loaders(a)
 	s.attempts(a)
+	s.captures(a)
 	s.sessions(a)
 	s.network(a)
 	s.system(a)

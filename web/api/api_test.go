@@ -107,6 +107,14 @@ func TestLoadersAreListedAddedAndRemoved(t *testing.T) {
 	}
 }
 
+// Capture has the packets of attempt 7 alone.
+func (boots) Capture(_ context.Context, id store.AttemptID) ([]byte, string, error) {
+	if id != 7 {
+		return nil, "", store.NotFound("attempt", fmt.Sprint(id))
+	}
+	return []byte("\x0a\x0d\x0d\x0apackets"), "lab-12-attempt-7.pcapng", nil
+}
+
 type scripted struct{}
 
 func (scripted) Preview(_ context.Context, m store.Machine, p *store.Profile) (string, error) {
@@ -183,7 +191,7 @@ func open(t *testing.T) *house {
 		})
 	})
 	h.api = api.Mount(h.router, api.Config{
-		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Events: log{journal}, Scripts: scripted{}, Loaders: &shelf{}, Access: h.auth, Network: wires{},
+		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Captures: boots{}, Events: log{journal}, Scripts: scripted{}, Loaders: &shelf{}, Access: h.auth, Network: wires{},
 		Health: func(context.Context) api.Health { return api.Health{OK: true, Version: "test"} }, Version: "test", Log: quiet,
 	})
 	h.Server = httptest.NewServer(h.router)
@@ -404,6 +412,25 @@ type problem struct {
 	Title, Detail string
 	Status        int
 	Errors        []struct{ Location, Message string }
+}
+
+func TestACaptureIsAFile(t *testing.T) {
+	h := open(t)
+	r, err := h.Client().Get(h.URL + "/api/v1/attempts/7/capture")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil || string(b) != "\x0a\x0d\x0d\x0apackets" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if got := r.Header.Get("Content-Type"); got != "application/x-pcapng" {
+		t.Errorf("the type is %q", got)
+	}
+	if got := r.Header.Get("Content-Disposition"); got != `attachment; filename="lab-12-attempt-7.pcapng"` {
+		t.Errorf("it is given as %q", got)
+	}
 }
 
 func TestErrorsNameTheFieldAtFault(t *testing.T) {

@@ -102,6 +102,12 @@ type Attempts interface {
 	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
 }
 
+// Captures keeps the packets of boots.
+type Captures interface {
+	// Capture returns an attempt's packets as a pcapng file, and a name for it.
+	Capture(context.Context, store.AttemptID) (file []byte, name string, err error)
+}
+
 // Events is the journal by cursor. After returns the events that match, and the
 // last sequence number that was looked at.
 type Events interface {

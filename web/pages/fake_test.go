@@ -268,6 +268,11 @@ func (l *lab) Delete(token string) error {
 
 const labPassword = "correct horse"
 
+// Captured says that the packets of every failed boot are kept.
+func (l *lab) Captured(_ context.Context, a store.Attempt) bool {
+	return a.Outcome == store.OutcomeFailed
+}
+
 // open serves the lab and returns a browser that keeps cookies and does not
 // follow redirects.
 func (l *lab) open(t *testing.T) (base string, c *http.Client) {
@@ -279,7 +284,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		t.Fatal(err)
 	}
 	h, err := Handler(Config{
-		Inventory: l, Machines: l, Volumes: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
+		Inventory: l, Machines: l, Volumes: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Captures: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
 		Status: func(context.Context) Status {
 			return Status{OK: true, Text: "All services running", Address: "10.77.0.1 · eth1"}
 		},

@@ -38,6 +38,7 @@ type machineView struct {
 	Quirks   []quirkRow
 	Loaders  []loaderChoice
 	Self     string
+	Captured map[store.AttemptID]bool // attempts whose packets can be downloaded
 }
 
 // bar places one stage in the waterfall, in per mille of the whole boot.
@@ -89,6 +90,10 @@ func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, e
 		if a.ID != v.Attempt.ID && len(v.Earlier) < earlierBoots {
 			v.Earlier = append(v.Earlier, a)
 		}
+	}
+	v.Captured = map[store.AttemptID]bool{}
+	for _, a := range append([]store.Attempt{v.Attempt}, v.Earlier...) {
+		v.Captured[a.ID] = a.ID != 0 && s.Captures.Captured(ctx, a)
 	}
 	maps, err := s.Inventory.Mappings(ctx)
 	if err != nil {

@@ -69,6 +69,12 @@ type Attempts interface {
 	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
 }
 
+// Captures knows whose packets can be downloaded.
+type Captures interface {
+	// Captured reports whether packets of an attempt are kept.
+	Captured(context.Context, store.Attempt) bool
+}
+
 // Change wakes the live pages: one source for the inventory, one for attempts.
 type Change interface {
 	Version() int64
@@ -86,6 +92,7 @@ type Config struct {
 	Setup     Setup
 	Auth      *auth.Auth
 	Status    func(context.Context) Status
+	Captures  Captures
 	Log       *slog.Logger
 	Now       func() time.Time
 }

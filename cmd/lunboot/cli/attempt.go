@@ -13,10 +13,11 @@ import (
 
 // AttemptCmd is the noun attempt.
 type AttemptCmd struct {
-	List  AttemptListCmd  `cmd:"" help:"List boot attempts, newest first."`
-	Show  AttemptShowCmd  `cmd:"" help:"Show one attempt: its stages, and why it failed."`
-	Fix   AttemptFixCmd   `cmd:"" help:"Do what a fix of a diagnosis says."`
-	Watch AttemptWatchCmd `cmd:"" help:"Follow a machine's boot until it is up or has failed."`
+	List    AttemptListCmd    `cmd:"" help:"List boot attempts, newest first."`
+	Show    AttemptShowCmd    `cmd:"" help:"Show one attempt: its stages, and why it failed."`
+	Fix     AttemptFixCmd     `cmd:"" help:"Do what a fix of a diagnosis says."`
+	Watch   AttemptWatchCmd   `cmd:"" help:"Follow a machine's boot until it is up or has failed."`
+	Capture AttemptCaptureCmd `cmd:"" help:"Download the packets of an attempt, for Wireshark."`
 }
 
 // AttemptListCmd lists attempts.

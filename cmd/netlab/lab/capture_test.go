@@ -1,0 +1,101 @@
+package lab_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+
+	"lunboot/cmd/netlab/lab/area"
+	"lunboot/services/boot"
+	"lunboot/store"
+)
+
+// What a machine sent and got is downloaded after its boot, read by a decoder
+// that is not ours, and says everything but the secrets.
+func TestABootIsDownloadedAsACaptureWithoutItsSecrets(t *testing.T) {
+	b := start(t, sectorLimit)
+	c := b.sector("recorded", 60, area.PowerOff)
+	r := b.powerOn(c)
+	_, err := c.WaitUp(b.ctx, r)
+	b.must(err)
+	b.must(r.Wait(b.ctx))
+	file := filepath.Join(b.Dir, "boot.pcapng")
+	b.cli("attempt", "capture", "1", file)
+	raw, err := os.ReadFile(file)
+	b.must(err)
+	t.Logf("%d bytes", len(raw))
+
+	var m store.Machine
+	b.must(b.appliance.JSON(b.ctx, &m, "machine", "show", "recorded", "--secrets"))
+	for _, secret := range []string{m.CHAP.Secret, m.Reverse.Secret} {
+		if len(secret) < store.MinSecret {
+			t.Fatalf("the machine logs in with the secret %q", secret)
+		}
+		if bytes.Contains(raw, []byte(secret)) || bytes.Contains(raw, []byte(hex.EncodeToString([]byte(secret)))) {
+			t.Error("a secret of the machine is in the capture")
+		}
+	}
+
+	seen := map[string]int{}
+	packets, err := pcapgo.NewNgReader(bytes.NewReader(raw), pcapgo.DefaultNgReaderOptions)
+	b.must(err)
+	for {
+		data, _, err := packets.ReadPacketData()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		b.must(err)
+		p := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.Default)
+		if dhcp, ok := p.Layer(layers.LayerTypeDHCPv4).(*layers.DHCPv4); ok {
+			for _, o := range dhcp.Options {
+				if o.Type == layers.DHCPOptMessageType {
+					seen["DHCP "+layers.DHCPMsgType(o.Data[0]).String()]++
+				}
+			}
+			continue
+		}
+		tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP)
+		if !ok {
+			continue
+		}
+		text := tcp.Payload
+		switch {
+		case tcp.DstPort == 80 && bytes.HasPrefix(text, []byte("GET "+boot.ScriptPath)):
+			seen["script asked for"]++
+		case tcp.SrcPort == 80 && bytes.HasPrefix(text, []byte("HTTP/1.1 200 OK\r\n")):
+			seen["answer over HTTP"]++
+		case tcp.DstPort == 3260 && len(text) >= 48 && text[0]&0x3f == 0x03:
+			seen["login request"]++
+		case tcp.DstPort == 3260 && len(text) >= 48 && text[0]&0x3f == 0x01 && text[32] == 0x28:
+			seen["READ(10)"]++
+		case tcp.DstPort == 3260 && len(text) >= 48 && text[0]&0x3f == 0x01 && text[32] == 0x88:
+			seen["READ(16)"]++
+		}
+		for _, key := range []string{"InitiatorName=iqn.", "CHAP_R=xxxx", "CHAP_C=", "CHAP_N="} {
+			if strings.Contains(string(text), key) {
+				seen[key]++
+			}
+		}
+	}
+	t.Log(seen)
+	for _, want := range []string{"DHCP Discover", "DHCP Offer", "DHCP Request", "DHCP Ack", "script asked for", "answer over HTTP", "login request", "InitiatorName=iqn.", "CHAP_C=", "CHAP_R=xxxx", "CHAP_N="} {
+		if seen[want] == 0 {
+			t.Errorf("the capture has no %s", want)
+		}
+	}
+	if seen["READ(10)"]+seen["READ(16)"] == 0 {
+		t.Error("the capture has no READ")
+	}
+	if bytes.Contains(raw, c.Nonce[:]) || bytes.Contains(raw, []byte("set username")) || bytes.Contains(raw, []byte("sanboot iscsi:")) {
+		t.Error("the volume's or the script's text is in the capture")
+	}
+}
