@@ -105,7 +105,4 @@ func TestAMachineIsGivenALoaderOfItsOwn(t *testing.T) {
 	l.machines[1].Loader = "gone.efi"
 	_, body = get("/machines/2")
 	has(t, body, `<option value="gone.efi" selected>gone.efi</option>`)
-	if code, _ := post("/machines/2/fix", "action", "loader-auto"); code != http.StatusSeeOther || l.machines[1].Loader != "" {
-		t.Errorf("the fix answers %d; the loader is %q", code, l.machines[1].Loader)
-	}
 }
