@@ -39,8 +39,8 @@ func newLoops(now func() time.Time) *loops {
 	return &loops{now: now, seen: map[loopKey][]time.Time{}}
 }
 
-// fetched notes a finished transfer of a loader.
-// It asked for blocks of that size.
+// fetched notes a finished transfer of a loader to a machine that asked for blocks
+// of that size.
 func (l *loops) fetched(k loopKey, blksize int) {
 	if blksize != ipxeBlksize {
 		return
@@ -66,7 +66,11 @@ func (l *loops) fetched(k loopKey, blksize int) {
 func (l *loops) looping(k loopKey) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(recent(l.seen[k], l.now())) >= loopAfter
+	at := l.seen[k]
+	n := len(at)
+	// The window ends with the last fetch: on a wire where each stage waits for a
+	// router, the next request comes a good while after it.
+	return n >= loopAfter && at[n-1].Sub(at[n-loopAfter]) <= loopWindow && l.now().Sub(at[n-1]) <= loopWindow
 }
 
 // forget clears an address: its iPXE got its script.

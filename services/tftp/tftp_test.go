@@ -707,6 +707,16 @@ func TestAnIPXEInALoopIsGivenItsScript(t *testing.T) {
 			t.Errorf("%s is taken for %s", e.Detail.File, e.MAC)
 		}
 	}
+	// Blocks that were made smaller do not hide an iPXE.
+	r.s.sizes.stalled(machine{mac: loaderMAC}, 1432)
+	for range loopAfter {
+		if got, _ := r.client().fetch(snponly, ipxe...); !bytes.Equal(got, r.data[boot.SNPOnly]) {
+			t.Fatal("a loader asked for by name is not served in small blocks")
+		}
+	}
+	if got, _ := r.client().fetch(snponly, ipxe...); !bytes.Equal(got, script) {
+		t.Errorf("in small blocks the fourth request gets %d bytes, want the script", len(got))
+	}
 	if _, refused := r.client().fetch("pxelinux.0", ipxe...); refused != "no such file" {
 		t.Errorf("a file that is not here is answered %q", refused)
 	}
@@ -728,6 +738,17 @@ func TestFirmwareThatStartsOftenIsInNoLoop(t *testing.T) {
 	}
 	if l.looping(a) {
 		t.Error("one fetch in half a minute counts as a loop")
+	}
+	l.forget(a.addr)
+	for range loopAfter { // each round waits 16 s for a router that there is not
+		l.fetched(a, ipxeBlksize)
+		now = now.Add(22 * time.Second)
+	}
+	if !l.looping(a) {
+		t.Error("three fetches in 44 s are no loop 22 s later")
+	}
+	if now = now.Add(time.Minute); l.looping(a) {
+		t.Error("a loop is remembered for longer than a minute")
 	}
 	for i := range 3 * maxLoops {
 		l.fetched(loopKey{netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), store.MAC{}, boot.Undionly}, ipxeBlksize)
