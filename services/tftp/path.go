@@ -11,9 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ethernet is the MTU of a path that cannot be asked for.
-const ethernet = 1500
-
 // pathTo asks the kernel how packets leave for a client: the largest that pass
 // (the interface's MTU, a route's, or what a router on the way has said), and
 // the address of ours that they carry when nobody chooses another.

@@ -60,8 +60,8 @@ func FuzzRequest(f *testing.F) {
 		if len(r.name) > maxName || r.blksize != 0 && (r.blksize < minBlksize || r.blksize > maxBlksize) {
 			t.Fatalf("%q is %+v", b, r)
 		}
-		granted := r.grant(ethernet, 0)
-		if granted < defaultBlksize || granted > ethernet-overhead {
+		granted := r.grant(1500, 0)
+		if granted < defaultBlksize || granted > 1500-overhead {
 			t.Fatalf("%+v is granted %d", r, granted)
 		}
 		// The library's own buffer is that long, and what it is given says the same.

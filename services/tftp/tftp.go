@@ -10,6 +10,9 @@
 // so that what cannot be served costs nothing, and each is handed to a server of
 // the library's own, which lives as long as its transfer: the library's settings
 // hold for a whole server, and block size and timers are one machine's matter.
+// It sends a block when the one before was acknowledged: windowsize (RFC 7440),
+// which UEFI asks for, is not granted, and a loader takes as many round trips as
+// it has blocks.
 package tftp
 
 import (

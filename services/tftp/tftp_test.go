@@ -714,6 +714,10 @@ func TestAnIPXEInALoopIsGivenItsScript(t *testing.T) {
 			t.Fatal("a loader asked for by name is not served in small blocks")
 		}
 	}
+	loop := loopKey{netip.MustParseAddr("127.0.0.1"), loaderMAC, boot.SNPOnly}
+	for end := time.Now().Add(5 * time.Second); !r.s.loops.looping(loop) && time.Now().Before(end); { // the last ACK may still be on its way
+		time.Sleep(time.Millisecond)
+	}
 	if got, _ := r.client().fetch(snponly, ipxe...); !bytes.Equal(got, script) {
 		t.Errorf("in small blocks the fourth request gets %d bytes, want the script", len(got))
 	}

@@ -121,9 +121,9 @@ func (t *transfer) serve() {
 		o.overtake()
 	}
 	mtu, source, err := pathTo(t.ask.from)
-	if err != nil {
-		t.s.cfg.Log.Debug("the way to a TFTP client is not known", "addr", t.addr, "err", err)
-		mtu, source = ethernet, t.ask.local
+	if err != nil { // nothing that is sent would leave
+		t.s.cfg.Log.Debug("a TFTP client cannot be answered", "addr", t.addr, "err", err)
+		return
 	}
 	limit := t.s.sizes.limit(t.machine())
 	t.blksize = t.ask.grant(mtu, limit)
