@@ -36,7 +36,7 @@ soak: ## no limit of time: everything again and again, and hours of fuzzing
 	for i in 1 2 3 4 5; do YES=1 go run ./cmd/netlab demo || exit 1; done
 	.ci/fuzz 600
 
-bench: build ## the hot paths and a slow volume's neighbour, then the whole target under load beside tgt (where that is installed), a bare echo and the page cache
+bench: build ## the hot paths, then each service under load beside others of its kind (where those are installed)
 	go test -run '^$$' -bench . -benchmem ./services/... ./store/... ./cmd/lunboot
 	bin/netlab bench
 

@@ -98,7 +98,7 @@ func TestTheBenchMeasuresTFTP(t *testing.T) {
 	}
 	b := &benchCmd{What: []string{"tftp"}, Binary: binary, Rounds: 1, Time: 100 * time.Millisecond}
 	table := printed(t, b)
-	for _, row := range b.tftpTable(nil, nil).Rows {
+	for _, row := range b.tftpTable(apart{}, nil, nil).Rows {
 		for _, side := range sides {
 			line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(row.Name) + ` +` + side + ` +[0-9].*$`).FindString(table)
 			if fields := strings.Fields(line); len(fields) == 0 || fields[len(fields)-1] != "0" {

@@ -44,7 +44,8 @@ const (
 	tftpFailed
 )
 
-// tftp measures the TFTP server beside dnsmasq and tftpd-hpa.
+// tftp measures the TFTP server beside dnsmasq and tftpd-hpa, the clients on a
+// processor of their own.
 func (b *benchCmd) tftp(w *world) (below []string, err error) {
 	dir, err := os.MkdirTemp("", "netlab-bench-")
 	if err != nil {
@@ -66,12 +67,19 @@ func (b *benchCmd) tftp(w *world) (below []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	cpus, err := divide()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rivals {
+		cpus.hold(r)
+	}
 	stop, err := startRivals(w.ctx, rivals)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	return b.compare(w, b.tftpTable(rivals, file.Bytes()))
+	return b.compare(w, b.tftpTable(cpus, rivals, file.Bytes()))
 }
 
 // tftpRivals are those that are installed, ours first.
@@ -111,7 +119,7 @@ func (b *benchCmd) tftpRivals(w *world, dir, root string, file []byte) ([]*rival
 }
 
 // tftpTable is what is measured, and what is wanted.
-func (b *benchCmd) tftpTable(rivals []*rival, file []byte) *rounds.Table {
+func (b *benchCmd) tftpTable(cpus apart, rivals []*rival, file []byte) *rounds.Table {
 	t := &rounds.Table{Columns: []rounds.Column{
 		tftpRate:    {Name: "MiB/s", Format: "%.1f"},
 		tftpP50:     {Name: "file p50 ms", Format: "%.0f", Less: true},
@@ -143,7 +151,7 @@ func (b *benchCmd) tftpTable(rivals []*rival, file []byte) *rounds.Table {
 			l.Blksize = 1468
 		}
 		t.Rows = append(t.Rows, &rounds.Row{Name: row.name, Goals: row.goals, Do: func(_ context.Context, side int) (f rounds.Figures, err error) {
-			err = rivals[side].ns.Do(func() error { f, err = rivals[side].fetch(l); return err })
+			err = cpus.load(rivals[side], func() error { f, err = rivals[side].fetch(l); return err })
 			return f, err
 		}})
 	}
