@@ -36,7 +36,7 @@ type Load struct {
 	Time    time.Duration
 	Files   int // transfers for each client; 0: as many as the time allows
 
-	Loss   float64       // part of the DATA packets that never reach a client
+	Loss   float64       // part of the DATA packets that never reach a client, of those that it waits for
 	Narrow int           // bytes of the largest datagram that reaches a client; 0: any
 	Seed   uint64        // of what is lost
 	Repeat time.Duration // how long a client waits before it repeats itself; default 1 s, as firmware's
@@ -321,11 +321,14 @@ func (f *fleet) readable(k int, now time.Time) error {
 		c.expires = now.Add(f.l.Repeat)
 		return f.acknowledge(c, 0)
 	case opData:
-		if c.lost.Float64() < f.l.Loss {
+		block := binary.BigEndian.Uint16(p[2:])
+		// Only a block that is due can be lost: the seed alone says which, not what
+		// came twice besides.
+		if block == c.next && c.lost.Float64() < f.l.Loss {
 			f.r.Lost++
 			return nil
 		}
-		return f.data(k, binary.BigEndian.Uint16(p[2:]), p[4:], now)
+		return f.data(k, block, p[4:], now)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ func library(t *testing.T, timeout time.Duration, data []byte) netip.AddrPort {
 		_, err := rf.ReadFrom(bytes.NewReader(data))
 		return err
 	}, nil)
+	s.SetBlockSizeNegotiation(false) // what came before it serves would get blocks of 512 bytes
 	s.SetTimeout(timeout)
 	s.SetBackoff(func(int) time.Duration { return 0 })
 	done := make(chan error, 1)
