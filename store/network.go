@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ type Range struct {
 
 // ParseRange reads "A-B".
 func ParseRange(s string) (Range, error) {
-	bad := Invalid("dhcp_range", "%q is not a range of addresses; write it as 192.168.40.100-192.168.40.199", s)
+	bad := Invalid("range", "%q is not a range of addresses; write it as 192.168.40.100-192.168.40.199", s)
 	for i := range s {
 		if s[i] != '-' {
 			continue
@@ -35,7 +36,7 @@ func ParseRange(s string) (Range, error) {
 			return Range{}, bad
 		}
 		if to.Less(from) {
-			return Range{}, Invalid("dhcp_range", "the range %q ends before it begins", s)
+			return Range{}, Invalid("range", "the range %q ends before it begins", s)
 		}
 		return Range{From: from, To: to}, nil
 	}
@@ -103,9 +104,26 @@ const (
 	maxSearch  = 8
 )
 
-// maxLeaseTime bounds a lease: longer ones are a slip of the pen, and DHCP reads
-// the largest value as for ever (RFC 2132 §9.2).
-const maxLeaseTime = 365 * 24 * time.Hour
+// Bounds of a lease: longer ones are a slip of the pen, and DHCP reads the
+// largest value as for ever (RFC 2132 §9.2); shorter ones make every machine ask
+// all the time. Zero is the appliance's own choice.
+const (
+	maxLeaseTime = 365 * 24 * time.Hour
+	minLeaseTime = time.Minute
+)
+
+// MaxRange bounds the addresses of one range, which are walked in turn when a
+// new machine needs one.
+const MaxRange = 1 << 16
+
+// Size returns how many addresses the range has; 0 for no range.
+func (r Range) Size() int {
+	if !r.From.Is4() || !r.To.Is4() || r.To.Less(r.From) {
+		return 0
+	}
+	from, to := r.From.As4(), r.To.As4()
+	return int(binary.BigEndian.Uint32(to[:])-binary.BigEndian.Uint32(from[:])) + 1
+}
 
 // Validate checks everything about s that needs no look at other nouns.
 func (s *Subnet) Validate() error {
@@ -122,9 +140,11 @@ func (s *Subnet) Validate() error {
 	if s.Range.From.IsValid() || s.Range.To.IsValid() {
 		switch {
 		case !s.Prefix.Contains(s.Range.From) || !s.Prefix.Contains(s.Range.To):
-			errs = append(errs, Invalid("dhcp_range", "the range %s does not lie in the network %s", s.Range, s.Prefix))
+			errs = append(errs, Invalid("range", "the range %s does not lie in the network %s", s.Range, s.Prefix))
 		case s.Range.To.Less(s.Range.From):
-			errs = append(errs, Invalid("dhcp_range", "the range %q ends before it begins", s.Range))
+			errs = append(errs, Invalid("range", "the range %q ends before it begins", s.Range))
+		case s.Range.Size() > MaxRange:
+			errs = append(errs, Invalid("range", "the range %s has %d addresses; %d are the most", s.Range, s.Range.Size(), MaxRange))
 		}
 	}
 	if s.Router.IsValid() && !s.Prefix.Contains(s.Router) {
@@ -145,8 +165,11 @@ func (s *Subnet) Validate() error {
 			errs = append(errs, validateDomain(field, d))
 		}
 	}
-	if s.LeaseTime < 0 || s.LeaseTime > maxLeaseTime {
+	switch {
+	case s.LeaseTime < 0 || s.LeaseTime > maxLeaseTime:
 		errs = append(errs, Invalid("lease_time", "a lease lasts up to a year, not %s", s.LeaseTime))
+	case s.LeaseTime > 0 && s.LeaseTime < minLeaseTime:
+		errs = append(errs, Invalid("lease_time", "a lease of %s is too short; one minute is the least", s.LeaseTime))
 	}
 	errs = append(errs, validateText("interface", s.Interface, 64))
 	return joinFields(errs...)

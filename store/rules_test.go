@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,9 +170,9 @@ func TestSubnetRules(t *testing.T) {
 	}{
 		"as it is":               {"", func(*store.Subnet) {}},
 		"no range":               {"", func(s *store.Subnet) { s.Range = store.Range{} }},
-		"half a range":           {"dhcp_range", func(s *store.Subnet) { s.Range.To = netip.Addr{} }},
-		"a range outside":        {"dhcp_range", func(s *store.Subnet) { s.Range.From = addr("192.168.39.1") }},
-		"a range backwards":      {"dhcp_range", func(s *store.Subnet) { s.Range.From, s.Range.To = s.Range.To, s.Range.From }},
+		"half a range":           {"range", func(s *store.Subnet) { s.Range.To = netip.Addr{} }},
+		"a range outside":        {"range", func(s *store.Subnet) { s.Range.From = addr("192.168.39.1") }},
+		"a range backwards":      {"range", func(s *store.Subnet) { s.Range.From, s.Range.To = s.Range.To, s.Range.From }},
 		"no router":              {"", func(s *store.Subnet) { s.Router = netip.Addr{} }},
 		"a router elsewhere":     {"router", func(s *store.Subnet) { s.Router = addr("192.168.41.1") }},
 		"a name server anywhere": {"", func(s *store.Subnet) { s.DNS = []netip.Addr{addr("9.9.9.9")} }},
@@ -181,7 +182,23 @@ func TestSubnetRules(t *testing.T) {
 		"no mode":                {"mode", func(s *store.Subnet) { s.Mode = "" }},
 		"a negative lease":       {"lease_time", func(s *store.Subnet) { s.LeaseTime = -1 }},
 		"two years":              {"lease_time", func(s *store.Subnet) { s.LeaseTime = 2 * 365 * 24 * time.Hour }},
-		"an odd domain":          {"domain", func(s *store.Subnet) { s.Domain = "a\x00b" }},
+		"ten seconds":            {"lease_time", func(s *store.Subnet) { s.LeaseTime = 10 * time.Second }},
+		"no time of its own":     {"", func(s *store.Subnet) { s.LeaseTime = 0 }},
+		"millions of addresses": {"range", func(s *store.Subnet) {
+			s.Prefix, s.Router = netip.MustParsePrefix("10.0.0.0/8"), netip.Addr{}
+			s.Range = store.Range{From: addr("10.0.0.1"), To: addr("10.9.0.1")}
+		}},
+		"nine name servers":        {"dns", func(s *store.Subnet) { s.DNS = slices.Repeat([]netip.Addr{addr("9.9.9.9")}, 9) }},
+		"a time server":            {"", func(s *store.Subnet) { s.NTP = []netip.Addr{addr("10.1.1.1")} }},
+		"an IPv6 time server":      {"ntp", func(s *store.Subnet) { s.NTP = []netip.Addr{addr("2620:fe::fe")} }},
+		"a search list":            {"", func(s *store.Subnet) { s.Domain, s.Search = "lab.example", []string{"lab.example", "_x.example"} }},
+		"a search for nothing":     {"search", func(s *store.Subnet) { s.Search = []string{"lab.example", "-x.example"} }},
+		"a search without end":     {"search", func(s *store.Subnet) { s.Search = slices.Repeat([]string{"a.example"}, 9) }},
+		"a long label":             {"domain", func(s *store.Subnet) { s.Domain = strings.Repeat("a", 64) + ".example" }},
+		"a domain with an end":     {"domain", func(s *store.Subnet) { s.Domain = "lab.example." }},
+		"another next server":      {"", func(s *store.Subnet) { s.NextServer = addr("10.1.1.1") }},
+		"everybody as next server": {"next_server", func(s *store.Subnet) { s.NextServer = addr("224.0.0.1") }},
+		"an odd domain":            {"domain", func(s *store.Subnet) { s.Domain = "a\x00b" }},
 	} {
 		s := store.Subnet{Interface: "eth0", Prefix: netip.MustParsePrefix("192.168.40.0/24"), Mode: store.DHCPFull,
 			Range: store.Range{From: addr("192.168.40.100"), To: addr("192.168.40.199")}, Router: addr("192.168.40.1"), LeaseTime: time.Hour}

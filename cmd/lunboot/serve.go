@@ -288,7 +288,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	r.Group(func(r chi.Router) {
 		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
 		api.Mount(r, api.Config{
-			Store: a.db, Acts: a.inv, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Loaders: a.loaders,
+			Store: a.db, Acts: acts{a.inv, a}, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Loaders: a.loaders,
 			Access: a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Version: version, Log: log,
 		})
 	})

@@ -68,6 +68,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.captures(a)
 	s.sessions(a)
 	s.network(a)
+	s.subnets(a)
 	s.system(a)
 	s.settings(a)
 	s.access(a)

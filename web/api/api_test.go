@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -328,7 +329,7 @@ var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /a
 func TestEveryRouteAsksWhoItIs(t *testing.T) {
 	h := open(t)
 	fill := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{address}", "10.0.0.1",
-		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{key}", "router-adverts", "{loader}", "x.efi", "{chain}", "secure")
+		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{key}", "router-adverts", "{loader}", "x.efi", "{chain}", "secure", "{subnet}", "1")
 	for _, r := range h.routes() {
 		method, path := r[0], fill.Replace(r[1])
 		if strings.ContainsAny(path, "{}") {
@@ -463,6 +464,16 @@ func TestErrorsNameTheFieldAtFault(t *testing.T) {
 		{"POST", "volumes/import", `{"name":"v2","path":"/etc/passwd","format":"qcow2"}`, 422, "body.format"},
 		{"POST", "mappings", `{"machine":"m1","volume":"v1","lun":16384}`, 422, "body.lun"},
 		{"PUT", "profiles/x", `{"kind":"x"}`, 422, "body.kind"},
+		{"POST", "subnets", `{"prefix":"10.88.0.0"}`, 422, "body.prefix"},
+		{"POST", "subnets", `{}`, 422, "body.prefix"},
+		{"POST", "subnets", `{"prefix":"10.88.0.0/24","range":"10.99.0.1-10.99.0.9"}`, 422, "body.range"},
+		{"POST", "subnets", `{"prefix":"10.88.0.0/24","range":"10.99.0.1"}`, 422, "body.range"},
+		{"POST", "subnets", `{"prefix":"10.88.0.0/24","mode":"x"}`, 422, "body.mode"},
+		{"POST", "subnets", `{"prefix":"10.88.0.0/24","dns":["x"]}`, 422, "body.dns"},
+		{"POST", "subnets", `{"prefix":"10.88.0.0/24","next_server":"x"}`, 422, "body.next_server"},
+		{"PATCH", "subnets/99", `{"domain":"lab.example"}`, 404, ""},
+		{"GET", "subnets/99", ``, 404, ""},
+		{"DELETE", "subnets/99", ``, 404, ""},
 		{"POST", "tokens", `{"name":"t","scope":"god"}`, 422, "body.scope"},
 		{"POST", "tokens", `{"name":"t","scope":"read","days":0}`, 422, "body.days"},
 		{"POST", "tokens", `{"name":"t","scope":"read","days":400}`, 422, "body.days"},
@@ -792,5 +803,41 @@ func TestListsPage(t *testing.T) {
 		if len(got.Items) != want[0] || got.Total != want[1] || got.Items == nil {
 			t.Errorf("machines%s: %d of %d, want %v", query, len(got.Items), got.Total, want)
 		}
+	}
+}
+
+func TestASubnetIsAddedChangedAndRemoved(t *testing.T) {
+	h := open(t)
+	into := func(a answer, n *store.Subnet) {
+		t.Helper()
+		*n = store.Subnet{}
+		if err := json.Unmarshal(a.body, n); err != nil {
+			t.Fatalf("%v: %s", err, a.body)
+		}
+	}
+	var n store.Subnet
+	into(h.must(http.StatusCreated, "POST", "/api/v1/subnets", `{"prefix":"10.88.0.7/24","range":"10.88.0.100-10.88.0.199","router":"10.88.0.1","dns":["9.9.9.9"],"lease_time":3600000000000}`), &n)
+	if n.Prefix.String() != "10.88.0.0/24" || n.Mode != store.DHCPFull || n.LeaseTime != time.Hour || len(n.DNS) != 1 {
+		t.Fatalf("added %+v", n)
+	}
+	path := "/api/v1/subnets/" + strconv.FormatInt(n.ID, 10)
+	into(h.must(http.StatusOK, "PATCH", path, `{"revision":1,"range":"","search":["lab.example"],"dns":[]}`), &n)
+	if n.Range.From.IsValid() || n.DNS != nil || n.Router.String() != "10.88.0.1" || n.Revision != 2 {
+		t.Errorf("changed to %+v", n)
+	}
+	if a := h.do("PATCH", path, `{"revision":1,"domain":"lab.example"}`); a.status != http.StatusConflict {
+		t.Errorf("a change of an older revision: %d %s", a.status, a.body)
+	}
+	var same store.Subnet
+	into(h.must(http.StatusOK, "GET", path, ""), &same)
+	if same.Revision != 2 || same.Domain != "" {
+		t.Errorf("it is %+v", same)
+	}
+	if a := h.do("POST", "/api/v1/subnets", `{"prefix":"10.88.0.128/25"}`); a.status != http.StatusConflict || !strings.Contains(string(a.body), "overlaps") {
+		t.Errorf("an overlap: %d %s", a.status, a.body)
+	}
+	h.must(http.StatusNoContent, "DELETE", path, "")
+	if all, _ := h.db.Subnets(t.Context()); len(all) != 0 {
+		t.Errorf("left: %+v", all)
 	}
 }

@@ -119,10 +119,6 @@ func (s *server) sessions(a huma.API) {
 			}
 			return done(s.Store.DropLease(ctx, actor(ctx), addr))
 		})
-	register(a, http.MethodGet, "/subnets", "list-subnets", "List subnets", store.ScopeRead,
-		func(ctx context.Context, _ *struct{}) (*body[List[store.Subnet]], error) {
-			return all(s.Store.Subnets(ctx))
-		})
 }
 
 func (s *server) system(a huma.API) {

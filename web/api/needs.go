@@ -47,6 +47,7 @@ type Acts interface {
 	MachineActs
 	Enrolling
 	MappingActs
+	SubnetActs
 	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
 	DeleteProfile(ctx context.Context, by store.Actor, name string) error
 	PutSetting(context.Context, store.Actor, store.Setting) error
@@ -68,6 +69,12 @@ type Enrolling interface {
 	EnrollAll(context.Context, store.Actor, store.EnrollSpec) ([]store.Enrolled, error)
 	AutoEnroll(context.Context) (store.AutoEnroll, error)
 	SetAutoEnroll(context.Context, store.Actor, store.AutoEnroll) (store.AutoEnroll, error)
+}
+
+// SubnetActs changes subnets. PutSubnet adds one whose ID is zero.
+type SubnetActs interface {
+	PutSubnet(context.Context, store.Actor, store.Subnet) (store.Subnet, error)
+	DeleteSubnet(ctx context.Context, by store.Actor, id int64) error
 }
 
 // MappingActs changes mappings.

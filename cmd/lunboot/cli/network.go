@@ -96,33 +96,6 @@ func (d *LeaseDropCmd) Run(c *Context) error {
 	return nil
 }
 
-// SubnetCmd is the noun subnet.
-type SubnetCmd struct {
-	List SubnetListCmd `cmd:"" help:"List subnets."`
-}
-
-// SubnetListCmd lists subnets.
-type SubnetListCmd struct{}
-
-// Run lists subnets.
-func (*SubnetListCmd) Run(c *Context) error {
-	var out list[store.Subnet]
-	if err := c.Client.Do(c, "GET", "/subnets", nil, &out); err != nil {
-		return err
-	}
-	return c.show(out, func() {
-		var rows [][]string
-		for _, s := range out.Items {
-			r := ""
-			if s.Range.From.IsValid() {
-				r = s.Range.String()
-			}
-			rows = append(rows, []string{s.Interface, s.Prefix.String(), string(s.Mode), r, s.LeaseTime.String()})
-		}
-		c.table("INTERFACE NETWORK MODE RANGE LEASE", rows)
-	})
-}
-
 // EventCmd is the noun event.
 type EventCmd struct {
 	List EventListCmd `cmd:"" help:"List events."`
