@@ -200,6 +200,47 @@ func (n *Network) AddTap(ctx context.Context) (string, error) {
 	return tap, shell(ctx, n.LAN, fmt.Sprintf("ip tuntap add dev %[1]s mode tap\nip link set %[1]s master %[2]s\nip link set %[1]s up\n", tap, bridge))
 }
 
+// The network behind the router that Route makes, and the router's addresses on
+// both sides.
+var (
+	RoutedPrefix = netip.MustParsePrefix("10.88.0.0/24")
+	routerInside = netip.MustParseAddr("10.88.0.1")
+	routerServer = netip.MustParseAddr("10.77.0.2")
+)
+
+// Relay is a DHCP relay agent for Route: its command, which runs on the router
+// until the context ends.
+type Relay func(inside, outside string) (program string, args []string)
+
+// Dhcrelay is ISC's relay agent, which says in option 82 where a machine is.
+func Dhcrelay(inside, outside string) (string, []string) {
+	return "dhcrelay", []string{"-4", "-d", "--no-pid", "-a", "-id", inside, "-iu", outside, ServerAddr.String()}
+}
+
+// Dnsmasq is dnsmasq as nothing but a relay agent.
+func Dnsmasq(_, _ string) (string, []string) {
+	return "dnsmasq", []string{"-d", "-C", "/dev/null", "--port=0", "--user=root", "--dhcp-relay=" + routerInside.String() + "," + ServerAddr.String()}
+}
+
+// Route puts a router between the appliance and the machines: they are on
+// RoutedPrefix from here on, and DHCP reaches the appliance through a relay.
+func (n *Network) Route(ctx context.Context, relay Relay) (*Process, error) {
+	router := fmt.Sprintf(`
+ip link set %[1]s nomaster
+ip addr add %[2]s/%[3]d brd + dev %[1]s
+ip addr add %[4]s/%[5]d brd + dev %[6]s
+echo 1 >/proc/sys/net/ipv4/ip_forward
+`, bridgePort, routerServer, ServerPrefix.Bits(), routerInside, RoutedPrefix.Bits(), bridge)
+	if err := shell(ctx, n.LAN, router); err != nil {
+		return nil, err
+	}
+	if err := shell(ctx, n.Server, fmt.Sprintf("ip route add %s via %s\n", RoutedPrefix, routerServer)); err != nil {
+		return nil, err
+	}
+	path, args := relay(bridge, bridgePort)
+	return Start(ctx, Command{Namespace: n.LAN, Path: path, Args: args})
+}
+
 // Unplug pulls the server's cable, Plug puts it back: the machines see a
 // network that swallows everything.
 func (n *Network) Unplug(ctx context.Context) error {

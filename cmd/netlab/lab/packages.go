@@ -55,6 +55,8 @@ func TestPackages() []Package {
 		{"nasm", "/usr/bin/nasm", "the embedded boot sector is compared with its source"},
 		{"qemu-system-arm", qemuARM, "arm64 machines"},
 		{"qemu-efi-aarch64", aavmfCode, "the firmware of arm64 machines"},
+		{"isc-dhcp-relay", "/usr/sbin/dhcrelay", "machines behind a relay"},
+		{"dnsmasq-base", "/usr/sbin/dnsmasq", "machines behind a relay"},
 		{"fio", "/usr/bin/fio", "a guest puts its disks under load and verifies what it reads"},
 		{"sg3-utils", "/usr/bin/sg_raw", "a guest resets, copies and reserves"},
 	}
