@@ -49,6 +49,7 @@ type Machine struct {
 	NIC      string  // QEMU's device; "" is virtio-net-pci, the only one that the lab's Linux drives
 	Memory   int     // MiB; 0 is 512
 	HTTPBoot bool    // UEFI: HTTP boot instead of PXE
+	OnlyIPv4 bool    // UEFI: PXE over IPv4, then HTTP; without the minute that PXE over IPv6 waits in between
 	Kernel   *Kernel // QEMU loads it, and nothing is booted from the network, when it is set
 	Disk     string  // a raw image as a local disk, booted instead of the network when it is set
 }
@@ -116,6 +117,9 @@ func (m Machine) arguments(dir, tap string) []string {
 			args = append(args, "-machine", "q35", "-vga", "std")
 		}
 		card += ",romfile="
+		if m.OnlyIPv4 {
+			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
+		}
 		if m.HTTPBoot {
 			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n")
 		}

@@ -90,8 +90,10 @@ func (t *trial) delivered(e store.Event) {
 }
 
 // over judges a loader that nothing was heard of when the machine asks anew.
-func (t *trial) over(at time.Time) {
-	if took := at.Sub(t.at); took <= returned || took >= limitStart {
+// Firmware that goes on to another road, from TFTP to HTTP, was not switched off
+// in between.
+func (t *trial) over(at time.Time, next boot.Hardware) {
+	if took := at.Sub(t.at); took <= returned || took >= limitStart || next.Platform.HTTP != t.hardware.Platform.HTTP {
 		t.hold(boot.Silent, at)
 		return
 	}
@@ -115,7 +117,8 @@ func (t *trial) rule(v boot.Verdict, at time.Time) {
 // something of its loader when it is the firmware's.
 func (s *State) StartsOver(next store.Event) {
 	if next.Kind == store.EventDHCPDiscover && next.Detail.PXE && !next.Detail.IPXE {
-		s.trial.over(next.At)
+		d := next.Detail
+		s.trial.over(next.At, boot.HardwareOf(next.MAC, d.Firmware, d.Arch, d.Class))
 	}
 }
 

@@ -29,6 +29,8 @@ func (p *tape) again(after int, d store.Detail) *tape {
 
 func TestWhatABootSaysOfItsLoader(t *testing.T) {
 	const snp, size = "snponly.efi", 173792
+	overHTTP := firmwareUEFI
+	overHTTP.Class = "HTTPClient:Arch:00016:UNDI:003000"
 	uefi := func() *tape { return newTape(t).dora(firmwareUEFI, "525400770a0a/"+snp) }
 	for name, c := range map[string]struct {
 		boot *tape
@@ -41,6 +43,7 @@ func TestWhatABootSaysOfItsLoader(t *testing.T) {
 		"it spoke after all":                          {uefi().tftp(snp, size).quiet(limitStart).dora(ipxeUEFI, ".").script(), "snponly.efi silent, snponly.efi worked"},
 		"the firmware refused it":                     {uefi().tftp(snp, size).again(900, firmwareUEFI), "snponly.efi silent"},
 		"somebody may have pulled its plug":           {uefi().tftp(snp, size).again(12_000, firmwareUEFI), "snponly.efi doubtful"},
+		"the firmware went on to its next road":       {uefi().tftp(snp, size).again(12_000, overHTTP), "snponly.efi silent"},
 		"over HTTP":                                   {uefi().see(900, store.EventLoaderSent, store.Detail{Loader: snp, Bytes: size, Total: size}).quiet(limitStart), "snponly.efi silent"},
 		"a part over HTTP":                            {uefi().see(900, store.EventLoaderSent, store.Detail{Loader: snp, Bytes: 9, Total: size}).quiet(limitStart), ""},
 		"switched off in the transfer":                {uefi().see(9, store.EventTFTPStart, store.Detail{Loader: snp, Total: size}).see(900, store.EventTFTPAbort, store.Detail{Loader: snp, Bytes: 9, Total: size}).quiet(limitStart).again(9000, firmwareUEFI), ""},
