@@ -52,7 +52,11 @@ func (d *doctorCmd) Run(w *world, c *cli.Context) error {
 	} else {
 		t := tabwriter.NewWriter(c.Out, 0, 4, 2, ' ', 0)
 		for _, f := range findings {
-			fmt.Fprintf(t, "%s\t%s%s\t%s\n", marks[f.State], strings.Repeat("  ", f.Depth), f.Name, f.Detail)
+			colon := ""
+			if f.Mend != "" {
+				colon = ":"
+			}
+			fmt.Fprintf(t, "%s\t%s%s\t%s%s\n", marks[f.State], strings.Repeat("  ", f.Depth), f.Name, f.Detail, colon)
 			if f.Mend != "" {
 				fmt.Fprintf(t, "\t\t    %s\n", f.Mend)
 			}

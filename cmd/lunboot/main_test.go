@@ -548,7 +548,7 @@ func TestPagesAndAPIAreOneHouse(t *testing.T) {
 		t.Errorf("nobody adds a machine: %d %s", code, h.Get("Content-Type"))
 	}
 	code := regexp.MustCompile(`code=(\w{4}-\w{4})`).FindStringSubmatch(a.log.String())[1]
-	form := url.Values{"code": {code}, "password": {"correct horse"}, "interface": {"none"}}.Encode()
+	form := url.Values{"code": {code}, "password": {"correct horse"}}.Encode()
 	if status, body, _ := do("POST", "/setup", base, form); status != http.StatusOK {
 		t.Fatalf("set-up: %d %s", status, body)
 	}

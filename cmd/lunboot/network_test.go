@@ -138,7 +138,7 @@ func TestTheFirstRunGivesNoAddressesBesideAnotherServer(t *testing.T) {
 	a := quiet(t)
 	a.network.rival = func(context.Context, string) error { return fmt.Errorf("%w: 127.0.0.53", errOtherServer) }
 	rng := store.Range{From: netip.MustParseAddr("127.0.0.10"), To: netip.MustParseAddr("127.0.0.20")}
-	choice := pages.SetupChoice{Interface: "lo", Range: rng}
+	choice := []pages.SetupChoice{{Interface: "lo", Mode: store.DHCPFull, Range: rng}}
 	err := setup{a}.Confirm(t.Context(), "admin", choice)
 	if store.KindOf(err) != store.KindConflict || !strings.Contains(err.Error(), "127.0.0.53") {
 		t.Errorf("got %v", err)

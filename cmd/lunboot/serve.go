@@ -279,7 +279,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	}
 	site, err := pages.Handler(pages.Config{
 		Inventory: a.db, Machines: a.inv, Volumes: a.inv, Attempts: a.runner, Loaders: a.loaders,
-		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Auth: a.auth, Status: a.status, Captures: a.captures(), Log: log, Now: time.Now,
+		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Network: networks{a}, Health: a.healthChecks, Auth: a.auth, Status: a.status, Captures: a.captures(), Log: log, Now: time.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -390,6 +390,23 @@ func (a *appliance) health(ctx context.Context) api.Health {
 		h.OK = h.OK && c.State != doctor.Fault
 	}
 	return h
+}
+
+// healthChecks is what health says, for people.
+func (a *appliance) healthChecks(ctx context.Context) []pages.Check {
+	h := a.health(ctx)
+	var out []pages.Check
+	for _, s := range h.Services {
+		c := pages.Check{Name: s.Name, State: string(doctor.Well), Detail: s.Address}
+		if !s.Healthy {
+			c.State, c.Detail = string(doctor.Fault), s.Detail
+		}
+		out = append(out, c)
+	}
+	for _, c := range h.Checks {
+		out = append(out, pages.Check{Name: c.Name, State: c.State, Detail: c.Detail, Mend: c.Mend, Depth: c.Depth})
+	}
+	return out
 }
 
 func (a *appliance) status(context.Context) pages.Status {

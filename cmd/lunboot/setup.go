@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -22,18 +21,13 @@ func (s setup) Facts(ctx context.Context) pages.SetupFacts {
 	if free, err := s.a.pool.Free(); err == nil {
 		f.Free = free
 	}
-	def := defaultInterface()
-	ifs, err := net.Interfaces()
+	links, err := networks(s).Links(ctx)
 	if err != nil {
 		s.a.log.Warn("list the network interfaces", "error", err)
 	}
-	for _, i := range ifs {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || len(i.HardwareAddr) != 6 {
-			continue
-		}
-		for _, p := range addressesOf(i.Name) {
-			f.Interfaces = append(f.Interfaces, pages.SetupInterface{Name: i.Name, Prefix: p, Default: i.Index == def, Proposed: proposeRange(p)})
-			break
+	for _, l := range links {
+		if l.Up && len(l.Addresses) > 0 {
+			f.Interfaces = append(f.Interfaces, l)
 		}
 	}
 	for _, p := range []struct {
@@ -52,13 +46,17 @@ func (s setup) Facts(ctx context.Context) pages.SetupFacts {
 	return f
 }
 
-// Confirm acts on the operator's choice: it asks the network who answers DHCP
-// there, and begins to give addresses when nobody does.
-func (s setup) Confirm(ctx context.Context, by store.Actor, c pages.SetupChoice) error {
-	if c.Interface == "" || s.a.cmd.DHCP == "off" || s.a.set.rng.From.IsValid() {
-		return nil
+// Confirm acts on the operator's choices.
+func (s setup) Confirm(ctx context.Context, by store.Actor, choices []pages.SetupChoice) error {
+	if s.a.cmd.DHCP == "off" || s.a.set.rng.From.IsValid() {
+		return nil // the flags decide
 	}
-	return s.a.network.choose(ctx, by, c.Interface, store.DHCPFull, c.Range)
+	for _, c := range choices {
+		if err := s.a.network.choose(ctx, by, c.Interface, c.Mode, c.Range); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // defaultInterface is the index of the interface with the default route, 0 when

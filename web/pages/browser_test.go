@@ -108,6 +108,11 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 		}
 	}
 	check("setup", setupURL+"/setup?code="+first.auth.Code())
+	for _, name := range []string{"eth0", "eth1"} {
+		_, err := first.Ask(t.Context(), name)
+		must(t, err)
+	}
+	check("setup-asked", setupURL+"/setup?code="+first.auth.Code())
 	check("login", base+"/login")
 	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
 	check("machines", base+"/machines")
@@ -116,6 +121,9 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("machine-new", base+"/machines/4")
 	check("volumes", base+"/volumes")
 	check("loaders", base+"/loaders")
+	check("settings-new", base+"/settings")
+	l.trouble(t)
+	check("settings", base+"/settings")
 	check("help", base+"/help")
 	check("help-code", base+"/help/LB-LUN-01")
 	check("help-ipxe", base+"/help?q=1d704539")

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -35,17 +36,55 @@ type lab struct {
 	version  int64
 	changed  chan struct{}
 	facts    SetupFacts
-	chosen   *SetupChoice
-	refuse   error // returned by every act
 	loaders  []boot.LoaderInfo
 	uploads  []string
+	chosen   []SetupChoice
+	asked    []string // networks that were asked
+	checks   []Check
+	heard    map[string]store.Survey // what each network says when it is asked
+	refuse   error                   // returned by every act
 	auth     *auth.Auth
 }
 
 var noon = time.Date(2026, 11, 22, 14, 2, 8, 0, time.UTC)
 
+func mustRange(s string) store.Range {
+	r, err := store.ParseRange(s)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
 func newLab() *lab {
 	return &lab{latest: map[store.MachineID]store.Attempt{}, users: map[string]string{}, sessions: map[string][]byte{}, changed: make(chan struct{}), version: 1}
+}
+
+// trouble asks the networks, chooses modes and lets the doctor find things.
+func (l *lab) trouble(t *testing.T) {
+	t.Helper()
+	l.facts.Interfaces = append(l.facts.Interfaces,
+		store.Link{Name: "eth2", Up: true, Mode: store.DHCPOff},
+		store.Link{Name: "eth3", Addresses: []netip.Prefix{netip.MustParsePrefix("10.78.0.1/24")}, Up: true, Carrier: true, Mode: store.DHCPFull, Serving: true, Range: mustRange("10.78.0.100-10.78.0.199"), Locked: "--dhcp-range 10.78.0.100-10.78.0.199"},
+	)
+	for _, name := range []string{"eth0", "eth1", "eth3"} {
+		if _, err := l.Ask(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Choose(t.Context(), "admin", "eth1", store.DHCPProxy, store.Range{}); err != nil {
+		t.Fatal(err)
+	}
+	l.checks = []Check{
+		{Name: "TFTP", State: "ok", Detail: "0.0.0.0:69"},
+		{Name: "free space", State: "ok", Detail: "74.5 GiB free, and 64 MiB kept for leases"},
+		{Name: "clock", State: "advice", Detail: "it is 2026-11-22 14:02 UTC, and the clock follows no other: the times of events drift from those that people see. Let it follow one", Mend: "systemctl enable --now systemd-timesyncd"},
+		{Name: "packet filter", State: "ok", Detail: "rules read"},
+		{Name: "TFTP is let in", State: "fault", Depth: 1, Detail: "UDP port 69 on eth1 is shut: the policy of chain inet filter input is drop. Open it", Mend: `nft insert rule inet filter input iifname "eth1" udp dport 69 accept`},
+		{Name: "interface eth2", State: "fault", Detail: "eth2 has no carrier: no cable, or nothing at its other end. Look at it", Mend: "ethtool eth2"},
+		{Name: "other DHCP servers on eth2", State: "waits", Depth: 1, Detail: "not asked, since this failed first: interface eth2"},
+		{Name: "return path on eth3", State: "unknown", Detail: "the filter of source addresses cannot be read. Look yourself", Mend: "sysctl net.ipv4.conf.eth3.rp_filter"},
+	}
 }
 
 func (l *lab) touch() {
@@ -221,9 +260,32 @@ func (l *lab) Remove(_ context.Context, _ store.Actor, name string) error {
 	return l.refuse
 }
 func (l *lab) Facts(context.Context) SetupFacts { return l.facts }
-func (l *lab) Confirm(_ context.Context, _ store.Actor, c SetupChoice) error {
+func (l *lab) Confirm(_ context.Context, _ store.Actor, c []SetupChoice) error {
 	if l.refuse == nil {
-		l.chosen = &c
+		l.chosen = c
+	}
+	return l.refuse
+}
+func (l *lab) Links(context.Context) ([]store.Link, error) { return l.facts.Interfaces, nil }
+func (l *lab) Ask(_ context.Context, name string) (store.Survey, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.facts.Interfaces {
+		if l.facts.Interfaces[i].Name == name && l.refuse == nil {
+			s := l.heard[name]
+			s.Interface, s.At = name, noon
+			l.facts.Interfaces[i].Survey = &s
+			l.asked = append(l.asked, name)
+			return s, nil
+		}
+	}
+	return store.Survey{}, cmp.Or(l.refuse, error(store.NotFound("interface", name)))
+}
+func (l *lab) Choose(_ context.Context, _ store.Actor, name string, mode store.DHCPMode, rng store.Range) error {
+	for i := range l.facts.Interfaces {
+		if l.facts.Interfaces[i].Name == name && l.refuse == nil {
+			l.facts.Interfaces[i].Mode, l.facts.Interfaces[i].Range, l.facts.Interfaces[i].Serving = mode, rng, mode != store.DHCPOff
+		}
 	}
 	return l.refuse
 }
@@ -284,7 +346,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		t.Fatal(err)
 	}
 	h, err := Handler(Config{
-		Inventory: l, Machines: l, Volumes: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Captures: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
+		Inventory: l, Machines: l, Volumes: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Network: l, Health: func(context.Context) []Check { return l.checks }, Captures: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
 		Status: func(context.Context) Status {
 			return Status{OK: true, Text: "All services running", Address: "10.77.0.1 · eth1"}
 		},
@@ -352,9 +414,9 @@ func mustMAC(s string) store.MAC {
 func full() *lab {
 	l := newLab()
 	l.facts = SetupFacts{
-		Interfaces: []SetupInterface{
-			{Name: "eth0", Prefix: netip.MustParsePrefix("192.0.2.10/24"), Default: true, Proposed: store.Range{From: netip.MustParseAddr("192.0.2.128"), To: netip.MustParseAddr("192.0.2.254")}},
-			{Name: "eth1", Prefix: netip.MustParsePrefix("10.77.0.1/24"), Proposed: store.Range{From: netip.MustParseAddr("10.77.0.128"), To: netip.MustParseAddr("10.77.0.254")}},
+		Interfaces: []store.Link{
+			{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}, Up: true, Carrier: true, Default: true, Mode: store.DHCPOff, Proposed: mustRange("192.0.2.128-192.0.2.254")},
+			{Name: "eth1", Addresses: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24")}, Up: true, Carrier: true, Mode: store.DHCPOff, Proposed: mustRange("10.77.0.128-10.77.0.254")},
 		},
 		DataDir: "/var/lib/lunboot", Free: 80 << 30,
 		Ports: []SetupPort{{"Scripts (HTTP)", "80", ""}, {"Loaders (TFTP)", "69", ""}, {"Volumes (iSCSI)", "3260", ""}},
@@ -364,6 +426,14 @@ func full() *lab {
 		{Name: "undionly.kpxe", Firmware: "BIOS", Arch: "x86", Opaque: true, License: "GPL-2.0-or-later", Size: 74213, SHA256: strings.Repeat("b2", 32), Source: "embedded", Rung: 1, Use: "Every machine of its kind is given this first."},
 		{Name: "secure/grubx64.efi", Chain: "secure", Role: store.LoaderSecond, Firmware: "UEFI", Arch: "x86-64", License: "as supplied", Size: 1 << 20, SHA256: strings.Repeat("c3", 32), Source: "uploaded", Supplied: true, Use: "The first file of the chain secure fetches this."},
 		{Name: "secure/shimx64.efi", Chain: "secure", Role: store.LoaderFirst, Firmware: "UEFI", Arch: "x86-64", Opaque: true, License: "as supplied", Size: 1 << 20, SHA256: strings.Repeat("d4", 32), Source: "uploaded", Supplied: true, Use: "Machines that name the chain secure are given this first."},
+	}
+	router := netip.MustParseAddr("10.77.0.254")
+	l.heard = map[string]store.Survey{
+		"eth0": {Heard: []store.Heard{
+			{As: store.ClientPlain, Server: netip.MustParseAddr("192.0.2.1"), MAC: store.MAC{2, 0, 0, 0, 0, 1}, Offered: netip.MustParseAddr("192.0.2.77")},
+			{As: store.ClientBIOS, Server: netip.MustParseAddr("192.0.2.1"), MAC: store.MAC{2, 0, 0, 0, 0, 1}, Offered: netip.MustParseAddr("192.0.2.77"), File: "pxelinux.0"},
+		}},
+		"eth1": {Heard: []store.Heard{{As: store.ClientPlain, Server: router, MAC: store.MAC{2, 0, 0, 0, 0, 2}, Offered: netip.MustParseAddr("10.77.0.60")}, {As: store.ClientUEFI, Server: router, Offered: netip.MustParseAddr("10.77.0.60")}}},
 	}
 	l.unknown = []store.UnknownMachine{
 		{MAC: mustMAC("b8:27:eb:91:3c:0d"), Vendor: "Raspberry Pi", Firmware: "UEFI", Arch: "arm64", Count: 3, LastSeen: noon.Add(-time.Minute)},

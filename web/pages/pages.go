@@ -90,6 +90,8 @@ type Config struct {
 	Loaders   Loaders
 	Changes   []Change
 	Setup     Setup
+	Network   Network
+	Health    func(context.Context) []Check
 	Auth      *auth.Auth
 	Status    func(context.Context) Status
 	Captures  Captures
@@ -131,6 +133,7 @@ func Handler(cfg Config) (http.Handler, error) {
 		r.Use(secure, http.NewCrossOriginProtection().Handler, cfg.Auth.Pages)
 		r.Get("/setup", s.setup)
 		r.With(httprate.LimitBy(20, time.Minute, remoteKey)).Post("/setup", s.setupPost)
+		r.With(httprate.LimitBy(20, time.Minute, remoteKey)).Post("/setup/ask", s.setupAsk)
 		r.Get("/login", s.login)
 		r.With(httprate.LimitBy(10, time.Minute, remoteKey)).Post("/login", s.loginPost)
 		r.Post("/logout", s.logout)
@@ -159,6 +162,9 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/loaders", s.loaders)
 			r.Post("/loaders", s.addLoader)
 			r.Post("/loaders/remove", s.removeLoader)
+			r.Get("/settings", s.settings)
+			r.Post("/settings/network/{interface}", s.chooseMode)
+			r.Post("/settings/network/{interface}/ask", s.askNetwork)
 			r.Get("/live", s.live)
 		})
 	})
@@ -303,12 +309,12 @@ func upper(s string) string {
 }
 
 func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
-	base, err := template.New("").Funcs(funcs).ParseFS(viewFS, "view/layout.html", "view/parts.html")
+	base, err := template.New("").Funcs(funcs).ParseFS(viewFS, "view/layout.html", "view/parts.html", "view/network.html")
 	if err != nil {
 		return nil, err
 	}
 	views := map[string]*template.Template{}
-	for _, name := range []string{"machines", "machine", "volumes", "loaders", "help", "help-code", "setup", "login", "error"} {
+	for _, name := range []string{"machines", "machine", "volumes", "loaders", "help", "help-code", "setup", "settings", "login", "error"} {
 		t, err := base.Clone()
 		if err == nil {
 			t, err = t.ParseFS(viewFS, "view/"+name+".html")

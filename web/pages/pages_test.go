@@ -186,7 +186,7 @@ func TestTheFirstRunNeedsItsCodeAndSendsNothingBeforeItsButton(t *testing.T) {
 		t.Fatalf("a fresh appliance sends people to %q", to)
 	}
 	form := func(code, password string) int {
-		resp, err := c.PostForm(base+"/setup", map[string][]string{"code": {code}, "password": {password}, "interface": {"eth1"}})
+		resp, err := c.PostForm(base+"/setup", map[string][]string{"code": {code}, "password": {password}, "mode-eth0": {"off"}, "mode-eth1": {"full"}, "range-eth1": {""}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +203,7 @@ func TestTheFirstRunNeedsItsCodeAndSendsNothingBeforeItsButton(t *testing.T) {
 	if got := form(strings.ToLower(code), labPassword); got != http.StatusSeeOther {
 		t.Fatalf("the right code answered %d", got)
 	}
-	if l.chosen == nil || l.chosen.Interface != "eth1" || l.chosen.Range.String() != "10.77.0.128-10.77.0.254" {
+	if want := (SetupChoice{"eth1", store.DHCPFull, mustRange("10.77.0.128-10.77.0.254")}); len(l.chosen) != 1 || l.chosen[0] != want {
 		t.Errorf("chosen %+v", l.chosen)
 	}
 	if got := form(code, "another password"); got == http.StatusOK || l.auth.CheckCode(code) {

@@ -3,8 +3,10 @@ package pages
 import (
 	"context"
 	"net/http"
-	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
+	"sync"
 
 	"lunboot/store"
 	"lunboot/web/auth"
@@ -13,14 +15,14 @@ import (
 // Setup is the first run: what was detected, and what the operator chose.
 type Setup interface {
 	Facts(context.Context) SetupFacts
-	// Confirm looks for another DHCP server and, when there is none, begins to
-	// give addresses. Nothing is sent before.
-	Confirm(context.Context, store.Actor, SetupChoice) error
+	// Confirm acts on the choices. Where addresses are to be given it looks for
+	// another DHCP server first. Nothing is sent before, but by asking.
+	Confirm(context.Context, store.Actor, []SetupChoice) error
 }
 
 // SetupFacts is what was detected without sending anything.
 type SetupFacts struct {
-	Interfaces []SetupInterface
+	Interfaces []store.Link // those that are up and have an address
 	DataDir    string
 	Free       int64
 	Ports      []SetupPort
@@ -28,33 +30,26 @@ type SetupFacts struct {
 	Locked     string // the flag that already decided about DHCP, empty for none
 }
 
-// SetupInterface is one network that the appliance stands on.
-type SetupInterface struct {
-	Name     string
-	Prefix   netip.Prefix // our address in it
-	Default  bool         // it has the default route: most likely not the boot network
-	Proposed store.Range  // a range to give addresses from
-}
-
 // SetupPort is one of our ports, and who holds it when it is not us.
 type SetupPort struct {
 	Name, Port, Holder string
 }
 
-// SetupChoice is what the operator chose. An empty Interface gives no addresses.
+// SetupChoice is what the operator chose for one interface.
 type SetupChoice struct {
 	Interface string
-	Range     store.Range
+	Mode      store.DHCPMode
+	Range     store.Range // in full mode
 }
 
 // adminUser is the name of the first and, so far, only person.
 const adminUser = "admin"
 
 type setupView struct {
-	Facts  SetupFacts
-	Code   string
-	Choice string
-	Range  string
+	Facts SetupFacts
+	Code  string
+	Links []linkView
+	Asked bool // some network was asked
 }
 
 func (s *site) setup(w http.ResponseWriter, r *http.Request) {
@@ -62,60 +57,102 @@ func (s *site) setup(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/login", http.StatusSeeOther)
 		return
 	}
-	s.showSetup(w, r, http.StatusOK, "", setupView{Code: r.URL.Query().Get("code")})
+	s.showSetup(w, r, http.StatusOK, "", r.URL.Query().Get("code"), nil)
 }
 
-func (s *site) showSetup(w http.ResponseWriter, r *http.Request, status int, problem string, v setupView) {
-	v.Facts = s.Setup.Facts(r.Context())
-	if v.Choice == "" {
-		for _, i := range v.Facts.Interfaces {
-			// The boot network is rarely the one that leads to the Internet.
-			if !i.Default && v.Choice == "" {
-				v.Choice = i.Name
-			}
+// showSetup shows the page. form holds what was typed, nil for the proposals.
+func (s *site) showSetup(w http.ResponseWriter, r *http.Request, status int, problem, code string, form url.Values) {
+	v := setupView{Facts: s.Setup.Facts(r.Context()), Code: code}
+	for _, l := range v.Facts.Interfaces {
+		lv := viewOf(l)
+		lv.Choice = proposal(l, v.Facts.Interfaces)
+		if form.Has("mode-" + l.Name) {
+			lv.Choice, lv.Text = store.DHCPMode(form.Get("mode-"+l.Name)), form.Get("range-"+l.Name)
 		}
-		if v.Choice == "" {
-			v.Choice = "none"
-		}
+		v.Asked = v.Asked || l.Survey != nil
+		v.Links = append(v.Links, lv)
 	}
 	s.render(w, r, status, "setup", page{Title: "Set up", Error: problem, Data: v})
 }
 
-func (s *site) setupPost(w http.ResponseWriter, r *http.Request) {
-	ctx := r.Context()
-	v := setupView{Code: r.PostFormValue("code"), Choice: r.PostFormValue("interface"), Range: strings.TrimSpace(r.PostFormValue("range"))}
-	if !s.Auth.CheckCode(v.Code) {
-		s.showSetup(w, r, http.StatusForbidden, "The code does not fit. It was printed when the appliance started; its log shows it.", v)
+// proposal is the mode that an interface starts with: what fits its network
+// once that was asked. Before, the first that does not lead to the Internet is
+// proposed to give addresses; whether it may is asked when that is confirmed.
+func proposal(l store.Link, all []store.Link) store.DHCPMode {
+	first := func(is func(store.Link) bool) bool {
+		at := slices.IndexFunc(all, is)
+		return at >= 0 && all[at].Name == l.Name
+	}
+	if l.Default && len(all) > 1 {
+		return store.DHCPOff // the boot network is rarely the one that leads to the Internet
+	}
+	if l.Survey != nil {
+		if fits := l.Survey.Fits(); fits != store.DHCPFull || l.Proposed.From.IsValid() {
+			return fits
+		}
+		return store.DHCPOff
+	}
+	if first(func(l store.Link) bool { return !l.Default && l.Proposed.From.IsValid() }) {
+		return store.DHCPFull
+	}
+	return store.DHCPOff
+}
+
+// setupAsk asks every network that is listed who answers DHCP there, all at
+// the same time.
+func (s *site) setupAsk(w http.ResponseWriter, r *http.Request) {
+	code := r.PostFormValue("code")
+	if !s.Auth.CheckCode(code) {
+		s.showSetup(w, r, http.StatusForbidden, wrongCode, code, nil)
 		return
 	}
-	choice := SetupChoice{}
-	if v.Choice != "none" && v.Choice != "" {
-		choice.Interface = v.Choice
-		text := v.Range
-		if text == "" {
-			for _, i := range s.Setup.Facts(ctx).Interfaces {
-				if i.Name == v.Choice && i.Proposed.From.IsValid() {
-					text = i.Proposed.String()
-				}
+	ctx, cancel := context.WithTimeout(r.Context(), askTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, l := range s.Setup.Facts(ctx).Interfaces {
+		wg.Go(func() {
+			if _, err := s.Network.Ask(ctx, l.Name); err != nil {
+				s.Log.Warn("a network was not asked who answers DHCP", "interface", l.Name, "error", err) // the page shows it too
 			}
+		})
+	}
+	wg.Wait()
+	s.showSetup(w, r, http.StatusOK, "", code, nil)
+}
+
+const wrongCode = "The code does not fit. It was printed when the appliance started; its log shows it."
+
+func (s *site) setupPost(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	code := r.PostFormValue("code")
+	if !s.Auth.CheckCode(code) {
+		s.showSetup(w, r, http.StatusForbidden, wrongCode, code, r.PostForm)
+		return
+	}
+	refuse := func(err error) {
+		status, text := explain(err)
+		s.showSetup(w, r, status, text, code, r.PostForm)
+	}
+	var choices []SetupChoice
+	for _, l := range s.Setup.Facts(ctx).Interfaces {
+		c := SetupChoice{Interface: l.Name, Mode: store.DHCPMode(r.PostFormValue("mode-" + l.Name))}
+		if c.Mode == "" || c.Mode == store.DHCPOff {
+			continue
 		}
-		rng, err := store.ParseRange(text)
-		if err != nil {
-			_, text := explain(err)
-			s.showSetup(w, r, http.StatusUnprocessableEntity, text, v)
+		var err error
+		if c.Range, err = s.rangeFor(ctx, c.Mode, l.Name, strings.TrimSpace(r.PostFormValue("range-"+l.Name))); err != nil {
+			refuse(err)
 			return
 		}
-		choice.Range = rng
+		choices = append(choices, c)
 	}
 	password := r.PostFormValue("password")
 	if _, err := auth.HashPassword(password); err != nil { // before anything is sent
-		_, text := explain(err)
-		s.showSetup(w, r, http.StatusUnprocessableEntity, text, v)
+		refuse(err)
 		return
 	}
-	if err := s.Setup.Confirm(ctx, adminUser, choice); err != nil {
-		status, text := explain(err)
-		s.showSetup(w, r, status, text, v)
+	if err := s.Setup.Confirm(ctx, adminUser, choices); err != nil {
+		refuse(err)
 		return
 	}
 	if err := s.Auth.SetPassword(ctx, adminUser, adminUser, password); err != nil {

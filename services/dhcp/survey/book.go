@@ -8,14 +8,15 @@ import (
 	"lunboot/store"
 )
 
-// Book asks networks and remembers what each said last. It asks one at a time.
+// Book asks networks and remembers what each said last. It asks each network
+// one question at a time.
 type Book struct {
 	ask func(ctx context.Context, name string) ([]store.Heard, error)
 	now func() time.Time
-	one chan struct{} // holds a token while a question is under way
 
 	mu   sync.Mutex
 	last map[string]store.Survey
+	busy map[string]chan struct{} // closed when the question that is under way has its answer
 }
 
 // NewBook makes an empty book.
@@ -24,7 +25,7 @@ func NewBook(now func() time.Time) *Book {
 		ask: func(ctx context.Context, name string) ([]store.Heard, error) {
 			return Ask(ctx, name, FullTime, store.ClientKinds()...)
 		},
-		now: now, one: make(chan struct{}, 1), last: map[string]store.Survey{},
+		now: now, last: map[string]store.Survey{}, busy: map[string]chan struct{}{},
 	}
 }
 
@@ -41,15 +42,31 @@ func (b *Book) Last(name string) (store.Survey, bool) {
 // says why nobody could be asked, and is in the survey that is noted.
 func (b *Book) Ask(ctx context.Context, name string) (store.Survey, error) {
 	came := b.now()
-	select {
-	case b.one <- struct{}{}:
-	case <-ctx.Done():
-		return store.Survey{}, ctx.Err()
+	for {
+		b.mu.Lock()
+		other, busy := b.busy[name]
+		if !busy {
+			break
+		}
+		b.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return store.Survey{}, ctx.Err()
+		}
+		if s, ok := b.Last(name); ok && s.Failed == "" && !s.At.Before(came) {
+			return s, nil
+		}
 	}
-	defer func() { <-b.one }()
-	if s, ok := b.Last(name); ok && s.Failed == "" && s.At.After(came) {
-		return s, nil
-	}
+	done := make(chan struct{})
+	b.busy[name] = done
+	b.mu.Unlock()
+	defer func() {
+		b.mu.Lock()
+		delete(b.busy, name)
+		b.mu.Unlock()
+		close(done)
+	}()
 	heard, err := b.ask(ctx, name)
 	s := store.Survey{Interface: name, At: b.now(), Heard: heard}
 	if err != nil {

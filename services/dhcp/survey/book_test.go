@@ -36,6 +36,11 @@ func TestWhoAsksAtTheSameTimeGetsTheSameAnswer(t *testing.T) {
 	cancel()
 	_, err := b.Ask(ctx, "eth1")
 	assert.ErrorIs(t, err, context.Canceled)
+	wg.Go(func() {
+		_, err := b.Ask(t.Context(), "eth2")
+		assert.NoError(t, err)
+	})
+	assert.Equal(t, "eth2", <-asked, "another network is asked meanwhile")
 	close(let)
 	wg.Wait()
 	assert.Empty(t, asked, "one question for three askers")

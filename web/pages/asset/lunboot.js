@@ -1,4 +1,4 @@
-// Theme, copy buttons and the "/" key. Every page works without this file.
+// Theme, copy buttons, buttons that take seconds and the "/" key. Every page works without this file.
 (() => {
   const root = document.documentElement;
   const saved = localStorage.getItem("theme");
@@ -16,6 +16,14 @@
         copy.classList.add("copied");
         setTimeout(() => copy.classList.remove("copied"), 1500);
       });
+    }
+  });
+  // A button that takes seconds says so; the page comes when they are over.
+  document.addEventListener("submit", (e) => {
+    const b = e.submitter;
+    if (b?.dataset.busy) {
+      b.textContent = b.dataset.busy;
+      b.setAttribute("aria-busy", "true");
     }
   });
   document.addEventListener("keydown", (e) => {
