@@ -58,6 +58,16 @@ func HolderOf(network string, port int) (h Holder, held bool) {
 	if len(inodes) == 0 {
 		return Holder{}, false
 	}
+	return holderOf(inodes, network, port), true
+}
+
+// HolderOfSocket finds who has a socket open, by its inode; port is the one
+// that it is bound to.
+func HolderOfSocket(inode uint32, network string, port int) Holder {
+	return holderOf(map[string]bool{fmt.Sprintf("socket:[%d]", inode): true}, network, port)
+}
+
+func holderOf(inodes map[string]bool, network string, port int) (h Holder) {
 	// A descriptor that cannot be read belongs to somebody whom we may not
 	// look at; the search goes on, since another process may hold it too.
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
@@ -79,13 +89,13 @@ func HolderOf(network string, port int) (h Holder, held bool) {
 		cmdline, _ := os.ReadFile("/proc/" + pid + "/cmdline")
 		h = Holder{Name: strings.TrimSpace(string(name)), PID: n}
 		h.Stop = stopCommand(h, string(cgroup), strings.Split(strings.TrimRight(string(cmdline), "\x00"), "\x00"), port)
-		return h, true
+		return h
 	}
 	h.Stop = fmt.Sprintf("ss -lpn sport = :%d", port)
 	if _, err := os.Stat("/sys/kernel/config/target/iscsi"); err == nil && network == "tcp" && port == 3260 {
 		h.Stop = "targetcli clearconfig confirm=True" // the kernel's own target has no process
 	}
-	return h, true
+	return h
 }
 
 // stopCommand is the command that stops a program for good: that of whoever

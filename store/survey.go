@@ -199,7 +199,11 @@ func (o SurveyServer) booted() string {
 		}
 	}
 	for i, f := range files {
-		files[i] = strings.Join(whom[f], ", ") + " " + f
+		who := strings.Join(whom[f], ", ")
+		if len(whom[f]) == len(ClientKinds()) {
+			who = "everybody"
+		}
+		files[i] = who + " " + f
 	}
 	return strings.Join(files, "; ")
 }

@@ -44,6 +44,7 @@ func TestASurveySaysWhichModeFits(t *testing.T) {
 		"a router and ourselves":   {join(router, ours), VerdictAddresses, DHCPProxy, []string{"boots nothing"}},
 		"two routers":              {join(router, answered("192.168.1.253", "192.168.1.9", "", false, ClientPlain)), VerdictAddresses, DHCPProxy, []string{" and 192.168.1.253 ", " give addresses and boot nothing"}},
 		"a server that boots too":  {both, VerdictConflict, DHCPProxy, []string{`gives addresses and boots BIOS machines, UEFI machines with "pxelinux.0"`, "options 66 and 67"}},
+		"a file for everybody":     {answered("10.0.0.2", "10.0.0.9", "pxelinux.0", false, ClientKinds()...), VerdictConflict, DHCPProxy, []string{`gives addresses and boots everybody with "pxelinux.0"`}},
 		"a router and a proxy":     {join(router, proxy), VerdictConflict, DHCPProxy, []string{"192.168.1.254 (02:00:00:00:00:09) gives addresses; 192.168.1.9", `gives no addresses and boots UEFI machines with "snponly.efi"`}},
 		"only a proxy":             {proxy, VerdictBootOnly, DHCPOff, []string{"nobody gives addresses"}},
 		"only a proxy with a menu": {menu, VerdictBootOnly, DHCPOff, []string{"boots BIOS machines through a PXE menu"}},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 
 	"lunboot/cmd/lunboot/cli"
 	"lunboot/services"
+	"lunboot/services/dhcp/sockets"
 	"lunboot/services/dhcp/survey"
 	"lunboot/services/doctor"
 	"lunboot/services/loaders"
@@ -187,6 +189,7 @@ func (d *doctorCmd) alone(g *grammar) []doctor.Check {
 	if err != nil {
 		exe = "lunboot"
 	}
+	on := slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(s.Interface), d.Interface...))))
 	checks := []doctor.Check{
 		{Name: "data folder", Run: func(context.Context) (string, error) {
 			st, err := os.Stat(g.Data)
@@ -201,14 +204,13 @@ func (d *doctorCmd) alone(g *grammar) []doctor.Check {
 		loadersOf(loaders.Load(s.Loaders, slog.New(slog.NewTextHandler(io.Discard, nil)))),
 		h.Clock(), h.Kernel(),
 		h.Rights(exe, lowPort(s.TFTP, s.Boot, s.ISCSI, s.Admin) || s.DHCP != "off", s.DHCP != "off"),
-		doctor.Port("DHCP", "udp", 67, "--dhcp off", services.HolderOf),
+		dhcpPort(on),
 		doctor.Port("PXE", "udp", 4011, "--dhcp full", services.HolderOf),
 		doctor.Port("TFTP", "udp", int(portOf(s.TFTP, 69)), "--tftp", services.HolderOf),
 		doctor.Port("boot HTTP", "tcp", int(portOf(s.Boot, 80)), "--boot", services.HolderOf),
 		doctor.Port("iSCSI", "tcp", int(portOf(s.ISCSI, 3260)), "--iscsi", services.HolderOf),
 		doctor.Port("admin HTTP", "tcp", int(portOf(s.Admin, 8080)), "--admin", services.HolderOf),
 	}
-	on := slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(s.Interface), d.Interface...))))
 	checks = append(checks, h.Firewall(doors(s.DHCP != "off", s.TFTP, s.Boot, s.ISCSI), on))
 	for _, name := range on {
 		checks = append(checks, h.Link(doctor.Segment{Interface: name, Ask: func(ctx context.Context) store.Survey {
@@ -217,6 +219,26 @@ func (d *doctorCmd) alone(g *grammar) []doctor.Check {
 		}}))
 	}
 	return checks
+}
+
+// dhcpPort checks port 67: on the interfaces that are named, where another
+// server may have it on one and we on the other, else anywhere.
+func dhcpPort(on []string) doctor.Check {
+	if len(on) == 0 {
+		return doctor.Port("DHCP", "udp", 67, "--dhcp off", services.HolderOf)
+	}
+	return doctor.Check{Name: "DHCP", Run: func(context.Context) (string, error) {
+		for _, name := range on {
+			ifi, err := net.InterfaceByName(name)
+			if err != nil {
+				continue // the interface has a check of its own
+			}
+			if err := sockets.Free(netip.AddrPortFrom(netip.IPv4Unspecified(), 67), ifi); err != nil {
+				return "", fmt.Errorf("on %s: %w", name, err)
+			}
+		}
+		return "port 67 is free on " + strings.Join(on, ", "), nil
+	}}
 }
 
 func lowPort(addrs ...string) bool {
@@ -243,7 +265,7 @@ func loadersOf(set *loaders.Set, err error) doctor.Check {
 func (a *appliance) checkAgain(ctx context.Context) store.FixResult {
 	_, way := a.examine(ctx)
 	if f, bad := doctor.First(doctor.Examine(ctx, way...)); bad {
-		return store.FixResult{Says: f.Name + ": " + f.Detail}
+		return store.FixResult{Says: strings.TrimSuffix(f.Name+": "+f.Detail+": "+f.Mend, ": ")}
 	}
 	return store.FixResult{OK: true, Says: "nothing that can be seen from the appliance is in the way"}
 }
@@ -271,6 +293,10 @@ func (a *appliance) examine(ctx context.Context) (own, way []doctor.Check) {
 	for _, s := range subnets {
 		relayed = relayed || s.Interface == "" && s.Mode != store.DHCPOff
 	}
+	adverts, err := store.SettingValue(ctx, a.db, store.SettingRouterAdverts)
+	if err != nil {
+		a.log.Error("read a setting", "setting", store.SettingRouterAdverts, "error", err)
+	}
 	var on []string
 	var each []doctor.Check
 	for _, l := range links {
@@ -278,7 +304,10 @@ func (a *appliance) examine(ctx context.Context) (own, way []doctor.Check) {
 			continue
 		}
 		on = append(on, l.Name)
-		seg := doctor.Segment{Interface: l.Name, Mode: l.Mode, Relayed: relayed}
+		seg := doctor.Segment{Interface: l.Name, Mode: l.Mode, Relayed: relayed, Quiet: adverts == "off"}
+		if !l.Serving {
+			seg.Idle = cmp.Or(l.Trouble, "its service did not start")
+		}
 		if l.Survey != nil {
 			seg.Ask = func(context.Context) store.Survey { return *l.Survey }
 		}

@@ -299,7 +299,11 @@ func TestALinkSaysWhatKeepsMachinesFromBooting(t *testing.T) {
 			finds(t, Examine(t.Context(), w.host().Link(Segment{Interface: "eth1", Relayed: true})), c.finding, c.state, c.wants...)
 		})
 	}
-	got := Examine(t.Context(), newHouse().host().Link(Segment{Interface: "eth9"}))
+	got := Examine(t.Context(), newHouse().host().Link(Segment{Interface: "eth1", Mode: store.DHCPProxy, Idle: "port 4011 is taken", Quiet: true}))
+	finds(t, got, "DHCP on eth1", Fault, "proxy mode is chosen and does not run: port 4011 is taken")
+	finds(t, got, "router solicitations on eth1", Advice, "router-adverts on")
+	finds(t, Examine(t.Context(), newHouse().host().Link(Segment{Interface: "eth1", Mode: store.DHCPFull})), "DHCP on eth1", Well, "full mode")
+	got = Examine(t.Context(), newHouse().host().Link(Segment{Interface: "eth9"}))
 	finds(t, got, "interface eth9", Fault, "there is no interface eth9")
 	finds(t, got, "spanning tree on eth9", Waits)
 }

@@ -15,7 +15,9 @@ import (
 type Segment struct {
 	Interface string
 	Mode      store.DHCPMode // how the appliance takes part there; empty when nobody has chosen
+	Idle      string         // why that mode is not at work; empty when it is, or cannot be told
 	Relayed   bool           // requests from other networks come in here, through a relay
+	Quiet     bool           // the operator switched off answers to router solicitations
 	// Ask asks who else answers DHCP there; nil sends nothing.
 	Ask func(context.Context) store.Survey
 }
@@ -43,7 +45,15 @@ func (h Host) Link(s Segment) Check {
 		}
 		return join(addrs) + ", link up", nil
 	}}
-	c.Then = append(c.Then, h.spanningTree(name), h.advertisements(name))
+	if s.Mode != "" && s.Mode != store.DHCPOff {
+		c.Then = append(c.Then, Check{Name: "DHCP on " + name, Run: func(context.Context) (string, error) {
+			if s.Idle != "" {
+				return "", fault("", "%s mode is chosen and does not run: %s", s.Mode, s.Idle)
+			}
+			return string(s.Mode) + " mode", nil
+		}})
+	}
+	c.Then = append(c.Then, h.spanningTree(name), h.advertisements(s))
 	if s.Relayed {
 		c.Then = append(c.Then, h.returnPath(name))
 	}
@@ -98,8 +108,12 @@ func (h Host) number(path string) (int, error) {
 var advertisers = []string{"radvd", "corerad", "bird", "zebra"}
 
 // advertisements says who answers iPXE's question for an IPv6 router.
-func (h Host) advertisements(name string) Check {
+func (h Host) advertisements(s Segment) Check {
+	name := s.Interface
 	return Check{Name: "router solicitations on " + name, Run: func(context.Context) (string, error) {
+		if s.Quiet {
+			return "", advice("lunboot setting set router-adverts on", "the appliance was told not to answer them: where no router does, iPXE waits 16 s at each stage. Let it answer")
+		}
 		conf := "/proc/sys/net/ipv6/conf/" + name + "/"
 		if off, err := h.number(conf + "disable_ipv6"); err != nil || off == 1 {
 			return "", advice(fmt.Sprintf("sysctl -w net.ipv6.conf.%s.disable_ipv6=0", name), "%s has no IPv6. iPXE asks for a router all the same; the appliance answers it without an address of its own. It does so more surely with IPv6 on", name)

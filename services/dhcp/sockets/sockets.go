@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"lunboot/services"
 	"lunboot/store"
 )
 
@@ -41,7 +41,7 @@ func Free(addr netip.AddrPort, ifi *net.Interface) error {
 		if !h.clashes(addr, on) {
 			continue
 		}
-		who, way := holder(h.inode)
+		who, way := holder(h.inode, int(addr.Port()))
 		return &store.Error{Kind: store.KindInUse, Msg: fmt.Sprintf("UDP port %d is held by %s; %s", addr.Port(), who, way)}
 	}
 	return nil
@@ -135,41 +135,15 @@ func parseProcUDP(b []byte) []udpSocket {
 }
 
 // holder names the process that has a socket open, and how to stop it.
-func holder(inode uint32) (who, way string) {
-	link := fmt.Sprintf("socket:[%d]", inode)
-	// A glob of a fixed pattern cannot fail; a process that ends meanwhile, or
-	// that we may not look into, is no answer.
-	fds, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
-	for _, fd := range fds {
-		if target, err := os.Readlink(fd); err != nil || target != link {
-			continue
-		}
-		pid := strings.Split(fd, "/")[2]
-		name, err := os.ReadFile("/proc/" + pid + "/comm")
-		if err != nil {
-			continue
-		}
-		who = fmt.Sprintf("%s (pid %s)", bytes.TrimSpace(name), pid)
-		if pid == strconv.Itoa(os.Getpid()) {
-			return "this appliance itself (pid " + pid + ")", "one service is enough for an interface"
-		}
-		return who, "stop it with: " + stopCommand(pid)
+func holder(inode uint32, port int) (who, way string) {
+	h := services.HolderOfSocket(inode, "udp", port)
+	switch {
+	case h.PID == os.Getpid():
+		return fmt.Sprintf("this appliance itself (pid %d)", h.PID), "one service is enough for an interface"
+	case h.Name == "":
+		return "another program that cannot be named from here", "find it as root with: " + h.Stop
 	}
-	return "another program that cannot be named from here", "find it as root with: ss -ulpn sport = :67"
-}
-
-// stopCommand returns the command that stops a process for good: its systemd
-// unit's when it has one.
-func stopCommand(pid string) string {
-	cgroup, err := os.ReadFile("/proc/" + pid + "/cgroup")
-	if err == nil {
-		for part := range strings.FieldsFuncSeq(string(cgroup), func(r rune) bool { return r == '/' || r == '\n' }) {
-			if unit, ok := strings.CutSuffix(part, ".service"); ok && !strings.HasPrefix(unit, "user@") {
-				return "systemctl stop " + unit
-			}
-		}
-	}
-	return "kill " + pid
+	return h.String(), "stop it with: " + h.Stop
 }
 
 // InterfaceNames lists the interfaces that there are, for errors.

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"lunboot/store"
+)
+
+const insideNamespace = "LUNBOOT_TEST_NAMESPACE"
+
+// A whole network in namespaces: this host with srv0, and a router on the other
+// end of the wire that gives addresses.
+func TestTheDoctorOfARealHostAndNetwork(t *testing.T) {
+	if os.Getenv(insideNamespace) == "" {
+		missing := func(why string) {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(why)
+			}
+			t.Skip(why)
+		}
+		if os.Getuid() != 0 {
+			missing("network namespaces need root")
+		}
+		for _, tool := range []string{"ip", "nsenter", "dnsmasq", "nft"} {
+			if _, err := exec.LookPath(tool); err != nil {
+				missing(tool + " is not installed")
+			}
+		}
+		t.Parallel() // it waits for answers most of the time
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), insideNamespace+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("in its own namespace: %v\n%s", err, out)
+		}
+		return
+	}
+	sh := func(line string) {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", line, err, out)
+		}
+	}
+	background := func(ready string, args ...string) *exec.Cmd {
+		t.Helper()
+		log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Stdout, cmd.Stderr = log, log
+		if ready == "" {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait(); log.Close() })
+		for deadline := time.Now().Add(10 * time.Second); ready != ""; time.Sleep(20 * time.Millisecond) {
+			if b, err := os.ReadFile(log.Name()); err == nil && strings.Contains(string(b), ready) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%v did not start", args)
+			}
+		}
+		return cmd
+	}
+	keeper := background("", "sleep", "120")
+	over := []string{"nsenter", "-t", strconv.Itoa(keeper.Process.Pid), "-n"}
+	sh("ip link set lo up; ip link add srv0 type veth peer name cli0 netns " + over[2] + "; ip addr add 10.77.0.1/24 dev srv0; ip link set srv0 up")
+	sh(strings.Join(over, " ") + " sh -c 'ip addr add 10.77.0.254/24 dev cli0; ip link set cli0 up; ip link set lo up'")
+	server := []string{"dnsmasq", "-d", "-C", "/dev/null", "--port=0", "--bind-interfaces", "--no-ping", "--dhcp-leasefile=/dev/null", "--user=root", "--dhcp-range=10.77.0.50,10.77.0.60,1h"}
+	background("started", append(over, append(server, "--interface=cli0")...)...)
+
+	doctor := func(dir string, args ...string) (string, int) {
+		t.Helper()
+		var out bytes.Buffer
+		code := run(context.Background(), nil, append([]string{"--data", dir, "doctor"}, args...), strings.NewReader(""), &out, &out)
+		return out.String(), code
+	}
+	says := func(text string, wants ...string) {
+		t.Helper()
+		for _, w := range wants {
+			if !strings.Contains(text, w) {
+				t.Errorf("it does not say %q:\n%s", w, text)
+			}
+		}
+	}
+	router := "10.77.0.254 ("
+
+	t.Run("without an appliance", func(t *testing.T) {
+		dir := dataDir(t)
+		holder := background("started", append(server, "--interface=srv0")...)
+		sh("nft add table inet filter; nft 'add chain inet filter input { type filter hook input priority 0; policy accept; }'; nft add rule inet filter input udp dport 69 drop")
+		text, code := doctor(dir, "--interface", "srv0")
+		if code != exitFailed {
+			t.Errorf("it ended with %d", code)
+		}
+		says(text, "on srv0: UDP port 67 is held by dnsmasq (pid "+strconv.Itoa(holder.Process.Pid)+")", "XX    TFTP is let in", `nft insert rule inet filter input iifname "srv0" udp dport 69 accept`,
+			"ok    DHCP is let in", "ok  interface srv0", "10.77.0.1/24, link up", router, "gives addresses and boots nothing: proxy fits")
+		sh("nft flush ruleset")
+		holder.Process.Kill()
+	})
+	t.Run("through the appliance", func(t *testing.T) {
+		a := serve(t, dataDir(t), "--dhcp", "auto")
+		defer a.stop(t)
+		text, code := doctor(a.dir, "--probe", "srv0")
+		if code != exitDone {
+			t.Errorf("it ended with %d", code)
+		}
+		says(text, "srv0: "+router, "proxy fits", "UEFI HTTP boot", "address 10.77.0.")
+	})
+	t.Run("the first run's choice", func(t *testing.T) {
+		a := quiet(t)
+		err := networks{a}.Choose(t.Context(), "admin", "srv0", store.DHCPFull, store.Range{})
+		if store.KindOf(err) != store.KindInvalid {
+			t.Errorf("full without a range: %v", err)
+		}
+		rng, err := store.ParseRange("10.77.0.100-10.77.0.110")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = networks{a}.Choose(t.Context(), "admin", "srv0", store.DHCPFull, rng)
+		if store.KindOf(err) != store.KindConflict || !strings.Contains(err.Error(), router) {
+			t.Errorf("full beside a router: %v", err)
+		}
+		links, err := networks{a}.Links(t.Context())
+		if err != nil || len(links) != 1 || links[0].Name != "srv0" || links[0].Proposed.String() != "10.77.0.128-10.77.0.254" {
+			t.Errorf("the interfaces are %+v, %v", links, err)
+		}
+	})
+}
