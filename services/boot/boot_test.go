@@ -281,3 +281,29 @@ func FuzzScriptFileName(f *testing.F) {
 		}
 	})
 }
+
+func TestAnArchitectureIsReadInWordsAndNumbers(t *testing.T) {
+	for s, want := range map[string]string{"bios": "BIOS x86", "UEFI-x64": "UEFI x86-64", "7": "UEFI x86-64", "9": "UEFI x86-64", "http-arm64": "UEFI arm64 HTTP", " uefi-ia32 ": "UEFI x86", "16": "UEFI x86-64 HTTP"} {
+		if _, p, err := ParseArch(s); err != nil || p.String() != want {
+			t.Errorf("%q is %s, %v", s, p, err)
+		}
+	}
+	for _, s := range []string{"", "x64", "8", "70000", "-1"} {
+		if _, _, err := ParseArch(s); store.KindOf(err) != store.KindInvalid || !strings.Contains(err.Error(), "uefi-x64") {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+	for _, name := range ArchNames() {
+		code, p, err := ParseArch(name)
+		if got, ok := PlatformOf(code); err != nil || !ok || got != p {
+			t.Errorf("%s is %d, which is %s", name, code, got)
+		}
+		back, ok := ArchOf(p.Firmware.String(), p.Arch.String())
+		if q, _ := PlatformOf(back); !ok || q.HTTP || q.Firmware != p.Firmware || q.Arch != p.Arch {
+			t.Errorf("%s comes back as %s", name, q)
+		}
+	}
+	if _, ok := ArchOf("", ""); ok {
+		t.Error("nothing is known, and yet it is an architecture")
+	}
+}

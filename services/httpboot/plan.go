@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"lunboot/scripts"
+	"lunboot/services/boot"
 	"lunboot/store"
 )
 
@@ -115,4 +116,21 @@ func (s *Server) Preview(ctx context.Context, m store.Machine, profile string, a
 		return "", err
 	}
 	return scripts.Redact(text, p.facts), nil
+}
+
+// explained says by what a script is made, for dry runs.
+func (p plan) explained(by string) store.ScriptExplanation {
+	is := store.ScriptExplanation{MatchedBy: by, Profile: p.profile.Name, Portal: p.facts.Portal, Guarded: scripts.NeedsSecret(p.profile, p.facts)}
+	if p.facts.Disk != nil && bootsVolume(p.profile.Kind) {
+		is.SAN = boot.SANURI(p.facts.Portal, p.facts.Disk.LUN, p.facts.Target)
+	}
+	return is
+}
+
+// Explain answers as if a machine with this identity asked now from addr at the
+// boot address at. It mints, learns and says nothing. The address counts as the
+// machine's own: it would have its lease by then.
+func (s *Server) Explain(ctx context.Context, id boot.Identity, at netip.AddrPort, addr netip.Addr) store.ScriptExplanation {
+	at = s.advertised(at)
+	return s.answer(ctx, ask{id: id, addr: addr, boot: at, reached: at.Addr(), dry: true, trusted: true, ipxe: true}, false).is
 }

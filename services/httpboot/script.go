@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 
 	"lunboot/scripts"
 	"lunboot/services/boot"
@@ -23,6 +24,7 @@ type ask struct {
 	reached netip.Addr     // ours, as the asker reached it
 	url     string         // for events
 	dry     bool           // HEAD: nothing may be minted, learnt or said
+	trusted bool           // a dry run for the machine itself: the address is taken to be its own
 	ipxe    bool           // its User-Agent is iPXE's
 }
 
@@ -31,6 +33,14 @@ type answer struct {
 	status int
 	text   string
 	minted bool // holds an attempt, so HEAD cannot know its length
+	// is says what it is, for dry runs; the text there has no secrets.
+	is store.ScriptExplanation
+}
+
+// notice is an answer that boots nothing.
+func notice(text string, is store.ScriptExplanation) answer {
+	is.Text = text
+	return answer{status: http.StatusOK, text: text, is: is}
 }
 
 // script answers /boot.ipxe: the first script to an iPXE that does not say who
@@ -115,15 +125,16 @@ func (s *Server) answer(ctx context.Context, a ask, walk bool) answer {
 
 func (s *Server) conflict(a ask, claims []scripts.Claim) answer {
 	help := s.help(a.boot)
-	if !a.dry {
-		reason := "this machine says things that belong to different machines:"
-		for _, c := range claims {
-			reason += fmt.Sprintf(" %s %s is %s's;", c.Field, c.Value, c.Machine)
-		}
-		s.emit(store.Event{Kind: store.EventScriptConflict, MAC: a.id.MAC, Addr: a.addr,
-			Detail: store.Detail{URL: a.url, Hostname: printable(a.id.Hostname), Reason: inCase(reason[:len(reason)-1], help)}})
+	reason := "this machine says things that belong to different machines:"
+	for _, c := range claims {
+		reason += fmt.Sprintf(" %s %s is %s's;", c.Field, c.Value, c.Machine)
 	}
-	return answer{http.StatusOK, scripts.Conflict(a.boot, claims, help), false}
+	reason = strings.TrimSuffix(reason, ";")
+	if !a.dry {
+		s.emit(store.Event{Kind: store.EventScriptConflict, MAC: a.id.MAC, Addr: a.addr,
+			Detail: store.Detail{URL: a.url, Hostname: printable(a.id.Hostname), Reason: inCase(reason, help)}})
+	}
+	return notice(scripts.Conflict(a.boot, claims, help), store.ScriptExplanation{Answer: "conflict", Why: reason})
 }
 
 // unknown answers a machine that nobody enrolled.
@@ -150,12 +161,12 @@ func (s *Server) unknown(ctx context.Context, a ask, walk bool) answer {
 		if e.Kind = store.EventIgnoredMachine; !a.dry {
 			s.emit(e)
 		}
-		return answer{http.StatusOK, scripts.Ignored(), false}
+		return notice(scripts.Ignored(), store.ScriptExplanation{Answer: "ignored", Why: "the operator chose to ignore this machine"})
 	}
 	if e.Kind = store.EventScriptWaiting; !a.dry {
 		s.emit(e)
 	}
-	return answer{http.StatusOK, scripts.Unknown(a.boot, a.id.MAC, s.cfg.AdminURL(a.boot.Addr())), false}
+	return notice(scripts.Unknown(a.boot, a.id.MAC, s.cfg.AdminURL(a.boot.Addr())), store.ScriptExplanation{Answer: "unknown", Why: "no machine is enrolled by what it says of itself"})
 }
 
 func (s *Server) seeUnknown(ctx context.Context, a ask) error {
@@ -197,11 +208,13 @@ func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 			s.seenMachine(ctx, a, m)
 			s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{Profile: plan.profile.Name, MatchedBy: found.By, Reason: inCase(blocked.why, help)}))
 		}
-		return answer{http.StatusOK, scripts.NoDisk(a.boot, m.Name, blocked.why, help), false}
+		is := plan.explained(found.By)
+		is.Answer, is.Why = "blocked", blocked.why
+		return notice(scripts.NoDisk(a.boot, m.Name, blocked.why, help), is)
 	case err != nil:
 		return s.failed(a, m, "make the script of "+m.Name, err)
 	}
-	if scripts.NeedsSecret(plan.profile, plan.facts) {
+	if !a.trusted && scripts.NeedsSecret(plan.profile, plan.facts) {
 		if ok, why := s.allowed(ctx, m, a.addr, a.reached); !ok {
 			return s.withhold(ctx, a, m, plan, found.By, why)
 		}
@@ -211,7 +224,9 @@ func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 		if err != nil {
 			return s.failed(a, m, "make the script of "+m.Name, err)
 		}
-		return answer{http.StatusOK, text, true}
+		is := plan.explained(found.By)
+		is.Answer, is.Text = "script", scripts.Redact(text, plan.facts)
+		return answer{http.StatusOK, text, true, is}
 	}
 	return s.give(ctx, a, m, plan, found.By)
 }
@@ -248,7 +263,7 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 	})
 	e.Attempt = id
 	s.emit(e)
-	return answer{http.StatusOK, text, true}
+	return answer{status: http.StatusOK, text: text, minted: true}
 }
 
 // bootsVolume reports whether scripts of the kind hook the machine's volume.
@@ -272,7 +287,7 @@ func (s *Server) withhold(ctx context.Context, a ask, m store.Machine, p plan, b
 			}
 		}
 	}
-	return answer{http.StatusOK, scripts.Withheld(a.boot, m.Name, why, help), false}
+	return notice(scripts.Withheld(a.boot, m.Name, why, help), store.ScriptExplanation{Answer: "withheld", Why: why})
 }
 
 // failed answers when the appliance is at fault: a script that says so, with a
@@ -288,7 +303,7 @@ func (s *Server) failed(a ask, m store.Machine, what string, err error) answer {
 	if !a.dry {
 		s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{URL: a.url, Reason: inCase("the appliance could not "+what+": "+err.Error(), help)}))
 	}
-	return answer{http.StatusOK, scripts.Failed(a.boot, why, help), false}
+	return notice(scripts.Failed(a.boot, why, help), store.ScriptExplanation{Answer: "failed", Why: "the appliance could not " + what + ": " + err.Error()})
 }
 
 func (s *Server) machineEvent(kind store.EventKind, a ask, m store.Machine, d store.Detail) store.Event {

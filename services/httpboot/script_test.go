@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"lunboot/services/boot"
 	"lunboot/store"
 )
 
@@ -433,5 +434,51 @@ func TestOnlyARealScriptThatBootsTheVolumeArmsABoot(t *testing.T) {
 	contains(t, l.get(query("a", uuidA, macA)), "sanboot")
 	if len(l.armed) != 1 || l.armed[0] != l.machines[0].ID {
 		t.Errorf("armed: %v", l.armed)
+	}
+}
+
+func TestADryRunIsTheAnswerWithoutItsSecretsAndChangesNothing(t *testing.T) {
+	l := newLab(t, func(l *lab) { l.machines[0].OnceProfile = "install" })
+	s := Handler(l.cfg) // strict: nobody's address is known
+	at := netip.MustParseAddrPort("192.0.2.1:80")
+	ask := func(id boot.Identity) store.ScriptExplanation {
+		t.Helper()
+		is := s.Explain(t.Context(), id, at, netip.MustParseAddr("192.0.2.50"))
+		if !strings.HasPrefix(is.Text, "#!ipxe\n") {
+			t.Errorf("the text is %q", is.Text)
+		}
+		lacks(t, is.Text, "ForwardOf", "ReverseOf")
+		return is
+	}
+	is := ask(boot.Identity{MAC: macB, UUID: uuidB})
+	if is.Answer != "script" || is.MatchedBy != "uuid" || is.Profile != "san" || !is.Guarded || is.SAN != "iscsi:192.0.2.1::3260:0:iqn.2026-11.lunboot:target" || is.Portal.String() != "192.0.2.1:3260" {
+		t.Errorf("%+v", is)
+	}
+	contains(t, is.Text, "sanboot "+is.SAN, "set password (secret)")
+	if is := ask(boot.Identity{MAC: macA}); is.Answer != "script" || is.Profile != "install" || is.Guarded || is.SAN != "" {
+		t.Errorf("%+v", is)
+	}
+	for want, id := range map[string]boot.Identity{"unknown": {MAC: macX}, "conflict": {Hostname: "a", MAC: macC}} {
+		if is := ask(id); is.Answer != want || is.Why == "" {
+			t.Errorf("%+v, want %s", is, want)
+		}
+	}
+	l.unknown[macX] = store.UnknownMachine{MAC: macX, Ignored: true}
+	if is := ask(boot.Identity{MAC: macX}); is.Answer != "ignored" {
+		t.Errorf("%+v", is)
+	}
+	l.mappings = nil
+	if is := ask(boot.Identity{MAC: macB}); is.Answer != "blocked" || !strings.Contains(is.Why, "no volume is mapped") || is.Profile != "san" {
+		t.Errorf("%+v", is)
+	}
+	l.sick = errSick
+	if is := ask(boot.Identity{MAC: macB}); is.Answer != "failed" || !strings.Contains(is.Why, "malformed") {
+		t.Errorf("%+v", is)
+	}
+	for _, e := range l.said() {
+		t.Errorf("a dry run says %+v", e)
+	}
+	if l.begun != 0 || len(l.armed) != 0 || l.machines[0].OnceProfile != "install" || !l.machines[1].LastSeen.IsZero() {
+		t.Errorf("a dry run left something behind: %+v", l)
 	}
 }

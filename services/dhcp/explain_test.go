@@ -1,0 +1,116 @@
+package dhcp
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"lunboot/services/dhcp/message"
+	"lunboot/store"
+)
+
+// told is what an explanation says of one field or option.
+func told(e store.OfferExplanation, option int, name string) string {
+	for _, f := range e.Fields {
+		if f.Option == option && (option != 0 || f.Name == name) {
+			return f.Value
+		}
+	}
+	return ""
+}
+
+func TestADryRunSaysWhatIsThenAnsweredAndDoesNothing(t *testing.T) {
+	reserved := store.Machine{Name: "lab-03", MACs: []store.MAC{mac(1)}, Profile: "san", Address: ip("10.77.0.50")}
+	for _, q := range []store.OfferQuery{
+		{MAC: mac(1), Arch: 0}, {MAC: mac(1), Arch: 7, UUID: store.UUID{1, 2, 3, 4, 5, 6, 7, 8, 9}}, {MAC: mac(1), Arch: 16}, {MAC: mac(1), Arch: 7, IPXE: true},
+		{MAC: mac(2), Arch: 0}, {MAC: mac(2), Arch: 0, IPXE: true}, {MAC: mac(2), Arch: 10}, {MAC: mac(2), Arch: 7, Relay: ip("10.88.0.1")},
+	} {
+		t.Run(fmt.Sprintf("%s type %d iPXE %v relay %v", q.MAC, q.Arch, q.IPXE, q.Relay), func(t *testing.T) {
+			v := newInventory(newClock().Now, reserved)
+			cfg := v.config(t, lab())
+			cfg.Relayed = []store.Subnet{behind()}
+			s := start(t, cfg)
+			e, ok, err := s.ExplainOffer(t.Context(), q)
+			require.NoError(t, err)
+			require.True(t, ok)
+			assert.Zero(t, v.writes())
+			assert.Empty(t, v.kinds(), "a dry run tells nobody")
+			assert.False(t, s.ledger.book.of(q.MAC, v.now()).IsValid(), "a dry run holds no address")
+
+			p, err := sample(q)
+			require.NoError(t, err)
+			offer := dial(t, s).ask(p)
+			require.Equal(t, "DHCPOFFER", e.Verdict, e.Why)
+			assert.Equal(t, message.AddrOf(offer.YourIPAddr), e.Address)
+			assert.Equal(t, offer.YourIPAddr.String(), told(e, 0, "yiaddr"))
+			assert.Equal(t, offer.BootFileName, e.File)
+			assert.Equal(t, offer.BootFileName, told(e, 0, "file"))
+			codes := 0
+			for _, f := range e.Fields {
+				if f.Option == 0 {
+					continue
+				}
+				codes++
+				assert.Equal(t, optionText(uint8(f.Option), offer.Options.Get(dhcpv4.GenericOptionCode(f.Option))), f.Value, "option %d", f.Option)
+				assert.NotEmpty(t, f.Name)
+				if f.Option != 53 && f.Option != 67 {
+					assert.NotEmpty(t, f.Why, "option %d", f.Option)
+				}
+			}
+			assert.Len(t, offer.Options, codes, "every option is listed, and no other")
+			assert.Equal(t, q.IPXE, e.Client == "iPXE")
+			assert.Equal(t, "full", e.Mode)
+		})
+	}
+}
+
+func TestADryRunSaysWhereAnAddressComesFrom(t *testing.T) {
+	clock := newClock()
+	v := newInventory(clock.Now, store.Machine{Name: "lab-03", MACs: []store.MAC{mac(1)}, Profile: "san", Address: ip("10.77.0.50")})
+	s := start(t, v.config(t, lab()))
+	why := func(n int) string {
+		e, ok, err := s.ExplainOffer(t.Context(), store.OfferQuery{MAC: mac(n)})
+		require.NoError(t, err)
+		require.True(t, ok)
+		return e.Fields[0].Why
+	}
+	assert.Equal(t, "the machine's reserved address", why(1))
+	assert.Contains(t, why(2), "a free one of the range")
+	c := dial(t, s)
+	c.ask(discover(2))
+	assert.Equal(t, "it was offered this a moment ago", why(2))
+	c.bind(2)
+	assert.Contains(t, why(2), "its lease, until ")
+	clock.pass(48 * time.Hour)
+	assert.Equal(t, "the address that it had last", why(2))
+}
+
+func TestADryRunSaysWhyThereIsNothing(t *testing.T) {
+	v := newInventory(newClock().Now)
+	n := lab()
+	n.Range = mustRange("10.77.0.100-10.77.0.100")
+	s := start(t, v.config(t, n))
+	dial(t, s).bind(1)
+	e, ok, err := s.ExplainOffer(t.Context(), store.OfferQuery{MAC: mac(2)})
+	require.NoError(t, err)
+	require.True(t, ok)
+	assert.Equal(t, "nothing", e.Verdict)
+	assert.NotEmpty(t, e.Why)
+	assert.Empty(t, e.Fields)
+
+	_, ok, err = s.ExplainOffer(t.Context(), store.OfferQuery{MAC: mac(2), Relay: netip.MustParseAddr("10.66.0.1")})
+	require.NoError(t, err)
+	assert.False(t, ok, "a relay of a network that nobody knows")
+
+	_, _, err = s.ExplainOffer(t.Context(), store.OfferQuery{MAC: store.MAC{1}})
+	assert.Equal(t, store.KindInvalid, store.KindOf(err), "a group address asks for nothing")
+
+	_, ok, err = New(v.config(t, n)).ExplainOffer(t.Context(), store.OfferQuery{MAC: mac(2)})
+	require.NoError(t, err)
+	assert.False(t, ok, "a server that does not listen answers nobody")
+}
