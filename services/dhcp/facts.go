@@ -11,7 +11,6 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
-	"lunboot/services/dhcp/bootfile"
 	"lunboot/services/dhcp/message"
 	"lunboot/services/dhcp/survey"
 	"lunboot/store"
@@ -109,15 +108,11 @@ const reservationsLife = 2 * time.Second
 // gather collects the facts about one request. The caller holds the ledger's
 // turn.
 func (s *Server) gather(ctx context.Context, r message.Request, at place, now time.Time) (Input, error) {
-	in := Input{
-		Now: now, Request: r, Interface: at.link, Subnet: at.subnet,
-		Offered: s.ledger.book.of(r.MAC, now), Addresses: map[netip.Addr]Address{},
-	}
-	in.Boot = bootfile.Source{Address: s.cfg.Boot(at.told), Next: s.cfg.Loaders.Next, Chained: s.wasChained(r, now)}
-	var err error
-	if in.Client, err = s.client(ctx, r.MAC); err != nil {
+	in, err := s.gatherBoot(ctx, r, at, now)
+	if err != nil {
 		return in, err
 	}
+	in.Offered, in.Addresses = s.ledger.book.of(r.MAC, now), map[netip.Addr]Address{}
 	if in.Own, err = s.ownLease(ctx, r.MAC, in.Subnet.Prefix); err != nil {
 		return in, err
 	}

@@ -24,8 +24,9 @@ import (
 // datagram is one received packet. A DHCP message fits an Ethernet frame, and
 // no client in use fragments.
 type datagram struct {
-	buf  [1500]byte
+	buf  [1600]byte // of a frame, when the port is shared: headers and all
 	n    int
+	k    *socket // where it came in
 	from netip.AddrPort
 	to   netip.Addr
 }
@@ -40,7 +41,7 @@ const chaddrOffset = 28
 func (s *Server) read(ctx context.Context, k *socket, queues []chan *datagram) error {
 	for {
 		d := datagrams.Get().(*datagram)
-		n, cm, from, err := k.conn.ReadFrom(d.buf[:])
+		err := k.receive(d)
 		if err != nil {
 			datagrams.Put(d)
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -48,16 +49,10 @@ func (s *Server) read(ctx context.Context, k *socket, queues []chan *datagram) e
 			}
 			return fmt.Errorf("read: %w", err)
 		}
-		if n < chaddrOffset+6 {
+		if d.n < chaddrOffset+6 {
 			s.counters.malformed.Add(1)
 			datagrams.Put(d)
 			continue
-		}
-		d.n = n
-		d.from = from.(*net.UDPAddr).AddrPort()
-		d.to = netip.Addr{}
-		if cm != nil {
-			d.to = message.AddrOf(cm.Dst)
 		}
 		mac := store.MAC(d.buf[chaddrOffset:])
 		select {
@@ -75,14 +70,14 @@ func (s *Server) read(ctx context.Context, k *socket, queues []chan *datagram) e
 // bytes.
 func worker(mac store.MAC) int { return (int(mac[5]) + 31*int(mac[4]) + 17*int(mac[3])) % workers }
 
-func (s *Server) work(ctx context.Context, k *socket, in <-chan *datagram) {
+func (s *Server) work(ctx context.Context, in <-chan *datagram) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case d := <-in:
 			// A panic ends this packet. It is logged by Guard.
-			err := services.Guard(s.cfg.Log, "DHCP request", func() error { return s.handle(ctx, k, d) })
+			err := services.Guard(s.cfg.Log, "DHCP request", func() error { return s.handle(ctx, d) })
 			if err != nil && ctx.Err() == nil {
 				s.cfg.Log.Error("DHCP request was not answered", "from", d.from, "error", err)
 			}
@@ -92,7 +87,7 @@ func (s *Server) work(ctx context.Context, k *socket, in <-chan *datagram) {
 }
 
 // handle answers one packet.
-func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
+func (s *Server) handle(ctx context.Context, d *datagram) error {
 	p, err := dhcpv4.FromBytes(d.buf[:d.n])
 	if err != nil {
 		s.counters.malformed.Add(1)
@@ -109,6 +104,7 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 		return nil
 	}
 	at, ok := s.place(r, d.to)
+	at.bootServer = d.k.pxe
 	if !ok {
 		return s.unserved(ctx, r, now)
 	}
@@ -131,7 +127,7 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 	}
 	sent := false
 	if reply != nil {
-		if err := s.send(k, r, at, ans, reply, d.from); err != nil {
+		if err := s.send(d, r, at, ans, reply); err != nil {
 			failed = fmt.Errorf("send a %s to %s: %w", ans.Verdict, r.MAC, err)
 		} else {
 			sent = true
@@ -140,7 +136,7 @@ func (s *Server) handle(ctx context.Context, k *socket, d *datagram) error {
 	s.cfg.Log.Debug("DHCP", "type", r.Type, "mac", r.MAC, "answer", ans.Verdict, "address", ans.Address, "file", ans.BootFile, "reason", ans.Reason)
 	for _, e := range ans.Events {
 		switch e.Kind {
-		case store.EventDHCPOffer, store.EventDHCPAck, store.EventDHCPNak:
+		case store.EventDHCPOffer, store.EventDHCPAck, store.EventDHCPNak, store.EventDHCPProxyOffer, store.EventDHCPBootServer:
 			if !sent {
 				continue // an event says what happened
 			}
@@ -191,7 +187,7 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 	if err != nil {
 		return ans, err
 	}
-	if ans.Chained && ans.Verdict == Ack {
+	if ans.Chained && (ans.Verdict == Ack || at.subnet.Mode == store.DHCPProxy) {
 		s.chained.put(r.MAC, chain{r.XID, now})
 	}
 	if !ans.Lease.Address.IsValid() {
@@ -207,6 +203,10 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 }
 
 func (s *Server) decide(ctx context.Context, r message.Request, at place, now time.Time) (Answer, error) {
+	if at.bootServer || at.subnet.Mode == store.DHCPProxy {
+		in, err := s.gatherBoot(ctx, r, at, now)
+		return Decide(in), err
+	}
 	s.ledger.deciding.Lock()
 	defer s.ledger.deciding.Unlock()
 	in, err := s.gather(ctx, r, at, now)
@@ -249,17 +249,24 @@ func (s *Server) report(ctx context.Context, r message.Request, ans Answer, now 
 }
 
 // send puts a reply on the wire.
-func (s *Server) send(k *socket, r message.Request, at place, ans Answer, reply *dhcpv4.DHCPv4, from netip.AddrPort) error {
+func (s *Server) send(in *datagram, r message.Request, at place, ans Answer, reply *dhcpv4.DHCPv4) error {
+	k, src := in.k, at.link.Address
 	payload := reply.ToBytes()
-	d := destination{to: from}
-	if !k.unicast { // else: no broadcast came from there, and none need go
-		d = route(r, ans.Verdict, ans.Address, from.Port(), at.past)
+	d := destination{to: in.from}
+	switch {
+	case ans.ToSender:
+		if to, ours := s.ours(in.to); ours {
+			src = to // it hears only whom it asked
+		}
+	case !k.unicast: // else: no broadcast came from there, and none need go
+		d = route(r, ans.Verdict, ans.Address, in.from.Port(), at.past)
+	}
+	if k.shared() {
+		return k.frame(r.MAC, src, d.to, payload)
 	}
 	if d.framed {
 		if k.raw != nil {
-			src := netip.AddrPortFrom(at.link.Address, wire.ServerPort)
-			own := store.MAC(k.ifi.HardwareAddr)
-			_, err := k.raw.WriteTo(wire.Frame(own, r.MAC, src, d.to, payload), &packet.Addr{HardwareAddr: r.MAC[:]})
+			err := k.frame(r.MAC, src, d.to, payload)
 			if err == nil {
 				return nil
 			}
@@ -269,8 +276,18 @@ func (s *Server) send(k *socket, r message.Request, at place, ans Answer, reply 
 	}
 	var cm *ipv4.ControlMessage
 	if k.ifi != nil {
-		cm = &ipv4.ControlMessage{IfIndex: k.ifi.Index, Src: at.link.Address.AsSlice()}
+		cm = &ipv4.ControlMessage{IfIndex: k.ifi.Index, Src: src.AsSlice()}
 	}
 	_, err := k.conn.WriteTo(payload, cm, net.UDPAddrFromAddrPort(d.to))
+	return err
+}
+
+// frame puts a reply on the wire in a frame of our own making.
+func (k *socket) frame(mac store.MAC, src netip.Addr, to netip.AddrPort, payload []byte) error {
+	if to.Addr() == wire.LimitedBroadcast.Addr() {
+		mac = wire.Everybody
+	}
+	b := wire.Frame(store.MAC(k.ifi.HardwareAddr), mac, netip.AddrPortFrom(src, wire.ServerPort), to, payload)
+	_, err := k.raw.WriteTo(b, &packet.Addr{HardwareAddr: mac[:]})
 	return err
 }

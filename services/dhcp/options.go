@@ -74,7 +74,7 @@ func (in Input) configure(ans *Answer, bound bool) {
 
 // boot adds what to boot to an offer or ACK.
 func (in Input) boot(ans *Answer) {
-	b := bootfile.Decide(in.asker(), in.Boot)
+	b := bootfile.Decide(in.asker(), in.source())
 	ans.BootFile, ans.ServerAddr, ans.Loader, ans.Chained = b.File, b.Server, b.Loader, b.Chained
 	for code, value := range b.Options {
 		ans.Options[code] = value
@@ -97,6 +97,7 @@ func (in Input) asker() bootfile.Asker {
 	return bootfile.Asker{
 		Request: in.Request, Ignored: in.Client.Ignored,
 		Loader:     in.Client.Machine.Loader,
+		Quirks:     in.Client.Machine.Quirks,
 		NeedsISCSI: in.Client.Enrolled && in.Client.profile() == store.DefaultProfile,
 	}
 }

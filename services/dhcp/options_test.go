@@ -54,12 +54,13 @@ func replyTo(t *testing.T, name string, changes ...func(*Input)) (*dhcpv4.DHCPv4
 	in.Request = r
 	in.Offered = r.Requested
 	in.Subnet.Range = mustRange("10.77.0.100-10.77.0.250")
-	ans := Decide(with(in, changes...))
+	in = with(in, changes...)
+	ans := Decide(in)
 	if ans.Verdict == Drop {
 		return nil, ans
 	}
 	reply := (&Server{}).runChain(nil, p)
-	fill(reply, r, ans)
+	fill(reply, in.Request, ans)
 	b := reply.ToBytes()
 	assert.GreaterOrEqual(t, len(b), 300, "BOOTP's least length, RFC 951 §3")
 	back, err := dhcpv4.FromBytes(b)

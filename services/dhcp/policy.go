@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -40,6 +41,8 @@ func (c Client) profile() string {
 	return c.Machine.Profile
 }
 
+func (c Client) has(q store.Quirk) bool { return slices.Contains(c.Machine.Quirks, q) }
+
 // Address is what is known of one address of the subnet.
 type Address struct {
 	Lease      store.Lease // zero when it was never leased
@@ -68,6 +71,8 @@ type Input struct {
 	Addresses map[netip.Addr]Address // facts about each address that the request, the lease or the machine names
 	Free      Free
 	Boot      bootfile.Source
+	// BootServer says that the request came in on the port of boot servers.
+	BootServer bool
 }
 
 // Verdict says what is sent.
@@ -106,13 +111,23 @@ type Answer struct {
 	ServerAddr netip.Addr  // siaddr
 	Loader     boot.Loader // what BootFile is, when it is a loader
 	Chained    bool        // an iPXE was sent to our own loader
+	ToSender   bool        // it goes to the address and port that asked
 	Waiting    bool        // an unknown machine asks to boot
 	Reason     string      // why, for the log and for the option "message" of a NAK
 	Events     []store.Event
 }
 
-// Decide answers one request by RFC 2131 §4.3. It changes nothing.
+// Decide answers one request by RFC 2131 §4.3, or by PXE 2.1 §2.2 where another
+// server gives the addresses. It changes nothing.
 func Decide(in Input) Answer {
+	switch {
+	case in.asksBootServer():
+		return in.bootServer()
+	case in.BootServer:
+		return drop("it is no question to this boot server")
+	case in.proxied():
+		return in.beside()
+	}
 	switch in.Request.Type {
 	case dhcpv4.MessageTypeDiscover:
 		return in.discover()
@@ -423,6 +438,7 @@ func (in Input) event(kind store.EventKind, addr netip.Addr) store.Event {
 		Interface: in.Interface.Name,
 		Class:     r.Class,
 		UserClass: r.UserClass,
+		Proxy:     in.proxied(),
 		IPXE:      r.IPXE,
 		PXE:       r.PXE(),
 		Hostname:  r.Hostname,

@@ -63,8 +63,9 @@ type Emitter interface {
 type Config struct {
 	Interface string // the interface that is served; empty with a ListenAddr of one address
 
-	// Subnet is the network on the interface, and its range. In another mode
-	// than full, nothing is given to those who ask directly.
+	// Subnet is the network on the interface, and its range. In proxy mode those
+	// who ask directly are told what to boot and given no address; when it is
+	// off, they are not answered.
 	Subnet store.Subnet
 	// Relayed are the networks of those who ask through a relay (optional).
 	Relayed []store.Subnet
@@ -75,6 +76,10 @@ type Config struct {
 	// ListenAddr is "0.0.0.0:67" when empty. With an address of one interface
 	// or loopback, replies go back to their sender, and nothing is broadcast.
 	ListenAddr string
+	// PXEListen is where boot servers are asked (PXE 2.1 §2.2.5). It is port
+	// 4011 of the interface when empty; with a ListenAddr of one address there
+	// is none then.
+	PXEListen string
 
 	// Advertise is the address that machines are told to boot from; not valid
 	// for ours on the interface (optional).
@@ -112,8 +117,8 @@ const (
 // defaultLease is the lease time of a subnet that names none.
 const defaultLease = time.Hour
 
-// Server answers DHCP on one interface in full mode: it gives addresses, to
-// those on its own wire and to those that ask through a relay.
+// Server answers DHCP on one interface, to those on its own wire and to those
+// that ask through a relay: each by the mode of its subnet.
 type Server struct {
 	cfg Config
 
@@ -138,6 +143,7 @@ type Server struct {
 
 	mu     sync.Mutex
 	socket *socket // nil when not listening
+	pxe    *socket // the boot server's; nil when there is none
 }
 
 // counters count what is dropped without a line in the log.
@@ -163,12 +169,19 @@ type socket struct {
 	udp     *net.UDPConn
 	conn    *ipv4.PacketConn
 	ifi     *net.Interface // nil when bound to one address
-	raw     *packet.Conn   // nil without NET_RAW or Ethernet
+	raw     *packet.Conn   // nil without NET_RAW or Ethernet; it sends, and hears when it is all there is
 	unicast bool           // bound to one address: replies go to their sender
+	pxe     bool           // boot servers are asked here
 }
 
+// shared reports whether another program has the port: what is broadcast is
+// heard beside it.
+func (k *socket) shared() bool { return k.udp == nil }
+
 func (k *socket) close() {
-	k.udp.Close()
+	if k.udp != nil {
+		k.udp.Close()
+	}
 	if k.raw != nil {
 		k.raw.Close()
 	}
@@ -250,24 +263,18 @@ func (s *Server) Listen() error {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
-	if err := sockets.Free(addr, k.ifi); err != nil {
+	err = k.bind(addr)
+	if s.mayShare(k, err) {
+		err = s.hear(k, err)
+	} else if err == nil && k.ifi != nil {
+		k.raw = s.openRaw(k.ifi)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", s, err)
 	}
-	name := ""
-	if k.ifi != nil {
-		name = k.ifi.Name
-	}
-	k.udp, err = server4.NewIPv4UDPConn(name, net.UDPAddrFromAddrPort(addr))
-	if err != nil {
-		return fmt.Errorf("%s: listen on UDP port %d (root or the capability NET_BIND_SERVICE is needed below 1024): %w", s, addr.Port(), err)
-	}
-	k.conn = ipv4.NewPacketConn(k.udp)
-	if err := k.conn.SetControlMessage(ipv4.FlagDst, true); err != nil {
-		k.udp.Close()
-		return fmt.Errorf("%s: ask for the address that each packet was sent to: %w", s, err)
-	}
-	if k.ifi != nil {
-		k.raw = s.openRaw(k.ifi)
+	if s.pxe, err = s.listenPXE(k); err != nil {
+		k.close()
+		return fmt.Errorf("%s: %w", s, err)
 	}
 	s.link.Store(link)
 	s.local.Store(&local)
@@ -276,9 +283,31 @@ func (s *Server) Listen() error {
 	return nil
 }
 
+// bind binds a socket's port, which nobody else may hold.
+func (k *socket) bind(addr netip.AddrPort) error {
+	if err := sockets.Free(addr, k.ifi); err != nil {
+		return err
+	}
+	name := ""
+	if k.ifi != nil {
+		name = k.ifi.Name
+	}
+	var err error
+	if k.udp, err = server4.NewIPv4UDPConn(name, net.UDPAddrFromAddrPort(addr)); err != nil {
+		k.udp = nil
+		return fmt.Errorf("listen on UDP port %d (root or the capability NET_BIND_SERVICE is needed below 1024): %w", addr.Port(), err)
+	}
+	k.conn = ipv4.NewPacketConn(k.udp)
+	if err := k.conn.SetControlMessage(ipv4.FlagDst, true); err != nil {
+		k.udp.Close()
+		return fmt.Errorf("ask for the address that each packet was sent to: %w", err)
+	}
+	return nil
+}
+
 func (s *Server) validate() error {
 	all := s.networks.relayed
-	if gives(s.networks.own) || len(all) == 0 {
+	if serves(s.networks.own) || len(all) == 0 {
 		all = append([]store.Subnet{s.networks.own}, all...)
 	}
 	for _, n := range all {
@@ -299,10 +328,10 @@ func (s *Server) validate() error {
 }
 
 // findLink looks up our interface and our address on it: the one in its
-// subnet, or any when nothing is given to those who ask directly.
+// subnet, or any when those who ask directly are not answered.
 func (s *Server) findLink() (*Interface, *net.Interface, error) {
 	subnet := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	if gives(s.networks.own) {
+	if serves(s.networks.own) {
 		subnet = s.networks.own.Prefix
 	}
 	return findLink(s.cfg.Interface, subnet)
@@ -348,10 +377,22 @@ func (s *Server) openRaw(ifi *net.Interface) *packet.Conn {
 func (s *Server) Addr() netip.AddrPort {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.socket == nil {
+	return s.socket.addr()
+}
+
+// PXEAddr returns where boot servers are asked; it is not valid when they are
+// not.
+func (s *Server) PXEAddr() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pxe.addr()
+}
+
+func (k *socket) addr() netip.AddrPort {
+	if k == nil || k.shared() {
 		return netip.AddrPort{}
 	}
-	return s.socket.udp.LocalAddr().(*net.UDPAddr).AddrPort()
+	return k.udp.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
 // SpokePXE reports whether a MAC sent a PXE or iPXE packet in the last minute.
@@ -363,7 +404,7 @@ func (s *Server) SpokePXE(mac store.MAC) bool {
 // Serve answers until ctx ends.
 func (s *Server) Serve(parent context.Context) error {
 	s.mu.Lock()
-	k := s.socket
+	k, pxe := s.socket, s.pxe
 	s.mu.Unlock()
 	if k == nil {
 		return fmt.Errorf("%s: not listening", s)
@@ -374,7 +415,7 @@ func (s *Server) Serve(parent context.Context) error {
 	queues := make([]chan *datagram, workers)
 	for i := range queues {
 		queues[i] = make(chan *datagram, queue)
-		wg.Go(func() { s.work(ctx, k, queues[i]) })
+		wg.Go(func() { s.work(ctx, queues[i]) })
 	}
 	wg.Go(func() { s.keepInUse(ctx) })
 	if k.ifi != nil {
@@ -390,12 +431,22 @@ func (s *Server) Serve(parent context.Context) error {
 	wg.Go(func() {
 		<-ctx.Done()
 		k.close()
+		if pxe != nil {
+			pxe.close()
+		}
 	})
+	if pxe != nil {
+		wg.Go(func() {
+			if err := s.read(ctx, pxe, queues); err != nil {
+				cancel(err)
+			}
+		})
+	}
 	err := s.read(ctx, k, queues)
 	cancel(err)
 	wg.Wait()
 	s.mu.Lock()
-	s.socket = nil
+	s.socket, s.pxe = nil, nil
 	s.mu.Unlock()
 	if parent.Err() != nil {
 		return nil

@@ -17,9 +17,12 @@ import (
 
 // networks are the subnets that one server answers for.
 type networks struct {
-	own     store.Subnet   // of those who ask directly; not in full mode when nothing is given to them
+	own     store.Subnet   // of those who ask directly; off when they are not answered
 	relayed []store.Subnet // of those who ask through a relay, or who were given an address through one
 }
+
+// serves reports whether those who ask from a subnet are answered.
+func serves(s store.Subnet) bool { return s.Mode == store.DHCPFull || s.Mode == store.DHCPProxy }
 
 // gives reports whether addresses are given on a subnet.
 func gives(s store.Subnet) bool { return s.Mode == store.DHCPFull }
@@ -39,16 +42,16 @@ func (n networks) of(r message.Request, unicast bool) (store.Subnet, bool) {
 		at = r.CIAddr
 	}
 	if at.IsValid() {
-		if gives(n.own) && n.own.Prefix.Contains(at) {
+		if serves(n.own) && n.own.Prefix.Contains(at) {
 			return n.own, true
 		}
 		for _, s := range n.relayed {
-			if gives(s) && s.Prefix.Contains(at) {
+			if serves(s) && s.Prefix.Contains(at) {
 				return s, true
 			}
 		}
 	}
-	return n.own, gives(n.own) && !relayed
+	return n.own, serves(n.own) && !relayed
 }
 
 // holds reports whether an address lies in one of the subnets.
@@ -66,10 +69,11 @@ func (n networks) holds(a netip.Addr) bool {
 
 // place is where a request came in, and what it is answered from.
 type place struct {
-	link   Interface
-	subnet store.Subnet
-	told   netip.Addr // our address as the client is told it
-	past   bool       // from a client of a relayed subnet that spoke past its relay
+	link       Interface
+	subnet     store.Subnet
+	told       netip.Addr // our address as the client is told it
+	past       bool       // from a client of a relayed subnet that spoke past its relay
+	bootServer bool       // it came in on the port of boot servers
 }
 
 // place finds the place of a request that was sent to an address of ours, or,

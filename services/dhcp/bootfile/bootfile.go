@@ -6,16 +6,27 @@ package bootfile
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"lunboot/services/boot"
 	"lunboot/services/dhcp/message"
+	"lunboot/store"
 )
 
-// ipxeNoProxy is the sub-option of option 175 that says: do not wait for a
-// ProxyDHCP answer (iPXE src/include/ipxe/dhcp.h).
-const ipxeNoProxy = 0xb0
+// Sub-options of option 175 (iPXE src/include/ipxe/dhcp.h). ipxeNoProxy says: do
+// not wait for a ProxyDHCP answer. ipxePriority orders offers and the settings
+// that come with them; what names none has 0.
+const (
+	ipxeNoProxy  = 0xb0
+	ipxePriority = 1
+)
+
+// bootAtOnce is PXE's discovery control with bit 3 set, which tells a client to
+// fetch the file that it was given instead of looking for a boot server (PXE 2.1
+// table 2-1, tag 6).
+var bootAtOnce = []byte{6, 1, 8}
 
 // Asker is a client that may be told to boot.
 type Asker struct {
@@ -23,6 +34,7 @@ type Asker struct {
 	Ignored    bool   // the operator wants nothing from it
 	NeedsISCSI bool   // its script boots a volume
 	Loader     string // the loader or chain that it names for itself; empty for none
+	Quirks     []store.Quirk
 }
 
 // Source is what there is to boot from.
@@ -32,6 +44,7 @@ type Source struct {
 	// choice.
 	Next    func(h boot.Hardware, own string) boot.Pick
 	Chained bool // this iPXE was sent to our loader a moment ago
+	Proxy   bool // another server gives the address, in an offer of its own
 }
 
 // Answer is what to fetch. It is zero for a client that is told nothing.
@@ -62,15 +75,13 @@ func Decide(a Asker, src Source) Answer {
 	ans.NoISCSI = a.noISCSI(src, pick)
 	switch {
 	case r.IPXE && !a.chains(src, pick):
-		// iPXE waits two seconds for a ProxyDHCP server unless it is told that
-		// there is none (iPXE src/net/udp/dhcp.c, dhcp_discovery_rx).
-		ans.Options.Update(dhcpv4.OptGeneric(message.OptionIPXE, []byte{ipxeNoProxy, 1, 1}))
+		ans.ipxe(a, src, p)
 		ans.fetch(r, src, boot.ScriptURL(src.Address))
 	case !known:
 		ans.Missing = "there is no loader for " + platformName(r, p)
 	case r.IPXE:
 		ans.Chained, ans.Loader = true, loader
-		ans.Options.Update(dhcpv4.OptGeneric(message.OptionIPXE, []byte{ipxeNoProxy, 1, 1}))
+		ans.ipxe(a, src, p)
 		ans.fetch(r, src, boot.LoaderPath(r.MAC, loader))
 	case p.HTTP:
 		ans.Loader = loader
@@ -82,14 +93,47 @@ func Decide(a Asker, src Source) Answer {
 		ans.Loader = loader
 		if r.IsClass("PXEClient") {
 			// PXE 2.1 §2.2.3: a server that says PXEClient may be asked for
-			// more on port 4011, unless bit 3 of the discovery control tells
-			// the client to fetch the file that it was given.
+			// more on port 4011.
 			ans.Options.Update(dhcpv4.OptClassIdentifier("PXEClient"))
-			ans.Options.Update(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255}))
+			ans.option43(a, src, p)
 		}
 		ans.fetch(r, src, boot.LoaderPath(r.MAC, loader))
 	}
 	return ans
+}
+
+// ipxe adds what makes an iPXE take the answer (iPXE src/net/udp/dhcp.c). It
+// waits two seconds for a ProxyDHCP server unless it is told that there is none.
+// Beside another server we are that one: without the class it does not see it,
+// and of two answers that name a file it takes the one of higher priority.
+func (ans *Answer) ipxe(a Asker, src Source, p boot.Platform) {
+	if !src.Proxy {
+		ans.Options.Update(dhcpv4.OptGeneric(message.OptionIPXE, []byte{ipxeNoProxy, 1, 1}))
+		return
+	}
+	ans.Options.Update(dhcpv4.OptClassIdentifier("PXEClient"))
+	ans.Options.Update(dhcpv4.OptGeneric(message.OptionIPXE, []byte{ipxePriority, 1, 1}))
+	ans.option43(a, src, p)
+}
+
+// option43 adds PXE's own options. Firmware of a UEFI machine is given none
+// beside another server: EDK2 of 2010 to 2017, which many machines still run,
+// drops such an offer, and since it heard it takes no other either (edk2 commit
+// 8cdd559be6). Without them it asks on port 4011, as every EDK2 does.
+func (ans *Answer) option43(a Asker, src Source, p boot.Platform) {
+	var b []byte
+	if !a.Request.IPXE && (!src.Proxy || p.Firmware == boot.BIOS || slices.Contains(a.Quirks, store.QuirkOption43)) {
+		b = append(b, bootAtOnce...)
+	}
+	if slices.Contains(a.Quirks, store.QuirkNoOption43) {
+		b = nil
+	}
+	if item := a.Request.BootItem; item != "" {
+		b = append(append(b, message.PXEBootItem, byte(len(item))), item...)
+	}
+	if len(b) > 0 {
+		ans.Options.Update(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, append(b, 255)))
+	}
 }
 
 // lacksISCSI reports whether the client is an iPXE that says what it can do, and

@@ -29,6 +29,11 @@ const (
 // boot from an iSCSI target (iPXE src/include/ipxe/dhcp.h).
 const ipxeISCSI = 0x11
 
+// PXEBootItem is the sub-option of option 43 that names a boot server type and a
+// layer: a client that sends it asks a boot server, not for an address, and
+// wants it back (PXE 2.1 table 2-1, tag 71).
+const PXEBootItem = 71
+
 // Request is one DHCP message of a client, decoded once. Its fields are values:
 // nothing points into the packet.
 type Request struct {
@@ -54,6 +59,8 @@ type Request struct {
 	Agent     Agent  // and what it says
 	Params    string // option 55: one byte a code
 	MaxSize   int    // option 57
+
+	BootItem string // PXE's boot item in option 43, as it came; empty for none
 
 	IPXE     bool // the client is an iPXE
 	Features bool // it sent option 175, so that its features are known
@@ -114,6 +121,7 @@ func Decode(p *dhcpv4.DHCPv4) (Request, error) {
 		r.UUID, _ = store.UUIDFromWire(b[1:])
 		r.RawUUID = string(b)
 	}
+	r.BootItem = bootItem(p.Options.Get(dhcpv4.OptionVendorSpecificInformation))
 	if b := p.Options.Get(OptionIPXE); b != nil {
 		r.IPXE = true
 		sub := make(dhcpv4.Options)
@@ -127,6 +135,18 @@ func Decode(p *dhcpv4.DHCPv4) (Request, error) {
 		r.IPXE = true
 	}
 	return r, nil
+}
+
+// bootItem reads PXE's boot item out of option 43: four bytes, a type and a layer.
+func bootItem(b []byte) string {
+	sub := make(dhcpv4.Options)
+	if len(b) == 0 || sub.FromBytes(b) != nil {
+		return "" // another vendor's, in a form of its own
+	}
+	if v := sub[PXEBootItem]; len(v) == 4 {
+		return string(v)
+	}
+	return ""
 }
 
 // userClass reads option 77 in RFC 3004's form (a length byte before each

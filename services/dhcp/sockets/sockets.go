@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -41,11 +42,19 @@ func Free(addr netip.AddrPort, ifi *net.Interface) error {
 		if !h.clashes(addr, on) {
 			continue
 		}
-		who, way := holder(h.inode, int(addr.Port()))
+		who, way, ours := holder(h.inode, int(addr.Port()))
+		if ours {
+			return &store.Error{Kind: store.KindInUse, Msg: fmt.Sprintf("UDP port %d is held by %s", addr.Port(), who), Err: errOurs}
+		}
 		return &store.Error{Kind: store.KindInUse, Msg: fmt.Sprintf("UDP port %d is held by %s; %s", addr.Port(), who, way)}
 	}
 	return nil
 }
+
+var errOurs = errors.New("one service is enough for an interface")
+
+// Ours reports whether an error of Free is about a socket of this process.
+func Ours(err error) bool { return errors.Is(err, errOurs) }
 
 // udpSocket is one bound socket of the host's network namespace.
 type udpSocket struct {
@@ -135,15 +144,15 @@ func parseProcUDP(b []byte) []udpSocket {
 }
 
 // holder names the process that has a socket open, and how to stop it.
-func holder(inode uint32, port int) (who, way string) {
+func holder(inode uint32, port int) (who, way string, ours bool) {
 	h := services.HolderOfSocket(inode, "udp", port)
 	switch {
 	case h.PID == os.Getpid():
-		return fmt.Sprintf("this appliance itself (pid %d)", h.PID), "one service is enough for an interface"
+		return fmt.Sprintf("this appliance itself (pid %d)", h.PID), "", true
 	case h.Name == "":
-		return "another program that cannot be named from here", "find it as root with: " + h.Stop
+		return "another program that cannot be named from here", "find it as root with: " + h.Stop, false
 	}
-	return h.String(), "stop it with: " + h.Stop
+	return h.String(), "stop it with: " + h.Stop, false
 }
 
 // InterfaceNames lists the interfaces that there are, for errors.

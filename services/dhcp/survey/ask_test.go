@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"lunboot/services/dhcp/wire"
 	"lunboot/store"
 )
 
@@ -127,21 +126,4 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("a file name of %d bytes", len(h.File))
 		}
 	})
-}
-
-func TestTheFilterPassesWhatIsForDHCPClientsAndNothingElse(t *testing.T) {
-	require.NotEmpty(t, toClients)
-	src := netip.MustParseAddrPort("10.0.0.2:67")
-	pass := func(dst string, change func([]byte)) bool {
-		b := wire.Frame(card, wire.Everybody, src, netip.MustParseAddrPort(dst), make([]byte, 300))
-		if change != nil {
-			change(b)
-		}
-		return vm(t, b)
-	}
-	assert.True(t, pass("255.255.255.255:68", nil))
-	assert.False(t, pass("255.255.255.255:67", nil))
-	assert.False(t, pass("10.0.0.9:3260", nil))
-	assert.False(t, pass("255.255.255.255:68", func(b []byte) { b[23] = 6 }), "TCP")
-	assert.False(t, pass("255.255.255.255:68", func(b []byte) { b[21] = 9 }), "a later fragment")
 }

@@ -15,22 +15,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/bpf"
 
 	"lunboot/store"
 )
-
-// vm runs the filter on one frame.
-func vm(t *testing.T, frame []byte) bool {
-	t.Helper()
-	program, all := bpf.Disassemble(toClients)
-	require.True(t, all)
-	m, err := bpf.NewVM(program)
-	require.NoError(t, err)
-	n, err := m.Run(frame)
-	require.NoError(t, err)
-	return n > 0
-}
 
 // missing skips a test whose peer is missing, but not in CI: a hole there would
 // be seen by nobody.
