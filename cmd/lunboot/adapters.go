@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/vishvananda/netlink"
 
 	"lunboot/services/attempts"
 	"lunboot/services/events"
@@ -16,39 +13,10 @@ import (
 	"lunboot/store/volume"
 )
 
-// evidence says whether an address belongs to a MAC: by our lease, or by the
-// kernel's neighbour table for an address on one of our own networks.
-type evidence struct {
-	db  *sqlite.DB
-	now func() time.Time
-}
-
-// Owns reports whether addr is mac's, and what shows it.
-func (e evidence) Owns(ctx context.Context, addr netip.Addr, mac store.MAC) (bool, string) {
-	if l, err := e.db.LeaseByAddress(ctx, addr); err == nil && l.State == store.LeaseBound && l.Expires.After(e.now()) {
-		if l.MAC == mac {
-			return true, "its lease"
-		}
-		return false, fmt.Sprintf("%s is leased to %s", addr, l.MAC)
-	}
-	neighbours, err := netlink.NeighList(0, netlink.FAMILY_V4)
-	if err != nil {
-		return false, fmt.Sprintf("the neighbour table cannot be read: %v", err)
-	}
-	for _, n := range neighbours {
-		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == addr && len(n.HardwareAddr) == 6 {
-			if store.MAC(n.HardwareAddr) == mac {
-				return true, "the neighbour table"
-			}
-			return false, fmt.Sprintf("%s answers as %s", addr, n.HardwareAddr)
-		}
-	}
-	return false, fmt.Sprintf("no lease and no neighbour entry ties %s to %s", addr, mac)
-}
-
 // addressUse remembers from which addresses initiators hold sessions, or held
-// one in the last hour: such an address goes to nobody else. It sits before the
-// journal and learns from the events that pass.
+// one in the last hour: such an address goes to nobody else. It remembers, too,
+// which addresses machines were heard to ask other servers for. It sits before
+// the journal and learns from the events that pass.
 type addressUse struct {
 	*events.Journal
 	now func() time.Time
@@ -56,6 +24,8 @@ type addressUse struct {
 	mu   sync.Mutex
 	live map[string]netip.Addr    // session → address
 	last map[netip.Addr]time.Time // address → last sign of a session
+
+	heard overheard
 }
 
 // holdAddress is how long an address stays in use after its last session.
@@ -113,6 +83,8 @@ func (u *addressUse) learn(e *store.Event) {
 		u.last[e.Addr] = e.At
 	case store.EventISCSIIO, store.EventISCSIFirstRead:
 		u.last[e.Addr] = e.At
+	case store.EventDHCPOtherPick:
+		u.heard.note(e.MAC, e.Addr)
 	}
 }
 

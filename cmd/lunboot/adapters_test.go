@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -123,5 +124,45 @@ func TestALoginSeesWhatChangedBeforeIt(t *testing.T) {
 	}
 	if _, err := c.Access(ctx, initiator); !store.IsNotFound(err) {
 		t.Errorf("a machine that was removed: %v", err)
+	}
+}
+
+func TestAnAddressThatAMachineWasHeardToAskForIsItsEvidence(t *testing.T) {
+	a := quiet(t)
+	mac, other := store.MAC{0x52, 0x54, 0, 0, 0, 1}, store.MAC{0x52, 0x54, 0, 0, 0, 2}
+	first, second := netip.MustParseAddr("192.0.2.57"), netip.MustParseAddr("192.0.2.58")
+	users := newAddressUse(nil, time.Now)
+	e := evidence{db: a.db, now: time.Now, heard: &users.heard}
+	hear := func(who store.MAC, addr netip.Addr) {
+		users.learn(&store.Event{Kind: store.EventDHCPOtherPick, MAC: who, Addr: addr})
+	}
+	owns := func(who store.MAC, addr netip.Addr) bool {
+		ok, _ := e.Owns(t.Context(), addr, who)
+		return ok
+	}
+	if owns(mac, first) {
+		t.Error("it was never heard")
+	}
+	hear(mac, first)
+	if !owns(mac, first) || owns(other, first) || owns(mac, second) {
+		t.Error("what was heard of one machine counts for another, or for another address")
+	}
+	hear(mac, second)
+	if owns(mac, first) || !owns(mac, second) {
+		t.Error("not the last address counts")
+	}
+	for i := range 2 * maxOverheard {
+		hear(store.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}, first)
+	}
+	if n := len(users.heard.young) + len(users.heard.old); n > 2*maxOverheard {
+		t.Errorf("%d addresses are remembered", n)
+	}
+	lease := store.Lease{Address: second, MAC: other, State: store.LeaseBound, Expires: time.Now().Add(time.Hour)}
+	hear(mac, second)
+	if err := a.db.PutLease(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	if owns(mac, second) {
+		t.Error("a lease of ours says that the address is another machine's")
 	}
 }

@@ -15,10 +15,11 @@ import (
 // serveCmd is 'lunboot serve': the flags that decide what the inventory does
 // not. Every one is also an environment variable LUNBOOT_….
 type serveCmd struct {
-	Interface   []string `placeholder:"IF" sep:"," help:"Network interface to give addresses on; repeat for several."`
-	DHCP        string   `name:"dhcp" enum:"auto,full,proxy,off" default:"auto" help:"Part in DHCP: ${enum}. auto gives addresses where a range was chosen and no other server answers."`
+	Interface   []string `placeholder:"IF" sep:"," help:"Network interface to answer DHCP on; repeat for several."`
+	DHCP        string   `name:"dhcp" enum:"auto,full,proxy,off" default:"auto" help:"Part in DHCP: ${enum}. full gives addresses; proxy leaves them to another DHCP server and says what to boot; auto is full where a range was chosen and no other server answers, and proxy where one does."`
 	DHCPRange   string   `name:"dhcp-range" placeholder:"A-B" help:"Addresses to give, such as 192.168.40.100-192.168.40.199."`
 	DHCPListen  string   `name:"dhcp-listen" placeholder:"ADDR" help:"Address of the DHCP listener (default: port 67 on each interface)."`
+	PXEListen   string   `name:"pxe-listen" placeholder:"ADDR" help:"Address where firmware asks for its boot server (default: port 4011 on each interface)."`
 	DHCPForce   bool     `name:"dhcp-force" help:"Give addresses although another DHCP server answers."`
 	Advertise   string   `placeholder:"IP" help:"Address to tell machines instead of ours on their interface."`
 	ScriptGuard string   `name:"script-guard" enum:"strict,subnet,off" default:"strict" help:"Who gets a script with passwords: the address that the machine's MAC holds (strict), its subnet, anybody (off)."`
@@ -61,8 +62,10 @@ func (c *serveCmd) read() (s settings, err error) {
 		}
 	}
 	switch {
-	case c.DHCP == "proxy":
-		return s, fmt.Errorf("--dhcp proxy is not in this version; use --dhcp off and let your own DHCP server name the loader, or --dhcp full with an interface and a range")
+	case c.DHCP == "proxy" && len(c.Interface) == 0:
+		return s, fmt.Errorf("--dhcp proxy needs --interface: nothing is sent to a network that nobody chose")
+	case c.DHCP == "proxy" && s.rng.From.IsValid():
+		return s, fmt.Errorf("--dhcp proxy gives no addresses, so --dhcp-range has no meaning with it")
 	case c.DHCP == "full" && len(c.Interface) == 0:
 		return s, fmt.Errorf("--dhcp full needs --interface: nothing is sent to a network that nobody chose")
 	case c.DHCP == "full" && !s.rng.From.IsValid():

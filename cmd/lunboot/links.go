@@ -62,6 +62,8 @@ func (n networks) locked(name string) string {
 	switch {
 	case n.a.cmd.DHCP == "off":
 		return "--dhcp off"
+	case n.a.cmd.DHCP == "proxy" && slices.Contains(n.a.cmd.Interface, name):
+		return "--dhcp proxy"
 	case n.a.set.rng.From.IsValid() && slices.Contains(n.a.cmd.Interface, name):
 		return "--dhcp-range " + n.a.set.rng.String()
 	}
@@ -94,6 +96,9 @@ func (n *network) serves(s store.Subnet) bool {
 func (n *network) choose(ctx context.Context, by store.Actor, name string, mode store.DHCPMode, rng store.Range) error {
 	switch mode {
 	case store.DHCPFull:
+		if !rng.From.IsValid() {
+			return store.Invalid("dhcp_range", "addresses are given from a range, such as 192.168.40.100-192.168.40.199; choose one for %s", name)
+		}
 		subnet, err := subnetOf(name, rng)
 		if err != nil {
 			return err
@@ -107,11 +112,17 @@ func (n *network) choose(ctx context.Context, by store.Actor, name string, mode 
 			return err
 		}
 	case store.DHCPProxy:
-		have := addressesOf(name)
-		if len(have) == 0 {
-			return store.Invalid("interface", "%s has no IPv4 address; give it one first, such as: ip address add 192.168.40.2/24 dev %s", name, name)
+		subnet, err := subnetOf(name, rng)
+		if err != nil {
+			return err
 		}
-		subnet := store.Subnet{Interface: name, Prefix: have[0].Masked(), Mode: store.DHCPProxy, LeaseTime: defaultLease}
+		known, err := n.known(ctx, subnet)
+		if err != nil {
+			return err
+		}
+		if subnet.Mode = store.DHCPProxy; !rng.From.IsValid() {
+			subnet.Range = known.Range // for the day it is wanted again
+		}
 		if _, err := n.put(ctx, by, subnet); err != nil {
 			return err
 		}

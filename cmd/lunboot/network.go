@@ -7,20 +7,15 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"lunboot/services"
 	"lunboot/services/dhcp"
 	"lunboot/services/dhcp/sockets"
-	"lunboot/services/dhcp/survey"
 	"lunboot/services/ra"
 	"lunboot/store"
 )
-
-// defaultLease is how long an address is given for.
-const defaultLease = 4 * time.Hour
 
 // network is the service that runs one DHCP server a subnet that somebody
 // chose: by a flag, or on the first-run page. Where subnets behind relays were
@@ -144,97 +139,6 @@ func (n *network) sites(ctx context.Context) ([]site, error) {
 
 func key(s store.Subnet) string { return s.Interface + " " + s.Prefix.String() }
 
-// fromFlags writes the subnet that the flags describe into the inventory.
-func (n *network) fromFlags(ctx context.Context) error {
-	c := n.a.cmd
-	if c.DHCP == "off" || !n.a.set.rng.From.IsValid() {
-		return nil
-	}
-	name := c.Interface[0]
-	subnet, err := subnetOf(name, n.a.set.rng)
-	if err != nil {
-		return err
-	}
-	known, err := n.known(ctx, subnet)
-	if err != nil {
-		return err
-	}
-	// A subnet that was served before is not asked about first: machines that
-	// run from their volumes wait for this start. Serve asks soon after.
-	if !known && !c.DHCPForce && c.DHCPListen == "" {
-		if err := n.rival(ctx, name); err != nil {
-			if c.DHCP == "full" {
-				return fmt.Errorf("--dhcp full: %w", err)
-			}
-			n.a.log.Warn("no addresses are given", "interface", name, "reason", err)
-			n.a.banner("dhcp", "No addresses are given on "+name+": "+err.Error())
-			subnet.Mode = store.DHCPOff
-		}
-	}
-	_, err = n.put(ctx, store.ActorFlag, subnet)
-	return err
-}
-
-// known reports whether the inventory has the subnet as it is wanted.
-func (n *network) known(ctx context.Context, s store.Subnet) (bool, error) {
-	have, err := n.a.db.Subnets(ctx)
-	return slices.ContainsFunc(have, func(h store.Subnet) bool {
-		return key(h) == key(s) && h.Mode == s.Mode && h.Range == s.Range
-	}), err
-}
-
-// put writes a subnet when it differs from what is there.
-func (n *network) put(ctx context.Context, by store.Actor, s store.Subnet) (store.Subnet, error) {
-	have, err := n.a.db.Subnets(ctx)
-	if err != nil {
-		return s, err
-	}
-	for _, h := range have {
-		if key(h) != key(s) {
-			continue
-		}
-		if h.Mode == s.Mode && h.Range == s.Range {
-			return h, nil
-		}
-		h.Mode, h.Range = s.Mode, s.Range
-		s = h
-	}
-	return n.a.db.PutSubnet(ctx, by, s)
-}
-
-// errOtherServer marks a network where somebody else gives addresses.
-var errOtherServer = errors.New("another DHCP server answers there")
-
-// otherServer asks an interface who answers DHCP; nil means nobody.
-func otherServer(ctx context.Context, name string) error {
-	heard, err := survey.Ask(ctx, name, survey.QuickTime, store.ClientPlain)
-	if err != nil {
-		return err
-	}
-	var who []string
-	for _, o := range (store.Survey{Heard: heard}).Others() {
-		who = append(who, o.String())
-	}
-	if len(who) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w, on %s: %s; turn it off there, or add --dhcp-force", errOtherServer, name, strings.Join(who, ", "))
-}
-
-// subnetOf finds our network on an interface that holds the range.
-func subnetOf(name string, rng store.Range) (store.Subnet, error) {
-	for _, p := range addressesOf(name) {
-		if p.Masked().Contains(rng.From) && p.Masked().Contains(rng.To) {
-			return store.Subnet{Interface: name, Prefix: p.Masked(), Mode: store.DHCPFull, Range: rng, LeaseTime: defaultLease}, nil
-		}
-	}
-	have := addressesOf(name)
-	if len(have) == 0 {
-		return store.Subnet{}, store.Invalid("interface", "%s has no IPv4 address; give it one first, such as: ip address add 192.168.40.1/24 dev %s", name, name)
-	}
-	return store.Subnet{}, store.Invalid("dhcp_range", "the range %s is in no network of %s, which has %s", rng, name, have[0])
-}
-
 // addressesOf lists our IPv4 addresses on an interface.
 func addressesOf(name string) []netip.Prefix {
 	ifi, err := net.InterfaceByName(name)
@@ -258,10 +162,10 @@ func addressesOf(name string) []netip.Prefix {
 	return out
 }
 
-// wanted lists the subnets that addresses are to be given on now.
+// wanted lists the subnets that are to be answered now.
 func (n *network) wanted(ctx context.Context) ([]store.Subnet, error) {
 	all, err := n.chosen(ctx)
-	return slices.DeleteFunc(all, func(s store.Subnet) bool { return n.paused[s.Interface] }), err
+	return slices.DeleteFunc(all, func(s store.Subnet) bool { return s.Mode == store.DHCPFull && n.paused[s.Interface] }), err
 }
 
 // chosen lists the subnets that somebody chose.
@@ -273,13 +177,13 @@ func (n *network) chosen(ctx context.Context) ([]store.Subnet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(s store.Subnet) bool { return s.Mode != store.DHCPFull }), nil
+	return slices.DeleteFunc(all, func(s store.Subnet) bool { return s.Mode == store.DHCPOff }), nil
 }
 
 func (n *network) listen(at site) (*dhcpServer, error) {
 	s := at.subnet
 	svc := dhcp.New(dhcp.Config{
-		Interface: s.Interface, Subnet: s, Relayed: at.relayed, Ledger: n.ledger, ListenAddr: n.a.cmd.DHCPListen, Advertise: n.a.set.advertise, Boot: n.a.bootAddr, Loaders: n.a.loaders,
+		Interface: s.Interface, Subnet: s, Relayed: at.relayed, Ledger: n.ledger, ListenAddr: n.a.cmd.DHCPListen, PXEListen: n.a.cmd.PXEListen, Advertise: n.a.set.advertise, Boot: n.a.bootAddr, Loaders: n.a.loaders,
 		Leases: n.a.db, Machines: n.a.db, InUse: n.a.users, Emit: n.emit, Log: n.a.log.With("part", "dhcp", "interface", s.Interface), Now: time.Now,
 	})
 	if err := svc.Listen(); err != nil {
@@ -349,9 +253,11 @@ const (
 	askEvery = 10 * time.Minute
 )
 
-// askForRivals pauses on an interface where another DHCP server answers, and
-// goes on where it has gone: two servers that know nothing of each other give
-// one address to two machines.
+// askForRivals pauses giving addresses on an interface where another DHCP server
+// answers, and goes on where it has gone: two servers that know nothing of each
+// other give one address to two machines. In proxy mode it is the other way
+// round: without the other server there are no addresses. They are not given
+// from here all the same, since that server may come back.
 func (n *network) askForRivals(ctx context.Context) {
 	if n.a.cmd.DHCPForce || n.a.cmd.DHCPListen != "" {
 		return
@@ -368,6 +274,15 @@ func (n *network) askForRivals(ctx context.Context) {
 		err := n.rival(ctx, s.Interface)
 		if err != nil && !errors.Is(err, errOtherServer) {
 			continue // the interface is away: follow says so
+		}
+		if s.Mode == store.DHCPProxy {
+			n.paused[s.Interface] = false
+			text := ""
+			if err == nil {
+				text = "No DHCP server gives addresses on " + s.Interface + ", and this appliance leaves that to another one there (proxy mode): machines cannot boot until it answers again"
+			}
+			n.a.banner("rival "+s.Interface, text)
+			continue
 		}
 		if n.paused[s.Interface] = err != nil; err != nil {
 			n.a.log.Warn("giving addresses is paused", "interface", s.Interface, "reason", err)
@@ -413,8 +328,11 @@ func (n *network) follow(ctx context.Context) {
 		if err != nil {
 			deaf[name] = true
 			what := "No addresses are given on "
-			if w.subnet.Mode == store.DHCPOff {
+			switch w.subnet.Mode {
+			case store.DHCPOff:
 				what = "Relays are not answered on "
+			case store.DHCPProxy:
+				what = "Machines are not told what to boot on "
 			}
 			n.a.banner("dhcp "+name, what+name+": "+err.Error())
 			continue
@@ -476,7 +394,7 @@ func (n *network) changed() {
 	}
 }
 
-// serving says where addresses are given, for the foot of the pages.
+// serving says where DHCP is answered, for the foot of the pages.
 func (n *network) serving() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -484,7 +402,11 @@ func (n *network) serving() []string {
 	for _, s := range n.servers {
 		for _, p := range addressesOf(s.subnet.Interface) {
 			if s.subnet.Prefix.Contains(p.Addr()) {
-				out = append(out, p.Addr().String()+" · "+s.subnet.Interface)
+				text := p.Addr().String() + " · " + s.subnet.Interface
+				if s.subnet.Mode == store.DHCPProxy {
+					text += " (proxy)"
+				}
+				out = append(out, text)
 			}
 		}
 	}

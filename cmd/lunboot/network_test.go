@@ -155,6 +155,102 @@ func TestTheFirstRunGivesNoAddressesBesideAnotherServer(t *testing.T) {
 	}
 }
 
+func TestTheModeOfAnInterfaceIsSettledByFlagsAndByWhoElseAnswers(t *testing.T) {
+	const rng = "127.0.0.10-127.0.0.20"
+	other := fmt.Errorf("%w: 127.0.0.53", errOtherServer)
+	full := store.Subnet{Interface: "lo", Prefix: netip.MustParsePrefix("127.0.0.0/8"), Mode: store.DHCPFull, LeaseTime: defaultLease}
+	if err := full.Range.UnmarshalText([]byte(rng)); err != nil {
+		t.Fatal(err)
+	}
+	proxy, off := full, full
+	proxy.Mode, off.Mode = store.DHCPProxy, store.DHCPOff
+	for name, c := range map[string]struct {
+		dhcp, rng string
+		force     bool
+		known     store.Subnet
+		rival     error
+		mode      store.DHCPMode // empty: nothing is served, and nothing is written
+		asked     bool
+		refused   string
+	}{
+		"auto, nobody else":                      {dhcp: "auto", rng: rng, mode: store.DHCPFull, asked: true},
+		"auto, another server":                   {dhcp: "auto", rng: rng, rival: other, mode: store.DHCPProxy, asked: true},
+		"auto, no range, nobody else":            {dhcp: "auto", asked: true},
+		"auto, no range, another server":         {dhcp: "auto", rival: other, mode: store.DHCPProxy, asked: true},
+		"auto, the other server is away":         {dhcp: "auto", rng: rng, known: proxy, mode: store.DHCPProxy},
+		"auto, another server has come":          {dhcp: "auto", rng: rng, known: full, rival: other, mode: store.DHCPFull},
+		"auto, switched off before, nobody else": {dhcp: "auto", rng: rng, known: off, mode: store.DHCPFull, asked: true},
+		"auto, forced":                           {dhcp: "auto", rng: rng, force: true, rival: other, mode: store.DHCPFull},
+		"auto, nobody could be asked":            {dhcp: "auto", rng: rng, rival: errors.New("down"), asked: true},
+		"full, nobody else":                      {dhcp: "full", rng: rng, mode: store.DHCPFull, asked: true},
+		"full, another server":                   {dhcp: "full", rng: rng, rival: other, asked: true, refused: "127.0.0.53"},
+		"full, over what auto settled":           {dhcp: "full", rng: rng, known: proxy, mode: store.DHCPFull, asked: true},
+		"full, forced":                           {dhcp: "full", rng: rng, force: true, rival: other, mode: store.DHCPFull},
+		"proxy":                                  {dhcp: "proxy", mode: store.DHCPProxy},
+		"proxy, over what gave addresses":        {dhcp: "proxy", known: full, mode: store.DHCPProxy},
+		"off":                                    {dhcp: "off", known: full, mode: store.DHCPFull}, // as it was, and not served
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := quiet(t)
+			a.cmd.DHCP, a.cmd.Interface, a.cmd.DHCPForce = c.dhcp, []string{"lo"}, c.force
+			if err := a.set.rng.UnmarshalText([]byte(c.rng)); err != nil {
+				t.Fatal(err)
+			}
+			if c.known.Interface != "" {
+				if _, err := a.network.put(t.Context(), "admin", c.known); err != nil {
+					t.Fatal(err)
+				}
+			}
+			asked := false
+			a.network.rival = func(context.Context, string) error { asked = true; return c.rival }
+			err := a.network.fromFlags(t.Context())
+			if (err != nil) != (c.refused != "") || err != nil && !strings.Contains(err.Error(), c.refused) {
+				t.Fatalf("got %v", err)
+			}
+			s, _ := a.db.Subnets(t.Context())
+			var got store.DHCPMode
+			if len(s) > 0 {
+				got = s[0].Mode
+			}
+			if len(s) > 1 || got != c.mode || asked != c.asked {
+				t.Errorf("asked: %v, settled: %v; want %q", asked, s, c.mode)
+			}
+			if c.known.Interface != "" && c.rng == "" && len(s) == 1 && s[0].Range != c.known.Range {
+				t.Errorf("the range that was chosen once is gone: %v", s)
+			}
+			served, err := a.network.wanted(t.Context())
+			if want := c.mode != "" && c.dhcp != "off"; err != nil || (len(served) == 1) != want {
+				t.Errorf("served: %v, %v", served, err)
+			}
+		})
+	}
+}
+
+func TestProxyModeSaysThatTheOtherServerHasGoneAndGivesNoAddresses(t *testing.T) {
+	a := quiet(t)
+	ctx := t.Context()
+	rng := store.Range{From: netip.MustParseAddr("10.77.0.100"), To: netip.MustParseAddr("10.77.0.199")}
+	if _, err := a.network.put(ctx, "admin", store.Subnet{Interface: "eth9", Prefix: netip.MustParsePrefix("10.77.0.0/24"), Mode: store.DHCPProxy, Range: rng}); err != nil {
+		t.Fatal(err)
+	}
+	a.network.rival = func(context.Context, string) error { return nil }
+	a.network.askForRivals(ctx)
+	if b := a.banners["rival eth9"]; !strings.Contains(b, "No DHCP server gives addresses on eth9") {
+		t.Errorf("the banner says %q", b)
+	}
+	if w, err := a.network.wanted(ctx); err != nil || len(w) != 1 || w[0].Mode != store.DHCPProxy {
+		t.Errorf("served: %v, %v", w, err)
+	}
+	a.network.rival = func(context.Context, string) error { return errOtherServer }
+	a.network.askForRivals(ctx)
+	if b := a.banners["rival eth9"]; b != "" {
+		t.Errorf("it is back, and the banner says %q", b)
+	}
+	if w, err := a.network.wanted(ctx); err != nil || len(w) != 1 {
+		t.Errorf("served: %v, %v", w, err)
+	}
+}
+
 func TestTheProposedRangeLeavesRoomForEverybodyElse(t *testing.T) {
 	for in, want := range map[string]string{
 		"192.168.40.1/24":   "192.168.40.128-192.168.40.254",

@@ -189,7 +189,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		MaxSessions: maxSessions(log),
 	})
 	a.scripts = httpboot.Handler(httpboot.Config{
-		Inventory: a.db, Attempts: a.runner, Evidence: evidence{db: a.db, now: time.Now}, Explainer: explainer{a.runner}, Files: a.loaders,
+		Inventory: a.db, Attempts: a.runner, Evidence: evidence{db: a.db, now: time.Now, heard: &a.users.heard}, Explainer: explainer{a.runner}, Files: a.loaders,
 		Emit: emit, Log: log.With("part", "boot"), Now: time.Now, Target: a.iqn, ISCSIPort: func() uint16 { return a.target.Addr().Port() },
 		Advertise: set.advertise, AdminURL: a.adminURL, Guard: set.guard,
 		Fetched: func(addr netip.Addr) { a.tftp.ScriptFetched(addr) },

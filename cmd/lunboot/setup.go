@@ -40,6 +40,8 @@ func (s setup) Facts(ctx context.Context) pages.SetupFacts {
 	switch {
 	case s.a.cmd.DHCP == "off":
 		f.Locked = "--dhcp off"
+	case s.a.cmd.DHCP == "proxy":
+		f.Locked = "--dhcp proxy"
 	case s.a.set.rng.From.IsValid():
 		f.Locked = "--dhcp-range " + s.a.set.rng.String()
 	}
@@ -48,7 +50,7 @@ func (s setup) Facts(ctx context.Context) pages.SetupFacts {
 
 // Confirm acts on the operator's choices.
 func (s setup) Confirm(ctx context.Context, by store.Actor, choices []pages.SetupChoice) error {
-	if s.a.cmd.DHCP == "off" || s.a.set.rng.From.IsValid() {
+	if s.a.cmd.DHCP == "off" || s.a.cmd.DHCP == "proxy" || s.a.set.rng.From.IsValid() {
 		return nil // the flags decide
 	}
 	for _, c := range choices {
