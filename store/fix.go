@@ -23,6 +23,7 @@ const (
 	FixOtherAddress FixKind = "other-address"   // reserve an address that nobody has
 	FixLoader       FixKind = "use-loader"      // give the machine this loader
 	FixLoaderAuto   FixKind = "loader-auto"     // let the ladder choose the machine's loader
+	FixQuirk        FixKind = "quirk"           // give the machine the quirk that the argument names
 	FixProxyMode    FixKind = "proxy-mode"      // answer beside the other DHCP server on this interface
 	FixGrowVolume   FixKind = "grow-volume"     // make the boot volume as large as iPXE needs
 	FixCheckAgain   FixKind = "check-again"     // look whether the cause outside is gone
@@ -32,7 +33,7 @@ const (
 func fixArguments() map[FixKind]bool {
 	return map[FixKind]bool{
 		FixProfileSAN: false, FixMapLUN: true, FixBootLUN: true, FixMapVolume: true, FixSecret: false, FixMutual: false, FixUnignore: false,
-		FixEnroll: false, FixExtendRange: true, FixOtherAddress: false, FixLoader: true, FixLoaderAuto: false, FixProxyMode: true, FixGrowVolume: false,
+		FixEnroll: false, FixExtendRange: true, FixOtherAddress: false, FixLoader: true, FixLoaderAuto: false, FixQuirk: true, FixProxyMode: true, FixGrowVolume: false,
 		FixCheckAgain: false,
 	}
 }
@@ -40,7 +41,7 @@ func fixArguments() map[FixKind]bool {
 // FixAction is a fix that can be done, with its argument.
 type FixAction struct {
 	Kind     FixKind
-	Argument string // a LUN, a volume's name, a loader's, an interface's
+	Argument string // a LUN, a volume's name, a loader's, an interface's, a quirk's
 }
 
 // String is the action as a diagnosis and the API write it: "map-lun-2".

@@ -77,6 +77,17 @@ func (i *Inventory) fixMachine(ctx context.Context, by store.Actor, m store.Mach
 			return done(err, "the loader of %s is chosen for it", m.Name)
 		}
 		return done(err, "%s is given %s at its next boot", m.Name, f.Argument)
+	case store.FixQuirk:
+		q, err := store.ParseQuirk(f.Argument)
+		if err != nil {
+			return store.FixResult{}, err
+		}
+		quirks := slices.Clone(m.Quirks)
+		if !slices.Contains(quirks, q) {
+			quirks = append(quirks, q)
+		}
+		_, err = i.SetMachine(ctx, by, m.ID, store.MachinePatch{Quirks: &quirks})
+		return done(err, "%s %s", m.Name, q.Does())
 	case store.FixSecret:
 		return i.renewSecret(ctx, by, m.ID)
 	case store.FixOtherAddress:

@@ -76,6 +76,12 @@ func TestAFixDoesWhatItsLabelSays(t *testing.T) {
 	h.fixed(t, failing(m, m.MACs[0], "use-profile-san"), "use-profile-san")
 	h.fixed(t, failing(m, m.MACs[0], "set-auth-mutual"), "set-auth-mutual")
 	h.fixed(t, failing(m, m.MACs[0], "loader-auto"), "loader-auto")
+	for range 2 {
+		h.fixed(t, failing(m, m.MACs[0], "quirk-option-43"), "quirk-option-43")
+	}
+	if got := look(); len(got.Quirks) != 1 || got.Quirks[0] != store.QuirkOption43 {
+		t.Errorf("its quirks are %v", got.Quirks)
+	}
 	if got := look(); got.Profile != store.DefaultProfile || got.Auth != store.AuthMutual || got.Reverse.IsZero() || got.Loader != "" {
 		t.Errorf("%s, %s, %q", got.Profile, got.Auth, got.Loader)
 	}

@@ -40,6 +40,7 @@ type State struct {
 	sessions     map[string]session
 	volume       string // "LUN 2, volume debian"
 	trial        trial  // of the loader that it was given
+	next         string // what it was told to fetch, where another server gives the address
 }
 
 // LateAsk is the number of seconds that a machine's first DISCOVER may say it
@@ -445,7 +446,16 @@ func (s *State) foldDHCP(e store.Event) {
 		s.fail(store.StageAddress, e.At, "Its network, behind the relay "+d.Relay+", is not known here")
 	case store.EventDHCPNoLoader:
 		s.fail(store.StageLoader, e.At, "No loader for "+platform(d))
+	case store.EventDHCPProxyOffer:
+		s.told(e)
+	case store.EventDHCPBootServer:
+		s.told(e)
+		s.tookElsewhere(e)
 	case store.EventDHCPOtherPick:
+		if d.Proxy {
+			s.tookElsewhere(e)
+			return
+		}
 		s.trouble = true
 		if s.early() {
 			s.done(store.StageAddress, e.At, "Took its address from "+d.Server)

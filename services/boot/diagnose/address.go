@@ -15,6 +15,7 @@ func addressRules() []rule {
 		{code: "LB-DHCP-02", stage: store.StageAddress, build: addressTaken},
 		{code: "LB-DHCP-03", stage: store.StageAddress, build: offersUnanswered},
 		{code: "LB-DHCP-04", stage: store.StageAddress, build: requestUnanswered},
+		{code: "LB-DHCP-07", stage: store.StageAddress, build: proxyUnanswered},
 		{code: "LB-DHCP-05", stage: store.StageAddress, build: noOffer},
 	}
 }
@@ -122,6 +123,29 @@ func noOffer(v *view) (store.Diagnosis, bool) {
 		Confidence: store.CannotSee,
 		Fixes:      []store.Fix{{Label: "Look at how that network is served: lunboot subnet list"}},
 	}, true
+}
+
+// proxyUnanswered is a machine in proxy mode that took no address from anybody.
+func proxyUnanswered(v *view) (store.Diagnosis, bool) {
+	asks := v.since(time.Time{}, store.EventDHCPDiscover)
+	offers := v.since(time.Time{}, store.EventDHCPProxyOffer)
+	if len(asks) == 0 || !asks[len(asks)-1].Detail.Proxy || v.saw(store.EventDHCPOtherPick, store.EventDHCPBootServer, store.EventDHCPAck) {
+		return store.Diagnosis{}, false
+	}
+	v.noteEvents(append(asks, offers...))
+	d := store.Diagnosis{
+		Title:      v.who() + " took no address from any DHCP server",
+		Cause:      fmt.Sprintf("It asked %s on a network where another server gives the addresses. Either that server did not answer it, or its firmware takes no address while a second server tells it what to boot.", times(len(asks))),
+		Confidence: store.BestGuess,
+	}
+	if len(offers) > 0 {
+		d.Fixes = []store.Fix{
+			{Action: store.FixAction{Kind: store.FixQuirk, Argument: string(store.QuirkNoProxyOffer)}.String(), Label: "Offer " + v.who() + " nothing beside the other server, once that one names this appliance (options 66 and 67)"},
+			{Label: "Give the addresses from here: full mode, with the other server off"},
+		}
+	}
+	d.Fixes = append(d.Fixes, store.Fix{Label: "Ask the network who answers DHCP there: lunboot doctor"})
+	return d, true
 }
 
 func times(n int) string {

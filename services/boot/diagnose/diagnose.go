@@ -392,6 +392,8 @@ var plainWords = map[store.EventKind]string{
 	store.EventDHCPNoLoader:    "we had no loader for it",
 	store.EventDHCPNoISCSI:     "its loader has no iSCSI, which its volume needs",
 	store.EventDHCPOtherPick:   "it chose another DHCP server",
+	store.EventDHCPProxyOffer:  "we told it what to boot, beside the server that gives the address",
+	store.EventDHCPBootServer:  "it asked our boot server, and was told what to boot",
 	store.EventDHCPNoSubnet:    "a relay asked for it, from a network that is not known here",
 	store.EventTFTPProbe:       "it asked for the loader's size",
 	store.EventTFTPStart:       "it began to fetch the loader",

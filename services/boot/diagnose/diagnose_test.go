@@ -148,6 +148,16 @@ func TestTheDiagnosisOfASilentLoaderSaysWhatIsTriedNext(t *testing.T) {
 	}
 }
 
+// besideAnother is a machine that was told what to boot beside another server.
+func besideAnother() *tape {
+	p, d := newTape(), firmwareUEFI
+	d.Proxy = true
+	for _, pause := range []int{0, 4000, 8000} {
+		p.see(pause, store.EventDHCPDiscover, d).see(1, store.EventDHCPProxyOffer, d)
+	}
+	return p
+}
+
 func bios() *tape { return newTape().dora(ipxeBIOS) }
 func uefi() *tape { return newTape().dora(firmwareUEFI).tftp().dora(ipxeUEFI) }
 
@@ -334,6 +344,17 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"Writes to “win11” failed: the storage is full", store.Certain, ""},
 		{"LB-DHCP-06", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPOffer, firmwareUEFI).see(4000, store.EventDHCPOtherPick, store.Detail{PXE: true, Interface: "eth0", Server: "10.77.0.254"}).quiet(), lab12(win11),
 			"lab-12 followed 10.77.0.254’s boot instructions instead of ours", store.VeryLikely, "proxy-mode-eth0"},
+		{"LB-LOAD-04", "proxy mode", besideAnother().see(4000, store.EventDHCPOtherPick, store.Detail{PXE: true, Proxy: true, Server: "10.77.0.254"}).quiet(), lab12(win11),
+			"lab-12 got its address from 10.77.0.254 but never asked for the boot loader", store.BestGuess, "quirk-option-43"},
+		{"LB-LOAD-04", "proxy mode, our boot server was asked", besideAnother().see(4000, store.EventDHCPOtherPick, store.Detail{PXE: true, Proxy: true, Server: "10.77.0.254"}).see(9, store.EventDHCPBootServer, store.Detail{PXE: true, Proxy: true}).quiet(), lab12(win11),
+			"lab-12 got its address from 10.77.0.254 but never asked for the boot loader", store.BestGuess, "check-again"},
+		{"LB-DHCP-07", "two offers", besideAnother().quiet(), lab12(win11),
+			"lab-12 took no address from any DHCP server", store.BestGuess, "quirk-no-proxy-offer"},
+		{"LB-DHCP-07", "offered nothing", newTape().see(0, store.EventDHCPDiscover, store.Detail{PXE: true, Proxy: true}).quiet(), lab12(win11),
+			"lab-12 took no address from any DHCP server", store.BestGuess, ""},
+		{"LB-SCR-08", "proxy mode", newTape().see(0, store.EventDHCPDiscover, store.Detail{PXE: true, IPXE: true, Proxy: true}).see(1, store.EventDHCPProxyOffer, store.Detail{PXE: true, IPXE: true, Proxy: true, URL: "http://10.77.0.1/boot.ipxe"}).
+			see(2000, store.EventDHCPOtherPick, store.Detail{PXE: true, IPXE: true, Proxy: true, Server: "10.77.0.254"}).quiet(), lab12(win11),
+			"iPXE started on lab-12 but could not reach the appliance’s boot port", store.VeryLikely, "check-again"},
 		{"LB-OS-02", "Windows", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).quiet(), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, Contents: &store.Preflight{OS: store.OSWindows}}),
 			"Windows started on lab-12 but lost its volume when it took over the network card", store.VeryLikely, ""},
 		{"LB-OS-02", "Linux that asked for an address", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 61e6).see(3000, store.EventDHCPDiscover, linux).quiet(), lab12(win11),

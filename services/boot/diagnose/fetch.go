@@ -246,7 +246,7 @@ func otherDHCP(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false
 	}
 	e, ok := v.lastAfter(store.EventDHCPOtherPick, store.EventDHCPAck, store.EventTFTPStart, store.EventLoaderSent, store.EventScriptSent)
-	if !ok {
+	if !ok || e.Detail.Proxy { // in proxy mode that is as it should be
 		return store.Diagnosis{}, false
 	}
 	other := orElse(e.Detail.Server, "another server")
@@ -295,6 +295,9 @@ func loaderNeverAsked(v *view) (store.Diagnosis, bool) {
 	if v.saw(store.EventTFTPProbe, store.EventTFTPStart, store.EventTFTPSent, store.EventLoaderSent, store.EventTFTPMissing) {
 		return store.Diagnosis{}, false
 	}
+	if d, ok := proxyIgnored(v); ok {
+		return d, true
+	}
 	e, ok := v.last(store.EventDHCPAck)
 	if !ok {
 		return store.Diagnosis{}, false
@@ -314,6 +317,34 @@ func loaderNeverAsked(v *view) (store.Diagnosis, bool) {
 			{Label: "Ask the network who answers DHCP there: lunboot doctor"},
 		},
 	}, true
+}
+
+// proxyIgnored is the loader that was never asked for in proxy mode: the address
+// came from another server, and our word beside it was lost or not heeded.
+func proxyIgnored(v *view) (store.Diagnosis, bool) {
+	e, ok := v.last(store.EventDHCPOtherPick)
+	if !ok || !e.Detail.Proxy {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "it took %s from %s", e.Addr, orElse(e.Detail.Server, "another server"))
+	v.noteEvents(v.since(time.Time{}, store.EventDHCPProxyOffer, store.EventDHCPBootServer))
+	v.noteSilence()
+	d := store.Diagnosis{
+		Title:      v.who() + " got its address from " + orElse(e.Detail.Server, "another server") + " but never asked for the boot loader",
+		Confidence: store.BestGuess,
+	}
+	if v.saw(store.EventDHCPBootServer) {
+		d.Cause = "It asked this appliance what to boot and was told. Often a firewall stands before port 69, on the appliance or between two networks."
+		d.Fixes = []store.Fix{{Action: string(store.FixCheckAgain), Label: "Test port 69"}}
+		return d, true
+	}
+	d.Cause = "It was told what to boot beside the other server’s answer, and did not heed it: the other server names a boot server too, or its firmware asks on port 4011 and cannot reach it, or it takes such answers from nobody."
+	d.Fixes = []store.Fix{
+		{Action: store.FixAction{Kind: store.FixQuirk, Argument: string(store.QuirkOption43)}.String(), Label: "Tell " + v.who() + " to fetch its loader at once, without asking on port 4011"},
+		{Label: "Let UDP port 4011 of the appliance through"},
+		{Label: "Take the boot options (66, 67, next-server, 60) out of the other server; or name this appliance there, and set the quirk no-proxy-offer"},
+	}
+	return d, true
 }
 
 // scriptUnreachable takes the machine's own word.
@@ -365,7 +396,7 @@ func scriptNeverFetched(v *view) (store.Diagnosis, bool) {
 	}
 	v.noteSilence()
 	next := ""
-	if e, ok := v.last(store.EventDHCPAck); ok && strings.HasPrefix(e.Detail.URL, "http") {
+	if e, ok := v.last(store.EventDHCPAck, store.EventDHCPProxyOffer); ok && strings.HasPrefix(e.Detail.URL, "http") {
 		next = e.Detail.URL
 	}
 	if next != "" {
