@@ -62,6 +62,22 @@ type bench struct {
 // appliance is the one that users build.
 func start(t *testing.T, limit time.Duration) *bench {
 	t.Helper()
+	b := bare(t, limit)
+	b.serve()
+	return b
+}
+
+// serve starts an appliance with flags; without any it gives addresses.
+func (b *bench) serve(flags ...string) {
+	b.t.Helper()
+	var err error
+	b.appliance, err = b.StartAppliance(b.ctx, built.path, nil, flags...)
+	b.must(err)
+}
+
+// bare makes a lab without an appliance.
+func bare(t *testing.T, limit time.Duration) *bench {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("boots machines")
 	}
@@ -94,8 +110,6 @@ func start(t *testing.T, limit time.Duration) *bench {
 			t.Error(err)
 		}
 	})
-	b.appliance, err = l.StartAppliance(ctx, built.path, nil)
-	b.must(err)
 	return b
 }
 

@@ -34,6 +34,7 @@ type Network struct {
 	Server string
 	LAN    string
 	taps   int
+	others []string // namespaces that joined
 }
 
 const namePrefix = "lunlab-"
@@ -193,6 +194,27 @@ func shell(ctx context.Context, ns, script string) error {
 	return err
 }
 
+// join makes a namespace with an interface on the bridge.
+func (n *Network) join(ctx context.Context, ns, name string, addr netip.Prefix) error {
+	if _, err := Run(ctx, Command{Path: "ip", Args: []string{"netns", "add", ns}}); err != nil {
+		return err
+	}
+	n.others = append(n.others, ns)
+	port := fmt.Sprintf("far%d", len(n.others))
+	err := shell(ctx, ns, fmt.Sprintf(`
+for f in /proc/sys/net/ipv6/conf/*; do echo 0 >$f/accept_dad; echo 0 >$f/dad_transmits; done
+ip link set lo up
+ip link add %[1]s type veth peer name %[2]s netns %[3]s
+ip addr add %[4]s brd + dev %[1]s
+ethtool -K %[1]s tx off rx off sg off tso off gso off gro off >/dev/null
+ip link set %[1]s up
+`, name, port, n.LAN, addr))
+	if err != nil {
+		return err
+	}
+	return shell(ctx, n.LAN, fmt.Sprintf("ip link set %[1]s master %[2]s\nip link set %[1]s up\n", port, bridge))
+}
+
 // AddTap makes one more tap on the bridge and returns its name.
 func (n *Network) AddTap(ctx context.Context) (string, error) {
 	tap := fmt.Sprintf("tap%d", n.taps)
@@ -258,7 +280,7 @@ func (n *Network) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	var errs []error
-	for _, name := range []string{n.LAN, n.Server} {
+	for _, name := range append([]string{n.LAN, n.Server}, n.others...) {
 		if _, err := os.Stat("/run/netns/" + name); err == nil {
 			errs = append(errs, removeNamespace(ctx, name))
 		}

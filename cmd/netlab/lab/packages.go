@@ -58,6 +58,7 @@ func TestPackages() []Package {
 		{"isc-dhcp-relay", "/usr/sbin/dhcrelay", "machines behind a relay"},
 		{"dnsmasq-base", "/usr/sbin/dnsmasq", "machines behind a relay"},
 		{"fio", "/usr/bin/fio", "a guest puts its disks under load and verifies what it reads"},
+		{"dnsmasq-base", "/usr/sbin/dnsmasq", "a router that gives the addresses"},
 		{"sg3-utils", "/usr/bin/sg_raw", "a guest resets, copies and reserves"},
 	}
 }
