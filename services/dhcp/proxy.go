@@ -87,12 +87,10 @@ func (in Input) overheard() Answer {
 	if !a.IsValid() {
 		a = r.CIAddr
 	}
-	switch {
-	case !a.IsValid():
+	if !a.IsValid() {
 		return drop("a REQUEST that names no address")
-	case r.ServerID == in.Interface.Address:
-		return drop("it asks us for an address, and we give none here")
 	}
+	// The server may be on this host, with our address.
 	e := in.event(store.EventDHCPOtherPick, a)
 	ans := Answer{Reason: "another server gives the addresses here", Waiting: in.waiting()}
 	if r.ServerID.IsValid() {
