@@ -15,7 +15,7 @@ import (
 const (
 	ipxeBlksize = 1432
 	loopAfter   = 3
-	loopWindow  = time.Minute
+	loopWindow  = 90 * time.Second // a round takes 20 s and more on a wire without an IPv6 router
 	maxLoops    = 1024
 )
 
@@ -27,7 +27,7 @@ type loopKey struct {
 	loader boot.Loader
 }
 
-// loops remembers which loaders an iPXE fetched whole in the last minute.
+// loops remembers which loaders an iPXE fetched whole within loopWindow.
 type loops struct {
 	now func() time.Time
 

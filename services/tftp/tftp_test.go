@@ -738,10 +738,10 @@ func TestFirmwareThatStartsOftenIsInNoLoop(t *testing.T) {
 	}
 	for range 9 {
 		l.fetched(a, ipxeBlksize)
-		now = now.Add(31 * time.Second)
+		now = now.Add(46 * time.Second)
 	}
 	if l.looping(a) {
-		t.Error("one fetch in half a minute counts as a loop")
+		t.Error("one fetch in three quarters of a minute counts as a loop")
 	}
 	l.forget(a.addr)
 	for range loopAfter { // each round waits 16 s for a router that there is not
