@@ -170,7 +170,7 @@ const packetFilter = "packet filter"
 func doors(dhcp bool, tftp, boot, iscsi string) []doctor.Door {
 	var out []doctor.Door
 	if dhcp {
-		out = append(out, doctor.Door{Name: "DHCP", Proto: "udp", Port: 67})
+		out = append(out, doctor.Door{Name: "DHCP", Proto: "udp", Port: 67}, doctor.Door{Name: "PXE", Proto: "udp", Port: 4011})
 	}
 	for _, l := range []struct{ name, proto, addr string }{{"TFTP", "udp", tftp}, {"boot HTTP", "tcp", boot}, {"iSCSI", "tcp", iscsi}} {
 		host, _, err := net.SplitHostPort(l.addr)
@@ -204,8 +204,8 @@ func (d *doctorCmd) alone(g *grammar) []doctor.Check {
 		loadersOf(loaders.Load(s.Loaders, slog.New(slog.NewTextHandler(io.Discard, nil)))),
 		h.Clock(), h.Kernel(),
 		h.Rights(exe, lowPort(s.TFTP, s.Boot, s.ISCSI, s.Admin) || s.DHCP != "off", s.DHCP != "off"),
-		dhcpPort(on),
-		doctor.Port("PXE", "udp", 4011, "--dhcp full", services.HolderOf),
+		dhcpPort(on, s.DHCP == "proxy"),
+		doctor.Port("PXE", "udp", int(portOf(s.PXEListen, 4011)), "--pxe-listen", services.HolderOf),
 		doctor.Port("TFTP", "udp", int(portOf(s.TFTP, 69)), "--tftp", services.HolderOf),
 		doctor.Port("boot HTTP", "tcp", int(portOf(s.Boot, 80)), "--boot", services.HolderOf),
 		doctor.Port("iSCSI", "tcp", int(portOf(s.ISCSI, 3260)), "--iscsi", services.HolderOf),
@@ -222,8 +222,9 @@ func (d *doctorCmd) alone(g *grammar) []doctor.Check {
 }
 
 // dhcpPort checks port 67: on the interfaces that are named, where another
-// server may have it on one and we on the other, else anywhere.
-func dhcpPort(on []string) doctor.Check {
+// server may have it on one and we on the other, else anywhere. In proxy mode
+// it can be shared.
+func dhcpPort(on []string, proxy bool) doctor.Check {
 	if len(on) == 0 {
 		return doctor.Port("DHCP", "udp", 67, "--dhcp off", services.HolderOf)
 	}
@@ -233,7 +234,11 @@ func dhcpPort(on []string) doctor.Check {
 			if err != nil {
 				continue // the interface has a check of its own
 			}
-			if err := sockets.Free(netip.AddrPortFrom(netip.IPv4Unspecified(), 67), ifi); err != nil {
+			err = sockets.Free(netip.AddrPortFrom(netip.IPv4Unspecified(), 67), ifi)
+			if err != nil && proxy && !sockets.Ours(err) {
+				return "on " + name + " the DHCP server of this host has port 67; machines are answered beside it, and relays are not", nil
+			}
+			if err != nil {
 				return "", fmt.Errorf("on %s: %w", name, err)
 			}
 		}

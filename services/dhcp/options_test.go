@@ -374,28 +374,39 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		v := newInventory(newClock().Now, machine(1, ""))
-		s := New(v.config(t, lab()))
-		s.link.Store(&Interface{Name: "lab0", Address: ip("10.77.0.1"), MTU: 1500})
-		at, ok := s.place(r, netip.Addr{})
-		if !ok {
-			return
-		}
-		ans, err := s.answer(t.Context(), r, at, v.now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if ans.Verdict == Drop {
-			return
-		}
-		reply := s.runChain(nil, p)
-		fill(reply, r, ans)
-		back, err := dhcpv4.FromBytes(reply.ToBytes())
-		if err != nil {
-			t.Fatalf("our own reply cannot be read: %v", err)
-		}
-		if back.TransactionID != p.TransactionID {
-			t.Fatal("the reply is for another transaction")
+		for _, mode := range []store.DHCPMode{store.DHCPFull, store.DHCPProxy} {
+			for _, bootServer := range []bool{false, true} {
+				answerOne(t, p, r, mode, bootServer)
+			}
 		}
 	})
+}
+
+func answerOne(t *testing.T, p *dhcpv4.DHCPv4, r message.Request, mode store.DHCPMode, bootServer bool) {
+	v := newInventory(newClock().Now, machine(1, ""))
+	n := lab()
+	n.Mode = mode
+	s := New(v.config(t, n))
+	s.link.Store(&Interface{Name: "lab0", Address: ip("10.77.0.1"), MTU: 1500})
+	at, ok := s.place(r, netip.Addr{})
+	if !ok {
+		return
+	}
+	at.bootServer = bootServer
+	ans, err := s.answer(t.Context(), r, at, v.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ans.Verdict == Drop {
+		return
+	}
+	reply := s.runChain(nil, p)
+	fill(reply, r, ans)
+	back, err := dhcpv4.FromBytes(reply.ToBytes())
+	if err != nil {
+		t.Fatalf("our own reply cannot be read: %v", err)
+	}
+	if back.TransactionID != p.TransactionID {
+		t.Fatal("the reply is for another transaction")
+	}
 }

@@ -273,3 +273,22 @@ func TestAnIPXEWithoutISCSIIsChainedOnceInProxyMode(t *testing.T) {
 	clock.pass(20 * time.Second)
 	assert.Equal(t, "http://127.0.0.1/boot.ipxe", c.ask(discover(1, bare)).BootFileName)
 }
+
+// A relay may ask a proxy beside its DHCP server: the offer goes back through it,
+// and names the address at which the relay found us.
+func TestProxyOfferGoesBackThroughTheRelay(t *testing.T) {
+	n := lab()
+	n.Mode, n.Range = store.DHCPProxy, store.Range{}
+	far := n
+	far.Interface, far.Prefix = "", netip.MustParsePrefix("10.88.0.0/24")
+	all := networks{own: n, relayed: []store.Subnet{far}}
+	r := mustDecode(t, captured(t)["ovmf-pxe-discover"])
+	r.GIAddr = ip("10.88.0.1")
+	s, ok := all.of(r, true)
+	require.True(t, ok)
+	assert.Equal(t, far.Prefix, s.Prefix)
+	assert.Equal(t, "10.88.0.1:67", route(r, Offer, netip.Addr{}, wire.ServerPort, false).to.String())
+	r.GIAddr = ip("10.99.0.1")
+	_, ok = all.of(r, true)
+	assert.False(t, ok, "nobody chose that network")
+}
