@@ -274,6 +274,13 @@ func (s *Server) send(in *datagram, r message.Request, at place, ans Answer, rep
 		}
 		d.to = wire.LimitedBroadcast
 	}
+	if at.routed {
+		err := s.routed.send(netip.AddrPortFrom(at.link.Address, wire.ServerPort), d.to, payload)
+		if err == nil {
+			return nil
+		}
+		s.cfg.Log.Warn("an answer to a relay was not sent by route; it goes out where the question came in", "to", d.to, "error", err)
+	}
 	var cm *ipv4.ControlMessage
 	if k.ifi != nil {
 		cm = &ipv4.ControlMessage{IfIndex: k.ifi.Index, Src: src.AsSlice()}

@@ -174,6 +174,33 @@ func behindRelay(t *testing.T, relay string) {
 	}
 }
 
+// The relay asks at one of our addresses; our route to it leads through another
+// interface. DHCP goes that way, and machines are told to boot from there.
+func TestRelayIsAnsweredByRoute(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	router, far := routedWires(t)
+	run(t, "ip", "link", "add", "alt0", "type", "veth", "peer", "name", "alt0", "netns", router.pid)
+	run(t, "ip", "addr", "add", "10.78.0.1/24", "dev", "alt0")
+	run(t, "ip", "link", "set", "alt0", "up")
+	router.over(t, "ip", "addr", "add", "10.78.0.2/24", "dev", "alt0")
+	router.over(t, "ip", "link", "set", "alt0", "up")
+	for _, w := range []string{"all", "srv0", "alt0"} { // RFC 3704: not from the wrong side, unless told
+		run(t, "sysctl", "-q", "net.ipv4.conf."+w+".rp_filter=0")
+	}
+	// A relay further away neither answers ARP of ours nor asks from that address.
+	router.over(t, "sysctl", "-q", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
+	run(t, "ip", "route", "replace", "10.88.0.0/24", "via", "10.78.0.2")
+	_, v := serveRelayed(t)
+	relays(t)["dnsmasq"](router)
+	told := far.udhcpc(t, "-V", "PXEClient:Arch:00000:UNDI:002001")
+	assert.Equal(t, "10.88.0.100", told["ip"])
+	assert.Equal(t, "10.77.0.1", told["serverid"], "the address that the relay reached")
+	assert.Equal(t, "10.78.0.1", told["siaddr"], "the address that leads back here")
+	assert.Equal(t, store.LeaseBound, v.lease("10.88.0.100").State)
+}
+
 // inform asks for options from an address on cli0, and returns the answer.
 func inform(t *testing.T, far *wired, from, to string) *dhcpv4.DHCPv4 {
 	t.Helper()

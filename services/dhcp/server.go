@@ -132,7 +132,7 @@ type Server struct {
 	spoke     *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
 	waiting   *recent[store.MAC, time.Time] // unknown machines that were reported
 	chained   *recent[store.MAC, chain]
-	routes    *recent[netip.Addr, routed]
+	routes    *recent[netip.Addr, way]
 	relays    *recent[netip.Addr, *rate.Limiter]
 	strange   *recent[netip.Addr, time.Time] // relays of unknown subnets that were told of
 	strangers *recent[store.MAC, time.Time]  // and machines behind them
@@ -140,6 +140,8 @@ type Server struct {
 	total     *rate.Limiter
 	wire      *survey.Prober
 	counters  counters
+
+	routed routed // sends the answers that no one interface leads to
 
 	mu     sync.Mutex
 	socket *socket // nil when not listening
@@ -196,7 +198,7 @@ func New(cfg Config) *Server {
 		spoke:     newRecent[store.MAC, time.Time](maxMACs),
 		waiting:   newRecent[store.MAC, time.Time](maxMACs),
 		chained:   newRecent[store.MAC, chain](maxMACs),
-		routes:    newRecent[netip.Addr, routed](maxRelays),
+		routes:    newRecent[netip.Addr, way](maxRelays),
 		relays:    newRecent[netip.Addr, *rate.Limiter](maxRelays),
 		strange:   newRecent[netip.Addr, time.Time](maxRelays),
 		strangers: newRecent[store.MAC, time.Time](maxRelays),
@@ -445,6 +447,7 @@ func (s *Server) Serve(parent context.Context) error {
 	err := s.read(ctx, k, queues)
 	cancel(err)
 	wg.Wait()
+	s.routed.close()
 	s.mu.Lock()
 	s.socket, s.pxe = nil, nil
 	s.mu.Unlock()

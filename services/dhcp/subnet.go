@@ -74,6 +74,7 @@ type place struct {
 	told       netip.Addr // our address as the client is told it
 	past       bool       // from a client of a relayed subnet that spoke past its relay
 	bootServer bool       // it came in on the port of boot servers
+	routed     bool       // the answer goes to somebody behind a router
 }
 
 // place finds the place of a request that was sent to an address of ours, or,
@@ -97,6 +98,7 @@ func (s *Server) place(r message.Request, to netip.Addr) (place, bool) {
 		if unicast && !r.ServerID.IsValid() {
 			p.link.Address = to // the relay knows us by the address that it reached
 		}
+		p.routed = !s.bound
 		p.link.MTU = 0 // that of our wire says nothing of theirs
 		p.told = s.source(client, p.link.Address)
 	}
@@ -136,8 +138,8 @@ func localAddresses() (map[netip.Addr]bool, error) {
 	return out, nil
 }
 
-// routed is the source of the route to somewhere as it was a moment ago.
-type routed struct {
+// way is the source of the route to somewhere as it was a moment ago.
+type way struct {
 	source netip.Addr
 	at     time.Time
 }
@@ -157,7 +159,7 @@ func (s *Server) source(to, reached netip.Addr) netip.Addr {
 		s.cfg.Log.Warn("there is no route to a relay", "relay", to, "error", err)
 		a = reached
 	}
-	s.routes.put(to, routed{a, now})
+	s.routes.put(to, way{a, now})
 	return a
 }
 

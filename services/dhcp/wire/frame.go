@@ -42,13 +42,18 @@ var Everybody = store.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // Frame wraps a DHCP message in UDP, IPv4 (RFC 791) and Ethernet.
 func Frame(from, to store.MAC, src, dst netip.AddrPort, payload []byte) []byte {
-	b := make([]byte, ethernetLen+ipv4Len+udpLen, ethernetLen+ipv4Len+udpLen+len(payload))
+	b := make([]byte, ethernetLen, ethernetLen+ipv4Len+udpLen+len(payload))
 	copy(b[0:], to[:])
 	copy(b[6:], from[:])
 	binary.BigEndian.PutUint16(b[12:], IPv4)
+	return append(b, Datagram(src, dst, payload)...)
+}
 
+// Datagram wraps a DHCP message in UDP (RFC 768) and IPv4 (RFC 791).
+func Datagram(src, dst netip.AddrPort, payload []byte) []byte {
+	b := make([]byte, ipv4Len+udpLen, ipv4Len+udpLen+len(payload))
 	srcIP, dstIP := src.Addr().As4(), dst.Addr().As4()
-	ip := b[ethernetLen:][:ipv4Len]
+	ip := b[:ipv4Len]
 	ip[0] = 4<<4 | ipv4Len/4
 	binary.BigEndian.PutUint16(ip[2:], uint16(ipv4Len+udpLen+len(payload)))
 	ip[8] = 64 // TTL
@@ -57,18 +62,18 @@ func Frame(from, to store.MAC, src, dst netip.AddrPort, payload []byte) []byte {
 	copy(ip[16:], dstIP[:])
 	binary.BigEndian.PutUint16(ip[10:], checksum(0, ip))
 
-	udp := b[ethernetLen+ipv4Len:][:udpLen]
+	udp := b[ipv4Len:][:udpLen]
 	binary.BigEndian.PutUint16(udp[0:], src.Port())
 	binary.BigEndian.PutUint16(udp[2:], dst.Port())
 	binary.BigEndian.PutUint16(udp[4:], uint16(udpLen+len(payload)))
 	b = append(b, payload...)
 	// The pseudo header of RFC 768: addresses, protocol, length.
 	pseudo := sum(0, ip[12:20]) + protocolUDP + uint32(udpLen+len(payload))
-	check := checksum(pseudo, b[ethernetLen+ipv4Len:])
+	check := checksum(pseudo, b[ipv4Len:])
 	if check == 0 {
 		check = 0xffff // RFC 768: zero means that there is none
 	}
-	binary.BigEndian.PutUint16(b[ethernetLen+ipv4Len+6:], check)
+	binary.BigEndian.PutUint16(b[ipv4Len+6:], check)
 	return b
 }
 
