@@ -88,14 +88,15 @@ func (s *Server) place(r message.Request, to netip.Addr) (place, bool) {
 	}
 	p := place{link: *s.link.Load(), subnet: subnet}
 	p.told = p.link.Address
-	if id, ok := s.ours(r.ServerID); ok {
+	id, named := s.ours(r.ServerID)
+	if named {
 		p.link.Address = id // it was offered an address by this name, perhaps through another interface
 	}
 	if client := r.GIAddr; client.IsValid() || subnet.Prefix != s.networks.own.Prefix {
 		if !client.IsValid() {
 			client, p.past = r.CIAddr, true
 		}
-		if unicast && !r.ServerID.IsValid() {
+		if unicast && !named {
 			p.link.Address = to // the relay knows us by the address that it reached
 		}
 		p.routed = !s.bound
@@ -185,7 +186,7 @@ func (s *Server) unserved(ctx context.Context, r message.Request, now time.Time)
 	}
 	if last, ok := s.strange.get(at); !ok || now.Sub(last) >= strangeInterval {
 		s.strange.put(at, now)
-		s.cfg.Log.Warn("a relay asks for a subnet that is not known here; make it known with: lunboot subnet add", "relay", r.GIAddr, "subnet of", at, "mac", r.MAC)
+		s.cfg.Log.Warn("a relay asks for a subnet that is not served here; make it known with: lunboot subnet add", "relay", r.GIAddr, "subnet of", at, "mac", r.MAC)
 	}
 	if r.Type != dhcpv4.MessageTypeDiscover || !r.PXE() {
 		return nil
@@ -200,7 +201,7 @@ func (s *Server) unserved(ctx context.Context, r message.Request, now time.Time)
 	}
 	in := Input{Now: now, Request: r, Interface: *s.link.Load(), Client: c}
 	e := in.event(store.EventDHCPNoSubnet, netip.Addr{})
-	e.Detail.Reason = "no subnet here holds " + at.String()
+	e.Detail.Reason = "no subnet that is served here holds " + at.String()
 	s.cfg.Emit.Emit(in.event(store.EventDHCPDiscover, netip.Addr{}))
 	s.cfg.Emit.Emit(e)
 	if in.waiting() {

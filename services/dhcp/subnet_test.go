@@ -107,7 +107,7 @@ func TestRelayedClientIsGivenAnAddressOfItsOwnSubnet(t *testing.T) {
 		v.mu.Unlock()
 		require.Equal(t, []store.EventKind{store.EventDHCPDiscover, store.EventDHCPNoSubnet}, v.kinds(), "once")
 		assert.Equal(t, "10.1.1.1", events[1].Detail.Relay)
-		assert.Equal(t, "no subnet here holds 10.66.0.0", events[1].Detail.Reason)
+		assert.Equal(t, "no subnet that is served here holds 10.66.0.0", events[1].Detail.Reason)
 		v.seen(t, 5, 1)
 	})
 }
@@ -297,6 +297,6 @@ func TestServerIsKnownByEachOfItsAddresses(t *testing.T) {
 	at, _ = s.place(r, ip("10.77.0.1"))
 	assert.Equal(t, ip("10.99.0.1"), at.link.Address, "the one that the machine chose")
 	r.ServerID = ip("10.55.0.1")
-	at, _ = s.place(r, ip("10.77.0.1"))
-	assert.Equal(t, ip("10.77.0.1"), at.link.Address, "another server's is none of ours")
+	at, _ = s.place(r, ip("10.99.0.1"))
+	assert.Equal(t, ip("10.99.0.1"), at.link.Address, "another server's, or the relay's own (RFC 5107), is none of ours")
 }

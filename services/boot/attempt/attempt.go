@@ -504,6 +504,12 @@ func (s *State) asked(e store.Event) {
 	} else {
 		who += " asked"
 	}
+	if d.Relay != "" {
+		who += " through the relay " + d.Relay
+	}
+	if d.Port != "" {
+		who += ", " + d.Port
+	}
 	if s.stage(store.StageAsk).State == store.StageDone {
 		s.progress(store.StageAsk, e.At)
 		if s.stage(store.StageAddress).State == store.StageFailed {

@@ -186,6 +186,13 @@ func TestAUEFIBootThroughALoader(t *testing.T) {
 	}
 }
 
+func TestAnAttemptSaysWhereTheQuestionCameFrom(t *testing.T) {
+	d := firmwareUEFI
+	d.Relay, d.Port = "10.88.0.1", "switch tor, port Gi0/3 (VLAN 12)"
+	newTape(t).see(0, store.EventDHCPDiscover, d).
+		detail(store.StageAsk, "UEFI x86-64 firmware asked on eth0 through the relay 10.88.0.1, switch tor, port Gi0/3 (VLAN 12)")
+}
+
 func TestAUEFIBootOverHTTP(t *testing.T) {
 	p := newTape(t)
 	p.see(0, store.EventDHCPDiscover, firmwareUEFI).see(4000, store.EventDHCPRequest, firmwareUEFI).see(1, store.EventDHCPAck, with(firmwareUEFI, "ipxe.efi")).
