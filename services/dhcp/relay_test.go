@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -199,6 +200,51 @@ func TestRelayIsAnsweredByRoute(t *testing.T) {
 	assert.Equal(t, "10.77.0.1", told["serverid"], "the address that the relay reached")
 	assert.Equal(t, "10.78.0.1", told["siaddr"], "the address that leads back here")
 	assert.Equal(t, store.LeaseBound, v.lease("10.88.0.100").State)
+}
+
+// dhcrelay -U names an address of its upper side, which lies in another subnet of
+// ours, and the client's subnet by link selection (RFC 3527).
+func TestRealRelayNamesTheSubnetByLinkSelection(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	router, far := routedWires(t)
+	_, v := serve(t, func(c *Config) { c.Relayed = []store.Subnet{behind()} })
+	router.background(t, true, "Sending on", need(t, "dhcrelay"), "-4", "-d", "--no-pid", "-a", "-U", "cli0", "-id", "down0", "10.77.0.1")
+	told := far.udhcpc(t)
+	assert.Equal(t, "10.88.0.100", told["ip"])
+	assert.Equal(t, "10.88.0.1", told["router"])
+	assert.Equal(t, ip("10.77.0.2"), v.lease("10.88.0.100").Relay)
+}
+
+// RFC 8357: a relay that shares its host with a server has a port of its own.
+func TestRelayIsAnsweredAtThePortThatItAskedFrom(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	router, _ := routedWires(t)
+	serveRelayed(t)
+	router.inside(t, func() {
+		for _, c := range []struct {
+			from string
+			said []byte
+		}{{"10.88.0.1:4711", []byte{19, 0}}, {"10.88.0.1:67", []byte{1, 1, 'x'}}} {
+			conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(c.from)))
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = conn.WriteToUDP(discover(1, through("10.88.0.1", c.said...)).ToBytes(), &net.UDPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 67})
+			require.NoError(t, err)
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+			buf := make([]byte, 1500)
+			n, from, err := conn.ReadFromUDP(buf)
+			require.NoError(t, err, c.from)
+			assert.Equal(t, "10.77.0.1:67", from.String())
+			offer, err := dhcpv4.FromBytes(buf[:n])
+			require.NoError(t, err)
+			assert.Equal(t, "10.88.0.100", offer.YourIPAddr.String())
+			assert.Equal(t, c.said, offer.Options.Get(dhcpv4.OptionRelayAgentInformation))
+		}
+	})
 }
 
 // inform asks for options from an address on cli0, and returns the answer.
