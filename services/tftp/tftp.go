@@ -81,6 +81,7 @@ type Server struct {
 	active   running
 	stopping atomic.Bool
 	missing  *rate.Limiter
+	warn     rate.Sometimes
 
 	malformed, refused atomic.Int64
 }
@@ -209,6 +210,9 @@ func (s *Server) receive(conn *net.UDPConn, transfers *sync.WaitGroup) error {
 		t := newTransfer(s, r)
 		if !s.active.enter(t) {
 			s.refused.Add(1)
+			s.warn.Do(func() {
+				s.cfg.Log.Warn("more TFTP transfers were asked for than there may be at a time; the machines ask again", "addr", t.addr, "file", t.file, "transfers", s.active.total())
+			})
 			continue
 		}
 		transfers.Go(func() {

@@ -78,6 +78,7 @@ type transfer struct {
 	limited bool // blocks are smaller than the path and the client allow
 	reads   int
 	said    time.Time // of the last progress
+	ran     bool      // the library had a socket for it
 
 	stuck     atomic.Bool // the first block was repeated and never acknowledged
 	toldStall atomic.Bool // its stall has been told
@@ -144,6 +145,11 @@ func (t *transfer) serve() {
 	srv.SetRetries(t.s.patience.retries)
 	srv.SetBackoff(t.backoff)
 	_ = srv.Serve(&handed{packet: t.ask.packet(t.blksize), from: client, shutdown: srv.Shutdown})
+	if !t.ran && !t.ask.write {
+		t.s.warn.Do(func() {
+			t.s.cfg.Log.Warn("a TFTP transfer could not begin, perhaps because no more files can be open", "addr", t.addr, "file", t.file)
+		})
+	}
 }
 
 // handed is the socket of a library's server that has one request to serve: the
@@ -184,6 +190,7 @@ func (t *transfer) backoff(n int) time.Duration {
 // run is the library's handler: it runs on a goroutine of its own, and what it
 // returns goes to the client as the text of an ERROR packet.
 func (t *transfer) run(_ string, rf io.ReaderFrom) (err error) {
+	t.ran = true
 	fault := services.Guard(t.s.cfg.Log, "TFTP transfer", func() error {
 		err = t.send(rf)
 		return nil
