@@ -389,6 +389,23 @@ func TestAClientThatFallsSilentIsAnAbort(t *testing.T) {
 	}
 }
 
+// A firewall between that knows port 69 and no more ends like this.
+func TestAClientThatHearsNothingIsAnAbort(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for i, options := range [][]string{{"blksize", "1432", "tsize", "0"}, nil} {
+		c := r.client()
+		c.send(c.main, rrq(snponly, options...))
+		e := r.of(store.EventTFTPAbort, i+1)[i]
+		if e.MAC != loaderMAC || e.Detail.Bytes != 0 || !strings.Contains(e.Detail.Reason, "acknowledged none of our answers") {
+			t.Errorf("with options %q the event is %+v", options, e)
+		}
+	}
+	if limit := r.s.sizes.limit(machine{mac: loaderMAC}); limit != 0 {
+		t.Errorf("it is given blocks of %d bytes", limit)
+	}
+}
+
 func TestASlowMachineIsWaitedForTenSeconds(t *testing.T) {
 	all := usual.first
 	for n := range usual.retries {
