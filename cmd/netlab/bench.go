@@ -145,9 +145,8 @@ func (r *rival) start(ctx context.Context, started *[]*rival) (err error) {
 	return nil
 }
 
-// lunboot is the appliance as a rival: its data lies in a folder below dir, and
-// of its services only those that args switch on listen beyond loopback's free
-// ports.
+// lunboot is the appliance as a rival, with its data in a folder below dir; args
+// are more flags of lunboot serve.
 func (b *benchCmd) lunboot(dir string, args ...string) (*rival, error) {
 	if _, err := os.Stat(b.Binary); err != nil {
 		return nil, fmt.Errorf("%w; make build makes bin/lunboot", err)
