@@ -51,9 +51,9 @@ func (f *fetcher) fetch(mac store.MAC, within time.Duration) bool {
 // events waits for so many events of a kind.
 func (f *fetcher) events(kind store.EventKind, n int) (found []store.Event) {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(f.ctx, 90*time.Second)
 	defer cancel()
-	for len(found) < n {
+	for ; len(found) < n; time.Sleep(100 * time.Millisecond) {
 		lines, err := f.appliance.CLI(ctx, "--json", "event", "list")
 		f.must(err)
 		found = nil
@@ -125,5 +125,27 @@ func TestBlocksFitTheNarrowestLinkThatARouterTellsOf(t *testing.T) {
 	// spoken; the second fits: 1300 bytes less IP, UDP and TFTP headers.
 	if sizes[1468] != 1 || sizes[1300-20-8-4] != 1 {
 		t.Errorf("the blocks had %v", sizes)
+	}
+}
+
+// UEFI takes what it is given at its next power-on: it asks for 1468 bytes again,
+// and is granted 1024.
+func TestUEFIGetsItsLoaderThroughANarrowLinkAtItsNextPowerOn(t *testing.T) {
+	b := start(t, linuxLimit)
+	f := b.fetcher(b.Network.LAN)
+	b.shell(b.Network.LAN, "ip link set lan0 mtu 1100")
+	m := b.machine("narrow", lab.UEFI, 72)
+	for _, last := range []store.EventKind{store.EventTFTPAbort, store.EventTFTPSent} {
+		r, err := b.PowerOn(b.ctx, m)
+		b.must(err)
+		e := f.events(last, 1)[0]
+		want := 1468
+		if last == store.EventTFTPSent {
+			want = 1024
+		}
+		if e.MAC != m.MAC || e.Detail.Blksize != want {
+			t.Errorf("it ends with %+v", e)
+		}
+		r.Kill()
 	}
 }
