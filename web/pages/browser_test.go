@@ -98,6 +98,12 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 					if wide > width {
 						t.Errorf("the page is %d px wide and scrolls sideways", wide)
 					}
+					// The bar at the foot of a phone is fixed: it makes no page wide.
+					out, err := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf(`[...document.querySelectorAll(".rail a:not(.brand), .rail button")].filter(e => e.getBoundingClientRect().right > %d).map(e => e.innerText || e.ariaLabel).join()`, width)))
+					must(t, err)
+					if out != "" {
+						t.Errorf("out of the screen: %s", out)
+					}
 					if shots != "" {
 						shot, err := chromedp.Call(ctx, cdpage.CaptureScreenshot, cdpage.CaptureScreenshotParams{CaptureBeyondViewport: new(true)})
 						must(t, err)
