@@ -44,13 +44,14 @@ func (k ClientKind) Words() string {
 // Heard is one DHCP answer to a survey.
 type Heard struct {
 	As      ClientKind `json:"as"`
-	Server  netip.Addr `json:"server"`         // its server identifier
-	MAC     MAC        `json:"mac"`            // the card that the answer came from: the server's, or its relay's
-	Offered netip.Addr `json:"offered"`        // the address that it offers; the zero Addr is none
-	File    string     `json:"file,omitempty"` // the boot file that it names
-	Next    netip.Addr `json:"next_server"`    // where that file is; the zero Addr is the server itself
-	PXE     bool       `json:"pxe,omitempty"`  // it calls itself a PXE server (option 60), as a proxy does
-	Ours    bool       `json:"ours,omitempty"` // it is this appliance
+	Server  netip.Addr `json:"server"`          // its server identifier
+	MAC     MAC        `json:"mac"`             // the card that the answer came from: the server's, or its relay's
+	Maker   string     `json:"maker,omitempty"` // who made that card; empty when it cannot be told
+	Offered netip.Addr `json:"offered"`         // the address that it offers; the zero Addr is none
+	File    string     `json:"file,omitempty"`  // the boot file that it names
+	Next    netip.Addr `json:"next_server"`     // where that file is; the zero Addr is the server itself
+	PXE     bool       `json:"pxe,omitempty"`   // it calls itself a PXE server (option 60), as a proxy does
+	Ours    bool       `json:"ours,omitempty"`  // it is this appliance
 }
 
 // boots reports whether the answer makes a machine boot.
@@ -80,6 +81,7 @@ const (
 type SurveyServer struct {
 	Server    netip.Addr
 	MAC       MAC
+	Maker     string
 	Addresses bool    // it offers addresses
 	Boots     []Heard // its answers that boot
 	Ours      bool
@@ -91,7 +93,7 @@ func (s Survey) Servers() []SurveyServer {
 	for _, h := range s.Heard {
 		at := slices.IndexFunc(out, func(o SurveyServer) bool { return o.Server == h.Server })
 		if at < 0 {
-			out = append(out, SurveyServer{Server: h.Server, MAC: h.MAC, Ours: h.Ours})
+			out = append(out, SurveyServer{Server: h.Server, MAC: h.MAC, Maker: h.Maker, Ours: h.Ours})
 			at = len(out) - 1
 		}
 		o := &out[at]
@@ -210,8 +212,11 @@ func (o SurveyServer) booted() string {
 
 // String names a server by its address and its card.
 func (o SurveyServer) String() string {
-	if o.MAC.IsZero() {
+	switch {
+	case o.MAC.IsZero():
 		return o.Server.String()
+	case o.Maker != "":
+		return fmt.Sprintf("%s (%s, %s)", o.Server, o.Maker, o.MAC)
 	}
 	return fmt.Sprintf("%s (%s)", o.Server, o.MAC)
 }

@@ -73,6 +73,14 @@ func TestASurveyThatCouldNotAskGuessesNothing(t *testing.T) {
 	}
 }
 
+func TestAServerIsNamedByItsCardsMaker(t *testing.T) {
+	h := answered("192.168.1.254", "192.168.1.77", "", false, ClientPlain)
+	h[0].Maker = "AVM"
+	if got := (Survey{Heard: h}).Sentence(); !strings.HasPrefix(got, "192.168.1.254 (AVM, 02:00:00:00:00:09) gives addresses") {
+		t.Error(got)
+	}
+}
+
 func TestTheFileOnAnotherServerIsNamedWithThatServer(t *testing.T) {
 	h := answered("10.0.0.2", "10.0.0.50", "a/boot.efi", false, ClientUEFI)
 	h[0].Next = netip.MustParseAddr("10.0.0.3")

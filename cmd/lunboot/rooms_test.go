@@ -47,7 +47,7 @@ var rooms = map[string]room{
 	"services/dhcp":               {may: "store services services/boot services/dhcp", why: "services share nouns, names and events"},
 	"services/dhcp/bootfile":      {may: "store services/boot services/dhcp/message", why: "the boot answer is pure, in every mode the same"},
 	"services/dhcp/message":       {may: "store services/boot", why: "packets are decoded once, at the edge"},
-	"services/dhcp/survey":        {may: "store services/dhcp/message services/dhcp/sockets services/dhcp/wire", why: "asking a network about itself needs no lease"},
+	"services/dhcp/survey":        {may: "store services/boot/oui services/dhcp/message services/dhcp/sockets services/dhcp/wire", why: "asking a network about itself needs no lease, and names a stranger by the maker of its card"},
 	"services/dhcp/sockets":       {may: "store services", why: "sockets know no policy"},
 	"services/dhcp/wire":          {may: "store", why: "frames below UDP"},
 	"services/ra":                 {may: "store services services/boot", why: "services share nouns, names and events"},

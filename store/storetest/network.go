@@ -54,7 +54,7 @@ func subnetInvalid(k *kit) {
 	for field, change := range map[string]func(*store.Subnet){
 		"mode":       func(s *store.Subnet) { s.Mode = "maybe" },
 		"prefix":     func(s *store.Subnet) { s.Prefix = netip.Prefix{} },
-		"range": func(s *store.Subnet) { s.Range.To = addr("192.168.41.9") },
+		"range":      func(s *store.Subnet) { s.Range.To = addr("192.168.41.9") },
 		"router":     func(s *store.Subnet) { s.Router = addr("10.0.0.1") },
 		"dns":        func(s *store.Subnet) { s.DNS = []netip.Addr{addr("2001:db8::53")} },
 		"lease_time": func(s *store.Subnet) { s.LeaseTime = -time.Second },

@@ -14,6 +14,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/mdlayher/packet"
 
+	"lunboot/services/boot/oui"
 	"lunboot/services/dhcp/message"
 	"lunboot/services/dhcp/sockets"
 	"lunboot/services/dhcp/wire"
@@ -145,7 +146,7 @@ func listen(ctx context.Context, conn *packet.Conn, probes []probe, own []netip.
 		if !ok {
 			continue
 		}
-		h.MAC = from
+		h.MAC, h.Maker = from, oui.Of(from).Name
 		if !h.Server.IsValid() {
 			h.Server = src
 		}
