@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // SettingKey names one choice of the operator that belongs to no noun and is no
@@ -19,6 +21,14 @@ const (
 	// SettingCapture says whether the packets of boots are recorded: "on" or
 	// "off".
 	SettingCapture SettingKey = "capture"
+	// SettingWebhookURL is where it is told that a boot failed or came up: an
+	// http or https URL, or empty. Its path may be a secret: it is listed
+	// without one.
+	SettingWebhookURL SettingKey = "webhook-url"
+	// SettingWebhookSecret signs what is told, or is empty. It is never listed.
+	SettingWebhookSecret SettingKey = "webhook-secret"
+	// SettingWebhookOn names the outcomes that are told, by commas.
+	SettingWebhookOn SettingKey = "webhook-on"
 )
 
 // Setting is one of them with the value that counts.
@@ -33,14 +43,29 @@ type Setting struct {
 type settingRule struct {
 	Setting
 	check func(value string) error
+	shown func(value string) string // what a listing shows instead; nil: the value
+}
+
+// HideSetting returns what may be shown of a setting's value.
+func HideSetting(key SettingKey, value string) string {
+	if r, err := ruleOf(key); err == nil && r.shown != nil {
+		return r.shown(value)
+	}
+	return value
 }
 
 func settingRules() []settingRule {
 	return []settingRule{
 		{Setting{SettingRouterAdverts, "on", "on",
-			"Tell machines that boot that there is no IPv6 router to wait for, which saves 13 seconds an iPXE stage: on or off."}, onOff},
+			"Tell machines that boot that there is no IPv6 router to wait for, which saves 13 seconds an iPXE stage: on or off."}, onOff, nil},
 		{Setting{SettingCapture, "on", "on",
-			"Keep the newest packets of every machine's boot in memory, without data and passwords, to be downloaded with an attempt: on or off."}, onOff},
+			"Keep the newest packets of every machine's boot in memory, without data and passwords, to be downloaded with an attempt: on or off."}, onOff, nil},
+		{Setting{SettingWebhookURL, "", "",
+			"Where a POST with JSON tells of boots that ended: an http or https URL, or empty for nowhere; listed without its path, which may be a password."}, webhookURL, originOf},
+		{Setting{SettingWebhookSecret, "", "",
+			"Signs each of them: X-Lunboot-Signature is sha256= and the HMAC of the body; empty for none. At least 12 characters, never listed."}, webhookSecret, isSet},
+		{Setting{SettingWebhookOn, "failed,up", "failed,up",
+			"Which ends of a boot are told, by commas: failed, up, up-unconfirmed."}, webhookOn, nil},
 	}
 }
 
@@ -51,18 +76,86 @@ func onOff(value string) error {
 	return nil
 }
 
+func webhookURL(value string) error {
+	if value == "" {
+		return nil
+	}
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || len(value) > 2000:
+		return Invalid("value", "that is no URL")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return Invalid("value", "a webhook's URL begins with http:// or https://")
+	case u.Hostname() == "":
+		return Invalid("value", "a webhook's URL names a host")
+	case u.User != nil:
+		return Invalid("value", "a webhook's URL has no name and password; webhook-secret signs what is sent")
+	}
+	return nil
+}
+
+func originOf(value string) string {
+	u, err := url.Parse(value)
+	if err != nil || value == "" {
+		return ""
+	}
+	if u.Path != "" && u.Path != "/" || u.RawQuery != "" {
+		return u.Scheme + "://" + u.Host + "/…"
+	}
+	return value
+}
+
+func webhookSecret(value string) error {
+	if value == "" {
+		return nil
+	}
+	if len(value) < 12 || len(value) > 256 || strings.ContainsFunc(value, unicode.IsControl) {
+		return Invalid("value", "a webhook's secret has 12 to 256 characters that print, or is empty")
+	}
+	return nil
+}
+
+func isSet(value string) string {
+	if value == "" {
+		return ""
+	}
+	return "(set)"
+}
+
+func webhookOn(value string) error {
+	_, err := ParseOutcomes(value)
+	return err
+}
+
+// ParseOutcomes reads the ends of a boot, by commas.
+func ParseOutcomes(value string) ([]Outcome, error) {
+	var out []Outcome
+	for _, name := range strings.Split(value, ",") {
+		o := Outcome(strings.TrimSpace(name))
+		if o != OutcomeFailed && o != OutcomeUp && o != OutcomeUpUnconfirmed {
+			return nil, Invalid("value", "%q is no end of a boot; there are: failed, up, up-unconfirmed", o)
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
 // SettingRows is where the values are kept.
 type SettingRows interface {
 	Setting(ctx context.Context, key string) (value string, set bool, err error)
 }
 
 // Settings returns every setting with the value that counts, in reading order.
+// Of one that is a secret it tells whether it is set.
 func Settings(ctx context.Context, rows SettingRows) ([]Setting, error) {
 	var out []Setting
 	for _, r := range settingRules() {
 		s, err := read(ctx, rows, r)
 		if err != nil {
 			return nil, err
+		}
+		if r.shown != nil {
+			s.Value = r.shown(s.Value)
 		}
 		out = append(out, s)
 	}

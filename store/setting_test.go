@@ -54,3 +54,53 @@ func TestAChosenSettingCountsAndANonsenseOneDoesNot(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAWebhookIsCheckedAndItsSecretsAreNotListed(t *testing.T) {
+	for _, c := range []struct {
+		key   SettingKey
+		value string
+		wrong string
+	}{
+		{SettingWebhookURL, "https://hooks.example.org/T0/secret", ""},
+		{SettingWebhookURL, "http://10.0.0.9:9999", ""},
+		{SettingWebhookURL, "", ""},
+		{SettingWebhookURL, "file:///etc/shadow", "begins with http"},
+		{SettingWebhookURL, "hooks.example.org", "begins with http"},
+		{SettingWebhookURL, "http://", "names a host"},
+		{SettingWebhookURL, "http://me:secret@host/", "no name and password"},
+		{SettingWebhookURL, "http://a b/", "no URL"},
+		{SettingWebhookSecret, "short", "12 to 256"},
+		{SettingWebhookSecret, "long enough, with spaces", ""},
+		{SettingWebhookSecret, "with a line\nin it", "12 to 256"},
+		{SettingWebhookOn, "failed", ""},
+		{SettingWebhookOn, "up, failed, up-unconfirmed", ""},
+		{SettingWebhookOn, "running", "is no end of a boot"},
+		{SettingWebhookOn, "", "is no end of a boot"},
+	} {
+		err := Setting{Key: c.key, Value: c.value}.Validate()
+		if c.wrong == "" && err != nil || c.wrong != "" && (err == nil || !strings.Contains(err.Error(), c.wrong)) {
+			t.Errorf("%s %q: %v, want %q", c.key, c.value, err, c.wrong)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret@") {
+			t.Errorf("a password is in the error: %v", err)
+		}
+	}
+	rows := settingRows{"webhook-url": "https://hooks.example.org/T0/hushhush", "webhook-secret": "hushhushhush"}
+	all, err := Settings(t.Context(), rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[SettingKey]string{}
+	for _, s := range all {
+		shown[s.Key] = s.Value
+		if strings.Contains(s.Value, "hush") {
+			t.Errorf("%s is listed as %q", s.Key, s.Value)
+		}
+	}
+	if shown[SettingWebhookURL] != "https://hooks.example.org/…" || shown[SettingWebhookSecret] != "(set)" {
+		t.Error(shown)
+	}
+	if v, err := SettingValue(t.Context(), rows, SettingWebhookSecret); v != "hushhushhush" || err != nil {
+		t.Error("whoever signs needs the secret itself", v, err)
+	}
+}

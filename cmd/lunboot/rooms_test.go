@@ -52,6 +52,7 @@ var rooms = map[string]room{
 	"services/dhcp/wire":          {may: "store", why: "frames below UDP"},
 	"services/ra":                 {may: "store services services/boot", why: "services share nouns, names and events"},
 	"services/capture":            {may: "store services", why: "services share nouns, names and events"},
+	"services/notify":             {may: "store services", why: "services share nouns, names and events"},
 	"services/tftp":               {may: "store services services/boot", why: "services share nouns, names and events"},
 	"services/httpboot":           {may: "store services services/boot scripts", why: "the only service that renders scripts"},
 	"services/loaders":            {may: "store services services/boot", why: "files and their manifest"},

@@ -35,6 +35,7 @@ import (
 	"lunboot/services/inventory"
 	"lunboot/services/iscsi"
 	"lunboot/services/loaders"
+	"lunboot/services/notify"
 	"lunboot/services/tftp"
 	"lunboot/store"
 	"lunboot/store/sqlite"
@@ -94,6 +95,7 @@ type appliance struct {
 	network *network
 	surveys *survey.Book
 	capture *capture.Server
+	notify  *notify.Server
 	users   *addressUse
 	scripts *httpboot.Server
 	iqn     store.IQN
@@ -184,6 +186,8 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	a.runner = attempts.New(a.journal, a.table, contents{a.db, a.pool}, log.With("part", "attempts"), time.Now)
 	a.runner.Ladder = a.loaders
+	a.notify = newNotify(a)
+	a.runner.OnEnd = a.notify.Ended
 	a.target = iscsi.New(iscsi.Config{
 		Listen: c.ISCSI, Target: a.iqn, Catalog: newCatalog(a.db, a.pool), Reservations: a.db, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
 		MaxSessions: maxSessions(log),
@@ -212,7 +216,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
-		a.journal, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, inventory.NewAutoEnroller(a.inv, a.db), socket)
+		a.journal, a.notify, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, inventory.NewAutoEnroller(a.inv, a.db), socket)
 	return a, nil
 }
 

@@ -104,6 +104,8 @@ type live struct {
 	dirty   bool // the cache is behind
 	counts  bool // the cache is behind by bytes alone
 	gone    bool // another attempt followed
+
+	told store.Outcome // what OnEnd was told last, or was in the cache at the start
 }
 
 // Runner follows every machine's boot.
@@ -113,6 +115,11 @@ type Runner struct {
 	AdminURL string
 	// Ladder is told how loaders did; nil: nobody is. It is set before Serve.
 	Ladder Ladder
+	// OnEnd is told of each attempt that came up or failed, with its diagnoses,
+	// once it is in the cache; again when it ends otherwise after all. What
+	// ended before a restart is not told again. It must not block; nil: nobody
+	// is told. It is set before Serve.
+	OnEnd func(store.Attempt)
 
 	events Events
 	cache  Cache

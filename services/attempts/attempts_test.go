@@ -189,6 +189,7 @@ type bench struct {
 	cache *cache
 	inv   *inventory
 	stop  func()
+	told  []string // of the ends of boots; cache.mu guards it
 }
 
 func newBench() *bench {
@@ -201,6 +202,11 @@ func newBench() *bench {
 func (b *bench) start() {
 	b.Runner = New(b.tape, b.cache, b.inv, slog.New(slog.NewTextHandler(io.Discard, nil)), time.Now)
 	r := b.Runner
+	r.OnEnd = func(a store.Attempt) {
+		b.cache.mu.Lock()
+		defer b.cache.mu.Unlock()
+		b.told = append(b.told, fmt.Sprint(a.ID, " ", a.Outcome, " ", len(a.Diagnoses)))
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Serve(ctx) }()
@@ -327,6 +333,32 @@ func TestTheFoundingFailureIsExplainedAtOnce(t *testing.T) {
 		b.tape.Emit(store.Event{Kind: store.EventReport, Addr: theAddr, Attempt: id, Detail: store.Detail{Step: "sanboot", Code: "1d704539"}})
 		// No time passes: the machine waits for the words with a black screen.
 		b.want(t, id, store.OutcomeFailed, store.StageRead, "lab-12 asked for LUN 0, but its volume “win11” is LUN 2")
+	})
+}
+
+func TestTheEndOfABootIsToldOnceAlsoAcrossARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		b.boot(t)
+		time.Sleep(time.Minute)
+		b.dora()
+		_, _ = b.script(t)
+		b.target(7, store.EventISCSILogin, session(ipxeID))
+		zero := 0
+		b.target(7, store.EventISCSINoLUN, store.Detail{ISID: ipxeID, LUN: &zero, Mapped: []int{2}, Sense: "05/25/00"})
+		time.Sleep(5 * time.Minute) // silence
+		b.stop()
+		b.start()
+		defer func() { b.stop() }()
+		time.Sleep(5 * time.Minute)
+		b.boot(t)
+		time.Sleep(time.Minute)
+		want := []string{"1 up 0", "2 failed 1", "3 up 0"}
+		b.cache.mu.Lock()
+		defer b.cache.mu.Unlock()
+		if !slices.Equal(b.told, want) {
+			t.Errorf("told %q, want %q", b.told, want)
+		}
 	})
 }
 

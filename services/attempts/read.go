@@ -52,6 +52,7 @@ func (r *Runner) rebuild(ctx context.Context) error {
 			kept[a.ID] = a
 			from = min(from, a.FirstSeq-1)
 		}
+		l.told = a.Outcome
 		r.install(l)
 	}
 	r.cursor = max(from, end-maxReplay)
@@ -265,6 +266,12 @@ func (r *Runner) free(ctx context.Context) ([]string, error) {
 // flush writes what changed to the cache. Changes of bytes alone wait longer,
 // unless all is asked for.
 func (r *Runner) flush(ctx context.Context, all bool) error {
+	var ended []store.Attempt
+	defer func() { // after the locks are free
+		for _, a := range ended {
+			r.OnEnd(a)
+		}
+	}()
 	r.save.Lock()
 	defer r.save.Unlock()
 	var rows []store.Attempt
@@ -298,6 +305,9 @@ func (r *Runner) flush(ctx context.Context, all bool) error {
 			l.dirty = true
 		}
 	}
+	if r.OnEnd != nil {
+		ended = r.endings()
+	}
 	for id, l := range r.byID {
 		// The cache has its last word, or there is no end to waiting for it.
 		if l.gone && (!l.dirty && !l.explain || len(r.byID) > maxHeld) {
@@ -305,6 +315,20 @@ func (r *Runner) flush(ctx context.Context, all bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// endings returns the attempts whose outcome nobody was told of, in the order of
+// their numbers; mu is held.
+func (r *Runner) endings() []store.Attempt {
+	var out []store.Attempt
+	for _, l := range r.byID {
+		if l.FirstSeq != 0 && !l.dirty && !l.explain && l.Outcome != store.OutcomeRunning && l.Outcome != l.told {
+			l.told = l.Outcome
+			out = append(out, l.Snapshot())
+		}
+	}
+	slices.SortFunc(out, func(a, b store.Attempt) int { return int(a.ID - b.ID) })
+	return out
 }
 
 // catchUp brings everything up to the journal's end, for a caller that waits.

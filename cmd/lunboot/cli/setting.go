@@ -37,6 +37,10 @@ func (s *SettingSetCmd) Run(c *Context) error {
 	if err := c.Client.Do(c, "PUT", "/settings/"+esc(s.Key), map[string]any{"value": s.Value}, nil); err != nil {
 		return err
 	}
-	c.say("%s is %s", s.Key, s.Value)
+	shown := store.HideSetting(store.SettingKey(s.Key), s.Value)
+	if shown == "" {
+		shown = "empty"
+	}
+	c.say("%s is %s", s.Key, shown)
 	return nil
 }
