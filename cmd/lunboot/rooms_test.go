@@ -80,6 +80,7 @@ var rooms = map[string]room{
 	"scripts":                     {may: "store services/boot", why: "profiles to text"},
 	"web/api":                     {may: "store services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
 	"web/auth":                    {may: "store", why: "who, and what they may do"},
+	"web/metrics":                 {may: "store web/auth", why: "never a service: it is given a function to read by"},
 	"web/pages":                   {may: "store services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
 }
 

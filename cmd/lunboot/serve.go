@@ -42,6 +42,7 @@ import (
 	"lunboot/store/volume"
 	"lunboot/web/api"
 	"lunboot/web/auth"
+	"lunboot/web/metrics"
 	"lunboot/web/pages"
 )
 
@@ -97,6 +98,8 @@ type appliance struct {
 	capture *capture.Server
 	notify  *notify.Server
 	users   *addressUse
+	seen    *seen
+	metrics *metrics.Exporter
 	scripts *httpboot.Server
 	iqn     store.IQN
 	auth    *auth.Auth
@@ -166,7 +169,8 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	if err := a.users.remember(ctx, a.table, a.journal.LastSeq()); err != nil {
 		return nil, err
 	}
-	emit := a.users // sees every event on its way to the journal
+	a.seen = newSeen(a.users)
+	emit := a.seen // sees every event on its way to the journal
 	a.pool.OnFault(func(name, sentence string) {
 		emit.Emit(store.Event{Kind: store.EventVolumeFailed, Detail: store.Detail{Volume: name, Reason: sentence}})
 		a.banner("volume "+name, "Volume "+name+": "+sentence)
@@ -187,7 +191,10 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	a.runner = attempts.New(a.journal, a.table, contents{a.db, a.pool}, log.With("part", "attempts"), time.Now)
 	a.runner.Ladder = a.loaders
 	a.notify = newNotify(a)
-	a.runner.OnEnd = a.notify.Ended
+	if a.metrics, err = metrics.New(metrics.Config{Read: a.measure, Log: log.With("part", "metrics")}); err != nil {
+		return nil, err
+	}
+	a.runner.OnEnd = func(t store.Attempt) { a.metrics.Ended(t); a.notify.Ended(t) }
 	a.target = iscsi.New(iscsi.Config{
 		Listen: c.ISCSI, Target: a.iqn, Catalog: newCatalog(a.db, a.pool), Reservations: a.db, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
 		MaxSessions: maxSessions(log),
@@ -296,6 +303,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 			Access: a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Version: version, Log: log,
 		})
 	})
+	r.With(a.auth.API).Method(http.MethodGet, metrics.Path, a.metrics)
 	r.Mount("/", site)
 	return guarded(log, r), nil
 }

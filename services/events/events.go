@@ -60,6 +60,7 @@ type Journal struct {
 	written int64         // every event up to here is in the log
 	dropped int64         // not yet told by an EventDropped
 	lost    int64         // states among them
+	missing int64         // dropped since New
 	wake    chan struct{} // closed at the next Emit; nil while nobody waits
 	kick    chan struct{} // one token: there is something to write
 }
@@ -101,6 +102,7 @@ func (j *Journal) Emit(e store.Event) {
 	switch {
 	case backlog >= j.limits.ring+j.limits.overflow:
 		j.dropped++
+		j.missing++
 		if !e.Kind.Sample() {
 			j.lost++
 		}
@@ -108,6 +110,7 @@ func (j *Journal) Emit(e store.Event) {
 		return
 	case backlog >= j.limits.ring && e.Kind.Sample():
 		j.dropped++
+		j.missing++
 		j.mu.Unlock()
 		return
 	}
@@ -230,6 +233,14 @@ func (j *Journal) Serve(ctx context.Context) error {
 		pause = min(max(2*pause, retryFirst), retryMost)
 		j.logger.Error("the event log could not be written; trying again", "err", err, "waiting", j.backlog(), "pause", pause)
 	}
+}
+
+// Counts returns how many events wait to be written, and how many were dropped
+// since New.
+func (j *Journal) Counts() (waiting, dropped int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.last - j.written, j.missing
 }
 
 func (j *Journal) backlog() int {
