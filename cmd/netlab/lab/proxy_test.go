@@ -55,21 +55,29 @@ func (b *bench) followed(machine string, stages ...store.StageName) {
 	}
 }
 
+// elsewhere makes the router name a boot file of its own, that nobody has.
+func elsewhere() []string { return []string{"--dhcp-boot=nosuch.0"} }
+
 func TestABIOSMachineBootsBesideARouterThatGivesTheAddresses(t *testing.T) {
-	b, _ := besideRouter(t, sectorLimit, nil, proxyFlags()...)
+	b, _ := besideRouter(t, 2*sectorLimit, elsewhere(), proxyFlags()...)
 	c := b.sector("beside", 90, area.PowerOff)
-	r := b.powerOn(c)
-	up, err := c.WaitUp(b.ctx, r)
-	b.must(err)
-	b.must(r.Wait(b.ctx))
-	b.must(c.CheckSector())
-	t.Logf("up after %.1f s", up.At.Seconds())
+	for _, way := range []string{"by the ROM's iPXE", "by a loader"} {
+		r := b.powerOn(c)
+		if way == "by a loader" {
+			b.must(r.ChainLoader(b.ctx))
+		}
+		up, err := c.WaitUp(b.ctx, r)
+		b.must(err)
+		b.must(r.Wait(b.ctx))
+		b.must(c.CheckSector())
+		t.Logf("%s: up after %.1f s", way, up.At.Seconds())
+	}
 	b.followed("beside", store.StageAsk, store.StageAddress, store.StageScript, store.StageLogin, store.StageRead)
 }
 
 // The appliance is started without a word on the mode: it asks the wire.
 func TestAUEFIMachineBootsBesideARouterThatTheApplianceFoundItself(t *testing.T) {
-	b, _ := besideRouter(t, linuxLimit, nil, "--interface", lab.ServerInterface, "--dhcp", "auto", "--dhcp-range", "10.77.0.100-10.77.0.199")
+	b, _ := besideRouter(t, linuxLimit, elsewhere(), "--interface", lab.ServerInterface, "--dhcp", "auto", "--dhcp-range", "10.77.0.100-10.77.0.199")
 	c := b.linux("beside", lab.UEFI, 91, area.PowerOff)
 	r := b.powerOn(c)
 	up, err := c.WaitUp(b.ctx, r)
@@ -117,7 +125,7 @@ func (b *bench) await(kind store.EventKind, next string) {
 // Firmware that boots over HTTP takes a URL from a server that gives no address,
 // and firmware with a quirk fetches its loader without asking port 4011.
 func TestUEFIMachinesFetchTheirLoadersBesideARouterInEveryWay(t *testing.T) {
-	b, _ := besideRouter(t, linuxLimit, nil, proxyFlags()...)
+	b, _ := besideRouter(t, linuxLimit, elsewhere(), proxyFlags()...)
 	c := b.sector("ways", 92, area.PowerOff)
 	c.Machine.Firmware = lab.UEFI
 
@@ -151,4 +159,18 @@ func TestAMachineBootsAlthoughAnotherServerNamesTheLoaderForEver(t *testing.T) {
 	b.must(r.Wait(b.ctx))
 	b.must(c.CheckSector())
 	t.Logf("up after %.1f s", up.At.Seconds())
+}
+
+// An iPXE of 2021 and later looks for autoexec.ipxe beside the loader that it
+// was, whatever DHCP says. The ROM's is older, and does so by hand.
+func TestAMachineBootsByAutoexec(t *testing.T) {
+	b, _ := besideRouter(t, sectorLimit, nil, "--dhcp", "off")
+	c := b.sector("autoexec", 94, area.PowerOff)
+	r := b.powerOn(c)
+	b.must(r.Shell(b.ctx))
+	b.must(r.Enter(b.ctx, "chain tftp://"+lab.ServerAddr.String()+"/"+c.Machine.MAC.Hex12()+"/autoexec.ipxe"))
+	_, err := c.WaitUp(b.ctx, r)
+	b.must(err)
+	b.must(r.Wait(b.ctx))
+	b.must(c.CheckSector())
 }
