@@ -2,9 +2,14 @@
 // 2131 with the options of RFC 2132, option 82 (RFC 3046), the PXE options of
 // RFC 4578, UEFI HTTP boot and iPXE's option 175.
 //
+// Each request is answered by the mode of the subnet that it comes from. In full
+// mode addresses are given, and what to boot with them. In proxy mode another
+// server gives the addresses: what to boot is offered beside it, and told by a
+// boot server on port 4011 (PXE 2.1 §2.2).
+//
 // What a machine is told is decided in policy.go and the files beside it
-// (pool.go, options.go, route.go) and in bootfile/: pure functions of one
-// decoded request and the facts about it. server.go and the files beside it own
+// (pool.go, options.go, proxy.go, route.go) and in bootfile/: pure functions of
+// one decoded request and the facts about it. server.go and the files beside it own
 // sockets, clocks and the inventory; they gather those facts, do what the answer
 // says and send it.
 //
