@@ -93,7 +93,7 @@ func TestInterfacesAreListedWithoutAskingAnybody(t *testing.T) {
 
 func TestTheDoorsThatMachinesComeTo(t *testing.T) {
 	got := doors(true, "0.0.0.0:69", ":8081", "127.0.0.1:3260")
-	want := []doctor.Door{{Name: "DHCP", Proto: "udp", Port: 67}, {Name: "TFTP", Proto: "udp", Port: 69}, {Name: "boot HTTP", Proto: "tcp", Port: 8081}}
+	want := []doctor.Door{{Name: "DHCP", Proto: "udp", Port: 67}, {Name: "PXE", Proto: "udp", Port: 4011}, {Name: "TFTP", Proto: "udp", Port: 69}, {Name: "boot HTTP", Proto: "tcp", Port: 8081}}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
