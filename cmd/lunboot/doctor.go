@@ -90,27 +90,24 @@ func (d *doctorCmd) remote(c *cli.Context) ([]doctor.Finding, error) {
 	if err := c.Client.Do(c, "GET", "/network/interfaces", nil, &links); err != nil {
 		return nil, err
 	}
-	named := slices.Clone(d.Interface)
+	var chosen []string
 	for _, l := range links.Items {
-		if l.Mode == store.DHCPOff || slices.Contains(named, l.Name) {
-			continue
+		if l.Mode != store.DHCPOff {
+			chosen = append(chosen, l.Name)
+			// A token that may only read does not ask: what was heard last counts.
+			_, _ = ask(c, l.Name)
 		}
-		// A token that may only read does not ask: what was heard last counts.
-		_, _ = ask(c, l.Name)
 	}
 	var more []doctor.Finding
-	for _, name := range named {
+	for _, name := range d.Interface {
+		if slices.Contains(chosen, name) {
+			continue // it is in the appliance's own list
+		}
 		heard, err := ask(c, name)
 		if err != nil {
 			heard = store.Survey{Interface: name, Failed: err.Error()}
 		}
-		seg := doctor.Segment{Interface: name, Ask: func(context.Context) store.Survey { return heard }}
-		for _, l := range links.Items {
-			if l.Name == name {
-				seg.Mode = l.Mode
-			}
-		}
-		more = append(more, doctor.Examine(c, doctor.Others(seg))...)
+		more = append(more, doctor.Examine(c, doctor.Others(doctor.Segment{Interface: name, Ask: func(context.Context) store.Survey { return heard }}))...)
 	}
 	var h api.Health
 	if err := c.Client.Do(c, "GET", "/health", nil, &h); err != nil {
@@ -128,7 +125,7 @@ func (d *doctorCmd) remote(c *cli.Context) ([]doctor.Finding, error) {
 		out = append(out, doctor.Finding{Name: x.Name, OK: x.OK, State: doctor.State(x.State), Detail: x.Detail, Mend: x.Mend, Depth: x.Depth})
 	}
 	if c.Client.Local() && os.Geteuid() == 0 {
-		out = withFilter(c, out, h, links.Items)
+		out = withFilter(c, out, h, chosen)
 	}
 	return append(out, more...), nil
 }
@@ -140,7 +137,7 @@ func ask(c *cli.Context, name string) (s store.Survey, err error) {
 
 // withFilter reads the packet filter here, where the appliance could not: it
 // gave up the right to, and root runs this.
-func withFilter(c *cli.Context, findings []doctor.Finding, h api.Health, links []store.Link) []doctor.Finding {
+func withFilter(c *cli.Context, findings []doctor.Finding, h api.Health, on []string) []doctor.Finding {
 	at := slices.IndexFunc(findings, func(f doctor.Finding) bool { return f.Name == packetFilter && f.State == doctor.Unknown })
 	if at < 0 {
 		return findings
@@ -152,12 +149,6 @@ func withFilter(c *cli.Context, findings []doctor.Finding, h api.Health, links [
 	addrs := map[string]string{}
 	for _, s := range h.Services {
 		addrs[s.Name] = s.Address
-	}
-	var on []string
-	for _, l := range links {
-		if l.Mode != store.DHCPOff {
-			on = append(on, l.Name)
-		}
 	}
 	here := doctor.Examine(c, doctor.ThisHost().Firewall(doors(len(on) > 0, addrs["TFTP"], addrs["boot HTTP"], addrs["iSCSI"]), on))
 	return slices.Replace(findings, at, end, here...)
@@ -310,6 +301,12 @@ func (a *appliance) examine(ctx context.Context) (own, way []doctor.Check) {
 		}
 		on = append(on, l.Name)
 		seg := doctor.Segment{Interface: l.Name, Mode: l.Mode, Relayed: relayed, Quiet: adverts == "off"}
+		if len(l.Addresses) > 0 && l.Locked == "" {
+			seg.Subnet = l.Addresses[0].Masked().String()
+		}
+		if l.Proposed.From.IsValid() {
+			seg.Range = l.Proposed.String()
+		}
 		if !l.Serving {
 			seg.Idle = cmp.Or(l.Trouble, "its service did not start")
 		}

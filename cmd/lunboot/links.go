@@ -59,13 +59,14 @@ func (n networks) Links(ctx context.Context) ([]store.Link, error) {
 
 // locked names the flag that decides about an interface, "" for none.
 func (n networks) locked(name string) string {
+	named := slices.Contains(n.a.cmd.Interface, name)
 	switch {
 	case n.a.cmd.DHCP == "off":
 		return "--dhcp off"
-	case n.a.cmd.DHCP == "proxy" && slices.Contains(n.a.cmd.Interface, name):
-		return "--dhcp proxy"
-	case n.a.set.rng.From.IsValid() && slices.Contains(n.a.cmd.Interface, name):
+	case named && n.a.cmd.DHCP != "proxy" && n.a.set.rng.From.IsValid():
 		return "--dhcp-range " + n.a.set.rng.String()
+	case named && n.a.cmd.DHCP != "auto":
+		return "--dhcp " + n.a.cmd.DHCP
 	}
 	return ""
 }

@@ -73,6 +73,10 @@ func TestAFlagLocksWhatItDecided(t *testing.T) {
 	if got := (networks{a}).locked("eth1"); got != "--dhcp-range 10.0.0.10-10.0.0.20" {
 		t.Errorf("locked by %q", got)
 	}
+	a.set.rng, a.cmd.DHCP = store.Range{}, "proxy"
+	if got := (networks{a}).locked("eth1"); got != "--dhcp proxy" {
+		t.Errorf("locked by %q", got)
+	}
 	if got := (networks{a}).locked("eth2"); got != "" {
 		t.Errorf("another interface is locked by %q", got)
 	}

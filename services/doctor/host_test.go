@@ -334,7 +334,11 @@ func TestAnotherServerIsAFaultOnlyWhereItIsInTheWay(t *testing.T) {
 			finds(t, Examine(t.Context(), newHouse().host().Link(seg)), "other DHCP servers on eth1", c.state, c.want)
 		})
 	}
-	seg := Segment{Interface: "eth1", Ask: func(context.Context) store.Survey { return store.Survey{Failed: "root is needed"} }}
+	seg := Segment{Interface: "eth1", Mode: store.DHCPFull, Subnet: "10.77.0.0/24", Range: "10.77.0.128-10.77.0.254", Ask: func(context.Context) store.Survey { return store.Survey{Heard: router} }}
+	finds(t, Examine(t.Context(), Others(seg)), "other DHCP servers on eth1", Fault, "lunboot subnet set 10.77.0.0/24 --mode proxy")
+	seg.Mode, seg.Ask = store.DHCPProxy, func(context.Context) store.Survey { return store.Survey{} }
+	finds(t, Examine(t.Context(), Others(seg)), "other DHCP servers on eth1", Fault, "lunboot subnet set 10.77.0.0/24 --mode full --range 10.77.0.128-10.77.0.254")
+	seg = Segment{Interface: "eth1", Ask: func(context.Context) store.Survey { return store.Survey{Failed: "root is needed"} }}
 	finds(t, Examine(t.Context(), newHouse().host().Link(seg)), "other DHCP servers on eth1", Unknown, "root is needed", "--probe eth1")
 }
 

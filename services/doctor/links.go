@@ -15,6 +15,8 @@ import (
 type Segment struct {
 	Interface string
 	Mode      store.DHCPMode // how the appliance takes part there; empty when nobody has chosen
+	Subnet    string         // what "lunboot subnet set" calls it; empty when there is none
+	Range     string         // addresses that could be given there, as "A-B"; empty for none
 	Idle      string         // why that mode is not at work; empty when it is, or cannot be told
 	Relayed   bool           // requests from other networks come in here, through a relay
 	Quiet     bool           // the operator switched off answers to router solicitations
@@ -172,21 +174,32 @@ func (h Host) returnPath(name string) Check {
 	}}
 }
 
+// change is the command that chooses another mode.
+func (s Segment) change(mode, rng string) string {
+	if s.Subnet == "" {
+		return ""
+	}
+	cmd := "lunboot subnet set " + s.Subnet + " --mode " + mode
+	if rng != "" {
+		cmd += " --range " + rng
+	}
+	return cmd
+}
+
 // Others asks who else answers DHCP on a network.
 func Others(s Segment) Check {
 	return Check{Name: "other DHCP servers on " + s.Interface, Run: func(ctx context.Context) (string, error) {
 		heard := s.Ask(ctx)
 		text, verdict := heard.Sentence(), heard.Verdict()
-		settings := "Settings, Network"
 		switch {
 		case verdict == store.VerdictUnknown:
 			return "", unknown("sudo lunboot doctor --probe "+s.Interface, "nobody was asked: %s. Ask again", text)
 		case s.Mode == store.DHCPFull && verdict == store.VerdictBootOnly:
 			return "", fault("", "%s", text)
 		case s.Mode == store.DHCPFull && verdict != store.VerdictNobody:
-			return "", fault("", "two servers give addresses on %s: %s. Turn the other one off, or choose proxy under %s", s.Interface, strings.TrimSuffix(text, ": proxy fits"), settings)
+			return "", fault(s.change("proxy", ""), "two servers give addresses on %s: %s. Turn the other one off, or leave the addresses to it", s.Interface, strings.TrimSuffix(text, ": proxy fits"))
 		case s.Mode == store.DHCPProxy && (verdict == store.VerdictNobody || verdict == store.VerdictBootOnly):
-			return "", fault("", "nobody gives addresses on %s, so no machine starts there: choose full under %s, or turn your DHCP server on", s.Interface, settings)
+			return "", fault(s.change("full", s.Range), "nobody gives addresses on %s, so no machine starts there. Turn your DHCP server on, or give them from here", s.Interface)
 		case verdict == store.VerdictConflict && s.Mode != "" && s.Mode != store.DHCPOff:
 			return "", fault("", "%s", text)
 		case verdict == store.VerdictConflict, verdict == store.VerdictBootOnly:
