@@ -59,6 +59,7 @@ func alone(t *testing.T) bool {
 	}
 	need(t, "ip")
 	need(t, "nsenter")
+	t.Parallel() // the namespace is the test's own
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=120s")
 	cmd.Env = append(os.Environ(), insideNamespace+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
@@ -305,7 +306,7 @@ func TestRealClientDeclines(t *testing.T) {
 	w := wire2(t)
 	run(t, "ip", "route", "add", "local", "10.77.0.100/32", "dev", "srv0", "table", "local")
 	_, v := serve(t)
-	assert.Equal(t, "10.77.0.101", w.udhcpc(t, "-a", "-A", "1")["ip"])
+	assert.Equal(t, "10.77.0.101", w.udhcpc(t, "-a200", "-A", "1")["ip"])
 	assert.Equal(t, store.LeaseDeclined, v.lease("10.77.0.100").State)
 	assert.Contains(t, v.kinds(), store.EventDHCPDecline)
 }

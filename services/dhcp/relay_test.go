@@ -82,9 +82,6 @@ func TestRealRelayFromDhcrelay(t *testing.T) { behindRelay(t, "dhcrelay") }
 
 // behindRelay plays the life of a lease behind a real relay, with real clients.
 func behindRelay(t *testing.T, relay string) {
-	if os.Getenv(insideNamespace) == "" {
-		t.Parallel() // each in namespaces of its own
-	}
 	if !alone(t) {
 		return
 	}
