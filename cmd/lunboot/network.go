@@ -327,14 +327,16 @@ func (n *network) follow(ctx context.Context) {
 		s, err := n.listen(w)
 		if err != nil {
 			deaf[name] = true
-			what := "No addresses are given on "
-			switch w.subnet.Mode {
-			case store.DHCPOff:
-				what = "Relays are not answered on "
-			case store.DHCPProxy:
-				what = "Machines are not told what to boot on "
+			switch {
+			case w.subnet.Mode == store.DHCPFull:
+				n.a.banner("dhcp "+name, "No addresses are given on "+name+": "+err.Error())
+			case w.subnet.Mode == store.DHCPProxy:
+				n.a.banner("dhcp "+name, "Machines are not told what to boot on "+name+": "+err.Error())
+			case !n.deaf[name]:
+				// Nobody chose that interface, and a host's own bridges often
+				// have a server of their own: worth a line, not a banner.
+				n.a.log.Warn("relays are not answered there", "interface", name, "reason", err)
 			}
-			n.a.banner("dhcp "+name, what+name+": "+err.Error())
 			continue
 		}
 		n.servers[key(w.subnet)] = s
