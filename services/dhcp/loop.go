@@ -275,7 +275,7 @@ func (s *Server) send(in *datagram, r message.Request, at place, ans Answer, rep
 		d.to = wire.LimitedBroadcast
 	}
 	if at.routed {
-		err := s.routed.send(netip.AddrPortFrom(at.link.Address, wire.ServerPort), d.to, payload)
+		err := s.routed.Send(wire.Datagram(netip.AddrPortFrom(at.link.Address, wire.ServerPort), d.to, payload))
 		if err == nil {
 			return nil
 		}

@@ -141,7 +141,7 @@ type Server struct {
 	wire      *survey.Prober
 	counters  counters
 
-	routed routed // sends the answers that no one interface leads to
+	routed sockets.Routed // sends the answers that no one interface leads to
 
 	mu     sync.Mutex
 	socket *socket // nil when not listening
@@ -447,7 +447,7 @@ func (s *Server) Serve(parent context.Context) error {
 	err := s.read(ctx, k, queues)
 	cancel(err)
 	wg.Wait()
-	s.routed.close()
+	s.routed.Close()
 	s.mu.Lock()
 	s.socket, s.pxe = nil, nil
 	s.mu.Unlock()

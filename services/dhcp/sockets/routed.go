@@ -1,29 +1,27 @@
-package dhcp
+package sockets
 
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 
 	"golang.org/x/net/ipv4"
-
-	"lunboot/services/dhcp/wire"
 )
 
-// routed sends to those behind a router by whatever interface leads there. The
-// socket that requests come in on is bound to one interface, and so are its
-// replies; a relay's way to us need not be our way to it. It needs NET_RAW.
-type routed struct {
+// Routed sends IPv4 packets by whatever interface leads to their destination. A
+// socket that is bound to one interface sends by no other, and a relay's way to
+// us need not be our way to it. It needs NET_RAW, and opens at the first packet.
+type Routed struct {
 	mu   sync.Mutex
-	conn *ipv4.RawConn // nil until it is needed
+	conn *ipv4.RawConn
 }
 
 // protocolRaw is a socket that is given whole IPv4 packets, and receives none
 // (raw(7)).
 const protocolRaw = "ip4:255"
 
-func (r *routed) send(src, dst netip.AddrPort, payload []byte) error {
+// Send sends a whole packet.
+func (r *Routed) Send(packet []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.conn == nil {
@@ -36,15 +34,15 @@ func (r *routed) send(src, dst netip.AddrPort, payload []byte) error {
 			return fmt.Errorf("open a raw socket: %w", err)
 		}
 	}
-	b := wire.Datagram(src, dst, payload)
-	head, err := ipv4.ParseHeader(b)
+	head, err := ipv4.ParseHeader(packet)
 	if err != nil {
 		return err
 	}
-	return r.conn.WriteTo(head, b[head.Len:], nil)
+	return r.conn.WriteTo(head, packet[head.Len:], nil)
 }
 
-func (r *routed) close() {
+// Close frees the socket; a later Send opens another.
+func (r *Routed) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.conn != nil {
