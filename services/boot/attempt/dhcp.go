@@ -91,24 +91,6 @@ func (s *State) asked(e store.Event) {
 	if s.stage(store.StageAsk).State == store.StageWaiting && d.Secs >= LateAsk {
 		s.trouble = true
 	}
-	who := platform(d) + " firmware"
-	if d.IPXE {
-		who = "iPXE"
-		if d.Firmware != "" {
-			who += " on " + platform(d)
-		}
-	}
-	if d.Interface != "" {
-		who += " asked on " + d.Interface
-	} else {
-		who += " asked"
-	}
-	if d.Relay != "" {
-		who += " through the relay " + d.Relay
-	}
-	if d.Port != "" {
-		who += ", " + d.Port
-	}
 	if s.stage(store.StageAsk).State == store.StageDone {
 		s.progress(store.StageAsk, e.At)
 		if s.stage(store.StageAddress).State == store.StageFailed {
@@ -116,7 +98,7 @@ func (s *State) asked(e store.Event) {
 		}
 		return
 	}
-	s.done(store.StageAsk, e.At, who)
+	s.done(store.StageAsk, e.At, asking(d))
 }
 
 func (s *State) acked(e store.Event) {

@@ -42,3 +42,26 @@ func span(d time.Duration) string {
 	}
 	return fmt.Sprintf("%d hours", int(d.Round(time.Hour)/time.Hour))
 }
+
+// asking says who asked, and where.
+func asking(d store.Detail) string {
+	who := platform(d) + " firmware"
+	if d.IPXE {
+		who = "iPXE"
+		if d.Firmware != "" {
+			who += " on " + platform(d)
+		}
+	}
+	if d.Interface != "" {
+		who += " asked on " + d.Interface
+	} else {
+		who += " asked"
+	}
+	if d.Relay != "" {
+		who += " through the relay " + d.Relay
+	}
+	if d.Port != "" {
+		who += ", " + d.Port
+	}
+	return who
+}
