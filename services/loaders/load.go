@@ -83,6 +83,7 @@ func load(dir string, p places, log *slog.Logger) (*Set, error) {
 			s.built[name] = f
 		}
 	}
+	s.stock()
 	return s, nil
 }
 

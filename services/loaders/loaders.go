@@ -44,6 +44,7 @@ type Set struct {
 	folder   map[boot.Loader]file // of --loaders
 	uploaded map[boot.Loader]file
 	built    map[boot.Loader]file
+	shelf    []boot.Available // what Shelf returns; made anew with every change
 
 	home *home // where uploads are kept; nil until Keep
 }
@@ -87,14 +88,15 @@ func (s *Set) names() []boot.Loader {
 }
 
 // Shelf lists the loaders as the choice of one sees them. The first file of a
-// chain is there only together with its second.
+// chain is there only together with its second. The caller must not change it.
 func (s *Set) Shelf() []boot.Available {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.shelf()
+	return s.shelf
 }
 
-func (s *Set) shelf() []boot.Available {
+// stock makes the shelf, which every request to boot looks at; mu is held.
+func (s *Set) stock() {
 	var out []boot.Available
 	for _, name := range s.names() {
 		f, _ := s.lookup(name)
@@ -103,7 +105,7 @@ func (s *Set) shelf() []boot.Available {
 		}
 		out = append(out, boot.Available{Loader: name, Platform: f.platform, Role: f.info.Role, NoISCSI: !f.info.Opaque && !slices.Contains(f.info.Features, FeatureISCSI)})
 	}
-	return out
+	s.shelf = out
 }
 
 func (s *Set) hasSecond(chain string) bool {
@@ -120,7 +122,7 @@ func (s *Set) hasSecond(chain string) bool {
 func (s *Set) Fits(name, firmware, arch string) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	a, ok := boot.Named(name, s.shelf())
+	a, ok := boot.Named(name, s.shelf)
 	if !ok {
 		for l, f := range s.uploaded {
 			if (l.Chain() == name || string(l) == name) && f.info.Role == store.LoaderFirst {
@@ -139,13 +141,12 @@ func (s *Set) Fits(name, firmware, arch string) error {
 func (s *Set) Manifest() []boot.LoaderInfo {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	shelf := s.shelf()
 	var out []boot.LoaderInfo
 	for _, name := range s.names() {
 		f, _ := s.lookup(name)
 		i := f.info
 		i.Features = slices.Clone(i.Features)
-		i.Rung = slices.Index(boot.Rungs(f.platform, shelf), name) + 1
+		i.Rung = slices.Index(boot.Rungs(f.platform, s.shelf), name) + 1
 		i.Use = use(i)
 		out = append(out, i)
 	}

@@ -72,6 +72,7 @@ func (s *Set) Keep(ctx context.Context, dir string, rows Rows, log *slog.Logger)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.home, s.uploaded = h, up
+	s.stock()
 	return nil
 }
 
@@ -139,6 +140,9 @@ func (s *Set) Add(ctx context.Context, by store.Actor, u boot.LoaderUpload, r io
 		return boot.LoaderInfo{}, err
 	}
 	name := boot.Loader(row.Key())
+	if f, ok := s.folder[name]; ok { // it never changes after Load
+		return boot.LoaderInfo{}, store.Conflict("name", "%s goes before an upload; replace that file, or start without --loaders", f.info.Source)
+	}
 	data, err := readLoader(r)
 	if err != nil {
 		return boot.LoaderInfo{}, store.Invalid("file", "loader %s: %v", name, err)
@@ -165,6 +169,7 @@ func (s *Set) Add(ctx context.Context, by store.Actor, u boot.LoaderUpload, r io
 	old, replaced := s.uploaded[name]
 	s.mu.Lock()
 	s.uploaded[name] = uploadedFile(row, data, f)
+	s.stock()
 	s.mu.Unlock()
 	if replaced && old.info.SHA256 != row.SHA256 {
 		s.unlink(old.info.SHA256)
@@ -295,6 +300,7 @@ func (s *Set) Remove(ctx context.Context, by store.Actor, name string) error {
 		sum := s.uploaded[l].info.SHA256
 		s.mu.Lock()
 		delete(s.uploaded, l)
+		s.stock()
 		s.mu.Unlock()
 		s.unlink(sum)
 	}

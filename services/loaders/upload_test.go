@@ -100,8 +100,12 @@ func TestAnUploadReplacesTheBuiltInAndAFolderReplacesBoth(t *testing.T) {
 		t.Error("it is lost at a restart")
 	}
 	write(t, folder, "snponly.efi", pe(peX8664, peEFIApplication, "folder"))
-	if data, _ := newSet(t, dir, r, folder).Open(boot.SNPOnly); !bytes.Contains(data, []byte("folder")) {
+	both := newSet(t, dir, r, folder)
+	if data, _ := both.Open(boot.SNPOnly); !bytes.Contains(data, []byte("folder")) {
 		t.Error("the folder's file is not served")
+	}
+	if _, err := both.Add(t.Context(), "tester", boot.LoaderUpload{Name: "snponly.efi"}, bytes.NewReader(own)); store.KindOf(err) != store.KindConflict || !strings.Contains(err.Error(), folder) {
+		t.Errorf("an upload that nobody would be given: %v", err)
 	}
 	newer := s.mustAdd(t, boot.LoaderUpload{Name: "snponly.efi"}, pe(peX8664, peEFIApplication, "newer"))
 	if got := files(t, dir); len(got) != 1 || got[0] != newer.SHA256 {
