@@ -116,8 +116,9 @@ func PlatformNamed(firmware, arch string) (p Platform) {
 // Keys returns under what is remembered how loaders do: with this machine, and
 // with all of its sort. A sort is the platform, the road, the version of the
 // firmware's network interface and the maker of the card, by its MAC's first
-// three bytes. They are all that a machine says before a loader runs on it;
-// since one maker builds many cards, the machine's own memory goes first.
+// three bytes. They are all that a machine says before a loader runs on it: the
+// card's PCI id is told by an iPXE, and a machine on which one ran has a memory
+// of its own. Since one maker builds many cards, that memory goes first.
 func (h Hardware) Keys() (own, sort string) {
 	p := strings.ToLower(strings.ReplaceAll(h.Platform.String(), " ", "-"))
 	undi := h.UNDI

@@ -70,7 +70,7 @@ func TestARM64BootsAKernelOverHTTP(t *testing.T) {
 		b.must(err)
 		t.Logf("%v after power-on: %s", found.At.Round(100*time.Millisecond), found.Groups[0])
 	}
-	a, err := b.appliance.WaitAttempt(b.ctx, "arm", func(a store.Attempt) bool { return stage(a, store.StageUp).State == store.StageRunning })
+	a, err := b.appliance.WaitAttempt(b.ctx, "arm", func(a store.Attempt) bool { return stage(a, store.StageScript).State == store.StageDone })
 	b.must(err)
 	r.Kill()
 	if a.Firmware != "UEFI" || a.Arch != "arm64" || len(a.Diagnoses) != 0 {
