@@ -88,7 +88,7 @@ type appliance struct {
 	journal *events.Journal
 	inv     *inventory.Inventory
 	runner  *attempts.Runner
-	loaders *ladder
+	loaders *loaders.Ladder
 	target  *iscsi.Server
 	boot    *httpd.Server
 	admin   *httpd.Server
@@ -155,7 +155,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	if err := files.Keep(ctx, filepath.Join(a.dir, "loaders"), a.db, log.With("part", "loaders")); err != nil {
 		return nil, err
 	}
-	if a.loaders, err = newLadder(ctx, files, a.db); err != nil {
+	if a.loaders, err = loaders.NewLadder(ctx, files, a.db); err != nil {
 		return nil, err
 	}
 	if missing := a.loaders.Missing(); missing != "" {

@@ -1,4 +1,4 @@
-package main
+package loaders
 
 import (
 	"context"
@@ -7,30 +7,35 @@ import (
 	"time"
 
 	"lunboot/services/boot"
-	"lunboot/services/loaders"
 	"lunboot/store"
-	"lunboot/store/sqlite"
 )
 
-// ladder joins the loaders that there are with what boots taught of them. What
+// Trials keeps what boots taught of loaders.
+type Trials interface {
+	LoaderTrials(context.Context) ([]store.LoaderTrial, error)
+	PutLoaderTrial(context.Context, store.LoaderTrial) error
+}
+
+// Ladder joins the loaders that there are with what boots taught of them. What
 // it knows stands in memory, since every request to boot asks it.
-type ladder struct {
-	*loaders.Set
-	db *sqlite.DB
+type Ladder struct {
+	*Set
+	rows Trials
 
 	mu     sync.Mutex
 	trials map[string]map[string]store.LoaderTrial // by key and loader
 	n      int
 }
 
-func newLadder(ctx context.Context, set *loaders.Set, db *sqlite.DB) (*ladder, error) {
-	l := &ladder{Set: set, db: db}
+// NewLadder makes a Ladder that knows what earlier runs learnt.
+func NewLadder(ctx context.Context, set *Set, rows Trials) (*Ladder, error) {
+	l := &Ladder{Set: set, rows: rows}
 	return l, l.load(ctx)
 }
 
 // load reads what earlier runs learnt.
-func (l *ladder) load(ctx context.Context) error {
-	all, err := l.db.LoaderTrials(ctx)
+func (l *Ladder) load(ctx context.Context) error {
+	all, err := l.rows.LoaderTrials(ctx)
 	if err != nil {
 		return fmt.Errorf("read how loaders did before: %w", err)
 	}
@@ -44,7 +49,7 @@ func (l *ladder) load(ctx context.Context) error {
 }
 
 // keep puts a trial into memory; mu is held.
-func (l *ladder) keep(t store.LoaderTrial) {
+func (l *Ladder) keep(t store.LoaderTrial) {
 	of := l.trials[t.Key]
 	if of == nil {
 		of = map[string]store.LoaderTrial{}
@@ -59,7 +64,7 @@ func (l *ladder) keep(t store.LoaderTrial) {
 // Learn adds a boot's verdict on a loader to what is known of it on this machine
 // and on hardware of its sort. It is on disk, and counts, when Learn returns nil.
 // One caller at a time.
-func (l *ladder) Learn(ctx context.Context, h boot.Hardware, name boot.Loader, v boot.Verdict, at time.Time) error {
+func (l *Ladder) Learn(ctx context.Context, h boot.Hardware, name boot.Loader, v boot.Verdict, at time.Time) error {
 	own, sort := h.Keys()
 	for _, key := range []string{own, sort} {
 		l.mu.Lock()
@@ -70,7 +75,7 @@ func (l *ladder) Learn(ctx context.Context, h boot.Hardware, name boot.Loader, v
 		if t == was {
 			continue
 		}
-		if err := l.db.PutLoaderTrial(ctx, t); err != nil {
+		if err := l.rows.PutLoaderTrial(ctx, t); err != nil {
 			return err
 		}
 		l.mu.Lock()
@@ -87,7 +92,7 @@ func (l *ladder) Learn(ctx context.Context, h boot.Hardware, name boot.Loader, v
 }
 
 // known returns what is known under a key.
-func (l *ladder) known(key string) []store.LoaderTrial {
+func (l *Ladder) known(key string) []store.LoaderTrial {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []store.LoaderTrial
@@ -98,6 +103,6 @@ func (l *ladder) known(key string) []store.LoaderTrial {
 }
 
 // Next chooses the loader for a machine; own is its own choice, or empty.
-func (l *ladder) Next(h boot.Hardware, own string) boot.Pick {
+func (l *Ladder) Next(h boot.Hardware, own string) boot.Pick {
 	return boot.Choose(boot.Question{Hardware: h, Own: own, Shelf: l.Shelf(), Trials: l.known})
 }

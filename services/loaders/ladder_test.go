@@ -1,4 +1,4 @@
-package main
+package loaders
 
 import (
 	"log/slog"
@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"lunboot/services/boot"
-	"lunboot/services/loaders"
 	"lunboot/store"
 	"lunboot/store/sqlite"
 )
@@ -18,12 +17,12 @@ func TestWhatTheLadderLearntSurvivesARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	set, err := loaders.Load("", slog.New(slog.DiscardHandler))
+	set, err := Load("", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	fresh := func() *ladder {
-		l, err := newLadder(t.Context(), set, db)
+	fresh := func() *Ladder {
+		l, err := NewLadder(t.Context(), set, db)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,7 +38,7 @@ func TestWhatTheLadderLearntSurvivesARestart(t *testing.T) {
 	if err := l.Learn(t.Context(), pc, boot.SNPOnly, boot.Silent, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	for name, l := range map[string]*ladder{"at once": l, "after a restart": fresh()} {
+	for name, l := range map[string]*Ladder{"at once": l, "after a restart": fresh()} {
 		for _, h := range []boot.Hardware{pc, twin} {
 			if p := l.Next(h, ""); p.Loader != boot.IPXEEFI {
 				t.Errorf("%s %s is given %+v", name, h.MAC, p)
