@@ -103,7 +103,7 @@ const (
 type AutoEnroll []AutoEnrollRule
 
 // SettingAutoEnroll is the setting that holds the rules, as JSON.
-const SettingAutoEnroll = "auto_enroll"
+const SettingAutoEnroll = "auto-enroll"
 
 // Normalize puts what people write in several ways into one.
 func (a AutoEnroll) Normalize() (AutoEnroll, error) {

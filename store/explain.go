@@ -17,6 +17,7 @@ type OfferQuery struct {
 	MAC   MAC
 	UUID  UUID
 	Arch  uint16     // option 93
+	Class string     // option 60 as this firmware sends it; empty: as such firmware does
 	IPXE  bool       // it is an iPXE; else it is the firmware
 	Relay netip.Addr // giaddr; not valid: it asks directly
 }

@@ -288,8 +288,9 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	dry := a.dryRuns()
 	site, err := pages.Handler(pages.Config{
-		Inventory: a.db, Machines: a.inv, Volumes: a.inv, Attempts: a.runner, Loaders: a.loaders,
+		Inventory: a.db, Machines: a.inv, Enrolling: a.inv, Explainer: dry, Volumes: a.inv, Attempts: a.runner, Loaders: a.loaders,
 		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Network: networks{a}, Health: a.healthChecks, Auth: a.auth, Status: a.status, Captures: a.captures(), Log: log, Now: time.Now,
 	})
 	if err != nil {
@@ -299,7 +300,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	r.Group(func(r chi.Router) {
 		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
 		api.Mount(r, api.Config{
-			Store: a.db, Acts: acts{a.inv, a}, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Loaders: a.loaders,
+			Store: a.db, Acts: acts{a.inv, a}, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Explainer: dry, Loaders: a.loaders,
 			Access: a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Version: version, Log: log,
 		})
 	})

@@ -11,8 +11,10 @@ import (
 
 	"github.com/coredhcp/coredhcp/handler"
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/rfc1035label"
 
 	"lunboot/services/boot"
+	"lunboot/services/dhcp/bootfile"
 	"lunboot/services/dhcp/message"
 	"lunboot/store"
 )
@@ -49,7 +51,14 @@ func sample(q store.OfferQuery) (*dhcpv4.DHCPv4, error) {
 		asks = asksBIOS
 	}
 	set(55, asks)
-	set(60, fmt.Sprintf("%s:Arch:%05d:UNDI:003000", class, q.Arch))
+	undi := "003000"
+	if platform.Firmware == boot.BIOS {
+		undi = "002001"
+	}
+	if class = fmt.Sprintf("%s:Arch:%05d:UNDI:%s", class, q.Arch, undi); q.Class != "" {
+		class = q.Class
+	}
+	set(60, class)
 	set(93, string([]byte{byte(q.Arch >> 8), byte(q.Arch)}))
 	if !q.UUID.IsZero() {
 		set(97, "\x00"+wireUUID(q.UUID))
@@ -103,6 +112,9 @@ func (s *Server) ExplainOffer(ctx context.Context, q store.OfferQuery) (e store.
 	}
 	if ans.Verdict == Drop {
 		return e, true, nil
+	}
+	if b := bootfile.Decide(in.asker(), in.Boot); e.Why == "" {
+		e.Why = b.NoISCSI
 	}
 	ours := func(_, reply *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, bool) {
 		fill(reply, r, ans)
@@ -183,7 +195,12 @@ func (in Input) whyFile(ans Answer) string {
 	case in.Request.IPXE:
 		return "an iPXE gets its script"
 	case ans.Loader != "":
-		return "the loader for " + p.String()
+		why := "the loader for " + p.String()
+		pick := in.Boot.Next(boot.HardwareOf(in.Request.MAC, p.Firmware.String(), p.Arch.String(), in.Request.Class), in.Client.Machine.Loader)
+		if pick.Loader == ans.Loader && pick.Why != "" {
+			why += ": " + pick.Why
+		}
+		return why
 	}
 	return ""
 }
@@ -191,16 +208,18 @@ func (in Input) whyFile(ans Answer) string {
 // described are the options that answers carry, with the kind of their value.
 var described = map[uint8]struct {
 	name string
-	kind byte // a: addresses, t: text, d: a duration, n: a number, x: bytes
+	kind byte // a: addresses, t: text, d: a duration, n: a number, l: domain names, x: bytes
 	why  string
 }{
 	1: {"subnet mask", 'a', "of the subnet"}, 3: {"router", 'a', "of the subnet"}, 6: {"DNS servers", 'a', "of the subnet"},
 	12: {"host name", 't', "the machine's name"}, 15: {"domain name", 't', "of the subnet"}, 26: {"interface MTU", 'n', "that of our interface is smaller than usual"}, 28: {"broadcast address", 'a', "of the subnet"},
+	42: {"time servers", 'a', "of the subnet"},
 	43: {"vendor options", 'x', "tells PXE firmware to fetch the file that it was given (PXE 2.1, discovery control)"},
 	51: {"lease time", 'd', "of the subnet"}, 53: {"message type", 'n', ""}, 54: {"server identifier", 'a', "this appliance"},
 	58: {"renewal time", 'd', "half of the lease"}, 59: {"rebinding time", 'd', "seven eighths of the lease"},
 	60: {"class", 't', "firmware that asks for a boot server takes no other answer for one"}, 61: {"client identifier", 'x', "sent back as it came"},
 	66: {"TFTP server name", 't', "where the boot file is"}, 67: {"boot file name", 't', ""}, 82: {"relay information", 'x', "sent back as it came"}, 97: {"client UUID", 'x', "sent back as it came"},
+	119: {"search list", 'l', "of the subnet"},
 	175: {"iPXE options", 'x', "iPXE need not wait for a ProxyDHCP server"},
 }
 
@@ -234,6 +253,10 @@ func optionText(code uint8, b []byte) string {
 		return strings.Join(out, ", ")
 	case kind == 't':
 		return string(b)
+	case kind == 'l':
+		if names, err := rfc1035label.FromBytes(b); err == nil {
+			return strings.Join(names.Labels, ", ")
+		}
 	case kind == 'd' && len(b) == 4:
 		return (time.Duration(number) * time.Second).String()
 	case kind == 'n' && len(b) <= 4:

@@ -10,6 +10,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"lunboot/services/boot"
@@ -94,8 +95,15 @@ func (x *Explainer) Explain(ctx context.Context, m store.Machine, q store.Explai
 	if m.ID == 0 {
 		uuid = who.unknown.UUID
 	}
+	last, tried := x.Attempts.Latest(m.ID, who.mac)
+	var events []store.Event
+	if tried {
+		if events, err = x.Attempts.EventsOf(ctx, last); err != nil {
+			return store.DryRun{}, err
+		}
+	}
 	for _, ipxe := range []bool{false, true} {
-		o, err := x.Offers.ExplainOffer(ctx, store.OfferQuery{MAC: who.mac, UUID: uuid, Arch: who.arch, IPXE: ipxe, Relay: q.Relay})
+		o, err := x.Offers.ExplainOffer(ctx, store.OfferQuery{MAC: who.mac, UUID: uuid, Arch: who.arch, Class: classOf(events, platform, ipxe), IPXE: ipxe, Relay: q.Relay})
 		if err != nil {
 			return store.DryRun{}, err
 		}
@@ -121,17 +129,24 @@ func (x *Explainer) Explain(ctx context.Context, m store.Machine, q store.Explai
 			out.Login.Units = []store.UnitExplanation{}
 		}
 	}
-	last, ok := x.Attempts.Latest(m.ID, who.mac)
-	if !ok {
+	if !tried {
 		return out, nil
-	}
-	events, err := x.Attempts.EventsOf(ctx, last)
-	if err != nil {
-		return store.DryRun{}, err
 	}
 	out.Last = &last
 	out.Differences = compare(out, last, events)
 	return out, nil
+}
+
+// classOf returns the class that the same client sent in the last attempt: what
+// boots taught of loaders is kept by it.
+func classOf(events []store.Event, p boot.Platform, ipxe bool) string {
+	for _, e := range events {
+		d := e.Detail
+		if e.Kind == store.EventDHCPDiscover && d.IPXE == ipxe && d.Firmware == p.Firmware.String() && d.Arch == p.Arch.String() && strings.HasPrefix(d.Class, "HTTPClient") == p.HTTP {
+			return d.Class
+		}
+	}
+	return ""
 }
 
 // hostName is the option by which DHCP names a machine (RFC 2132 §3.14).

@@ -197,6 +197,25 @@ func TestNothingDiffersWhenNothingChanged(t *testing.T) {
 	}
 }
 
+// What boots taught of loaders is kept by the firmware's own words.
+func TestTheFirmwareIsAskedForByTheClassThatItSent(t *testing.T) {
+	l := newLab()
+	l.last, l.events = before()
+	l.events = append([]store.Event{
+		{Kind: store.EventDHCPDiscover, Detail: store.Detail{Firmware: "BIOS", Arch: "x86", IPXE: true, Class: "PXEClient:Arch:00000:UNDI:003010"}},
+		{Kind: store.EventDHCPDiscover, Detail: store.Detail{Firmware: "BIOS", Arch: "x86", Class: "PXEClient:Arch:00000:UNDI:002099"}},
+	}, l.events...)
+	l.explain(t, lab03, store.ExplainQuery{})
+	if l.queries[0].Class != "PXEClient:Arch:00000:UNDI:002099" || l.queries[1].Class != "PXEClient:Arch:00000:UNDI:003010" {
+		t.Errorf("%+v", l.queries)
+	}
+	l.queries = nil
+	l.explain(t, lab03, store.ExplainQuery{Arch: "uefi-x64"})
+	if l.queries[0].Class != "" {
+		t.Errorf("other firmware has the words of this one: %+v", l.queries)
+	}
+}
+
 func TestWhatChangedSinceTheLastAttemptIsNamed(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*lab, *store.Machine)

@@ -36,10 +36,10 @@ type DB interface {
 	MappingRows
 	NetworkRows
 	JobRows
-	Settings
 	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
 	DeleteProfile(ctx context.Context, by store.Actor, name string) error
 	Profile(ctx context.Context, name string) (store.Profile, error)
+	Setting(ctx context.Context, key string) (value string, set bool, err error)
 	PutSetting(ctx context.Context, by store.Actor, key, value string) error
 }
 
@@ -65,12 +65,6 @@ type UnknownRows interface {
 	UnknownMachine(context.Context, store.MAC) (store.UnknownMachine, error)
 	UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error)
 	IgnoreUnknown(ctx context.Context, by store.Actor, mac store.MAC, ignored bool) error
-}
-
-// Settings are what the operator chose for the whole appliance.
-type Settings interface {
-	Setting(ctx context.Context, key string) (value string, set bool, err error)
-	PutSetting(ctx context.Context, by store.Actor, key, value string) error
 }
 
 // VolumeRows are the volumes.

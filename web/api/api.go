@@ -23,20 +23,21 @@ import (
 
 // Config is what the API stands on.
 type Config struct {
-	Store    Store
-	Acts     Acts
-	Volumes  VolumeActs
-	Sessions Sessions
-	Attempts Attempts
-	Events   Events
-	Scripts  Scripts
-	Loaders  Loaders
-	Access   Access
-	Network  Network
-	Health   func(context.Context) Health
-	Captures Captures
-	Version  string
-	Log      *slog.Logger
+	Store     Store
+	Acts      Acts
+	Volumes   VolumeActs
+	Sessions  Sessions
+	Attempts  Attempts
+	Events    Events
+	Scripts   Scripts
+	Explainer Explainer
+	Loaders   Loaders
+	Access    Access
+	Network   Network
+	Health    func(context.Context) Health
+	Captures  Captures
+	Version   string
+	Log       *slog.Logger
 }
 
 type server struct{ Config }
@@ -60,6 +61,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s := &server{cfg}
 	s.machines(a)
 	s.unknown(a)
+	s.dryRun(a)
 	s.volumes(a)
 	s.mappings(a)
 	s.profiles(a)

@@ -136,6 +136,16 @@ func (wires) Ask(_ context.Context, name string) (store.Survey, error) {
 	return store.Survey{Interface: name, Heard: []store.Heard{{As: store.ClientUEFI, Server: netip.MustParseAddr("10.77.0.254"), File: "grub.efi"}}}, nil
 }
 
+// dry answers a dry run with what it was asked.
+type dry struct{}
+
+func (dry) Explain(_ context.Context, m store.Machine, q store.ExplainQuery) (store.DryRun, error) {
+	if q.Arch == "z80" {
+		return store.DryRun{}, store.Invalid("arch", "%q is no client architecture", q.Arch)
+	}
+	return store.DryRun{Machine: m.ID, Name: m.Name, MAC: q.MAC, Platform: q.Arch, Relay: q.Relay}, nil
+}
+
 type log struct{ *events.Journal }
 
 func (l log) After(ctx context.Context, f store.EventFilter) ([]store.Event, int64, error) {
@@ -192,7 +202,7 @@ func open(t *testing.T) *house {
 		})
 	})
 	h.api = api.Mount(h.router, api.Config{
-		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Captures: boots{}, Events: log{journal}, Scripts: scripted{}, Loaders: &shelf{}, Access: h.auth, Network: wires{},
+		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Captures: boots{}, Events: log{journal}, Scripts: scripted{}, Explainer: dry{}, Loaders: &shelf{}, Access: h.auth, Network: wires{},
 		Health: func(context.Context) api.Health { return api.Health{OK: true, Version: "test"} }, Version: "test", Log: quiet,
 	})
 	h.Server = httptest.NewServer(h.router)

@@ -129,6 +129,12 @@ type Scripts interface {
 	Preview(ctx context.Context, m store.Machine, profile *store.Profile) (string, error)
 }
 
+// Explainer makes dry runs: what a machine would get if it booted now. The
+// machine is zero for a MAC that is not enrolled.
+type Explainer interface {
+	Explain(context.Context, store.Machine, store.ExplainQuery) (store.DryRun, error)
+}
+
 // Health is what the appliance says of itself.
 type Health struct {
 	OK       bool      `json:"ok"`

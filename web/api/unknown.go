@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/netip"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -101,4 +102,33 @@ func notNil(rules store.AutoEnroll) store.AutoEnroll {
 		return store.AutoEnroll{}
 	}
 	return rules
+}
+
+// dryRun adds what a machine would get now, enrolled or not.
+func (s *server) dryRun(a huma.API) {
+	register(a, http.MethodGet, "/machines/{machine}/explain", "explain-machine", "What a machine, or a MAC that is not enrolled, would get if it booted now, and what differs from its last attempt; nothing is changed", store.ScopeRead,
+		func(ctx context.Context, in *struct {
+			MachineKey
+			MAC   string `query:"mac" doc:"which of its cards asks; empty: the first"`
+			Arch  string `query:"arch" doc:"its firmware and architecture, such as bios, uefi-x64 or http-arm64, or a number of option 93; empty: as it was last seen"`
+			Relay string `query:"relay" doc:"the relay agent that it asks through; empty: directly"`
+		}) (*body[store.DryRun], error) {
+			q := store.ExplainQuery{Arch: in.Arch}
+			m, err := s.Acts.FindMachine(ctx, in.Machine)
+			if mac, bad := store.ParseMAC(in.Machine); bad == nil && (err == nil || store.IsNotFound(err)) {
+				q.MAC, err = mac, nil
+			}
+			if err == nil && in.MAC != "" {
+				q.MAC, err = store.ParseMAC(in.MAC)
+			}
+			if err == nil && in.Relay != "" {
+				if q.Relay, err = netip.ParseAddr(in.Relay); err != nil || !q.Relay.Is4() {
+					err = store.Invalid("relay", "%q is not the IPv4 address of a relay", in.Relay)
+				}
+			}
+			if err != nil {
+				return nil, problem(err)
+			}
+			return reply(s.Explainer.Explain(ctx, m, q))
+		})
 }

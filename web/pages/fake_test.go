@@ -43,6 +43,10 @@ type lab struct {
 	checks   []Check
 	heard    map[string]store.Survey // what each network says when it is asked
 	refuse   error                   // returned by every act
+	rules    store.AutoEnroll
+	all      []store.EnrollSpec
+	enrolled []store.Enrolled
+	dryRuns  []store.ExplainQuery
 	auth     *auth.Auth
 }
 
@@ -144,18 +148,44 @@ func (l *lab) Profiles(context.Context) ([]store.Profile, error) {
 }
 func (l *lab) Leases(context.Context) ([]store.Lease, error) { return nil, nil }
 
-func (l *lab) Enroll(_ context.Context, _ store.Actor, mac store.MAC, name string, _ store.MachineID) (store.Machine, error) {
+func (l *lab) Enroll(_ context.Context, _ store.Actor, mac store.MAC, name string, replace store.MachineID) (store.Machine, error) {
 	if l.refuse != nil {
 		return store.Machine{}, l.refuse
+	}
+	for i, m := range l.machines {
+		if m.ID == replace {
+			l.machines[i].MACs = []store.MAC{mac}
+			return l.machines[i], nil
+		}
 	}
 	m := store.Machine{ID: store.MachineID(len(l.machines) + 1), Name: "machine-0f5a", MACs: []store.MAC{mac}, Profile: "san", Auth: store.AuthMutual, Initiator: "iqn.2026-11.lab:x"}
 	l.machines = append(l.machines, m)
 	l.unknown = nil
 	return m, nil
 }
-func (l *lab) Ignore(context.Context, store.Actor, store.MAC, bool) error {
-	l.unknown = nil
+func (l *lab) Ignore(_ context.Context, _ store.Actor, mac store.MAC, ignored bool) error {
+	for i := range l.unknown {
+		if l.unknown[i].MAC == mac && l.refuse == nil {
+			l.unknown[i].Ignored = ignored
+		}
+	}
 	return l.refuse
+}
+func (l *lab) EnrollAll(_ context.Context, _ store.Actor, spec store.EnrollSpec) ([]store.Enrolled, error) {
+	l.all = append(l.all, spec)
+	return l.enrolled, l.refuse
+}
+func (l *lab) AutoEnroll(context.Context) (store.AutoEnroll, error) { return l.rules, nil }
+func (l *lab) SetAutoEnroll(_ context.Context, _ store.Actor, rules store.AutoEnroll) (store.AutoEnroll, error) {
+	rules, err := rules.Normalize()
+	if err == nil {
+		l.rules = rules
+	}
+	return rules, err
+}
+func (l *lab) Explain(_ context.Context, m store.Machine, q store.ExplainQuery) (store.DryRun, error) {
+	l.dryRuns = append(l.dryRuns, q)
+	return l.explained(m, q), l.refuse
 }
 func (l *lab) AddMachine(ctx context.Context, a store.Actor, s store.MachineSpec) (store.Machine, error) {
 	return l.Enroll(ctx, a, s.MACs[0], s.Name, 0)
@@ -346,7 +376,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		t.Fatal(err)
 	}
 	h, err := Handler(Config{
-		Inventory: l, Machines: l, Volumes: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Network: l, Health: func(context.Context) []Check { return l.checks }, Captures: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
+		Inventory: l, Machines: l, Enrolling: l, Explainer: l, Volumes: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Network: l, Health: func(context.Context) []Check { return l.checks }, Captures: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
 		Status: func(context.Context) Status {
 			return Status{OK: true, Text: "All services running", Address: "10.77.0.1 · eth1"}
 		},
@@ -436,9 +466,12 @@ func full() *lab {
 		"eth1": {Heard: []store.Heard{{As: store.ClientPlain, Server: router, MAC: store.MAC{2, 0, 0, 0, 0, 2}, Offered: netip.MustParseAddr("10.77.0.60")}, {As: store.ClientUEFI, Server: router, Offered: netip.MustParseAddr("10.77.0.60")}}},
 	}
 	l.unknown = []store.UnknownMachine{
-		{MAC: mustMAC("b8:27:eb:91:3c:0d"), Vendor: "Raspberry Pi", Firmware: "UEFI", Arch: "arm64", Count: 3, LastSeen: noon.Add(-time.Minute)},
+		{MAC: mustMAC("b8:27:eb:91:3c:0d"), Vendor: "Raspberry Pi", Firmware: "UEFI", Arch: "arm64", Count: 3, FirstSeen: noon.Add(-3 * time.Minute), LastSeen: noon.Add(-time.Minute),
+			UUID: store.UUID{9, 8, 7}, NIC: "PCI 14e4:16a0", Chip: "genet", Address: netip.MustParseAddr("10.77.0.140"), Hostname: "lab-08"},
 		{MAC: mustMAC("d4:5d:64:b1:0b:02"), Firmware: "UEFI", Arch: "x86-64", Count: 12, LastSeen: noon.Add(-4 * time.Minute), Port: "switch tor, port Gi0/4 (VLAN 12)"},
+		{MAC: mustMAC("52:54:00:12:34:56"), Firmware: "BIOS", Arch: "x86", Count: 2, LastSeen: noon.Add(-9 * time.Minute), Ignored: true},
 	}
+	l.rules = store.AutoEnroll{{Prefix: "d4:5d:64", Name: "lab-{nn}", Profile: "san", Limit: 64}, {Prefix: "00:07:e9", Limit: 256}}
 	l.vols = []store.Volume{
 		{ID: 1, Name: "win11-lab", Size: 64 << 30, BlockSize: 512, State: store.VolumeReady},
 		{ID: 2, Name: "debian12", Size: 32 << 30, BlockSize: 512, State: store.VolumeReady, From: "debian.raw"},
@@ -499,4 +532,29 @@ func failedLUN() *store.Attempt {
 		Evidence: []string{"14:02:10 iqn.2026-11.lunboot:lab-12 sent READ CAPACITY(10) to LUN 0", "LUNs that are mapped to it: 2", "answered CHECK CONDITION 05/25/00", "iPXE printed 1d704539"},
 	}}
 	return a
+}
+
+// explained is a dry run with something in every place.
+func (l *lab) explained(m store.Machine, q store.ExplainQuery) store.DryRun {
+	e := store.DryRun{
+		MAC: q.MAC, Machine: m.ID, Name: m.Name, Platform: "UEFI x86-64", Assumed: m.ID == 0, Relay: q.Relay, At: noon,
+		Offers: []store.OfferExplanation{
+			{Client: "UEFI x86-64 firmware", Verdict: "DHCPOFFER", Interface: "eth1", Mode: "full", Address: netip.MustParseAddr("10.77.0.103"), Loader: "snponly.efi", File: "d45d64b1097c/snponly.efi", Fields: []store.OfferField{
+				{Name: "yiaddr", Value: "10.77.0.103", Why: "the machine's reserved address"}, {Option: 1, Name: "subnet mask", Value: "255.255.255.0", Why: "of the subnet 10.77.0.0/24"},
+				{Option: 67, Name: "boot file name", Value: "d45d64b1097c/snponly.efi", Why: "the loader for UEFI x86-64"},
+			}},
+			{Client: "iPXE", Verdict: "nothing", Why: "The range is used up."},
+		},
+		File:   store.FileExplanation{Loader: "snponly.efi", Size: 268 << 10, Version: "1.0.0+git-20190125", Source: "embedded"},
+		Script: store.ScriptExplanation{Answer: "script", MatchedBy: "hostname", Profile: "san", Guarded: true, Text: "#!ipxe\nset password (secret)\nsanboot iscsi:10.77.0.1::3260:2:iqn.2026-11.lunboot:a1b2\n", SAN: "iscsi:10.77.0.1::3260:2:iqn.2026-11.lunboot:a1b2"},
+		Login: store.LoginExplanation{Target: "iqn.2026-11.lunboot:a1b2", Initiator: "iqn.2026-11.lunboot:lab-12", Auth: store.AuthMutual, User: "lab-12", ReverseUser: "lunboot", Units: []store.UnitExplanation{
+			{LUN: 2, Volume: "win11-lab", Size: 64 << 30, Boot: true}, {LUN: 3, Volume: "arriving", Size: 8 << 30, ReadOnly: true, Problem: "it is being imported, 43 % so far"}}},
+		Differences: []store.Difference{{What: "loader", Then: "ipxe.efi", Now: "snponly.efi"}, {What: "a line of the script", Then: "sanboot iscsi:10.77.0.1::3260:0:iqn.2026-11.lunboot:a1b2 || goto failed", Now: ""}},
+		Last:        failedLUN(),
+	}
+	if m.ID == 0 {
+		e.Login, e.Last, e.Differences = store.LoginExplanation{}, nil, nil
+		e.Script = store.ScriptExplanation{Answer: "unknown", Why: "no machine is enrolled by what it says of itself", Text: "#!ipxe\necho Its MAC address is\n"}
+	}
+	return e
 }

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-chi/chi/v5"
-
 	"lunboot/store"
 	"lunboot/web/auth"
 )
@@ -98,6 +96,7 @@ type machineRow struct {
 
 type machinesView struct {
 	Unknown []store.UnknownMachine
+	Ignored int
 	Rows    []machineRow
 	Counts  map[condition]int
 	Total   int
@@ -142,9 +141,16 @@ func (s *site) listMachines(ctx context.Context, show condition, search string) 
 	if len(q) > 0 {
 		v.Self += "?" + q.Encode()
 	}
-	var err error
-	if v.Unknown, err = s.Inventory.UnknownMachines(ctx, false); err != nil {
+	asked, err := s.Inventory.UnknownMachines(ctx, true)
+	if err != nil {
 		return v, err
+	}
+	for _, u := range asked {
+		if u.Ignored {
+			v.Ignored++
+		} else {
+			v.Unknown = append(v.Unknown, u)
+		}
 	}
 	ms, total, err := s.Inventory.Machines(ctx, store.MachineFilter{Search: search})
 	if err != nil {
@@ -306,29 +312,3 @@ func (s *site) addMachine(w http.ResponseWriter, r *http.Request) {
 }
 
 func machinePath(id store.MachineID) string { return fmt.Sprintf("/machines/%d", id) }
-
-func (s *site) enroll(w http.ResponseWriter, r *http.Request) {
-	mac, err := store.ParseMAC(chi.URLParam(r, "mac"))
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	m, err := s.Machines.Enroll(r.Context(), by(r), mac, strings.TrimSpace(r.PostFormValue("name")), 0)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	http.Redirect(w, r, machinePath(m.ID), http.StatusSeeOther)
-}
-
-func (s *site) ignore(w http.ResponseWriter, r *http.Request) {
-	mac, err := store.ParseMAC(chi.URLParam(r, "mac"))
-	if err == nil {
-		err = s.Machines.Ignore(r.Context(), by(r), mac, true)
-	}
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	http.Redirect(w, r, "/machines", http.StatusSeeOther)
-}

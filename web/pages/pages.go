@@ -85,6 +85,8 @@ type Change interface {
 type Config struct {
 	Inventory Inventory
 	Machines  MachineActs
+	Enrolling Enrolling
+	Explainer Explainer
 	Volumes   VolumeActs
 	Attempts  Attempts
 	Loaders   Loaders
@@ -144,8 +146,15 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/help/{code}", s.helpCode)
 			r.Get("/machines", s.machines)
 			r.Post("/machines", s.addMachine)
+			r.Get("/unknown", s.unknown)
+			r.Post("/unknown/enroll", s.enrollAll)
+			r.Post("/unknown/rules", s.addRule)
+			r.Post("/unknown/rules/remove", s.removeRule)
+			r.Get("/unknown/{mac}", s.unknownMachine)
+			r.Get("/unknown/{mac}/explain", s.explainUnknown)
 			r.Post("/unknown/{mac}/enroll", s.enroll)
 			r.Post("/unknown/{mac}/ignore", s.ignore)
+			r.Get("/machines/{id}/explain", s.explainMachine)
 			r.Get("/machines/{id}", s.machine)
 			r.Post("/machines/{id}/profile", s.setProfile)
 			r.Post("/machines/{id}/rename", s.rename)
@@ -314,7 +323,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		return nil, err
 	}
 	views := map[string]*template.Template{}
-	for _, name := range []string{"machines", "machine", "volumes", "loaders", "help", "help-code", "setup", "settings", "login", "error"} {
+	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "loaders", "help", "help-code", "setup", "settings", "login", "error"} {
 		t, err := base.Clone()
 		if err == nil {
 			t, err = t.ParseFS(viewFS, "view/"+name+".html")

@@ -76,6 +76,8 @@ func (s *site) functions() template.FuncMap {
 		"asset":    s.assets.url,
 		"icon":     func(name string) string { return s.assets.url("icons.svg") + "#" + name },
 		"bytes":    store.Bytes,
+		"hardware": hardware,
+		"upper":    upper,
 		"ago":      s.ago,
 		"clock":    s.clock,
 		"stage":    stageWords,

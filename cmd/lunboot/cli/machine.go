@@ -20,7 +20,7 @@ type MachineCmd struct {
 	Ignore  MachineIgnoreCmd  `cmd:"" help:"Ignore an unknown machine."`
 	Unknown MachineUnknownCmd `cmd:"" help:"List machines that asked to boot and are not enrolled."`
 	Auto    MachineAutoCmd    `cmd:"" help:"List or change the rules that enroll machines by themselves."`
-	Explain MachineExplainCmd `cmd:"" help:"Say how a machine's last boot went, and why it failed."`
+	Explain MachineExplainCmd `cmd:"" help:"Say what a machine would get if it booted now, and how its last boot went."`
 	Boot    MachineBootCmd    `cmd:"" help:"Choose the profile of the next boot only."`
 }
 
@@ -234,23 +234,6 @@ func (r *MachineRemoveCmd) Run(c *Context) error {
 	}
 	c.say("removed machine %s", r.Machine)
 	return nil
-}
-
-// MachineExplainCmd explains the last boot.
-type MachineExplainCmd struct {
-	Machine string `arg:"" help:"Id, name, MAC or UUID."`
-}
-
-// Run explains the last boot.
-func (e *MachineExplainCmd) Run(c *Context) error {
-	var out list[store.Attempt]
-	if err := c.Client.Do(c, "GET", "/attempts?limit=1&machine="+url.QueryEscape(e.Machine), nil, &out); err != nil {
-		return err
-	}
-	if len(out.Items) == 0 {
-		return fmt.Errorf("%s has not tried to boot since it was added", e.Machine)
-	}
-	return c.show(out.Items[0], func() { printAttempt(c, out.Items[0]) })
 }
 
 // MachineBootCmd chooses the next boot's profile.

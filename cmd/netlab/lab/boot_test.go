@@ -317,17 +317,34 @@ func TestAnUnknownMachineIsEnrolledAndBootsWithoutAnotherPowerOn(t *testing.T) {
 	d, err := b.SectorDisk("new", area.PowerOff)
 	b.must(err)
 	c := b.NewClient(b.appliance, b.machine("new", lab.BIOS, 60), 2, d)
-	r, err := c.PowerOn(b.ctx)
-	b.must(err)
+	r := b.powerOn(c)
 	var unknown struct {
-		Items []struct{ MAC store.MAC }
+		Items []struct {
+			store.UnknownMachine
+			Maker string
+		}
 	}
 	for len(unknown.Items) == 0 {
-		b.must(b.appliance.JSON(b.ctx, &unknown, "machine", "unknown"))
 		time.Sleep(100 * time.Millisecond)
+		b.must(b.appliance.JSON(b.ctx, &unknown, "machine", "unknown"))
 	}
-	if got := unknown.Items[0].MAC; got != c.Machine.MAC {
-		t.Fatalf("the unknown machine is %s, not %s", got, c.Machine.MAC)
+	u := unknown.Items[0]
+	if u.MAC != c.Machine.MAC || u.Maker != "QEMU virtual machine" || u.Firmware != "BIOS" {
+		t.Fatalf("the unknown machine is %+v, want %s", u, c.Machine.MAC)
+	}
+	if d := time.Since(u.FirstSeen); d > 2*time.Second {
+		t.Errorf("it is listed %s after its first packet", d)
+	}
+	_, err = r.Console.WaitFor(b.ctx, "Its MAC address is "+c.Machine.MAC.String())
+	b.must(err)
+	b.must(b.appliance.JSON(b.ctx, &unknown, "machine", "unknown"))
+	if u = unknown.Items[0]; u.UUID != c.Machine.UUID || u.NIC == "" || u.Chip == "" || u.Vendor == "" || u.Count < 2 {
+		t.Errorf("once its iPXE has spoken, the unknown machine is %+v", u)
+	}
+	var dry store.DryRun
+	b.must(b.appliance.JSON(b.ctx, &dry, "machine", "explain", c.Machine.MAC.String()))
+	if dry.Script.Answer != "unknown" || dry.Platform != "BIOS x86" || len(dry.Differences) != 0 {
+		t.Errorf("a dry run of what just happened says %+v, different are %+v", dry.Script, dry.Differences)
 	}
 	b.cli("volume", "import", c.Volume, d.Path)
 	b.cli("machine", "enroll", c.Machine.MAC.String(), "new")
@@ -337,6 +354,14 @@ func TestAnUnknownMachineIsEnrolledAndBootsWithoutAnotherPowerOn(t *testing.T) {
 	b.must(err)
 	b.must(r.Wait(b.ctx))
 	b.must(c.CheckSector())
+	// Nothing changed since, so a dry run is that boot once more; but it is
+	// known by its new name from its first packet on.
+	dry = store.DryRun{}
+	b.must(b.appliance.JSON(b.ctx, &dry, "machine", "explain", "new"))
+	named := []store.Difference{{What: "matched by", Then: "uuid", Now: "hostname"}}
+	if dry.Last == nil || dry.Script.Answer != "script" || dry.Login.Refused != "" || len(dry.Login.Units) != 1 || !slices.Equal(dry.Differences, named) {
+		t.Errorf("a dry run after the boot says %+v, %+v, different are %+v", dry.Script, dry.Login, dry.Differences)
+	}
 }
 
 func TestNothingThatWasFlushedIsLostWhenTheApplianceIsKilled(t *testing.T) {
