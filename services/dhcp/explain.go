@@ -102,19 +102,36 @@ func (s *Server) ExplainOffer(ctx context.Context, q store.OfferQuery) (e store.
 		return e, true, err
 	}
 	ans := Decide(in)
+	asks := ""
+	if ans.Verdict == Drop && in.proxied() && in.Client.has(store.QuirkNoProxyOffer) {
+		// It takes its address elsewhere, and asks our port 4011 then.
+		p.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeRequest))
+		p.ClientIPAddr = at.subnet.Prefix.Addr().Next().AsSlice()
+		if r, err = message.Decode(p); err != nil {
+			return e, true, err
+		}
+		at.bootServer, asks = true, " on port 4011"
+		if in, err = s.dryGather(ctx, r, at); err != nil {
+			return e, true, err
+		}
+		ans = Decide(in)
+	}
 	platform, _ := r.Platform()
 	e = store.OfferExplanation{
-		Client: platform.String() + " firmware", Verdict: ans.Verdict.String(), Why: ans.Reason, Interface: at.link.Name, Mode: string(at.subnet.Mode),
+		Client: platform.String() + " firmware" + asks, Verdict: ans.Verdict.String(), Why: ans.Reason, Interface: at.link.Name, Mode: string(at.subnet.Mode),
 		Address: ans.Address, Loader: string(ans.Loader), File: ans.BootFile, Boot: in.Boot.Address,
 	}
 	if r.IPXE {
-		e.Client = "iPXE"
+		e.Client = "iPXE" + asks
 	}
 	if ans.Verdict == Drop {
 		return e, true, nil
 	}
-	if b := bootfile.Decide(in.asker(), in.Boot); e.Why == "" {
+	if b := bootfile.Decide(in.asker(), in.source()); e.Why == "" {
 		e.Why = b.NoISCSI
+	}
+	if in.proxied() && e.Why == "" {
+		e.Why = "another server gives the address; this answer says what to boot"
 	}
 	ours := func(_, reply *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, bool) {
 		fill(reply, r, ans)
@@ -129,8 +146,12 @@ func (s *Server) ExplainOffer(ctx context.Context, q store.OfferQuery) (e store.
 	return e, true, nil
 }
 
-// dryGather collects the facts about one request, in the ledger's turn.
+// dryGather collects the facts about one request as decide does, in the
+// ledger's turn.
 func (s *Server) dryGather(ctx context.Context, r message.Request, at place) (Input, error) {
+	if at.bootServer || at.subnet.Mode == store.DHCPProxy {
+		return s.gatherBoot(ctx, r, at, s.cfg.Now())
+	}
 	s.ledger.deciding.Lock()
 	defer s.ledger.deciding.Unlock()
 	return s.gather(ctx, r, at, s.cfg.Now())
@@ -145,6 +166,7 @@ func (in Input) fields(ans Answer, reply *dhcpv4.DHCPv4) []store.OfferField {
 		}
 	}
 	head("yiaddr", addrText(ans.Address), in.whyAddress(ans.Address))
+	head("ciaddr", reply.ClientIPAddr.String(), "the address that it has already")
 	head("siaddr", reply.ServerIPAddr.String(), "where the boot file is")
 	head("giaddr", reply.GatewayIPAddr.String(), "the relay that the answer goes through")
 	head("file", reply.BootFileName, in.whyFile(ans))
@@ -214,7 +236,7 @@ var described = map[uint8]struct {
 	1: {"subnet mask", 'a', "of the subnet"}, 3: {"router", 'a', "of the subnet"}, 6: {"DNS servers", 'a', "of the subnet"},
 	12: {"host name", 't', "the machine's name"}, 15: {"domain name", 't', "of the subnet"}, 26: {"interface MTU", 'n', "that of our interface is smaller than usual"}, 28: {"broadcast address", 'a', "of the subnet"},
 	42: {"time servers", 'a', "of the subnet"},
-	43: {"vendor options", 'x', "tells PXE firmware to fetch the file that it was given (PXE 2.1, discovery control)"},
+	43: {"vendor options", 'x', "tells PXE firmware how to find its boot server (PXE 2.1 §2.2.3, discovery control)"},
 	51: {"lease time", 'd', "of the subnet"}, 53: {"message type", 'n', ""}, 54: {"server identifier", 'a', "this appliance"},
 	58: {"renewal time", 'd', "half of the lease"}, 59: {"rebinding time", 'd', "seven eighths of the lease"},
 	60: {"class", 't', "firmware that asks for a boot server takes no other answer for one"}, 61: {"client identifier", 'x', "sent back as it came"},

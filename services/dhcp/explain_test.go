@@ -114,3 +114,38 @@ func TestADryRunSaysWhyThereIsNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, ok, "a server that does not listen answers nobody")
 }
+
+func TestADryRunInProxyModeSaysWhatToBootAndNoAddress(t *testing.T) {
+	quirky := store.Machine{Name: "old", MACs: []store.MAC{mac(2)}, Profile: "san", Quirks: []store.Quirk{store.QuirkNoProxyOffer}}
+	v := newInventory(newClock().Now, quirky)
+	n := lab()
+	n.Mode, n.Range = store.DHCPProxy, store.Range{}
+	s := start(t, v.config(t, n))
+	for _, q := range []store.OfferQuery{{MAC: mac(1), Arch: 0}, {MAC: mac(1), Arch: 7}, {MAC: mac(1), Arch: 16}, {MAC: mac(1), Arch: 7, IPXE: true}} {
+		e, ok, err := s.ExplainOffer(t.Context(), q)
+		require.NoError(t, err)
+		require.True(t, ok)
+		assert.Empty(t, v.kinds())
+		p, err := sample(q)
+		require.NoError(t, err)
+		offer := dial(t, s).ask(p)
+		assert.Equal(t, "proxy", e.Mode)
+		assert.False(t, e.Address.IsValid())
+		assert.Contains(t, e.Why, "another server gives the address")
+		assert.Equal(t, offer.BootFileName, e.File)
+		for _, f := range e.Fields {
+			if f.Option != 0 {
+				assert.Equal(t, optionText(uint8(f.Option), offer.Options.Get(dhcpv4.GenericOptionCode(f.Option))), f.Value, "option %d", f.Option)
+			}
+		}
+		v.await(t, 2)
+		v.kinds()
+	}
+	// Firmware that takes no such offer asks our port 4011.
+	e, ok, err := s.ExplainOffer(t.Context(), store.OfferQuery{MAC: mac(2), Arch: 0})
+	require.NoError(t, err)
+	require.True(t, ok)
+	assert.Equal(t, "BIOS x86 firmware on port 4011", e.Client)
+	assert.Equal(t, "DHCPACK", e.Verdict)
+	assert.Contains(t, e.File, "undionly.kpxe")
+}

@@ -67,7 +67,7 @@ func seen(events []store.Event) past {
 	for _, e := range events {
 		d := e.Detail
 		switch e.Kind {
-		case store.EventDHCPOffer, store.EventDHCPAck:
+		case store.EventDHCPOffer, store.EventDHCPAck, store.EventDHCPProxyOffer, store.EventDHCPBootServer:
 			p.offered = true
 			if e.Addr.IsValid() {
 				p.address = e.Addr.String()

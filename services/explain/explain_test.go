@@ -255,6 +255,16 @@ func TestWhatChangedSinceTheLastAttemptIsNamed(t *testing.T) {
 	}
 }
 
+func TestAnOfferBesideAnotherServersIsComparedToo(t *testing.T) {
+	l := newLab()
+	l.last, l.events = before()
+	l.events = []store.Event{{Kind: store.EventDHCPProxyOffer, Detail: store.Detail{Loader: "ipxe.efi"}}, {Kind: store.EventDHCPBootServer, Detail: store.Detail{URL: "http://10.77.0.1/boot.ipxe"}}}
+	e := l.explain(t, lab03, store.ExplainQuery{})
+	if want := []store.Difference{{What: "loader", Then: "ipxe.efi", Now: "snponly.efi"}}; !slices.Equal(e.Differences, want) {
+		t.Errorf("%+v", e.Differences)
+	}
+}
+
 func TestAnAttemptOfWhichLittleWasSeenSaysLittle(t *testing.T) {
 	l := newLab()
 	l.last = &store.Attempt{ID: 1}
