@@ -91,7 +91,8 @@ func silence(q store.OfferQuery, servers int) store.OfferExplanation {
 type logins struct{ a *appliance }
 
 // ExplainLogin looks a machine's initiator up as its login does. No boot fires,
-// and what is opened to see whether it can be is closed again.
+// and what is opened to see whether it can be is closed again; a volume that
+// turns out to be broken is told of as at a login.
 func (l logins) ExplainLogin(ctx context.Context, m store.Machine) (store.LoginExplanation, error) {
 	c := newCatalog(l.a.db, l.a.pool)
 	access, err := c.Access(ctx, m.Initiator)

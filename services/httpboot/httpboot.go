@@ -254,6 +254,14 @@ func (s *Server) help(at netip.AddrPort) scripts.Help {
 	return scripts.Help{Case: caseNumber(), Admin: s.cfg.AdminURL(at.Addr())}
 }
 
+// helpFor is the help of an answer. A dry run opens no case.
+func (s *Server) helpFor(a ask) scripts.Help {
+	if a.trusted {
+		return scripts.Help{Admin: s.cfg.AdminURL(a.boot.Addr())}
+	}
+	return s.help(a.boot)
+}
+
 // inCase makes a reason findable by the number on the machine's screen.
 func inCase(reason string, h scripts.Help) string {
 	return strings.TrimSuffix(reason, ".") + " (case " + h.Case + ")"

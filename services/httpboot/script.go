@@ -124,7 +124,7 @@ func (s *Server) answer(ctx context.Context, a ask, walk bool) answer {
 }
 
 func (s *Server) conflict(a ask, claims []scripts.Claim) answer {
-	help := s.help(a.boot)
+	help := s.helpFor(a)
 	reason := "this machine says things that belong to different machines:"
 	for _, c := range claims {
 		reason += fmt.Sprintf(" %s %s is %s's;", c.Field, c.Value, c.Machine)
@@ -203,7 +203,7 @@ func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 	var blocked *blockedError
 	switch {
 	case errors.As(err, &blocked):
-		help := s.help(a.boot)
+		help := s.helpFor(a)
 		if !a.dry {
 			s.seenMachine(ctx, a, m)
 			s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{Profile: plan.profile.Name, MatchedBy: found.By, Reason: inCase(blocked.why, help)}))
@@ -275,7 +275,7 @@ func bootsVolume(k store.ProfileKind) bool {
 // enrolled is noted as an unknown machine, so that one with a copied hostname
 // or UUID can be enrolled under its own.
 func (s *Server) withhold(ctx context.Context, a ask, m store.Machine, p plan, by, why string) answer {
-	help := s.help(a.boot)
+	help := s.helpFor(a)
 	if !a.dry {
 		d := store.Detail{URL: a.url, Profile: p.profile.Name, MatchedBy: by, Reason: inCase(why, help)}
 		s.emit(s.machineEvent(store.EventScriptWithheld, a, m, d))
@@ -293,7 +293,7 @@ func (s *Server) withhold(ctx context.Context, a ask, m store.Machine, p plan, b
 // failed answers when the appliance is at fault: a script that says so, with a
 // number that stands in the log beside the cause.
 func (s *Server) failed(a ask, m store.Machine, what string, err error) answer {
-	help := s.help(a.boot)
+	help := s.helpFor(a)
 	s.cfg.Log.Error("a boot script could not be made", "case", help.Case, "what", what, "mac", a.id.MAC, "addr", a.addr, "error", err)
 	why := ""
 	var e *store.Error

@@ -447,7 +447,7 @@ func TestADryRunIsTheAnswerWithoutItsSecretsAndChangesNothing(t *testing.T) {
 		if !strings.HasPrefix(is.Text, "#!ipxe\n") {
 			t.Errorf("the text is %q", is.Text)
 		}
-		lacks(t, is.Text, "ForwardOf", "ReverseOf")
+		lacks(t, is.Text, "ForwardOf", "ReverseOf", "Case number")
 		return is
 	}
 	is := ask(boot.Identity{MAC: macB, UUID: uuidB})
