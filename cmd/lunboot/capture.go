@@ -106,7 +106,7 @@ func (c captures) Capture(ctx context.Context, id store.AttemptID) (file []byte,
 // captureCheck says whether packets are recorded. That they are not is no fault
 // of the appliance.
 func captureCheck(s *capture.Server) doctor.Check {
-	return doctor.Check{Name: "packet capture", Run: func(context.Context) (string, error) {
+	return doctor.Check{Name: "recorded packets", Run: func(context.Context) (string, error) {
 		st := s.State()
 		if st.Reason != "" {
 			return "off: " + st.Reason, nil

@@ -23,7 +23,6 @@ import (
 	"sync"
 	"time"
 
-	raw "github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 
 	"lunboot/services"
@@ -44,8 +43,9 @@ type Config struct {
 
 // Tap is where frames come from.
 type Tap interface {
-	// Read returns one frame. It fails once Close was called.
-	Read(b []byte) (int, error)
+	// Read returns one frame, and when it came or left. It fails once Close
+	// was called.
+	Read(b []byte) (n int, at time.Time, err error)
 	// Filter replaces the filter.
 	Filter([]bpf.Instruction) error
 	// Dropped counts the frames that came faster than they were read.
@@ -212,12 +212,12 @@ func (s *Server) read(t *tap) {
 	defer close(t.done)
 	buf := make([]byte, copyAll)
 	for {
-		n, err := t.Read(buf)
+		n, at, err := t.Read(buf)
 		if err != nil {
 			return
 		}
 		_ = services.Guard(s.cfg.Log, "recording a packet", func() error {
-			s.rec.take(t.link, s.cfg.Now(), buf[:n])
+			s.rec.take(t.link, at, buf[:n])
 			return nil
 		})
 		if s.rec.wantsFilter() {
@@ -320,67 +320,3 @@ func hostLinks() ([]Link, error) {
 	}
 	return out, nil
 }
-
-// card is a packet socket.
-type card struct {
-	conn *raw.Conn
-
-	mu      sync.Mutex
-	dropped int64 // the kernel forgets its count when it is read
-}
-
-// etherTypeAll is ETH_P_ALL (if_ether.h): only such a socket hears what we
-// send.
-const etherTypeAll = 3
-
-func openCard(l Link, filter []bpf.Instruction) (Tap, error) {
-	ifi, err := net.InterfaceByIndex(l.Index)
-	if err != nil {
-		return nil, err
-	}
-	assembled, err := assemble(filter)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := raw.Listen(ifi, raw.Raw, etherTypeAll, &raw.Config{Filter: assembled})
-	if err != nil {
-		return nil, err
-	}
-	return &card{conn: conn}, nil
-}
-
-// assemble makes what the kernel takes. Frames with a VLAN tag are left to the
-// tag's own interface: the kernel has taken the tag out, and here they look as
-// if they were ours.
-func assemble(filter []bpf.Instruction) ([]bpf.RawInstruction, error) {
-	head := []bpf.Instruction{
-		bpf.LoadExtension{Num: bpf.ExtVLANTagPresent},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
-		bpf.RetConstant{Val: 0},
-	}
-	return bpf.Assemble(append(head, filter...))
-}
-
-func (c *card) Read(b []byte) (int, error) {
-	n, _, err := c.conn.ReadFrom(b)
-	return n, err
-}
-
-func (c *card) Filter(filter []bpf.Instruction) error {
-	assembled, err := assemble(filter)
-	if err != nil {
-		return err
-	}
-	return c.conn.SetBPF(assembled)
-}
-
-func (c *card) Dropped() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if st, err := c.conn.Stats(); err == nil {
-		c.dropped += int64(st.Drops)
-	}
-	return c.dropped
-}
-
-func (c *card) Close() error { return c.conn.Close() }

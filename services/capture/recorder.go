@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"container/list"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -61,8 +62,9 @@ type recorder struct {
 	own       map[netip.Addr]bool
 	rings     *rings
 	conns     map[connKey]*conn
-	order     []connKey // of conns, in the order in which they began
+	order     *list.List // of connKey, of conns, in the order in which they began
 	transfers map[netip.AddrPort]*transfer
+	asked     *list.List // of netip.AddrPort, of transfers
 	addrs     map[netip.Addr]store.MAC
 	done      map[uint32]int // key32 of the connections that the filter leaves out
 	changed   bool           // done is not in the filter yet
@@ -71,8 +73,8 @@ type recorder struct {
 
 func newRecorder(p Ports, lookup func(netip.Addr) (store.MAC, bool), b bounds) *recorder {
 	return &recorder{
-		ports: p, lookup: lookup, own: map[netip.Addr]bool{}, rings: newRings(b), conns: map[connKey]*conn{},
-		transfers: map[netip.AddrPort]*transfer{}, addrs: map[netip.Addr]store.MAC{}, done: map[uint32]int{},
+		ports: p, lookup: lookup, own: map[netip.Addr]bool{}, rings: newRings(b), conns: map[connKey]*conn{}, order: list.New(),
+		transfers: map[netip.AddrPort]*transfer{}, asked: list.New(), addrs: map[netip.Addr]store.MAC{}, done: map[uint32]int{},
 	}
 }
 
@@ -210,7 +212,7 @@ func (r *recorder) owner(f frame, far netip.Addr) (who, bool) {
 // transfer is one of TFTP, known by its client's port (RFC 1350 §4).
 type transfer struct {
 	who   who
-	began time.Time
+	place *list.Element
 	block [2]int // the last one, by direction
 	size  int    // of a full block; 0 before the first
 	last  int    // the last block's number; 0 before it was seen
@@ -230,10 +232,11 @@ func (r *recorder) tftp(f frame, d datagram) {
 		if !ok || len(b) < 2 || binary.BigEndian.Uint16(b) != opRRQ {
 			return
 		}
-		if len(r.transfers) >= maxTransfers {
-			r.forgetTransfer()
+		r.forgetTransfer(far)
+		for len(r.transfers) >= maxTransfers {
+			r.forgetTransfer(r.asked.Front().Value.(netip.AddrPort))
 		}
-		r.transfers[far] = &transfer{who: w, began: f.at}
+		r.transfers[far] = &transfer{who: w, place: r.asked.PushBack(far)}
 		r.keep(r.rings.of(w, true, f.at), f, d.payload+min(len(b), maxTFTPText), d.length)
 		return
 	}
@@ -269,14 +272,11 @@ func (t *transfer) worth(data bool, block, size int) bool {
 	return block <= firstBlocks || again || block == t.last
 }
 
-func (r *recorder) forgetTransfer() {
-	var oldest netip.AddrPort
-	for a, t := range r.transfers {
-		if o := r.transfers[oldest]; o == nil || t.began.Before(o.began) {
-			oldest = a
-		}
+func (r *recorder) forgetTransfer(far netip.AddrPort) {
+	if t := r.transfers[far]; t != nil {
+		delete(r.transfers, far)
+		r.asked.Remove(t.place)
 	}
-	delete(r.transfers, oldest)
 }
 
 // connKey names a connection.
@@ -291,6 +291,7 @@ type conn struct {
 	fins   [2]bool
 	bytes  int
 	done   bool // more than perConn went by
+	place  *list.Element
 }
 
 func (r *recorder) tcp(f frame, d datagram) {
@@ -382,32 +383,32 @@ func (c *conn) scrubbers(http bool) {
 }
 
 func (r *recorder) newConn(k connKey, w who) *conn {
-	for len(r.conns) >= maxConns && len(r.order) > 0 {
-		r.forgetConn(r.order[0])
+	for len(r.conns) >= maxConns {
+		r.forgetConn(r.order.Front().Value.(connKey))
 	}
-	c := &conn{who: w}
+	c := &conn{who: w, place: r.order.PushBack(k)}
 	r.conns[k] = c
-	r.order = append(r.order, k)
 	return c
 }
 
 // forgetConn lets a connection go; when another one follows under its numbers,
 // it is looked at anew.
 func (r *recorder) forgetConn(k connKey) {
-	if c := r.conns[k]; c != nil {
-		delete(r.conns, k)
-		if c.done {
-			if n := key32(k.far); r.done[n] > 1 {
-				r.done[n]--
-			} else {
-				delete(r.done, n)
-			}
-			r.changed = true
-		}
+	c := r.conns[k]
+	if c == nil {
+		return
 	}
-	if i := slices.Index(r.order, k); i >= 0 {
-		r.order = slices.Delete(r.order, i, i+1)
+	delete(r.conns, k)
+	r.order.Remove(c.place)
+	if !c.done {
+		return
 	}
+	if n := key32(k.far); r.done[n] > 1 {
+		r.done[n]--
+	} else {
+		delete(r.done, n)
+	}
+	r.changed = true
 }
 
 // wantsFilter reports whether leftOut has news.

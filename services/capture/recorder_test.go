@@ -178,11 +178,16 @@ func TestMemoryIsBounded(t *testing.T) {
 	assert.NotNil(t, w.rec.rings.byWho[who{mac: store.MAC{2, 0, 0, 1, 0, 97}}], "those who boot stay, whoever else asks for an address")
 
 	many := newWire(t)
+	for i := range 3 * maxTransfers {
+		many.take(many.udp(false, uint16(i), 69, []byte("\x00\x01name\x00octet\x00")))
+	}
+	assert.Len(t, many.rec.transfers, maxTransfers)
+	assert.Equal(t, maxTransfers, many.rec.asked.Len())
 	for i := range 3 * maxConns {
 		many.take(many.segment(false, uint16(i), 3260, 1, nil, "S"))
 	}
 	assert.LessOrEqual(t, len(many.rec.conns), maxConns)
-	assert.Len(t, many.rec.order, len(many.rec.conns))
+	assert.Equal(t, len(many.rec.conns), many.rec.order.Len())
 }
 
 // fakeTap hands out frames that a test puts in.
@@ -195,12 +200,12 @@ type fakeTap struct {
 	filters [][]bpf.Instruction
 }
 
-func (f *fakeTap) Read(b []byte) (int, error) {
+func (f *fakeTap) Read(b []byte) (int, time.Time, error) {
 	select {
 	case frame := <-f.frames:
-		return copy(b, frame), nil
+		return copy(b, frame), time.Now(), nil
 	case <-f.closed:
-		return 0, io.EOF
+		return 0, time.Time{}, io.EOF
 	}
 }
 

@@ -105,7 +105,7 @@ func New(cfg Config) *Server {
 }
 
 // String names the service.
-func (s *Server) String() string { return "webhook" }
+func (s *Server) String() string { return "notifications" }
 
 // Listen binds nothing.
 func (s *Server) Listen() error { return nil }
