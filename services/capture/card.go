@@ -24,6 +24,9 @@ type card struct {
 	dropped int64 // the kernel forgets its count when it is read
 }
 
+// readBuffer is what the kernel may hold for us, in bytes.
+const readBuffer = 4 << 20
+
 // etherTypeAll is ETH_P_ALL (if_ether.h): only such a socket hears what we
 // send.
 const etherTypeAll = 3
@@ -45,6 +48,8 @@ func openCard(l Link, filter []bpf.Instruction) (Tap, error) {
 	if c.fd, err = conn.SyscallConn(); err == nil {
 		controlErr := c.fd.Control(func(fd uintptr) {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+			// The kernel may give less. What a full buffer drops is counted.
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, readBuffer)
 		})
 		if err == nil {
 			err = controlErr
