@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"lunboot/store"
 )
 
 // Amount prints bytes as people say them, in decimal units: "18 MB", "1.2 GB".
