@@ -209,10 +209,8 @@ func mutualMismatch(v *view) (store.Diagnosis, bool) {
 		Title:      v.who() + " did not accept the appliance’s own password",
 		Cause:      "With mutual CHAP each side proves itself, and the machine expects another name or secret from the appliance than the one that is set here. Its script or its own settings carry an old pair.",
 		Confidence: store.Certain,
-		Fixes: []store.Fix{
-			{Action: string(store.FixSecret), Label: "Issue a new pair of secrets; its next script carries it"},
-			{Label: "If the secrets stand in the machine’s own iPXE, write the reverse pair from its page there"},
-		},
+		Fixes: v.secrets("Issue a new pair of secrets; its next script carries it",
+			"If the secrets stand in the machine’s own iPXE, write the reverse pair from its page there"),
 	}, true
 }
 
@@ -260,11 +258,19 @@ func wrongSecret(v *view) (store.Diagnosis, bool) {
 		Title:      v.subject() + " gave the wrong password for " + v.volume(),
 		Cause:      "The CHAP user name or secret that it used is not the one that is set for it here. Its script or its own settings carry an old one.",
 		Confidence: store.Certain,
-		Fixes: []store.Fix{
-			{Action: string(store.FixSecret), Label: "Issue a new secret; its next script carries it"},
-			{Label: "If the secret stands in the machine’s own iPXE, write the one from its page there"},
-		},
+		Fixes: v.secrets("Issue a new secret; its next script carries it",
+			"If the secret stands in the machine’s own iPXE, write the one from its page there"),
 	}, true
+}
+
+// secrets are the fixes of a secret that differs. A new one reaches the machine
+// only by a script that carries it, which an operator's own may not.
+func (v *view) secrets(renew, byHand string) []store.Fix {
+	var out []store.Fix
+	if v.f.Profile != store.DefaultProfile && v.f.Name != "" {
+		out = append(out, fix(store.FixProfileSAN, "", "Use profile san, which hands over the secrets"))
+	}
+	return append(out, fix(store.FixSecret, "", renew), store.Fix{Label: byHand})
 }
 
 func unknownInitiator(v *view) (store.Diagnosis, bool) {
@@ -341,10 +347,8 @@ func loginUnfinished(v *view) (store.Diagnosis, bool) {
 	if v.f.Auth == store.AuthMutual {
 		d.Cause = "It hung up before the login was done, and nothing was refused here. With mutual CHAP a machine does that when the appliance’s own password is not the one that it expects."
 		d.Confidence = store.VeryLikely
-		d.Fixes = []store.Fix{
-			{Action: string(store.FixSecret), Label: "Issue a new pair of secrets; its next script carries it"},
-			{Label: "If the secrets stand in the machine’s own iPXE, write the reverse pair from its page there"},
-		}
+		d.Fixes = v.secrets("Issue a new pair of secrets; its next script carries it",
+			"If the secrets stand in the machine’s own iPXE, write the reverse pair from its page there")
 	}
 	return d, true
 }
