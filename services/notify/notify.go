@@ -3,8 +3,9 @@
 // What it is told goes into a bounded queue and out by one sender, in order:
 // a receiver that is slow or away delays what comes after, and never a boot. A
 // notification is sent until the receiver takes it or its time is over, so it
-// may arrive twice; its id says so. The queue is memory: what a restart finds in
-// it is lost, and named in the log.
+// may arrive twice; its id says so. The queue is memory: what waits when the
+// appliance stops is tried once more, and what is lost then is named in the log;
+// a crash loses it without a word.
 package notify
 
 import (
@@ -38,6 +39,8 @@ const (
 	lastPause  = time.Minute
 	// keepTrying is how long one notification is tried.
 	keepTrying = 15 * time.Minute
+	// lastTime bounds the last tries when the appliance stops.
+	lastTime = 3 * time.Second
 	// maxAnswer bounds what is read of an answer, so that its connection can
 	// serve the next one.
 	maxAnswer = 64 << 10
@@ -142,35 +145,49 @@ func (s *Server) State() State {
 	return st
 }
 
-// Serve sends until ctx ends.
+// Serve sends until ctx ends, and then once more what waits, within lastTime.
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.client.CloseIdleConnections()
-	defer s.sayWhatIsLost()
-	for {
-		s.mu.Lock()
-		var n Notification
-		some := len(s.queue) > 0
-		if some {
-			n = s.queue[0]
-		}
-		s.mu.Unlock()
+	for ctx.Err() == nil {
+		n, some := s.first()
 		if !some {
 			select {
 			case <-ctx.Done():
-				return nil
 			case <-s.kick:
 			}
 			continue
 		}
-		if !s.deliver(ctx, n) {
-			return nil
+		if s.deliver(ctx, n) {
+			s.done(n)
 		}
-		s.mu.Lock()
-		// It may have been pushed out meanwhile.
-		if len(s.queue) > 0 && s.queue[0].ID == n.ID && s.queue[0].At.Equal(n.At) {
-			s.queue = s.queue[1:]
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
+	defer cancel()
+	for n, some := s.first(); some; n, some = s.first() {
+		if err := s.try(last, n); err != nil {
+			break
 		}
-		s.mu.Unlock()
+		s.done(n)
+	}
+	s.sayWhatIsLost()
+	return nil
+}
+
+func (s *Server) first() (n Notification, some bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		return n, false
+	}
+	return s.queue[0], true
+}
+
+// done takes n off the queue, unless it was pushed out meanwhile.
+func (s *Server) done(n Notification) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) > 0 && s.queue[0].ID == n.ID && s.queue[0].At.Equal(n.At) {
+		s.queue = s.queue[1:]
 	}
 }
 

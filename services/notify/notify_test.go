@@ -207,6 +207,22 @@ func TestTheQueueIsBoundedAndNobodyWaits(t *testing.T) {
 	})
 }
 
+func TestAnEndThatComesWithTheAppliancesOwnIsStillTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := false
+		r := &receiver{answer: func(int) int { return map[bool]int{false: 500, true: 200}[up] }}
+		s, log, stop := serve(t, r, both())
+		s.Ended(attempt(3, store.OutcomeFailed))
+		s.Ended(attempt(4, store.OutcomeUp))
+		synctest.Wait()
+		up = true // while the pause after the first try runs
+		stop()
+		assert.Equal(t, 3, r.tries())
+		assert.Equal(t, 0, s.State().Waiting)
+		assert.NotContains(t, log.String(), "will not be")
+	})
+}
+
 func TestOnlyWhatWasAskedForIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hook := &Hook{URL: "http://a", Outcomes: []store.Outcome{store.OutcomeFailed}}
