@@ -109,6 +109,29 @@ func TestAConnectionThatIsOutOfOrderIsFollowedWithoutGuessing(t *testing.T) {
 	assert.Len(t, w.kept(), 1)
 }
 
+func TestAConnectionThatLostTooMuchStaysLost(t *testing.T) {
+	w := newWire(t)
+	k := w.dial(1000, 3260)
+	hole := login(false, 0, "InitiatorName=iqn.a:b")
+	at := k.seq[0] + uint32(len(hole))
+	for range maxHeldSegments + 1 { // more than is held back until the hole is filled
+		b := pdu(0, 0x80, nil)
+		k.take(k.segment(false, 1000, 3260, at, b, ""))
+		at += uint32(len(b))
+	}
+	k.send(false, hole)
+	k.take(k.segment(false, 1000, 3260, at, login(false, 0, "TargetName=iqn.c:d"), ""))
+	assert.NotContains(t, w.text(), "iqn.")
+	assert.Len(t, w.kept(), 2+maxHeldSegments+3, "the packets themselves are there")
+}
+
+func TestWhatDoesNotBeginWithALoginIsNoISCSI(t *testing.T) {
+	w := newWire(t)
+	k := w.dial(1000, 3260)
+	k.send(false, append([]byte{0x01, 0x80}, []byte(secret+secret+secret+secret)...))
+	assert.NotContains(t, w.text(), secret[:4])
+}
+
 func TestHTTPIsKeptWithoutBodiesAndKeys(t *testing.T) {
 	w := newWire(t)
 	k := w.dial(1000, 80)
@@ -138,7 +161,9 @@ func TestPasswordsInDHCPAreCut(t *testing.T) {
 	copy(b[atFile:], "http://me:"+secret+"@host/boot.ipxe")
 	b = append(b, 0x63, 0x82, 0x53, 0x63, 53, 1, 5, 12, 6)
 	b = append(b, "lab-12"...)
-	b = append(append(b, optPassword, 16), secret...)
+	for _, code := range []byte{optAuth, optUsername, optPassword, optReverse, optReversePW} {
+		b = append(append(b, code, 16), secret...)
+	}
 	inner := append([]byte{optPassword, 16}, secret...)
 	b = append(append(b, optIPXE, byte(len(inner))), inner...)
 	b = append(append(b, optIPXE, 16), secret...)
