@@ -22,17 +22,24 @@ import (
 // What a machine sent and got is downloaded after its boot, read by a decoder
 // that is not ours, and says everything but the secrets.
 func TestABootIsDownloadedAsACaptureWithoutItsSecrets(t *testing.T) {
-	b := start(t, sectorLimit)
+	b := start(t, 2*sectorLimit)
 	c := b.sector("recorded", 60, area.PowerOff)
 	r := b.powerOn(c)
 	_, err := c.WaitUp(b.ctx, r)
 	b.must(err)
 	b.must(r.Wait(b.ctx))
-	file := filepath.Join(b.Dir, "boot.pcapng")
-	b.cli("attempt", "capture", "1", file)
-	raw, err := os.ReadFile(file)
+	// Another boot follows, and is another capture.
+	r = b.powerOn(c)
+	_, err = c.WaitUp(b.ctx, r)
 	b.must(err)
+	b.must(r.Wait(b.ctx))
+	raw := b.captured("1")
 	t.Logf("%d bytes", len(raw))
+	for _, attempt := range []string{"1", "2"} {
+		if n := b.kinds(b.captured(attempt))["DHCP Discover"]; n != 1 {
+			t.Errorf("the capture of boot %s has %d DISCOVERs", attempt, n)
+		}
+	}
 
 	var m store.Machine
 	b.must(b.appliance.JSON(b.ctx, &m, "machine", "show", "recorded", "--secrets"))
@@ -45,6 +52,34 @@ func TestABootIsDownloadedAsACaptureWithoutItsSecrets(t *testing.T) {
 		}
 	}
 
+	seen := b.kinds(raw)
+	t.Log(seen)
+	for _, want := range []string{"DHCP Discover", "DHCP Offer", "DHCP Request", "DHCP Ack", "script asked for", "answer over HTTP", "login request", "InitiatorName=iqn.", "CHAP_C=", "CHAP_R=xxxx", "CHAP_N="} {
+		if seen[want] == 0 {
+			t.Errorf("the capture has no %s", want)
+		}
+	}
+	if seen["READ(10)"]+seen["READ(16)"] == 0 {
+		t.Error("the capture has no READ")
+	}
+	if bytes.Contains(raw, c.Nonce[:]) || bytes.Contains(raw, []byte("set username")) || bytes.Contains(raw, []byte("sanboot iscsi:")) {
+		t.Error("the volume's or the script's text is in the capture")
+	}
+}
+
+// captured downloads the capture of a boot.
+func (b *bench) captured(attempt string) []byte {
+	b.t.Helper()
+	file := filepath.Join(b.Dir, "boot-"+attempt+".pcapng")
+	b.cli("attempt", "capture", attempt, file)
+	raw, err := os.ReadFile(file)
+	b.must(err)
+	return raw
+}
+
+// kinds counts what a decoder that is not ours finds in a capture.
+func (b *bench) kinds(raw []byte) map[string]int {
+	b.t.Helper()
 	seen := map[string]int{}
 	packets, err := pcapgo.NewNgReader(bytes.NewReader(raw), pcapgo.DefaultNgReaderOptions)
 	b.must(err)
@@ -86,16 +121,5 @@ func TestABootIsDownloadedAsACaptureWithoutItsSecrets(t *testing.T) {
 			}
 		}
 	}
-	t.Log(seen)
-	for _, want := range []string{"DHCP Discover", "DHCP Offer", "DHCP Request", "DHCP Ack", "script asked for", "answer over HTTP", "login request", "InitiatorName=iqn.", "CHAP_C=", "CHAP_R=xxxx", "CHAP_N="} {
-		if seen[want] == 0 {
-			t.Errorf("the capture has no %s", want)
-		}
-	}
-	if seen["READ(10)"]+seen["READ(16)"] == 0 {
-		t.Error("the capture has no READ")
-	}
-	if bytes.Contains(raw, c.Nonce[:]) || bytes.Contains(raw, []byte("set username")) || bytes.Contains(raw, []byte("sanboot iscsi:")) {
-		t.Error("the volume's or the script's text is in the capture")
-	}
+	return seen
 }
