@@ -53,7 +53,17 @@ func (b *bench) serveFiles(dir string) string {
 	return "http://10.77.0.1:8000/"
 }
 
-func TestARM64BootsAKernelOverHTTP(t *testing.T) {
+func TestARM64BootsAKernelOverHTTP(t *testing.T) { bootsARM(t, false) }
+
+func TestARM64BootsAKernelWithItsLoaderOverHTTPToo(t *testing.T) {
+	if os.Getenv("LUNBOOT_SOAK") == "" {
+		t.Skip("the loader's other road; set LUNBOOT_SOAK=1")
+	}
+	bootsARM(t, true)
+}
+
+func bootsARM(t *testing.T, overHTTP bool) {
+	t.Helper()
 	needs(t, "qemu-system-arm", "qemu-efi-aarch64")
 	b := start(t, linuxLimit)
 	kernel, err := lab.ARMKernel(b.ctx)
@@ -61,7 +71,7 @@ func TestARM64BootsAKernelOverHTTP(t *testing.T) {
 	url := b.serveFiles(filepath.Dir(kernel)) + filepath.Base(kernel)
 	b.cli("profile", "set", "arm", "--kind", "kernel", "--field", "kernel="+url, "--field", "cmdline=console=ttyAMA0 panic=-1")
 	m := b.machine("arm", lab.UEFI, 61)
-	m.Arch = lab.ARM64
+	m.Arch, m.HTTPBoot = lab.ARM64, overHTTP
 	b.cli("machine", "add", "arm", "--mac", m.MAC.String(), "--profile", "arm")
 	r, err := b.PowerOn(b.ctx, m)
 	b.must(err)
@@ -73,8 +83,16 @@ func TestARM64BootsAKernelOverHTTP(t *testing.T) {
 	a, err := b.appliance.WaitAttempt(b.ctx, "arm", func(a store.Attempt) bool { return stage(a, store.StageScript).State == store.StageDone })
 	b.must(err)
 	r.Kill()
+	for _, s := range a.Stages {
+		if !s.At.IsZero() {
+			t.Logf("%5.1f s %s: %s", s.Ended.Sub(a.Started).Seconds(), s.Name, s.Detail)
+		}
+	}
 	if a.Firmware != "UEFI" || a.Arch != "arm64" || len(a.Diagnoses) != 0 {
 		t.Errorf("the appliance saw %s %s, with %v", a.Firmware, a.Arch, a.Diagnoses)
+	}
+	if s := stage(a, store.StageLoader); !strings.Contains(s.Detail, "267,264 bytes") {
+		t.Errorf("the loader's stage says %q", s.Detail)
 	}
 	for _, name := range []store.StageName{store.StageLoader, store.StageScript} {
 		if s := stage(a, name); s.State != store.StageDone {

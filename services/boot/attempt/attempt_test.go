@@ -251,6 +251,15 @@ func TestALoaderThatTheScriptChainsToBelongsToTheSameAttempt(t *testing.T) {
 	p.expect(store.OutcomeRunning, store.StageRead, "done done done done done done waiting")
 }
 
+func TestTheScriptThatAnIPXELooksForBesideItselfIsNotItsLoader(t *testing.T) {
+	p := newTape(t).dora(firmwareUEFI, "ipxe-arm64.efi").tftp("ipxe-arm64.efi", 267264)
+	p.see(900, store.EventTFTPStart, store.Detail{File: "525400770a0a/autoexec.ipxe", Total: 941})
+	p.see(5, store.EventTFTPSent, store.Detail{File: "525400770a0a/autoexec.ipxe", Bytes: 941, Total: 941, Millis: 5})
+	if st := p.s.stage(store.StageLoader); st.State != store.StageDone || !strings.Contains(st.Detail, "267,264 bytes") {
+		t.Errorf("the loader's stage is %+v", st)
+	}
+}
+
 func TestAnOperatingSystemsDHCPBeginsNothing(t *testing.T) {
 	p := newTape(t).dora(linux, "")
 	if len(p.all) != 0 {

@@ -104,6 +104,11 @@ func (s *State) foldLoader(e store.Event) {
 	case store.EventTFTPProgress:
 		s.run(store.StageLoader, e.At, "Fetching "+name+share(d))
 	case store.EventTFTPSent, store.EventLoaderSent:
+		if got && d.Loader == "" {
+			// An iPXE of 2021 and later looks for autoexec.ipxe beside itself.
+			s.progress(store.StageLoader, e.At)
+			return
+		}
 		s.done(store.StageLoader, e.At, fmt.Sprintf("%s bytes in %s", grouped(d.Bytes), seconds(d.Millis)))
 	case store.EventTFTPAbort:
 		if got {
