@@ -111,7 +111,7 @@ const (
 // hardware.
 type LoaderTrial struct {
 	Key     string       `json:"key"` // whose: services/boot makes it
-	Loader  string       `json:"loader"`
+	Loader  string       `json:"loader"` // its name and which file that was: another file of the name has not failed yet
 	Outcome TrialOutcome `json:"outcome"`
 	Times   int          `json:"times"`   // how often the outcome was seen in a row
 	Strikes int          `json:"strikes"` // signs of silence since it last worked

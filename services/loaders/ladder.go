@@ -3,6 +3,9 @@ package loaders
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,16 +64,32 @@ func (l *Ladder) keep(t store.LoaderTrial) {
 	of[t.Loader] = t
 }
 
+// version names a loader with the beginning of its hash: another file under the
+// same name, uploaded or out of a newer package, has all its chances again.
+func (l *Ladder) version(name boot.Loader) string {
+	l.Set.mu.RLock()
+	defer l.Set.mu.RUnlock()
+	f, ok := l.lookup(name)
+	if !ok {
+		return ""
+	}
+	return string(name) + "@" + f.info.SHA256[:12]
+}
+
 // Learn adds a boot's verdict on a loader to what is known of it on this machine
 // and on hardware of its sort. It is on disk, and counts, when Learn returns nil.
 // One caller at a time.
 func (l *Ladder) Learn(ctx context.Context, h boot.Hardware, name boot.Loader, v boot.Verdict, at time.Time) error {
 	own, sort := h.Keys()
+	version := l.version(name)
+	if version == "" {
+		return nil // it was taken back since
+	}
 	for _, key := range []string{own, sort} {
 		l.mu.Lock()
-		was := l.trials[key][string(name)]
+		was := l.trials[key][version]
 		l.mu.Unlock()
-		was.Key, was.Loader = key, string(name)
+		was.Key, was.Loader = key, version
 		t := boot.Learn(was, v, at, key == own)
 		if t == was {
 			continue
@@ -91,13 +110,19 @@ func (l *Ladder) Learn(ctx context.Context, h boot.Hardware, name boot.Loader, v
 	return nil
 }
 
-// known returns what is known under a key.
+// known returns what is known under a key of the loaders that there are, by
+// their names.
 func (l *Ladder) known(key string) []store.LoaderTrial {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	all := slices.Collect(maps.Values(l.trials[key]))
+	l.mu.Unlock()
 	var out []store.LoaderTrial
-	for _, t := range l.trials[key] {
-		out = append(out, t)
+	for _, t := range all {
+		name, _, _ := strings.Cut(t.Loader, "@")
+		if l.version(boot.Loader(name)) == t.Loader {
+			t.Loader = name
+			out = append(out, t)
+		}
 	}
 	return out
 }

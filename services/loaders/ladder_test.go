@@ -52,4 +52,22 @@ func TestWhatTheLadderLearntSurvivesARestart(t *testing.T) {
 	if err != nil || len(trials) != 2 {
 		t.Errorf("the inventory holds %+v, %v", trials, err)
 	}
+
+	// Another file under the same name has not failed yet.
+	if err := set.Keep(t.Context(), t.TempDir(), db, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	set.mustAdd(t, boot.LoaderUpload{Name: "snponly.efi"}, pe(peX8664, peEFIApplication, "iPXE, mended"))
+	if p := l.Next(pc, ""); p.Loader != boot.SNPOnly {
+		t.Errorf("after an upload it is given %+v", p)
+	}
+	if err := set.Remove(t.Context(), "tester", "snponly.efi"); err != nil {
+		t.Fatal(err)
+	}
+	if p := l.Next(pc, ""); p.Loader != boot.IPXEEFI {
+		t.Errorf("with the old file again it is given %+v", p)
+	}
+	if err := l.Learn(t.Context(), pc, "gone.efi", boot.Silent, time.Now()); err != nil {
+		t.Errorf("a loader that was taken back: %v", err)
+	}
 }
