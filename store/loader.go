@@ -110,7 +110,7 @@ const (
 // LoaderTrial remembers how a loader did with one machine, or with one sort of
 // hardware.
 type LoaderTrial struct {
-	Key     string       `json:"key"` // whose: services/boot makes it
+	Key     string       `json:"key"`    // whose: services/boot makes it
 	Loader  string       `json:"loader"` // its name and which file that was: another file of the name has not failed yet
 	Outcome TrialOutcome `json:"outcome"`
 	Times   int          `json:"times"`   // how often the outcome was seen in a row
