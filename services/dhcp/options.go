@@ -85,7 +85,8 @@ func (in Input) boot(ans *Answer) {
 		ans.Events = append(ans.Events, e)
 		ans.Reason = b.Missing
 	}
-	if b.NoISCSI != "" && ans.Verdict == Ack {
+	// A machine that takes its address elsewhere need not ask us twice.
+	if b.NoISCSI != "" && (ans.Verdict == Ack || in.proxied()) {
 		e := in.event(store.EventDHCPNoISCSI, ans.Address)
 		e.Detail.Loader, e.Detail.Reason = string(b.Loader), b.NoISCSI
 		ans.Events = append(ans.Events, e)

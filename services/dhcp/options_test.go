@@ -221,6 +221,9 @@ func TestAVolumeThatNoLoaderCanReachIsSaidBeforeItIsTried(t *testing.T) {
 			assert.Contains(t, e.Detail.Reason, c.reason)
 		})
 	}
+	// Beside another server it may ask us no more than once.
+	_, ans := replyTo(t, "ovmf-pxe-discover", beside, func(in *Input) { in.Request.Arch, in.Boot.Next = 11, shelf(boot.IPXEARM64) })
+	assert.Contains(t, kinds(ans), store.EventDHCPNoISCSI)
 	for name, change := range map[string]func(*Input){
 		"it needs no volume": func(in *Input) {
 			in.Request.Arch, in.Boot.Next = 11, shelf(boot.IPXEARM64)
