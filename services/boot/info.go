@@ -19,6 +19,8 @@ type LoaderInfo struct {
 	Supplied bool             `json:"supplied"` // uploaded, so that it can be removed
 	Rung     int              `json:"rung"`     // its place on its platform's ladder from 1; 0 for none
 	Use      string           `json:"use"`      // what it is for, in a sentence
+	Worked   int              `json:"worked"`   // machines on which it fetched a script the last time
+	Silent   int              `json:"silent"`   // machines on which it was sent and never spoke
 }
 
 // LoaderUpload is what the operator says of a loader that they give.

@@ -128,6 +128,9 @@ func (h Hardware) Keys() (own, sort string) {
 	return p + "/mac-" + h.MAC.Hex12(), p + "/undi-" + undi + "/oui-" + hex.EncodeToString(h.MAC[:3])
 }
 
+// OwnKey reports whether a key is one machine's own.
+func OwnKey(key string) bool { return strings.Contains(key, "/mac-") }
+
 // String names the hardware in a sentence.
 func (h Hardware) String() string {
 	s := h.Platform.Firmware.String()

@@ -200,6 +200,9 @@ func TestHardwareIsReadFromWhatTheMachineSays(t *testing.T) {
 	if own != "uefi-x86-64/mac-0007e9010203" || sort != "uefi-x86-64/undi-003016/oui-0007e9" {
 		t.Errorf("the keys are %s and %s", own, sort)
 	}
+	if !OwnKey(own) || OwnKey(sort) {
+		t.Error("a machine's own key is not told from its sort's")
+	}
 	_, sort = HardwareOf(labMAC, "UEFI", "arm64", "HTTPClient:Arch:00019:UNDI:003000").Keys()
 	if sort != "uefi-arm64-http/undi-003000/oui-0007e9" {
 		t.Errorf("over HTTP the key is %s", sort)

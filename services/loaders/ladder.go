@@ -127,6 +127,27 @@ func (l *Ladder) known(key string) []store.LoaderTrial {
 	return out
 }
 
+// Manifest lists the loaders with how many machines each worked on, and on how
+// many it stayed silent.
+func (l *Ladder) Manifest() []boot.LoaderInfo {
+	all := l.Set.Manifest()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range all {
+		version := string(all[i].Name) + "@" + all[i].SHA256[:12]
+		for key, of := range l.trials {
+			switch {
+			case !boot.OwnKey(key):
+			case of[version].Outcome == store.TrialWorked:
+				all[i].Worked++
+			case of[version].Outcome == store.TrialSilent:
+				all[i].Silent++
+			}
+		}
+	}
+	return all
+}
+
 // Next chooses the loader for a machine; own is its own choice, or empty.
 func (l *Ladder) Next(h boot.Hardware, own string) boot.Pick {
 	return boot.Choose(boot.Question{Hardware: h, Own: own, Shelf: l.Shelf(), Trials: l.known})

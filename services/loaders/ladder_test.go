@@ -53,6 +53,12 @@ func TestWhatTheLadderLearntSurvivesARestart(t *testing.T) {
 		t.Errorf("the inventory holds %+v, %v", trials, err)
 	}
 
+	for _, i := range l.Manifest() {
+		if i.Silent != map[boot.Loader]int{boot.SNPOnly: 1}[i.Name] || i.Worked != 0 {
+			t.Errorf("%s: worked on %d, silent on %d", i.Name, i.Worked, i.Silent)
+		}
+	}
+
 	// Another file under the same name has not failed yet.
 	if err := set.Keep(t.Context(), t.TempDir(), db, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)

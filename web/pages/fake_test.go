@@ -452,7 +452,7 @@ func full() *lab {
 		Ports: []SetupPort{{"Scripts (HTTP)", "80", ""}, {"Loaders (TFTP)", "69", ""}, {"Volumes (iSCSI)", "3260", ""}},
 	}
 	l.loaders = []boot.LoaderInfo{
-		{Name: "snponly.efi", Firmware: "UEFI", Arch: "x86-64", Version: "1.0.0+git", Features: []string{"iSCSI", "NFS"}, License: "GPL-2.0-or-later", Size: 173792, SHA256: strings.Repeat("a1", 32), Source: "embedded", Rung: 1, Use: "Every machine of its kind is given this first."},
+		{Name: "snponly.efi", Firmware: "UEFI", Arch: "x86-64", Version: "1.0.0+git", Features: []string{"iSCSI", "NFS"}, License: "GPL-2.0-or-later", Size: 173792, SHA256: strings.Repeat("a1", 32), Source: "embedded", Rung: 1, Worked: 12, Silent: 1, Use: "Every machine of its kind is given this first."},
 		{Name: "undionly.kpxe", Firmware: "BIOS", Arch: "x86", Opaque: true, License: "GPL-2.0-or-later", Size: 74213, SHA256: strings.Repeat("b2", 32), Source: "embedded", Rung: 1, Use: "Every machine of its kind is given this first."},
 		{Name: "secure/grubx64.efi", Chain: "secure", Role: store.LoaderSecond, Firmware: "UEFI", Arch: "x86-64", License: "as supplied", Size: 1 << 20, SHA256: strings.Repeat("c3", 32), Source: "uploaded", Supplied: true, Use: "The first file of the chain secure fetches this."},
 		{Name: "secure/shimx64.efi", Chain: "secure", Role: store.LoaderFirst, Firmware: "UEFI", Arch: "x86-64", Opaque: true, License: "as supplied", Size: 1 << 20, SHA256: strings.Repeat("d4", 32), Source: "uploaded", Supplied: true, Use: "Machines that name the chain secure are given this first."},

@@ -35,6 +35,8 @@ type loader struct {
 	Supplied bool             `json:"supplied"`
 	Rung     int              `json:"rung"`
 	Use      string           `json:"use"`
+	Worked   int              `json:"worked"`
+	Silent   int              `json:"silent"`
 }
 
 func (l loader) inside() string {
@@ -67,9 +69,9 @@ func (*LoaderListCmd) Run(c *Context) error {
 	return c.show(out, func() {
 		var rows [][]string
 		for _, l := range out.Items {
-			rows = append(rows, []string{l.Name, l.Firmware, l.Arch, l.place(), l.Version, l.inside(), store.Bytes(l.Size), l.SHA256[:min(12, len(l.SHA256))], l.Source, l.License})
+			rows = append(rows, []string{l.Name, l.Firmware, l.Arch, l.place(), l.Version, l.inside(), strconv.Itoa(l.Worked), strconv.Itoa(l.Silent), store.Bytes(l.Size), l.SHA256[:min(12, len(l.SHA256))], l.Source, l.License})
 		}
-		c.table("NAME FIRMWARE ARCH RUNG VERSION INSIDE SIZE SHA256 SOURCE LICENCE", rows)
+		c.table("NAME FIRMWARE ARCH RUNG VERSION INSIDE WORKED SILENT SIZE SHA256 SOURCE LICENCE", rows)
 	})
 }
 
