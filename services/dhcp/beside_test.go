@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -329,4 +330,30 @@ func TestFirmwareBootsBesideDnsmasqOnOurOwnHost(t *testing.T) {
 	assert.Equal(t, given.String(), (&client{t, conn}).ask(renew).YourIPAddr.String())
 	time.Sleep(50 * time.Millisecond)
 	assert.Len(t, v.of(mac), heard, "what is sent to the other server alone is none of our business")
+}
+
+// A server that is started on our host while we have its port gets it, and with
+// it what its own clients send to it alone.
+func TestThePortIsLeftToADHCPServerThatComesToOurHost(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	need(t, "dnsmasq")
+	b := besideWire(t)
+	s := New(proxied(newInventory(time.Now), t))
+	require.NoError(t, s.Listen())
+	done := make(chan error)
+	go func() { done <- s.Serve(t.Context()) }()
+	b.background(t, false, "started", dnsmasq("srv0", "10.77.0.50,10.77.0.60")...)
+	select {
+	case err := <-done:
+		assert.ErrorContains(t, err, "UDP port 67 is held by dnsmasq")
+	case <-time.After(10 * time.Second):
+		t.Fatal("it went on, with the other server's packets")
+	}
+	require.NoError(t, s.Listen())
+	assert.False(t, s.Addr().IsValid(), "the port is dnsmasq's")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	assert.NoError(t, s.Serve(ctx))
 }

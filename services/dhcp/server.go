@@ -422,7 +422,7 @@ func (s *Server) Serve(parent context.Context) error {
 	wg.Go(func() { s.keepInUse(ctx) })
 	if k.ifi != nil {
 		wg.Go(func() {
-			if err := s.watchLink(ctx, k.ifi.Index); err != nil {
+			if err := s.watchLink(ctx, k); err != nil {
 				cancel(err)
 			}
 		})
@@ -461,8 +461,10 @@ func (s *Server) Serve(parent context.Context) error {
 // was removed goes deaf without an error.
 const linkInterval = 2 * time.Second
 
-// watchLink returns an error when the interface or our address on it is gone.
-func (s *Server) watchLink(ctx context.Context, index int) error {
+// watchLink returns an error when the interface or our address on it is gone, and
+// when in proxy mode a DHCP server has come to this host: the kernel would give
+// us its clients' unicast requests, so that its port is left to it.
+func (s *Server) watchLink(ctx context.Context, k *socket) error {
 	tick := time.NewTicker(linkInterval)
 	defer tick.Stop()
 	for {
@@ -479,8 +481,13 @@ func (s *Server) watchLink(ctx context.Context, index int) error {
 		if err != nil {
 			return err
 		}
-		if ifi.Index != index {
+		if ifi.Index != k.ifi.Index {
 			return fmt.Errorf("interface %s was removed and made again", s.cfg.Interface)
+		}
+		if !k.shared() && s.networks.own.Mode == store.DHCPProxy {
+			if err := sockets.Alone(k.udp, k.ifi); err != nil && ctx.Err() == nil {
+				return err
+			}
 		}
 		s.link.Store(link)
 		s.local.Store(&local)

@@ -26,11 +26,27 @@ import (
 // the port with one that is bound to addr on ifi (nil for all interfaces). DHCP
 // sockets set SO_REUSEPORT, ours and others', so that bind says nothing: both
 // would be given a part of the packets.
-func Free(addr netip.AddrPort, ifi *net.Interface) error {
+func Free(addr netip.AddrPort, ifi *net.Interface) error { return held(addr, ifi, 0) }
+
+// Alone is Free for a socket that is bound already: it is not in its own way.
+func Alone(c *net.UDPConn, ifi *net.Interface) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.Fstat(int(fd), &st) }); err != nil || failed != nil {
+		return fmt.Errorf("look at our own socket: %w", errors.Join(err, failed))
+	}
+	return held(c.LocalAddr().(*net.UDPAddr).AddrPort(), ifi, uint32(st.Ino))
+}
+
+func held(addr netip.AddrPort, ifi *net.Interface, but uint32) error {
 	if addr.Port() == 0 {
 		return nil
 	}
-	held, err := udpSockets()
+	all, err := udpSockets()
 	if err != nil {
 		return fmt.Errorf("look for who holds UDP port %d: %w", addr.Port(), err)
 	}
@@ -38,8 +54,8 @@ func Free(addr netip.AddrPort, ifi *net.Interface) error {
 	if err != nil {
 		return err
 	}
-	for _, h := range held {
-		if !h.clashes(addr, on) {
+	for _, h := range all {
+		if h.inode == but || !h.clashes(addr, on) {
 			continue
 		}
 		who, way, ours := holder(h.inode, int(addr.Port()))
