@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"net/netip"
-	"sync"
-	"time"
 
 	"lunboot/services/attempts"
 	"lunboot/services/events"
@@ -12,98 +9,6 @@ import (
 	"lunboot/store/sqlite"
 	"lunboot/store/volume"
 )
-
-// addressUse remembers from which addresses initiators hold sessions, or held
-// one in the last hour: such an address goes to nobody else. It remembers, too,
-// which addresses machines were heard to ask other servers for. It sits before
-// the journal and learns from the events that pass.
-type addressUse struct {
-	*events.Journal
-	now func() time.Time
-
-	mu   sync.Mutex
-	live map[string]netip.Addr    // session → address
-	last map[netip.Addr]time.Time // address → last sign of a session
-
-	heard overheard
-}
-
-// holdAddress is how long an address stays in use after its last session.
-const holdAddress = time.Hour
-
-func newAddressUse(j *events.Journal, now func() time.Time) *addressUse {
-	return &addressUse{Journal: j, now: now, live: map[string]netip.Addr{}, last: map[netip.Addr]time.Time{}}
-}
-
-// rememberEvents bounds how far back a start looks for sessions of the last hour.
-const rememberEvents = 20000
-
-// remember reads the last hour of the journal, so that a restart forgets no
-// machine that is still running.
-func (u *addressUse) remember(ctx context.Context, table *sqlite.Journal, lastSeq int64) error {
-	for after := max(0, lastSeq-rememberEvents); ; {
-		items, err := table.Events(ctx, store.EventFilter{After: after, Limit: 1000})
-		if err != nil {
-			return err
-		}
-		if len(items) == 0 {
-			clear(u.live) // sessions of the last run ended with it
-			return nil
-		}
-		for _, e := range items {
-			if u.now().Sub(e.At) < holdAddress {
-				u.learn(&e)
-			}
-			after = e.Seq
-		}
-	}
-}
-
-// Emit learns from the event and passes it on.
-func (u *addressUse) Emit(e store.Event) {
-	if e.At.IsZero() {
-		e.At = u.now()
-	}
-	u.learn(&e)
-	u.Journal.Emit(e)
-}
-
-func (u *addressUse) learn(e *store.Event) {
-	if !e.Addr.IsValid() {
-		return
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	switch e.Kind {
-	case store.EventISCSILogin:
-		u.live[e.Detail.Session] = e.Addr
-		u.last[e.Addr] = e.At
-	case store.EventISCSIClosed, store.EventISCSILogout:
-		delete(u.live, e.Detail.Session)
-		u.last[e.Addr] = e.At
-	case store.EventISCSIIO, store.EventISCSIFirstRead:
-		u.last[e.Addr] = e.At
-	case store.EventDHCPOtherPick:
-		u.heard.note(e.MAC, e.Addr)
-	}
-}
-
-// AddressInUse reports whether a session is or was there within the hour.
-func (u *addressUse) AddressInUse(a netip.Addr) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, addr := range u.live {
-		if addr == a {
-			return true
-		}
-	}
-	t, ok := u.last[a]
-	if ok && u.now().Sub(t) >= holdAddress {
-		delete(u.last, a)
-		ok = false
-	}
-	return ok
-}
 
 // liveSessions lets the inventory refuse to pull a volume from under a machine.
 type liveSessions struct{ a *appliance }

@@ -131,10 +131,10 @@ func TestAnAddressThatAMachineWasHeardToAskForIsItsEvidence(t *testing.T) {
 	a := quiet(t)
 	mac, other := store.MAC{0x52, 0x54, 0, 0, 0, 1}, store.MAC{0x52, 0x54, 0, 0, 0, 2}
 	first, second := netip.MustParseAddr("192.0.2.57"), netip.MustParseAddr("192.0.2.58")
-	users := newAddressUse(nil, time.Now)
-	e := evidence{db: a.db, now: time.Now, heard: &users.heard}
+	heard := &overheard{}
+	e := evidence{db: a.db, now: time.Now, heard: heard}
 	hear := func(who store.MAC, addr netip.Addr) {
-		users.learn(&store.Event{Kind: store.EventDHCPOtherPick, MAC: who, Addr: addr})
+		heard.learn(store.Event{Kind: store.EventDHCPOtherPick, MAC: who, Addr: addr})
 	}
 	owns := func(who store.MAC, addr netip.Addr) bool {
 		ok, _ := e.Owns(t.Context(), addr, who)
@@ -154,7 +154,7 @@ func TestAnAddressThatAMachineWasHeardToAskForIsItsEvidence(t *testing.T) {
 	for i := range 2 * maxOverheard {
 		hear(store.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}, first)
 	}
-	if n := len(users.heard.young) + len(users.heard.old); n > 2*maxOverheard {
+	if n := len(heard.young) + len(heard.old); n > 2*maxOverheard {
 		t.Errorf("%d addresses are remembered", n)
 	}
 	lease := store.Lease{Address: second, MAC: other, State: store.LeaseBound, Expires: time.Now().Add(time.Hour)}

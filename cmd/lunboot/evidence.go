@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"lunboot/services/dhcp/ledger"
 	"lunboot/store"
 	"lunboot/store/sqlite"
 )
@@ -51,6 +52,8 @@ func (e evidence) Owns(ctx context.Context, addr netip.Addr, mac store.MAC) (boo
 // overheard remembers the last address that each MAC asked another DHCP server
 // for. It is bounded: when the younger half is full, the older one goes.
 type overheard struct {
+	next ledger.Emitter
+
 	mu         sync.Mutex
 	young, old map[store.MAC]netip.Addr
 }
@@ -58,8 +61,15 @@ type overheard struct {
 // maxOverheard is how many MACs at least are remembered.
 const maxOverheard = 4096
 
-func (o *overheard) note(mac store.MAC, a netip.Addr) {
-	if mac.IsZero() || !a.IsValid() {
+// Emit learns from the event and passes it on.
+func (o *overheard) Emit(e store.Event) {
+	o.learn(e)
+	o.next.Emit(e)
+}
+
+func (o *overheard) learn(e store.Event) {
+	mac, a := e.MAC, e.Addr
+	if e.Kind != store.EventDHCPOtherPick || mac.IsZero() || !a.IsValid() {
 		return
 	}
 	o.mu.Lock()

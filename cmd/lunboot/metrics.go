@@ -8,19 +8,20 @@ import (
 	"sync/atomic"
 
 	"lunboot/services/dhcp"
+	"lunboot/services/dhcp/ledger"
 	"lunboot/store"
 	"lunboot/web/metrics"
 )
 
 // seen counts events on their way to the journal.
 type seen struct {
-	*addressUse
+	next          ledger.Emitter
 	kinds         map[store.EventKind]*atomic.Int64 // never changes
 	read, written atomic.Int64                      // bytes of sessions that ended
 }
 
-func newSeen(next *addressUse) *seen {
-	s := &seen{addressUse: next, kinds: map[store.EventKind]*atomic.Int64{}}
+func newSeen(next ledger.Emitter) *seen {
+	s := &seen{next: next, kinds: map[store.EventKind]*atomic.Int64{}}
 	for _, k := range store.EventKinds() {
 		s.kinds[k] = new(atomic.Int64)
 	}
@@ -36,7 +37,7 @@ func (s *seen) Emit(e store.Event) {
 		s.read.Add(e.Detail.Bytes)
 		s.written.Add(e.Detail.Written)
 	}
-	s.addressUse.Emit(e)
+	s.next.Emit(e)
 }
 
 // measure reads the values for a scrape. What cannot be read is left out, and

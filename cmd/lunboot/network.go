@@ -12,6 +12,7 @@ import (
 
 	"lunboot/services"
 	"lunboot/services/dhcp"
+	"lunboot/services/dhcp/ledger"
 	"lunboot/services/dhcp/sockets"
 	"lunboot/services/ra"
 	"lunboot/store"
@@ -30,7 +31,7 @@ type network struct {
 
 	mu      sync.Mutex
 	servers map[string]*dhcpServer // by interface and prefix
-	ledger  *dhcp.Ledger           // which all of them share
+	ledger  *ledger.Ledger         // which all of them share
 	wake    chan struct{}
 	paused  map[string]bool // interfaces where another server answers; Serve's own
 	deaf    map[string]bool // interfaces that could not be listened on; Serve's own
@@ -45,7 +46,7 @@ type dhcpServer struct {
 }
 
 func newNetwork(a *appliance, emit dhcp.Emitter) *network {
-	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: dhcp.NewLedger(), paused: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), paused: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // String names the service.
@@ -184,7 +185,7 @@ func (n *network) listen(at site) (*dhcpServer, error) {
 	s := at.subnet
 	svc := dhcp.New(dhcp.Config{
 		Interface: s.Interface, Subnet: s, Relayed: at.relayed, Ledger: n.ledger, ListenAddr: n.a.cmd.DHCPListen, PXEListen: n.a.cmd.PXEListen, Advertise: n.a.set.advertise, Boot: n.a.bootAddr, Loaders: n.a.loaders,
-		Leases: n.a.db, Machines: n.a.db, InUse: n.a.users, Emit: n.emit, Log: n.a.log.With("part", "dhcp", "interface", s.Interface), Now: time.Now,
+		Machines: n.a.db, Emit: n.emit, Log: n.a.log.With("part", "dhcp", "interface", s.Interface), Now: time.Now,
 	})
 	if err := svc.Listen(); err != nil {
 		return nil, err

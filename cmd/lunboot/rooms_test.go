@@ -46,6 +46,7 @@ var rooms = map[string]room{
 	"services/inventory":          {may: "store store/volume services services/boot/oui", why: "operator acts join rows and files, and a machine without a name is called by its maker"},
 	"services/dhcp":               {may: "store services services/boot services/dhcp", why: "services share nouns, names and events"},
 	"services/dhcp/bootfile":      {may: "store services/boot services/dhcp/message", why: "the boot answer is pure, in every mode the same"},
+	"services/dhcp/ledger":        {may: "store", why: "whose an address is depends on no packet"},
 	"services/dhcp/message":       {may: "store services/boot", why: "packets are decoded once, at the edge"},
 	"services/dhcp/survey":        {may: "store services/boot/oui services/dhcp/message services/dhcp/sockets services/dhcp/wire", why: "asking a network about itself needs no lease, and names a stranger by the maker of its card"},
 	"services/dhcp/sockets":       {may: "store services", why: "sockets know no policy"},

@@ -27,6 +27,7 @@ import (
 	"lunboot/services"
 	"lunboot/services/attempts"
 	"lunboot/services/capture"
+	"lunboot/services/dhcp/ledger"
 	"lunboot/services/dhcp/survey"
 	"lunboot/services/doctor"
 	"lunboot/services/events"
@@ -97,7 +98,7 @@ type appliance struct {
 	surveys *survey.Book
 	capture *capture.Server
 	notify  *notify.Server
-	users   *addressUse
+	users   *ledger.Use
 	seen    *seen
 	metrics *metrics.Exporter
 	scripts *httpboot.Server
@@ -165,11 +166,12 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	if a.journal, err = events.New(a.table, log.With("part", "events"), time.Now); err != nil {
 		return nil, err
 	}
-	a.users = newAddressUse(a.journal, time.Now)
-	if err := a.users.remember(ctx, a.table, a.journal.LastSeq()); err != nil {
+	a.users = ledger.NewUse(a.journal, time.Now)
+	heard := &overheard{next: a.users}
+	if err := a.users.Remember(ctx, a.table, heard.learn); err != nil {
 		return nil, err
 	}
-	a.seen = newSeen(a.users)
+	a.seen = newSeen(heard)
 	emit := a.seen // sees every event on its way to the journal
 	a.pool.OnFault(func(name, sentence string) {
 		emit.Emit(store.Event{Kind: store.EventVolumeFailed, Detail: store.Detail{Volume: name, Reason: sentence}})
@@ -200,7 +202,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		MaxSessions: maxSessions(log),
 	})
 	a.scripts = httpboot.Handler(httpboot.Config{
-		Inventory: a.db, Attempts: a.runner, Evidence: evidence{db: a.db, now: time.Now, heard: &a.users.heard}, Explainer: explainer{a.runner}, Files: a.loaders,
+		Inventory: a.db, Attempts: a.runner, Evidence: evidence{db: a.db, now: time.Now, heard: heard}, Explainer: explainer{a.runner}, Files: a.loaders,
 		Emit: emit, Log: log.With("part", "boot"), Now: time.Now, Target: a.iqn, ISCSIPort: func() uint16 { return a.target.Addr().Port() },
 		Advertise: set.advertise, AdminURL: a.adminURL, Guard: set.guard,
 		Fetched: func(addr netip.Addr) { a.tftp.ScriptFetched(addr) },

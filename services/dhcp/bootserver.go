@@ -1,15 +1,15 @@
 package dhcp
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
 	"github.com/mdlayher/packet"
+	"golang.org/x/net/ipv4"
 
 	"lunboot/services/dhcp/bootfile"
+	"lunboot/services/dhcp/ledger"
 	"lunboot/services/dhcp/message"
 	"lunboot/services/dhcp/sockets"
 	"lunboot/services/dhcp/wire"
@@ -74,8 +74,9 @@ func (s *Server) hear(k *socket, why error) error {
 	return nil
 }
 
-// receive reads one packet into d.
-func (k *socket) receive(d *datagram) error {
+// receive reads one packet into d. oob and cm are the reader's own, to be used
+// again.
+func (k *socket) receive(d *datagram, oob []byte, cm *ipv4.ControlMessage) error {
 	d.k, d.n, d.to = k, 0, netip.Addr{}
 	if k.shared() {
 		n, _, err := k.raw.ReadFrom(d.buf[:])
@@ -91,22 +92,21 @@ func (k *socket) receive(d *datagram) error {
 		d.from = netip.AddrPortFrom(src, wire.ClientPort)
 		return nil
 	}
-	n, cm, from, err := k.conn.ReadFrom(d.buf[:])
+	n, on, _, from, err := k.udp.ReadMsgUDPAddrPort(d.buf[:], oob)
 	if err != nil {
 		return err
 	}
-	d.n, d.from = n, from.(*net.UDPAddr).AddrPort()
-	if cm != nil {
+	d.n, d.from = n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	if on > 0 && cm.Parse(oob[:on]) == nil {
 		d.to = message.AddrOf(cm.Dst)
 	}
 	return nil
 }
 
 // gatherBoot collects what is known of a request that is only told what to boot.
-func (s *Server) gatherBoot(ctx context.Context, r message.Request, at place, now time.Time) (Input, error) {
-	in := Input{Now: now, Request: r, Interface: at.link, Subnet: at.subnet, BootServer: at.bootServer}
-	in.Boot = bootfile.Source{Address: s.cfg.Boot(at.told), Next: s.cfg.Loaders.Next, Chained: s.wasChained(r, now)}
-	var err error
-	in.Client, err = s.client(ctx, r.MAC)
-	return in, err
+func (s *Server) gatherBoot(t ledger.Turn, r message.Request, at place, now time.Time) Input {
+	return Input{
+		Now: now, Request: r, Interface: at.link, Subnet: at.subnet, BootServer: at.bootServer, Client: clientOf(t, r.MAC),
+		Boot: bootfile.Source{Address: s.cfg.Boot(at.told), Next: s.cfg.Loaders.Next, Chained: s.wasChained(r, now)},
+	}
 }

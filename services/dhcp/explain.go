@@ -149,12 +149,16 @@ func (s *Server) ExplainOffer(ctx context.Context, q store.OfferQuery) (e store.
 // dryGather collects the facts about one request as decide does, in the
 // ledger's turn.
 func (s *Server) dryGather(ctx context.Context, r message.Request, at place) (Input, error) {
-	if at.bootServer || at.subnet.Mode == store.DHCPProxy {
-		return s.gatherBoot(ctx, r, at, s.cfg.Now())
+	now := s.cfg.Now()
+	t, err := s.ledger.Begin(ctx, now)
+	if err != nil {
+		return Input{}, err
 	}
-	s.ledger.deciding.Lock()
-	defer s.ledger.deciding.Unlock()
-	return s.gather(ctx, r, at, s.cfg.Now())
+	defer t.End()
+	if at.bootServer || at.subnet.Mode == store.DHCPProxy {
+		return s.gatherBoot(t, r, at, now), nil
+	}
+	return s.gather(t, r, at, now), nil
 }
 
 // fields lists a reply's fields and options, and says why each is what it is.

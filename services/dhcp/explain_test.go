@@ -40,7 +40,10 @@ func TestADryRunSaysWhatIsThenAnsweredAndDoesNothing(t *testing.T) {
 			require.True(t, ok)
 			assert.Zero(t, v.writes())
 			assert.Empty(t, v.kinds(), "a dry run tells nobody")
-			assert.False(t, s.ledger.book.of(q.MAC, v.now()).IsValid(), "a dry run holds no address")
+			turn, err := s.ledger.Begin(t.Context(), v.now())
+			require.NoError(t, err)
+			assert.False(t, turn.Offered(q.MAC).IsValid(), "a dry run holds no address")
+			turn.End()
 
 			p, err := sample(q)
 			require.NoError(t, err)

@@ -9,10 +9,12 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"lunboot/services/boot"
+	"lunboot/services/dhcp/ledger"
 	"lunboot/store"
 )
 
@@ -20,7 +22,8 @@ import (
 // that the real one keeps: one row an address, no lease over another MAC's, and
 // one bound lease a MAC.
 type inventory struct {
-	now func() time.Time
+	now  func() time.Time
+	read atomic.Int64
 
 	mu       sync.Mutex
 	leases   map[netip.Addr]store.Lease
@@ -41,31 +44,6 @@ func newInventory(now func() time.Time, machines ...store.Machine) *inventory {
 		now: now, machines: machines, leases: map[netip.Addr]store.Lease{}, unknown: map[store.MAC]store.UnknownMachine{},
 		inUse: map[netip.Addr]bool{}, missing: map[boot.Loader]bool{},
 	}
-}
-
-func (v *inventory) LeaseByMAC(_ context.Context, mac store.MAC) (store.Lease, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	var newest store.Lease
-	for _, l := range v.leases {
-		if l.MAC == mac && l.State == store.LeaseBound && !l.Updated.Before(newest.Updated) {
-			newest = l
-		}
-	}
-	if !newest.Address.IsValid() {
-		return newest, store.NotFound("lease", mac.String())
-	}
-	return newest, nil
-}
-
-func (v *inventory) LeaseByAddress(_ context.Context, a netip.Addr) (store.Lease, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	l, ok := v.leases[a]
-	if !ok {
-		return l, store.NotFound("lease", a.String())
-	}
-	return l, nil
 }
 
 func (v *inventory) Leases(context.Context) ([]store.Lease, error) {
@@ -95,18 +73,10 @@ func (v *inventory) PutLease(_ context.Context, l store.Lease) error {
 	return nil
 }
 
-func (v *inventory) MachineByMAC(_ context.Context, mac store.MAC) (store.Machine, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, m := range v.machines {
-		for _, a := range m.MACs {
-			if a == mac {
-				return m, nil
-			}
-		}
-	}
-	return store.Machine{}, store.NotFound("machine", mac.String())
-}
+// Tests change machines and leases behind the ledger's back, so that every
+// decision reads them.
+func (v *inventory) LeaseRevision() int64  { return v.read.Add(1) }
+func (v *inventory) ClientRevision() int64 { return v.read.Add(1) }
 
 func (v *inventory) Machines(_ context.Context, f store.MachineFilter) ([]store.Machine, int, error) {
 	v.mu.Lock()
@@ -120,14 +90,16 @@ func (v *inventory) Machines(_ context.Context, f store.MachineFilter) ([]store.
 	return out, len(out), nil
 }
 
-func (v *inventory) UnknownMachine(_ context.Context, mac store.MAC) (store.UnknownMachine, error) {
+func (v *inventory) IgnoredMACs(context.Context) ([]store.MAC, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	u, ok := v.unknown[mac]
-	if !ok {
-		return u, store.NotFound("unknown machine", mac.String())
+	var out []store.MAC
+	for mac, u := range v.unknown {
+		if u.Ignored {
+			out = append(out, mac)
+		}
 	}
-	return u, nil
+	return out, nil
 }
 
 func (v *inventory) SeeUnknown(_ context.Context, u store.UnknownMachine) error {
@@ -225,7 +197,7 @@ func (v *inventory) config(t testing.TB, subnet store.Subnet) Config {
 	return Config{
 		Subnet: subnet, ListenAddr: "127.0.0.1:0",
 		Boot:    func(local netip.Addr) netip.AddrPort { return netip.AddrPortFrom(local, 80) },
-		Loaders: v, Leases: v, Machines: v, InUse: v, Emit: v, Now: v.now,
+		Loaders: v, Ledger: ledger.New(v, v, v), Machines: v, Emit: v, Now: v.now,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,7 +14,6 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/ipv4"
-	"golang.org/x/time/rate"
 
 	"lunboot/services"
 	"lunboot/services/dhcp/message"
@@ -33,15 +33,51 @@ type datagram struct {
 
 var datagrams = sync.Pool{New: func() any { return new(datagram) }}
 
-// offset of chaddr in a BOOTP message, RFC 951 §3.
-const chaddrOffset = 28
+// Places in a BOOTP message, RFC 951 §3.
+const (
+	giaddrOffset = 24
+	chaddrOffset = 28
+)
 
-// read takes packets off the socket and gives each to the worker of its MAC, so
-// that the packets of one machine are answered in order.
-func (s *Server) read(ctx context.Context, k *socket, queues []chan *datagram) error {
+// queues are where packets wait, each for the worker of its MAC, so that the
+// packets of one machine are answered in order.
+type queues struct {
+	known   []chan *datagram
+	strange []chan *datagram
+}
+
+func newQueues() queues {
+	q := queues{make([]chan *datagram, workers), make([]chan *datagram, greeters)}
+	for i := range q.known {
+		q.known[i] = make(chan *datagram, queue)
+	}
+	for i := range q.strange {
+		q.strange[i] = make(chan *datagram, lobby)
+	}
+	return q
+}
+
+// of chooses a queue for a message. A stranger's first packet may wait in one and
+// his next in another: by then the first was answered, or he has lost patience.
+// Strangers behind one relay share one.
+func (q queues) of(b []byte, known bool) chan *datagram {
+	some, key := q.known, b[chaddrOffset+3:chaddrOffset+6] // cards of one maker differ in the last bytes
+	if !known {
+		some = q.strange
+		if relay := b[giaddrOffset : giaddrOffset+4]; [4]byte(relay) != [4]byte{} {
+			key = relay[1:]
+		}
+	}
+	return some[(int(key[2])+31*int(key[1])+17*int(key[0]))%len(some)]
+}
+
+// read takes packets off the socket into the queues.
+func (s *Server) read(ctx context.Context, k *socket, q queues) error {
+	var oob [64]byte
+	var cm ipv4.ControlMessage
 	for {
 		d := datagrams.Get().(*datagram)
-		err := k.receive(d)
+		err := k.receive(d, oob[:], &cm)
 		if err != nil {
 			datagrams.Put(d)
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -56,7 +92,7 @@ func (s *Server) read(ctx context.Context, k *socket, queues []chan *datagram) e
 		}
 		mac := store.MAC(d.buf[chaddrOffset:])
 		select {
-		case queues[worker(mac)] <- d:
+		case q.of(d.buf[:d.n], s.ledger.Known(mac)) <- d:
 		default:
 			// The client asks again in a second or two; a packet that waits
 			// longer than that would only be answered twice.
@@ -65,10 +101,6 @@ func (s *Server) read(ctx context.Context, k *socket, queues []chan *datagram) e
 		}
 	}
 }
-
-// worker spreads MACs over the workers; cards of one maker differ in the last
-// bytes.
-func worker(mac store.MAC) int { return (int(mac[5]) + 31*int(mac[4]) + 17*int(mac[3])) % workers }
 
 func (s *Server) work(ctx context.Context, in <-chan *datagram) {
 	for {
@@ -99,7 +131,7 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 		return nil
 	}
 	now := s.cfg.Now()
-	if !s.allowed(r, now) {
+	if !s.allowed(r.MAC, now) {
 		s.counters.limited.Add(1)
 		return nil
 	}
@@ -133,7 +165,13 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 			sent = true
 		}
 	}
-	s.cfg.Log.Debug("DHCP", "type", r.Type, "mac", r.MAC, "answer", ans.Verdict, "address", ans.Address, "file", ans.BootFile, "reason", ans.Reason)
+	if s.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		s.cfg.Log.Debug("DHCP", "type", r.Type, "mac", r.MAC, "answer", ans.Verdict, "address", ans.Address, "file", ans.BootFile, "reason", ans.Reason)
+	}
+	if len(ans.Events) > 0 && ans.Events[0].Machine == 0 && !s.audience.hears(r.MAC, now) {
+		s.counters.untold.Add(1)
+		return failed
+	}
 	for _, e := range ans.Events {
 		switch e.Kind {
 		case store.EventDHCPOffer, store.EventDHCPAck, store.EventDHCPNak, store.EventDHCPProxyOffer, store.EventDHCPBootServer:
@@ -149,18 +187,13 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 	return failed
 }
 
-func (s *Server) allowed(r message.Request, now time.Time) bool {
-	l := s.limiters.getOr(r.MAC, func() *rate.Limiter { return rate.NewLimiter(macRate, macBurst) })
-	if !l.AllowN(now, 1) {
-		return false
-	}
-	if a := r.GIAddr; a.IsValid() {
-		l := s.relays.getOr(a, func() *rate.Limiter { return rate.NewLimiter(relayRate, relayBurst) })
-		if !l.AllowN(now, 1) {
-			return false
-		}
-	}
-	return s.total.AllowN(now, 1)
+// allowed bounds the packets of one MAC.
+func (s *Server) allowed(mac store.MAC, now time.Time) (ok bool) {
+	s.limiters.change(mac, func(b bucket) bucket {
+		b, ok = b.take(now)
+		return b
+	})
+	return ok
 }
 
 // runChain runs coredhcp's handlers as its server does: each may change the
@@ -193,32 +226,31 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 	if !ans.Lease.Address.IsValid() {
 		return ans, nil
 	}
-	if err := s.cfg.Leases.PutLease(ctx, ans.Lease); err != nil {
+	if err := s.ledger.Put(ctx, ans.Lease); err != nil {
 		return ans, fmt.Errorf("write the lease of %s for %s: %w", ans.Lease.Address, r.MAC, err)
 	}
 	if ans.Verdict == Ack {
-		s.ledger.book.forget(r.MAC)
+		s.ledger.Withdraw(r.MAC)
 	}
 	return ans, nil
 }
 
 func (s *Server) decide(ctx context.Context, r message.Request, at place, now time.Time) (Answer, error) {
-	if at.bootServer || at.subnet.Mode == store.DHCPProxy {
-		in, err := s.gatherBoot(ctx, r, at, now)
-		return Decide(in), err
-	}
-	s.ledger.deciding.Lock()
-	defer s.ledger.deciding.Unlock()
-	in, err := s.gather(ctx, r, at, now)
+	t, err := s.ledger.Begin(ctx, now)
 	if err != nil {
 		return Answer{}, err
 	}
+	defer t.End()
+	if at.bootServer || at.subnet.Mode == store.DHCPProxy {
+		return Decide(s.gatherBoot(t, r, at, now)), nil
+	}
+	in := s.gather(t, r, at, now)
 	ans := Decide(in)
 	switch {
 	case ans.Hold || ans.Verdict == Ack && ans.Lease.Address.IsValid():
-		s.ledger.book.keep(r.MAC, ans.Address, now.Add(offerLife))
+		t.Hold(r.MAC, ans.Address, in.stranger())
 	case ans.Withdraw:
-		s.ledger.book.forget(r.MAC)
+		t.Withdraw(r.MAC)
 	}
 	return ans, nil
 }

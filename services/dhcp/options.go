@@ -9,6 +9,7 @@ import (
 	"github.com/insomniacslk/dhcp/rfc1035label"
 
 	"lunboot/services/dhcp/bootfile"
+	"lunboot/services/dhcp/ledger"
 	"lunboot/store"
 )
 
@@ -60,7 +61,7 @@ func (in Input) configure(ans *Answer, bound bool) {
 		o.Update(dhcpv4.OptHostName(in.Client.Machine.Name))
 	}
 	if r.Wants(dhcpv4.OptionBroadcastAddress) && n.Prefix.Bits() < 31 {
-		o.Update(address(dhcpv4.OptionBroadcastAddress, broadcast(n.Prefix)))
+		o.Update(address(dhcpv4.OptionBroadcastAddress, ledger.Broadcast(n.Prefix)))
 	}
 	// A large MTU of ours says nothing of the client's card and switch; a
 	// small one is a limit of the wire.

@@ -9,13 +9,14 @@ import (
 
 	"lunboot/services/boot"
 	"lunboot/services/dhcp/bootfile"
+	"lunboot/services/dhcp/ledger"
 	"lunboot/services/dhcp/message"
 	"lunboot/store"
 )
 
 // Times of the policy.
 const (
-	offerLife   = time.Minute      // how long an offered address is kept for its REQUEST
+	offerLife   = ledger.HoldTime  // how long an offered address is kept for its REQUEST
 	declineLife = 10 * time.Minute // how long an address that somebody else uses is left alone
 )
 
@@ -45,12 +46,9 @@ func (c Client) has(q store.Quirk) bool { return slices.Contains(c.Machine.Quirk
 
 // Address is what is known of one address of the subnet.
 type Address struct {
-	Lease      store.Lease // zero when it was never leased
-	OfferedTo  store.MAC   // who was offered it and may still ask for it
-	ReservedTo store.MachineID
-	InUse      bool // an initiator holds a session from it, or did in the last hour
-	Conflict   bool // somebody answered when we asked the wire for it
-	Appliance  bool // ours, the router's or the relay's
+	ledger.Facts
+	Conflict  bool // somebody answered when we asked the wire for it
+	Appliance bool // ours, the router's or the relay's
 }
 
 // Free is an address that the pool would give to somebody new.
@@ -394,7 +392,7 @@ func (in Input) obstacle(a netip.Addr) string {
 	live := f.Lease.Expires.After(in.Now)
 	byReservation := f.ReservedTo != 0 && f.ReservedTo == in.Client.Machine.ID
 	switch {
-	case !usable(in.Subnet.Prefix, a):
+	case !ledger.Usable(in.Subnet.Prefix, a):
 		return a.String() + " is not an address of " + in.Subnet.Prefix.String()
 	case f.Appliance:
 		return a.String() + " belongs to the network itself"
@@ -414,21 +412,6 @@ func (in Input) obstacle(a netip.Addr) string {
 		return a.String() + " is outside the range"
 	}
 	return ""
-}
-
-// usable reports whether a host of the network can have the address: it is
-// neither the network's own nor its broadcast address (RFC 1122 §3.2.1.3).
-func usable(network netip.Prefix, a netip.Addr) bool {
-	return network.Contains(a) && (network.Bits() >= 31 || a != network.Masked().Addr() && a != broadcast(network))
-}
-
-// broadcast returns the highest address of an IPv4 network.
-func broadcast(network netip.Prefix) netip.Addr {
-	b := network.Addr().As4()
-	for i := network.Bits(); i < 32; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(b)
 }
 
 // event makes an event about the request.

@@ -34,20 +34,16 @@ func (r *recent[K, V]) put(k K, v V) {
 	r.set(k, v)
 }
 
-// getOr returns what was put under k, and puts what fresh makes when there is
-// nothing. A key that is used stays young.
-func (r *recent[K, V]) getOr(k K, fresh func() V) V {
+// change puts what f makes of what was put under k, or of nothing. A key that is
+// used stays young.
+func (r *recent[K, V]) change(k K, f func(V) V) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if v, ok := r.now[k]; ok {
-		return v
-	}
-	v, ok := r.old[k]
+	v, ok := r.now[k]
 	if !ok {
-		v = fresh()
+		v = r.old[k]
 	}
-	r.set(k, v)
-	return v
+	r.set(k, f(v))
 }
 
 func (r *recent[K, V]) set(k K, v V) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,33 +19,15 @@ import (
 	"golang.org/x/time/rate"
 
 	"lunboot/services/boot"
+	"lunboot/services/dhcp/ledger"
 	"lunboot/services/dhcp/sockets"
 	"lunboot/services/dhcp/survey"
 	"lunboot/store"
 )
 
-// Leases is where leases are kept. PutLease returns when the lease is durable,
-// and refuses one whose address is bound to another MAC; a bound lease ends the
-// others of its MAC.
-type Leases interface {
-	LeaseByMAC(ctx context.Context, mac store.MAC) (store.Lease, error)
-	LeaseByAddress(ctx context.Context, a netip.Addr) (store.Lease, error)
-	Leases(ctx context.Context) ([]store.Lease, error)
-	PutLease(ctx context.Context, l store.Lease) error
-}
-
-// Machines is what is known of the machines, enrolled or not.
+// Machines is who asked to boot and is not enrolled.
 type Machines interface {
-	MachineByMAC(ctx context.Context, mac store.MAC) (store.Machine, error)
-	Machines(ctx context.Context, f store.MachineFilter) ([]store.Machine, int, error)
-	UnknownMachine(ctx context.Context, mac store.MAC) (store.UnknownMachine, error)
 	SeeUnknown(ctx context.Context, u store.UnknownMachine) error
-}
-
-// InUse tells the addresses from which an initiator holds a session, or held
-// one in the last hour.
-type InUse interface {
-	AddressInUse(a netip.Addr) bool
 }
 
 // Loaders chooses the loader that hardware is given, or none; own is a machine's
@@ -69,9 +52,8 @@ type Config struct {
 	Subnet store.Subnet
 	// Relayed are the networks of those who ask through a relay (optional).
 	Relayed []store.Subnet
-	// Ledger is shared by all servers of one appliance (optional: nil for a
-	// server that is alone).
-	Ledger *Ledger
+	// Ledger is shared by all servers of one appliance.
+	Ledger *ledger.Ledger
 
 	// ListenAddr is "0.0.0.0:67" when empty. With an address of one interface
 	// or loopback, replies go back to their sender, and nothing is broadcast.
@@ -88,9 +70,7 @@ type Config struct {
 	Boot func(local netip.Addr) netip.AddrPort
 
 	Loaders  Loaders
-	Leases   Leases
 	Machines Machines
-	InUse    InUse
 	Emit     Emitter
 	Log      *slog.Logger
 	Now      func() time.Time
@@ -101,17 +81,26 @@ type Config struct {
 }
 
 // Bounds of the server's memory and work.
+//
+// Nobody is limited by what others send: a relay may have a whole hall behind
+// it that is switched on at once, and none of its packets looks different from a
+// flood's. What a stranger may cost is bounded instead. His DISCOVER is answered
+// from memory in microseconds and leaves an offer, of which all strangers
+// together have half of the range; it waits in a queue of its own, so that as
+// many as may come stand before no machine and nobody who holds a lease or was
+// offered one, and those of one relay leave room for those of another; what does
+// not fit there is dropped, and asked again. Of what is written down for people,
+// a rate is enough (see audience).
 const (
-	workers    = 16   // requests that are answered at a time; each may wait for the disk
-	queue      = 64   // requests that wait for one worker
-	maxMACs    = 4096 // MACs that are remembered, each for one purpose
-	maxRelays  = 256  // relays that are remembered, likewise
-	macRate    = rate.Limit(10)
-	macBurst   = 20
-	totalRate  = rate.Limit(2000) // requests a second of all MACs together
-	totalBurst = 4000
-	relayRate  = totalRate / 2 // of all MACs behind one relay: the others are answered meanwhile
-	relayBurst = totalBurst / 2
+	workers  = 256 // requests of those who are known that are answered at a time; each may wait for the disk, and those that wait share a commit
+	queue    = 16  // requests that wait for one worker
+	greeters = 8   // requests of strangers that are answered at a time; they wait for nothing
+	lobby    = 128 // requests that wait for one of those
+
+	maxMACs   = 4096 // MACs that are remembered, each for one purpose
+	maxRelays = 256  // relays that are remembered, likewise
+	macRate   = 10   // requests a second of one MAC: a client that answers itself
+	macBurst  = 20
 )
 
 // defaultLease is the lease time of a subnet that names none.
@@ -123,23 +112,22 @@ type Server struct {
 	cfg Config
 
 	networks networks
-	ledger   *Ledger
+	ledger   *ledger.Ledger
 	bound    bool                                // to one address, so that there is no route to ask
 	link     atomic.Pointer[Interface]           // our interface as it was seen last
 	local    atomic.Pointer[map[netip.Addr]bool] // our addresses, on all interfaces
 
-	limiters  *recent[store.MAC, *rate.Limiter]
-	spoke     *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
-	waiting   *recent[store.MAC, time.Time] // unknown machines that were reported
-	chained   *recent[store.MAC, chain]
-	routes    *recent[netip.Addr, way]
-	relays    *recent[netip.Addr, *rate.Limiter]
-	strange   *recent[netip.Addr, time.Time] // relays of unknown subnets that were told of
-	strangers *recent[store.MAC, time.Time]  // and machines behind them
-	telling   *rate.Limiter
-	total     *rate.Limiter
-	wire      *survey.Prober
-	counters  counters
+	limiters *recent[store.MAC, bucket]
+	spoke    *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
+	waiting  *recent[store.MAC, time.Time] // unknown machines that were reported
+	chained  *recent[store.MAC, chain]
+	routes   *recent[netip.Addr, way]
+	strange  *recent[netip.Addr, time.Time] // relays of unknown subnets that were told of
+	lost     *recent[store.MAC, time.Time]  // and machines behind them
+	telling  *rate.Limiter                  // of those machines
+	audience audience
+	wire     *survey.Prober
+	counters counters
 
 	routed sockets.Routed // sends the answers that no one interface leads to
 
@@ -150,20 +138,21 @@ type Server struct {
 
 // counters count what is dropped without a line in the log.
 type counters struct {
-	malformed, limited, crowded, unserved atomic.Int64
+	malformed, limited, crowded, unserved, untold atomic.Int64
 }
 
 // Dropped is how many packets were not answered, and why.
 type Dropped struct {
 	Malformed int64 // not a DHCP request of an Ethernet client
-	Limited   int64 // more than one MAC, one relay, or all together, may send
-	Crowded   int64 // came faster than leases can be written
+	Limited   int64 // more than one MAC may send
+	Crowded   int64 // came faster than they can be answered
 	Unserved  int64 // from a network that nothing is given on
+	Untold    int64 // answered, but of strangers who are too many to be told of
 }
 
 // Dropped returns the counts since New.
 func (s *Server) Dropped() Dropped {
-	return Dropped{s.counters.malformed.Load(), s.counters.limited.Load(), s.counters.crowded.Load(), s.counters.unserved.Load()}
+	return Dropped{s.counters.malformed.Load(), s.counters.limited.Load(), s.counters.crowded.Load(), s.counters.unserved.Load(), s.counters.untold.Load()}
 }
 
 // socket is what Listen opens.
@@ -192,23 +181,19 @@ func (k *socket) close() {
 // New makes a server. It does nothing until Listen.
 func New(cfg Config) *Server {
 	s := &Server{
-		cfg:       cfg,
-		ledger:    cfg.Ledger,
-		limiters:  newRecent[store.MAC, *rate.Limiter](maxMACs),
-		spoke:     newRecent[store.MAC, time.Time](maxMACs),
-		waiting:   newRecent[store.MAC, time.Time](maxMACs),
-		chained:   newRecent[store.MAC, chain](maxMACs),
-		routes:    newRecent[netip.Addr, way](maxRelays),
-		relays:    newRecent[netip.Addr, *rate.Limiter](maxRelays),
-		strange:   newRecent[netip.Addr, time.Time](maxRelays),
-		strangers: newRecent[store.MAC, time.Time](maxRelays),
-		telling:   rate.NewLimiter(strangersRate, strangersBurst),
-		total:     rate.NewLimiter(totalRate, totalBurst),
+		cfg:      cfg,
+		ledger:   cfg.Ledger,
+		limiters: newRecent[store.MAC, bucket](maxMACs),
+		spoke:    newRecent[store.MAC, time.Time](maxMACs),
+		waiting:  newRecent[store.MAC, time.Time](maxMACs),
+		chained:  newRecent[store.MAC, chain](maxMACs),
+		routes:   newRecent[netip.Addr, way](maxRelays),
+		strange:  newRecent[netip.Addr, time.Time](maxRelays),
+		lost:     newRecent[store.MAC, time.Time](maxRelays),
+		telling:  rate.NewLimiter(lostRate, lostBurst),
+		audience: newAudience(),
 	}
 	s.wire = survey.NewProber(cfg.Now, cfg.Log)
-	if s.ledger == nil {
-		s.ledger = NewLedger()
-	}
 	s.networks.own = settled(cfg.Subnet)
 	for _, n := range cfg.Relayed {
 		s.networks.relayed = append(s.networks.relayed, settled(n))
@@ -319,8 +304,8 @@ func (s *Server) validate() error {
 		switch {
 		case n.LeaseTime < time.Minute:
 			return store.Invalid("lease_time", "a lease of %s is too short; one minute is the least", n.LeaseTime)
-		case size(n.Range) > maxRange:
-			return store.Invalid("range", "the range %s has %d addresses; %d are the most", n.Range, size(n.Range), maxRange)
+		case ledger.Size(n.Range) > ledger.MaxRange:
+			return store.Invalid("range", "the range %s has %d addresses; %d are the most", n.Range, ledger.Size(n.Range), ledger.MaxRange)
 		}
 	}
 	if s.cfg.Interface == "" && s.cfg.ListenAddr == "" {
@@ -414,10 +399,9 @@ func (s *Server) Serve(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	queues := make([]chan *datagram, workers)
-	for i := range queues {
-		queues[i] = make(chan *datagram, queue)
-		wg.Go(func() { s.work(ctx, queues[i]) })
+	q := newQueues()
+	for _, in := range slices.Concat(q.known, q.strange) {
+		wg.Go(func() { s.work(ctx, in) })
 	}
 	wg.Go(func() { s.keepInUse(ctx) })
 	if k.ifi != nil {
@@ -439,12 +423,12 @@ func (s *Server) Serve(parent context.Context) error {
 	})
 	if pxe != nil {
 		wg.Go(func() {
-			if err := s.read(ctx, pxe, queues); err != nil {
+			if err := s.read(ctx, pxe, q); err != nil {
 				cancel(err)
 			}
 		})
 	}
-	err := s.read(ctx, k, queues)
+	err := s.read(ctx, k, q)
 	cancel(err)
 	wg.Wait()
 	s.routed.Close()
@@ -521,43 +505,40 @@ func (s *Server) keepInUse(ctx context.Context) {
 }
 
 func (s *Server) prolong(ctx context.Context) error {
-	leases, err := s.cfg.Leases.Leases(ctx)
+	t, err := s.ledger.Begin(ctx, s.cfg.Now())
 	if err != nil {
 		return err
 	}
+	ending := t.Bound(s.cfg.Now().Add(keepLow))
+	t.End()
 	var errs []error
-	for _, l := range leases {
-		if s.due(l) {
+	for _, l := range ending {
+		if s.networks.holds(l.Address) {
 			errs = append(errs, s.prolongOne(ctx, l.Address))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// due reports whether a lease of ours is to be prolonged.
-func (s *Server) due(l store.Lease) bool {
-	return l.State == store.LeaseBound && s.networks.holds(l.Address) &&
-		!l.Expires.After(s.cfg.Now().Add(keepLow)) && s.cfg.InUse.AddressInUse(l.Address)
-}
-
-// prolongOne reads the lease once more while nothing is decided: since the
-// list was made its machine may have been given another address, and a bound
-// lease that is written ends the other ones of its MAC.
+// prolongOne looks at the lease once more and writes it while nothing is
+// decided: since the list was made its machine may have been given another
+// address, and a bound lease that is written ends the other ones of its MAC.
 func (s *Server) prolongOne(ctx context.Context, a netip.Addr) error {
-	s.ledger.deciding.Lock()
-	defer s.ledger.deciding.Unlock()
-	l, err := s.cfg.Leases.LeaseByAddress(ctx, a)
-	if store.IsNotFound(err) {
+	now := s.cfg.Now()
+	t, err := s.ledger.Begin(ctx, now)
+	if err != nil {
+		return err
+	}
+	defer t.End()
+	f := t.Address(a)
+	l := f.Lease
+	if !f.InUse || l.State != store.LeaseBound || l.Expires.After(now.Add(keepLow)) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("find the lease of %s: %w", a, err)
-	}
-	now := s.cfg.Now()
-	// What the book holds for the MAC may be on its way to the disk.
-	if held := s.ledger.book.of(l.MAC, now); !s.due(l) || held.IsValid() && held != a {
+	// What is held for the MAC may be on its way to the disk.
+	if held := t.Offered(l.MAC); held.IsValid() && held != a {
 		return nil
 	}
 	l.Expires, l.Updated = now.Add(keepHigh), now
-	return s.cfg.Leases.PutLease(ctx, l)
+	return t.Put(ctx, l)
 }

@@ -426,7 +426,12 @@ func TestNoTwoMachinesShareAnAddress(outer *testing.T) {
 			}
 			r := message.Request{MAC: mac(rapid.IntRange(1, 7).Draw(t, "mac")), XID: 1}
 			r.Type = rapid.SampledFrom([]dhcpv4.MessageType{dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRelease, dhcpv4.MessageTypeDecline}).Draw(t, "type")
-			offered := s.ledger.book.of(r.MAC, clock.Now())
+			turn, err := s.ledger.Begin(context.Background(), clock.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			offered := turn.Offered(r.MAC)
+			turn.End()
 			if rapid.Bool().Draw(t, "honest") && offered.IsValid() {
 				r.Requested, r.ServerID = offered, ip("10.77.0.1")
 			} else {
@@ -471,39 +476,22 @@ func TestNoTwoMachinesShareAnAddress(outer *testing.T) {
 	})
 }
 
-// between runs a step after the list of leases was read.
-type between struct {
-	*inventory
-	step func()
-}
-
-func (b *between) Leases(ctx context.Context) ([]store.Lease, error) {
-	all, err := b.inventory.Leases(ctx)
-	if b.step != nil {
-		b.step()
-	}
-	return all, err
-}
-
 func TestProlongingALeaseTakesNoNewerOneAway(t *testing.T) {
 	clock := newClock()
 	v := newInventory(clock.Now, machine(1, ""))
 	n := lab()
 	n.LeaseTime = time.Minute
-	cfg := v.config(t, n)
-	leases := &between{inventory: v}
-	cfg.Leases = leases
-	s := start(t, cfg)
+	s := start(t, v.config(t, n))
 	c := dial(t, s)
 	old := c.bind(1)
 	v.mu.Lock()
 	v.inUse[ip(old)] = true
 	v.machines[0].Address = ip("10.77.0.50")
 	v.mu.Unlock()
-	// The machine boots again and is given its reserved address while the
-	// leases in use are looked through.
-	leases.step = func() { leases.step = nil; assert.Equal(t, "10.77.0.50", c.bind(1)) }
-	require.NoError(t, s.prolong(t.Context()))
+	// The machine boots again and is given its reserved address after the
+	// leases in use were listed.
+	assert.Equal(t, "10.77.0.50", c.bind(1))
+	require.NoError(t, s.prolongOne(t.Context(), ip(old)))
 	assert.Equal(t, store.LeaseBound, v.lease("10.77.0.50").State, "the machine runs on an address without a lease")
 	assert.False(t, v.lease(old).Address.IsValid())
 }

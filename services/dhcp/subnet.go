@@ -168,9 +168,9 @@ func (s *Server) source(to, reached netip.Addr) netip.Addr {
 // the inventory each MAC, and all of them together a second.
 const (
 	strangeInterval = 10 * time.Minute
-	strangerEvery   = 30 * time.Second
-	strangersRate   = rate.Limit(10)
-	strangersBurst  = 100
+	lostEvery       = 30 * time.Second
+	lostRate        = rate.Limit(10)
+	lostBurst       = 100
 )
 
 // unserved counts a request that nothing is given to, and tells of the relay
@@ -191,15 +191,16 @@ func (s *Server) unserved(ctx context.Context, r message.Request, now time.Time)
 	if r.Type != dhcpv4.MessageTypeDiscover || !r.PXE() {
 		return nil
 	}
-	if last, ok := s.strangers.get(r.MAC); ok && now.Sub(last) < strangerEvery || !s.telling.AllowN(now, 1) {
+	if last, ok := s.lost.get(r.MAC); ok && now.Sub(last) < lostEvery || !s.telling.AllowN(now, 1) {
 		return nil
 	}
-	s.strangers.put(r.MAC, now)
-	c, err := s.client(ctx, r.MAC)
+	s.lost.put(r.MAC, now)
+	t, err := s.ledger.Begin(ctx, now)
 	if err != nil {
 		return err
 	}
-	in := Input{Now: now, Request: r, Interface: *s.link.Load(), Client: c}
+	in := Input{Now: now, Request: r, Interface: *s.link.Load(), Client: clientOf(t, r.MAC)}
+	t.End()
 	e := in.event(store.EventDHCPNoSubnet, netip.Addr{})
 	e.Detail.Reason = "no subnet that is served here holds " + at.String()
 	s.cfg.Emit.Emit(in.event(store.EventDHCPDiscover, netip.Addr{}))

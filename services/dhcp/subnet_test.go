@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lunboot/services/dhcp/ledger"
 	"lunboot/services/dhcp/message"
 	"lunboot/store"
 )
@@ -115,11 +116,11 @@ func TestRelayedClientIsGivenAnAddressOfItsOwnSubnet(t *testing.T) {
 // A relay sends one request to two addresses of ours, on two interfaces.
 func TestServersOfOneApplianceGiveNoAddressTwice(t *testing.T) {
 	v := newInventory(newClock().Now)
-	ledger := NewLedger()
+	shared := ledger.New(v, v, v)
 	var clients []*client
 	for range 2 {
 		cfg := v.config(t, store.Subnet{Mode: store.DHCPOff})
-		cfg.Relayed, cfg.Ledger = []store.Subnet{behind()}, ledger
+		cfg.Relayed, cfg.Ledger = []store.Subnet{behind()}, shared
 		clients = append(clients, dial(t, start(t, cfg)))
 	}
 	relay := through("10.88.0.1")
@@ -216,25 +217,22 @@ func TestNextServerIsToldInsteadOfOurAddress(t *testing.T) {
 	assert.Equal(t, "10.99.0.1", c.ask(discover(3, pxe, through("10.88.0.1"))).ServerIPAddr.String())
 }
 
-// A relay may name any address as its own: neither the pool nor the other
-// relays' turn is its to use up.
+// A relay may name any address as its own: the pool of another one's clients is
+// not its to use up, and neither is their place in the queue.
 func TestOneRelayCannotUseUpEverything(t *testing.T) {
-	clock := newClock()
-	v := newInventory(clock.Now)
+	v := newInventory(newClock().Now)
 	cfg := v.config(t, lab())
 	other := behind()
 	other.Prefix, other.Router, other.Range = netip.MustParsePrefix("10.89.0.0/24"), ip("10.89.0.1"), mustRange("10.89.0.100-10.89.0.103")
 	cfg.Relayed = []store.Subnet{behind(), other}
-	s := New(cfg)
-	limited := 0
-	for n := range totalBurst {
-		if !s.allowed(message.Request{MAC: mac(n), GIAddr: ip("10.88.0.1")}, clock.Now()) {
-			limited++
-		}
+	q := newQueues()
+	flood := map[chan *datagram]bool{}
+	for n := range 1000 {
+		flood[q.of(discover(n, through("10.88.0.1")).ToBytes(), false)] = true
 	}
-	assert.Equal(t, totalBurst-relayBurst, limited)
-	assert.True(t, s.allowed(message.Request{MAC: mac(1 << 20), GIAddr: ip("10.89.0.1")}, clock.Now()))
-	assert.True(t, s.allowed(message.Request{MAC: mac(1<<20 + 1)}, clock.Now()))
+	assert.Len(t, flood, 1)
+	assert.False(t, flood[q.of(discover(1, through("10.89.0.2")).ToBytes(), false)])
+	assert.False(t, flood[q.of(discover(1, through("10.88.0.1")).ToBytes(), true)], "who is known waits elsewhere")
 
 	c := dial(t, start(t, cfg))
 	offers := 0

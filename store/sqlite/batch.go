@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 
 	"lunboot/store"
@@ -30,10 +31,11 @@ type batcher struct {
 
 // write is one caller's part of a transaction.
 type write struct {
-	ctx  context.Context
-	fn   func(*tx) error
-	err  error
-	done chan struct{}
+	ctx   context.Context
+	fn    func(*tx) error
+	whole bool // fn changes nothing when it refuses
+	err   error
+	done  chan struct{}
 }
 
 func newBatcher(db *DB) *batcher {
@@ -59,15 +61,25 @@ func (b *batcher) close() {
 // returned: it must not write to what the caller reads. It may run
 // twice.
 func (b *batcher) do(ctx context.Context, op string, fn func(*tx) error) error {
-	w := &write{ctx: ctx, fn: fn, done: make(chan struct{})}
+	return b.wait(op, &write{ctx: ctx, fn: fn, done: make(chan struct{})})
+}
+
+// doWhole is do for an fn that has changed nothing when it returns an error of
+// store's: there is nothing to undo, which saves two statements a write. Any
+// other error of it is everybody's.
+func (b *batcher) doWhole(ctx context.Context, op string, fn func(*tx) error) error {
+	return b.wait(op, &write{ctx: ctx, fn: fn, whole: true, done: make(chan struct{})})
+}
+
+func (b *batcher) wait(op string, w *write) error {
 	if err := b.enter(w); err != nil {
 		return dbfile.Explain(op, err)
 	}
 	select {
 	case <-w.done:
 		return dbfile.Explain(op, w.err)
-	case <-ctx.Done():
-		return dbfile.Explain(op, ctx.Err())
+	case <-w.ctx.Done():
+		return dbfile.Explain(op, w.ctx.Err())
 	}
 }
 
@@ -87,22 +99,38 @@ func (b *batcher) enter(w *write) error {
 
 func (b *batcher) run() {
 	defer close(b.ended)
+	last := 1
 	for first := range b.queue {
-		group := append(make([]*write, 0, 16), first)
-	gather:
-		for len(group) < batchMost {
-			select {
-			case w, ok := <-b.queue:
-				if !ok {
-					break gather
-				}
-				group = append(group, w)
-			default:
-				break gather
-			}
-		}
+		group := b.gather(append(make([]*write, 0, 2*last), first), last)
+		last = len(group)
 		b.commit(group)
 	}
+}
+
+// turns is how often a group lets its writers run before it is closed.
+const turns = 8
+
+// gather adds the writers that wait. The last commit woke as many as it held,
+// and those that go on writing are still on their way here: they are given a few
+// turns of the scheduler, which cost nothing when nobody else can run, since
+// every commit that they miss costs an fsync. Who writes alone waits for nobody.
+func (b *batcher) gather(group []*write, last int) []*write {
+	for turn := 0; len(group) < batchMost; {
+		select {
+		case w, ok := <-b.queue:
+			if !ok {
+				return group
+			}
+			group = append(group, w)
+			continue
+		default:
+		}
+		if turn++; turn > turns || len(group) >= last {
+			return group
+		}
+		runtime.Gosched()
+	}
+	return group
 }
 
 // commit runs a group in one transaction, each write in a savepoint of its own.
@@ -138,6 +166,13 @@ func (b *batcher) try(group []*write) error {
 // caller; an error of the transaction is returned and goes to all.
 func (b *batcher) one(t *tx, w *write) error {
 	moved := t.moved
+	if w.whole {
+		var refused *store.Error
+		if w.err = w.fn(t); w.err == nil || errors.As(w.err, &refused) {
+			return nil
+		}
+		return w.err
+	}
 	if _, err := t.Run("SAVEPOINT one"); err != nil {
 		return err
 	}

@@ -198,7 +198,7 @@ func (db *DB) CreateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		if err := t.putMACs(&m); err != nil {
 			return err
 		}
-		t.move(mapped)
+		t.move(enrolled)
 		return t.audit(actor, "machine.create", m.Name, machineChanges(&store.Machine{}, &m))
 	})
 	if err != nil {
@@ -244,7 +244,7 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		if err := t.putMACs(&m); err != nil {
 			return err
 		}
-		t.move(mapped)
+		t.move(enrolled)
 		return t.audit(actor, "machine.update", m.Name, changes)
 	})
 	if err != nil {
@@ -271,7 +271,7 @@ func (db *DB) DeleteMachine(ctx context.Context, actor store.Actor, id store.Mac
 		if _, err := t.Run("UPDATE lease SET machine = 0 WHERE machine = ?", int64(id)); err != nil {
 			return err
 		}
-		t.move(mapped)
+		t.move(enrolled | released)
 		return t.audit(actor, "machine.delete", m.Name, strings.Join(append([]string{"MACs " + joinMACs(m.MACs)}, gone...), "; "))
 	})
 }
@@ -301,7 +301,7 @@ func (db *DB) ConsumeOnce(ctx context.Context, id store.MachineID) error {
 		if _, err := t.Run("UPDATE machine SET once_profile = NULL, revision = revision + 1, updated = ? WHERE id = ?", dbfile.Nanos(t.now), int64(id)); err != nil {
 			return err
 		}
-		t.move(mapped)
+		t.move(enrolled)
 		return t.audit(store.ActorSystem, "machine.once", m.Name, "the profile "+m.OnceProfile+" was used for one boot")
 	})
 }

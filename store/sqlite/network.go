@@ -219,26 +219,29 @@ func (db *DB) PutLease(ctx context.Context, l store.Lease) error {
 		return err
 	}
 	l.Hostname, l.ClientID, l.Port = clip(l.Hostname), clip(l.ClientID), clip(l.Port)
-	return db.batch.do(ctx, "write lease", func(t *tx) error {
-		address, mac := l.Address.String(), l.MAC.String()
-		holder, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT mac FROM lease WHERE address = ? AND state = 'bound' AND mac <> ? AND expires > ?",
-			address, mac, dbfile.Nanos(t.now))
+	return db.batch.doWhole(ctx, "write lease", func(t *tx) error {
+		address, mac, now := l.Address.String(), l.MAC.String(), dbfile.Nanos(t.now)
+		updated := dbfile.Nanos(l.Updated)
+		if updated == 0 {
+			updated = now
+		}
+		n, err := t.Run(`INSERT INTO lease (address, mac, client_id, hostname, machine, interface, relay, port, port_seen, state, expires, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, client_id = excluded.client_id, hostname = excluded.hostname,
+				machine = excluded.machine, interface = excluded.interface, relay = excluded.relay, port = excluded.port, port_seen = excluded.port_seen,
+				state = excluded.state, expires = excluded.expires, updated = excluded.updated
+			WHERE lease.state <> 'bound' OR lease.mac = excluded.mac OR lease.expires <= ?`,
+			address, mac, l.ClientID, l.Hostname, int64(l.Machine), l.Interface, addrText(l.Relay), l.Port, dbfile.Nanos(l.PortSeen), string(l.State), dbfile.Nanos(l.Expires), updated, now)
 		if err != nil {
 			return err
 		}
-		if len(holder) > 0 {
-			return store.Conflict("address", "the address %s is leased to %s", address, holder[0])
+		if n == 0 {
+			holder, err := dbfile.One(t.Ctx, t, dbfile.Scalar[string], nil, "SELECT mac FROM lease WHERE address = ?", address)
+			if err != nil {
+				return err
+			}
+			return store.Conflict("address", "the address %s is leased to %s", address, holder)
 		}
-		updated := dbfile.Nanos(l.Updated)
-		if updated == 0 {
-			updated = dbfile.Nanos(t.now)
-		}
-		_, err = t.Run(`INSERT INTO lease (address, mac, client_id, hostname, machine, interface, relay, port, port_seen, state, expires, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (address) DO UPDATE SET mac = excluded.mac, client_id = excluded.client_id, hostname = excluded.hostname,
-				machine = excluded.machine, interface = excluded.interface, relay = excluded.relay, port = excluded.port, port_seen = excluded.port_seen,
-				state = excluded.state, expires = excluded.expires, updated = excluded.updated`,
-			address, mac, l.ClientID, l.Hostname, int64(l.Machine), l.Interface, addrText(l.Relay), l.Port, dbfile.Nanos(l.PortSeen), string(l.State), dbfile.Nanos(l.Expires), updated)
-		if err == nil && l.State == store.LeaseBound {
+		if l.State == store.LeaseBound {
 			_, err = t.Run("DELETE FROM lease WHERE mac = ? AND address <> ? AND state <> 'declined'", mac, address)
 		}
 		if err == nil && l.Port != "" && l.Machine != 0 {
@@ -255,7 +258,7 @@ func (db *DB) DeleteLease(ctx context.Context, a netip.Addr) error {
 	return db.batch.do(ctx, "remove lease", func(t *tx) error {
 		n, err := t.Run("DELETE FROM lease WHERE address = ?", a.Unmap().String())
 		if n > 0 {
-			t.move(changed)
+			t.move(released)
 		}
 		return err
 	})
@@ -272,7 +275,7 @@ func (db *DB) DropLease(ctx context.Context, actor store.Actor, a netip.Addr) er
 		if _, err := t.Run("DELETE FROM lease WHERE address = ?", a.String()); err != nil {
 			return err
 		}
-		t.move(changed)
+		t.move(released)
 		return t.audit(actor, "lease.drop", a.String(), fmt.Sprintf("%s by %s", l.State, l.MAC))
 	})
 }
@@ -296,7 +299,7 @@ func (db *DB) MoveLease(ctx context.Context, actor store.Actor, from, to store.M
 		if err != nil {
 			return err
 		}
-		t.move(changed)
+		t.move(released)
 		return t.audit(actor, "lease.move", l.Address.String(), "from "+from.String()+" to "+to.String())
 	})
 }

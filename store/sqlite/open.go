@@ -57,6 +57,8 @@ type DB struct {
 	boots   bootMemory
 	maps    revision // rises with commits that changed machines, volumes or mappings
 	network revision // rises with commits that changed subnets or settings
+	clients revision // rises with commits that changed machines, or who is ignored
+	leases  revision // rises with commits that changed leases otherwise than by PutLease
 	batch   *batcher
 }
 
@@ -106,6 +108,14 @@ func (db *DB) NetworkRevision() int64 { return db.network.get() }
 // NetworkChanged returns a channel that is closed when NetworkRevision is larger
 // than after.
 func (db *DB) NetworkChanged(after int64) <-chan struct{} { return db.network.changed(after) }
+
+// ClientRevision rises with every commit that changed a machine, or which unknown
+// machines are ignored.
+func (db *DB) ClientRevision() int64 { return db.clients.get() }
+
+// LeaseRevision rises with every commit that changed a lease otherwise than by
+// PutLease: who writes all of them himself knows by it that somebody else did.
+func (db *DB) LeaseRevision() int64 { return db.leases.get() }
 
 // revision counts commits and wakes those who wait for the next one.
 type revision struct {

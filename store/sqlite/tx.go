@@ -16,9 +16,14 @@ const (
 	changed scope = 1 << iota // anything that a page shows
 	masking                   // what an initiator may see
 	wired                     // how the appliance takes part in its networks
+	asking                    // who may ask for an address, and how they are known
+	leasing                   // whose an address is, otherwise than by PutLease
 
-	mapped = changed | masking // a machine, a volume or a mapping
-	served = changed | wired   // a subnet or a setting
+	mapped   = changed | masking // a machine, a volume or a mapping
+	served   = changed | wired   // a subnet or a setting
+	enrolled = mapped | asking   // a machine
+	barred   = changed | asking  // an unknown machine that is ignored
+	released = changed | leasing // a lease that somebody took away
 )
 
 // tx is one write transaction of the inventory. Its clock stands still, so that
@@ -59,6 +64,12 @@ func (db *DB) commit(ctx context.Context, fn func(*tx) error) error {
 	}
 	if x.moved&wired != 0 {
 		db.network.bump()
+	}
+	if x.moved&asking != 0 {
+		db.clients.bump()
+	}
+	if x.moved&leasing != 0 {
+		db.leases.bump()
 	}
 	if x.moved&changed != 0 {
 		db.all.bump()

@@ -47,6 +47,21 @@ func (db *DB) UnknownMachines(ctx context.Context, includeIgnored bool) ([]store
 	return dbfile.List(ctx, db.file.Reader(), scanUnknown, unknownColumns+"WHERE ignored = 0 OR ? ORDER BY last_seen DESC, mac", includeIgnored)
 }
 
+// IgnoredMACs returns the MACs of the unknown machines that are ignored.
+func (db *DB) IgnoredMACs(ctx context.Context) ([]store.MAC, error) {
+	all, err := dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[string], "SELECT mac FROM unknown_machine WHERE ignored = 1")
+	if err != nil {
+		return nil, err
+	}
+	out := make([]store.MAC, len(all))
+	for i, text := range all {
+		if err := out[i].UnmarshalText([]byte(text)); err != nil {
+			return nil, damaged("unknown machine "+text, err)
+		}
+	}
+	return out, nil
+}
+
 // SeeUnknown records that a computer which is not enrolled asked to boot. What
 // u says is added to what was known; a MAC that a machine has is left alone,
 // since it was enrolled in the meantime.
@@ -128,7 +143,7 @@ func (db *DB) IgnoreUnknown(ctx context.Context, actor store.Actor, mac store.MA
 		if err != nil {
 			return err
 		}
-		t.move(changed)
+		t.move(barred)
 		action := "machine.ignore"
 		if !ignored {
 			action = "machine.unignore"

@@ -188,6 +188,45 @@ func leasePort(k *kit) {
 	same(k, "the enrolled machine", other, must(k.Machine(ctx, other.ID))(k))
 }
 
+// leaseFollowed keeps what a reader needs that has every lease and machine in
+// memory: a number that rises when somebody else changed one, and stands still
+// for what the reader writes himself.
+func leaseFollowed(k *kit) {
+	ctx := k.Context()
+	moves := func(what string, clients, leases int64, act func() error) {
+		k.Helper()
+		c, l := k.ClientRevision(), k.LeaseRevision()
+		k.ok(act())
+		if c, l = k.ClientRevision()-c, k.LeaseRevision()-l; c != clients || l != leases {
+			k.Errorf("%s moved the client revision by %d and the lease revision by %d, not %d and %d", what, c, l, clients, leases)
+		}
+	}
+	m := k.machine(1)
+	moves("a machine", 1, 0, func() error { k.machine(2); return nil })
+	moves("a reserved address", 1, 0, func() (err error) {
+		m.Address = addr("192.168.40.7")
+		m, err = k.UpdateMachine(ctx, actor, m)
+		return err
+	})
+	moves("a lease", 0, 0, func() error { return k.PutLease(ctx, bound(1, "192.168.40.100")) })
+	moves("a renewal", 0, 0, func() error { return k.PutLease(ctx, bound(1, "192.168.40.101")) })
+	moves("a machine that speaks", 0, 0, func() error { return k.SeenMachine(ctx, m.ID, "UEFI", "x86-64", time.Now()) })
+	moves("an unknown machine", 0, 0, func() error { return k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(9)}) })
+	moves("an unknown machine that is ignored", 1, 0, func() error { return k.IgnoreUnknown(ctx, actor, mac(9), true) })
+	if all := must(k.IgnoredMACs(ctx))(k); len(all) != 1 || all[0] != mac(9) {
+		k.Errorf("ignored are %v", all)
+	}
+	moves("one that no longer is", 1, 0, func() error { return k.IgnoreUnknown(ctx, actor, mac(9), false) })
+	if all := must(k.IgnoredMACs(ctx))(k); len(all) != 0 {
+		k.Errorf("ignored are %v", all)
+	}
+	moves("a lease that moves", 0, 1, func() error { return k.MoveLease(ctx, actor, mac(1), mac(4)) })
+	moves("a lease that is dropped", 0, 1, func() error { return k.DropLease(ctx, actor, addr("192.168.40.101")) })
+	k.ok(k.PutLease(ctx, bound(1, "192.168.40.102")))
+	moves("a lease that is deleted", 0, 1, func() error { return k.DeleteLease(ctx, addr("192.168.40.102")) })
+	moves("a machine that is removed", 1, 1, func() error { return k.DeleteMachine(ctx, actor, m.ID) })
+}
+
 func leaseInvalid(k *kit) {
 	ctx := k.Context()
 	for field, change := range map[string]func(*store.Lease){

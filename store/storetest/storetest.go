@@ -34,6 +34,8 @@ type Inventory interface {
 	MapChanged(after int64) <-chan struct{}
 	NetworkRevision() int64
 	NetworkChanged(after int64) <-chan struct{}
+	ClientRevision() int64
+	LeaseRevision() int64
 	Audit(context.Context, store.Page) ([]store.Audit, int, error)
 }
 
@@ -55,6 +57,7 @@ type Machines interface {
 
 	UnknownMachine(context.Context, store.MAC) (store.UnknownMachine, error)
 	UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error)
+	IgnoredMACs(context.Context) ([]store.MAC, error)
 	SeeUnknown(context.Context, store.UnknownMachine) error
 	IgnoreUnknown(ctx context.Context, actor store.Actor, mac store.MAC, ignored bool) error
 }
@@ -176,6 +179,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"a lease names the switch port of its machine":         leasePort,
 		"a lease moves to another MAC":                         leaseMoved,
 		"a lease that breaks a rule changes nothing":           leaseInvalid,
+		"what others do to leases is seen by who caches them":  leaseFollowed,
 		"a lease is dropped on an operator's word":             leaseDropped,
 		"leases of a rack that boots at once are all kept":     leaseRush,
 		"a loader comes back as it was written":                loaderRoundTrip,

@@ -77,6 +77,18 @@ func (p *Prober) Checked(a netip.Addr) (Check, store.MAC) {
 	return f.check, f.by
 }
 
+// Taken lists the addresses for which somebody answered lately.
+func (p *Prober) Taken() (some []netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for a, f := range p.results {
+		if f.check == Taken && p.now().Sub(f.at) <= life(Taken) {
+			some = append(some, a)
+		}
+	}
+	return some
+}
+
 func life(c Check) time.Duration {
 	if c == Taken {
 		return takenLife

@@ -1,0 +1,376 @@
+// Package ledger knows which address is whose: every lease, what was offered a
+// moment ago, what is reserved, and what is free. It is asked once for every
+// packet, so that all of it is in memory and no answer walks a range or a list.
+//
+// The truth is on disk. The ledger is read from there, writes there before it
+// believes a change of its own, and reads anew when somebody else changed
+// something: an operator who drops a lease, enrolls a machine or reserves an
+// address. It compares a number for that at every decision, so that no answer is
+// given from an older state.
+//
+// One ledger serves all the networks of an appliance: a relay may send one
+// request to several addresses of ours, and none may give what another gives.
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"lunboot/store"
+)
+
+// Leases is where leases are kept. PutLease returns when the lease is durable,
+// and refuses one whose address is bound to another MAC; a bound lease ends the
+// others of its MAC. LeaseRevision rises when leases change in another way.
+type Leases interface {
+	Leases(ctx context.Context) ([]store.Lease, error)
+	PutLease(ctx context.Context, l store.Lease) error
+	LeaseRevision() int64
+}
+
+// Machines is who is known. ClientRevision rises when a machine changes, or who
+// is ignored.
+type Machines interface {
+	Machines(ctx context.Context, f store.MachineFilter) ([]store.Machine, int, error)
+	IgnoredMACs(ctx context.Context) ([]store.MAC, error)
+	ClientRevision() int64
+}
+
+// InUse tells the addresses from which an initiator holds a session, or held
+// one in the last hour.
+type InUse interface {
+	AddressInUse(a netip.Addr) bool
+}
+
+// row is a lease with the next one of its MAC. A MAC has one lease, and a row
+// for each address that it declined.
+type row struct {
+	store.Lease
+	next *row
+}
+
+// Ledger is safe for use by many goroutines.
+type Ledger struct {
+	leases   Leases
+	machines Machines
+	inUse    InUse
+
+	mu     sync.Mutex
+	read   int64 // the lease revision that rows were read at; below 0: they must be read
+	rows   map[uint32]*row
+	byMAC  map[store.MAC]*row
+	held   holds
+	roster roster
+	pools  map[poolKey]*pool
+	kept   kept
+
+	known crowd // has a lock of its own
+}
+
+// unread is the revision of what was never read, or cannot be trusted.
+const unread = -1
+
+// New makes a ledger. It reads at the first decision.
+func New(leases Leases, machines Machines, inUse InUse) *Ledger {
+	return &Ledger{
+		leases: leases, machines: machines, inUse: inUse, read: unread,
+		held: newHolds(), roster: roster{revision: unread}, pools: map[poolKey]*pool{}, known: crowd{n: map[store.MAC]int{}},
+	}
+}
+
+// Known reports whether a MAC is more than a stranger: it holds or held a lease,
+// was offered an address, or is a machine's. It waits for no decision.
+func (l *Ledger) Known(mac store.MAC) bool { return l.known.has(mac) }
+
+// Turn is one decision: until its End nobody else decides.
+type Turn struct {
+	l   *Ledger
+	now time.Time
+}
+
+// Begin waits for the turn, and reads what somebody else changed. When it fails,
+// there is no turn to end.
+func (l *Ledger) Begin(ctx context.Context, now time.Time) (Turn, error) {
+	l.mu.Lock()
+	if err := l.refresh(ctx); err != nil {
+		l.mu.Unlock()
+		return Turn{}, err
+	}
+	l.sweep(now)
+	return Turn{l, now}, nil
+}
+
+// End lets the next one decide.
+func (t Turn) End() { t.l.mu.Unlock() }
+
+// refresh reads what changed on disk otherwise than by Put; mu is held.
+func (l *Ledger) refresh(ctx context.Context) error {
+	rows, names := false, false
+	if at := l.leases.LeaseRevision(); at != l.read {
+		all, err := l.leases.Leases(ctx)
+		if err != nil {
+			return fmt.Errorf("list the leases: %w", err)
+		}
+		l.read, rows = at, true
+		l.rows = make(map[uint32]*row, len(all))
+		l.byMAC = make(map[store.MAC]*row, len(all))
+		for _, one := range all {
+			if one.Address.Is4() {
+				l.link(&row{Lease: one})
+			}
+		}
+	}
+	if at := l.machines.ClientRevision(); at != l.roster.revision {
+		r, err := readRoster(ctx, l.machines, at)
+		if err != nil {
+			return err
+		}
+		old := l.roster
+		l.roster, names = r, true
+		for a := range old.byAddress {
+			l.changed(a)
+		}
+		for a := range r.byAddress {
+			l.changed(a)
+		}
+	}
+	if rows {
+		clear(l.pools) // made anew when they are asked
+	}
+	if rows || names {
+		l.kept = kept{}
+		l.known.become(l.everybody())
+	}
+	return nil
+}
+
+// everybody lists the MACs that are no strangers, as often as there is a reason
+// for it; mu is held.
+func (l *Ledger) everybody() map[store.MAC]int {
+	n := make(map[store.MAC]int, len(l.rows)+len(l.roster.byMAC))
+	for _, r := range l.rows {
+		n[r.MAC]++
+	}
+	for mac := range l.held.byMAC {
+		n[mac]++
+	}
+	for mac := range l.roster.byMAC {
+		n[mac]++
+	}
+	return n
+}
+
+// sweep lets go of the offers whose time is over; mu is held.
+func (l *Ledger) sweep(now time.Time) {
+	for h := l.held.oldest(); h != nil && !h.until.After(now); h = l.held.oldest() {
+		l.letGo(h)
+	}
+}
+
+// link adds a row; its address has none. mu is held.
+func (l *Ledger) link(r *row) {
+	l.rows[number(r.Address)] = r
+	r.next = l.byMAC[r.MAC]
+	l.byMAC[r.MAC] = r
+}
+
+// unlink takes a row away; mu is held.
+func (l *Ledger) unlink(r *row) {
+	delete(l.rows, number(r.Address))
+	first := l.byMAC[r.MAC]
+	if first == r {
+		if r.next == nil {
+			delete(l.byMAC, r.MAC)
+		} else {
+			l.byMAC[r.MAC] = r.next
+		}
+		return
+	}
+	for p := first; p != nil; p = p.next {
+		if p.next == r {
+			p.next = r.next
+			return
+		}
+	}
+}
+
+// Put makes a lease durable, and knows it from then on. It is called between
+// turns: meanwhile what was held for its MAC stays held.
+func (l *Ledger) Put(ctx context.Context, lease store.Lease) error {
+	at, err := l.write(ctx, lease)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.believe(lease, at, err)
+	return err
+}
+
+// Put is Ledger.Put within a turn: nobody decides until the lease is on disk.
+func (t Turn) Put(ctx context.Context, lease store.Lease) error {
+	at, err := t.l.write(ctx, lease)
+	t.l.believe(lease, at, err)
+	return err
+}
+
+// writeTime is how long the disk may take before a lease counts as not written.
+const writeTime = 10 * time.Second
+
+// write writes a lease, and returns the revision before. A caller that ends does
+// not end it: the others that share the ledger must know what became of it.
+func (l *Ledger) write(ctx context.Context, lease store.Lease) (at int64, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
+	defer cancel()
+	at = l.leases.LeaseRevision()
+	return at, l.leases.PutLease(ctx, lease)
+}
+
+// believe does in memory what a write did on disk; mu is held. When somebody
+// else changed leases since revision at, or the outcome is not known, the next
+// turn reads: the order of the two is known to the disk alone.
+func (l *Ledger) believe(lease store.Lease, at int64, err error) {
+	if l.read == unread {
+		return
+	}
+	if err != nil || l.leases.LeaseRevision() != at {
+		l.read = unread
+		return
+	}
+	lease.Address = lease.Address.Unmap()
+	if old := l.rows[number(lease.Address)]; old != nil {
+		l.remove(old)
+	}
+	if lease.State == store.LeaseBound {
+		for r := l.byMAC[lease.MAC]; r != nil; {
+			next := r.next
+			if r.State != store.LeaseDeclined {
+				l.remove(r)
+				l.changed(r.Address)
+			}
+			r = next
+		}
+	}
+	l.link(&row{Lease: lease})
+	l.known.add(lease.MAC)
+	l.changed(lease.Address)
+	l.kept.changed = l.kept.changed || l.roster.byMAC[lease.MAC] != nil
+}
+
+func (l *Ledger) remove(r *row) {
+	l.unlink(r)
+	l.known.leave(r.MAC)
+	l.kept.changed = l.kept.changed || l.roster.byMAC[r.MAC] != nil
+}
+
+// changed puts an address where it belongs in every pool; mu is held.
+func (l *Ledger) changed(a netip.Addr) {
+	for _, p := range l.pools {
+		p.settle(l, a)
+	}
+}
+
+// Facts is what is known of one address.
+type Facts struct {
+	Lease      store.Lease // zero when it was never leased
+	OfferedTo  store.MAC   // who was offered it and may still ask for it
+	ReservedTo store.MachineID
+	InUse      bool
+}
+
+// Address returns the facts about an address.
+func (t Turn) Address(a netip.Addr) Facts {
+	f := Facts{ReservedTo: t.l.roster.byAddress[a], InUse: t.l.inUse.AddressInUse(a)}
+	if !a.Is4() {
+		return f
+	}
+	if r := t.l.rows[number(a)]; r != nil {
+		f.Lease = r.Lease
+	}
+	if h := t.l.held.byAddr[a]; h != nil && h.until.After(t.now) {
+		f.OfferedTo = h.mac
+	}
+	return f
+}
+
+// Client looks a MAC up among the machines. The machine is for reading.
+func (t Turn) Client(mac store.MAC) (m *store.Machine, ignored bool) {
+	return t.l.roster.byMAC[mac], t.l.roster.ignored[mac]
+}
+
+// Own returns the lease that a MAC holds or held in a network. It may have rows
+// elsewhere: in another network, or for an address that it declined.
+func (t Turn) Own(mac store.MAC, network netip.Prefix) (own store.Lease) {
+	for r := t.l.byMAC[mac]; r != nil; r = r.next {
+		if r.State != store.LeaseBound || !network.Contains(r.Address) {
+			continue
+		}
+		if !own.Address.IsValid() || r.Updated.After(own.Updated) || r.Updated.Equal(own.Updated) && r.Expires.After(own.Expires) {
+			own = r.Lease
+		}
+	}
+	return own
+}
+
+// Offered returns the address that a MAC was offered and can still have.
+func (t Turn) Offered(mac store.MAC) netip.Addr {
+	if h := t.l.held.byMAC[mac]; h != nil && h.until.After(t.now) {
+		return h.address
+	}
+	return netip.Addr{}
+}
+
+// Hold keeps an address for a MAC for HoldTime, in place of what was held for it
+// before. A stranger's hold counts against what all strangers may have.
+func (t Turn) Hold(mac store.MAC, a netip.Addr, stranger bool) {
+	l := t.l
+	if h := l.held.byMAC[mac]; h != nil {
+		l.letGo(h)
+	}
+	if h := l.held.byAddr[a]; h != nil { // who was offered it before, and did not come back
+		l.letGo(h)
+	}
+	l.held.add(&hold{mac: mac, address: a, stranger: stranger, until: t.now.Add(HoldTime)})
+	l.known.add(mac)
+	for _, p := range l.pools {
+		if stranger && p.contains(a) {
+			p.strangers++
+		}
+		p.settle(l, a)
+	}
+}
+
+// Withdraw lets go of what was held for a MAC.
+func (t Turn) Withdraw(mac store.MAC) {
+	if h := t.l.held.byMAC[mac]; h != nil {
+		t.l.letGo(h)
+	}
+}
+
+// Withdraw is Turn.Withdraw for one who holds no turn.
+func (l *Ledger) Withdraw(mac store.MAC) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	Turn{l: l}.Withdraw(mac)
+}
+
+func (l *Ledger) letGo(h *hold) {
+	l.held.remove(h)
+	l.known.leave(h.mac)
+	for _, p := range l.pools {
+		if h.stranger && p.contains(h.address) {
+			p.strangers--
+		}
+		p.settle(l, h.address)
+	}
+}
+
+// Bound lists the bound leases that end before a time.
+func (t Turn) Bound(before time.Time) (some []store.Lease) {
+	for _, r := range t.l.rows {
+		if r.State == store.LeaseBound && r.Expires.Before(before) {
+			some = append(some, r.Lease)
+		}
+	}
+	return some
+}
