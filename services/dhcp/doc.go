@@ -8,10 +8,10 @@
 // boot server on port 4011 (PXE 2.1 §2.2).
 //
 // What a machine is told is decided in policy.go and the files beside it
-// (pool.go, options.go, proxy.go, route.go) and in bootfile/: pure functions of
-// one decoded request and the facts about it. server.go and the files beside it own
-// sockets, clocks and the inventory; they gather those facts, do what the answer
-// says and send it.
+// (options.go, proxy.go, route.go) and in bootfile/: pure functions of one decoded request
+// and the facts about it. Whose an address is stands in ledger/, which has every
+// lease in memory. server.go and the files beside it own sockets and clocks; they
+// gather those facts, do what the answer says and send it.
 //
 // A lease belongs to a MAC. Firmware sends no client identifier, iPXE sends one
 // made of the MAC and an operating system often a DUID: one machine, one

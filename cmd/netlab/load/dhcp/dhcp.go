@@ -105,8 +105,9 @@ type relay struct {
 	r        Result
 }
 
-// Run runs a load until its time is over or ctx ends. An error says that it
-// could not be run; what the server did wrong is in the result.
+// Run runs a load until its time is over, or ctx ends and what is open then counts
+// for nothing. An error says that it could not be run; what the server did wrong is
+// in the result.
 func Run(ctx context.Context, l Load) (_ Result, err error) {
 	if l.Flight < 1 || l.Flight > MaxFlight || l.Clients < l.Flight {
 		return Result{}, fmt.Errorf("%d exchanges at a time of %d clients: 1 to %d, and no more than there are clients", l.Flight, l.Clients, MaxFlight)
@@ -208,7 +209,7 @@ func (r *relay) run(ctx context.Context) error {
 		if r.now.Sub(looked) >= look {
 			looked = r.now
 			if ctx.Err() != nil {
-				return context.Cause(ctx)
+				return nil
 			}
 			if err := r.missing(); err != nil {
 				return err

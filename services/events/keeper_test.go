@@ -1,0 +1,48 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+type pruned chan int
+
+func (p pruned) Prune(_ context.Context, keep int) error {
+	p <- keep
+	return errors.New("the disk is full")
+}
+
+func TestTheLogIsKeptFromGrowing(t *testing.T) {
+	log := make(pruned)
+	k := NewKeeper(log, quiet())
+	if k.keep < 100000 || k.every < time.Minute || k.every > time.Hour {
+		t.Errorf("it keeps %d events, and looks every %s", k.keep, k.every)
+	}
+	k.keep, k.every = 7, time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- k.Serve(ctx) }()
+	for range 3 { // a failure is no reason to give up
+		select {
+		case keep := <-log:
+			if keep != 7 {
+				t.Errorf("it keeps %d", keep)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("nothing is forgotten")
+		}
+	}
+	cancel()
+	for {
+		select {
+		case <-log:
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		}
+	}
+}
