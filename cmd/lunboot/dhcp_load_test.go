@@ -125,13 +125,26 @@ func TestAFloodOfStrangersCostsTheMachinesNothing(t *testing.T) {
 			t.Fatalf("%s: %s", verb, errs)
 		}
 	}
-	boot := func(client int) netip.Addr {
+	// The race detector makes everything ten times slower, and the processors are
+	// not ours alone: then the kernel drops a packet, and the client asks again.
+	patience := time.Second
+	if raceFactor > 1 {
+		patience *= 3
+	}
+	boot := func(client int) (a netip.Addr) {
 		t.Helper()
-		r, err := dhcp.Run(t.Context(), dhcp.Load{Server: server, Relay: relay, Clients: 1, First: client, Flight: 1, Count: 1, Timeout: time.Second, PXE: true})
-		if err != nil || r.Done != 1 || r.Max >= time.Second {
-			t.Errorf("machine %d was given no address within a second: %+v, %v", client, r, err)
+		begun := time.Now()
+		for !a.IsValid() && time.Since(begun) < patience {
+			r, err := dhcp.Run(t.Context(), dhcp.Load{Server: server, Relay: relay, Clients: 1, First: client, Flight: 1, Count: 1, Timeout: patience / 3, PXE: true})
+			if err != nil || r.Naks+r.Wrong > 0 {
+				t.Errorf("machine %d: %+v, %v", client, r, err)
+			}
+			a = r.Leases[client]
 		}
-		return r.Leases[client]
+		if took := time.Since(begun); took >= patience || !a.IsValid() {
+			t.Errorf("machine %d was given the address %s after %s", client, a, took)
+		}
+		return a
 	}
 	enroll(1)
 	enroll(2)

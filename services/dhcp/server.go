@@ -97,6 +97,8 @@ const (
 	greeters = 8   // requests of strangers that are answered at a time; they wait for nothing
 	lobby    = 128 // requests that wait for one of those
 
+	readBuffer = 4 << 20 // bytes that wait in the kernel
+
 	maxMACs   = 4096 // MACs that are remembered, each for one purpose
 	maxRelays = 256  // relays that are remembered, likewise
 	macRate   = 10   // requests a second of one MAC: a client that answers itself
@@ -283,6 +285,12 @@ func (k *socket) bind(addr netip.AddrPort) error {
 	if k.udp, err = server4.NewIPv4UDPConn(name, net.UDPAddrFromAddrPort(addr)); err != nil {
 		k.udp = nil
 		return fmt.Errorf("listen on UDP port %d (root or the capability NET_BIND_SERVICE is needed below 1024): %w", addr.Port(), err)
+	}
+	// What comes while the processor is elsewhere must not be lost: a machine asks
+	// again only after seconds. The host's rmem_max may allow less.
+	if err := k.udp.SetReadBuffer(readBuffer); err != nil {
+		k.udp.Close()
+		return fmt.Errorf("enlarge the socket's buffer: %w", err)
 	}
 	k.conn = ipv4.NewPacketConn(k.udp)
 	if err := k.conn.SetControlMessage(ipv4.FlagDst, true); err != nil {
