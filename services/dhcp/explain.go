@@ -158,7 +158,7 @@ func (s *Server) dryGather(ctx context.Context, r message.Request, at place) (In
 	if at.bootServer || at.subnet.Mode == store.DHCPProxy {
 		return s.gatherBoot(t, r, at, now), nil
 	}
-	return s.gather(t, r, at, now), nil
+	return s.gather(t, r, at, now, map[netip.Addr]Address{}), nil
 }
 
 // fields lists a reply's fields and options, and says why each is what it is.

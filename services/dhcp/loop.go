@@ -168,10 +168,6 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 	if s.cfg.Log.Enabled(ctx, slog.LevelDebug) {
 		s.cfg.Log.Debug("DHCP", "type", r.Type, "mac", r.MAC, "answer", ans.Verdict, "address", ans.Address, "file", ans.BootFile, "reason", ans.Reason)
 	}
-	if len(ans.Events) > 0 && ans.Events[0].Machine == 0 && !s.audience.hears(r.MAC, now) {
-		s.counters.untold.Add(1)
-		return failed
-	}
 	for _, e := range ans.Events {
 		switch e.Kind {
 		case store.EventDHCPOffer, store.EventDHCPAck, store.EventDHCPNak, store.EventDHCPProxyOffer, store.EventDHCPBootServer:
@@ -241,12 +237,22 @@ func (s *Server) decide(ctx context.Context, r message.Request, at place, now ti
 		return Answer{}, err
 	}
 	defer t.End()
-	if at.bootServer || at.subnet.Mode == store.DHCPProxy {
-		return Decide(s.gatherBoot(t, r, at, now)), nil
+	beside := at.bootServer || at.subnet.Mode == store.DHCPProxy
+	var in Input
+	if beside {
+		in = s.gatherBoot(t, r, at, now)
+	} else {
+		clear(s.facts)
+		in = s.gather(t, r, at, now, s.facts)
 	}
-	in := s.gather(t, r, at, now)
+	in.Untold = !in.Client.Enrolled && !s.audience.hears(r.MAC, now)
 	ans := Decide(in)
+	if in.Untold {
+		s.counters.untold.Add(1)
+		ans.Events, ans.Waiting = nil, false
+	}
 	switch {
+	case beside:
 	case ans.Hold || ans.Verdict == Ack && ans.Lease.Address.IsValid():
 		t.Hold(r.MAC, ans.Address, in.stranger())
 	case ans.Withdraw:
@@ -313,11 +319,11 @@ func (s *Server) send(in *datagram, r message.Request, at place, ans Answer, rep
 		}
 		s.cfg.Log.Warn("an answer to a relay was not sent by route; it goes out where the question came in", "to", d.to, "error", err)
 	}
-	var cm *ipv4.ControlMessage
+	var from []byte
 	if k.ifi != nil {
-		cm = &ipv4.ControlMessage{IfIndex: k.ifi.Index, Src: src.AsSlice()}
+		from = (&ipv4.ControlMessage{IfIndex: k.ifi.Index, Src: src.AsSlice()}).Marshal()
 	}
-	_, err := k.conn.WriteTo(payload, cm, net.UDPAddrFromAddrPort(d.to))
+	_, _, err := k.udp.WriteMsgUDPAddrPort(payload, from, d.to)
 	return err
 }
 

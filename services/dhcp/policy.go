@@ -69,6 +69,8 @@ type Input struct {
 	Addresses map[netip.Addr]Address // facts about each address that the request, the lease or the machine names
 	Free      Free
 	Boot      bootfile.Source
+	// Untold says that what comes of the request is of no interest to anybody.
+	Untold bool
 	// BootServer says that the request came in on the port of boot servers.
 	BootServer bool
 }
@@ -163,7 +165,7 @@ func (in Input) discover() Answer {
 func (in Input) offer(a netip.Addr, asked store.Event) Answer {
 	ans := Answer{Verdict: Offer, Address: a, Hold: true, Waiting: in.waiting()}
 	in.configure(&ans, true)
-	ans.Events = append([]store.Event{asked, in.told(store.EventDHCPOffer, ans)}, ans.Events...)
+	in.tell(&ans, asked, store.EventDHCPOffer)
 	return ans
 }
 
@@ -274,7 +276,7 @@ func (in Input) ack(a netip.Addr) Answer {
 	in.configure(&ans, true)
 	e := in.event(store.EventDHCPRequest, a)
 	e.Detail.Server = in.serverID().String()
-	ans.Events = append([]store.Event{e, in.told(store.EventDHCPAck, ans)}, ans.Events...)
+	in.tell(&ans, e, store.EventDHCPAck)
 	return ans
 }
 
@@ -372,6 +374,15 @@ func (in Input) reserved() netip.Addr {
 // waiting reports whether this is an unknown machine that asks to boot.
 func (in Input) waiting() bool {
 	return !in.Client.Enrolled && !in.Client.Ignored && in.Request.PXE()
+}
+
+// tell puts what was asked and what was answered before the events that an answer
+// has. Those of one that nobody is told of are not made: a crowd's would be most of
+// the work.
+func (in Input) tell(ans *Answer, asked store.Event, answered store.EventKind) {
+	if !in.Untold {
+		ans.Events = append([]store.Event{asked, in.told(answered, *ans)}, ans.Events...)
+	}
 }
 
 // told makes the event of an answer that carries an address.

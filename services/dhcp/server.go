@@ -115,6 +115,7 @@ type Server struct {
 
 	networks networks
 	ledger   *ledger.Ledger
+	facts    map[netip.Addr]Address              // of the request that is decided: whose turn it is may use them
 	bound    bool                                // to one address, so that there is no route to ask
 	link     atomic.Pointer[Interface]           // our interface as it was seen last
 	local    atomic.Pointer[map[netip.Addr]bool] // our addresses, on all interfaces
@@ -185,6 +186,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg:      cfg,
 		ledger:   cfg.Ledger,
+		facts:    map[netip.Addr]Address{},
 		limiters: newRecent[store.MAC, bucket](maxMACs),
 		spoke:    newRecent[store.MAC, time.Time](maxMACs),
 		waiting:  newRecent[store.MAC, time.Time](maxMACs),
