@@ -20,6 +20,9 @@ const (
 	plainMTU = 1500
 )
 
+// usualOptions is how many options an answer has room for before it must grow.
+const usualOptions = 14
+
 // configure fills an offer or ACK: the network's options, and what to boot.
 // bound is false for a client that has its address from elsewhere (INFORM): it
 // is given no times.
@@ -29,11 +32,10 @@ func (in Input) configure(ans *Answer, bound bool) {
 	if ans.Verdict == Offer {
 		kind = dhcpv4.MessageTypeOffer
 	}
-	o := dhcpv4.OptionsFromList(
-		dhcpv4.OptMessageType(kind),
-		dhcpv4.OptServerIdentifier(in.serverID().AsSlice()),
-		dhcpv4.Option{Code: dhcpv4.OptionSubnetMask, Value: dhcpv4.IP(mask(n.Prefix))},
-	)
+	o := make(dhcpv4.Options, usualOptions)
+	o.Update(dhcpv4.OptMessageType(kind))
+	o.Update(dhcpv4.OptServerIdentifier(in.serverID().AsSlice()))
+	o.Update(dhcpv4.Option{Code: dhcpv4.OptionSubnetMask, Value: dhcpv4.IP(mask(n.Prefix))})
 	if bound {
 		// RFC 2131 §4.4.5: T1 is half of the lease, T2 seven eighths.
 		o.Update(dhcpv4.OptIPAddressLeaseTime(n.LeaseTime))
