@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"lunboot/store"
 	"lunboot/store/sqlite/dbfile"
@@ -24,6 +25,9 @@ type batcher struct {
 	db    *DB
 	queue chan *write
 	ended chan struct{} // closed when the goroutine is gone
+
+	turn sync.Mutex   // held while a group is committed
+	last atomic.Int64 // how many writers the last group had
 
 	mu     sync.RWMutex // held while a writer enters the queue, so that close cuts between two writers
 	closed bool
@@ -57,7 +61,7 @@ func (b *batcher) close() {
 
 // do runs fn as part of a shared transaction, which is on disk when do returns
 // nil. When fn fails, only its own changes are undone. When ctx ends first, the
-// write may still happen. fn runs on another goroutine, maybe after do
+// write may still happen. fn may run on another goroutine, and after do
 // returned: it must not write to what the caller reads. It may run
 // twice.
 func (b *batcher) do(ctx context.Context, op string, fn func(*tx) error) error {
@@ -72,6 +76,9 @@ func (b *batcher) doWhole(ctx context.Context, op string, fn func(*tx) error) er
 }
 
 func (b *batcher) wait(op string, w *write) error {
+	if b.alone(w) {
+		return dbfile.Explain(op, w.err)
+	}
 	if err := b.enter(w); err != nil {
 		return dbfile.Explain(op, err)
 	}
@@ -81,6 +88,20 @@ func (b *batcher) wait(op string, w *write) error {
 	case <-w.ctx.Done():
 		return dbfile.Explain(op, w.ctx.Err())
 	}
+}
+
+// alone commits a write at once, in its caller's own time, when the last one had
+// no company either and nobody else is at it: two changes of goroutines take as
+// long as a good disk. It reports whether it did.
+func (b *batcher) alone(w *write) bool {
+	b.mu.RLock() // close waits for it
+	defer b.mu.RUnlock()
+	if b.closed || b.last.Load() > 1 || len(b.queue) > 0 || !b.turn.TryLock() {
+		return false
+	}
+	defer b.turn.Unlock()
+	b.commit([]*write{w})
+	return true
 }
 
 func (b *batcher) enter(w *write) error {
@@ -103,7 +124,10 @@ func (b *batcher) run() {
 	for first := range b.queue {
 		group := b.gather(append(make([]*write, 0, 2*last), first), last)
 		last = len(group)
+		b.last.Store(int64(last))
+		b.turn.Lock()
 		b.commit(group)
+		b.turn.Unlock()
 	}
 }
 
