@@ -157,6 +157,26 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 	if failed != nil {
 		return failed
 	}
+	if s.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		s.cfg.Log.Debug("DHCP", "type", r.Type, "mac", r.MAC, "answer", ans.Verdict, "address", ans.Address, "file", ans.BootFile, "reason", ans.Reason)
+	}
+	failed = s.tell(d, r, at, ans, reply)
+	if ans.Waiting {
+		s.report(ctx, r, ans, now) // after the reply: it may wait for the disk
+	}
+	return failed
+}
+
+// turns is how many machines at a time are sent a reply and spoken of.
+const turns = 64
+
+// tell sends a reply, nil for none, and says in events what happened.
+func (s *Server) tell(d *datagram, r message.Request, at place, ans Answer, reply *dhcpv4.DHCPv4) (failed error) {
+	// The machine's next packet may be with another worker before this one has
+	// said what happened.
+	turn := &s.turns[r.MAC[5]%turns]
+	turn.Lock()
+	defer turn.Unlock()
 	sent := false
 	if reply != nil {
 		if err := s.send(d, r, at, ans, reply); err != nil {
@@ -164,9 +184,6 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 		} else {
 			sent = true
 		}
-	}
-	if s.cfg.Log.Enabled(ctx, slog.LevelDebug) {
-		s.cfg.Log.Debug("DHCP", "type", r.Type, "mac", r.MAC, "answer", ans.Verdict, "address", ans.Address, "file", ans.BootFile, "reason", ans.Reason)
 	}
 	for _, e := range ans.Events {
 		switch e.Kind {
@@ -176,9 +193,6 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 			}
 		}
 		s.cfg.Emit.Emit(e)
-	}
-	if ans.Waiting {
-		s.report(ctx, r, ans, now) // after the reply: it may wait for the disk
 	}
 	return failed
 }
@@ -278,6 +292,7 @@ func (s *Server) report(ctx context.Context, r message.Request, ans Answer, now 
 	if u.Port = r.Agent.Switch.String(); u.Port != "" {
 		u.PortSeen = now
 	}
+	u.NIC = r.NIC.String()
 	if p, ok := r.Platform(); ok {
 		u.Firmware, u.Arch = p.Firmware.String(), p.Arch.String()
 	}

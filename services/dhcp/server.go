@@ -120,6 +120,7 @@ type Server struct {
 	link     atomic.Pointer[Interface]           // our interface as it was seen last
 	local    atomic.Pointer[map[netip.Addr]bool] // our addresses, on all interfaces
 
+	turns    [turns]sync.Mutex // by MAC: events of one machine are in order
 	limiters *recent[store.MAC, bucket]
 	spoke    *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
 	waiting  *recent[store.MAC, time.Time] // unknown machines that were reported

@@ -15,7 +15,7 @@ import (
 const (
 	ipxeBlksize = 1432
 	loopAfter   = 3
-	loopWindow  = 90 * time.Second // a round takes 20 s and more on a wire without an IPv6 router
+	loopWindow  = time.Minute
 	maxLoops    = 1024
 )
 

@@ -29,6 +29,9 @@ const (
 // boot from an iSCSI target (iPXE src/include/ipxe/dhcp.h).
 const ipxeISCSI = 0x11
 
+// ipxeBusID is the sub-option that names the network card.
+const ipxeBusID = 0xb1
+
 // PXEBootItem is the sub-option of option 43 that names a boot server type and a
 // layer: a client that sends it asks a boot server, not for an address, and
 // wants it back (PXE 2.1 table 2-1, tag 71).
@@ -62,9 +65,10 @@ type Request struct {
 
 	BootItem string // PXE's boot item in option 43, as it came; empty for none
 
-	IPXE     bool // the client is an iPXE
-	Features bool // it sent option 175, so that its features are known
-	ISCSI    bool // and iSCSI is one of them
+	IPXE     bool     // the client is an iPXE
+	Features bool     // it sent option 175, so that its features are known
+	ISCSI    bool     // and iSCSI is one of them
+	NIC      boot.NIC // the card, when an iPXE tells it
 }
 
 // Reasons for which Decode refuses a message.
@@ -130,6 +134,7 @@ func Decode(p *dhcpv4.DHCPv4) (Request, error) {
 		r.Features = sub.FromBytes(b) == nil
 		v := sub[ipxeISCSI]
 		r.ISCSI = r.Features && len(v) > 0 && v[0] != 0
+		r.NIC, _ = boot.NICOf(sub[ipxeBusID])
 	}
 	if strings.Contains(r.UserClass, "iPXE") || strings.Contains(r.UserClass, "Tinkerbell") {
 		r.IPXE = true

@@ -73,6 +73,7 @@ func TestDecodeReadsWhatFirmwareSends(t *testing.T) {
 			assert.Equal(t, want.class, r.Class)
 			assert.Equal(t, want.user, r.UserClass)
 			assert.Equal(t, want.maxSize, r.MaxSize)
+			assert.Equal(t, map[bool]string{true: "PCI 1af4:1000"}[want.ipxe], r.NIC.String())
 			assert.Equal(t, "79617264-0000-4000-8000", r.UUID.String()[:23])
 			assert.Equal(t, strings.HasSuffix(name, "request"), r.Type == dhcpv4.MessageTypeRequest)
 			assert.Equal(t, r.Type == dhcpv4.MessageTypeRequest, r.Requested.IsValid())
