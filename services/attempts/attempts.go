@@ -191,8 +191,8 @@ func (r *Runner) Serve(ctx context.Context) error {
 			return nil
 		case <-wake:
 			// Events come in bursts; the rest of this one is awaited, or ctx. A look
-			// at thousands of boots takes its time: a tenth of it all is enough.
-			timer.Reset(min(max(round, 9*took), saveEvery))
+			// at thousands of boots takes its time: a twentieth of it all is enough.
+			timer.Reset(min(max(round, 19*took), saveEvery))
 			select {
 			case <-ctx.Done():
 			case <-timer.C:

@@ -38,7 +38,7 @@ func (in Input) configure(ans *Answer, bound bool) {
 	o.Update(dhcpv4.Option{Code: dhcpv4.OptionSubnetMask, Value: dhcpv4.IP(mask(n.Prefix))})
 	if bound {
 		// RFC 2131 §4.4.5: T1 is half of the lease, T2 seven eighths.
-		o.Update(dhcpv4.OptIPAddressLeaseTime(n.LeaseTime))
+		o.Update(duration(dhcpv4.OptionIPAddressLeaseTime, n.LeaseTime))
 		o.Update(duration(dhcpv4.OptionRenewTimeValue, n.LeaseTime/2))
 		o.Update(duration(dhcpv4.OptionRebindingTimeValue, n.LeaseTime*7/8))
 	}
@@ -134,5 +134,5 @@ func address(code dhcpv4.OptionCode, addrs ...netip.Addr) dhcpv4.Option {
 }
 
 func duration(code dhcpv4.OptionCode, d time.Duration) dhcpv4.Option {
-	return dhcpv4.Option{Code: code, Value: dhcpv4.Duration(d)}
+	return dhcpv4.OptGeneric(code, binary.BigEndian.AppendUint32(nil, uint32(d.Round(time.Second)/time.Second)))
 }

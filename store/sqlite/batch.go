@@ -132,7 +132,7 @@ func (b *batcher) run() {
 }
 
 // turns is how often a group lets its writers run before it is closed.
-const turns = 8
+const turns = 3
 
 // gather adds the writers that wait. The last commit woke as many as it held,
 // and those that go on writing are still on their way here: they are given a few
