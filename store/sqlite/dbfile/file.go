@@ -26,6 +26,12 @@ import (
 // readers is how many connections read at a time beside the one that writes.
 const readers = 4
 
+// checkpointPages is how many pages of 4 KiB the write-ahead log has before it is
+// folded into the file: SQLite's own choice is 1000
+// (https://www.sqlite.org/wal.html#ckpt). A connection that is made anew falls
+// back to that, which costs speed alone. The log must fit the reserve.
+const checkpointPages = 2000
+
 // File is one open SQLite file. Its methods may be called from many goroutines.
 type File struct {
 	path string
@@ -70,6 +76,11 @@ func Open(ctx context.Context, path string, c Config) (_ *File, err error) {
 	}
 	if err := f.migrate(ctx, c, size); err != nil {
 		return nil, err
+	}
+	// A page that is written again and again goes into the file once a
+	// checkpoint, and a checkpoint holds up who writes then.
+	if _, err := f.w.ExecContext(ctx, fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", checkpointPages)); err != nil {
+		return nil, fmt.Errorf("set how long the write-ahead log may grow: %w", err)
 	}
 	if f.r, err = openPool(path, readers, url.Values{
 		"mode": {"ro"}, "_query_only": {"on"}, "_synchronous": {c.Synchronous},
