@@ -15,11 +15,11 @@ import (
 )
 
 // inSmallDisk runs the calling test again in a process with a mount namespace of
-// its own, on a file system of 48 MiB. It reports whether this is that process.
+// its own, on a file system of 96 MiB. It reports whether this is that process.
 func inSmallDisk(t *testing.T) (dir string, inside bool) {
 	t.Helper()
 	if dir := os.Getenv("LUNBOOT_TEST_SMALL_DISK"); dir != "" {
-		if err := syscall.Mount("lunboot-test", dir, "tmpfs", 0, "size=48m"); err != nil {
+		if err := syscall.Mount("lunboot-test", dir, "tmpfs", 0, "size=96m"); err != nil {
 			t.Fatalf("mount: %v", err)
 		}
 		return dir, true
@@ -74,13 +74,13 @@ func TestFullDiskStillTakesLeasesAndMappings(t *testing.T) {
 	if !inside {
 		return
 	}
-	db, err := Open(t.Context(), dir, time.Now, withReserve(10<<20))
+	db, err := Open(t.Context(), dir, time.Now, withReserve(20<<20))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
 	held := filepath.Join(dir, "inventory.db.reserve")
-	if st, err := os.Stat(held); err != nil || st.Size() != 10<<20 || st.Mode().Perm() != 0o600 {
+	if st, err := os.Stat(held); err != nil || st.Size() != 20<<20 || st.Mode().Perm() != 0o600 {
 		t.Fatalf("the reserve: %v, %v", st, err)
 	}
 	fill(t, filepath.Join(dir, "volume"))
@@ -122,7 +122,7 @@ func TestFullDiskStillTakesLeasesAndMappings(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if db, err = Open(t.Context(), dir, time.Now, withReserve(10<<20)); err != nil {
+	if db, err = Open(t.Context(), dir, time.Now, withReserve(20<<20)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(held); err != nil {
@@ -141,7 +141,7 @@ func TestNoReserveOnADiskThatIsNearlyFull(t *testing.T) {
 	if !inside {
 		return
 	}
-	db, err := Open(t.Context(), dir, time.Now, withReserve(16<<20))
+	db, err := Open(t.Context(), dir, time.Now, withReserve(32<<20))
 	if err != nil {
 		t.Fatal(err)
 	}

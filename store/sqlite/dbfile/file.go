@@ -30,7 +30,7 @@ const readers = 4
 // folded into the file: SQLite's own choice is 1000
 // (https://www.sqlite.org/wal.html#ckpt). A connection that is made anew falls
 // back to that, which costs speed alone. The log must fit the reserve.
-const checkpointPages = 2000
+const checkpointPages = 4000
 
 // File is one open SQLite file. Its methods may be called from many goroutines.
 type File struct {
