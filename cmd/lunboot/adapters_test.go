@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -62,6 +63,13 @@ func TestAMappingThatGoesIsGoneBesideABrokenVolume(t *testing.T) {
 	now.Release()
 	if _, err := c.Open(ctx, m.Initiator, [6]byte{}); store.KindOf(err) != store.KindCorrupt {
 		t.Errorf("the next login is told %v, and not that its volume is broken", err)
+	}
+}
+
+func TestAVolumeWhoseFileIsGoneIsNoUnknownInitiator(t *testing.T) {
+	err := broken("win11", store.NotFound("file", "win11.raw"))
+	if store.KindOf(err) != store.KindUnavailable || !strings.Contains(err.Error(), "open volume win11") {
+		t.Error(err)
 	}
 }
 

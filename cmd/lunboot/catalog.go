@@ -138,7 +138,7 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 		v := r.volumes[mp.Volume]
 		h, err := c.pool.Open(ctx, v)
 		if err != nil {
-			fault = err
+			fault = broken(v.Name, err)
 			continue
 		}
 		handles = append(handles, h)
@@ -148,6 +148,16 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 		}
 	}
 	return out, fault, nil
+}
+
+// broken is why a volume cannot be opened. A file that is gone is not an
+// initiator that is not known.
+func broken(name string, err error) error {
+	kind := store.KindOf(err)
+	if kind == store.KindNotFound {
+		kind = store.KindUnavailable
+	}
+	return &store.Error{Kind: kind, Op: "open volume", Subject: name, Err: err}
 }
 
 // Revision rises when machines, volumes or mappings change.

@@ -48,11 +48,11 @@ func remap(flags ...string) func(b *bench, c *lab.Client) {
 }
 
 // swap maps a new, empty volume in place of the machine's.
-func swap(size string, flags ...string) func(b *bench, c *lab.Client) {
+func swap(size, boot string, flags ...string) func(b *bench, c *lab.Client) {
 	return func(b *bench, c *lab.Client) {
 		name := c.Machine.Name + "-other"
 		b.cli(append([]string{"volume", "create", name, "--size", size}, flags...)...)
-		remap(name, "--lun", "2", "--no-boot")(b, c)
+		remap(name, "--lun", "2", boot)(b, c)
 	}
 }
 
@@ -63,22 +63,24 @@ func faults() []fault {
 		{name: "wrong-secret", code: "LB-CHAP-01", says: "gave the wrong password", script: "set password not-the-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin, always: true},
 		{name: "no-secret", code: "LB-CHAP-02", says: "offered no password", script: "clear username\nclear password\nclear reverse-username\nclear reverse-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
 		{name: "one-way", code: "LB-CHAP-02", says: "offered no password", script: "clear reverse-username\nclear reverse-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
-		{name: "wrong-reverse", code: "LB-CHAP-03", says: "did not accept the appliance’s own password", script: "set reverse-password not-the-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
+		{name: "wrong-reverse", code: "LB-TGT-05", says: "broke off its login", script: "set reverse-password not-the-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
 		{name: "asks-for-proof", code: "LB-CHAP-04", says: "asked the appliance to prove itself", auth: "chap", script: "set reverse-username lunboot\nset reverse-password some-secret-of-it\n" + rightAddress,
 			fix: "set-auth-mutual"},
-		{name: "other-name", code: "LB-TGT-03", says: "which no volume is mapped", script: "set initiator-iqn iqn.2020-01.org.example:nobody\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
-		{name: "other-target", code: "LB-TGT-04", says: "another target", script: "sanboot iscsi:{{portal_ip}}:::2:iqn.2020-01.org.example:gone\n", fix: "use-profile-san", passes: store.StageLogin},
-		{name: "bad-address", code: "LB-SCR-09", says: "could not read the address of its volume", script: "sanboot iscsi:nonsense\n", fix: "use-profile-san", passes: store.StageLogin},
-		{name: "unknown-word", code: "LB-SCR-07", says: "a line of its script that its iPXE does not know", script: "vcreate --tag 7 net0\n"},
-		{name: "missing-file", code: "LB-SCR-07", says: "could not fetch", script: "kernel http://{{portal_ip}}:1/vmlinuz\nboot\n"},
+		{name: "other-name", code: "LB-TGT-03", says: "an iSCSI name that no machine has here", script: "set initiator-iqn iqn.2020-01.org.example:nobody\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
+		{name: "other-target", code: "LB-TGT-04", says: "which is not here", script: "sanboot iscsi:{{portal_ip}}:::2:iqn.2020-01.org.example:gone\n", fix: "use-profile-san", passes: store.StageLogin},
+		{name: "bad-address", code: "LB-TGT-02", says: "never tried to reach its volume", script: "sanboot iscsi:nonsense\n", fix: "use-profile-san", passes: store.StageLogin},
+		{name: "missing-kernel", code: "LB-SCR-07", says: "could not fetch its kernel", spoil: func(b *bench, c *lab.Client) {
+			b.cli("profile", "set", "missing-kernel", "--kind", "kernel", "--field", "kernel=http://"+lab.ServerAddr.String()+":1/vmlinuz")
+			b.cli("machine", "set", c.Machine.Name, "--profile", "missing-kernel")
+		}},
 		{name: "nothing-mapped", code: "LB-LUN-02", says: "has nothing to boot", spoil: remap(), fix: "map-volume-nothing-mapped-disk", passes: store.StageRead, always: true},
 		{name: "none-marked", code: "LB-SCR-05", says: "none of them is its boot volume", spoil: func(b *bench, c *lab.Client) {
 			b.cli("mapping", "set", c.Machine.Name, "2", "--no-boot")
 		}, fix: "boot-lun-2", passes: store.StageRead},
-		{name: "too-small", code: "LB-VOL-04", says: "smaller than any disk", spoil: swap("32K"), script: rightAddress, fix: "grow-volume", passes: store.StageRead},
-		{name: "empty", code: "LB-VOL-05", says: "is empty", spoil: swap("8M"), script: rightAddress},
-		{name: "large-blocks", code: "LB-VOL-03", says: "blocks that BIOS cannot read", spoil: swap("8M", "--block-size", "4096"), script: rightAddress},
-		{name: "file-gone", code: "LB-VOL-02", says: "because its storage failed", spoil: func(b *bench, c *lab.Client) {
+		{name: "too-small", code: "LB-VOL-04", says: "smaller than any disk", spoil: swap("32K", "--no-boot"), script: rightAddress, fix: "grow-volume", passes: store.StageRead},
+		{name: "empty", code: "LB-VOL-05", says: "is empty", spoil: swap("8M", "--boot")},
+		{name: "large-blocks", code: "LB-VOL-03", says: "blocks that BIOS cannot read", spoil: swap("8M", "--no-boot", "--block-size", "4096"), script: rightAddress},
+		{name: "file-gone", code: "LB-VOL-02", says: "because its storage failed", always: true, spoil: func(b *bench, c *lab.Client) {
 			path, err := b.appliance.VolumeFile(b.ctx, c.Volume)
 			b.must(err)
 			b.must(os.Remove(path))

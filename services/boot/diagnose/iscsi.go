@@ -26,6 +26,7 @@ func iscsiRules() []rule {
 		{code: "LB-TGT-03", build: unknownInitiator},
 		{code: "LB-TGT-04", build: unknownTarget},
 		{code: "LB-TGT-05", build: loginUnfinished},
+		{code: "LB-VOL-02", build: volumeUnopened},
 		{code: "LB-TGT-06", build: loginRefused},
 		{code: "LB-VOL-03", stage: store.StageRead, build: blockSize},
 		{code: "LB-VOL-04", build: volumeTooSmall},
@@ -353,6 +354,25 @@ func loginUnfinished(v *view) (store.Diagnosis, bool) {
 	return d, true
 }
 
+// volumeUnopened is a login that was refused because no volume of the machine
+// could be opened: a file is gone, or its disk fails.
+func volumeUnopened(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("")
+	if !ok || !strings.HasPrefix(e.Detail.Status, "03") || !strings.Contains(e.Detail.Reason, "open volume") {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	return store.Diagnosis{
+		Title:      v.subject() + " was refused " + v.volume() + ", because its storage failed",
+		Cause:      sentence(e.Detail.Reason) + " Nothing was made up in its place.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Label: "Bring the volume’s file back to where it was, or map another volume; lunboot volume list names those that failed"},
+			{Label: "Look at the appliance’s own disk: dmesg and its SMART values"},
+		},
+	}, true
+}
+
 func loginRefused(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("")
 	if !ok {
@@ -434,7 +454,7 @@ func at(d store.Detail) string {
 
 func blockSize(v *view) (store.Diagnosis, bool) {
 	m, ok := v.boot()
-	if !ok || m.BlockSize != 4096 || v.a.Firmware != "BIOS" || !v.reported(ipxeerr.ClassNotBootable) {
+	if !ok || m.BlockSize != 4096 || v.a.Firmware != "BIOS" || !v.reported(ipxeerr.ClassNotBootable) && v.saw(store.EventISCSIFirstRead) {
 		return store.Diagnosis{}, false
 	}
 	v.note(time.Time{}, "volume %s has blocks of 4096 bytes", quoted(m.Volume))
@@ -521,7 +541,7 @@ func neverLoggedIn(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false
 	}
 	v.noteSilence()
-	return store.Diagnosis{
+	d := store.Diagnosis{
 		Title:      v.who() + " never tried to reach " + v.volume(),
 		Cause:      "It was given its script, and no login came after it. A firewall in front of the iSCSI port, an address in the script that leads elsewhere, or a loader without iSCSI ends like this.",
 		Confidence: store.VeryLikely,
@@ -529,7 +549,11 @@ func neverLoggedIn(v *view) (store.Diagnosis, bool) {
 			{Action: string(store.FixCheckAgain), Label: "Test the iSCSI port"},
 			{Label: "Look at the machine’s screen: its script says there what failed"},
 		},
-	}, true
+	}
+	if v.f.Profile != store.DefaultProfile && v.f.Name != "" {
+		d.Fixes = slices.Insert(d.Fixes, 0, fix(store.FixProfileSAN, "", "Use profile san, whose script names the appliance and the volume"))
+	}
+	return d, true
 }
 
 // bytesRead is what the machine read in this attempt, session by session.
