@@ -257,13 +257,45 @@ func loadersOf(set *loaders.Set, err error) doctor.Check {
 }
 
 // checkAgain looks whether anything that can be seen from here is in the way of
-// packets between machines and the appliance.
+// packets between machines and the appliance: what the doctor finds on the way,
+// and whether the appliance's own doors answer at its addresses there. A packet
+// filter that shuts a door shuts it for the appliance too, unless it looks at
+// the interface.
 func (a *appliance) checkAgain(ctx context.Context) store.FixResult {
 	_, way := a.examine(ctx)
-	if f, bad := doctor.First(doctor.Examine(ctx, way...)); bad {
-		return store.FixResult{Says: strings.TrimSuffix(f.Name+": "+f.Detail+": "+f.Mend, ": ")}
+	findings := doctor.Examine(ctx, way...)
+	if f, bad := doctor.First(findings); bad {
+		return store.FixResult{Says: f.Name + ": " + f.Detail}
 	}
-	return store.FixResult{OK: true, Says: "nothing that can be seen from the appliance is in the way"}
+	at := a.network.addresses()
+	for _, addr := range at {
+		for name, port := range map[string]uint16{"iSCSI": a.target.Addr().Port(), "boot HTTP": a.boot.Addr().Port()} {
+			door := netip.AddrPortFrom(addr, port)
+			if err := knock(ctx, door); err != nil {
+				return store.FixResult{Says: fmt.Sprintf("%s does not answer at %s, also from the appliance itself: %v; a packet filter is in the way (lunboot doctor, as root, reads it)", name, door, err)}
+			}
+		}
+	}
+	unsure := slices.ContainsFunc(findings, func(f doctor.Finding) bool { return f.State == doctor.Unknown })
+	switch {
+	case len(at) == 0:
+		return store.FixResult{Says: "no network is served, so there is no way to check"}
+	case unsure:
+		return store.FixResult{OK: true, Says: "the ports answer; the packet filter itself cannot be read from inside the appliance, and lunboot doctor as root reads it"}
+	}
+	return store.FixResult{OK: true, Says: "the ports answer, and nothing that can be seen from the appliance is in the way"}
+}
+
+// knock opens a connection to a door and closes it again.
+func knock(ctx context.Context, door netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", door.String())
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // checks are the appliance's own, beside its services' health. They send

@@ -397,6 +397,21 @@ func (n *network) changed() {
 	}
 }
 
+// addresses lists our addresses on the networks that are served.
+func (n *network) addresses() []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []netip.Addr
+	for _, s := range n.servers {
+		for _, p := range addressesOf(s.subnet.Interface) {
+			if s.subnet.Prefix.Contains(p.Addr()) {
+				out = append(out, p.Addr())
+			}
+		}
+	}
+	return out
+}
+
 // serving says where DHCP is answered, for the foot of the pages.
 func (n *network) serving() []string {
 	n.mu.Lock()
