@@ -231,7 +231,7 @@ func (i *Inventory) extendRange(ctx context.Context, by store.Actor, on string) 
 	if s.Range == before {
 		return store.FixResult{}, store.Conflict("range", "the range %s has no room to grow in %s", before, s.Prefix)
 	}
-	s, err = i.PutSubnet(ctx, by, s)
+	s, err = i.serve(ctx, by, s)
 	return done(err, "addresses are given from %s", s.Range)
 }
 
@@ -242,7 +242,7 @@ func (i *Inventory) proxyMode(ctx context.Context, by store.Actor, on string) (s
 		return store.FixResult{}, err
 	}
 	s.Mode = store.DHCPProxy
-	_, err = i.PutSubnet(ctx, by, s)
+	_, err = i.serve(ctx, by, s)
 	return done(err, "the other server gives the addresses on %s, and this appliance says what to boot", on)
 }
 

@@ -165,6 +165,9 @@ type Config struct {
 	// Own lists the appliance's addresses, which no machine may reserve; the
 	// host's when nil.
 	Own func() []netip.Addr
+	// Serve puts a subnet that a fix changed, where flags and other DHCP servers
+	// have a say; PutSubnet when nil.
+	Serve func(context.Context, store.Actor, store.Subnet) (store.Subnet, error)
 	// Check looks whether causes outside the appliance are gone; nil: nothing is
 	// checked.
 	Check Checker
@@ -183,6 +186,7 @@ type Inventory struct {
 	prefix   string
 	own      func() []netip.Addr
 	check    Checker
+	serve    func(context.Context, store.Actor, store.Subnet) (store.Subnet, error)
 
 	// acts makes the checks of one act and its changes one step: a volume
 	// that is not mapped when its removal is decided is not mapped when its
@@ -206,7 +210,10 @@ func New(c Config) (*Inventory, error) {
 	}
 	i := &Inventory{
 		db: c.DB, volumes: c.Volumes, renderer: c.Renderer, sessions: c.Sessions, loaders: c.Loaders, emit: c.Emit,
-		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check,
+		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check, serve: c.Serve,
+	}
+	if i.serve == nil {
+		i.serve = i.PutSubnet
 	}
 	i.jobs.init()
 	return i, nil
