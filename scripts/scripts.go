@@ -193,14 +193,16 @@ func sample() Facts {
 // machine's secrets, so that it may be shown to the machine alone.
 func NeedsSecret(p store.Profile, f Facts) bool {
 	text, err := Render(p, f)
+	f.Key = "" // it is the boot's own, and no password
 	return err == nil && Redact(text, f) != text
 }
 
-// Redact replaces a machine's secrets in a script, for logs, pages and events.
+// Redact replaces a machine's secrets in a script, for logs, pages and events, and
+// the key by which the machine reports: who holds it may speak for the machine.
 // A line that sets a password is emptied whatever it holds.
 func Redact(text string, f Facts) string {
 	const mask = "(secret)"
-	for _, s := range []string{f.CHAP.Secret, f.Reverse.Secret} {
+	for _, s := range []string{f.CHAP.Secret, f.Reverse.Secret, f.Key} {
 		if s != "" {
 			text = strings.ReplaceAll(text, s, mask)
 		}

@@ -20,7 +20,7 @@ const (
 	FixUnignore     FixKind = "unignore"        // take the MAC off the list of ignored machines
 	FixEnroll       FixKind = "enroll"          // enroll the MAC under a name that is free
 	FixExtendRange  FixKind = "extend-range"    // give addresses from a range twice as large on this interface
-	FixOtherAddress FixKind = "other-address"   // reserve an address that nobody has
+	FixOtherAddress FixKind = "other-address"   // reserve another address than this one
 	FixLoader       FixKind = "use-loader"      // give the machine this loader
 	FixLoaderAuto   FixKind = "loader-auto"     // let the ladder choose the machine's loader
 	FixQuirk        FixKind = "quirk"           // give the machine the quirk that the argument names
@@ -33,7 +33,7 @@ const (
 func fixArguments() map[FixKind]bool {
 	return map[FixKind]bool{
 		FixProfileSAN: false, FixMapLUN: true, FixBootLUN: true, FixMapVolume: true, FixSecret: false, FixMutual: false, FixUnignore: false,
-		FixEnroll: false, FixExtendRange: true, FixOtherAddress: false, FixLoader: true, FixLoaderAuto: false, FixQuirk: true, FixProxyMode: true, FixGrowVolume: false,
+		FixEnroll: false, FixExtendRange: true, FixOtherAddress: true, FixLoader: true, FixLoaderAuto: false, FixQuirk: true, FixProxyMode: true, FixGrowVolume: false,
 		FixCheckAgain: false,
 	}
 }

@@ -192,7 +192,7 @@ func TestAFloodOfStrangersCostsTheMachinesNothing(t *testing.T) {
 	if sent < rate*int(length/time.Second)/2 {
 		t.Errorf("%d DISCOVERs are no flood", sent)
 	}
-	if grown > 32<<20 {
+	if grown > raceFactor*32<<20 { // the race detector keeps shadows of all of it
 		t.Errorf("it grew by %d MiB", grown>>20)
 	}
 	if l := leasesOf(t, dir); len(l) != 3 {

@@ -269,9 +269,16 @@ func (a *appliance) checkAgain(ctx context.Context) store.FixResult {
 	}
 	at := a.network.addresses()
 	for _, addr := range at {
-		for name, port := range map[string]uint16{"iSCSI": a.target.Addr().Port(), "boot HTTP": a.boot.Addr().Port()} {
-			door := netip.AddrPortFrom(addr, port)
-			if err := knock(ctx, door); err != nil {
+		for name, bound := range map[string]netip.AddrPort{"iSCSI": a.target.Addr(), "boot HTTP": a.boot.Addr(), "TFTP": a.tftp.Addr()} {
+			if !bound.Addr().IsUnspecified() && bound.Addr().Unmap() != addr {
+				continue // it does not listen there
+			}
+			door := netip.AddrPortFrom(addr, bound.Port())
+			ask := knock
+			if name == "TFTP" {
+				ask = knockTFTP
+			}
+			if err := ask(ctx, door); err != nil {
 				return store.FixResult{Says: fmt.Sprintf("%s does not answer at %s, also from the appliance itself: %v; a packet filter is in the way (lunboot doctor, as root, reads it)", name, door, err)}
 			}
 		}
@@ -296,6 +303,28 @@ func knock(ctx context.Context, door netip.AddrPort) error {
 		return err
 	}
 	return c.Close()
+}
+
+// knockTFTP asks for a file that there is not, and is content with the answer
+// that there is none (RFC 1350 §5).
+func knockTFTP(ctx context.Context, door netip.AddrPort) error {
+	c, err := net.ListenUDP("udp4", nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	until, _ := ctx.Deadline()
+	if soon := time.Now().Add(2 * time.Second); until.IsZero() || soon.Before(until) {
+		until = soon
+	}
+	if err := c.SetDeadline(until); err != nil {
+		return err
+	}
+	if _, err := c.WriteToUDPAddrPort([]byte("\x00\x01doctor.check\x00octet\x00"), door); err != nil {
+		return err
+	}
+	_, _, err = c.ReadFromUDPAddrPort(make([]byte, 512))
+	return err
 }
 
 // checks are the appliance's own, beside its services' health. They send

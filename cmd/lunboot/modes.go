@@ -69,6 +69,8 @@ func (n *network) mode(ctx context.Context, s, known store.Subnet) (store.DHCPMo
 		return alone, nil
 	case c.DHCP == "auto" && (known.Mode == store.DHCPFull && known.Range == s.Range || known.Mode == store.DHCPProxy):
 		return known.Mode, nil
+	case c.DHCP == "auto" && known.ID != 0 && known.Mode == store.DHCPOff && !n.a.set.rng.From.IsValid():
+		return store.DHCPOff, nil // somebody chose that, on a page
 	}
 	err := n.rival(ctx, s.Interface)
 	switch {

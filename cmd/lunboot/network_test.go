@@ -180,6 +180,7 @@ func TestTheModeOfAnInterfaceIsSettledByFlagsAndByWhoElseAnswers(t *testing.T) {
 		"auto, the other server is away":         {dhcp: "auto", rng: rng, known: proxy, mode: store.DHCPProxy},
 		"auto, another server has come":          {dhcp: "auto", rng: rng, known: full, rival: other, mode: store.DHCPFull},
 		"auto, switched off before, nobody else": {dhcp: "auto", rng: rng, known: off, mode: store.DHCPFull, asked: true},
+		"auto, switched off on a page":           {dhcp: "auto", known: off, mode: store.DHCPOff},
 		"auto, forced":                           {dhcp: "auto", rng: rng, force: true, rival: other, mode: store.DHCPFull},
 		"auto, nobody could be asked":            {dhcp: "auto", rng: rng, rival: errors.New("down"), asked: true},
 		"full, nobody else":                      {dhcp: "full", rng: rng, mode: store.DHCPFull, asked: true},

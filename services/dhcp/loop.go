@@ -328,7 +328,11 @@ func (s *Server) send(in *datagram, r message.Request, at place, ans Answer, rep
 		d.to = wire.LimitedBroadcast
 	}
 	if at.routed {
-		err := s.routed.Send(wire.Datagram(netip.AddrPortFrom(at.link.Address, wire.ServerPort), d.to, payload))
+		port := uint16(wire.ServerPort)
+		if k.pxe {
+			port = s.PXEAddr().Port()
+		}
+		err := s.routed.Send(wire.Datagram(netip.AddrPortFrom(src, port), d.to, payload))
 		if err == nil {
 			return nil
 		}

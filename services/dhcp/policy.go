@@ -242,7 +242,9 @@ func (in Input) renewing() Answer {
 	if !in.Subnet.Prefix.Contains(a) {
 		return drop("it uses " + a.String() + ", which is not of this subnet: another server may know it")
 	}
-	if f := in.at(a); f.InUse && f.Lease.MAC == in.Request.MAC {
+	if f := in.at(a); f.InUse && (f.Lease.MAC == in.Request.MAC || in.ownerless(a)) {
+		// Its row may be gone, by an operator's hand or from the time when
+		// another server gave it: the volume that is open from there is its own.
 		return in.ack(a)
 	}
 	if why := in.obstacle(a); why != "" {

@@ -170,6 +170,7 @@ func TestRequest(t *testing.T) {
 		"renewing: its lease that ended, still free":           {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", -time.Minute)), Ack},
 		"renewing: a lease that we lost":                       {with(request, runsOn("10.77.0.100")), Ack},
 		"renewing: what somebody else has by now":              {with(request, runsOn("10.77.0.100"), others("10.77.0.100", time.Hour)), Nak},
+		"renewing: its volume is open, and its row is gone":    {with(request, runsOn("10.77.0.100"), usedNow("10.77.0.100"), noneFree), Ack},
 		"renewing: its lease, but another is reserved":         {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), reserved("10.77.0.7")), Ack},
 		"renewing: what is reserved to another machine":        {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), fact("10.77.0.100", func(f *Address) { f.ReservedTo = 2 })), Nak},
 		"renewing: the same, with its volume open":             {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), usedNow("10.77.0.100"), fact("10.77.0.100", func(f *Address) { f.ReservedTo = 2 })), Ack},

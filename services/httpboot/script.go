@@ -130,7 +130,7 @@ func (s *Server) conflict(a ask, claims []scripts.Claim) answer {
 		reason += fmt.Sprintf(" %s %s is %s's;", c.Field, c.Value, c.Machine)
 	}
 	reason = strings.TrimSuffix(reason, ";")
-	if !a.dry {
+	if !a.dry && a.ipxe {
 		s.emit(store.Event{Kind: store.EventScriptConflict, MAC: a.id.MAC, Addr: a.addr,
 			Detail: store.Detail{URL: a.url, Hostname: printable(a.id.Hostname), Reason: inCase(reason, help)}})
 	}
@@ -233,6 +233,14 @@ func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 
 // give makes the script that a machine really gets.
 func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by string) answer {
+	if !a.ipxe {
+		// Somebody looks at the script: that is no boot.
+		text, err := scripts.Render(p.profile, p.facts)
+		if err != nil {
+			return s.failed(a, m, "make the script of "+m.Name, err)
+		}
+		return answer{status: http.StatusOK, text: text}
+	}
 	s.seenMachine(ctx, a, m)
 	mac := s.macOf(a, m)
 	id, key, err := s.cfg.Attempts.Begin(ctx, mac, m.ID)
@@ -247,12 +255,12 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 	if err != nil {
 		return s.failed(a, m, "make the script of "+m.Name, err)
 	}
-	if bootsVolume(p.profile.Kind) && a.ipxe {
+	if bootsVolume(p.profile.Kind) {
 		if err := s.cfg.Inventory.ArmBoot(ctx, m.ID); err != nil {
 			return s.failed(a, m, "arm the boot of "+m.Name, err)
 		}
 	}
-	if m.OnceProfile != "" && a.ipxe { // a browser that looks at a script boots nothing
+	if m.OnceProfile != "" {
 		if err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID); err != nil {
 			return s.failed(a, m, "use up the one-shot profile of "+m.Name, err)
 		}
@@ -276,7 +284,7 @@ func bootsVolume(k store.ProfileKind) bool {
 // or UUID can be enrolled under its own.
 func (s *Server) withhold(ctx context.Context, a ask, m store.Machine, p plan, by, why string) answer {
 	help := s.helpFor(a)
-	if !a.dry {
+	if !a.dry && a.ipxe {
 		d := store.Detail{URL: a.url, Profile: p.profile.Name, MatchedBy: by, Reason: inCase(why, help)}
 		s.emit(s.machineEvent(store.EventScriptWithheld, a, m, d))
 		if !a.id.MAC.IsZero() {

@@ -91,7 +91,7 @@ func (i *Inventory) fixMachine(ctx context.Context, by store.Actor, m store.Mach
 	case store.FixSecret:
 		return i.renewSecret(ctx, by, m.ID)
 	case store.FixOtherAddress:
-		return i.otherAddress(ctx, by, m)
+		return i.otherAddress(ctx, by, m, f.Argument)
 	}
 	return store.FixResult{}, store.Invalid("action", "there is no button for %q", f)
 }
@@ -105,8 +105,14 @@ func (i *Inventory) renewSecret(ctx context.Context, by store.Actor, id store.Ma
 	if err != nil {
 		return store.FixResult{}, err
 	}
+	if old.Pinned {
+		return store.FixResult{}, store.Conflict("chap", "the secrets of %s were given by hand and are kept; change them with: lunboot machine set %s --chap-secret … --reverse-secret …", old.Name, old.Name)
+	}
+	if l, ok := i.session(old); ok && !l.IPXE {
+		return store.FixResult{}, store.InUse("the operating system of %s is logged in with the secrets that it has; shut it down first", old.Name)
+	}
 	m := old
-	m.CHAP.Secret, m.Reverse.Secret, m.Pinned = "", "", false
+	m.CHAP.Secret, m.Reverse.Secret = "", ""
 	if err := credentials(&m, false, false); err != nil {
 		return store.FixResult{}, err
 	}
@@ -114,19 +120,23 @@ func (i *Inventory) renewSecret(ctx context.Context, by store.Actor, id store.Ma
 	return done(err, "the next script of %s carries new secrets", m.Name)
 }
 
-// otherAddress reserves the first address of the machine's network that nobody
-// has: no lease, no reservation, not the one that was found taken.
-func (i *Inventory) otherAddress(ctx context.Context, by store.Actor, m store.Machine) (store.FixResult, error) {
+// otherAddress reserves the first address that nobody has, of the network of the
+// one that was found taken.
+func (i *Inventory) otherAddress(ctx context.Context, by store.Actor, m store.Machine, taken string) (store.FixResult, error) {
+	not, err := netip.ParseAddr(taken)
+	if err != nil {
+		return store.FixResult{}, store.Invalid("action", "%q is no address", taken)
+	}
 	subnets, err := i.db.Subnets(ctx)
 	if err != nil {
 		return store.FixResult{}, err
 	}
 	for _, s := range subnets {
-		if s.Mode != store.DHCPFull || !s.Range.From.IsValid() || m.Address.IsValid() && !s.Prefix.Contains(m.Address) {
+		if s.Mode != store.DHCPFull || !s.Range.From.IsValid() || !s.Prefix.Contains(not) {
 			continue
 		}
 		for a := s.Range.From; s.Range.Contains(a); a = a.Next() {
-			if a == m.Address {
+			if a == not || a == m.Address {
 				continue
 			}
 			if _, err := i.db.LeaseByAddress(ctx, a); !store.IsNotFound(err) {
@@ -201,6 +211,9 @@ func (i *Inventory) extendRange(ctx context.Context, by store.Actor, on string) 
 	if err != nil {
 		return store.FixResult{}, err
 	}
+	if s.Mode != store.DHCPFull {
+		return store.FixResult{}, store.Conflict("mode", "no addresses are given on %s", on)
+	}
 	more := 0
 	for a := s.Range.From; s.Range.Contains(a); a = a.Next() {
 		more++
@@ -240,6 +253,9 @@ func (i *Inventory) proxyMode(ctx context.Context, by store.Actor, on string) (s
 	s, err := i.subnetOn(ctx, on)
 	if err != nil {
 		return store.FixResult{}, err
+	}
+	if s.Mode == store.DHCPOff {
+		return store.FixResult{}, store.Conflict("mode", "nobody chose that this appliance takes part in DHCP on %s", on)
 	}
 	s.Mode = store.DHCPProxy
 	_, err = i.serve(ctx, by, s)

@@ -132,7 +132,7 @@ func TestAFixOfTheNetworkMakesRoom(t *testing.T) {
 	other := h.machine(t, "lab-13", "52:54:00:77:00:13")
 	_, err = h.SetMachine(ctx, ada, other.ID, store.MachinePatch{Address: ptr(netip.MustParseAddr("192.168.40.2"))})
 	must(t, err)
-	h.fixed(t, failing(m, m.MACs[0], "other-address"), "other-address")
+	h.fixed(t, failing(m, m.MACs[0], "other-address-192.168.40.10"), "other-address-192.168.40.10")
 	if got, err := h.db.Machine(ctx, m.ID); err != nil || got.Address != netip.MustParseAddr("192.168.40.3") {
 		t.Errorf("%s, %v", got.Address, err)
 	}
@@ -172,7 +172,7 @@ func TestOnlyWhatADiagnosisOffersIsDone(t *testing.T) {
 		"no such volume": {failing(m, m.MACs[0], "map-volume-gone"), "map-volume-gone", store.KindNotFound, "gone"},
 		"no such subnet": {failing(m, m.MACs[0], "extend-range-eth9"), "extend-range-eth9", store.KindNotFound, "eth9"},
 		"nothing checks": {failing(m, m.MACs[0], "check-again"), "check-again", store.KindInvalid, "nothing can be checked"},
-		"no free number": {failing(m, m.MACs[0], "other-address"), "other-address", store.KindConflict, "no address"},
+		"no free number": {failing(m, m.MACs[0], "other-address-10.9.9.9"), "other-address-10.9.9.9", store.KindConflict, "no address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h.wantRefusal(t, c.kind, []string{c.says}, func() error {

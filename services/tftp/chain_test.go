@@ -13,7 +13,8 @@ import (
 func TestAShimFindsItsSecondStageBesideItself(t *testing.T) {
 	r := newRig(t)
 	first, second := random(90_001), random(120_003)
-	r.data["secure/shimx64.efi"], r.data["secure/grubx64.efi"] = first, second
+	r.put("secure/shimx64.efi", first)
+	r.put("secure/grubx64.efi", second)
 	for path, want := range map[string][]byte{
 		boot.LoaderPath(store.MAC{0x52, 0x54, 0, 0x77, 0, 9}, "secure/shimx64.efi"): first,
 		"525400770009/secure/grubx64.efi":                                           second,

@@ -54,7 +54,19 @@ type rig struct {
 	events []store.Event
 }
 
-func (r *rig) Open(name boot.Loader) ([]byte, bool) { d, ok := r.data[name]; return d, ok }
+func (r *rig) Open(name boot.Loader) ([]byte, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d, ok := r.data[name]
+	return d, ok
+}
+
+// put adds a file while the server runs.
+func (r *rig) put(name boot.Loader, data []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data[name] = data
+}
 
 func (r *rig) Emit(e store.Event) {
 	r.mu.Lock()

@@ -63,7 +63,7 @@ var (
 	Leases             = &Metric{"lunboot_dhcp_leases", "Leases, by their state.", false, []string{"state"}, false}
 	DHCPDropped        = &Metric{"lunboot_dhcp_dropped_packets_total", "DHCP packets that were not answered, by network and reason.", true, []string{"interface", "subnet", "reason"}, false}
 	TFTPMalformed      = &Metric{"lunboot_tftp_malformed_packets_total", "Packets to the TFTP port that were no request.", true, nil, false}
-	TFTPRefused        = &Metric{"lunboot_tftp_refused_requests_total", "TFTP requests above the bounds, which were told so.", true, nil, false}
+	TFTPRefused        = &Metric{"lunboot_tftp_refused_requests_total", "TFTP requests above the bounds, which were not answered.", true, nil, false}
 	HTTPRefused        = &Metric{"lunboot_http_refused_connections_total", "HTTP connections that were closed for want of room, by listener.", true, []string{"listener"}, false}
 	Sessions           = &Metric{"lunboot_iscsi_sessions", "Live iSCSI sessions, by initiator: ipxe or os.", false, []string{"initiator"}, false}
 	ReadBytes          = &Metric{"lunboot_iscsi_read_bytes_total", "Bytes that machines read from their volumes.", true, nil, true}
@@ -98,6 +98,7 @@ type Config struct {
 
 // Exporter keeps what only it counts, and answers scrapes.
 type Exporter struct {
+	scrape   http.Handler // one for all, so that its bound is one
 	cfg      Config
 	registry *prometheus.Registry
 	descs    map[*Metric]*prometheus.Desc
@@ -132,6 +133,9 @@ func New(cfg Config) (*Exporter, error) {
 			return nil, err
 		}
 	}
+	x.scrape = promhttp.HandlerFor(x.registry, promhttp.HandlerOpts{
+		ErrorLog: logger{cfg.Log}, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxInFlight,
+	})
 	return x, nil
 }
 
@@ -213,9 +217,7 @@ func (x *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "This needs the scope read.", http.StatusForbidden)
 		return
 	}
-	promhttp.HandlerFor(x.registry, promhttp.HandlerOpts{
-		ErrorLog: logger{x.cfg.Log}, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxInFlight,
-	}).ServeHTTP(w, r)
+	x.scrape.ServeHTTP(w, r)
 }
 
 // logger is the appliance's log as the library wants it.

@@ -40,6 +40,8 @@ func (s *site) fix(w http.ResponseWriter, r *http.Request) {
 		s.showMachine(w, r, status, text)
 	case !did.OK:
 		s.showMachine(w, r, http.StatusOK, did.Says)
+	case r.PostFormValue("action") == string(store.FixCheckAgain):
+		s.sayOnMachine(w, r, "Checked: "+did.Says+".")
 	default:
 		http.Redirect(w, r, machinePath(m.ID), http.StatusSeeOther)
 	}

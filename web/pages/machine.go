@@ -64,6 +64,15 @@ func (s *site) machineOf(r *http.Request) (store.Machine, error) {
 }
 
 func (s *site) showMachine(w http.ResponseWriter, r *http.Request, status int, problem string) {
+	s.machinePage(w, r, status, page{Error: problem})
+}
+
+// sayOnMachine shows the machine with what an act found out.
+func (s *site) sayOnMachine(w http.ResponseWriter, r *http.Request, said string) {
+	s.machinePage(w, r, http.StatusOK, page{Said: said})
+}
+
+func (s *site) machinePage(w http.ResponseWriter, r *http.Request, status int, p page) {
 	m, err := s.machineOf(r)
 	if err != nil {
 		s.fail(w, r, err)
@@ -74,7 +83,8 @@ func (s *site) showMachine(w http.ResponseWriter, r *http.Request, status int, p
 		s.fail(w, r, err)
 		return
 	}
-	s.render(w, r, status, "machine", page{Title: m.Name, Nav: "machines", Live: true, Error: problem, Data: v})
+	p.Title, p.Nav, p.Live, p.Data = m.Name, "machines", true, v
+	s.render(w, r, status, "machine", p)
 }
 
 func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, error) {

@@ -233,6 +233,7 @@ type page struct {
 	Failed int // machines whose last boot failed: the badge
 	Live   bool
 	Error  string // what did not happen, above the content
+	Said   string // what an act found out, above the content
 	Data   any
 }
 

@@ -86,19 +86,34 @@ func readFio(t *testing.T, out string) (jobs []fioJob) {
 // error, and every block holds what was written last. A soak does it for five
 // minutes.
 func TestLinuxsDataIsWholeWhenTheApplianceIsRestartedUnderLoad(t *testing.T) {
-	run, limit := 20*time.Second, linuxLimit
+	run, limit := 20*time.Second, 2*linuxLimit
 	if os.Getenv("LUNBOOT_SOAK") != "" {
 		run, limit = 5*time.Minute, 12*time.Minute
 	}
 	b := start(t, limit)
-	i := b.initiator("load", 92, []string{"usr/bin/fio"}, "--auth", "none")
-	i.volume(7, "256M")
-	i.run(discover)
-	i.set("node.conn[0].iscsi.HeaderDigest=CRC32C", "node.conn[0].iscsi.DataDigest=CRC32C")
-	i.run("iscsiadm -m node --login")
-	i.waitDisk(7)
 	base := fmt.Sprintf(fioBase, disk(7))
-	i.run(base + "--do_verify=0")
+	// filled is a machine whose disk has been written once. An emulated card can
+	// stand still on a busy processor, both ways and for good, before anything is
+	// done to the appliance: that is another machine's turn, once.
+	filled := func(name string, n byte) (*initiator, bool) {
+		i := b.initiator(name, n, []string{"usr/bin/fio"}, "--auth", "none")
+		i.volume(7, "256M")
+		i.run(discover)
+		i.set("node.conn[0].iscsi.HeaderDigest=CRC32C", "node.conn[0].iscsi.DataDigest=CRC32C")
+		i.run("iscsiadm -m node --login")
+		i.waitDisk(7)
+		said, status, err := i.w.Do(b.ctx, base+"--do_verify=0")
+		if err != nil || status != 0 {
+			t.Logf("%s could not fill its disk: %v\n%s", name, err, said)
+		}
+		return i, err == nil && status == 0
+	}
+	i, ok := filled("load", 92)
+	if !ok {
+		if i, ok = filled("load2", 93); !ok {
+			t.Fatal("two machines in a row could not fill their disks")
+		}
+	}
 	i.run("cat >/tmp/jobs <<END\n" + fmt.Sprintf(fioJobs, disk(7), int(run.Seconds())) + "END\n" +
 		"(fio --output-format=terse --terse-version=3 --output=/tmp/result /tmp/jobs >/tmp/said 2>&1; echo $? >/tmp/status) &")
 	began := time.Now()

@@ -48,7 +48,7 @@ func noAddressLeft(v *view) (store.Diagnosis, bool) {
 		Cause:      "Every address of the range is in use or reserved.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			fix(store.FixExtendRange, e.Detail.Interface, "Give addresses from a range twice as large"),
+			fix(store.FixExtendRange, onWire(e), "Give addresses from a range twice as large"),
 			{Label: "Drop leases that nobody uses: lunboot lease list, lunboot lease drop"},
 		},
 	}, true
@@ -69,7 +69,7 @@ func addressTaken(v *view) (store.Diagnosis, bool) {
 		Cause:      v.who() + " was given the address, found somebody else with it, and gave it back. Something on this network has a fixed address inside the range.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
-			fix(store.FixOtherAddress, "", "Give "+v.who()+" another address"),
+			fix(store.FixOtherAddress, e.Addr.String(), "Give "+v.who()+" another address"),
 			{Label: "Take the address out of the range: lunboot subnet set"},
 		},
 	}, true

@@ -365,6 +365,15 @@ func fix(kind store.FixKind, argument, label string) store.Fix {
 	return store.Fix{Action: action, Label: label}
 }
 
+// onWire is the interface whose own network an event speaks of; empty for one
+// behind a relay, whose packets only come in there.
+func onWire(e store.Event) string {
+	if e.Detail.Relay != "" {
+		return ""
+	}
+	return e.Detail.Interface
+}
+
 // quoted puts a name between quotation marks; empty stays empty.
 func quoted(s string) string {
 	if s == "" {

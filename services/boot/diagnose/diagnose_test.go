@@ -271,7 +271,7 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 		{"LB-DHCP-08", "", newTape().see(0, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPNoSubnet, store.Detail{Relay: "10.88.0.1", Reason: "no subnet here holds 10.88.0.1"}), lab12(win11),
 			"lab-12 is on a network that is not known here", store.Certain, ""},
 		{"LB-DHCP-02", "", newTape().dora(firmwareUEFI).see(1, store.EventDHCPDecline, firmwareUEFI), lab12(win11),
-			"10.77.0.50 is already used by another device", store.Certain, "other-address"},
+			"10.77.0.50 is already used by another device", store.Certain, "other-address-10.77.0.50"},
 		{"LB-DHCP-03", "four times", asks(newTape(), 0, 4000, 8000, 16000).quiet(), lab12(win11),
 			"Our answers are not reaching lab-12", store.VeryLikely, ""},
 		{"LB-DHCP-03", "once", asks(newTape(), 0).quiet(), lab12(win11),

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -163,6 +164,8 @@ func circles(v *view) (store.Diagnosis, bool) {
 		from = e.At
 	}
 	all := v.since(from, store.EventTFTPSent, store.EventLoaderSent)
+	// A script by its file's name, autoexec.ipxe, is no loader.
+	all = slices.DeleteFunc(all, func(e store.Event) bool { return e.Detail.Loader == "" })
 	if len(all) < 3 {
 		return store.Diagnosis{}, false
 	}
@@ -259,7 +262,7 @@ func otherDHCP(v *view) (store.Diagnosis, bool) {
 		Cause:      "Two DHCP servers answered, and the machine takes its boot file from the one whose offer it chooses.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
-			fix(store.FixProxyMode, e.Detail.Interface, "Switch this network to proxy mode: the other server gives addresses, this one says what to boot"),
+			fix(store.FixProxyMode, onWire(e), "Switch this network to proxy mode: the other server gives addresses, this one says what to boot"),
 			{Label: "Turn the other DHCP server off on this network"},
 		},
 	}, true

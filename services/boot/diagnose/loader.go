@@ -75,7 +75,7 @@ func loaderNotStarted(v *view) (store.Diagnosis, bool) {
 	if !ok {
 		e, ok = v.lastAfter(store.EventLoaderSent, append([]store.EventKind{store.EventDHCPDiscover, store.EventReport}, scriptEvents...)...)
 	}
-	if !ok {
+	if !ok || e.Detail.Loader == "" { // it fetched a script by its file's name: it runs
 		return store.Diagnosis{}, false
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))

@@ -43,14 +43,15 @@ func osNeverRead(v *view) (store.Diagnosis, bool) {
 		v.note(n.At, "it asked for LUN %d", *n.Detail.LUN)
 	}
 	v.noteSilence()
+	var fixes []store.Fix
+	if m, ok := v.boot(); ok && m.LUN != 0 {
+		fixes = append(fixes, fix(store.FixMapLUN, "0", "Map its boot volume as LUN 0, which every system looks at"))
+	}
 	return store.Diagnosis{
 		Title:      v.who() + "’s operating system logged in and never read from " + v.volume(),
 		Cause:      "It found its way to the appliance, and no volume that it could use there: it looks for another LUN, or its disk driver is missing.",
 		Confidence: store.VeryLikely,
-		Fixes: []store.Fix{
-			{Action: "map-lun-0", Label: "Map its boot volume as LUN 0, which every system looks at"},
-			{Label: "Look at the machine’s screen"},
-		},
+		Fixes:      append(fixes, store.Fix{Label: "Look at the machine’s screen"}),
 	}, true
 }
 
