@@ -12,7 +12,7 @@ type VolumeKind string
 const (
 	VolumeRaw    VolumeKind = "raw"    // a sparse file
 	VolumeDevice VolumeKind = "device" // a block device of the appliance
-	VolumeClone  VolumeKind = "clone"  // copy-on-write over a parent
+	VolumeClone  VolumeKind = "clone"  // copy-on-write over a layer of its parent
 )
 
 // VolumeState says whether a volume can be used.
@@ -36,7 +36,9 @@ const (
 	MaxVolumeSize = int64(64) << 40
 )
 
-// Volume is the bytes that a machine sees as a disk.
+// Volume is the bytes that a machine sees as a disk. They lie in one layer or in
+// several, one upon the other; the layers are the truth about them, and Kind
+// only says whether those at the bottom belong to another volume.
 type Volume struct {
 	ID        VolumeID    `json:"id"`
 	Revision  int64       `json:"revision"`
@@ -47,16 +49,21 @@ type Volume struct {
 	BlockSize int         `json:"block_size"` // 512 or 4096
 	Parent    VolumeID    `json:"parent,omitempty"`
 	ReadOnly  bool        `json:"read_only"`
-	Shared    bool        `json:"shared"` // may be written by several machines at a time
-	Reset     bool        `json:"reset_at_boot"`
-	Sanitize  bool        `json:"sanitize"` // a machine that has it writable may wipe it with SANITIZE
+	Shared    bool        `json:"shared"`            // may be written by several machines at a time
+	Reset     bool        `json:"reset_at_boot"`     // a clone that begins anew at each boot of its machine
+	Golden    bool        `json:"golden"`            // others are cloned from it; it never changes, but has versions
+	Version   int         `json:"version,omitempty"` // of a golden volume the current one, of a clone the parent's that it stands on; 0: none
+	Sanitize  bool        `json:"sanitize"`          // a machine that has it writable may wipe it with SANITIZE
 	State     VolumeState `json:"state"`
 	Progress  int         `json:"progress"` // per cent, while importing
 	Reason    string      `json:"reason,omitempty"`
-	Path      string      `json:"path"`                   // file name relative to the volume folder, or a device's path
+	Path      string      `json:"path"`                   // of the top layer: a file name in the volume folder, or a device's path
 	From      string      `json:"created_from,omitempty"` // what it was imported from
 	Created   time.Time   `json:"created"`
 	Updated   time.Time   `json:"updated"`
+
+	Top    LayerID `json:"-"` // the layer that machines write to
+	Layers []Layer `json:"-"` // bottom to top, also those of other volumes; the last one is Top
 }
 
 // Validate checks everything about v that needs no look at other nouns.
@@ -75,6 +82,15 @@ func (v *Volume) Validate() error {
 	}
 	if v.Sanitize && (v.ReadOnly || v.Shared) {
 		errs = append(errs, Invalid("sanitize", "a volume that is read-only or shared may not be wiped by one of its machines"))
+	}
+	if v.Reset && v.Kind != VolumeClone {
+		errs = append(errs, Invalid("reset_at_boot", "only a clone can begin anew at each boot; make one of a golden volume"))
+	}
+	if v.Reset && v.Shared {
+		errs = append(errs, Invalid("reset_at_boot", "a volume that several machines write cannot begin anew when one of them boots"))
+	}
+	if v.Golden && !v.ReadOnly {
+		errs = append(errs, Invalid("read_only", "a golden volume stays read-only: its clones stand on its bytes; promote a clone to give it a new version"))
 	}
 	if v.Progress < 0 || v.Progress > 100 {
 		errs = append(errs, Invalid("progress", "%d per cent", v.Progress))

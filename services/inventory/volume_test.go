@@ -194,9 +194,9 @@ func TestAVolumeInUseStays(t *testing.T) {
 	h.mapped(t, m, v)
 	h.wantRefusal(t, store.KindInUse, []string{"debian", "lab-01", "LUN 0"}, func() error { return h.RemoveVolume(t.Context(), ada, v.ID) })
 	must(t, h.Unmap(t.Context(), ada, m.ID, 0))
-	child := v
-	child.ID, child.Name, child.UUID, child.Path, child.Parent = 0, "clone", store.NewUUID(), "clone.raw", v.ID
-	clone, err := h.db.CreateVolume(t.Context(), ada, child)
+	_, err := h.db.FreezeVolume(t.Context(), ada, v.ID, "")
+	must(t, err)
+	clone, err := h.db.CreateVolume(t.Context(), ada, store.Volume{Name: "clone", Kind: store.VolumeClone, Size: v.Size, BlockSize: 512, Parent: v.ID})
 	must(t, err)
 	h.wantRefusal(t, store.KindInUse, []string{"parent", "clone"}, func() error { return h.RemoveVolume(t.Context(), ada, v.ID) })
 	must(t, h.db.DeleteVolume(t.Context(), ada, clone.ID))

@@ -70,6 +70,26 @@ type Volumes interface {
 	CreateVolume(context.Context, store.Actor, store.Volume) (store.Volume, error)
 	UpdateVolume(context.Context, store.Actor, store.Volume) (store.Volume, error)
 	DeleteVolume(context.Context, store.Actor, store.VolumeID) error
+	Layers
+}
+
+// Layers keeps what volumes' bytes lie in: layers, snapshots and versions.
+type Layers interface {
+	Layers(context.Context) ([]store.Layer, error)
+	LooseLayers(context.Context) ([]store.Layer, error)
+	CreateLayer(context.Context, store.Layer) (store.Layer, error)
+	DeleteLayer(context.Context, store.LayerID) error
+	Snapshots(context.Context) ([]store.Snapshot, error)
+	Versions(context.Context) ([]store.VolumeVersion, error)
+	FreezeVolume(ctx context.Context, by store.Actor, id store.VolumeID, note string) (store.Volume, error)
+	SnapshotVolume(ctx context.Context, by store.Actor, s store.Snapshot, next store.LayerID) (store.Volume, error)
+	ReplaceTop(ctx context.Context, by store.Actor, why string, id store.VolumeID, next store.LayerID, detail string) (store.Volume, error)
+	FlattenVolume(ctx context.Context, by store.Actor, id store.VolumeID) (store.Volume, error)
+	DeleteSnapshot(ctx context.Context, by store.Actor, id store.VolumeID, name string) error
+	AddVersion(context.Context, store.Actor, store.VolumeVersion) (store.Volume, error)
+	SetVersion(ctx context.Context, by store.Actor, id store.VolumeID, number int) (store.Volume, error)
+	NoteVersion(ctx context.Context, by store.Actor, id store.VolumeID, number int, note string) error
+	DeleteVersion(ctx context.Context, by store.Actor, id store.VolumeID, number int) error
 }
 
 // Reservations keeps volumes' persistent reservations.
@@ -169,6 +189,11 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"a volume that breaks a rule changes nothing":          volumeInvalid,
 		"a volume in use stays":                                volumeInUse,
 		"progress of an import fills no audit log":             volumeProgress,
+		"a volume is made with its layer":                      layerFirst,
+		"a golden volume and its clones stand on its versions": goldenLife,
+		"snapshots keep what a rollback brings back":           snapshotLife,
+		"a layer is loose until an act names it":               layerLoose,
+		"an act on layers that breaks a rule changes nothing":  layerRefused,
 		"a mapping comes back as it was written":               mappingRoundTrip,
 		"a mapping that breaks a rule changes nothing":         mappingInvalid,
 		"a writable volume has one machine":                    mappingWriters,
@@ -321,6 +346,9 @@ func (k *kit) dump() []string {
 	}
 	dumpAll(add, "unknown machine", must(k.UnknownMachines(ctx, true))(k))
 	dumpAll(add, "volume", must(k.Volumes(ctx))(k))
+	dumpAll(add, "layer", must(k.Inventory.Layers(ctx))(k))
+	dumpAll(add, "snapshot", must(k.Snapshots(ctx))(k))
+	dumpAll(add, "version", must(k.Versions(ctx))(k))
 	dumpAll(add, "mapping", must(k.Mappings(ctx))(k))
 	dumpAll(add, "profile", must(k.Profiles(ctx))(k))
 	dumpAll(add, "subnet", must(k.Subnets(ctx))(k))

@@ -8,11 +8,11 @@ import (
 
 func volumeRoundTrip(k *kit) {
 	ctx := k.Context()
-	parent := k.volume(1)
-	in := store.Volume{Name: "clone-1", UUID: store.NewUUID(), Kind: store.VolumeClone, Size: 1 << 40, BlockSize: 4096, Parent: parent.ID,
-		Shared: true, Reset: true, State: store.VolumeImporting, Progress: 37, Reason: "copying", Path: "clone-1.img", From: "debian.qcow2"}
+	parent := k.golden(1)
+	in := store.Volume{Name: "clone-1", UUID: store.NewUUID(), Kind: store.VolumeClone, Size: 1 << 40, BlockSize: 4096, Parent: parent.ID, Version: 1,
+		Reset: true, State: store.VolumeImporting, Progress: 37, Reason: "copying", Path: "clone-1.img", From: "debian.qcow2"}
 	made := must(k.CreateVolume(ctx, actor, in))(k)
-	in.ID, in.Revision, in.Created, in.Updated = made.ID, 1, made.Created, made.Updated
+	in.ID, in.Revision, in.Created, in.Updated, in.Top, in.Layers = made.ID, 1, made.Created, made.Updated, made.Top, made.Layers
 	same(k, "the volume as made", in, made)
 	same(k, "the volume as read", made, must(k.Volume(ctx, made.ID))(k))
 	same(k, "the volume by name", made, must(k.VolumeByName(ctx, "Clone-1"))(k))
@@ -56,7 +56,11 @@ func volumeInvalid(k *kit) {
 		"an odd state":                      {store.KindInvalid, "state", func(v *store.Volume) { v.State = "gone" }},
 		"a shared volume that one may wipe": {store.KindInvalid, "sanitize", func(v *store.Volume) { v.Shared, v.Sanitize = true, true }},
 		"101 per cent":                      {store.KindInvalid, "progress", func(v *store.Volume) { v.Progress = 101 }},
-		"no such parent":                    {store.KindInvalid, "parent", func(v *store.Volume) { v.Parent = 4711 }},
+		"no such parent":                    {store.KindInvalid, "parent", func(v *store.Volume) { v.Kind, v.Parent = store.VolumeClone, 4711 }},
+		"a clone of nothing":                {store.KindInvalid, "parent", func(v *store.Volume) { v.Kind = store.VolumeClone }},
+		"a raw volume with a parent":        {store.KindInvalid, "parent", func(v *store.Volume) { v.Parent = first.ID }},
+		"a raw volume that begins anew":     {store.KindInvalid, "reset_at_boot", func(v *store.Volume) { v.Reset = true }},
+		"another kind":                      {store.KindInvalid, "", func(v *store.Volume) { v.Kind, v.Parent = store.VolumeClone, 4711 }},
 		"a name twice":                      {store.KindConflict, "name", func(v *store.Volume) { v.Name = first.Name }},
 		"a UUID twice":                      {store.KindConflict, "uuid", func(v *store.Volume) { v.UUID = first.UUID }},
 		"a file twice":                      {store.KindConflict, "path", func(v *store.Volume) { v.Path = first.Path }},
@@ -106,12 +110,8 @@ func volumeInUse(k *kit) {
 	k.unchanged(func() {
 		k.refused(k.DeleteVolume(ctx, actor, v.ID), store.KindInUse, "", v.Name, m.Name, "LUN 3")
 	})
-	golden := newVolume(2)
-	golden.ReadOnly = true
-	golden = must(k.CreateVolume(ctx, actor, golden))(k)
-	clone := newVolume(3)
-	clone.Kind, clone.Parent = store.VolumeClone, golden.ID
-	clone = must(k.CreateVolume(ctx, actor, clone))(k)
+	golden := k.golden(2)
+	clone := k.clone(3, golden)
 	k.unchanged(func() {
 		k.refused(k.DeleteVolume(ctx, actor, golden.ID), store.KindInUse, "", golden.Name, clone.Name)
 		golden.ReadOnly = false
