@@ -61,6 +61,15 @@ type VolumePatch struct {
 	ReadOnly *bool
 	Shared   *bool
 	Sanitize *bool
+	Reset    *bool
+}
+
+// CloneSpec is what an operator says of a clone to make.
+type CloneSpec struct {
+	Parent   VolumeID
+	Snapshot string // of the parent; empty: the current version of a golden one
+	Name     string // empty: made of the parent's name and the machine's, where there is one
+	Reset    bool   // it begins anew at each boot of its machine
 }
 
 // MappingSpec is what an operator says of a mapping to add. A nil LUN is the

@@ -25,6 +25,9 @@ const (
 	VolumeReady     VolumeState = "ready"
 	VolumeFailed    VolumeState = "failed"   // Reason says why
 	VolumeRemoving  VolumeState = "removing" // the file is being removed, then the row
+	// VolumePromoting is a clone whose bytes are being copied into the next
+	// version of its golden volume; nobody may write to it meanwhile.
+	VolumePromoting VolumeState = "promoting"
 )
 
 // Sizes of volumes, in bytes and blocks.

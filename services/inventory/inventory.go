@@ -1,6 +1,6 @@
 // Package inventory is every act of the operator: adding and enrolling
-// machines, making, importing, growing and removing volumes, mapping them,
-// editing profiles and subnets.
+// machines, making, importing, cloning, growing and removing volumes, keeping
+// snapshots and versions of them, mapping them, editing profiles and subnets.
 //
 // It is the one room that changes rows and files together, in an order that a
 // power cut cannot turn into a lie: a row says that a file is being made before
@@ -33,6 +33,7 @@ type DB interface {
 	MachineRows
 	UnknownRows
 	VolumeRows
+	LayerRows
 	MappingRows
 	NetworkRows
 	JobRows
@@ -148,11 +149,12 @@ type Emitter interface {
 	Emit(store.Event)
 }
 
-// Config is what an Inventory stands on. Renderer, Sessions, Loaders and Emit
-// may be nil.
+// Config is what an Inventory stands on. Layers, Renderer, Sessions, Loaders and
+// Emit may be nil.
 type Config struct {
 	DB       DB
 	Volumes  Volumes
+	Layers   Layers
 	Renderer Renderer
 	Sessions Sessions
 	Loaders  Loaders
@@ -177,6 +179,7 @@ type Config struct {
 type Inventory struct {
 	db       DB
 	volumes  Volumes
+	layers   Layers
 	renderer Renderer
 	sessions Sessions
 	loaders  Loaders
@@ -193,6 +196,7 @@ type Inventory struct {
 	// file goes.
 	acts sync.Mutex
 	jobs jobs
+	work layerWork
 }
 
 const defaultPrefix = "iqn.2026-11.lunboot"
@@ -209,7 +213,7 @@ func New(c Config) (*Inventory, error) {
 		c.Own = hostAddresses
 	}
 	i := &Inventory{
-		db: c.DB, volumes: c.Volumes, renderer: c.Renderer, sessions: c.Sessions, loaders: c.Loaders, emit: c.Emit,
+		db: c.DB, volumes: c.Volumes, layers: c.Layers, renderer: c.Renderer, sessions: c.Sessions, loaders: c.Loaders, emit: c.Emit,
 		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check, serve: c.Serve,
 	}
 	if i.serve == nil {

@@ -146,8 +146,8 @@ func wait(ctx context.Context, r *running) error {
 	}
 }
 
-// Close stops the jobs and waits for them. Their volumes are marked failed with
-// the reason.
+// Close stops the jobs and waits for them, and for files that are being removed.
+// Volumes that were being imported are marked failed with the reason.
 func (i *Inventory) Close() error {
 	i.jobs.mu.Lock()
 	i.jobs.closed = true
@@ -162,5 +162,6 @@ func (i *Inventory) Close() error {
 	for _, r := range all {
 		<-r.done
 	}
+	i.work.sweep.Wait()
 	return nil
 }

@@ -10,7 +10,9 @@ import (
 
 // Recover finishes or undoes what the last run left half-done. What was to be
 // created is created, what was to be removed is removed, and an import is
-// failed with the reason: nobody knows how much of it there is. One volume that
+// failed with the reason: nobody knows how much of it there is. A layer that no
+// act came to name goes, and a clone that was being promoted is itself again. One
+// volume that
 // cannot be mended does not keep the others from starting.
 func (i *Inventory) Recover(ctx context.Context) error {
 	i.acts.Lock()
@@ -22,6 +24,11 @@ func (i *Inventory) Recover(ctx context.Context) error {
 	for _, v := range all {
 		if err := i.recoverVolume(ctx, v); err != nil {
 			i.log.Error("a volume is half-done and cannot be mended now", "volume", v.Name, "state", v.State, "err", err)
+		}
+	}
+	if i.layers != nil {
+		if err := i.recoverLayers(ctx); err != nil {
+			i.log.Error("files of acts that did not end cannot be removed now", "err", err)
 		}
 	}
 	return i.recoverJobs(ctx)
@@ -46,8 +53,14 @@ func (i *Inventory) recoverVolume(ctx context.Context, v store.Volume) error {
 		v.State, v.Progress, v.Reason = store.VolumeFailed, 0, stoppedReason
 		_, err := i.db.UpdateVolume(ctx, store.ActorSystem, v)
 		return err
+	case store.VolumePromoting:
+		_, err := i.ready(ctx, v)
+		return err
 	case store.VolumeRemoving:
 		if err := i.volumes.Remove(ctx, v); err != nil {
+			return err
+		}
+		if err := i.removeRest(ctx, v); err != nil {
 			return err
 		}
 		return i.db.DeleteVolume(ctx, store.ActorSystem, v.ID)

@@ -87,6 +87,8 @@ func settled(v store.Volume) error {
 		return store.InUse("volume %s is being imported; wait for its job, or cancel it", v.Name)
 	case store.VolumeRemoving:
 		return store.InUse("volume %s is being removed; the removal ends at the next start of lunboot at the latest", v.Name)
+	case store.VolumePromoting:
+		return store.InUse("volume %s is being promoted; wait for the job, or cancel it", v.Name)
 	}
 	return store.InUse("volume %s is being created", v.Name)
 }
@@ -100,7 +102,7 @@ func (i *Inventory) SetVolume(ctx context.Context, by store.Actor, id store.Volu
 	if err != nil {
 		return store.Volume{}, err
 	}
-	if err := settled(v); err != nil {
+	if err := i.free(v); err != nil {
 		return store.Volume{}, err
 	}
 	if p.Revision != 0 {
@@ -110,6 +112,7 @@ func (i *Inventory) SetVolume(ctx context.Context, by store.Actor, id store.Volu
 	set(&v.ReadOnly, p.ReadOnly)
 	set(&v.Shared, p.Shared)
 	set(&v.Sanitize, p.Sanitize)
+	set(&v.Reset, p.Reset)
 	if v, err = i.db.UpdateVolume(ctx, by, v); err != nil {
 		return store.Volume{}, err
 	}
@@ -125,17 +128,23 @@ func (i *Inventory) ResizeVolume(ctx context.Context, by store.Actor, id store.V
 	if err != nil {
 		return store.Volume{}, err
 	}
-	if err := settled(v); err != nil {
+	if err := i.free(v); err != nil {
 		return store.Volume{}, err
 	}
 	if size == v.Size {
 		return v, nil
+	}
+	if v.Golden {
+		return store.Volume{}, store.Conflict("size", "volume %s is golden and never changes; grow a clone of it and promote that", v.Name)
 	}
 	grown := v
 	grown.Size = size
 	if err := grown.Validate(); err != nil {
 		return store.Volume{}, err
 	}
+	turn := i.work.turn(v.ID)
+	turn.Lock()
+	defer turn.Unlock()
 	// A caller that hangs up must not come between the file and the row.
 	ctx = context.WithoutCancel(ctx)
 	err = i.volumes.Resize(ctx, v, size, func() error {
@@ -158,7 +167,7 @@ func (i *Inventory) RemoveVolume(ctx context.Context, by store.Actor, id store.V
 	if err != nil {
 		return err
 	}
-	if err := settled(v); err != nil {
+	if err := i.free(v); err != nil {
 		return err
 	}
 	if err := i.unused(ctx, v); err != nil {
@@ -175,6 +184,11 @@ func (i *Inventory) RemoveVolume(ctx context.Context, by store.Actor, id store.V
 		if _, back := i.db.UpdateVolume(ctx, store.ActorSystem, v); back != nil {
 			i.log.Error("a volume that could not be removed is still marked so; the next start tries again", "volume", v.Name, "err", back)
 		}
+		return err
+	}
+	// From here on there is no way back: what fails is tried again at the next
+	// start.
+	if err := i.removeRest(ctx, v); err != nil {
 		return err
 	}
 	return i.db.DeleteVolume(ctx, by, v.ID)
@@ -194,14 +208,57 @@ func (i *Inventory) unused(ctx context.Context, v store.Volume) error {
 		}
 		return store.InUse("volume %s is mapped to machine %s as LUN %d; unmap it first", v.Name, m.Name, mappings[0].LUN)
 	}
-	all, err := i.db.Volumes(ctx)
+	return i.standsAlone(ctx, v)
+}
+
+// standsAlone refuses a volume whose layers are below another one's, and says
+// which machine has that.
+func (i *Inventory) standsAlone(ctx context.Context, v store.Volume) error {
+	all, err := i.db.Layers(ctx)
 	if err != nil {
 		return err
 	}
-	for _, o := range all {
-		if o.Parent == v.ID {
-			return store.InUse("volume %s is the parent of volume %s; remove that first", v.Name, o.Name)
+	own := map[store.LayerID]bool{}
+	for _, l := range all {
+		if l.Volume == v.ID {
+			own[l.ID] = true
 		}
 	}
+	for _, l := range all {
+		if l.Volume == v.ID || !own[l.Below] {
+			continue
+		}
+		o, err := i.db.Volume(ctx, l.Volume)
+		if err != nil {
+			return err
+		}
+		has := ""
+		if users, err := i.users(ctx, o.ID); err == nil && len(users) > 0 {
+			has = " (machine " + users[0].Name + " has it)"
+		}
+		return store.InUse("volume %s is the parent of volume %s%s; remove or flatten that first", v.Name, o.Name, has)
+	}
 	return nil
+}
+
+// removeRest removes the layers of a volume other than its top, and nothing of
+// its parent's.
+func (i *Inventory) removeRest(ctx context.Context, v store.Volume) error {
+	if i.layers == nil {
+		return nil
+	}
+	all, err := i.db.Layers(ctx)
+	if err != nil {
+		return err
+	}
+	var rest []store.Layer
+	for _, l := range all {
+		if l.Volume == v.ID && l.ID != v.Top && l.Kind != store.LayerDevice {
+			rest = append(rest, l)
+		}
+	}
+	if len(rest) == 0 {
+		return nil
+	}
+	return i.layers.RemoveLayers(ctx, rest)
 }

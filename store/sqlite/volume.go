@@ -272,7 +272,7 @@ func validVolume(v *store.Volume) error {
 		return err
 	}
 	switch v.State {
-	case store.VolumeCreating, store.VolumeImporting, store.VolumeReady, store.VolumeFailed, store.VolumeRemoving:
+	case store.VolumeCreating, store.VolumeImporting, store.VolumeReady, store.VolumeFailed, store.VolumeRemoving, store.VolumePromoting:
 		return nil
 	}
 	return store.Invalid("state", "%q is not a state of a volume", v.State)

@@ -1,0 +1,261 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"lunboot/store"
+)
+
+// LayerRows are what volumes' bytes lie in. Each act is one transaction.
+type LayerRows interface {
+	Layers(context.Context) ([]store.Layer, error)
+	LooseLayers(context.Context) ([]store.Layer, error)
+	CreateLayer(context.Context, store.Layer) (store.Layer, error)
+	DeleteLayer(context.Context, store.LayerID) error
+	LayerActs
+	VersionRows
+}
+
+// LayerActs change which layers a volume has.
+type LayerActs interface {
+	FreezeVolume(ctx context.Context, by store.Actor, id store.VolumeID, note string) (store.Volume, error)
+	SnapshotVolume(ctx context.Context, by store.Actor, s store.Snapshot, next store.LayerID) (store.Volume, error)
+	ReplaceTop(ctx context.Context, by store.Actor, why string, id store.VolumeID, next store.LayerID, detail string) (store.Volume, error)
+	FlattenVolume(ctx context.Context, by store.Actor, id store.VolumeID) (store.Volume, error)
+}
+
+// VersionRows are what was kept of volumes.
+type VersionRows interface {
+	Snapshots(context.Context) ([]store.Snapshot, error)
+	Versions(context.Context) ([]store.VolumeVersion, error)
+	DeleteSnapshot(ctx context.Context, by store.Actor, id store.VolumeID, name string) error
+	AddVersion(context.Context, store.Actor, store.VolumeVersion) (store.Volume, error)
+	SetVersion(ctx context.Context, by store.Actor, id store.VolumeID, number int) (store.Volume, error)
+	NoteVersion(ctx context.Context, by store.Actor, id store.VolumeID, number int, note string) error
+	DeleteVersion(ctx context.Context, by store.Actor, id store.VolumeID, number int) error
+}
+
+// Layers are the files of volumes' layers: a volume.Pool. Each takes the volume
+// as its row is, and makes what commit writes true for its open handles.
+type Layers interface {
+	// Snapshot puts next upon the top layer, at a moment when all that was
+	// acknowledged is on disk and nothing is written. Handles go on.
+	Snapshot(ctx context.Context, v store.Volume, next store.Layer, commit func() (store.Volume, error)) error
+	// Replace puts next, over the layers below, in the place of the top layer.
+	// Handles of before are fenced: their next command fails.
+	Replace(ctx context.Context, v store.Volume, next store.Layer, below []store.Layer, commit func() (store.Volume, error)) error
+	// Flatten copies into the top layer what lies below. It may be begun again.
+	Flatten(ctx context.Context, v store.Volume, progress func(done, total int64), commit func() (store.Volume, error)) error
+	// CopyOut makes a raw layer of everything that the volume holds.
+	CopyOut(ctx context.Context, v store.Volume, dst store.Layer, progress func(done, total int64)) error
+	// Check reads the maps of all layers.
+	Check(ctx context.Context, v store.Volume) (store.VolumeCheck, error)
+	// RemoveLayers removes files; those that are gone already are no error.
+	RemoveLayers(context.Context, []store.Layer) error
+	// Used is how many bytes the volume's own layers take.
+	Used(v store.Volume) (int64, error)
+}
+
+// layerWork guards what is under way with layers.
+type layerWork struct {
+	// turns lets one change of a volume's layers happen at a time. A machine
+	// that boots takes it without the lock of the operator's acts, so that it
+	// does not wait for them.
+	turns [64]sync.Mutex
+	mu    sync.Mutex
+	busy  map[store.VolumeID]string // by a job: why no other act may change it
+	sweep sync.WaitGroup            // removals of files behind an answer
+}
+
+func (w *layerWork) turn(id store.VolumeID) *sync.Mutex {
+	return &w.turns[uint64(id)%uint64(len(w.turns))]
+}
+
+// occupy keeps other acts from a volume while a job changes it.
+func (w *layerWork) occupy(id store.VolumeID, why string) (release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.busy == nil {
+		w.busy = map[store.VolumeID]string{}
+	}
+	w.busy[id] = why
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.busy, id)
+	}
+}
+
+// free refuses a volume that is half-made, or that a job works on.
+func (i *Inventory) free(v store.Volume) error {
+	if err := settled(v); err != nil {
+		return err
+	}
+	i.work.mu.Lock()
+	defer i.work.mu.Unlock()
+	if why := i.work.busy[v.ID]; why != "" {
+		return store.InUse("volume %s is %s; wait for the job, or cancel it", v.Name, why)
+	}
+	return nil
+}
+
+// usable is free for a volume whose bytes are needed.
+func (i *Inventory) usable(v store.Volume) error {
+	if err := i.free(v); err != nil {
+		return err
+	}
+	if v.State != store.VolumeReady {
+		return store.Conflict("volume", "volume %s is %s (%s) and has no bytes to work with", v.Name, v.State, v.Reason)
+	}
+	return nil
+}
+
+// closed refuses a volume that a machine has open, and names it. That reading
+// alone is harmless is the caller's to know.
+func (i *Inventory) closed(ctx context.Context, v store.Volume, reading bool) error {
+	if i.sessions == nil {
+		return nil
+	}
+	maps, err := i.db.MappingsOfVolume(ctx, v.ID)
+	if err != nil {
+		return err
+	}
+	for _, s := range i.sessions.Sessions() {
+		for _, m := range maps {
+			if s.Machine != m.Machine || reading && m.ReadOnly {
+				continue
+			}
+			name := string(s.Initiator)
+			if machine, err := i.db.Machine(ctx, m.Machine); err == nil {
+				name = machine.Name
+			}
+			return store.InUse("machine %s is logged in from %s and has volume %s open; shut it down first, or end its session (lunboot session drop %s)", name, s.Addr, v.Name, s.ID)
+		}
+	}
+	return nil
+}
+
+// newLayer writes the row of a layer, and returns what takes it back together
+// with its file.
+func (i *Inventory) newLayer(ctx context.Context, l store.Layer) (store.Layer, func(), error) {
+	l, err := i.db.CreateLayer(ctx, l)
+	if err != nil {
+		return l, nil, err
+	}
+	return l, func() {
+		if err := i.removeLayers(context.WithoutCancel(ctx), []store.Layer{l}); err != nil {
+			i.log.Error("the file of an act that failed stays until the next start", "file", l.Path, "err", err)
+		}
+	}, nil
+}
+
+// removeLayers removes those of the layers that nothing names, files first. That
+// nothing names them is asked again here: a commit whose answer was an error may
+// have been carried out all the same.
+func (i *Inventory) removeLayers(ctx context.Context, candidates []store.Layer) error {
+	loose, err := i.db.LooseLayers(ctx)
+	if err != nil {
+		return err
+	}
+	var gone []store.Layer
+	for _, l := range loose {
+		if slices.ContainsFunc(candidates, func(c store.Layer) bool { return c.ID == l.ID }) {
+			gone = append(gone, l)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	if err := i.layers.RemoveLayers(ctx, gone); err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range gone {
+		errs = append(errs, i.db.DeleteLayer(ctx, l.ID))
+	}
+	return errors.Join(errs...)
+}
+
+// discard removes those of a volume's former layers that nothing names any more,
+// behind the answer: gigabytes take their time. What is not removed when the
+// appliance stops is removed at the next start.
+func (i *Inventory) discard(before store.Volume) {
+	i.work.sweep.Go(func() {
+		err := i.removeLayers(context.Background(), before.Layers)
+		if err != nil {
+			i.log.Error("the former layers of a volume stay until the next start", "volume", before.Name, "err", err)
+		}
+	})
+}
+
+// recoverLayers removes the files that an act of the last run had made and not
+// named, or had let go of and not removed.
+func (i *Inventory) recoverLayers(ctx context.Context) error {
+	loose, err := i.db.LooseLayers(ctx)
+	if err != nil || len(loose) == 0 {
+		return err
+	}
+	for _, l := range loose {
+		i.log.Info("removed the file of an act that did not end", "file", l.Path)
+	}
+	return i.removeLayers(ctx, loose)
+}
+
+// runJob works on a volume behind the answer: the job's row, its place, its
+// progress and its end. No other act may change the volume meanwhile. after is
+// called at the end, whatever it was, with the lock of the acts held.
+func (i *Inventory) runJob(ctx context.Context, kind string, v store.Volume, why string, run func(ctx context.Context, progress func(done, total int64)) error, after func(context.Context)) (store.Job, error) {
+	if err := i.jobs.room(); err != nil {
+		return store.Job{}, err
+	}
+	settle := context.WithoutCancel(ctx)
+	job, err := i.db.CreateJob(settle, store.Job{Kind: kind, Subject: v.Name, State: store.JobRunning, Total: v.Size, Started: i.now()})
+	if err != nil {
+		return store.Job{}, err
+	}
+	release := i.work.occupy(v.ID, fmt.Sprintf("%s by job %d", why, job.ID))
+	work, r := i.jobs.start(settle, job.ID)
+	go func() {
+		defer i.jobs.finish(job.ID)
+		row := job
+		told := i.now()
+		err := i.jobs.acquire(work)
+		if err == nil {
+			err = i.guard(kind+" of volume "+v.Name, func() error {
+				return run(work, func(done, total int64) {
+					row.Done, row.Total = done, total
+					if now := i.now(); now.Sub(told) >= progressEvery {
+						told = now
+						if err := i.db.UpdateJob(work, row); err != nil && work.Err() == nil {
+							i.log.Warn("the progress of a job could not be written", "job", job.ID, "err", err)
+						}
+					}
+				})
+			})
+			i.jobs.release()
+		}
+		i.acts.Lock()
+		defer i.acts.Unlock()
+		if after != nil {
+			after(settle)
+		}
+		release()
+		row.State = store.JobDone
+		switch cause := context.Cause(work); {
+		case err == nil:
+		case errors.Is(cause, errCanceled):
+			row.State, row.Error = store.JobCanceled, "canceled by "+string(i.jobs.canceler(r))
+		case errors.Is(cause, errStopping):
+			row.State, row.Error = store.JobFailed, "lunboot was stopped before the job ended"
+		default:
+			row.State, row.Error = store.JobFailed, sentence(err)
+			i.log.Warn("a job failed", "job", job.ID, "kind", kind, "volume", v.Name, "err", err)
+		}
+		i.endJob(settle, row)
+	}()
+	return job, nil
+}
