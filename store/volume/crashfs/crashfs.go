@@ -7,7 +7,9 @@
 // holds, by the toss of a seeded coin, one of the versions that were written or
 // the old one. Sectors are never torn, as disks promise. Names behave the same:
 // creations, removals and renames are certain after Sync of the folder, and
-// each is kept or lost with all later ones at a crash.
+// each is kept or lost with all later ones at a crash. A test that wants every
+// outcome of one crash, and not one by chance, names them (After), and one that
+// kills the process alone keeps the power (Revive).
 //
 // It knows nothing of volumes and imports the standard library only.
 package crashfs
@@ -88,6 +90,18 @@ func (f *FS) Inject(hook func(Op) error) {
 	f.hook = hook
 }
 
+// Short is an error for Inject's hook: a write puts its first N bytes down
+// before it fails with Err.
+type Short struct {
+	N   int
+	Err error
+}
+
+func (s *Short) Error() string { return s.Err.Error() }
+
+// Unwrap returns what the write fails with.
+func (s *Short) Unwrap() error { return s.Err }
+
 // Delay is a hook for Inject that makes every operation of a kind take d.
 func Delay(kind OpKind, d time.Duration) func(Op) error {
 	return func(o Op) error {
@@ -133,29 +147,6 @@ func (f *FS) Free() (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return max(0, f.space-f.used()), nil
-}
-
-// Restart returns the folder as it may be found after the power came back. The
-// old one and its files answer ErrCrashed from then on.
-func (f *FS) Restart() *FS {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.crashed = true
-	for i := f.rng.IntN(len(f.pending) + 1); i > 0; i-- {
-		f.pending[0](f.durable)
-		f.pending = f.pending[1:]
-	}
-	next := New(f.rng.Uint64())
-	next.space = f.space
-	copies := map[*node]*node{} // one file may have an old and a new name
-	for name, nd := range f.durable {
-		if copies[nd] == nil {
-			copies[nd] = nd.afterCrash(f.rng)
-		}
-		next.durable[name] = copies[nd]
-		next.live[name] = copies[nd]
-	}
-	return next
 }
 
 // begin runs the hook, counts a change and says whether the power fails in it.
@@ -319,13 +310,19 @@ func (n *node) sync() {
 // lose forgets what a failed flush did not write; reads go on showing it.
 func (n *node) lose() { n.pending = nil }
 
-func (n *node) afterCrash(rng *rand.Rand) *node {
+// changed lists the sectors that changed since the last Sync, in order: one
+// seed, one outcome.
+func (n *node) changed() []int64 {
 	changed := make([]int64, 0, len(n.pending))
 	for i := range n.pending {
 		changed = append(changed, i)
 	}
-	slices.Sort(changed) // one seed, one outcome
-	for _, i := range changed {
+	slices.Sort(changed)
+	return changed
+}
+
+func (n *node) afterCrash(rng *rand.Rand) *node {
+	for _, i := range n.changed() {
 		if k := rng.IntN(len(n.pending[i]) + 1); k > 0 {
 			n.persist(i, n.pending[i][k-1])
 		}
@@ -387,7 +384,10 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	torn, err := f.begin(OpWrite, off, int64(len(p)))
 	defer f.fs.mu.Unlock()
-	if err != nil && !torn {
+	var short *Short
+	if errors.As(err, &short) {
+		p = p[:min(len(p), short.N)]
+	} else if err != nil && !torn {
 		return 0, err
 	}
 	used := f.fs.used()

@@ -304,3 +304,92 @@ func TestDelayMakesOneKindSlow(t *testing.T) {
 		t.Errorf("an operation prints as %q", s)
 	}
 }
+
+func TestEveryOutcomeOfOneCrashCanBeHad(t *testing.T) {
+	f := New(1)
+	a := create(t, f, "a")
+	write(t, a, 0, 'o', 2*Sector)
+	must(t, a.Sync())
+	must(t, f.Sync())
+	write(t, a, 0, 'x', Sector)
+	write(t, a, 0, 'y', Sector)
+	write(t, a, 2*Sector, 'z', Sector)
+	must(t, a.Punch(Sector, Sector))
+	if n := f.Unsynced(); n != 4 { // three sectors and the size
+		t.Fatalf("%d are unsynced, want 4", n)
+	}
+	for _, c := range []struct {
+		picks [4]int
+		want  string
+	}{
+		{[4]int{0, 0, 0, 0}, "oo"},
+		{[4]int{1, 0, 0, 0}, "xo"},
+		{[4]int{2, 1, 0, 0}, "y\x00"},
+		{[4]int{2, 1, 1, 1}, "y\x00z"},
+		{[4]int{0, 0, 1, 0}, "oo"},
+		{[4]int{0, 0, 0, 1}, "oo\x00"},
+	} {
+		next := f.After(func(i, versions int) int {
+			if want := [4]int{2, 1, 1, 1}[i]; versions != want {
+				t.Errorf("item %d has %d versions, want %d", i, versions, want)
+			}
+			return c.picks[i]
+		})
+		b := reopen(t, next, "a")
+		size, err := b.Size()
+		must(t, err)
+		got := ""
+		for off := int64(0); off < size; off += Sector {
+			got += string(read(t, b, off, 1))
+		}
+		if got != c.want {
+			t.Errorf("%v: %q, want %q", c.picks, got, c.want)
+		}
+		if next.Unsynced() != 0 {
+			t.Errorf("%v: something is unsynced after the crash", c.picks)
+		}
+	}
+	if _, err := a.WriteAt([]byte{1}, 0); !errors.Is(err, ErrCrashed) {
+		t.Errorf("the old folder still has power: %v", err)
+	}
+}
+
+func TestAKilledProcessLeavesTheCache(t *testing.T) {
+	f := New(1)
+	a := create(t, f, "a")
+	must(t, a.Sync())
+	must(t, f.Sync())
+	write(t, a, 0, 'x', Sector)
+	next := f.Revive()
+	if err := a.Sync(); !errors.Is(err, ErrCrashed) {
+		t.Errorf("the killed process goes on: %v", err)
+	}
+	if got := read(t, reopen(t, next, "a"), 0, 1); got[0] != 'x' {
+		t.Error("what was written is gone though the power stayed")
+	}
+	if n := next.Unsynced(); n != 2 {
+		t.Errorf("%d are unsynced, want 2", n)
+	}
+	must(t, reopen(t, next, "a").Sync())
+	last := next.After(func(int, int) int { return 0 })
+	if got := read(t, reopen(t, last, "a"), 0, 1); got[0] != 'x' {
+		t.Error("the next process cannot save it")
+	}
+}
+
+func TestAShortWritePutsItsFirstBytesDown(t *testing.T) {
+	f := New(1)
+	a := create(t, f, "a")
+	f.Inject(func(o Op) error {
+		if o.Kind == OpWrite {
+			return &Short{N: 700, Err: syscall.ENOSPC}
+		}
+		return nil
+	})
+	if n, err := a.WriteAt(bytes.Repeat([]byte{'x'}, 1024), 0); n != 700 || !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("WriteAt = %d, %v", n, err)
+	}
+	if size, _ := a.Size(); size != 700 {
+		t.Errorf("the file has %d bytes", size)
+	}
+}
