@@ -186,7 +186,7 @@ func sweep(t *testing.T, seed uint64, steps, random, singles int, every int, kil
 }
 
 func TestAfterACrashEverySectorIsWhatWasSyncedOrWrittenSince(t *testing.T) {
-	seeds, steps, random, singles, every := uint64(3), 30, 4, 3, 5
+	seeds, steps, random, singles, every := uint64(3), 30, 3, 2, 11
 	if soak() {
 		seeds, steps, random, singles, every = 12, 60, 32, 1<<30, 1
 	}
@@ -289,21 +289,23 @@ func TestAnErrorAtAnyOperationLosesNothing(t *testing.T) {
 }
 
 func TestAPageThatCouldNotBeWrittenIsWrittenByTheNextSync(t *testing.T) {
-	r := newRig(t, 1, 600*pageSpan, nil)
+	const pages = 24
+	r := newRig(t, 1, pages*pageSpan, nil)
+	r.batch = 10
 	h := map[int64][]byte{}
 	write := func(off int64, seed uint64) {
 		h[off] = pattern(Granule, seed)
 		_, err := r.WriteAt(h[off], off)
 		must(t, err)
 	}
-	for i := range int64(600) { // three batches
+	for i := range int64(pages) { // three batches
 		write(i*pageSpan, uint64(i))
 	}
 	for round := range 4 {
 		n := 0
 		r.fs.Inject(func(o crashfs.Op) error {
 			if o.Kind == crashfs.OpWrite && o.Name == "data.map" {
-				if n++; n == 100+150*round {
+				if n++; n == 3+5*round {
 					return &crashfs.Short{N: 1024, Err: syscall.ENOSPC}
 				}
 			}
@@ -314,7 +316,7 @@ func TestAPageThatCouldNotBeWrittenIsWrittenByTheNextSync(t *testing.T) {
 		}
 		r.fs.Inject(nil)
 		write(int64(round)*pageSpan+Granule, uint64(1000+round))
-		write(int64(round+300)*pageSpan+Granule, uint64(2000+round))
+		write(int64(round+12)*pageSpan+Granule, uint64(2000+round))
 		if round%2 == 1 {
 			continue
 		}
@@ -323,6 +325,7 @@ func TestAPageThatCouldNotBeWrittenIsWrittenByTheNextSync(t *testing.T) {
 		must(t, after.open(t))
 		r.fs = after.fs
 		must(t, r.open(t))
+		r.batch = 10
 		for off, want := range h {
 			got := make([]byte, Granule)
 			if _, err := r.ReadAt(got, off); err != nil || !bytes.Equal(got, want) {

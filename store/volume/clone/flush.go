@@ -31,7 +31,7 @@ func (l *Layer) Sync() error {
 	}
 	l.unsure = true
 	for done := 0; done < len(work); {
-		pages := work[done:min(len(work), done+batch)]
+		pages := work[done:min(len(work), done+l.batch)]
 		done += len(pages)
 		if err := l.flushPages(pages); err != nil {
 			l.takeBack(pages, work[done:])

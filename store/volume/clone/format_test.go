@@ -72,7 +72,7 @@ func TestHeaderAndSlotOnTheDisk(t *testing.T) {
 func TestADamagedHeaderIsReadFromItsOtherCopies(t *testing.T) {
 	id := identity(1<<30, 1<<29)
 	whole := id.encode()
-	for bit := range headerSize * 8 {
+	for bit := 0; bit < headerSize*8; bit += 5 {
 		h := bytes.Clone(whole)
 		h[bit/8] ^= 1 << (bit % 8)
 		if got, damaged, err := decodeHeader(h); err != nil || got != id || damaged != 1 {
@@ -130,7 +130,11 @@ func TestOneFlippedBitIsNamedAndNeverAnOlderPage(t *testing.T) {
 		if slices.Contains(want.damaged[:], true) || want.stale != 0 || want.torn {
 			t.Fatalf("%s: an intact page is %+v", name, want)
 		}
-		for bit := range pairSize * 8 {
+		step := 41
+		if soak() {
+			step = 1
+		}
+		for bit := 0; bit < pairSize*8; bit += step {
 			at := bit / 8
 			pair[at] ^= 1 << (bit % 8)
 			got := decodePair(layerUUID, 5, pair)

@@ -66,6 +66,7 @@ type Layer struct {
 
 	flushMu sync.Mutex
 	spare   []int32 // takes turns with dirty
+	batch   int     // pages that are copied before one flush of the data file
 	copies  []byte  // of pages
 	unsure  bool    // pages were written that no Sync of the map made durable
 	lost    atomic.Pointer[error]
@@ -88,7 +89,7 @@ func Create(data, file File, id Identity) error {
 // that says something else is refused. The layer owns data and file from then
 // on, not the parent; when Open fails it owns nothing.
 func Open(data, file, parent File, id Identity, write bool) (*Layer, error) {
-	l := &Layer{data: data, file: file, parent: parent, writable: write}
+	l := &Layer{data: data, file: file, parent: parent, writable: write, batch: batch}
 	if err := l.identify(id); err != nil {
 		return nil, err
 	}
