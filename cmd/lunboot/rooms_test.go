@@ -77,6 +77,7 @@ var rooms = map[string]room{
 	"store/volume":                {may: "store store/volume/clone store/volume/crashfs store/volume/preflight", why: "bytes that survive power loss"},
 	"store/volume/clone":          {may: "store", why: "one layer over another, whatever holds their bytes"},
 	"store/volume/crashfs":        {may: "store", stdlib: true, why: "a test kit"},
+	"store/volume/image":          {may: "store", why: "bytes of a file to the bytes of a disk, and back"},
 	"store/volume/preflight":      {may: "store", why: "bytes of a disk to findings"},
 	"store/volume/volumetest":     {may: "store store/volume", why: "the contract of every volume"},
 	"scripts":                     {may: "store services/boot", why: "profiles to text"},

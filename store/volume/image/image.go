@@ -1,0 +1,257 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"lunboot/store"
+)
+
+// Image is a disk that a file holds.
+type Image struct {
+	format    Format
+	file      io.ReaderAt
+	fileSize  int64
+	size      int64
+	blockSize int
+	layout    layout
+	// unit is the packed unit that was read last, which begins at unitAt of the
+	// disk: readers come in order, and a unit is larger than what they ask.
+	unit   []byte
+	unitAt int64
+}
+
+// layout is one format's answer to where a byte of the disk is.
+type layout interface {
+	// span returns what holds the disk's byte off, which is inside the disk, and
+	// the bytes behind it.
+	span(off int64) (span, error)
+	// unpack fills a unit from its packed bytes.
+	unpack(unit, packed []byte) error
+	// unitSize is how many bytes of the disk are packed together.
+	unitSize() int
+}
+
+// span is a run of bytes of the disk that are held in one way.
+type span struct {
+	held held
+	end  int64 // where the run ends on the disk; may be behind the disk's end
+	at   int64 // stored: where the asked byte is in the file; packed: where the unit begins there
+	n    int64 // packed: bytes in the file at most
+}
+
+type held uint8
+
+const (
+	hole   held = iota // nowhere: reads as zeros
+	stored             // as they are
+	packed             // in a compressed unit, which begins at a multiple of unitSize
+)
+
+// neverPacks is the part of a layout without compression.
+type neverPacks struct{}
+
+func (neverPacks) unpack([]byte, []byte) error { return nil }
+func (neverPacks) unitSize() int               { return 1 }
+
+// Open reads the head of a disk image, size bytes long, and checks all of it
+// that needs no walk through its tables. Images that need another file, are
+// encrypted, were not closed, or use what is not known are refused in words.
+func Open(r io.ReaderAt, size int64) (*Image, error) {
+	f, err := Detect(r, size)
+	if err != nil {
+		return nil, err
+	}
+	i := &Image{format: f, file: r, fileSize: size, size: size, blockSize: 512, unitAt: -1}
+	switch f {
+	case FormatRaw:
+		i.layout = openRaw(r)
+	case FormatQcow2:
+		err = i.openQcow2()
+	default:
+		err = invalid("the image is a compressed stream (%s), which can only be read from its beginning to its end", f)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if i.size <= 0 {
+		return nil, invalid("the image says that its disk has no bytes; it is empty, or damaged")
+	}
+	if i.size > store.MaxVolumeSize {
+		return nil, invalid("the image says that its disk has %d bytes, and a volume has at most %s", i.size, store.Bytes(store.MaxVolumeSize))
+	}
+	return i, nil
+}
+
+// Format is the format of the file.
+func (i *Image) Format() Format { return i.format }
+
+// Size is the disk's size in bytes; for a raw file it need not be whole blocks.
+func (i *Image) Size() int64 { return i.size }
+
+// BlockSize is the logical block that the disk was made for, in bytes: 4096 for
+// a VHDX that says so, else 512.
+func (i *Image) BlockSize() int { return i.blockSize }
+
+// span is the layout's span, checked against the disk and the file.
+func (i *Image) span(off int64) (span, error) {
+	s, err := i.layout.span(off)
+	if err != nil {
+		return s, err
+	}
+	s.end = min(s.end, i.size)
+	if s.end <= off {
+		return s, &store.Error{Kind: store.KindInternal, Op: "read image", Msg: fmt.Sprintf("no run of bytes at %d", off)}
+	}
+	switch s.held {
+	case stored:
+		if s.at <= 0 && i.format != FormatRaw && i.format != FormatVHD || s.at < 0 {
+			return s, invalid("the bytes of the disk at %d are said to be in the image's head; the image is damaged", off)
+		}
+		if end := s.at + s.end - off; end > i.fileSize {
+			return s, cut(fmt.Sprintf("what the disk has at byte %d", off), end, i.fileSize)
+		}
+	case packed:
+		if s.at <= 0 || s.n <= 0 {
+			return s, invalid("the bytes of the disk at %d are said to be in the image's head; the image is damaged", off)
+		}
+		if s.at >= i.fileSize {
+			return s, cut(fmt.Sprintf("what the disk has at byte %d", off), s.at+1, i.fileSize)
+		}
+		s.n = min(s.n, i.fileSize-s.at)
+	}
+	return s, nil
+}
+
+// ReadAt reads bytes of the disk (io.ReaderAt).
+func (i *Image) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, invalid("a read before the disk's first byte")
+	}
+	if off >= i.size {
+		return 0, io.EOF
+	}
+	var end error
+	if int64(len(p)) > i.size-off {
+		p, end = p[:i.size-off], io.EOF
+	}
+	done := 0
+	for done < len(p) {
+		n, err := i.readRun(p[done:], off+int64(done))
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, end
+}
+
+// readRun reads the bytes at off that are held in one way and next to each other.
+func (i *Image) readRun(p []byte, off int64) (int, error) {
+	s, err := i.span(off)
+	if err != nil {
+		return 0, err
+	}
+	for s.held == stored && s.end-off < int64(len(p)) {
+		next, err := i.span(s.end)
+		if err != nil || next.held != stored || next.at != s.at+s.end-off {
+			break // the next read meets it
+		}
+		s.end = next.end
+	}
+	p = p[:min(int64(len(p)), s.end-off)]
+	switch s.held {
+	case hole:
+		clear(p)
+		return len(p), nil
+	case stored:
+		if err := readFull(i.file, p, s.at); err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}
+	if err := i.load(s, off); err != nil {
+		return 0, err
+	}
+	return copy(p, i.unit[off-i.unitAt:]), nil
+}
+
+// load unpacks the unit that holds off.
+func (i *Image) load(s span, off int64) error {
+	size := int64(i.layout.unitSize())
+	from := off / size * size
+	if i.unitAt == from {
+		return nil
+	}
+	b := make([]byte, s.n)
+	if err := readFull(i.file, b, s.at); err != nil {
+		return err
+	}
+	if i.unit == nil {
+		i.unit = make([]byte, size)
+	}
+	i.unitAt = -1
+	if err := i.layout.unpack(i.unit, b); err != nil {
+		return &store.Error{Kind: store.KindInvalid, Op: "read image", Field: "source", Err: err,
+			Msg: fmt.Sprintf("what the disk has at byte %d cannot be unpacked; the image is damaged, copy it again", from)}
+	}
+	i.unitAt = from
+	return nil
+}
+
+// mergeSpans bounds one call of Extent.
+const mergeSpans = 4096
+
+// Extent reports whether the image holds bytes for the disk at off, and where
+// that ends: from off to end the disk is all data, or all zeros that are
+// nowhere. The next extent may be of the same sort.
+func (i *Image) Extent(off int64) (data bool, end int64, err error) {
+	if off < 0 || off >= i.size {
+		return false, 0, invalid("byte %d is outside of the disk's %d", off, i.size)
+	}
+	for n := 0; n < mergeSpans && off < i.size; n++ {
+		s, err := i.span(off)
+		if err != nil {
+			if n > 0 {
+				break // whoever asks for the rest is told
+			}
+			return false, 0, err
+		}
+		if n > 0 && data != (s.held != hole) {
+			break
+		}
+		data, end, off = s.held != hole, s.end, s.end
+	}
+	return data, end, nil
+}
+
+// Data walks all tables of the image and returns how many bytes of the disk it
+// holds, the others being zeros. An image in which an offset points nowhere, or
+// whose tables name more bytes than the file has, is refused.
+func (i *Image) Data(ctx context.Context) (int64, error) {
+	var data, storedBytes, units int64
+	for off, n := int64(0), 0; off < i.size; n++ {
+		if n%4096 == 0 && ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		s, err := i.span(off)
+		if err != nil {
+			return 0, err
+		}
+		switch s.held {
+		case stored:
+			storedBytes += s.end - off
+			data += s.end - off
+		case packed:
+			units++
+			data += s.end - off
+		}
+		// No two runs share bytes, and no packed unit is smaller than 8 bytes.
+		if storedBytes > i.fileSize || units > i.fileSize/8 {
+			return 0, invalid("the image's tables name more bytes than its file has; it is damaged, or made to deceive")
+		}
+		off = s.end
+	}
+	return data, nil
+}
