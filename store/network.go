@@ -232,6 +232,11 @@ type Lease struct {
 	State     LeaseState `json:"state"`
 	Expires   time.Time  `json:"expires"`
 	Updated   time.Time  `json:"updated"`
+
+	// Network says to PutLease within which network the MAC gives up its other
+	// addresses: one card may be in several, by VLANs or by relays, and has an
+	// address in each. It is not kept. The zero Prefix is all networks.
+	Network netip.Prefix `json:"-"`
 }
 
 // Validate checks the lease's own fields.

@@ -42,7 +42,7 @@ func TestADryRunSaysWhatIsThenAnsweredAndDoesNothing(t *testing.T) {
 			assert.Empty(t, v.kinds(), "a dry run tells nobody")
 			turn, err := s.ledger.Begin(t.Context(), v.now())
 			require.NoError(t, err)
-			assert.False(t, turn.Offered(q.MAC).IsValid(), "a dry run holds no address")
+			assert.False(t, turn.Offered(q.MAC, lab().Prefix).IsValid(), "a dry run holds no address")
 			turn.End()
 
 			p, err := sample(q)

@@ -16,7 +16,7 @@ import (
 // gather collects the facts about one request, those about addresses in the map.
 func (s *Server) gather(t ledger.Turn, r message.Request, at place, now time.Time, addresses map[netip.Addr]Address) Input {
 	in := s.gatherBoot(t, r, at, now)
-	in.Own, in.Offered, in.Addresses = t.Own(r.MAC, at.subnet.Prefix), t.Offered(r.MAC), addresses
+	in.Own, in.Offered, in.Addresses = t.Own(r.MAC, at.subnet.Prefix), t.Offered(r.MAC, at.subnet.Prefix), addresses
 	for _, a := range [...]netip.Addr{r.Requested, r.CIAddr, in.Own.Address, in.Offered, in.reserved()} {
 		if in.Subnet.Prefix.Contains(a) {
 			in.Addresses[a] = s.address(t, a, in)

@@ -20,7 +20,7 @@ import (
 
 // inventory is the consumers' view of a database, in memory, with the rules
 // that the real one keeps: one row an address, no lease over another MAC's, and
-// one bound lease a MAC.
+// one bound lease a MAC in a network.
 type inventory struct {
 	now  func() time.Time
 	read atomic.Int64
@@ -32,6 +32,7 @@ type inventory struct {
 	inUse    map[netip.Addr]bool
 	missing  map[boot.Loader]bool
 	putFails error
+	slow     func(l store.Lease) // runs before a lease that is prolonged is on disk
 	puts     int
 	events   []store.Event
 }
@@ -67,9 +68,26 @@ func (v *inventory) PutLease(_ context.Context, l store.Lease) error {
 	}
 	v.puts++
 	if l.State == store.LeaseBound {
-		maps.DeleteFunc(v.leases, func(_ netip.Addr, o store.Lease) bool { return o.MAC == l.MAC && o.State == store.LeaseBound })
+		maps.DeleteFunc(v.leases, func(_ netip.Addr, o store.Lease) bool {
+			return o.MAC == l.MAC && o.State == store.LeaseBound && l.Network.Contains(o.Address)
+		})
 	}
 	v.leases[l.Address] = l
+	return nil
+}
+
+func (v *inventory) ProlongLease(_ context.Context, l store.Lease) error {
+	if v.slow != nil {
+		v.slow(l)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old, ok := v.leases[l.Address]
+	if !ok || old.MAC != l.MAC || old.State != store.LeaseBound {
+		return store.NotFound("lease of", l.Address.String())
+	}
+	old.Expires, old.Updated = l.Expires, l.Updated
+	v.leases[l.Address] = old
 	return nil
 }
 

@@ -67,7 +67,7 @@ func BenchmarkALease(b *testing.B) {
 		require.NoError(b, s.handle(b.Context(), d))
 		turn, err := s.ledger.Begin(b.Context(), time.Now())
 		require.NoError(b, err)
-		a := turn.Offered(m)
+		a := turn.Offered(m, s.networks.own.Prefix)
 		turn.End()
 		copy(d.buf[:], take)
 		d.n = len(take)

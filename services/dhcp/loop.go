@@ -240,7 +240,7 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 		return ans, fmt.Errorf("write the lease of %s for %s: %w", ans.Lease.Address, r.MAC, err)
 	}
 	if ans.Verdict == Ack {
-		s.ledger.Withdraw(r.MAC)
+		s.ledger.Withdraw(r.MAC, at.subnet.Prefix)
 	}
 	return ans, nil
 }
@@ -268,9 +268,9 @@ func (s *Server) decide(ctx context.Context, r message.Request, at place, now ti
 	switch {
 	case beside:
 	case ans.Hold || ans.Verdict == Ack && ans.Lease.Address.IsValid():
-		t.Hold(r.MAC, ans.Address, in.stranger())
+		t.Hold(r.MAC, at.subnet.Prefix, ans.Address, in.stranger())
 	case ans.Withdraw:
-		t.Withdraw(r.MAC)
+		t.Withdraw(r.MAC, at.subnet.Prefix)
 	}
 	return ans, nil
 }

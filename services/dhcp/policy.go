@@ -335,7 +335,7 @@ func (in Input) release() Answer {
 		return Answer{Reason: e.Detail.Reason, Events: []store.Event{e}}
 	}
 	lease := in.Own
-	lease.Expires, lease.Updated = in.Now, in.Now
+	lease.Expires, lease.Updated, lease.Network = in.Now, in.Now, in.Subnet.Prefix
 	return Answer{Withdraw: true, Lease: lease, Events: []store.Event{e}}
 }
 
@@ -459,7 +459,7 @@ func (in Input) lease(addr netip.Addr, state store.LeaseState, life time.Duratio
 	r := in.Request
 	l := store.Lease{
 		Address: addr, MAC: r.MAC, ClientID: r.ClientID, Hostname: r.Hostname, Machine: in.Client.Machine.ID,
-		Interface: in.Interface.Name, Relay: r.GIAddr, State: state, Expires: in.Now.Add(life), Updated: in.Now,
+		Interface: in.Interface.Name, Relay: r.GIAddr, State: state, Expires: in.Now.Add(life), Updated: in.Now, Network: in.Subnet.Prefix,
 	}
 	switch l.Port = r.Agent.Switch.String(); {
 	case l.Port != "":

@@ -516,40 +516,19 @@ func (s *Server) keepInUse(ctx context.Context) {
 }
 
 func (s *Server) prolong(ctx context.Context) error {
-	t, err := s.ledger.Begin(ctx, s.cfg.Now())
-	if err != nil {
-		return err
-	}
-	ending := t.Bound(s.cfg.Now().Add(keepLow))
-	t.End()
-	var errs []error
-	for _, l := range ending {
-		if s.networks.holds(l.Address) {
-			errs = append(errs, s.prolongOne(ctx, l.Address))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// prolongOne looks at the lease once more and writes it while nothing is
-// decided: since the list was made its machine may have been given another
-// address, and a bound lease that is written ends the other ones of its MAC.
-func (s *Server) prolongOne(ctx context.Context, a netip.Addr) error {
 	now := s.cfg.Now()
 	t, err := s.ledger.Begin(ctx, now)
 	if err != nil {
 		return err
 	}
-	defer t.End()
-	f := t.Address(a)
-	l := f.Lease
-	if !f.InUse || l.State != store.LeaseBound || l.Expires.After(now.Add(keepLow)) {
-		return nil
+	ending := slices.DeleteFunc(t.Bound(now.Add(keepLow)), func(l store.Lease) bool {
+		return !s.networks.holds(l.Address) || !t.Address(l.Address).InUse
+	})
+	t.End() // nobody waits for the disk
+	var errs []error
+	for _, l := range ending {
+		l.Expires, l.Updated = now.Add(keepHigh), now
+		errs = append(errs, s.ledger.Prolong(ctx, l))
 	}
-	// What is held for the MAC may be on its way to the disk.
-	if held := t.Offered(l.MAC); held.IsValid() && held != a {
-		return nil
-	}
-	l.Expires, l.Updated = now.Add(keepHigh), now
-	return t.Put(ctx, l)
+	return errors.Join(errs...)
 }

@@ -430,7 +430,7 @@ func TestNoTwoMachinesShareAnAddress(outer *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			offered := turn.Offered(r.MAC)
+			offered := turn.Offered(r.MAC, s.networks.own.Prefix)
 			turn.End()
 			if rapid.Bool().Draw(t, "honest") && offered.IsValid() {
 				r.Requested, r.ServerID = offered, ip("10.77.0.1")
@@ -476,7 +476,7 @@ func TestNoTwoMachinesShareAnAddress(outer *testing.T) {
 	})
 }
 
-func TestProlongingALeaseTakesNoNewerOneAway(t *testing.T) {
+func TestProlongingALeaseTakesNoNewerOneAwayAndHoldsNobodyUp(t *testing.T) {
 	clock := newClock()
 	v := newInventory(clock.Now, machine(1, ""))
 	n := lab()
@@ -488,10 +488,13 @@ func TestProlongingALeaseTakesNoNewerOneAway(t *testing.T) {
 	v.inUse[ip(old)] = true
 	v.machines[0].Address = ip("10.77.0.50")
 	v.mu.Unlock()
-	// The machine boots again and is given its reserved address after the
-	// leases in use were listed.
-	assert.Equal(t, "10.77.0.50", c.bind(1))
-	require.NoError(t, s.prolongOne(t.Context(), ip(old)))
+	// The machine boots again and is given its reserved address while the lease is
+	// on its way to a slow disk.
+	v.slow = func(store.Lease) {
+		assert.Equal(t, "10.77.0.50", c.bind(1))
+		assert.NotEqual(t, old, c.bind(2))
+	}
+	require.NoError(t, s.prolong(t.Context()))
 	assert.Equal(t, store.LeaseBound, v.lease("10.77.0.50").State, "the machine runs on an address without a lease")
 	assert.False(t, v.lease(old).Address.IsValid())
 }

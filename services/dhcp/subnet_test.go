@@ -113,6 +113,24 @@ func TestRelayedClientIsGivenAnAddressOfItsOwnSubnet(t *testing.T) {
 	})
 }
 
+// A card with VLAN interfaces asks in several networks by one MAC. What it takes
+// in one leaves its address in the other alone.
+func TestOneMACHasAnAddressInEachOfTwoNetworks(t *testing.T) {
+	v := newInventory(newClock().Now)
+	cfg := v.config(t, lab())
+	cfg.Relayed = []store.Subnet{behind()}
+	c := dial(t, start(t, cfg))
+	vlan := through("10.88.0.1")
+	here, there := c.ask(discover(1)), c.ask(discover(1, vlan))
+	assert.Equal(t, dhcpv4.MessageTypeAck, c.ask(request(here)).MessageType(), "it asks in both at a time")
+	assert.Equal(t, dhcpv4.MessageTypeAck, c.ask(request(there, vlan)).MessageType())
+	assert.Equal(t, mac(1), v.lease("10.77.0.100").MAC)
+	assert.Equal(t, mac(1), v.lease("10.88.0.100").MAC)
+	assert.Equal(t, "10.77.0.101", c.bind(2), "the first address is in use")
+	assert.Equal(t, "10.77.0.100", c.bind(1))
+	assert.Equal(t, "10.88.0.100", c.bind(1, vlan))
+}
+
 // A relay sends one request to two addresses of ours, on two interfaces.
 func TestServersOfOneApplianceGiveNoAddressTwice(t *testing.T) {
 	v := newInventory(newClock().Now)

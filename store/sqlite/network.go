@@ -211,8 +211,9 @@ func (db *DB) LeaseByAddress(ctx context.Context, a netip.Addr) (store.Lease, er
 
 // PutLease writes a lease, which is on disk when it returns nil. An address that
 // is bound to another MAC and has not expired is refused. A MAC that is bound to
-// an address gives up the others that it had: one machine has one address. The
-// switch port that a lease names is kept for its machine, too.
+// an address gives up the others that it had in the lease's network: there, one
+// machine has one address. The switch port that a lease names is kept for its
+// machine, too.
 func (db *DB) PutLease(ctx context.Context, l store.Lease) error {
 	l.Address = l.Address.Unmap()
 	if err := l.Validate(); err != nil {
@@ -242,7 +243,7 @@ func (db *DB) PutLease(ctx context.Context, l store.Lease) error {
 			return store.Conflict("address", "the address %s is leased to %s", address, holder)
 		}
 		if l.State == store.LeaseBound {
-			_, err = t.Run("DELETE FROM lease WHERE mac = ? AND address <> ? AND state <> 'declined'", mac, address)
+			err = t.endOthers(l)
 		}
 		if err == nil && l.Port != "" && l.Machine != 0 {
 			_, err = t.Run("UPDATE machine SET port = ?, port_seen = ? WHERE id = ? AND port_seen < ?", l.Port, dbfile.Nanos(l.PortSeen), int64(l.Machine), dbfile.Nanos(l.PortSeen))
@@ -250,6 +251,46 @@ func (db *DB) PutLease(ctx context.Context, l store.Lease) error {
 		t.move(changed)
 		return err
 	})
+}
+
+// ProlongLease sets when a lease ends, and when that was written. It is refused
+// with KindNotFound when its MAC no longer holds the address; nothing else is
+// changed by it.
+func (db *DB) ProlongLease(ctx context.Context, l store.Lease) error {
+	address := l.Address.Unmap().String()
+	return db.batch.doWhole(ctx, "prolong lease", func(t *tx) error {
+		n, err := t.Run("UPDATE lease SET expires = ?, updated = ? WHERE address = ? AND mac = ? AND state = 'bound'", dbfile.Nanos(l.Expires), dbfile.Nanos(l.Updated), address, l.MAC.String())
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return store.NotFound("lease of "+l.MAC.String()+" for", address)
+		}
+		t.move(changed)
+		return nil
+	})
+}
+
+// endOthers removes the other leases that a MAC has in a lease's network. Mostly
+// there are none.
+func (t *tx) endOthers(l store.Lease) error {
+	others, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT address FROM lease WHERE mac = ? AND address <> ? AND state <> 'declined'", l.MAC.String(), l.Address.String())
+	if err != nil {
+		return err
+	}
+	for _, text := range others {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return damaged("lease "+text, err)
+		}
+		if l.Network.IsValid() && !l.Network.Contains(a) {
+			continue
+		}
+		if _, err := t.Run("DELETE FROM lease WHERE address = ?", text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DeleteLease forgets the lease of an address. It is no error when there is

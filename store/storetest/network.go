@@ -124,7 +124,18 @@ func leaseBelongs(k *kit) {
 	offer.State = store.LeaseBound
 	k.ok(k.PutLease(ctx, offer))
 	same(k, "the lease that it moved to", []store.Lease{offer}, must(k.Leases(ctx))(k))
-	k.ok(k.PutLease(ctx, bound(2, "192.168.40.100")))
+	bound2 := bound(2, "192.168.40.100")
+	k.ok(k.PutLease(ctx, bound2))
+
+	// What a card has in another network, on another VLAN, is none of its business.
+	vlan, moved := bound(1, "10.40.0.100"), bound(1, "10.40.0.101")
+	vlan.Network = netip.MustParsePrefix("10.40.0.0/24")
+	moved.Network = vlan.Network
+	k.ok(k.PutLease(ctx, vlan))
+	k.ok(k.PutLease(ctx, moved))
+	moved.Network = netip.Prefix{}
+	same(k, "a lease in each of two networks", []store.Lease{moved, offer, bound2}, must(k.Leases(ctx))(k))
+	k.ok(k.DeleteLease(ctx, moved.Address))
 
 	// An expired lease gives its address up to another MAC.
 	old := bound(3, "192.168.40.30")
@@ -150,6 +161,29 @@ func leaseBelongs(k *kit) {
 	if _, err := k.LeaseByAddress(ctx, bad.Address); !store.IsNotFound(err) {
 		k.Errorf("the lease is still there: %v", err)
 	}
+}
+
+// leaseProlonged: a lease that is prolonged gives nothing and ends nothing.
+func leaseProlonged(k *kit) {
+	ctx := k.Context()
+	l := bound(1, "192.168.40.100")
+	l.Hostname = "lab-01"
+	k.ok(k.PutLease(ctx, l))
+	later := l
+	later.Hostname, later.Expires, later.Updated = "not this", l.Expires.Add(time.Hour), l.Updated.Add(time.Minute)
+	k.ok(k.ProlongLease(ctx, later))
+	l.Expires, l.Updated = later.Expires, later.Updated
+	same(k, "the lease as prolonged", []store.Lease{l}, must(k.Leases(ctx))(k))
+	k.unchanged(func() {
+		k.refused(k.ProlongLease(ctx, bound(1, "192.168.40.101")), store.KindNotFound, "", "192.168.40.101")
+		k.refused(k.ProlongLease(ctx, bound(2, "192.168.40.100")), store.KindNotFound, "", mac(2).String())
+	})
+	moved := bound(1, "192.168.40.101")
+	k.ok(k.PutLease(ctx, moved))
+	k.unchanged(func() { k.refused(k.ProlongLease(ctx, later), store.KindNotFound, "") })
+	moved.State = store.LeaseDeclined
+	k.ok(k.PutLease(ctx, moved))
+	k.unchanged(func() { k.refused(k.ProlongLease(ctx, moved), store.KindNotFound, "") })
 }
 
 // leasePort: what a switch says of a machine's port outlives its lease.

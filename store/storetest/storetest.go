@@ -126,6 +126,7 @@ type Network interface {
 	LeaseByMAC(context.Context, store.MAC) (store.Lease, error)
 	LeaseByAddress(context.Context, netip.Addr) (store.Lease, error)
 	PutLease(context.Context, store.Lease) error
+	ProlongLease(context.Context, store.Lease) error
 	DeleteLease(context.Context, netip.Addr) error
 	DropLease(context.Context, store.Actor, netip.Addr) error
 	MoveLease(ctx context.Context, by store.Actor, from, to store.MAC) error
@@ -202,6 +203,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"a subnet that breaks a rule changes nothing":          subnetInvalid,
 		"a lease belongs to a MAC":                             leaseBelongs,
 		"a lease names the switch port of its machine":         leasePort,
+		"a lease is prolonged while its MAC holds it":          leaseProlonged,
 		"a lease moves to another MAC":                         leaseMoved,
 		"a lease that breaks a rule changes nothing":           leaseInvalid,
 		"what others do to leases is seen by who caches them":  leaseFollowed,

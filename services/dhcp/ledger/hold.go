@@ -12,26 +12,32 @@ import (
 // for all, so that what was held first ends first.
 const HoldTime = time.Minute
 
+// client is a MAC in a network: one card may ask in several at a time.
+type client struct {
+	mac     store.MAC
+	network netip.Prefix
+}
+
 // hold is an address that was offered, or whose lease is being written: nobody
 // else is given it meanwhile.
 type hold struct {
-	mac          store.MAC
+	client
 	address      netip.Addr
 	stranger     bool
 	until        time.Time
 	older, newer *hold
 }
 
-// holds has at most one hold a MAC and one an address, in the order in which
+// holds has at most one hold a client and one an address, in the order in which
 // they were made. All last equally long, so that the oldest ends first.
 type holds struct {
-	byAddr map[netip.Addr]*hold
-	byMAC  map[store.MAC]*hold
-	ends   hold // of a ring: its newer is the oldest
+	byAddr   map[netip.Addr]*hold
+	byClient map[client]*hold
+	ends     hold // of a ring: its newer is the oldest
 }
 
 func newHolds() holds {
-	return holds{byAddr: map[netip.Addr]*hold{}, byMAC: map[store.MAC]*hold{}}
+	return holds{byAddr: map[netip.Addr]*hold{}, byClient: map[client]*hold{}}
 }
 
 // oldest returns the hold that was made first, nil when there is none.
@@ -46,14 +52,14 @@ func (s *holds) add(h *hold) {
 	if s.ends.newer == nil {
 		s.ends.newer, s.ends.older = &s.ends, &s.ends
 	}
-	s.byAddr[h.address], s.byMAC[h.mac] = h, h
+	s.byAddr[h.address], s.byClient[h.client] = h, h
 	h.older, h.newer = s.ends.older, &s.ends
 	h.older.newer, s.ends.older = h, h
 }
 
 func (s *holds) remove(h *hold) {
 	delete(s.byAddr, h.address)
-	delete(s.byMAC, h.mac)
+	delete(s.byClient, h.client)
 	h.older.newer, h.newer.older = h.newer, h.older
 }
 

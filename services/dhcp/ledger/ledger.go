@@ -24,10 +24,14 @@ import (
 
 // Leases is where leases are kept. PutLease returns when the lease is durable,
 // and refuses one whose address is bound to another MAC; a bound lease ends the
-// others of its MAC. LeaseRevision rises when leases change in another way.
+// others of its MAC in its network. LeaseRevision rises when leases change in
+// another way.
 type Leases interface {
 	Leases(ctx context.Context) ([]store.Lease, error)
 	PutLease(ctx context.Context, l store.Lease) error
+	// ProlongLease sets the end of a lease that its MAC still holds, and is a
+	// KindNotFound when it does not.
+	ProlongLease(ctx context.Context, l store.Lease) error
 	LeaseRevision() int64
 }
 
@@ -45,8 +49,8 @@ type InUse interface {
 	AddressInUse(a netip.Addr) bool
 }
 
-// row is a lease with the next one of its MAC. A MAC has one lease, and a row
-// for each address that it declined.
+// row is a lease with the next one of its MAC. A MAC has one lease in a network,
+// and a row for each address that it declined.
 type row struct {
 	store.Lease
 	next *row
@@ -154,8 +158,8 @@ func (l *Ledger) everybody() map[store.MAC]int {
 	for _, r := range l.rows {
 		n[r.MAC]++
 	}
-	for mac := range l.held.byMAC {
-		n[mac]++
+	for c := range l.held.byClient {
+		n[c.mac]++
 	}
 	for mac := range l.roster.byMAC {
 		n[mac]++
@@ -200,30 +204,47 @@ func (l *Ledger) unlink(r *row) {
 // Put makes a lease durable, and knows it from then on. It is called between
 // turns: meanwhile what was held for its MAC stays held.
 func (l *Ledger) Put(ctx context.Context, lease store.Lease) error {
-	at, err := l.write(ctx, lease)
+	at, err := l.durably(ctx, func(ctx context.Context) error { return l.leases.PutLease(ctx, lease) })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.believe(lease, at, err)
 	return err
 }
 
-// Put is Ledger.Put within a turn: nobody decides until the lease is on disk.
-func (t Turn) Put(ctx context.Context, lease store.Lease) error {
-	at, err := t.l.write(ctx, lease)
-	t.l.believe(lease, at, err)
-	return err
+// Prolong sets the end of a lease as Put does, and gives nothing and ends nothing:
+// when its MAC no longer has the address by then, it is no error and nothing is
+// changed.
+func (l *Ledger) Prolong(ctx context.Context, lease store.Lease) error {
+	at, err := l.durably(ctx, func(ctx context.Context) error { return l.leases.ProlongLease(ctx, lease) })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil || l.leases.LeaseRevision() != at {
+		l.read = unread
+	}
+	if store.IsNotFound(err) {
+		return nil
+	}
+	if err != nil || l.read == unread {
+		return err
+	}
+	if r := l.rows[number(lease.Address)]; r != nil && r.MAC == lease.MAC && r.State == store.LeaseBound {
+		r.Expires, r.Updated = lease.Expires, lease.Updated
+		l.changed(lease.Address)
+		l.kept.changed = l.kept.changed || l.roster.byMAC[lease.MAC] != nil
+	}
+	return nil
 }
 
 // writeTime is how long the disk may take before a lease counts as not written.
 const writeTime = 10 * time.Second
 
-// write writes a lease, and returns the revision before. A caller that ends does
-// not end it: the others that share the ledger must know what became of it.
-func (l *Ledger) write(ctx context.Context, lease store.Lease) (at int64, err error) {
+// durably writes, and returns the revision before. A caller that ends does not end
+// it: the others that share the ledger must know what became of it.
+func (l *Ledger) durably(ctx context.Context, write func(context.Context) error) (at int64, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
 	defer cancel()
 	at = l.leases.LeaseRevision()
-	return at, l.leases.PutLease(ctx, lease)
+	return at, write(ctx)
 }
 
 // believe does in memory what a write did on disk; mu is held. When somebody
@@ -244,7 +265,7 @@ func (l *Ledger) believe(lease store.Lease, at int64, err error) {
 	if lease.State == store.LeaseBound {
 		for r := l.byMAC[lease.MAC]; r != nil; {
 			next := r.next
-			if r.State != store.LeaseDeclined {
+			if r.State != store.LeaseDeclined && (!lease.Network.IsValid() || lease.Network.Contains(r.Address)) {
 				l.remove(r)
 				l.changed(r.Address)
 			}
@@ -312,25 +333,27 @@ func (t Turn) Own(mac store.MAC, network netip.Prefix) (own store.Lease) {
 	return own
 }
 
-// Offered returns the address that a MAC was offered and can still have.
-func (t Turn) Offered(mac store.MAC) netip.Addr {
-	if h := t.l.held.byMAC[mac]; h != nil && h.until.After(t.now) {
+// Offered returns the address that a MAC was offered in a network and can still
+// have.
+func (t Turn) Offered(mac store.MAC, network netip.Prefix) netip.Addr {
+	if h := t.l.held.byClient[client{mac, network}]; h != nil && h.until.After(t.now) {
 		return h.address
 	}
 	return netip.Addr{}
 }
 
-// Hold keeps an address for a MAC for HoldTime, in place of what was held for it
-// before. A stranger's hold counts against what all strangers may have.
-func (t Turn) Hold(mac store.MAC, a netip.Addr, stranger bool) {
+// Hold keeps an address of a network for a MAC for HoldTime, in place of what was
+// held for it there before. A stranger's hold counts against what all strangers
+// may have.
+func (t Turn) Hold(mac store.MAC, network netip.Prefix, a netip.Addr, stranger bool) {
 	l := t.l
-	if h := l.held.byMAC[mac]; h != nil {
+	if h := l.held.byClient[client{mac, network}]; h != nil {
 		l.letGo(h)
 	}
 	if h := l.held.byAddr[a]; h != nil { // who was offered it before, and did not come back
 		l.letGo(h)
 	}
-	l.held.add(&hold{mac: mac, address: a, stranger: stranger, until: t.now.Add(HoldTime)})
+	l.held.add(&hold{client: client{mac, network}, address: a, stranger: stranger, until: t.now.Add(HoldTime)})
 	l.known.add(mac)
 	for _, p := range l.pools {
 		if stranger && p.contains(a) {
@@ -340,18 +363,18 @@ func (t Turn) Hold(mac store.MAC, a netip.Addr, stranger bool) {
 	}
 }
 
-// Withdraw lets go of what was held for a MAC.
-func (t Turn) Withdraw(mac store.MAC) {
-	if h := t.l.held.byMAC[mac]; h != nil {
+// Withdraw lets go of what was held for a MAC in a network.
+func (t Turn) Withdraw(mac store.MAC, network netip.Prefix) {
+	if h := t.l.held.byClient[client{mac, network}]; h != nil {
 		t.l.letGo(h)
 	}
 }
 
 // Withdraw is Turn.Withdraw for one who holds no turn.
-func (l *Ledger) Withdraw(mac store.MAC) {
+func (l *Ledger) Withdraw(mac store.MAC, network netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	Turn{l: l}.Withdraw(mac)
+	Turn{l: l}.Withdraw(mac, network)
 }
 
 func (l *Ledger) letGo(h *hold) {

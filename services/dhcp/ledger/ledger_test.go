@@ -59,7 +59,9 @@ func (d *disk) PutLease(_ context.Context, l store.Lease) error {
 		return store.Conflict("address", "%s is leased to %s", l.Address, old.MAC)
 	}
 	if l.State == store.LeaseBound {
-		maps.DeleteFunc(d.leases, func(_ netip.Addr, o store.Lease) bool { return o.MAC == l.MAC && o.State != store.LeaseDeclined })
+		maps.DeleteFunc(d.leases, func(_ netip.Addr, o store.Lease) bool {
+			return o.MAC == l.MAC && o.State != store.LeaseDeclined && (!l.Network.IsValid() || l.Network.Contains(o.Address))
+		})
 	}
 	d.leases[l.Address] = l
 	if d.putting != nil {
@@ -67,6 +69,24 @@ func (d *disk) PutLease(_ context.Context, l store.Lease) error {
 		d.putting()
 		d.mu.Lock()
 	}
+	return nil
+}
+
+func (d *disk) ProlongLease(_ context.Context, l store.Lease) error {
+	if d.putting != nil {
+		d.putting()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old, ok := d.leases[l.Address]
+	if d.fails != nil {
+		return d.fails
+	}
+	if !ok || old.MAC != l.MAC || old.State != store.LeaseBound {
+		return store.NotFound("lease", l.Address.String())
+	}
+	old.Expires, old.Updated = l.Expires, l.Updated
+	d.leases[l.Address] = old
 	return nil
 }
 
@@ -163,7 +183,7 @@ func guest(w *Want)                  { w.Enrolled = false }
 
 func offer(t testing.TB, l *Ledger, n int, a string, stranger bool) {
 	t.Helper()
-	turn(t, l, noon, func(x Turn) { x.Hold(mac(n), ip(a), stranger) })
+	turn(t, l, noon, func(x Turn) { x.Hold(mac(n), lab().Prefix, ip(a), stranger) })
 }
 
 func TestPickTakesNeverUsedAddressesFirst(t *testing.T) {
@@ -239,7 +259,10 @@ func TestStrangersAreOfferedHalfOfTheRange(t *testing.T) {
 	offer(t, l, 11, "10.77.0.101", false)
 	a, _ = pick(t, l, stranger)
 	assert.True(t, a.IsValid(), "who held a lease is no stranger")
-	turn(t, l, noon, func(x Turn) { x.Withdraw(mac(10)); x.Hold(mac(12), ip("10.99.0.1"), true) })
+	turn(t, l, noon, func(x Turn) {
+		x.Withdraw(mac(10), lab().Prefix)
+		x.Hold(mac(12), netip.MustParsePrefix("10.99.0.0/24"), ip("10.99.0.1"), true)
+	})
 	a, _ = pick(t, l, stranger)
 	assert.True(t, a.IsValid(), "what is offered elsewhere is no part of this range")
 
@@ -271,34 +294,43 @@ func TestAddressesAreKeptForEnrolledMachines(t *testing.T) {
 	assert.True(t, a.IsValid())
 }
 
-func TestAHoldIsOneForAMACAndOneForAnAddress(t *testing.T) {
+func TestAHoldIsOneForAMACInANetworkAndOneForAnAddress(t *testing.T) {
 	l := ledgerOf(newDisk())
+	net := lab().Prefix
 	a, b := ip("10.77.0.100"), ip("10.77.0.101")
 	offer(t, l, 1, "10.77.0.100", false)
 	offer(t, l, 1, "10.77.0.101", false)
 	turn(t, l, noon, func(x Turn) {
-		assert.Equal(t, b, x.Offered(mac(1)))
+		assert.Equal(t, b, x.Offered(mac(1), net))
 		assert.Zero(t, x.Address(a).OfferedTo)
 		assert.Equal(t, mac(1), x.Address(b).OfferedTo)
 	})
+	vlan, c := netip.MustParsePrefix("10.88.0.0/24"), ip("10.88.0.100")
+	turn(t, l, noon, func(x Turn) {
+		x.Hold(mac(1), vlan, c, false)
+		assert.Equal(t, b, x.Offered(mac(1), net), "what it is offered on another VLAN is beside it")
+		assert.Equal(t, c, x.Offered(mac(1), vlan))
+		x.Withdraw(mac(1), vlan)
+		assert.Equal(t, b, x.Offered(mac(1), net))
+	})
 	later := noon.Add(2 * HoldTime)
 	turn(t, l, later, func(x Turn) {
-		assert.False(t, x.Offered(mac(1)).IsValid(), "its minute is over")
-		x.Hold(mac(2), b, false) // the first machine never came back for it
-		assert.False(t, x.Offered(mac(1)).IsValid(), "the first machine must not be told that it is still its")
-		x.Hold(mac(1), a, false)
+		assert.False(t, x.Offered(mac(1), net).IsValid(), "its minute is over")
+		x.Hold(mac(2), net, b, false) // the first machine never came back for it
+		assert.False(t, x.Offered(mac(1), net).IsValid(), "the first machine must not be told that it is still its")
+		x.Hold(mac(1), net, a, false)
 		assert.Equal(t, mac(2), x.Address(b).OfferedTo, "the first machine took the second one's address away")
-		x.Withdraw(mac(1))
-		assert.Equal(t, b, x.Offered(mac(2)))
+		x.Withdraw(mac(1), net)
+		assert.Equal(t, b, x.Offered(mac(2), net))
 	})
 	for i := range 1000 {
-		turn(t, l, later, func(x Turn) { x.Hold(mac(i+1), a, true) })
+		turn(t, l, later, func(x Turn) { x.Hold(mac(i+1), net, a, true) })
 	}
 	turn(t, l, later, func(x Turn) { assert.Equal(t, mac(1000), x.Address(a).OfferedTo) })
-	assert.Len(t, l.held.byMAC, 1)
+	assert.Len(t, l.held.byClient, 1)
 	assert.Len(t, l.held.byAddr, 1)
 	turn(t, l, later.Add(HoldTime), func(Turn) {})
-	assert.Empty(t, l.held.byMAC)
+	assert.Empty(t, l.held.byClient)
 	assert.Empty(t, l.known.n)
 }
 
@@ -314,10 +346,12 @@ func TestOwnIsTheNewestLeaseOfTheNetwork(t *testing.T) {
 		assert.Zero(t, x.Own(mac(1), netip.MustParsePrefix("10.99.0.0/24")))
 	})
 	moved := bind("10.77.0.103", 1, time.Hour)
+	moved.Network = netip.MustParsePrefix("10.77.0.0/24")
 	require.NoError(t, l.Put(t.Context(), moved))
 	turn(t, l, noon, func(x Turn) {
 		assert.Equal(t, moved, x.Own(mac(1), netip.MustParsePrefix("10.77.0.0/24")))
-		assert.Zero(t, x.Own(mac(1), netip.MustParsePrefix("10.88.0.0/24")), "one machine, one address")
+		assert.Zero(t, x.Address(ip("10.77.0.101")).Lease, "one machine, one address in a network")
+		assert.Equal(t, elsewhere, x.Own(mac(1), netip.MustParsePrefix("10.88.0.0/24")), "and one in another, on another VLAN")
 		assert.Equal(t, store.LeaseDeclined, x.Address(ip("10.77.0.102")).Lease.State)
 	})
 }
@@ -371,6 +405,36 @@ func TestALeaseDroppedWhileItIsWrittenIsGone(t *testing.T) {
 	turn(t, l, noon, func(x Turn) { assert.Zero(t, x.Address(a).Lease) })
 }
 
+// An operating system that runs from its volume never renews: its lease is
+// prolonged, without taking anything from anybody.
+func TestALeaseIsProlongedWhileItsMACHoldsIt(t *testing.T) {
+	d := newDisk(bind("10.77.0.100", 1, time.Minute), bind("10.77.0.101", 2, time.Minute))
+	l := ledgerOf(d)
+	turn(t, l, noon, func(Turn) {})
+	require.NoError(t, l.Prolong(t.Context(), bind("10.77.0.100", 1, time.Hour)))
+	reads := d.reads
+	turn(t, l, noon.Add(2*time.Minute), func(x Turn) {
+		assert.Equal(t, noon.Add(time.Hour), x.Address(ip("10.77.0.100")).Lease.Expires)
+		some := x.Next(lab(), nil, 4)
+		assert.NotContains(t, some, ip("10.77.0.100"))
+		assert.Contains(t, some, ip("10.77.0.101"))
+	})
+	assert.Equal(t, reads, d.reads)
+	d.putting = func() { // the machine moves while the disk is busy
+		d.putting = nil
+		moved := bind("10.77.0.103", 1, time.Hour)
+		moved.Network = lab().Prefix
+		require.NoError(t, l.Put(t.Context(), moved))
+	}
+	require.NoError(t, l.Prolong(t.Context(), bind("10.77.0.100", 1, 2*time.Hour)), "its lease is gone, which is as well")
+	turn(t, l, noon, func(x Turn) {
+		assert.Zero(t, x.Address(ip("10.77.0.100")).Lease)
+		assert.Equal(t, ip("10.77.0.103"), x.Own(mac(1), lab().Prefix).Address)
+	})
+	d.fails = errors.New("no space left on device")
+	require.ErrorIs(t, l.Prolong(t.Context(), bind("10.77.0.103", 1, 2*time.Hour)), d.fails)
+}
+
 func TestAWriteThatFailsIsNotBelieved(t *testing.T) {
 	d := newDisk(bind("10.77.0.101", 9, time.Hour))
 	l := ledgerOf(d)
@@ -382,8 +446,8 @@ func TestAWriteThatFailsIsNotBelieved(t *testing.T) {
 	d.fails = nil
 	turn(t, l, noon, func(x Turn) {
 		assert.Zero(t, x.Address(ip("10.77.0.100")).Lease)
-		assert.Error(t, x.Put(t.Context(), bind("10.77.0.101", 1, time.Hour)), "it is another's")
 	})
+	assert.Error(t, l.Put(t.Context(), bind("10.77.0.101", 1, time.Hour)), "it is another's")
 	turn(t, l, noon, func(x Turn) { assert.Equal(t, mac(9), x.Address(ip("10.77.0.101")).Lease.MAC) })
 }
 
@@ -403,7 +467,7 @@ func BenchmarkAStrangersDiscover(b *testing.B) {
 			for i := range b.N {
 				turn(b, l, noon.Add(time.Duration(i)*10*time.Millisecond), func(x Turn) {
 					if a, _ := x.Pick(Want{Subnet: s, Stranger: true}); a.IsValid() {
-						x.Hold(mac(1<<20+i%100000), a, true)
+						x.Hold(mac(1<<20+i%100000), s.Prefix, a, true)
 					}
 				})
 			}

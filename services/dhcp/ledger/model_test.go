@@ -105,13 +105,13 @@ func TestTheLedgerGivesWhatTheWalkGives(outer *testing.T) {
 			"time passes": func(t *rapid.T) { s.now = s.now.Add(time.Duration(seconds.Draw(t, "seconds")) * time.Second) },
 			"hold": func(t *rapid.T) {
 				m, a, strange := anyMAC.Draw(t, "mac"), anyAddr.Draw(t, "address"), rapid.Bool().Draw(t, "stranger")
-				turn(outer, l, s.now, func(x Turn) { x.Hold(m, a, strange) })
+				turn(outer, l, s.now, func(x Turn) { x.Hold(m, s.subnet.Prefix, a, strange) })
 				drop(m)
 				s.held[a] = heldFor{m, strange, s.now.Add(HoldTime)}
 			},
 			"withdraw": func(t *rapid.T) {
 				m := anyMAC.Draw(t, "mac")
-				l.Withdraw(m)
+				l.Withdraw(m, s.subnet.Prefix)
 				drop(m)
 			},
 			"put": func(t *rapid.T) {

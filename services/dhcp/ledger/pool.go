@@ -80,7 +80,7 @@ func (l *Ledger) pool(s *store.Subnet) *pool {
 	for i := range n {
 		p.settle(l, address(p.first+uint32(i)))
 	}
-	for _, h := range l.held.byMAC {
+	for _, h := range l.held.byClient {
 		if h.stranger && p.contains(h.address) {
 			p.strangers++
 		}
