@@ -26,8 +26,10 @@ type batcher struct {
 	queue chan *write
 	ended chan struct{} // closed when the goroutine is gone
 
-	turn sync.Mutex   // held while a group is committed
-	last atomic.Int64 // how many writers the last group had
+	turn   sync.Mutex     // held while a group is committed
+	single chan *write    // a write that is committed past the queue
+	alones sync.WaitGroup // the goroutine that commits those
+	last   atomic.Int64   // how many writers the last group had
 
 	mu     sync.RWMutex // held while a writer enters the queue, so that close cuts between two writers
 	closed bool
@@ -43,8 +45,14 @@ type write struct {
 }
 
 func newBatcher(db *DB) *batcher {
-	b := &batcher{db: db, queue: make(chan *write, batchQueue), ended: make(chan struct{})}
+	b := &batcher{db: db, queue: make(chan *write, batchQueue), single: make(chan *write, 1), ended: make(chan struct{})}
 	go b.run()
+	b.alones.Go(func() {
+		for w := range b.single {
+			b.commit([]*write{w})
+			b.turn.Unlock()
+		}
+	})
 	return b
 }
 
@@ -54,9 +62,11 @@ func (b *batcher) close() {
 	if !b.closed {
 		b.closed = true
 		close(b.queue)
+		close(b.single)
 	}
 	b.mu.Unlock()
 	<-b.ended
+	b.alones.Wait()
 }
 
 // do runs fn as part of a shared transaction, which is on disk when do returns
@@ -76,11 +86,10 @@ func (b *batcher) doWhole(ctx context.Context, op string, fn func(*tx) error) er
 }
 
 func (b *batcher) wait(op string, w *write) error {
-	if b.alone(w) {
-		return dbfile.Explain(op, w.err)
-	}
-	if err := b.enter(w); err != nil {
-		return dbfile.Explain(op, err)
+	if !b.alone(w) {
+		if err := b.enter(w); err != nil {
+			return dbfile.Explain(op, err)
+		}
 	}
 	select {
 	case <-w.done:
@@ -90,17 +99,17 @@ func (b *batcher) wait(op string, w *write) error {
 	}
 }
 
-// alone commits a write at once, in its caller's own time, when the last one had
-// no company either and nobody else is at it: two changes of goroutines take as
-// long as a good disk. It reports whether it did.
+// alone commits a write at once, past the queue, when the last one had no company
+// either and nobody else is at it: there is no group to gather. It reports whether
+// it does. The commit has a goroutine of its own, so that a disk that hangs keeps no
+// caller longer than his context.
 func (b *batcher) alone(w *write) bool {
 	b.mu.RLock() // close waits for it
 	defer b.mu.RUnlock()
 	if b.closed || b.last.Load() > 1 || len(b.queue) > 0 || !b.turn.TryLock() {
 		return false
 	}
-	defer b.turn.Unlock()
-	b.commit([]*write{w})
+	b.single <- w // there is room: the turn is ours
 	return true
 }
 

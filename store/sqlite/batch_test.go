@@ -157,6 +157,33 @@ func TestCallerThatLeavesDoesNotStopTheOthers(t *testing.T) {
 	}
 }
 
+// A disk that hangs must not keep who writes alone.
+func TestALoneWriteHonoursItsCaller(t *testing.T) {
+	db := openTestDB(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	ended := make(chan struct{})
+	err := db.batch.do(ctx, "try", func(*tx) error {
+		defer close(ended)
+		select {
+		case <-ctx.Done():
+			time.Sleep(50 * time.Millisecond) // the caller is told first
+			return nil
+		case <-time.After(5 * time.Second):
+			return errors.New("it was not bounded")
+		}
+	})
+	select {
+	case <-ended:
+		t.Error("the caller waited for the disk")
+	default:
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the caller was told %v", err)
+	}
+	<-ended
+}
+
 func TestFullQueueBlocksAndHonoursItsCaller(t *testing.T) {
 	db := openTestDB(t)
 	release := hold(t, db)
