@@ -33,8 +33,8 @@ type network struct {
 	servers map[string]*dhcpServer // by interface and prefix
 	ledger  *ledger.Ledger         // which all of them share
 	wake    chan struct{}
-	paused  map[string]bool // interfaces where another server answers; Serve's own
-	deaf    map[string]bool // interfaces that could not be listened on; Serve's own
+	rivals  map[string]store.DHCPMode // interfaces with a banner about another server's answer, or its silence, by the mode that it is about; Serve's own
+	deaf    map[string]bool           // interfaces that could not be listened on; Serve's own
 }
 
 type dhcpServer struct {
@@ -46,7 +46,7 @@ type dhcpServer struct {
 }
 
 func newNetwork(a *appliance, emit dhcp.Emitter) *network {
-	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), paused: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), rivals: map[string]store.DHCPMode{}, wake: make(chan struct{}, 1)}
 }
 
 // String names the service.
@@ -166,7 +166,7 @@ func addressesOf(name string) []netip.Prefix {
 // wanted lists the subnets that are to be answered now.
 func (n *network) wanted(ctx context.Context) ([]store.Subnet, error) {
 	all, err := n.chosen(ctx)
-	return slices.DeleteFunc(all, func(s store.Subnet) bool { return s.Mode == store.DHCPFull && n.paused[s.Interface] }), err
+	return slices.DeleteFunc(all, func(s store.Subnet) bool { return s.Mode == store.DHCPFull && n.rivals[s.Interface] == store.DHCPFull }), err
 }
 
 // chosen lists the subnets that somebody chose.
@@ -238,10 +238,13 @@ func (n *network) Serve(ctx context.Context) error {
 			return nil
 		case <-n.wake:
 		case <-changed:
+			if len(n.rivals) > 0 {
+				ask.Reset(0) // somebody may have mended it
+			}
 		case <-tick.C:
 		case <-ask.C:
 			n.askForRivals(ctx)
-			ask.Reset(askEvery)
+			ask.Reset(n.untilAsked())
 		}
 		seen = n.a.db.NetworkRevision()
 		n.follow(ctx)
@@ -252,7 +255,16 @@ func (n *network) Serve(ctx context.Context) error {
 const (
 	firstAsk = 30 * time.Second
 	askEvery = 10 * time.Minute
+	askAgain = 30 * time.Second // while machines on one of them cannot boot
 )
+
+// untilAsked is how long the networks are left alone after a question.
+func (n *network) untilAsked() time.Duration {
+	if len(n.rivals) > 0 {
+		return askAgain
+	}
+	return askEvery
+}
 
 // askForRivals pauses giving addresses on an interface where another DHCP server
 // answers, and goes on where it has gone: two servers that know nothing of each
@@ -276,26 +288,44 @@ func (n *network) askForRivals(ctx context.Context) {
 		if err != nil && !errors.Is(err, errOtherServer) {
 			continue // the interface is away: follow says so
 		}
-		if s.Mode == store.DHCPProxy {
-			n.paused[s.Interface] = false
-			text := ""
-			if err == nil {
-				text = "No DHCP server gives addresses on " + s.Interface + ", and this appliance leaves that to another one there (proxy mode): machines cannot boot until it answers again"
+		text := ""
+		switch other := err != nil; {
+		case s.Mode == store.DHCPProxy && !other:
+			text = "No DHCP server gives addresses on " + s.Interface + ", and this appliance leaves that to another one there (proxy mode): machines cannot boot until it answers again"
+		case s.Mode == store.DHCPFull && other:
+			text = "Giving addresses on " + s.Interface + " is paused: " + err.Error()
+			if n.rivals[s.Interface] != s.Mode {
+				n.a.log.Warn("giving addresses is paused", "interface", s.Interface, "reason", err)
 			}
-			n.a.banner("rival "+s.Interface, text)
-			continue
 		}
-		if n.paused[s.Interface] = err != nil; err != nil {
-			n.a.log.Warn("giving addresses is paused", "interface", s.Interface, "reason", err)
-			n.a.banner("rival "+s.Interface, "Giving addresses on "+s.Interface+" is paused: "+err.Error())
+		if text == "" {
+			delete(n.rivals, s.Interface)
 		} else {
-			n.a.banner("rival "+s.Interface, "")
+			n.rivals[s.Interface] = s.Mode
+		}
+		n.a.banner("rival "+s.Interface, text)
+	}
+}
+
+// forgetRivals takes back what is said of interfaces that by now are off, removed
+// or in another mode.
+func (n *network) forgetRivals(subnets []store.Subnet) {
+	for name, mode := range n.rivals {
+		if !slices.ContainsFunc(subnets, func(s store.Subnet) bool { return s.Interface == name && s.Mode == mode }) {
+			delete(n.rivals, name)
+			n.a.banner("rival "+name, "")
 		}
 	}
 }
 
 // follow starts what was chosen and stops what no longer is.
 func (n *network) follow(ctx context.Context) {
+	chosen, err := n.chosen(ctx)
+	if err != nil {
+		n.a.log.Error("list the subnets", "error", err)
+		return
+	}
+	n.forgetRivals(chosen)
 	want, err := n.sites(ctx)
 	if err != nil {
 		n.a.log.Error("list the subnets", "error", err)

@@ -76,6 +76,38 @@ func TestGivingAddressesPausesWhileAnotherServerAnswers(t *testing.T) {
 		t.Error("still paused after the other server has gone")
 	}
 	answer = errOtherServer
+	a.network.askForRivals(ctx)
+	if a.network.untilAsked() > time.Minute {
+		t.Errorf("nobody looks for %s whether the other server is still there", a.network.untilAsked())
+	}
+	for _, mode := range []store.DHCPMode{store.DHCPOff, store.DHCPProxy, ""} {
+		a.network.askForRivals(ctx)
+		if a.banners["rival eth9"] == "" {
+			t.Fatal("no banner")
+		}
+		s, err := a.db.Subnets(ctx)
+		if err != nil || len(s) != 1 {
+			t.Fatal(s, err)
+		}
+		if s[0].Mode = mode; mode == "" {
+			err = a.db.DeleteSubnet(ctx, "admin", s[0].ID)
+		} else {
+			_, err = a.db.PutSubnet(ctx, "admin", s[0])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.network.follow(ctx)
+		if b := a.banners["rival eth9"]; b != "" {
+			t.Errorf("it is %q by now, and the banner says %q", mode, b)
+		}
+		if _, err := a.network.put(ctx, "admin", store.Subnet{Interface: "eth9", Prefix: prefix, Mode: store.DHCPFull, Range: rng, LeaseTime: defaultLease}); err != nil {
+			t.Fatal(err)
+		}
+		if !serves() {
+			t.Errorf("still paused after it was %q and chosen again", mode)
+		}
+	}
 	a.cmd.DHCPForce = true
 	a.network.askForRivals(ctx)
 	if !serves() {
