@@ -3,6 +3,7 @@ package dhcp
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -71,9 +72,10 @@ func clientOf(t ledger.Turn, mac store.MAC) Client {
 // address collects the facts about one address.
 func (s *Server) address(t ledger.Turn, a netip.Addr, in Input) Address {
 	f := Address{Facts: t.Address(a), Appliance: s.appliance(in, a)}
-	// A client that answers for the address that it had is no stranger to it.
+	// A machine that answers for the address that it had is no stranger to it,
+	// whichever of its cards does.
 	check, by := s.wire.Checked(a)
-	f.Conflict = check == survey.Taken && by != in.Request.MAC
+	f.Conflict = check == survey.Taken && by != in.Request.MAC && !slices.Contains(in.Client.Machine.MACs, by)
 	return f
 }
 
@@ -81,13 +83,23 @@ func (s *Server) address(t ledger.Turn, a netip.Addr, in Input) Address {
 // relay's.
 func (s *Server) appliance(in Input, a netip.Addr) bool {
 	_, ours := s.ours(a)
-	return ours || a == in.Interface.Address || a == in.Subnet.Router || a == in.Request.GIAddr
+	fixed := in.fixtures()
+	return ours || slices.Contains(fixed[:], a)
+}
+
+// fixtures are the addresses of what makes up the network. A relay may have two:
+// the one that it sends from and, where it selects the link or would be named as
+// the server, one on the client's side (RFC 3527 §3, RFC 5107 §4).
+func (in *Input) fixtures() [5]netip.Addr {
+	r := in.Request
+	return [...]netip.Addr{in.Interface.Address, in.Subnet.Router, r.GIAddr, r.Agent.Link, r.Agent.Server}
 }
 
 // aside lists the addresses of the subnet that are not to be given: ours, the
 // router's, the relay's, and those for which somebody answered on the wire.
 func (s *Server) aside(in Input) []netip.Addr {
-	some := append(s.wire.Taken(), in.Interface.Address, in.Subnet.Router, in.Request.GIAddr)
+	fixed := in.fixtures()
+	some := append(s.wire.Taken(), fixed[:]...)
 	if local := s.local.Load(); local != nil {
 		for a := range *local {
 			if in.Subnet.Prefix.Contains(a) {

@@ -73,6 +73,9 @@ type Input struct {
 	Untold bool
 	// BootServer says that the request came in on the port of boot servers.
 	BootServer bool
+	// OtherRelay says that the server that it names is another relay, which
+	// speaks for us (RFC 5107).
+	OtherRelay bool
 }
 
 // Verdict says what is sent.
@@ -173,6 +176,9 @@ func (in Input) offer(a netip.Addr, asked store.Event) Answer {
 func (in Input) request() Answer {
 	r := in.Request
 	switch {
+	case in.OtherRelay:
+		// SELECTING: that relay brings the same REQUEST, and is answered.
+		return drop("it takes our offer by the name of " + r.ServerID.String() + ", which is another relay")
 	case r.ServerID.IsValid() && r.ServerID != in.serverID():
 		// SELECTING, another server's offer. What we offered is free again.
 		e := in.event(store.EventDHCPOtherPick, r.Requested)
@@ -419,7 +425,7 @@ func (in Input) obstacle(a netip.Addr) string {
 		return "another machine's volume is open from " + a.String()
 	case !f.OfferedTo.IsZero() && f.OfferedTo != in.Request.MAC:
 		return a.String() + " was just offered to another machine"
-	case f.Conflict && !mine:
+	case f.Conflict && !(mine && (f.InUse || in.Request.CIAddr == a)): // who runs on it has it
 		return a.String() + " was found in use by somebody else"
 	case !in.Subnet.Range.Contains(a) && !byReservation && !(mine && f.InUse):
 		return a.String() + " is outside the range"

@@ -112,9 +112,11 @@ func TestDiscoverOffers(t *testing.T) {
 		"another instead of one that was declined": {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", time.Minute), func(in *Input) {
 			in.fact("10.77.0.102", func(f *Address) { f.Lease.State = store.LeaseDeclined })
 		}), "10.77.0.100"},
-		"another instead of one that answers on the wire": {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), fact("10.77.0.7", func(f *Address) { f.Conflict = true })), "10.77.0.100"},
-		"another instead of one that the range lost":      {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.200", time.Hour)), "10.77.0.100"},
-		"another instead of one reserved to a machine":    {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", time.Hour), fact("10.77.0.102", func(f *Address) { f.ReservedTo = 2 })), "10.77.0.100"},
+		"another instead of one that answers on the wire":        {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), fact("10.77.0.7", func(f *Address) { f.Conflict = true })), "10.77.0.100"},
+		"another instead of its own that somebody else took":     {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", -time.Hour), fact("10.77.0.102", func(f *Address) { f.Conflict = true })), "10.77.0.100"},
+		"its own that another card answers for, its volume open": {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", -time.Hour), usedNow("10.77.0.102"), fact("10.77.0.102", func(f *Address) { f.Conflict = true })), "10.77.0.102"},
+		"another instead of one that the range lost":             {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.200", time.Hour)), "10.77.0.100"},
+		"another instead of one reserved to a machine":           {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", time.Hour), fact("10.77.0.102", func(f *Address) { f.ReservedTo = 2 })), "10.77.0.100"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ans := Decide(c.in)
@@ -174,6 +176,8 @@ func TestRequest(t *testing.T) {
 		"renewing: its lease, but another is reserved":         {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), reserved("10.77.0.7")), Ack},
 		"renewing: what is reserved to another machine":        {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), fact("10.77.0.100", func(f *Address) { f.ReservedTo = 2 })), Nak},
 		"renewing: the same, with its volume open":             {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), usedNow("10.77.0.100"), fact("10.77.0.100", func(f *Address) { f.ReservedTo = 2 })), Ack},
+		"renewing: its lease, which somebody else uses, too":   {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), fact("10.77.0.100", func(f *Address) { f.Conflict = true })), Ack},
+		"init-reboot: its lease, which somebody else uses":     {with(request, asks("10.77.0.100"), holds("10.77.0.100", time.Hour), fact("10.77.0.100", func(f *Address) { f.Conflict = true })), Nak},
 		"renewing: outside the range by now, its volume open":  {with(request, runsOn("10.77.0.200"), holds("10.77.0.200", time.Hour), usedNow("10.77.0.200")), Ack},
 		"renewing: outside the range by now":                   {with(request, runsOn("10.77.0.200"), holds("10.77.0.200", time.Hour)), Nak},
 		"renewing: a static address: silence":                  {with(request, runsOn("10.77.0.200")), Drop},

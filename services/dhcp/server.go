@@ -120,18 +120,19 @@ type Server struct {
 	link     atomic.Pointer[Interface]           // our interface as it was seen last
 	local    atomic.Pointer[map[netip.Addr]bool] // our addresses, on all interfaces
 
-	turns    [turns]sync.Mutex // by MAC: events of one machine are in order
-	limiters *recent[store.MAC, bucket]
-	spoke    *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
-	waiting  *recent[store.MAC, time.Time] // unknown machines that were reported
-	chained  *recent[store.MAC, chain]
-	routes   *recent[netip.Addr, way]
-	strange  *recent[netip.Addr, time.Time] // relays of unknown subnets that were told of
-	lost     *recent[store.MAC, time.Time]  // and machines behind them
-	telling  *rate.Limiter                  // of those machines
-	audience audience
-	wire     *survey.Prober
-	counters counters
+	turns     [turns]sync.Mutex // by MAC: events of one machine are in order
+	limiters  *recent[store.MAC, bucket]
+	spoke     *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
+	waiting   *recent[store.MAC, time.Time] // unknown machines that were reported
+	chained   *recent[store.MAC, chain]
+	routes    *recent[netip.Addr, way]
+	strange   *recent[netip.Addr, time.Time] // relays of unknown subnets that were told of
+	lost      *recent[store.MAC, time.Time]  // and machines behind them
+	namesakes *recent[netip.Addr, struct{}]  // addresses of relays that clients know us by
+	telling   *rate.Limiter                  // of those machines
+	audience  audience
+	wire      *survey.Prober
+	counters  counters
 
 	routed sockets.Routed // sends the answers that no one interface leads to
 
@@ -185,18 +186,19 @@ func (k *socket) close() {
 // New makes a server. It does nothing until Listen.
 func New(cfg Config) *Server {
 	s := &Server{
-		cfg:      cfg,
-		ledger:   cfg.Ledger,
-		facts:    map[netip.Addr]Address{},
-		limiters: newRecent[store.MAC, bucket](maxMACs),
-		spoke:    newRecent[store.MAC, time.Time](maxMACs),
-		waiting:  newRecent[store.MAC, time.Time](maxMACs),
-		chained:  newRecent[store.MAC, chain](maxMACs),
-		routes:   newRecent[netip.Addr, way](maxRelays),
-		strange:  newRecent[netip.Addr, time.Time](maxRelays),
-		lost:     newRecent[store.MAC, time.Time](maxRelays),
-		telling:  rate.NewLimiter(lostRate, lostBurst),
-		audience: newAudience(),
+		cfg:       cfg,
+		ledger:    cfg.Ledger,
+		facts:     map[netip.Addr]Address{},
+		limiters:  newRecent[store.MAC, bucket](maxMACs),
+		spoke:     newRecent[store.MAC, time.Time](maxMACs),
+		waiting:   newRecent[store.MAC, time.Time](maxMACs),
+		chained:   newRecent[store.MAC, chain](maxMACs),
+		routes:    newRecent[netip.Addr, way](maxRelays),
+		strange:   newRecent[netip.Addr, time.Time](maxRelays),
+		lost:      newRecent[store.MAC, time.Time](maxRelays),
+		namesakes: newRecent[netip.Addr, struct{}](maxRelays),
+		telling:   rate.NewLimiter(lostRate, lostBurst),
+		audience:  newAudience(),
 	}
 	s.wire = survey.NewProber(cfg.Now, cfg.Log)
 	s.networks.own = settled(cfg.Subnet)

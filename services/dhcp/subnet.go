@@ -74,6 +74,7 @@ type place struct {
 	told       netip.Addr // our address as the client is told it
 	past       bool       // from a client of a relayed subnet that spoke past its relay
 	bootServer bool       // it came in on the port of boot servers
+	otherRelay bool       // it names another relay that speaks for us
 	routed     bool       // the answer goes to somebody behind a router
 }
 
@@ -88,6 +89,11 @@ func (s *Server) place(r message.Request, to netip.Addr) (place, bool) {
 	}
 	p := place{link: *s.link.Load(), subnet: subnet}
 	p.told = p.link.Address
+	if a := r.Agent.Server; a.IsValid() && r.GIAddr.IsValid() {
+		s.namesakes.put(a, struct{}{})
+		_, p.otherRelay = s.namesakes.get(r.ServerID)
+		p.otherRelay = p.otherRelay && r.ServerID != a
+	}
 	id, named := s.ours(r.ServerID)
 	if named {
 		p.link.Address = id // it was offered an address by this name, perhaps through another interface

@@ -131,6 +131,47 @@ func TestOneMACHasAnAddressInEachOfTwoNetworks(t *testing.T) {
 	assert.Equal(t, "10.88.0.100", c.bind(1, vlan))
 }
 
+// A relay that names the subnet by an address of its own there must keep it.
+func TestTheRelaysOwnAddressOnTheClientsSideIsGivenToNobody(t *testing.T) {
+	v := newInventory(newClock().Now, machine(1, ""), machine(2, ""), machine(3, ""), machine(4, ""))
+	cfg := v.config(t, lab())
+	cfg.Relayed = []store.Subnet{behind()}
+	c := dial(t, start(t, cfg))
+	link := through("10.1.1.1", 5, 4, 10, 88, 0, 100)
+	assert.Equal(t, "10.88.0.101", c.ask(discover(1, link)).YourIPAddr.String())
+	asked := dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 88, 0, 100)))
+	assert.Equal(t, "10.88.0.102", c.ask(discover(2, link, asked)).YourIPAddr.String())
+	server := through("10.1.1.1", 5, 4, 10, 88, 0, 0, 11, 4, 10, 88, 0, 103)
+	assert.Equal(t, "10.88.0.100", c.ask(discover(3, server)).YourIPAddr.String())
+	c.silent(discover(4, server))
+}
+
+// Two relays of one wire, each of which would be named as the server (RFC 5107),
+// both bring the REQUEST, which names one of them.
+func TestARequestThatNamesAnotherRelayOfOursIsNoOtherServersPick(t *testing.T) {
+	v := newInventory(newClock().Now)
+	cfg := v.config(t, lab())
+	cfg.Relayed = []store.Subnet{behind()}
+	c := dial(t, start(t, cfg))
+	one := through("10.88.0.1", 11, 4, 10, 88, 0, 1)
+	two := through("10.88.0.2", 11, 4, 10, 88, 0, 2)
+	offer := c.ask(discover(1, one))
+	c.ask(discover(1, two))
+	v.await(t, 4)
+	v.kinds()
+	c.silent(request(offer, two))
+	assert.Empty(t, v.kinds())
+	assert.Equal(t, dhcpv4.MessageTypeAck, c.ask(request(offer, one)).MessageType())
+	v.await(t, 2)
+	c.silent(request(offer, two))
+	assert.Equal(t, []store.EventKind{store.EventDHCPRequest, store.EventDHCPAck}, v.kinds())
+	assert.Equal(t, mac(1), v.lease("10.88.0.100").MAC)
+
+	other := request(offer, two, dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 88, 0, 9))))
+	c.silent(other)
+	assert.Equal(t, []store.EventKind{store.EventDHCPOtherPick}, v.kinds())
+}
+
 // A relay sends one request to two addresses of ours, on two interfaces.
 func TestServersOfOneApplianceGiveNoAddressTwice(t *testing.T) {
 	v := newInventory(newClock().Now)
