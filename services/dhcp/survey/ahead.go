@@ -22,7 +22,8 @@ const (
 	quietLife    = time.Minute      // how long silence counts
 	takenLife    = 10 * time.Minute // how long an answer counts
 	wireInterval = 10 * time.Second
-	answerTime   = time.Second // how long an answer is waited for; RFC 5227 §1.1 PROBE_MIN
+	listenAgain  = 100 * time.Millisecond // after an error of the socket
+	answerTime   = time.Second            // how long an answer is waited for; RFC 5227 §1.1 PROBE_MIN
 )
 
 // Check is what asking the wire for an address found (RFC 5227).
@@ -98,7 +99,7 @@ func life(c Check) time.Duration {
 
 // Run checks addresses on an interface until ctx ends. Without NET_RAW nothing is checked, and
 // a taken address is found by the client's DECLINE.
-func (p *Prober) Run(ctx context.Context, r Range, ifi *net.Interface) {
+func (p *Prober) Run(parent context.Context, r Range, ifi *net.Interface) {
 	if len(ifi.HardwareAddr) != 6 {
 		return
 	}
@@ -107,10 +108,12 @@ func (p *Prober) Run(ctx context.Context, r Range, ifi *net.Interface) {
 		return // who opens the socket for replies says so
 	}
 	own := store.MAC(ifi.HardwareAddr)
+	ctx, cancel := context.WithCancel(parent)
 	var wg sync.WaitGroup
-	wg.Go(func() { p.listen(conn, own) })
+	wg.Go(func() { p.listen(ctx, conn, own) })
 	defer wg.Wait()
 	defer conn.Close()
+	defer cancel()
 	tick := time.NewTicker(wireInterval)
 	defer tick.Stop()
 	for {
@@ -211,13 +214,20 @@ func (p *Prober) forget() {
 }
 
 // listen takes every ARP packet whose sender uses an address that we care
-// about: RFC 5227 §2.1.1 counts requests and replies alike.
-func (p *Prober) listen(conn *packet.Conn, own store.MAC) {
+// about: RFC 5227 §2.1.1 counts requests and replies alike. A link that goes down
+// is one error on the socket, which hears again when it is up. It ends with ctx, when
+// conn is closed.
+func (p *Prober) listen(ctx context.Context, conn *packet.Conn, own store.MAC) {
 	buf := make([]byte, 128)
 	for {
 		n, _, err := conn.ReadFrom(buf)
 		if err != nil {
-			return // closed by run
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(listenAgain):
+			}
+			continue
 		}
 		mac, a, ok := wire.ARPSender(buf[:n])
 		if !ok || mac == own || a.IsUnspecified() {

@@ -3,19 +3,24 @@ package survey
 import (
 	"bytes"
 	"context"
+	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/mdlayher/packet"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"lunboot/services/dhcp/wire"
 	"lunboot/store"
 )
 
@@ -254,4 +259,37 @@ func TestOurOwnAnswerIsRecognised(t *testing.T) {
 		assert.True(t, h.Ours)
 	}
 	assert.Equal(t, store.VerdictNobody, store.Survey{Heard: heard}.Verdict())
+}
+
+// next is a range that would give these addresses next.
+type next []netip.Addr
+
+func (n next) Next(context.Context) ([]netip.Addr, error)        { return n, nil }
+func (n next) Holds(context.Context, netip.Addr, store.MAC) bool { return false }
+
+func TestTheProberHearsAgainAfterTheLinkWasDown(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	newLab(t)
+	ifi, err := net.InterfaceByName("srv0")
+	require.NoError(t, err)
+	conn, err := packet.Listen(ifi, packet.Raw, wire.ARP, nil)
+	require.NoError(t, err)
+	p := NewProber(time.Now, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { p.listen(ctx, conn, store.MAC(ifi.HardwareAddr)) })
+	defer wg.Wait()
+	defer conn.Close()
+	defer cancel()
+	run(t, "ip", "link", "set", "srv0", "down")
+	time.Sleep(10 * time.Millisecond) // it meets the error
+	run(t, "ip", "link", "set", "srv0", "up")
+	taken, free := netip.MustParseAddr("10.77.0.2"), netip.MustParseAddr("10.77.0.9")
+	require.NoError(t, p.round(t.Context(), next{taken, free}, conn, store.MAC(ifi.HardwareAddr)))
+	check, _ := p.Checked(taken)
+	require.Equal(t, Taken, check)
+	check, _ = p.Checked(free)
+	require.Equal(t, Quiet, check)
 }
