@@ -32,6 +32,7 @@ type inventory struct {
 	inUse    map[netip.Addr]bool
 	missing  map[boot.Loader]bool
 	putFails error
+	stuck    chan struct{}       // closed when unknown machines can be written down; nil for always
 	slow     func(l store.Lease) // runs before a lease that is prolonged is on disk
 	puts     int
 	events   []store.Event
@@ -120,7 +121,14 @@ func (v *inventory) IgnoredMACs(context.Context) ([]store.MAC, error) {
 	return out, nil
 }
 
-func (v *inventory) SeeUnknown(_ context.Context, u store.UnknownMachine) error {
+func (v *inventory) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
+	if v.stuck != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-v.stuck:
+		}
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	u.Count += v.unknown[u.MAC].Count

@@ -162,7 +162,7 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 	}
 	failed = s.tell(d, r, at, ans, reply)
 	if ans.Waiting {
-		s.report(ctx, r, ans, now) // after the reply: it may wait for the disk
+		s.report(r, ans, now)
 	}
 	return failed
 }
@@ -273,32 +273,6 @@ func (s *Server) decide(ctx context.Context, r message.Request, at place, now ti
 		t.Withdraw(r.MAC, at.subnet.Prefix)
 	}
 	return ans, nil
-}
-
-// reportInterval is how often an unknown machine that goes on asking is written
-// down again.
-const reportInterval = 5 * time.Second
-
-// report writes down that an unknown machine asks to boot.
-func (s *Server) report(ctx context.Context, r message.Request, ans Answer, now time.Time) {
-	if at, ok := s.waiting.get(r.MAC); ok && now.Sub(at) < reportInterval {
-		return
-	}
-	s.waiting.put(r.MAC, now)
-	u := store.UnknownMachine{MAC: r.MAC, Hostname: r.Hostname, Address: ans.Address, FirstSeen: now, LastSeen: now, Count: 1}
-	if !r.UUID.IsPlaceholder() {
-		u.UUID = r.UUID
-	}
-	if u.Port = r.Agent.Switch.String(); u.Port != "" {
-		u.PortSeen = now
-	}
-	u.NIC = r.NIC.String()
-	if p, ok := r.Platform(); ok {
-		u.Firmware, u.Arch = p.Firmware.String(), p.Arch.String()
-	}
-	if err := s.cfg.Machines.SeeUnknown(ctx, u); err != nil && ctx.Err() == nil {
-		s.cfg.Log.Error("an unknown machine was not written down", "mac", r.MAC, "error", err)
-	}
 }
 
 // send puts a reply on the wire.

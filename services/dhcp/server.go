@@ -123,6 +123,7 @@ type Server struct {
 	turns     [turns]sync.Mutex // by MAC: events of one machine are in order
 	limiters  *recent[store.MAC, bucket]
 	spoke     *recent[store.MAC, time.Time] // MACs that sent a PXE or iPXE packet
+	reports   chan store.UnknownMachine     // on their way to the disk
 	waiting   *recent[store.MAC, time.Time] // unknown machines that were reported
 	chained   *recent[store.MAC, chain]
 	routes    *recent[netip.Addr, way]
@@ -192,6 +193,7 @@ func New(cfg Config) *Server {
 		limiters:  newRecent[store.MAC, bucket](maxMACs),
 		spoke:     newRecent[store.MAC, time.Time](maxMACs),
 		waiting:   newRecent[store.MAC, time.Time](maxMACs),
+		reports:   make(chan store.UnknownMachine, reports),
 		chained:   newRecent[store.MAC, chain](maxMACs),
 		routes:    newRecent[netip.Addr, way](maxRelays),
 		strange:   newRecent[netip.Addr, time.Time](maxRelays),
@@ -415,6 +417,9 @@ func (s *Server) Serve(parent context.Context) error {
 	q := newQueues()
 	for _, in := range slices.Concat(q.known, q.strange) {
 		wg.Go(func() { s.work(ctx, in) })
+	}
+	for range reporters {
+		wg.Go(func() { s.writeReports(ctx) })
 	}
 	wg.Go(func() { s.keepInUse(ctx) })
 	if k.ifi != nil {

@@ -498,3 +498,29 @@ func TestProlongingALeaseTakesNoNewerOneAwayAndHoldsNobodyUp(t *testing.T) {
 	assert.Equal(t, store.LeaseBound, v.lease("10.77.0.50").State, "the machine runs on an address without a lease")
 	assert.False(t, v.lease(old).Address.IsValid())
 }
+
+// What is written down of unknown machines is for people. A disk that is busy
+// with it keeps no machine from its answer, and what did not fit is told when its
+// machine asks again.
+func TestUnknownMachinesAreAnsweredWhileTheDiskIsBusy(t *testing.T) {
+	clock := newClock()
+	v := newInventory(clock.Now)
+	v.stuck = make(chan struct{})
+	n := lab()
+	n.Range = mustRange("10.77.0.50-10.77.0.249")
+	cfg := v.config(t, n)
+	cfg.Log = slog.New(slog.DiscardHandler)
+	c := dial(t, start(t, cfg))
+	pxe := dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001"))
+	const many = reports + reporters + 2
+	for i := range many {
+		clock.pass(time.Second) // strangers are let in one by one
+		require.Equal(t, dhcpv4.MessageTypeOffer, c.ask(discover(i+1, pxe)).MessageType())
+	}
+	close(v.stuck)
+	v.seen(t, 1, 1)
+	v.seen(t, many-2, 1)
+	assert.Zero(t, v.unknownMachine(many).Count)
+	c.ask(discover(many, pxe))
+	v.seen(t, many, 1)
+}

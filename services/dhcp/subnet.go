@@ -212,7 +212,7 @@ func (s *Server) unserved(ctx context.Context, r message.Request, now time.Time)
 	s.cfg.Emit.Emit(in.event(store.EventDHCPDiscover, netip.Addr{}))
 	s.cfg.Emit.Emit(e)
 	if in.waiting() {
-		s.report(ctx, r, Answer{}, now)
+		s.report(r, Answer{}, now)
 	}
 	return nil
 }
