@@ -40,7 +40,7 @@ var variables = []variable{
 	{"san_uri", true, func(f Facts) string { return boot.SANURI(f.Portal, f.Disk.LUN, f.Target) }},
 	{"boot_url", false, func(f Facts) string { return strings.TrimSuffix(boot.ScriptURL(f.Boot), boot.ScriptPath) }},
 	{"script_url", false, func(f Facts) string { return boot.IdentityURL(f.Boot) }},
-	{"report_url", false, func(f Facts) string { return f.report("custom") }},
+	{"report_url", false, func(f Facts) string { return f.report("custom").URL }},
 	{"admin_url", false, func(f Facts) string { return f.Admin }},
 }
 
@@ -99,34 +99,6 @@ func (v variable) value(f Facts) string {
 		return s
 	}
 	return Word(s)
-}
-
-const magic = "#!ipxe"
-
-// custom makes a script from the operator's own text. Text that begins with
-// #!ipxe is a whole script and is left alone; other text is taken for the lines
-// that boot, and the initiator's name and passwords are set before them.
-func custom(p store.Profile, f Facts) (string, error) {
-	text := strings.ReplaceAll(p.Text, "\r\n", "\n")
-	if strings.TrimSpace(text) == "" {
-		return "", store.Invalid("text", "a custom profile needs its script's text")
-	}
-	out, err := expand("text", text, f)
-	if err != nil {
-		return "", err
-	}
-	first, _, _ := strings.Cut(out, "\n")
-	if strings.TrimSpace(first) == magic {
-		return strings.TrimRight(out, "\n") + "\n", nil
-	}
-	for i, l := range strings.Split(out, "\n") {
-		if strings.TrimSpace(l) == magic {
-			return "", store.Invalid("text", "line %d is %s, which must be the first line or be left out", i+1, magic)
-		}
-	}
-	in := fillFrom(f)
-	in.Profile, in.Text = Word(p.Name), out
-	return execute("custom.tmpl", in)
 }
 
 // Names of a kernel profile's fields.

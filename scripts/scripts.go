@@ -12,6 +12,7 @@ import (
 	"embed"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -73,16 +74,24 @@ type fill struct {
 	Steps   []step
 
 	Why, Say, Wait, Base string
-	Disk                 bool
+	Disk, Login          bool
 	Lines                []string
 	Millis               int
-	Ask, Report          string
+	Ask                  string
+	Report               report
+	Mark                 string // begins the script's own labels
 }
+
+// report is where a script says what failed, and what its screen says besides.
+type report struct{ URL, Help, Mark string }
 
 type initrd struct{ Name, URL string }
 
 // step is where a script goes when one of its commands fails.
-type step struct{ Label, Say, Report string }
+type step struct {
+	Label, Say string
+	Report     report
+}
 
 func execute(name string, f fill) (string, error) {
 	var b strings.Builder
@@ -121,11 +130,15 @@ func fillFrom(f Facts) fill {
 	return out
 }
 
-func (f Facts) report(step string) string {
-	if f.Attempt == 0 {
-		return ""
+// report is where the script reports a step that failed. A boot without an
+// attempt reports nothing, and its screen names the page alone.
+func (f Facts) report(step string) report {
+	out := report{Help: Help{Admin: f.Admin}.line()}
+	if f.Attempt != 0 {
+		out.Help = Help{Case: strconv.FormatInt(int64(f.Attempt), 10), Admin: f.Admin}.line()
+		out.URL = boot.ReportURL(f.Boot, f.Attempt, f.Key, step)
 	}
-	return boot.ReportURL(f.Boot, f.Attempt, f.Key, step)
+	return out
 }
 
 // ErrNoDisk is returned for a machine that has no boot mapping and a profile
@@ -148,8 +161,9 @@ func SAN(f Facts) (string, error) {
 // Local makes the script that leaves iPXE for the machine's own disk.
 func Local(f Facts) (string, error) {
 	return execute("exit.tmpl", fill{
-		Why: "Boot script of " + Word(f.Machine) + ": start from its own disk.",
-		Say: "Starting " + Word(f.Machine) + " from its own disk.", Disk: true,
+		Why:     "Boot script of " + Word(f.Machine) + ": start from its own disk.",
+		Say:     "Starting " + Word(f.Machine) + " from its own disk.",
+		Machine: Word(f.Machine), Disk: true, Report: f.report("local"),
 	})
 }
 

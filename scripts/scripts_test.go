@@ -98,7 +98,7 @@ func TestScriptsAreAsTheyWereReviewed(t *testing.T) {
 
 // known are the commands that an iPXE of 2019 has (its help), of which a script
 // may use some.
-var known = []string{"isset", "iseq", "set", "clear", "echo", "goto", "chain", "prompt", "exit", "sanboot", "kernel", "initrd", "imgfree", "boot", "dhcp", "shell"}
+var known = []string{"isset", "iseq", "set", "clear", "echo", "goto", "chain", "prompt", "exit", "sanboot", "kernel", "initrd", "imgfree", "boot", "dhcp", "shell", "imgfetch"}
 
 func TestEveryScriptRunsOnAnIPXEOf2019(t *testing.T) {
 	for name, text := range all(t) {
@@ -145,10 +145,10 @@ func TestEveryScriptRunsOnAnIPXEOf2019(t *testing.T) {
 
 func TestAScriptThatDoesNotBootAsksAgain(t *testing.T) {
 	for name, text := range all(t) {
-		if slices.Contains([]string{"local", "ignored", "recorded", "fragment", "whole"}, name) {
+		if slices.Contains([]string{"local", "ignored", "recorded"}, name) {
 			continue
 		}
-		if !strings.Contains(text, ":ask\nchain --replace --autofree http://192.0.2.1/boot.ipxe?mac=${netX/mac}&uuid=") {
+		if !regexp.MustCompile(`:(lunboot_)?ask\n`).MatchString(text) || !strings.Contains(text, "ask\nchain --replace --autofree http://192.0.2.1/boot.ipxe?mac=${netX/mac}&uuid=") {
 			t.Errorf("%s does not ask for its script again", name)
 		}
 		if strings.Contains(text, "dhcp") && name != "first" {
@@ -186,12 +186,43 @@ func TestTheLUNIsWrittenInHexadecimal(t *testing.T) {
 
 func TestTheFoundingLineIsExpressedWithCHAPBeforeIt(t *testing.T) {
 	text := all(t)["fragment"]
-	at := strings.Index(text, "sanboot iscsi:192.0.2.1::::iqn.2026-11.lunboot:target\n")
+	at := strings.Index(text, "sanboot iscsi:192.0.2.1::::iqn.2026-11.lunboot:target || goto lunboot_1\n")
 	for _, want := range []string{"set initiator-iqn ", "set username lab-03", "set password SampleSecretOne1"} {
 		if i := strings.Index(text, want); i < 0 || i > at {
 			t.Errorf("%q does not stand before the boot:\n%s", want, text)
 		}
 	}
+}
+
+// A line of the operator's that fails reports itself by its number. What cannot
+// fail, what the operator took care of and what iPXE joins or leaves out stays as
+// it is; our labels are never the operator's.
+func TestEachLineOfACustomProfileThatFailsReports(t *testing.T) {
+	text := "#!ipxe\n:again\n  # a comment\n\nset name a ||\niseq ${platform} efi && goto again ||\n:b echo a # and more\nkernel http://192.0.2.7/vmlinuz \\\n  quiet # why\n" +
+		"sanboot {{san_uri}} || chain http://192.0.2.7/other.ipxe\nset lunboot_x 1 ; boot\n:c isset ${net0/ip}\nexit 1\nexit 0 && reboot\n:d\n"
+	golden(t, "lines", render(t, store.Profile{Name: "lines", Kind: store.ProfileCustom, Text: text}, facts()))
+	none := render(t, store.Profile{Name: "lines", Kind: store.ProfileCustom, Text: text}, facts(func(f *Facts) { f.Attempt = 0 }))
+	if strings.Contains(none, "/report") || !strings.Contains(none, "echo See http://192.0.2.1:8080/\ngoto lunboot__again") {
+		t.Errorf("a boot that nobody follows reports:\n%s", none)
+	}
+}
+
+func FuzzCustomText(f *testing.F) {
+	for _, s := range []string{"boot", "#!ipxe\nboot \\\n||\n", ":a\\\nb # c", "a ; b || c && d #", "\\", "lunboot_ \\"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := Render(store.Profile{Name: "p", Kind: store.ProfileCustom, Text: text}, sample())
+		if err != nil {
+			if store.KindOf(err) != store.KindInvalid && !errors.Is(err, ErrNoDisk) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !strings.HasPrefix(got, "#!ipxe\n") || strings.Count(got, "/report?attempt=1&key=sample&step=line-${lunboot_") != 1 {
+			t.Errorf("%q becomes\n%s", text, got)
+		}
+	})
 }
 
 func TestAMachineWithoutABootVolumeIsAnErrorOfItsOwn(t *testing.T) {
@@ -267,10 +298,20 @@ func TestEveryVariableIsFilledIn(t *testing.T) {
 		text += "set x-" + v + " {{" + v + "}}\n"
 	}
 	got := render(t, store.Profile{Kind: store.ProfileCustom, Text: text}, facts())
-	for line := range strings.Lines(strings.TrimPrefix(got, "#!ipxe\n")) {
+	// What watches over each line is not what this is about.
+	got = regexp.MustCompile(` \|\| goto lunboot_\d+\n`).ReplaceAllString(got, "\n")
+	set := 0
+	for line := range strings.Lines(got) {
+		if !strings.HasPrefix(line, "set x-") {
+			continue
+		}
+		set++
 		if words := strings.Fields(line); len(words) != 3 || strings.Contains(line, "{{") {
 			t.Errorf("the line %q", line)
 		}
+	}
+	if set != len(Variables()) {
+		t.Errorf("%d of %d variables are filled in", set, len(Variables()))
 	}
 	for _, want := range []string{"portal_ip 192.0.2.1\n", "portal_port 3260\n", "lun 2\n", "lun_hex 2\n", "hostname lab-03\n", "san_uri iscsi:192.0.2.1::3260:2:iqn.2026-11.lunboot:target\n", "boot_url http://192.0.2.1\n", "mac 52:54:00:77:00:0a\n"} {
 		if !strings.Contains(got, "set x-"+want) {
@@ -336,7 +377,7 @@ func onlyTheTemplates(t *testing.T, text, harmless string) {
 			line = strings.TrimSpace(line)
 			word, _, _ := strings.Cut(line, " ")
 			if word == "echo" || strings.HasPrefix(word, "#") || word == "" {
-				rest := strings.ReplaceAll(strings.TrimPrefix(line, word), "${errno:hexraw}", "")
+				rest := strings.NewReplacer("${errno:hexraw}", "", "${lunboot_line}", "").Replace(strings.TrimPrefix(line, word))
 				for i, w := range strings.Fields(rest) {
 					if word == "echo" && (w == "||" || w == "&&" || w == ";" || w[0] == '#' || i == 0 && w[0] == '-' || strings.Contains(w, "${")) {
 						t.Errorf("the line %q does more than echo", line)
