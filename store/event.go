@@ -44,6 +44,7 @@ const (
 	// services/httpboot. Detail carries URL, Profile, MatchedBy, Key, Text.
 	EventLoaderSent     EventKind = "http.loader"         // a loader over HTTP
 	EventFileSent       EventKind = "http.file"           // a kernel, initrd or ISO part
+	EventFileMissing    EventKind = "http.file-missing"   // an iPXE asked for Detail.URL, and there is nothing; Detail.File when it was told so by a status, else it runs a script of ours
 	EventScriptSent     EventKind = "script.sent"         // a machine's own script was written to it
 	EventScriptWaiting  EventKind = "script.waiting"      // the unknown-machine script was written
 	EventScriptConflict EventKind = "script.conflict"     // hostname, UUID and MAC name different machines
@@ -63,7 +64,7 @@ const (
 	EventISCSIFirstRead  EventKind = "iscsi.first-read"  // the session's first READ on a LUN succeeded
 	EventISCSIFirstWrite EventKind = "iscsi.first-write" // the session's first WRITE on a LUN succeeded
 	EventISCSIIO         EventKind = "iscsi.io"          // a sample of bytes moved; may coalesce
-	EventISCSIIOFailed   EventKind = "iscsi.io-failed"   // a READ, WRITE or SYNC ended with CHECK CONDITION
+	EventISCSIIOFailed   EventKind = "iscsi.io-failed"   // a READ, WRITE or SYNC ended with CHECK CONDITION, or an iPXE's with RESERVATION CONFLICT: Detail.Status "18", Detail.Server has the volume
 	EventISCSILogout     EventKind = "iscsi.logout"
 	EventISCSIClosed     EventKind = "iscsi.closed" // the session ended; Detail.Reason, Detail.Bytes read, Detail.Written
 
@@ -81,7 +82,7 @@ func EventKinds() []EventKind {
 		EventDHCPDiscover, EventDHCPOffer, EventDHCPRequest, EventDHCPAck, EventDHCPNak, EventDHCPDecline, EventDHCPRelease,
 		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPNoISCSI, EventDHCPOtherPick, EventDHCPNoSubnet, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
 		EventTFTPProbe, EventTFTPStart, EventTFTPProgress, EventTFTPSent, EventTFTPAbort, EventTFTPMissing,
-		EventLoaderSent, EventFileSent, EventLoaderMissing, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
+		EventLoaderSent, EventFileSent, EventFileMissing, EventLoaderMissing, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
 		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventReportUp,
 		EventISCSILogin, EventISCSIRefused, EventISCSINoLUN, EventISCSIFirstRead, EventISCSIFirstWrite, EventISCSIIO, EventISCSIIOFailed,
 		EventISCSILogout, EventISCSIClosed,
@@ -108,7 +109,7 @@ type Detail struct {
 	PXE       bool   `json:"pxe,omitempty"`        // the client asks to boot from the network
 	Hostname  string `json:"hostname,omitempty"`
 	Secs      int    `json:"secs,omitempty"`   // DHCP secs field
-	Server    string `json:"server,omitempty"` // another server's address
+	Server    string `json:"server,omitempty"` // another server's address; the initiator that has the volume to itself
 	Proxy     bool   `json:"proxy,omitempty"`  // on a network where another server gives the addresses
 	Relay     string `json:"relay,omitempty"`  // the relay that it asks through: giaddr
 	Port      string `json:"port,omitempty"`   // the switch and its port, as option 82 says
@@ -132,7 +133,7 @@ type Detail struct {
 	ISID      string `json:"isid,omitempty"`
 	Session   string `json:"session,omitempty"`
 	Auth      string `json:"auth,omitempty"`
-	Status    string `json:"status,omitempty"` // login status class and detail, four hexadecimal digits
+	Status    string `json:"status,omitempty"` // login status class and detail, four hexadecimal digits; a SCSI status, two
 	LUN       *int   `json:"lun,omitempty"`    // the LUN asked for; -1 when it has no number
 	Mapped    []int  `json:"mapped,omitempty"` // the LUNs that exist for this initiator
 	Opcode    string `json:"opcode,omitempty"`

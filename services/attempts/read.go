@@ -114,20 +114,22 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 		asked   bool // the machine said what hardware it is
 	}
 	var jobs []job
+	behind := map[store.MachineID][]store.Attempt{}
 	// One at a time: who comes second finds the first one's answers.
 	r.looking.Lock()
 	defer r.looking.Unlock()
 	r.teach(ctx)
 	r.mu.Lock()
 	for id, l := range r.byID {
+		if l.gone && l.dirty && l.Machine != 0 {
+			behind[l.Machine] = append(behind[l.Machine], l.Snapshot())
+		}
 		if !l.fresh && !l.explain || l.FirstSeq == 0 || len(only) > 0 && !slices.Contains(only, id) {
 			continue
 		}
 		j := job{l: l, fresh: l.fresh, explain: l.explain, a: l.Snapshot()}
 		j.tried.Hardware, j.tried.Loader, j.asked = l.Tried()
-		if j.explain {
-			j.events = slices.Clone(l.events)
-		}
+		j.events = slices.Clone(l.events)
 		l.fresh, l.explain = false, false
 		jobs = append(jobs, j)
 	}
@@ -142,11 +144,11 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 			j.tried.Next = r.Ladder.Next(j.tried.Hardware, facts.OwnLoader)
 			facts.Loader = &j.tried
 		}
-		var usual attempt.Usual
-		if j.fresh && j.a.Machine != 0 {
-			if past, _, err := r.cache.Attempts(ctx, store.AttemptFilter{Machine: j.a.Machine, Page: store.Page{Limit: history}}); err == nil {
-				usual = attempt.UsualOf(past)
-			}
+		if j.a.Machine != 0 {
+			facts.Earlier = r.earlier(ctx, j.a, behind[j.a.Machine])
+			facts.Usual = attempt.UsualOf(facts.Earlier)
+			n, _ := diagnose.Looping(j.a, facts.Earlier)
+			j.explain = j.explain || n > 0
 		}
 		var found []store.Diagnosis
 		if j.explain {
@@ -158,7 +160,7 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 			j.l.dirty = true
 		}
 		if j.fresh && j.a.Machine != 0 {
-			j.l.usual = usual
+			j.l.usual = facts.Usual
 		}
 		if j.explain && !slices.EqualFunc(found, j.l.Diagnoses, sameDiagnosis) {
 			j.l.Diagnoses = found
@@ -167,6 +169,26 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 		r.touch()
 		r.mu.Unlock()
 	}
+}
+
+// earlier returns the machine's boots before a, the newest first: as the cache
+// has them, and behind, which it does not have yet.
+func (r *Runner) earlier(ctx context.Context, a store.Attempt, behind []store.Attempt) []store.Attempt {
+	past, _, err := r.cache.Attempts(ctx, store.AttemptFilter{Machine: a.Machine, Page: store.Page{Limit: history + 1}})
+	if err != nil {
+		r.log.Warn("the earlier boots of a machine could not be read", "attempt", a.ID, "err", err)
+		return nil
+	}
+	for _, b := range behind {
+		if i := slices.IndexFunc(past, func(p store.Attempt) bool { return p.ID == b.ID }); i >= 0 {
+			past[i] = b
+		} else {
+			past = append(past, b)
+		}
+	}
+	past = slices.DeleteFunc(past, func(p store.Attempt) bool { return p.ID >= a.ID })
+	slices.SortFunc(past, func(a, b store.Attempt) int { return int(b.ID - a.ID) })
+	return past[:min(len(past), history)]
 }
 
 // teach passes on what the boots said of their loaders. It is called without

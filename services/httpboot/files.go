@@ -137,8 +137,10 @@ func (s *Server) noFile(w *responseWriter, r *http.Request, name string, err err
 	}
 	switch {
 	case isIPXE(r) && path.Ext(name) == ".ipxe":
+		s.missing(r, "")
 		w.script(http.StatusOK, s.wrong(r, why))
 	case isIPXE(r):
+		s.missing(r, name)
 		w.script(status, s.wrong(r, why))
 	default:
 		http.Error(w, why, status)

@@ -144,8 +144,18 @@ func TestFilesComeFromTheirFolderAndNowhereElse(t *testing.T) {
 			t.Errorf("GET %q answers %s %q", name, res.Status, body)
 		}
 	}
-	if e := l.said(); len(e) != 0 {
-		t.Errorf("events %+v for files that were not sent", e)
+	for _, e := range l.said() {
+		if e.Kind != store.EventFileMissing || e.Addr.String() != "127.0.0.1" || !strings.HasPrefix(e.Detail.URL, "/files/") {
+			t.Errorf("event %+v for a file that was not sent", e)
+		}
+	}
+	// What runs a script of ours in place of what it asked for has no file's name.
+	for _, path := range []string{"/files/nosuch.ipxe", "/nosuch"} {
+		l.do("GET", path)
+		l.do("HEAD", path)
+		if e := l.said(); len(e) != 1 || e[0].Kind != store.EventFileMissing || e[0].Detail.File != "" || e[0].Detail.URL != path {
+			t.Errorf("%s: events %+v", path, e)
+		}
 	}
 }
 

@@ -219,6 +219,7 @@ func (s *Server) other(w *responseWriter, r *http.Request) {
 		return
 	}
 	if isIPXE(r) {
+		s.missing(r, "")
 		w.script(http.StatusOK, s.wrong(r,
 			"There is nothing at "+r.URL.Path+" on this appliance.", "A machine's script is at "+boot.ScriptURL(s.bootAddr(r))))
 		return
@@ -247,6 +248,15 @@ func (s *Server) wrong(r *http.Request, lines ...string) string {
 	s.cfg.Log.Info("a machine was told that it asked for something wrong", "case", help.Case, "method", r.Method, "url", boundedURL(r.URL),
 		"addr", remote(r), "told", strings.Join(lines, " "))
 	return scripts.Wrong(s.bootAddr(r), help, lines...)
+}
+
+// missing tells that an iPXE asked for something that is not here: somebody's
+// script names it. file is its name when the answer is a failure that the script
+// may take care of; without one the machine runs a script of ours in its place.
+func (s *Server) missing(r *http.Request, file string) {
+	if r.Method != http.MethodHead {
+		s.emit(store.Event{Kind: store.EventFileMissing, Addr: remote(r), Detail: store.Detail{URL: boundedURL(r.URL), File: printable(file), IPXE: true}})
+	}
 }
 
 // help mints a case number.

@@ -124,6 +124,26 @@ func (v *live) volumeName(lun store.LUN) string {
 	return ""
 }
 
+// reserver names the initiator that has reserved the volume at a LUN; empty when
+// that is not known by name.
+func (v *live) reserver(lun store.LUN) string {
+	st := v.mapped.Load()
+	if st == nil {
+		return ""
+	}
+	e := st.find(lun)
+	if e == nil {
+		return ""
+	}
+	us := v.server.units
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if r := us.reserved[e.unit.uuid]; r != nil {
+		return r.State().Holder.Initiator
+	}
+	return ""
+}
+
 // run serves the session to its end.
 func (v *live) run(res login.Result) {
 	reason := v.ses.Serve(res)
@@ -198,6 +218,15 @@ func (v *live) Failed(f session.Failure) {
 		return
 	}
 	n := int(f.LUN)
+	if f.Reserved {
+		// Machines that share a volume meet each other's reservations all the
+		// time and know what to do; an iPXE does not.
+		if v.ipxe {
+			v.emit(store.EventISCSIIOFailed, store.Detail{LUN: &n, Volume: v.volumeName(f.LUN), Opcode: scsi.CommandName(f.CDB[:]), LBA: int64(min(f.LBA, 1<<62)),
+				Server: v.reserver(f.LUN), Status: "18", Reason: "another initiator has reserved the volume"})
+		}
+		return
+	}
 	v.emit(store.EventISCSIIOFailed, store.Detail{LUN: &n, Volume: v.volumeName(f.LUN), Opcode: scsi.CommandName(f.CDB[:]), LBA: int64(min(f.LBA, 1<<62)), Sense: f.String(), Reason: senseReason(f)})
 }
 

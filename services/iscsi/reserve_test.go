@@ -18,6 +18,33 @@ func persistent(action, kind byte, key, next uint64) Command {
 	return Command{CDB: []byte{0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0}, Write: append(list, make([]byte, 8)...), Immediate: 24}
 }
 
+// A machine whose firmware meets another's reservation is told of, with who has
+// the volume. Systems meet each other's all the time.
+func TestAReservationThatKeepsAFirmwareOutIsTold(t *testing.T) {
+	b := start(t)
+	disks := map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}}
+	b.enroll(alice, disks)
+	b.enroll(bob, disks)
+	holder := b.login(t, bob, Linux(1))
+	holder.Must(t, Ready(0))
+	holder.Must(t, persistent(0, 0, 0, 0xb))
+	holder.Must(t, persistent(1, 3, 0xb, 0)) // exclusive access
+	system := b.login(t, alice, Linux(2))
+	system.Do(Ready(0))
+	if r, err := system.Do(Read10(0, 0, 1)); err != nil || r.Status != 0x18 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	firmware := b.login(t, alice, IPXE(1))
+	firmware.Do(Ready(0))
+	if r, err := firmware.Do(Read10(0, 64, 1)); err != nil || r.Status != 0x18 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	all := b.journal.wait(t, store.EventISCSIIOFailed, 1)
+	if d := all[0].Detail; len(all) != 1 || d.Status != "18" || d.Server != string(bob) || d.Initiator != string(alice) || !d.IPXE || d.Sense != "" || d.LBA != 64 || d.Opcode != "READ(10)" {
+		t.Errorf("%+v", all)
+	}
+}
+
 // A machine that takes a volume from another by PREEMPT AND ABORT is answered
 // when nothing of the other's can land there any more: a write that has its data
 // has come to rest, one that still waits for data has ended (SPC-4 §5.13.11.5).

@@ -50,6 +50,14 @@ func (s *State) foldFetch(e store.Event) {
 			return
 		}
 		s.progress(store.StageScript, e.At)
+	case store.EventFileMissing:
+		if s.lastScript.IsZero() || s.beyondScript() {
+			return
+		}
+		s.trouble = true
+		if d.File == "" { // else its script may go on without it
+			s.fail(store.StageScript, e.At, "Asked for "+d.URL+", which is not here")
+		}
 	case store.EventReport:
 		s.report(e)
 	case store.EventReportUp:
@@ -154,7 +162,7 @@ func (s *State) report(e store.Event) {
 // reportStage finds the stage that a report speaks of: by its code when that is
 // specific, else by the script's step, else where the attempt is.
 func (s *State) reportStage(step string, x ipxeerr.Explanation, known bool) store.StageName {
-	if known {
+	if known && step != "local" { // what it says of its own disk is not of ours
 		switch x.Stage {
 		case store.StageLogin, store.StageRead:
 			return x.Stage
@@ -174,9 +182,9 @@ func (s *State) reportStage(step string, x ipxeerr.Explanation, known bool) stor
 		return store.StageAddress
 	case step == "loader":
 		return store.StageLoader
-	case step == "start":
+	case step == "start", step == "local":
 		return store.StageUp
-	case step == "script", step == "kernel", step == "initrd", step == "chain", step == "fetch":
+	case strings.HasPrefix(step, "line-") && !s.beyondScript(), step == "script", step == "kernel", step == "initrd", step == "chain", step == "fetch":
 		return store.StageScript
 	}
 	if cur := s.current(); index(cur) > index(store.StageScript) {

@@ -62,6 +62,13 @@ func UsualOf(history []store.Attempt) Usual {
 	return u
 }
 
+// Wait is how long the machine usually takes from what came before a stage to
+// that stage; 0 when that is not known.
+func (u Usual) Wait(name store.StageName) time.Duration { return u.gap[name] }
+
+// Took is how long a stage usually takes; 0 when that is not known.
+func (u Usual) Took(name store.StageName) time.Duration { return u.took[name] }
+
 func median(all []time.Duration) time.Duration {
 	if len(all) == 0 {
 		return 0

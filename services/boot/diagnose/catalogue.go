@@ -127,6 +127,9 @@ func Catalogue() []Entry {
 		{"LB-SCR-09", "The address of the volume could not be read",
 			"The machine reported that it does not understand the root path.",
 			"The form is iscsi:ADDRESS::PORT:LUN:TARGET with the LUN in hexadecimal (RFC 4173)."},
+		{"LB-SCR-10", "It was sent to something that is not here",
+			"An iPXE asked the boot port for a script or path that the appliance does not have.",
+			"A line of a custom profile, or a script elsewhere, names it. A variable of iPXE that is not set is an empty word in an address. Machines' scripts are at /boot.ipxe, files below /files/."},
 
 		{"LB-TGT-01", "The target could not be reached",
 			"The machine reported that the connection failed, and no login came.",
@@ -198,6 +201,10 @@ func Catalogue() []Entry {
 			"The machine read the first blocks and reported that there is nothing to start, or went silent.",
 			"The volume is empty, damaged, or installed for the other firmware; what it holds could not be told."},
 
+		{"LB-VOL-09", "Somebody else has the volume to himself",
+			"A command of the machine ended in RESERVATION CONFLICT, or its login was refused because the device is held by another program.",
+			"SCSI reservations are made by clusters and by some installers, and outlive a power cut when they were told to. On the appliance itself a mounted device, a virtual machine or RAID may hold the device."},
+
 		{"LB-OS-01", "The operating system found no volume",
 			"It logged in under its own session and never read.",
 			"It looks for another LUN, or lacks a disk driver."},
@@ -207,6 +214,9 @@ func Catalogue() []Entry {
 		{"LB-OS-03", "Up, not confirmed",
 			"It has read its volume steadily for more than a minute, and has not said that it is up.",
 			"Add one line to its start-up that fetches the report address, and the appliance knows."},
+		{"LB-OS-04", "Its own disk did not start",
+			"The profile local left the machine to its own disk, and its iPXE reported that this failed.",
+			"There is no disk, or nothing on it that BIOS starts. On UEFI, where iPXE only ends, nothing is reported: the firmware's own list decides."},
 
 		{"LB-BOOT-01", "The machine reported a failure",
 			"It sent an iPXE code that no other rule knows better.",
@@ -217,5 +227,8 @@ func Catalogue() []Entry {
 		{"LB-BOOT-03", "The machine stopped",
 			"Nothing came any more, and nothing that was seen says why.",
 			"It may have been switched off. Its screen may say more."},
+		{"LB-BOOT-04", "The machine boots again and again",
+			"Four boots or more within a quarter of an hour, each of which started something and then began anew.",
+			"An installer that is given again after it has installed, a system that crashes early, a watchdog. A profile for one boot is used up when it is fetched: lunboot machine boot MACHINE --once PROFILE."},
 	}
 }

@@ -14,6 +14,9 @@ import (
 // it said so, or it read no more than a look for a boot loader takes and was
 // never heard of again.
 func (v *view) nothingStarted() (store.Confidence, bool) {
+	if _, e, _ := v.report(); e.Detail.Step == "local" {
+		return "", false // it speaks of its own disk
+	}
 	if v.reported(ipxeerr.ClassNotBootable) {
 		return store.Certain, true
 	}

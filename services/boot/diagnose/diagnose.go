@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"lunboot/services/boot"
+	"lunboot/services/boot/attempt"
 	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
 )
@@ -33,6 +34,9 @@ type Facts struct {
 	AdminURL  string    // where people manage the appliance: "http://10.0.0.1:8080"
 	OwnLoader string    // the loader that it names for itself; empty: the ladder chooses
 	Loader    *Loader   // nil when the machine said nothing of its hardware
+
+	Usual   attempt.Usual   // from its boots that went well
+	Earlier []store.Attempt // its boots before this one, the newest first
 }
 
 // Loader is which loader a machine was given, and which it gets at its next
@@ -310,7 +314,11 @@ func (v *view) noteSilence() {
 	}
 	last := v.events[len(v.events)-1]
 	if q := v.quiet(); q != "" {
-		v.note(last.At, "last heard of it: %s; then nothing for %s", plain(last.Kind), q)
+		usually := ""
+		if took := v.f.Usual.Wait(v.a.Stage); took >= time.Second {
+			usually = fmt.Sprintf(", where it usually takes %d s", int(took.Round(time.Second)/time.Second))
+		}
+		v.note(last.At, "last heard of it: %s; then nothing for %s%s", plain(last.Kind), q, usually)
 		return
 	}
 	v.note(last.At, "last heard of it: %s", plain(last.Kind))
@@ -333,6 +341,9 @@ func suffix(e store.Event) string {
 		parts = append(parts, e.Addr.String())
 	}
 	d := e.Detail
+	if d.File == "" {
+		d.File = d.URL
+	}
 	for _, s := range []string{d.File, d.Server, d.Relay, d.Reason} {
 		if s != "" {
 			parts = append(parts, s)
@@ -412,6 +423,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventTFTPMissing:     "it asked for a file that is not here",
 	store.EventLoaderSent:      "it had fetched the whole loader over HTTP",
 	store.EventFileSent:        "it fetched a file",
+	store.EventFileMissing:     "it asked for something that is not here",
 	store.EventLoaderMissing:   "it asked for a loader that is not here",
 	store.EventScriptSent:      "it was given its script",
 	store.EventScriptWaiting:   "it was told to wait until it is enrolled",

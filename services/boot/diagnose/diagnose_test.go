@@ -89,6 +89,11 @@ func (p *tape) script() *tape {
 	return p.see(300, store.EventScriptSent, store.Detail{Profile: "san", MatchedBy: "mac", Script: "sanboot iscsi:10.77.0.1::3260:2:iqn"})
 }
 
+// own is a boot by an operator's own script.
+func own(script string) *tape {
+	return bios().see(300, store.EventScriptSent, store.Detail{Profile: "mine", MatchedBy: "mac", Script: "#!ipxe\n" + script + "\n"})
+}
+
 func lun(n int) *int { return &n }
 
 func session(isid, name string) store.Detail {
@@ -371,6 +376,25 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"lab-12’s operating system logged in and never read from its volume “win11”", store.VeryLikely, "map-lun-0"},
 		{"LB-TGT-01", "a name that nobody knows", bios().script().report("sanboot", "3e11613b"), Facts{Name: "lab-12"},
 			"lab-12 could not reach its volume over the network", store.VeryLikely, "check-again"},
+		{"LB-CHAP-03", "in a script of the operator's own", own("set reverse-password (secret) || goto lunboot_2\nsanboot iscsi:x || goto lunboot_3").refused(ipxeID, "", "the initiator began to log in and did not finish").report("line-3", "020d623c"), lab12(win11),
+			"lab-12 did not accept the appliance’s own password", store.Certain, "use-profile-san"},
+		{"LB-SCR-09", "in a script of the operator's own", own("sanboot iscsi:nonsense || goto lunboot_1").report("line-1", "1c0d6102"), lab12(win11),
+			"lab-12 could not read the address of its volume in its script", store.Certain, "use-profile-san"},
+		{"LB-SCR-07", "a line that names a file", own("kernel http://10.77.0.1/files/${nosuch} || goto lunboot_7").
+			see(9, store.EventFileMissing, store.Detail{URL: "/files/", File: "?"}).report("line-7", "2d0c613b"), lab12(win11),
+			"lab-12 could not fetch what line 7 of its script names", store.Certain, ""},
+		{"LB-SCR-07", "a line with a word that iPXE does not know", own("vcreate --tag 7 net0 || goto lunboot_12").report("line-12", "2e022001"), lab12(win11),
+			"lab-12 stopped at line 12 of its script, which its iPXE does not know", store.Certain, ""},
+		{"LB-SCR-07", "a line that asks something", own("iseq ${platform} efi && goto efi || goto lunboot_4").report("line-4", "461ac001"), lab12(win11),
+			"lab-12 stopped at line 4 of its script", store.Certain, ""},
+		{"LB-SCR-10", "", own("chain http://10.77.0.1/nosuch.ipxe || goto lunboot_1").see(9, store.EventFileMissing, store.Detail{URL: "/nosuch.ipxe"}), lab12(win11),
+			"lab-12 was sent to “/nosuch.ipxe”, and there is nothing here", store.Certain, "use-profile-san"},
+		{"LB-VOL-09", "reserved", bios().script().logged(ipxeID, "s1").see(9, store.EventISCSIIOFailed, store.Detail{ISID: ipxeID, Volume: "win11", Opcode: "READ(10)", LBA: 64, Status: "18", Server: "iqn.2026-11.lunboot:lab-07"}).report("sanboot", "1d704039"), lab12(win11),
+			"lab-12 was kept from “win11”, because another machine has reserved it", store.Certain, ""},
+		{"LB-VOL-09", "a mounted device", bios().script().refused(ipxeID, "0301", "the volumes of iqn.x cannot be opened now: open volume win11: the device is mounted or held by another program"), lab12(win11),
+			"lab-12 was refused its volume “win11”, because another program on the appliance uses it", store.Certain, ""},
+		{"LB-OS-04", "", bios().see(9, store.EventScriptSent, store.Detail{Profile: "local", Script: "sanboot --drive 0x80"}).report("local", "1d852039"), lab12(holding(store.Preflight{Blank: true})),
+			"lab-12 could not start from its own disk", store.Certain, "use-profile-san"},
 		{"LB-BOOT-01", "", bios().see(9, store.EventScriptSent, store.Detail{Script: "prompt"}).report("custom", "0b8e20a0"), lab12(win11),
 			"lab-12 gave up while it started its operating system", store.VeryLikely, ""},
 	} {
@@ -543,6 +567,56 @@ func TestAGoodBootHasNoDiagnosis(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// earlier lists boots before one that begins at start, each so many minutes after
+// the other.
+func earlier(minutes int, boots ...store.Attempt) []store.Attempt {
+	for i := range boots {
+		boots[i].ID, boots[i].Started = store.AttemptID(100-i), start.Add(time.Duration(-minutes*(i+1))*time.Minute)
+	}
+	return boots
+}
+
+func TestABootThatComesBackAgainAndAgainIsALoop(t *testing.T) {
+	read := bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6)
+	read.s.Ended(read.at)
+	crashed := read.s.Snapshot()
+	up := bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6).s.Snapshot()
+	installed := bios().see(9, store.EventScriptSent, store.Detail{Profile: "install", Script: "kernel"}).see(900, store.EventFileSent, store.Detail{File: "vmlinuz", Bytes: 9e6}).see(9e4, store.EventDHCPDiscover, linux).s.Snapshot()
+	if installed.Outcome != store.OutcomeUp || up.Outcome != store.OutcomeUp {
+		t.Fatalf("%s, %s", installed.Outcome, up.Outcome)
+	}
+	failed := bios().script().logged(ipxeID, "s1").noLUN(0, 2).s.Snapshot()
+	for name, c := range map[string]struct {
+		earlier []store.Attempt
+		title   string
+		fix     string
+	}{
+		"a crash":               {earlier(2, crashed, crashed, crashed), "lab-12 boots again and again: 4 times in 6 minutes", ""},
+		"an installer":          {earlier(4, installed, installed, installed, installed, installed), "lab-12 boots again and again: 4 times in 12 minutes", "use-profile-san"},
+		"twice is no loop":      {earlier(2, crashed, crashed), "", ""},
+		"a day apart":           {earlier(600, crashed, crashed, crashed), "", ""},
+		"it comes up each time": {earlier(1, up, up, up, up, up), "", ""},
+		"a script that retries": {earlier(1, failed, failed, failed, failed), "", ""},
+		"it came up in between": {earlier(1, crashed, up, crashed, crashed), "", ""},
+	} {
+		facts := lab12(win11)
+		facts.Earlier = c.earlier
+		p := bios().script()
+		got := Explain(p.s.Snapshot(), p.events, facts, p.at)
+		if c.title == "" {
+			if len(got) != 0 {
+				t.Errorf("%s: %+v", name, got)
+			}
+			continue
+		}
+		if len(got) != 1 || got[0].Code != "LB-BOOT-04" || got[0].Title != c.title || got[0].Fixes[0].Action != c.fix || !got[0].Aside {
+			t.Errorf("%s: %+v", name, got)
+			continue
+		}
+		checkWording(t, got[0])
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
 )
 
@@ -21,6 +20,7 @@ func scriptRules() []rule {
 		{code: "LB-LOAD-07", build: noISCSI},
 		{code: "LB-SCR-05", stage: store.StageScript, build: noBootVolume},
 		{code: "LB-SCR-06", stage: store.StageScript, build: scriptFailed},
+		{code: "LB-SCR-10", stage: store.StageScript, build: nothingThere},
 		{code: "LB-LOAD-06", build: circles},
 	}
 }
@@ -346,42 +346,6 @@ func proxyIgnored(v *view) (store.Diagnosis, bool) {
 		{Action: store.FixAction{Kind: store.FixQuirk, Argument: string(store.QuirkOption43)}.String(), Label: "Tell " + v.who() + " to fetch its loader at once, without asking on port 4011"},
 		{Label: "Let UDP port 4011 of the appliance through"},
 		{Label: "Take the boot options (66, 67, next-server, 60) out of the other server; or name this appliance there, and set the quirk no-proxy-offer"},
-	}
-	return d, true
-}
-
-// scriptUnreachable takes the machine's own word.
-func scriptUnreachable(v *view) (store.Diagnosis, bool) {
-	x, e, ok := v.report()
-	if !ok {
-		return store.Diagnosis{}, false
-	}
-	v.noteReport(x, e)
-	step := "its script"
-	switch e.Detail.Step {
-	case "kernel":
-		step = "its kernel"
-	case "initrd":
-		step = "its initial RAM disk"
-	case "start":
-		step = "what it had fetched"
-	}
-	d := store.Diagnosis{Cause: sentence(x.Meaning), Confidence: store.Certain}
-	switch x.Class {
-	case ipxeerr.ClassUnreachable, ipxeerr.ClassNoFile, ipxeerr.ClassServer, ipxeerr.ClassName, ipxeerr.ClassFeature, ipxeerr.ClassClock:
-		d.Title = v.who() + " could not fetch " + step
-		d.Fixes = []store.Fix{{Label: "Compare the addresses in its profile with what is there"}}
-	case ipxeerr.ClassFormat, ipxeerr.ClassSecureBoot:
-		d.Title = v.who() + " could not start " + step
-		d.Fixes = []store.Fix{{Label: "Name a file for " + kind(v.a.Firmware, v.a.Arch) + " in its profile"}}
-		if x.Class == ipxeerr.ClassSecureBoot {
-			d.Fixes = []store.Fix{{Label: "Switch Secure Boot off in the machine’s firmware, or name a signed file"}}
-		}
-	case ipxeerr.ClassScript:
-		d.Title = v.who() + " stopped at a line of its script that its iPXE does not know"
-		d.Fixes = []store.Fix{{Label: "Correct the line in its profile"}}
-	default:
-		return store.Diagnosis{}, false
 	}
 	return d, true
 }

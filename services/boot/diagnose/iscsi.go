@@ -18,6 +18,7 @@ func iscsiRules() []rule {
 		{code: "LB-LUN-01", stage: store.StageRead, build: wrongLUN},
 		{code: "LB-LUN-02", build: nothingMapped},
 		{code: "LB-VOL-01", build: volumeFull},
+		{code: "LB-VOL-09", build: volumeHeld},
 		{code: "LB-VOL-02", build: volumeFailed},
 		{code: "LB-CHAP-03", stage: store.StageLogin, build: mutualMismatch},
 		{code: "LB-CHAP-04", build: noReverseSecret},
@@ -354,6 +355,46 @@ func loginUnfinished(v *view) (store.Diagnosis, bool) {
 	return d, true
 }
 
+// reservationConflict is the SCSI status of a command that another initiator's
+// reservation keeps out (SAM-5 §5.3.1).
+const reservationConflict = "18"
+
+// volumeHeld is a volume that somebody else has to himself: another initiator
+// reserved it, or another program on the appliance's machine opened it.
+func volumeHeld(v *view) (store.Diagnosis, bool) {
+	if e, ok := v.lastAfter(store.EventISCSIIOFailed, store.EventISCSIFirstRead); ok && v.failed() && e.Detail.Status == reservationConflict {
+		by := "another machine"
+		if e.Detail.Server != "" {
+			by = quoted(e.Detail.Server)
+		}
+		v.note(e.At, "%s%s: status RESERVATION CONFLICT", plain(e.Kind), at(e.Detail))
+		if e.Detail.Server != "" {
+			v.note(time.Time{}, "reserved by: %s", e.Detail.Server)
+		}
+		v.addReport()
+		return store.Diagnosis{
+			Title:      v.who() + " was kept from " + v.failedVolume(e) + ", because another machine has reserved it",
+			Cause:      "The volume is reserved by " + by + " with a SCSI reservation, as clusters do to keep others out. It stays so until that machine lets go of it.",
+			Confidence: store.Certain,
+			Fixes: []store.Fix{
+				{Label: "Shut the other machine down, or let it give up its reservation"},
+				{Label: "Give " + v.who() + " a volume of its own: lunboot volume clone"},
+			},
+		}, true
+	}
+	e, ok := v.refused("")
+	if !ok || !strings.HasPrefix(e.Detail.Status, "03") || !strings.Contains(e.Detail.Reason, "held by another program") {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	return store.Diagnosis{
+		Title:      v.subject() + " was refused " + v.volume() + ", because another program on the appliance uses it",
+		Cause:      sentence(e.Detail.Reason) + " Two writers would destroy what is on it.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Label: "Unmount the device on the appliance, or end the program that has it: lsof names it"}},
+	}, true
+}
+
 // volumeUnopened is a login that was refused because no volume of the machine
 // could be opened: a file is gone, or its disk fails.
 func volumeUnopened(v *view) (store.Diagnosis, bool) {
@@ -419,7 +460,7 @@ func volumeFull(v *view) (store.Diagnosis, bool) {
 
 func volumeFailed(v *view) (store.Diagnosis, bool) {
 	e, ok := v.failedIO()
-	if !ok || strings.HasPrefix(e.Detail.Sense, "05/") || strings.HasPrefix(e.Detail.Sense, "07/") {
+	if !ok || e.Detail.Status == reservationConflict || strings.HasPrefix(e.Detail.Sense, "05/") || strings.HasPrefix(e.Detail.Sense, "07/") {
 		return store.Diagnosis{}, false
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))

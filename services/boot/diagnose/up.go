@@ -16,6 +16,7 @@ const bootLoaderBytes = 256 << 10
 // upRules explain operating systems that never came up.
 func upRules() []rule {
 	return []rule{
+		{code: "LB-OS-04", stage: store.StageUp, build: ownDisk},
 		{code: "LB-OS-01", stage: store.StageUp, build: osNeverRead},
 		{code: "LB-VOL-08", or: []string{"LB-OS-02"}, stage: store.StageUp, build: emptyVolume},
 		{code: "LB-OS-02", stage: store.StageUp, build: osLostVolume},
@@ -175,7 +176,7 @@ func upUnconfirmed(v *view) (store.Diagnosis, bool) {
 func lastRules() []rule {
 	return []rule{
 		{code: "LB-BOOT-01", build: reportedOther},
-		{code: "LB-BOOT-02", build: startedOver},
+		{code: "LB-BOOT-02", build: beganAnew},
 		{code: "LB-BOOT-03", build: stopped},
 	}
 }
@@ -195,8 +196,8 @@ func reportedOther(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
-func startedOver(v *view) (store.Diagnosis, bool) {
-	if !v.failed() || !strings.HasPrefix(v.stage(v.a.Stage).Detail, "It started over") {
+func beganAnew(v *view) (store.Diagnosis, bool) {
+	if !v.failed() || !strings.HasPrefix(v.stage(v.a.Stage).Detail, startedOver) {
 		return store.Diagnosis{}, false
 	}
 	v.noteSilence()
@@ -241,7 +242,97 @@ func doing(name store.StageName) string {
 
 // asideRules are said besides what stopped the boot.
 func asideRules() []rule {
-	return []rule{{code: "LB-NET-01", aside: true, build: slowPort}}
+	return []rule{
+		{code: "LB-NET-01", aside: true, build: slowPort},
+		{code: "LB-BOOT-04", aside: true, build: again},
+	}
+}
+
+// ownDisk is a machine whose profile leaves it to its own disk, which has
+// nothing to start.
+func ownDisk(v *view) (store.Diagnosis, bool) {
+	x, e, ok := v.report()
+	if !ok || e.Detail.Step != "local" {
+		return store.Diagnosis{}, false
+	}
+	v.noteReport(x, e)
+	d := store.Diagnosis{
+		Title:      v.who() + " could not start from its own disk",
+		Cause:      "Its profile leaves it to its own disk, and " + x.Meaning + ". Its firmware goes on with its list of boot devices; what came of that cannot be seen from here.",
+		Confidence: store.Certain,
+	}
+	if len(v.f.Mappings) > 0 {
+		d.Fixes = append(d.Fixes, fix(store.FixProfileSAN, "", "Use profile san, which boots from "+v.volume()))
+	}
+	d.Fixes = append(d.Fixes, store.Fix{Label: "Look whether the machine’s firmware sees its disk"})
+	return d, true
+}
+
+// A machine that booted so often in so short a time is in a loop.
+const (
+	loopBoots = 4
+	loopTime  = 15 * time.Minute
+)
+
+// Looping returns how many boots in a row, this one among them, ended in the
+// next one without anybody having said that the system was up; 0 when that is no
+// loop. A boot that our own script tries again after it failed is none.
+func Looping(a store.Attempt, earlier []store.Attempt) (boots int, took time.Duration) {
+	next, first := a.Started, a.Started
+	for boots = 1; boots <= len(earlier); boots++ {
+		e := earlier[boots-1]
+		over := e.Outcome == store.OutcomeFailed && e.Stage == store.StageUp && len(e.Stages) > 0 && strings.HasPrefix(e.Stages[len(e.Stages)-1].Detail, startedOver)
+		// An installer that is done starts the machine anew, and comes up again.
+		installs := e.Outcome != store.OutcomeFailed && !sanOf(e)
+		if !over && !installs || a.Started.Sub(e.Started) > loopTime || e.Started.After(next) {
+			break
+		}
+		next, first = e.Started, e.Started
+	}
+	if boots < loopBoots {
+		return 0, 0
+	}
+	return boots, a.Started.Sub(first)
+}
+
+// startedOver begins the line of a stage that the machine left by starting over.
+const startedOver = "It started over"
+
+// sanOf reports whether a boot needed its volume.
+func sanOf(a store.Attempt) bool {
+	for _, s := range a.Stages {
+		if s.Name == store.StageLogin {
+			return s.State != store.StageSkipped
+		}
+	}
+	return true
+}
+
+// again is a machine that boots again and again.
+func again(v *view) (store.Diagnosis, bool) {
+	n, took := Looping(v.a, v.f.Earlier)
+	if n == 0 {
+		return store.Diagnosis{}, false
+	}
+	for _, e := range v.f.Earlier[:n-1] {
+		v.note(e.Started, "it asked to boot, which got as far as that it %s", doing(e.Stage))
+	}
+	if len(v.evidence) > 6 {
+		v.evidence = v.evidence[:6]
+	}
+	d := store.Diagnosis{
+		Title:      fmt.Sprintf("%s boots again and again: %d times in %d minutes", v.who(), n, int((took+time.Minute-1)/time.Minute)),
+		Cause:      "Each time it was given its script, started something and began anew. What it starts crashes, or a watchdog or power setting resets it.",
+		Confidence: store.VeryLikely,
+		Fixes:      []store.Fix{{Label: "Look at the machine’s screen just before it starts over"}},
+	}
+	if !sanOf(v.a) || !sanOf(v.f.Earlier[0]) {
+		d.Cause = "Each time it was given the same script, which does not boot from its volume. An installer that is done starts the machine anew, and is then given once more."
+		if v.f.Profile != store.DefaultProfile && len(v.f.Mappings) > 0 {
+			d.Fixes = append([]store.Fix{fix(store.FixProfileSAN, "", "Use profile san: it is installed, and boots from its volume")}, d.Fixes...)
+		}
+	}
+	return d, true
 }
 
 // slowPort is a first DISCOVER that was not the machine's first: firmware had

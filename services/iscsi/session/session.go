@@ -46,7 +46,7 @@ type Observer interface {
 	// with GOOD.
 	Used(lun store.LUN, wrote bool)
 	// Failed tells of a READ, WRITE or SYNCHRONIZE CACHE that ended with CHECK
-	// CONDITION.
+	// CONDITION, and of any command that ended with RESERVATION CONFLICT.
 	Failed(Failure)
 	// LoggedOut tells of a Logout Request.
 	LoggedOut()
@@ -60,6 +60,7 @@ type Failure struct {
 	CDB            [16]byte
 	LBA            uint64
 	Key, ASC, ASCQ byte
+	Reserved       bool // another nexus has reserved the unit; there is no sense
 }
 
 // Config is what a session needs.

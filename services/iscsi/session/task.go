@@ -196,8 +196,12 @@ func (s *Session) observe(t *task) {
 		}
 		return
 	}
-	if c.Status == scsi.StatusCheckCondition && (c.ReadsMedium() || c.WritesMedium() || syncs(c.CDB[0])) {
-		f := Failure{LUN: t.lu.number, CDB: c.CDB, LBA: lbaOf(&c.CDB)}
+	f := Failure{LUN: t.lu.number, CDB: c.CDB, LBA: lbaOf(&c.CDB)}
+	switch {
+	case c.Status == scsi.StatusReservationConflict:
+		f.Reserved = true
+		s.after = append(s.after, func() { s.cfg.Observer.Failed(f) })
+	case c.Status == scsi.StatusCheckCondition && (c.ReadsMedium() || c.WritesMedium() || syncs(c.CDB[0])):
 		f.Key, f.ASC, f.ASCQ = senseCode(c.Sense)
 		if f.Key != unitAttention && f.ASC != noSuchUnit {
 			s.after = append(s.after, func() { s.cfg.Observer.Failed(f) })
