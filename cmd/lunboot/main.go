@@ -37,6 +37,7 @@ type grammar struct {
 
 	Serve serveCmd `cmd:"" help:"Run the appliance."`
 	cli.Commands
+	Restore restoreCmd `cmd:"" help:"Put a backup back into an empty data folder."`
 	Doctor  doctorCmd  `cmd:"" help:"Check the appliance and this machine, and say what is wrong."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }

@@ -25,7 +25,7 @@ type room struct {
 // listed package that is gone, both fail.
 var rooms = map[string]room{
 	"cmd/lunboot":                 {may: "*", why: "the composition root knows every part"},
-	"cmd/lunboot/cli":             {may: "store", why: "every verb is a client of /api/v1"},
+	"cmd/lunboot/cli":             {may: "store store/archive", why: "every verb is a client of /api/v1, and a backup is checked where it was written"},
 	"cmd/netlab":                  {may: "cmd/netlab/lab cmd/netlab/load cmd/netlab/load/dhcp cmd/netlab/load/rounds cmd/netlab/load/tftp services/boot store", why: "the lab runs the binary as a user would"},
 	"cmd/netlab/lab":              {may: "store services/boot cmd/netlab/lab", why: "the lab runs the binary as a user would, and names loaders as everybody does"},
 	"cmd/netlab/lab/area":         {may: "", stdlib: true, why: "the bytes by which host and guest prove themselves"},
@@ -52,6 +52,7 @@ var rooms = map[string]room{
 	"services/dhcp/sockets":       {may: "store services", why: "sockets know no policy"},
 	"services/dhcp/wire":          {may: "store", why: "frames below UDP"},
 	"services/ra":                 {may: "store services services/boot", why: "services share nouns, names and events"},
+	"services/backup":             {may: "store store/archive", why: "which rows and files an appliance is"},
 	"services/capture":            {may: "store services", why: "services share nouns, names and events"},
 	"services/notify":             {may: "store services", why: "services share nouns, names and events"},
 	"services/tftp":               {may: "store services services/boot", why: "services share nouns, names and events"},
@@ -73,6 +74,7 @@ var rooms = map[string]room{
 	"store":                       {may: "", stdlib: true, why: "nouns are for everybody"},
 	"store/sqlite":                {may: "store store/sqlite/dbfile", why: "the only SQL"},
 	"store/sqlite/dbfile":         {may: "store", why: "one SQLite file: pragmas, migrations, backup"},
+	"store/archive":               {may: "store", why: "a backup is files and a manifest, and knows no noun"},
 	"store/storetest":             {may: "store", why: "the contract of every inventory"},
 	"store/volume":                {may: "store store/volume/clone store/volume/crashfs store/volume/preflight", why: "bytes that survive power loss"},
 	"store/volume/clone":          {may: "store", why: "one layer over another, whatever holds their bytes"},

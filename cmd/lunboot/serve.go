@@ -26,6 +26,7 @@ import (
 	"lunboot/scripts"
 	"lunboot/services"
 	"lunboot/services/attempts"
+	"lunboot/services/backup"
 	"lunboot/services/capture"
 	"lunboot/services/dhcp/ledger"
 	"lunboot/services/dhcp/survey"
@@ -294,9 +295,10 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		return nil, err
 	}
 	dry := a.dryRuns()
+	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
 	site, err := pages.Handler(pages.Config{
 		Inventory: a.db, Machines: a.inv, Enrolling: a.inv, Explainer: dry, Volumes: a.inv, Attempts: a.runner, Loaders: a.loaders,
-		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Network: networks{a}, Health: a.healthChecks, Auth: a.auth, Status: a.status, Captures: a.captures(), Log: log, Now: time.Now,
+		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Network: networks{a}, Health: a.healthChecks, Auth: a.auth, Status: a.status, Captures: a.captures(), Backups: saved, Log: log, Now: time.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -306,7 +308,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
 		api.Mount(r, api.Config{
 			Store: a.db, Acts: acts{a.inv, a}, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Explainer: dry, Loaders: a.loaders,
-			Access: a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Version: version, Log: log,
+			Access: a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Backups: saved, Version: version, Log: log,
 		})
 	})
 	r.With(a.auth.API).Method(http.MethodGet, metrics.Path, a.metrics)
@@ -317,7 +319,21 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 // guarded keeps a panic inside its request.
 func guarded(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := services.Guard(log, r.Method+" "+r.URL.Path, func() error { next.ServeHTTP(w, r); return nil })
+		err := services.Guard(log, r.Method+" "+r.URL.Path, func() (err error) {
+			defer func() {
+				v := recover()
+				if e, ok := v.(error); ok && errors.Is(e, http.ErrAbortHandler) {
+					err = e // the handler's own wish, not a fault
+				} else if v != nil {
+					panic(v)
+				}
+			}()
+			next.ServeHTTP(w, r)
+			return nil
+		})
+		if errors.Is(err, http.ErrAbortHandler) {
+			panic(http.ErrAbortHandler)
+		}
 		if err != nil {
 			http.Error(w, "The appliance had an internal fault; its log says more.", http.StatusInternalServerError)
 		}

@@ -129,3 +129,9 @@ func jsonList[T any](v []T) string {
 	}
 	return string(b)
 }
+
+// Record writes an audit row of an act that changes no row: a backup, a
+// download of secrets.
+func (db *DB) Record(ctx context.Context, actor store.Actor, action, subject, detail string) error {
+	return db.write(ctx, "write the audit log", func(t *tx) error { return t.audit(actor, action, subject, detail) })
+}

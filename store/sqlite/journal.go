@@ -30,6 +30,10 @@ func OpenJournal(ctx context.Context, dir string, now func() time.Time, opts ...
 	return &Journal{file: f}, nil
 }
 
+// Backup writes a consistent copy of the journal to path while others read and
+// write. A file that is there already is replaced in one step.
+func (j *Journal) Backup(ctx context.Context, path string) error { return j.file.Backup(ctx, path) }
+
 // Close closes the file. Calling it twice is harmless.
 func (j *Journal) Close() error { return j.file.Close() }
 

@@ -36,6 +36,7 @@ type Config struct {
 	Network   Network
 	Health    func(context.Context) Health
 	Captures  Captures
+	Backups   Backups
 	Version   string
 	Log       *slog.Logger
 }
@@ -74,6 +75,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.system(a)
 	s.settings(a)
 	s.access(a)
+	s.backup(a)
 	s.explain(a)
 	describeEvents(a)
 	r.With(s.needRead).Get("/api/v1/events", s.events)

@@ -116,6 +116,45 @@ func (boots) Capture(_ context.Context, id store.AttemptID) ([]byte, string, err
 	return []byte("\x0a\x0d\x0d\x0apackets"), "lab-12-attempt-7.pcapng", nil
 }
 
+// Prepare makes a backup that breaks off when it is to hold volumes.
+func (boots) Prepare(_ context.Context, _ store.Actor, spec store.BackupSpec) (store.Backup, error) {
+	if spec.Hash {
+		return nil, store.InUse("another backup is being made")
+	}
+	return saved{spec.Volumes}, nil
+}
+
+type saved struct{ breaks bool }
+
+func (saved) Name() string { return "lunboot-2026.tar.gz" }
+func (saved) Close() error { return nil }
+func (s saved) Send(_ context.Context, w io.Writer) error {
+	if s.breaks {
+		io.WriteString(w, "half")
+		return errors.New("the disk broke")
+	}
+	_, err := io.WriteString(w, "whole")
+	return err
+}
+
+func TestABackupIsAFileThatIsWholeOrCutOff(t *testing.T) {
+	h := open(t)
+	if a := h.must(200, "POST", "/api/v1/backup", ""); a.kind != "application/gzip" || string(a.body) != "whole" {
+		t.Errorf("it is %s: %s", a.kind, a.body)
+	}
+	if a := h.must(409, "POST", "/api/v1/backup?hash=true", ""); !strings.Contains(string(a.body), "another backup") {
+		t.Errorf("a second one at a time: %s", a.body)
+	}
+	resp, err := h.Client().Post(h.URL+"/api/v1/backup?volumes=true", "", nil)
+	if err == nil {
+		_, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+	}
+	if err == nil {
+		t.Error("half of a backup looks whole")
+	}
+}
+
 type scripted struct{}
 
 func (scripted) Preview(_ context.Context, m store.Machine, p *store.Profile) (string, error) {
@@ -202,7 +241,7 @@ func open(t *testing.T) *house {
 		})
 	})
 	h.api = api.Mount(h.router, api.Config{
-		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Captures: boots{}, Events: log{journal}, Scripts: scripted{}, Explainer: dry{}, Loaders: &shelf{}, Access: h.auth, Network: wires{},
+		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Captures: boots{}, Events: log{journal}, Scripts: scripted{}, Explainer: dry{}, Loaders: &shelf{}, Access: h.auth, Network: wires{}, Backups: boots{},
 		Health: func(context.Context) api.Health { return api.Health{OK: true, Version: "test"} }, Version: "test", Log: quiet,
 	})
 	h.Server = httptest.NewServer(h.router)
@@ -334,7 +373,7 @@ func TestTheDescriptionNamesEveryRoute(t *testing.T) {
 }
 
 // wantAdmin are the routes that an operator may not use.
-var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "PUT /api/v1/users/{user}/password", "POST /api/v1/volumes/import", "PUT /api/v1/settings/{key}"}
+var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "PUT /api/v1/users/{user}/password", "POST /api/v1/volumes/import", "POST /api/v1/backup", "PUT /api/v1/settings/{key}"}
 
 func TestEveryRouteAsksWhoItIs(t *testing.T) {
 	h := open(t)
@@ -521,7 +560,7 @@ func TestHostileRequestsAreTheClientsFault(t *testing.T) {
 	bodies := []string{"", "null", "[]", `"x"`, "1", "true", "{", `{"name":5}`, `{"macs":"x"}`, `{"macs":[1]}`, `{"name":{"a":1}}`, `{"size":"8G","name":1}`, `{"size":1e99}`, `{"lun":-1e400}`,
 		`{"name":"\ud800"}`, `{"nosuchfield":1}`, "\x00\x01\x02", "<xml/>", deep, `{"name":"` + strings.Repeat("a", 2<<20) + `"}`, `{"days":99999999999999999999,"name":1}`}
 	for _, r := range h.routes() {
-		if r[0] == http.MethodGet || r[0] == http.MethodDelete || strings.HasSuffix(r[1], "/upload") {
+		if r[0] == http.MethodGet || r[0] == http.MethodDelete || strings.HasSuffix(r[1], "/upload") || strings.HasSuffix(r[1], "/backup") { // the one takes any bytes, the other none
 			continue
 		}
 		path := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{user}", "u").Replace(r[1])

@@ -97,6 +97,7 @@ type Config struct {
 	Auth      *auth.Auth
 	Status    func(context.Context) Status
 	Captures  Captures
+	Backups   Backups
 	Log       *slog.Logger
 	Now       func() time.Time
 }
@@ -172,6 +173,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/loaders", s.addLoader)
 			r.Post("/loaders/remove", s.removeLoader)
 			r.Get("/settings", s.settings)
+			r.Post("/settings/backup", s.backup)
 			r.Post("/settings/network/{interface}", s.chooseMode)
 			r.Post("/settings/network/{interface}/ask", s.askNetwork)
 			r.Get("/live", s.live)

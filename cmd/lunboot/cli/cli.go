@@ -32,6 +32,7 @@ type Commands struct {
 	Token   TokenCmd   `cmd:"" help:"Tokens for the REST API."`
 
 	Password PasswordCmd `cmd:"" help:"Set the password of the web pages."`
+	Backup   BackupCmd   `cmd:"" help:"Back the appliance up into one file, while machines boot."`
 }
 
 // Context is what a verb runs with.
@@ -53,6 +54,9 @@ func (c *Context) show(v any, text func()) error {
 	text()
 	return nil
 }
+
+// Show prints v as JSON.
+func (c *Context) Show(v any) error { return c.show(v, func() {}) }
 
 // say prints one line about a change, nothing with --json.
 func (c *Context) say(format string, args ...any) {

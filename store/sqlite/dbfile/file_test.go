@@ -209,10 +209,19 @@ func TestNewerFileIsRefusedAndUntouched(t *testing.T) {
 	if store.KindOf(err) != store.KindConflict {
 		t.Errorf("kind %s: %v", store.KindOf(err), err)
 	}
-	for _, word := range []string{"newer", "x.db", "3", "1", "x.db.schema-1"} {
+	for _, word := range []string{"newer", "x.db", "3", "1", "restore a backup"} {
 		if !strings.Contains(fmt.Sprint(err), word) {
 			t.Errorf("the error does not say %q: %v", word, err)
 		}
+	}
+	// A copy that this program can open is named with its whole path.
+	for _, schema := range []string{"1", "2"} {
+		if err := os.WriteFile(path+".schema-"+schema, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(t.Context(), path, config(1)); err == nil || !strings.Contains(err.Error(), "put back the copy") || !strings.HasSuffix(err.Error(), path+".schema-1") {
+		t.Errorf("the way back is: %v", err)
 	}
 	after, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(before, after) {

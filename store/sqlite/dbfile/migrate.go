@@ -32,9 +32,12 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 	}
 	switch {
 	case have > want:
+		back := "start that version again, or restore a backup into an empty folder"
+		if c := f.lastCopy(want); c != "" {
+			back = "start that version again, or put back the copy that it made before it changed the file, which knows nothing of what came after: " + c
+		}
 		return &store.Error{Kind: store.KindConflict, Op: "open", Subject: f.path,
-			Msg: fmt.Sprintf("%s was written by a newer lunboot (its schema is %d, this program knows %d); start that version, or put back the copy that it made (%s)",
-				name, have, want, filepath.Base(f.copyName(want)))}
+			Msg: fmt.Sprintf("%s was written by a newer lunboot (its schema is %d, this program knows %d); %s", name, have, want, back)}
 	case have == want:
 		return nil
 	}

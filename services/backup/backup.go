@@ -1,0 +1,298 @@
+// Package backup makes backups of an appliance while its machines boot, and puts
+// one back into an empty data folder.
+//
+// It joins the rows and the files: which files belong to the appliance, and which
+// of them have a moment that can be copied. What a backup looks like as bytes
+// stands in store/archive.
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"lunboot/store"
+	"lunboot/store/archive"
+)
+
+// TLSFolder holds the certificate of the admin listener, below the data folder.
+const TLSFolder = "tls"
+
+// scratchPrefix begins the folder of the copies that a backup is made of.
+const scratchPrefix = ".backup-"
+
+// Maker makes backups while machines boot. There is one at a time.
+type Maker struct {
+	cfg  Config
+	busy sync.Mutex
+}
+
+// Config is what a Maker stands on.
+type Config struct {
+	Dir     string // the data folder
+	Version string // of this program
+	Target  string // the appliance's iSCSI name
+	Rows    Rows
+	// Journal copies the journal.
+	Journal func(ctx context.Context, path string) error
+	// Sessions lists the live iSCSI sessions.
+	Sessions func() []store.Session
+	Now      func() time.Time
+}
+
+// Rows is the inventory.
+type Rows interface {
+	Backup(ctx context.Context, path string) error
+	Volumes(context.Context) ([]store.Volume, error)
+	MappingsOf(context.Context, store.MachineID) ([]store.Mapping, error)
+	Record(ctx context.Context, by store.Actor, action, subject, detail string) error
+}
+
+// New makes a Maker.
+func New(cfg Config) *Maker { return &Maker{cfg: cfg} }
+
+// Prepare copies the databases and looks at what is to go with them. The copies
+// are each of one moment; what comes after is not in the backup.
+func (m *Maker) Prepare(ctx context.Context, by store.Actor, spec store.BackupSpec) (_ store.Backup, err error) {
+	if !m.busy.TryLock() {
+		return nil, store.InUse("another backup is being made; wait for its end")
+	}
+	p := &backup{head: archive.Head{Version: m.cfg.Version, Created: m.cfg.Now().UTC().Truncate(time.Second), Target: m.cfg.Target}, spec: spec, unlock: m.busy.Unlock}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if err := removeScratch(m.cfg.Dir); err != nil { // of a run that was killed
+		return nil, err
+	}
+	if p.scratch, err = os.MkdirTemp(m.cfg.Dir, scratchPrefix); err != nil {
+		return nil, fmt.Errorf("make a folder for the backup: %w", err)
+	}
+	copies := map[string]func(context.Context, string) error{"inventory.db": m.cfg.Rows.Backup}
+	if spec.Journal {
+		copies["journal.db"] = m.cfg.Journal
+	}
+	for name, backUp := range copies {
+		path := filepath.Join(p.scratch, name)
+		if err := backUp(ctx, path); err != nil {
+			return nil, err
+		}
+		p.items = append(p.items, archive.Item{Name: name, Path: path})
+	}
+	slices.SortFunc(p.items, func(x, y archive.Item) int { return strings.Compare(x.Name, y.Name) })
+	for _, folder := range []string{"loaders", TLSFolder} {
+		if err := p.add(m.cfg.Dir, folder); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.look(ctx, m); err != nil {
+		return nil, err
+	}
+	what := "without the volumes' bytes"
+	if spec.Volumes {
+		what = "with the bytes of the volumes that no machine may be writing to"
+	}
+	return p, m.cfg.Rows.Record(ctx, by, "backup.create", p.Name(), what)
+}
+
+func removeScratch(dir string) error {
+	old, err := filepath.Glob(filepath.Join(dir, scratchPrefix+"*"))
+	for _, path := range old {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
+}
+
+// backup is one that is ready to be sent.
+type backup struct {
+	head    archive.Head
+	spec    store.BackupSpec
+	scratch string
+	items   []archive.Item
+	volumes []archive.Volume
+	changed []watched // files that must not change while they are read
+	unlock  func()
+}
+
+// watched is a file as it was when the backup began.
+type watched struct {
+	volume, path string
+	size         int64
+	modified     time.Time
+}
+
+// add adds the plain files of a folder below the data folder.
+func (p *backup) add(data, folder string) error {
+	err := filepath.WalkDir(filepath.Join(data, folder), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(d.Name(), ".") {
+			return err
+		}
+		name, err := filepath.Rel(data, path)
+		p.items = append(p.items, archive.Item{Name: filepath.ToSlash(name), Path: path})
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// look lists the files of volumes, and adds those that are wanted and that no
+// machine may be writing to.
+func (p *backup) look(ctx context.Context, m *Maker) error {
+	all, err := m.cfg.Rows.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	writing, err := m.writing(ctx)
+	if err != nil {
+		return err
+	}
+	owner := map[string]store.Volume{}
+	for _, v := range all {
+		owner[v.Path] = v
+	}
+	dir := filepath.Join(m.cfg.Dir, "volumes")
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if !f.Type().IsRegular() || strings.HasPrefix(f.Name(), ".") {
+			continue
+		}
+		st, err := f.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		v := owner[strings.TrimSuffix(f.Name(), ".map")]
+		entry := archive.Volume{File: archive.File{Name: "volumes/" + f.Name(), Size: st.Size()}, Volume: v.Name, Modified: st.ModTime().UTC()}
+		path := filepath.Join(dir, f.Name())
+		still := watched{v.Name, path, st.Size(), st.ModTime()}
+		switch free := !writing[v.ID] && (v.ID == 0 || v.State == store.VolumeReady); {
+		case p.spec.Volumes && free:
+			p.items = append(p.items, archive.Item{Name: entry.Name, Path: path})
+			p.changed = append(p.changed, still)
+		case p.spec.Hash && free:
+			if entry.SHA256, err = sumOf(ctx, path); err != nil {
+				return err
+			}
+			if err := still.check(); err != nil {
+				entry.SHA256 = "" // a machine has begun to write meanwhile
+			}
+		}
+		p.volumes = append(p.volumes, entry)
+	}
+	return nil
+}
+
+func sumOf(ctx context.Context, path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	for ctx.Err() == nil {
+		if _, err := io.CopyN(sum, f, 64<<20); errors.Is(err, io.EOF) {
+			return hex.EncodeToString(sum.Sum(nil)), nil
+		} else if err != nil {
+			return "", err
+		}
+	}
+	return "", ctx.Err()
+}
+
+// check fails when the file is not as it was.
+func (w watched) check() error {
+	st, err := os.Stat(w.path)
+	if err == nil && st.Size() == w.size && st.ModTime().Equal(w.modified) {
+		return nil
+	}
+	return &store.Error{Kind: store.KindInUse, Op: "back up volume", Subject: w.volume, Err: err,
+		Msg: "it changed while it was copied, so the copy is of no moment; shut its machine down, or back up without volumes"}
+}
+
+// writing are the volumes that a live session may write to.
+func (m *Maker) writing(ctx context.Context) (map[store.VolumeID]bool, error) {
+	out := map[store.VolumeID]bool{}
+	for _, s := range m.cfg.Sessions() {
+		maps, err := m.cfg.Rows.MappingsOf(ctx, s.Machine)
+		if err != nil {
+			return nil, err
+		}
+		for _, lun := range maps {
+			out[lun.Volume] = out[lun.Volume] || !lun.ReadOnly
+		}
+	}
+	return out, nil
+}
+
+// Name tells the backup from others.
+func (p *backup) Name() string {
+	return "lunboot-" + p.head.Created.Format("2006-01-02-150405") + ".tar.gz"
+}
+
+// Send writes the backup.
+func (p *backup) Send(ctx context.Context, w io.Writer) error {
+	// A volume that changes under the copy must not end in a whole backup: the
+	// last file is sent only when all were as they should.
+	hold := &lastBytes{w: w}
+	if _, err := archive.Write(ctx, hold, p.head, p.items, p.volumes); err != nil {
+		return err
+	}
+	for _, f := range p.changed {
+		if err := f.check(); err != nil {
+			return err
+		}
+	}
+	return hold.release()
+}
+
+// lastBytes keeps the end of what is written back until it is released: without
+// its checksum a compressed stream is known to be cut off.
+type lastBytes struct {
+	w    io.Writer
+	held []byte
+}
+
+const heldBytes = 8 // CRC and length (RFC 1952 §2.3.1)
+
+func (l *lastBytes) Write(b []byte) (int, error) {
+	l.held = append(l.held, b...)
+	if n := len(l.held) - heldBytes; n > 0 {
+		if _, err := l.w.Write(l.held[:n]); err != nil {
+			return 0, err
+		}
+		l.held = append(l.held[:0], l.held[n:]...)
+	}
+	return len(b), nil
+}
+
+func (l *lastBytes) release() error {
+	_, err := l.w.Write(l.held)
+	return err
+}
+
+// Close removes the copies.
+func (p *backup) Close() error {
+	defer p.unlock()
+	if p.scratch == "" {
+		return nil
+	}
+	return os.RemoveAll(p.scratch)
+}
