@@ -57,6 +57,7 @@ type Volume struct {
 	Golden    bool        `json:"golden"`            // others are cloned from it; it never changes, but has versions
 	Version   int         `json:"version,omitempty"` // of a golden volume the current one, of a clone the parent's that it stands on; 0: none
 	Sanitize  bool        `json:"sanitize"`          // a machine that has it writable may wipe it with SANITIZE
+	Direct    bool        `json:"direct"`            // a device that is used past the page cache
 	State     VolumeState `json:"state"`
 	Progress  int         `json:"progress"` // per cent, while importing
 	Reason    string      `json:"reason,omitempty"`
@@ -94,6 +95,9 @@ func (v *Volume) Validate() error {
 	}
 	if v.Golden && !v.ReadOnly {
 		errs = append(errs, Invalid("read_only", "a golden volume stays read-only: its clones stand on its bytes; promote a clone to give it a new version"))
+	}
+	if v.Direct && v.Kind != VolumeDevice {
+		errs = append(errs, Invalid("direct", "only a device can be used past the page cache"))
 	}
 	if v.Progress < 0 || v.Progress > 100 {
 		errs = append(errs, Invalid("progress", "%d per cent", v.Progress))

@@ -10,7 +10,7 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const volumeColumns = `SELECT id, revision, name, uuid, kind, size, block_size, coalesce(parent, 0), read_only, shared, reset, sanitize,
+const volumeColumns = `SELECT id, revision, name, uuid, kind, size, block_size, coalesce(parent, 0), read_only, shared, reset, sanitize, direct,
 	state, progress, reason, coalesce((SELECT layer.path FROM layer WHERE layer.id = volume.top), ''), created_from, created, updated,
 	golden, version, coalesce(top, 0) FROM volume `
 
@@ -20,7 +20,7 @@ func scanVolume(r dbfile.Row) (store.Volume, error) {
 		uuid             string
 		created, updated int64
 	)
-	err := r.Scan(&v.ID, &v.Revision, &v.Name, &uuid, &v.Kind, &v.Size, &v.BlockSize, &v.Parent, &v.ReadOnly, &v.Shared, &v.Reset, &v.Sanitize,
+	err := r.Scan(&v.ID, &v.Revision, &v.Name, &uuid, &v.Kind, &v.Size, &v.BlockSize, &v.Parent, &v.ReadOnly, &v.Shared, &v.Reset, &v.Sanitize, &v.Direct,
 		&v.State, &v.Progress, &v.Reason, &v.Path, &v.From, &created, &updated, &v.Golden, &v.Version, &v.Top)
 	if err != nil {
 		return store.Volume{}, err
@@ -108,8 +108,8 @@ func (db *DB) CreateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		if err := t.checkVolume(&v); err != nil {
 			return err
 		}
-		n, err := t.Insert(`INSERT INTO volume (name, uuid, kind, size, block_size, parent, read_only, shared, reset, sanitize, state, progress, reason,
-			created_from, updated, revision, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		n, err := t.Insert(`INSERT INTO volume (name, uuid, kind, size, block_size, parent, read_only, shared, reset, sanitize, direct, state, progress, reason,
+			created_from, updated, revision, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			append(volumeValues(&v), v.Revision, dbfile.Nanos(v.Created))...)
 		if err != nil {
 			return err
@@ -191,7 +191,7 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 			return nil
 		}
 		v.Revision, v.Updated = old.Revision+1, t.now
-		_, err = t.Run(`UPDATE volume SET name = ?, uuid = ?, kind = ?, size = ?, block_size = ?, parent = ?, read_only = ?, shared = ?, reset = ?, sanitize = ?,
+		_, err = t.Run(`UPDATE volume SET name = ?, uuid = ?, kind = ?, size = ?, block_size = ?, parent = ?, read_only = ?, shared = ?, reset = ?, sanitize = ?, direct = ?,
 			state = ?, progress = ?, reason = ?, created_from = ?, updated = ?, revision = ? WHERE id = ?`,
 			append(volumeValues(&v), v.Revision, int64(v.ID))...)
 		if err != nil {
@@ -324,7 +324,7 @@ func (t *tx) checkVolume(v *store.Volume) error {
 }
 
 func volumeValues(v *store.Volume) []any {
-	return []any{v.Name, v.UUID.String(), string(v.Kind), v.Size, v.BlockSize, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Reset, v.Sanitize,
+	return []any{v.Name, v.UUID.String(), string(v.Kind), v.Size, v.BlockSize, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Reset, v.Sanitize, v.Direct,
 		string(v.State), v.Progress, v.Reason, v.From, dbfile.Nanos(v.Updated)}
 }
 
@@ -342,6 +342,7 @@ func volumeChanges(a, b *store.Volume) string {
 	d.flag("shared", a.Shared, b.Shared)
 	d.flag("reset at boot", a.Reset, b.Reset)
 	d.flag("sanitize", a.Sanitize, b.Sanitize)
+	d.flag("direct", a.Direct, b.Direct)
 	d.add("state", string(a.State), string(b.State))
 	d.add("reason", a.Reason, b.Reason)
 	d.add("path", a.Path, b.Path)

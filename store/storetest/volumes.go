@@ -27,6 +27,10 @@ func volumeRoundTrip(k *kit) {
 	same(k, "the volume as changed", changed, must(k.Volume(ctx, made.ID))(k))
 	k.unchanged(func() { same(k, "the volume", changed, must(k.UpdateVolume(ctx, actor, changed))(k)) })
 
+	device := store.Volume{Name: "lv", Kind: store.VolumeDevice, Size: 512, BlockSize: 512, Path: "/dev/vg0/lv", Direct: true}
+	if got := must(k.CreateVolume(ctx, actor, device))(k); !must(k.Volume(ctx, got.ID))(k).Direct {
+		k.Error("a device forgot that it is used past the page cache")
+	}
 	wiped := store.Volume{Name: "wiped", Kind: store.VolumeRaw, Size: 512, BlockSize: 512, Sanitize: true}
 	if got := must(k.CreateVolume(ctx, actor, wiped))(k); !must(k.Volume(ctx, got.ID))(k).Sanitize {
 		k.Errorf("a volume that may be wiped came back as %+v", got)
@@ -54,6 +58,7 @@ func volumeInvalid(k *kit) {
 		"no size":                           {store.KindInvalid, "size", func(v *store.Volume) { v.Size = 0 }},
 		"too large":                         {store.KindInvalid, "size", func(v *store.Volume) { v.Size = store.MaxVolumeSize + 512 }},
 		"an odd state":                      {store.KindInvalid, "state", func(v *store.Volume) { v.State = "gone" }},
+		"a file past the page cache":        {store.KindInvalid, "direct", func(v *store.Volume) { v.Direct = true }},
 		"a shared volume that one may wipe": {store.KindInvalid, "sanitize", func(v *store.Volume) { v.Shared, v.Sanitize = true, true }},
 		"101 per cent":                      {store.KindInvalid, "progress", func(v *store.Volume) { v.Progress = 101 }},
 		"no such parent":                    {store.KindInvalid, "parent", func(v *store.Volume) { v.Kind, v.Parent = store.VolumeClone, 4711 }},

@@ -3,10 +3,8 @@ package volume
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -140,36 +138,10 @@ func checkName(name string) error {
 	return nil
 }
 
-// osFile is a regular file or a block device.
+// osFile is a regular file.
 type osFile struct {
 	*os.File
-	fd     int // of File, which lives as long as this does
-	device bool
-}
-
-// openDevice opens a block device for this process alone: O_EXCL without
-// O_CREAT fails while it is mounted or held by another (open(2)).
-func openDevice(path string, write bool) (file, error) {
-	if filepath.Clean(path) != path || !strings.HasPrefix(path, "/dev/") {
-		return nil, fmt.Errorf("%q is not a path below /dev", path)
-	}
-	flags := os.O_RDONLY
-	if write {
-		flags = os.O_RDWR
-	}
-	f, err := os.OpenFile(path, flags|unix.O_EXCL|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	fi, err := f.Stat()
-	if err == nil && (fi.Mode()&fs.ModeDevice == 0 || fi.Mode()&fs.ModeCharDevice != 0) {
-		err = fmt.Errorf("%s is not a block device", path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &osFile{File: f, fd: int(f.Fd()), device: true}, nil
+	fd int // of File, which lives as long as this does
 }
 
 // writePiece is the most that one pwrite(2) hands to the page cache, aligned. A
@@ -200,9 +172,6 @@ func (f *osFile) Sync() error {
 }
 
 func (f *osFile) Size() (int64, error) {
-	if f.device {
-		return f.Seek(0, io.SeekEnd)
-	}
 	fi, err := f.Stat()
 	if err != nil {
 		return 0, err
@@ -213,13 +182,9 @@ func (f *osFile) Size() (int64, error) {
 func (f *osFile) Punch(off, n int64) error {
 	for {
 		err := unix.Fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case f.device && err == unix.EINVAL: // a range that is not whole blocks of the device
-			err = unix.EOPNOTSUPP
+		if err != unix.EINTR {
+			return f.wrap("punch hole", err)
 		}
-		return f.wrap("punch hole", err)
 	}
 }
 

@@ -218,7 +218,7 @@ func (p *Pool) openFile(v store.Volume) (f file, write bool, err error) {
 	switch v.Kind {
 	case store.VolumeRaw:
 	case store.VolumeDevice:
-		open = openDevice
+		open = func(_ string, write bool) (file, error) { return openDeviceOf(v, write) }
 	default:
 		return nil, false, store.Invalid("kind", "a volume of kind %q cannot be opened", v.Kind)
 	}
