@@ -54,6 +54,17 @@ type VolumeSpec struct {
 	Shared    bool
 }
 
+// DeviceSpec is what an operator says of a block device that becomes a volume
+// as it is.
+type DeviceSpec struct {
+	Name      string
+	Path      string // below /dev
+	BlockSize int    // 0 means the device's own
+	ReadOnly  bool
+	Shared    bool
+	Direct    bool // past the page cache
+}
+
 // VolumePatch changes the fields that are not nil.
 type VolumePatch struct {
 	Revision int64

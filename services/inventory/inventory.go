@@ -119,6 +119,7 @@ type Volumes interface {
 	Update(store.Volume)
 	Look(context.Context, store.Volume) (store.Preflight, error)
 	Imports
+	Devices
 }
 
 // Imports are how bytes come in from outside.

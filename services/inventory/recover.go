@@ -31,6 +31,7 @@ func (i *Inventory) Recover(ctx context.Context) error {
 			i.log.Error("files of acts that did not end cannot be removed now", "err", err)
 		}
 	}
+	i.measureDevices(ctx, all)
 	return i.recoverJobs(ctx)
 }
 

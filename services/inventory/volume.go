@@ -145,6 +145,11 @@ func (i *Inventory) ResizeVolume(ctx context.Context, by store.Actor, id store.V
 	turn := i.work.turn(v.ID)
 	turn.Lock()
 	defer turn.Unlock()
+	if v.Kind == store.VolumeDevice {
+		if err := i.fitDevice(v, size); err != nil {
+			return store.Volume{}, err
+		}
+	}
 	// A caller that hangs up must not come between the file and the row.
 	ctx = context.WithoutCancel(ctx)
 	err = i.volumes.Resize(ctx, v, size, func() error {

@@ -46,12 +46,25 @@ type Device struct {
 // mounted, held by another program or part of something that is, is refused
 // with who holds it. It changes nothing.
 func (p *Pool) Device(path string, readOnly bool) (Device, error) {
-	at := host{sys: "/sys", proc: "/proc", dev: "/dev"}
-	d, err := at.look(path, !readOnly)
+	d, err := thisHost().look(path, !readOnly)
 	if err != nil {
 		return Device{}, deviceFault("attach device", path, err)
 	}
 	return d, nil
+}
+
+// DeviceNumber is the kernel's number of a device and of the whole disk that it
+// is on. Names come and go; one device has one number as long as the system
+// runs.
+func DeviceNumber(path string) (number, disk uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, 0, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return 0, 0, store.Invalid("path", "%s is not a block device", path)
+	}
+	return st.Rdev, thisHost().disk(st.Rdev), nil
 }
 
 // DeviceSize is how large a device is by now. It may be held meanwhile.
@@ -300,7 +313,7 @@ func deviceFault(op, path string, err error) error {
 		return err
 	case errors.Is(err, syscall.EBUSY):
 		e.Kind, e.Err = store.KindInUse, nil
-		e.Msg = host{sys: "/sys", proc: "/proc", dev: "/dev"}.holder(path)
+		e.Msg = thisHost().holder(path)
 	case errors.Is(err, fs.ErrPermission):
 		e.Kind, e.Msg = store.KindDenied, mayNot(path)
 	case errors.Is(err, syscall.EROFS):

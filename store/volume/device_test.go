@@ -172,8 +172,10 @@ func TestADeviceThatIsHeldSaysByWhom(t *testing.T) {
 
 func TestADeviceThatCanOnlyBeReadIsAttachedReadOnly(t *testing.T) {
 	p := openPool(t, t.TempDir())
-	path, _ := loop(t, 1<<20, 512)
-	tool(t, "blockdev", "--setro", path)
+	file := filepath.Join(t.TempDir(), "disk.img")
+	must(t, os.WriteFile(file, make([]byte, 1<<20), 0o600))
+	path := tool(t, "losetup", "--find", "--show", "--read-only", file)
+	t.Cleanup(func() { tool(t, "losetup", "--detach", path) })
 	e := wantKind(t, second(p.Device(path, false)), store.KindDenied)
 	if !strings.Contains(e.Msg, "read-only") {
 		t.Errorf("it says %q", e.Msg)

@@ -19,6 +19,8 @@ import (
 // host is where the kernel tells about its devices. Tests have one of their own.
 type host struct{ sys, proc, dev string }
 
+func thisHost() host { return host{sys: "/sys", proc: "/proc", dev: "/dev"} }
+
 // look opens a device for a moment.
 func (h host) look(path string, write bool) (Device, error) {
 	path, err := h.lasting(path)

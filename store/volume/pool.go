@@ -428,7 +428,7 @@ func (p *Pool) Resize(ctx context.Context, v store.Volume, size int64, commit fu
 	if size < v.Size {
 		return store.Invalid("size", "a volume can only grow; %s is smaller than its %s", store.Bytes(size), store.Bytes(v.Size))
 	}
-	if v.Kind != store.VolumeRaw {
+	if v.Kind != store.VolumeRaw && v.Kind != store.VolumeDevice {
 		return store.Invalid("kind", "a volume of kind %q cannot be resized", v.Kind)
 	}
 	h, err := p.Open(ctx, v)
@@ -446,7 +446,7 @@ func (h *Handle) growFile(ctx context.Context, size int64, commit func() error) 
 	defer h.s.gate.leave()
 	have, err := h.s.f.Size()
 	if err == nil && have < size {
-		err = h.s.f.Truncate(size)
+		err = h.s.f.Truncate(size) // never a device, which was measured before
 	}
 	if err != nil {
 		return fault("resize volume", *h.s.name.Load(), err)

@@ -64,6 +64,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.unknown(a)
 	s.dryRun(a)
 	s.volumes(a)
+	s.storage(a)
 	s.mappings(a)
 	s.profiles(a)
 	s.loaders(a)

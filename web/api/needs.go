@@ -95,6 +95,7 @@ type VolumeActs interface {
 	ResizeVolume(ctx context.Context, by store.Actor, id store.VolumeID, size int64) (store.Volume, error)
 	RemoveVolume(context.Context, store.Actor, store.VolumeID) error
 	CancelJob(ctx context.Context, by store.Actor, id int64) error
+	StorageActs
 }
 
 // Sessions is the live side of the target.

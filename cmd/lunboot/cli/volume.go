@@ -17,6 +17,7 @@ type VolumeCmd struct {
 	Show   VolumeShowCmd   `cmd:"" help:"Show a volume."`
 	Create VolumeCreateCmd `cmd:"" help:"Create an empty volume."`
 	Import VolumeImportCmd `cmd:"" help:"Create a volume from a raw image."`
+	Attach VolumeAttachCmd `cmd:"" help:"Make a volume of a block device of the appliance, as it is."`
 	Set    VolumeSetCmd    `cmd:"" help:"Change a volume."`
 	Resize VolumeResizeCmd `cmd:"" help:"Grow a volume."`
 	Remove VolumeRemoveCmd `cmd:"" help:"Remove a volume and its bytes."`
@@ -25,7 +26,14 @@ type VolumeCmd struct {
 func printVolume(c *Context, v store.Volume, more ...string) {
 	c.facts(append([]string{"Name", v.Name, "Id", strconv.FormatInt(int64(v.ID), 10), "Kind", string(v.Kind),
 		"Size", fmt.Sprintf("%s (%d blocks of %d bytes)", store.Bytes(v.Size), v.Blocks(), v.BlockSize), "State", volumeState(v),
-		"Read-only", yes(v.ReadOnly, "yes"), "Shared", yes(v.Shared, "yes"), "Sanitize", yes(v.Sanitize, "yes"), "UUID", v.UUID.String(), "Imported from", v.From, "Created", when(v.Created)}, more...)...)
+		"Read-only", yes(v.ReadOnly, "yes"), "Shared", yes(v.Shared, "yes"), "Sanitize", yes(v.Sanitize, "yes"), "UUID", v.UUID.String(), "Direct", yes(v.Direct, "yes"), "Device", deviceOf(v), "Imported from", v.From, "Created", when(v.Created)}, more...)...)
+}
+
+func deviceOf(v store.Volume) string {
+	if v.Kind != store.VolumeDevice {
+		return ""
+	}
+	return v.Path
 }
 
 func volumeState(v store.Volume) string {
