@@ -1,11 +1,9 @@
 package inventory
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -158,7 +156,10 @@ func (i *Inventory) begin(ctx context.Context, by store.Actor, spec store.Volume
 // importFile copies and settles the volume's fate. A failed one stays as a row
 // that says why; one that the operator canceled goes.
 func (i *Inventory) importFile(ctx context.Context, r *running, v store.Volume, job store.Job, src io.Reader) {
-	v, job, err := i.copy(ctx, v, job, src)
+	v, job, err := i.copy(ctx, v, job, func(progress func(int64)) (string, error) {
+		sum, err := i.volumes.Import(ctx, v, src, progress)
+		return v.From + " sha256:" + sum, err
+	})
 	// What follows must reach the database even though the job was ended.
 	settle := context.WithoutCancel(ctx)
 	if err == nil {
@@ -166,17 +167,12 @@ func (i *Inventory) importFile(ctx context.Context, r *running, v store.Volume, 
 	}
 	i.acts.Lock()
 	defer i.acts.Unlock()
-	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errCanceled):
-		job.State, job.Error = store.JobCanceled, "canceled by "+string(i.jobs.canceler(r))
+	job, err = i.failed(ctx, r, job, err)
+	if job.State == store.JobCanceled {
 		if err := i.drop(settle, i.jobs.canceler(r), v); err != nil {
 			i.log.Error("a canceled import stays until the next start", "volume", v.Name, "err", err)
 		}
-	default:
-		if errors.Is(cause, errStopping) {
-			err = &store.Error{Kind: store.KindUnavailable, Msg: stoppedReason}
-		}
-		job.State, job.Error = store.JobFailed, sentence(err)
+	} else {
 		v.State, v.Progress, v.Reason = store.VolumeFailed, 0, sentence(err)
 		if _, err := i.db.UpdateVolume(settle, store.ActorSystem, v); err != nil {
 			i.log.Error("a failed import is still marked as running; the next start mends it", "volume", v.Name, "err", err)
@@ -184,6 +180,20 @@ func (i *Inventory) importFile(ctx context.Context, r *running, v store.Volume, 
 		i.log.Warn("import failed", "volume", v.Name, "from", v.From, "err", err)
 	}
 	i.endJob(settle, job)
+}
+
+// failed says in a job why it ended early, and returns the error that tells it
+// to who waits.
+func (i *Inventory) failed(ctx context.Context, r *running, job store.Job, err error) (store.Job, error) {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errCanceled):
+		job.State, job.Error = store.JobCanceled, "canceled by "+string(i.jobs.canceler(r))
+		return job, &store.Error{Kind: store.KindUnavailable, Op: "import", Subject: job.Subject, Msg: job.Error}
+	case errors.Is(cause, errStopping):
+		err = &store.Error{Kind: store.KindUnavailable, Msg: stoppedReason}
+	}
+	job.State, job.Error = store.JobFailed, sentence(err)
+	return job, err
 }
 
 const stoppedReason = "lunboot was stopped during the import; remove the volume and import it again"
@@ -210,9 +220,10 @@ func (i *Inventory) endJob(ctx context.Context, job store.Job) {
 	}
 }
 
-// copy fills the volume and makes it ready. It returns the rows as they are in
-// the database, which its progress changed.
-func (i *Inventory) copy(ctx context.Context, v store.Volume, job store.Job, src io.Reader) (store.Volume, store.Job, error) {
+// copy lets fill make the volume's file, which says where it is from, and makes
+// the volume ready. It returns the rows as they are in the database, which its
+// progress changed.
+func (i *Inventory) copy(ctx context.Context, v store.Volume, job store.Job, fill func(progress func(int64)) (from string, err error)) (store.Volume, store.Job, error) {
 	if err := i.jobs.acquire(ctx); err != nil {
 		return v, job, err
 	}
@@ -225,9 +236,9 @@ func (i *Inventory) copy(ctx context.Context, v store.Volume, job store.Job, src
 			i.tellProgress(ctx, &v, job)
 		}
 	}
-	var sum string
+	var from string
 	err := services.Guard(i.log, "import of volume "+v.Name, func() (err error) {
-		sum, err = i.volumes.Import(ctx, v, src, progress)
+		from, err = fill(progress)
 		return err
 	})
 	if err != nil {
@@ -237,7 +248,7 @@ func (i *Inventory) copy(ctx context.Context, v store.Volume, job store.Job, src
 	defer i.acts.Unlock()
 	settle := context.WithoutCancel(ctx)
 	done := v
-	done.From = fmt.Sprintf("%s sha256:%s", v.From, sum)
+	done.From = from
 	if done, err = i.ready(settle, done); err != nil {
 		if gone := i.volumes.Remove(settle, v); gone != nil {
 			i.log.Error("the file of a failed import stays until the next start", "volume", v.Name, "err", gone)
@@ -261,52 +272,4 @@ func (i *Inventory) tellProgress(ctx context.Context, v *store.Volume, job store
 	if err := errors.Join(err, i.db.UpdateJob(ctx, job)); err != nil && ctx.Err() == nil {
 		i.log.Warn("the progress of an import could not be written", "volume", v.Name, "err", err)
 	}
-}
-
-// ImportStream makes a volume of a raw image that the caller sends, size bytes
-// long. It returns when the volume is ready; a failure leaves nothing behind.
-func (i *Inventory) ImportStream(ctx context.Context, by store.Actor, spec store.VolumeSpec, r io.Reader, size int64) (store.Volume, error) {
-	if err := i.jobs.room(); err != nil {
-		return store.Volume{}, err
-	}
-	if size <= 0 {
-		return store.Volume{}, store.Invalid("source", "the upload is empty, or its length was not announced")
-	}
-	if free, err := i.volumes.Free(); err != nil {
-		return store.Volume{}, err
-	} else if size > free {
-		return store.Volume{}, &store.Error{Kind: store.KindUnavailable, Op: "import", Subject: spec.Name, Field: volume.SpaceField,
-			Msg: fmt.Sprintf("the upload has %s, and %s are free for volumes; make room and try again", store.Bytes(size), store.Bytes(free))}
-	}
-	src := bufio.NewReaderSize(r, headSize)
-	head, err := src.Peek(headSize)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return store.Volume{}, &store.Error{Kind: store.KindUnavailable, Op: "import", Subject: spec.Name, Err: err, Msg: "the upload broke off"}
-	}
-	if err := checkRaw("the upload", head); err != nil {
-		return store.Volume{}, err
-	}
-	v, job, err := i.begin(ctx, by, spec, "an upload", size)
-	if err != nil {
-		return store.Volume{}, err
-	}
-	work, run := i.jobs.start(ctx, job.ID)
-	defer i.jobs.finish(job.ID)
-	out, job, err := i.copy(work, v, job, src)
-	if err == nil {
-		return out, nil
-	}
-	i.acts.Lock()
-	defer i.acts.Unlock()
-	settle := context.WithoutCancel(ctx)
-	job.State, job.Error = store.JobFailed, sentence(err)
-	if cause := context.Cause(work); errors.Is(cause, errCanceled) {
-		job.State, job.Error = store.JobCanceled, "canceled by "+string(i.jobs.canceler(run))
-		err = &store.Error{Kind: store.KindUnavailable, Op: "import", Subject: v.Name, Msg: job.Error}
-	}
-	if gone := i.drop(settle, by, out); gone != nil {
-		i.log.Error("a failed upload stays until the next start", "volume", v.Name, "err", gone)
-	}
-	i.endJob(settle, job)
-	return store.Volume{}, err
 }

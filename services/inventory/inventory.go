@@ -126,6 +126,7 @@ type Volumes interface {
 type Imports interface {
 	Import(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (sum string, err error)
 	OpenSource(path string) (*volume.Source, error)
+	Adopt(ctx context.Context, v store.Volume, path string) error
 	Free() (int64, error)
 }
 
@@ -156,6 +157,7 @@ type Config struct {
 	DB       DB
 	Volumes  Volumes
 	Layers   Layers
+	Shelf    Shelf
 	Renderer Renderer
 	Sessions Sessions
 	Loaders  Loaders
@@ -181,6 +183,7 @@ type Inventory struct {
 	db       DB
 	volumes  Volumes
 	layers   Layers
+	shelf    Shelf
 	renderer Renderer
 	sessions Sessions
 	loaders  Loaders
@@ -214,7 +217,7 @@ func New(c Config) (*Inventory, error) {
 		c.Own = hostAddresses
 	}
 	i := &Inventory{
-		db: c.DB, volumes: c.Volumes, layers: c.Layers, renderer: c.Renderer, sessions: c.Sessions, loaders: c.Loaders, emit: c.Emit,
+		db: c.DB, volumes: c.Volumes, layers: c.Layers, shelf: c.Shelf, renderer: c.Renderer, sessions: c.Sessions, loaders: c.Loaders, emit: c.Emit,
 		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check, serve: c.Serve,
 	}
 	if i.serve == nil {

@@ -18,6 +18,7 @@ import (
 	"lunboot/store"
 	"lunboot/store/sqlite"
 	"lunboot/store/volume"
+	"lunboot/store/volume/stage"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -65,6 +66,7 @@ type house struct {
 	dir     string
 	db      *sqlite.DB
 	pool    *volume.Pool
+	shelf   *stage.Shelf
 	journal *journal
 }
 
@@ -84,8 +86,10 @@ func reopen(t *testing.T, dir string, change ...func(*Config)) *house {
 	must(t, err)
 	h.pool, err = volume.OpenPool(filepath.Join(dir, "volumes"), quiet())
 	must(t, err)
+	h.shelf, err = stage.Open(filepath.Join(dir, "uploads"), quiet(), time.Now)
+	must(t, err)
 	c := Config{
-		DB: h.db, Volumes: h.pool, Emit: h.journal, Log: quiet(), Now: time.Now,
+		DB: h.db, Volumes: h.pool, Shelf: h.shelf, Emit: h.journal, Log: quiet(), Now: time.Now,
 		Own: func() []netip.Addr { return []netip.Addr{theApplianceIs} },
 	}
 	for _, fn := range change {
@@ -99,6 +103,7 @@ func reopen(t *testing.T, dir string, change ...func(*Config)) *house {
 
 func (h *house) stop() {
 	h.Inventory.Close()
+	h.shelf.Close()
 	h.pool.Close()
 	h.db.Close()
 }

@@ -28,6 +28,7 @@ type running struct {
 	cancel context.CancelCauseFunc
 	by     store.Actor // who canceled it
 	done   chan struct{}
+	err    error // why it ended early, for who waits; before done is closed
 }
 
 // jobs are those under way. Their rows are in the database.

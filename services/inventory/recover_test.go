@@ -103,6 +103,10 @@ func (w weakPool) Import(ctx context.Context, v store.Volume, r io.Reader, progr
 	})
 }
 
+func (w weakPool) Adopt(ctx context.Context, v store.Volume, path string) error {
+	return w.p.change(func() error { return w.Volumes.Adopt(ctx, v, path) })
+}
+
 func (w weakPool) Resize(ctx context.Context, v store.Volume, size int64, commit func() error) error {
 	if w.p.failed() {
 		return errPower
@@ -205,7 +209,7 @@ func TestAnActIsDoneOrUndoneAfterAPowerCutAtEveryStep(t *testing.T) {
 			}
 		}},
 		{"upload", func(h *house, ctx context.Context) error {
-			_, err := h.ImportStream(ctx, ada, store.VolumeSpec{Name: "new"}, bytes.NewReader(content), int64(len(content)))
+			_, err := h.ImportStream(ctx, ada, store.VolumeSpec{Name: "new"}, "", bytes.NewReader(content), int64(len(content)))
 			return err
 		}, func(t *testing.T, h *house) {
 			v, err := h.FindVolume(t.Context(), "new")

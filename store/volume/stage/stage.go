@@ -478,7 +478,7 @@ func (s *Shelf) Take(ctx context.Context, id string) (*Image, error) {
 func (i *Image) Done(keep bool, problem string) {
 	i.u.turn <- struct{}{}
 	defer func() { <-i.u.turn }()
-	if !keep {
+	if _, err := os.Stat(i.Path); !keep || err != nil { // moved away is gone, too
 		i.shelf.drop(i.u)
 		return
 	}
