@@ -35,6 +35,7 @@ type Options struct {
 	Drain       time.Duration   // how long running requests may finish; default 5 s
 	HeaderTime  time.Duration   // how long a request's header may take; default 10 s
 	BodyTime    time.Duration   // how long a request's body may take; default without end, for uploads
+	BodyStall   time.Duration   // how long a body without BodyTime may bring nothing; default 1 min
 	IdleTime    time.Duration   // how long a kept connection may idle; default 2 min
 	MaxHeader   int             // bytes of header; default 32 KiB
 	StallTime   time.Duration   // how long a client may take nothing of what waits for it; default 2 min; TCP only
@@ -56,6 +57,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.IdleTime <= 0 {
 		o.IdleTime = 2 * time.Minute
+	}
+	if o.BodyStall <= 0 {
+		o.BodyStall = time.Minute
 	}
 	if o.MaxHeader <= 0 {
 		o.MaxHeader = 32 << 10
@@ -253,6 +257,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			// It fails only on a connection that is gone. The server sets the
 			// time of the next request itself.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.BodyTime))
+		} else if r.ContentLength != 0 {
+			r.Body = &body{ReadCloser: r.Body, conn: http.NewResponseController(w), time: s.opts.BodyStall}
 		}
 		err := services.Guard(s.opts.Log, s.name+" "+r.Method+" "+r.URL.Path, func() (err error) {
 			defer func() {

@@ -420,3 +420,67 @@ func TestABodyThatNeverComesLosesItsPlace(t *testing.T) {
 		})
 	}
 }
+
+func TestABodyThatBringsNothingEnds(t *testing.T) {
+	ended, began := make(chan error, 1), make(chan io.Reader, 1)
+	o := quiet()
+	o.BodyStall = 100 * time.Millisecond
+	s := New("admin HTTP", "127.0.0.1:0", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began <- r.Body
+		_, err := io.Copy(io.Discard, r.Body)
+		ended <- err
+		if err == nil && r.URL.Path == "/long" {
+			select {
+			case <-r.Context().Done():
+				ended <- r.Context().Err()
+			case <-time.After(300 * time.Millisecond):
+				ended <- nil
+			}
+		}
+	}), o)
+	start(t, s)
+	dial := func(path string) net.Conn {
+		c, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n", path)
+		return c
+	}
+	// A slow one that is not silent is heard to its end,
+	c := dial("/slow")
+	for range 8 {
+		time.Sleep(50 * time.Millisecond)
+		fmt.Fprint(c, "x")
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("a slow body ended with %v", err)
+	}
+	<-began
+	// a silent one is not waited for,
+	dial("/silent")
+	<-began
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a silent body ended with %v", err)
+	}
+	// one that is interrupted ends at once, and stays so,
+	dial("/other")
+	body := <-began
+	body.(interface{ Interrupt() }).Interrupt()
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("an interrupted body ended with %v", err)
+	}
+	if n, err := body.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("an interrupted body gives %d bytes, %v", n, err)
+	}
+	// and what is done after a body may take longer than a read of it.
+	fmt.Fprint(dial("/long"), "12345678")
+	<-began
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the request ended while its client waited: %v", err)
+	}
+}
