@@ -42,6 +42,7 @@ import (
 	"lunboot/store"
 	"lunboot/store/sqlite"
 	"lunboot/store/volume"
+	"lunboot/store/volume/stage"
 	"lunboot/web/api"
 	"lunboot/web/auth"
 	"lunboot/web/metrics"
@@ -139,6 +140,11 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		return nil, err
 	}
 	a.closers = append(a.closers, a.pool.Close)
+	shelf, err := stage.Open(filepath.Join(a.dir, "uploads"), log.With("part", "uploads"), time.Now)
+	if err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, shelf.Close)
 	if a.db, err = sqlite.Open(ctx, a.dir, time.Now); err != nil {
 		return nil, err
 	}
@@ -180,7 +186,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	})
 
 	a.inv, err = inventory.New(inventory.Config{
-		DB: a.db, Volumes: a.pool, Renderer: renderer{}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
+		DB: a.db, Volumes: a.pool, Shelf: shelf, Renderer: renderer{}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
 		Check: a.checkAgain,
 		Serve: func(ctx context.Context, by store.Actor, n store.Subnet) (store.Subnet, error) {
 			return acts{a.inv, a}.PutSubnet(ctx, by, n)

@@ -28,6 +28,7 @@ import (
 	"lunboot/store"
 	"lunboot/store/sqlite"
 	"lunboot/store/volume"
+	"lunboot/store/volume/stage"
 	"lunboot/web/api"
 	"lunboot/web/auth"
 )
@@ -220,7 +221,12 @@ func open(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { pool.Close() })
-	inv, err := inventory.New(inventory.Config{DB: db, Volumes: pool, Sessions: live{}, Log: quiet, Now: time.Now})
+	staged, err := stage.Open(dir+"/uploads", quiet, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { staged.Close() })
+	inv, err := inventory.New(inventory.Config{DB: db, Volumes: pool, Shelf: staged, Sessions: live{}, Log: quiet, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,12 +379,12 @@ func TestTheDescriptionNamesEveryRoute(t *testing.T) {
 }
 
 // wantAdmin are the routes that an operator may not use.
-var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "PUT /api/v1/users/{user}/password", "POST /api/v1/volumes/import", "POST /api/v1/backup", "PUT /api/v1/settings/{key}"}
+var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "PUT /api/v1/users/{user}/password", "POST /api/v1/volumes/import", "POST /api/v1/volumes/attach", "POST /api/v1/backup", "PUT /api/v1/settings/{key}"}
 
 func TestEveryRouteAsksWhoItIs(t *testing.T) {
 	h := open(t)
 	fill := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{address}", "10.0.0.1",
-		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{key}", "router-adverts", "{loader}", "x.efi", "{chain}", "secure", "{subnet}", "1")
+		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{key}", "router-adverts", "{loader}", "x.efi", "{chain}", "secure", "{subnet}", "1", "{upload}", "none")
 	for _, r := range h.routes() {
 		method, path := r[0], fill.Replace(r[1])
 		if strings.ContainsAny(path, "{}") {

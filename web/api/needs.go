@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"io"
 	"net/netip"
 
 	"lunboot/store"
@@ -90,12 +89,12 @@ type VolumeActs interface {
 	LookAtVolume(context.Context, store.Volume) (store.Preflight, error)
 	CreateVolume(context.Context, store.Actor, store.VolumeSpec) (store.Volume, error)
 	ImportFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string) (store.Volume, store.Job, error)
-	ImportStream(ctx context.Context, by store.Actor, spec store.VolumeSpec, r io.Reader, size int64) (store.Volume, error)
 	SetVolume(context.Context, store.Actor, store.VolumeID, store.VolumePatch) (store.Volume, error)
 	ResizeVolume(ctx context.Context, by store.Actor, id store.VolumeID, size int64) (store.Volume, error)
 	RemoveVolume(context.Context, store.Actor, store.VolumeID) error
 	CancelJob(ctx context.Context, by store.Actor, id int64) error
 	StorageActs
+	UploadActs
 }
 
 // Sessions is the live side of the target.

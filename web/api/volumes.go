@@ -1,9 +1,7 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -96,11 +94,6 @@ func (s *server) volumes(a huma.API) {
 		v, job, err := s.Volumes.ImportFile(ctx, actor(ctx), in.Body.spec(), in.Body.Path)
 		return reply(Imported{Volume: v, Job: job}, err)
 	})
-	register(a, http.MethodPost, "/volumes/{volume}/upload", "upload-volume", "Create a volume from the request's body, a raw image", store.ScopeOperate,
-		func(ctx context.Context, in *uploadInput) (*body[store.Volume], error) {
-			return reply(s.Volumes.ImportStream(ctx, actor(ctx), in.spec(), in.reader(), in.size()))
-		})
-
 	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Job]], error) { return all(s.Store.Jobs(ctx)) })
 	register(a, http.MethodDelete, "/jobs/{job}", "cancel-job", "Cancel a running job", store.ScopeOperate,
@@ -123,35 +116,6 @@ type VolumeInput struct {
 func (in *VolumeInput) spec() store.VolumeSpec {
 	return store.VolumeSpec{Name: in.Name, Size: in.Size, BlockSize: in.BlockSize, ReadOnly: in.ReadOnly, Shared: in.Shared}
 }
-
-// uploadInput streams the body: an image does not fit into memory.
-type uploadInput struct {
-	VolumeKey
-	BlockSize int   `query:"block_size" doc:"512 (default) or 4096"`
-	ReadOnly  bool  `query:"read_only"`
-	Shared    bool  `query:"shared"`
-	Length    int64 `header:"Content-Length"`
-	stream    io.Reader
-}
-
-func (in *uploadInput) spec() store.VolumeSpec {
-	return store.VolumeSpec{Name: in.Volume, BlockSize: in.BlockSize, ReadOnly: in.ReadOnly, Shared: in.Shared}
-}
-
-// Resolve takes the request's body as a stream.
-func (in *uploadInput) Resolve(ctx huma.Context) []error {
-	in.stream = ctx.BodyReader()
-	return nil
-}
-
-func (in *uploadInput) reader() io.Reader {
-	if in.stream == nil {
-		return bytes.NewReader(nil)
-	}
-	return in.stream
-}
-
-func (in *uploadInput) size() int64 { return in.Length }
 
 // Mapping is a mapping with the names of both its ends.
 type Mapping struct {

@@ -8,9 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"lunboot/store"
 )
 
 // Commands is the grammar of every verb that talks to a running appliance.
@@ -62,6 +65,22 @@ func (c *Context) Show(v any) error { return c.show(v, func() {}) }
 func (c *Context) say(format string, args ...any) {
 	if !c.JSON {
 		fmt.Fprintf(c.Out, format+"\n", args...)
+	}
+}
+
+// progress rewrites one line of a terminal, and clears it at the end; into a file or a pipe it says
+// nothing.
+func (c *Context) progress(what string, done, total int64) {
+	f, ok := c.Out.(*os.File)
+	if !ok || c.JSON || total <= 0 {
+		return
+	}
+	if st, err := f.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
+		return
+	}
+	fmt.Fprint(f, "\r\x1b[K")
+	if done < total {
+		fmt.Fprintf(f, "%s %d %% of %s", what, done*100/total, store.Bytes(total))
 	}
 }
 

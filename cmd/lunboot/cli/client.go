@@ -118,14 +118,19 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
 	if out == nil {
-		return nil
+		return resp.Body.Close()
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	if err := decode(resp, out); err != nil {
 		return fmt.Errorf("the answer to %s %s could not be read: %w", method, path, err)
 	}
 	return nil
+}
+
+// decode reads an answer and closes it.
+func decode(resp *http.Response, out any) error {
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(out)
 }
 
 // send returns a successful response; any other status is an error in words.
@@ -136,6 +141,9 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 	}
 	for k, v := range header {
 		req.Header[k] = v
+	}
+	if p, ok := body.(*piece); ok {
+		req.ContentLength = p.Size()
 	}
 	if f, ok := body.(*os.File); ok { // its length is announced, so that room can be looked for first
 		st, err := f.Stat()

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,14 +12,15 @@ import (
 
 // VolumeCmd is the noun volume.
 type VolumeCmd struct {
-	List   VolumeListCmd   `cmd:"" help:"List volumes."`
-	Show   VolumeShowCmd   `cmd:"" help:"Show a volume."`
-	Create VolumeCreateCmd `cmd:"" help:"Create an empty volume."`
-	Import VolumeImportCmd `cmd:"" help:"Create a volume from a raw image."`
-	Attach VolumeAttachCmd `cmd:"" help:"Make a volume of a block device of the appliance, as it is."`
-	Set    VolumeSetCmd    `cmd:"" help:"Change a volume."`
-	Resize VolumeResizeCmd `cmd:"" help:"Grow a volume."`
-	Remove VolumeRemoveCmd `cmd:"" help:"Remove a volume and its bytes."`
+	List    VolumeListCmd    `cmd:"" help:"List volumes."`
+	Show    VolumeShowCmd    `cmd:"" help:"Show a volume."`
+	Create  VolumeCreateCmd  `cmd:"" help:"Create an empty volume."`
+	Import  VolumeImportCmd  `cmd:"" help:"Create a volume from a raw image."`
+	Uploads VolumeUploadsCmd `cmd:"" help:"List images that are being sent, and drop or finish them."`
+	Attach  VolumeAttachCmd  `cmd:"" help:"Make a volume of a block device of the appliance, as it is."`
+	Set     VolumeSetCmd     `cmd:"" help:"Change a volume."`
+	Resize  VolumeResizeCmd  `cmd:"" help:"Grow a volume."`
+	Remove  VolumeRemoveCmd  `cmd:"" help:"Remove a volume and its bytes."`
 }
 
 func printVolume(c *Context, v store.Volume, more ...string) {
@@ -155,43 +155,7 @@ func (v *VolumeImportCmd) Run(c *Context) error {
 	if err != nil {
 		return err
 	}
-	job, err := waitJob(c, out.Job)
-	if err != nil {
-		return err
-	}
-	if job.State != store.JobDone {
-		return fmt.Errorf("import %s: %s", v.Volume, job.Error)
-	}
-	if err := c.Client.Do(c, "GET", "/volumes/"+esc(v.Volume), nil, &out.Volume); err != nil {
-		return err
-	}
-	return c.show(out.Volume, func() { c.say("imported volume %s, %s", v.Volume, store.Bytes(out.Volume.Size)) })
-}
-
-func (v *VolumeImportCmd) upload(c *Context) error {
-	f, err := os.Open(v.File)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !st.Mode().IsRegular() || st.Size() == 0 {
-		return store.Invalid("path", "%s is not a file with an image in it", v.File)
-	}
-	q := fmt.Sprintf("?block_size=%d&read_only=%t&shared=%t", v.BlockSize, v.ReadOnly, v.Shared)
-	resp, err := c.Client.send(c, "POST", "/volumes/"+esc(v.Volume)+"/upload"+q, f, "application/octet-stream", nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	var out store.Volume
-	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
-		return fmt.Errorf("the answer to the upload could not be read: %w", err)
-	}
-	return c.show(out, func() { c.say("uploaded volume %s, %s", out.Name, store.Bytes(out.Size)) })
+	return v.finished(c, out.Job, "imported")
 }
 
 // waitJob follows a job to its end; an interrupt leaves it running.
@@ -202,6 +166,7 @@ func waitJob(c *Context, job store.Job) (store.Job, error) {
 			return job, fmt.Errorf("%s goes on as job %d: %w", job.Kind, job.ID, c.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
+		c.progress("done", job.Done, job.Total)
 		var out list[store.Job]
 		if err := c.Client.Do(c, "GET", "/jobs", nil, &out); err != nil {
 			return job, err
