@@ -195,6 +195,8 @@ var largerBudgets = map[string]struct {
 	"web/pages":              {3500, "what people see: a file for each page over one shell"},
 	"store":                  {3400, "the nouns of everybody, a file for each: it grows with the nouns and not with ideas"},
 	"store/sqlite":           {4000, "all the SQL there is, a file for each noun: it grows with the nouns and not with ideas"},
+	"cmd/lunboot/cli":        {3200, "every verb, a file for each noun: it grows with the verbs and not with ideas"},
+	"services/inventory":     {3600, "every act of the operator, under one lock that makes each a step: a file for each noun"},
 	"cmd/netlab/lab":         {3000, "one kit: the networks, images and machines that tests of every kind start from"},
 	"services/dhcp":          {3000, "one server: each request is answered by the mode of its subnet, from leases, through relays or beside another server; what can stand alone, decoding, the boot answer, sockets and asking the wire, has rooms of its own"},
 	"services/iscsi/session": {3000, "one connection's life: framing, order, data and answers meet in one lock; what can stand alone, login, memory and commands, has rooms of its own"},
