@@ -49,9 +49,13 @@ func (s *server) uploads(a huma.API) {
 			}))
 		})
 	register(a, http.MethodGet, "/uploads", "list-uploads", "List the images that are being sent", store.ScopeRead,
-		func(context.Context, *struct{}) (*body[List[store.Upload]], error) { return all(s.Volumes.Uploads(), nil) })
+		func(context.Context, *struct{}) (*body[List[store.Upload]], error) {
+			return all(s.Volumes.Uploads(), nil)
+		})
 	register(a, http.MethodGet, "/uploads/{upload}", "show-upload", "Say how much of an image has arrived; its sender goes on from there", store.ScopeRead,
-		func(_ context.Context, in *UploadKey) (*body[store.Upload], error) { return reply(s.Volumes.Upload(in.Upload)) })
+		func(_ context.Context, in *UploadKey) (*body[store.Upload], error) {
+			return reply(s.Volumes.Upload(in.Upload))
+		})
 	register(a, http.MethodPatch, "/uploads/{upload}", "append-upload", "Send the next piece of an image, of any length", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			UploadKey
@@ -71,7 +75,9 @@ func (s *server) uploads(a huma.API) {
 		return reply(Imported{Volume: v, Job: job}, err)
 	})
 	register(a, http.MethodDelete, "/uploads/{upload}", "remove-upload", "Drop an image that was being sent", store.ScopeOperate,
-		func(ctx context.Context, in *UploadKey) (*empty, error) { return done(s.Volumes.RemoveUpload(ctx, in.Upload)) })
+		func(ctx context.Context, in *UploadKey) (*empty, error) {
+			return done(s.Volumes.RemoveUpload(ctx, in.Upload))
+		})
 }
 
 // uploadInput streams the body: an image does not fit into memory.
