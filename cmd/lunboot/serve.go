@@ -47,6 +47,7 @@ import (
 	"lunboot/web/auth"
 	"lunboot/web/metrics"
 	"lunboot/web/pages"
+	"lunboot/web/probe"
 )
 
 // ballast is memory that is never touched, and so never becomes real. The
@@ -318,6 +319,8 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		})
 	})
 	r.With(a.auth.API).Method(http.MethodGet, metrics.Path, a.metrics)
+	r.Get(probe.HealthPath, probe.Health)
+	r.Method(http.MethodGet, probe.ReadyPath, probe.NewReady(a.parts(ctx), time.Now))
 	r.Mount("/", site)
 	return guarded(log, r), nil
 }
