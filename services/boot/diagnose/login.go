@@ -1,0 +1,257 @@
+package diagnose
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"lunboot/services/boot/ipxeerr"
+	"lunboot/store"
+)
+
+// refused finds a refused login that no later login overtook.
+func (v *view) refused(status string) (store.Event, bool) {
+	if !v.failed() {
+		return store.Event{}, false
+	}
+	e, ok := v.lastAfter(store.EventISCSIRefused, store.EventISCSIFirstRead)
+	if !ok || status != "" && e.Detail.Status != status {
+		return store.Event{}, false
+	}
+	return e, true
+}
+
+func (v *view) noteRefused(e store.Event) {
+	v.note(e.At, "login refused with status %s: %s", e.Detail.Status, orElse(e.Detail.Reason, "no reason was noted"))
+	if e.Detail.Initiator != "" {
+		v.note(time.Time{}, "initiator: %s", e.Detail.Initiator)
+	}
+	v.addReport()
+}
+
+// subject is the machine, or its operating system when that was refused after
+// iPXE had been let in.
+func (v *view) subject() string {
+	if v.failedAt(store.StageUp) {
+		return v.who() + "’s operating system"
+	}
+	return v.who()
+}
+
+func mutualMismatch(v *view) (store.Diagnosis, bool) {
+	if !v.reported(ipxeerr.ClassMutual) {
+		return store.Diagnosis{}, false
+	}
+	return store.Diagnosis{
+		Title:      v.who() + " did not accept the appliance’s own password",
+		Cause:      "With mutual CHAP each side proves itself, and the machine expects another name or secret from the appliance than the one that is set here. Its script or its own settings carry an old pair.",
+		Confidence: store.Certain,
+		Fixes: v.secrets("Issue a new pair of secrets; its next script carries it",
+			"If the secrets stand in the machine’s own iPXE, write the reverse pair from its page there"),
+	}, true
+}
+
+func noReverseSecret(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("0201")
+	if !ok || !strings.Contains(e.Detail.Reason, "no reverse secret") {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	return store.Diagnosis{
+		Title:      v.subject() + " asked the appliance to prove itself, and no password is set for that",
+		Cause:      "It wants mutual CHAP, and this machine is set to another way of logging in here.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Action: string(store.FixMutual), Label: "Set " + v.who() + " to mutual CHAP"}},
+	}, true
+}
+
+func authRequired(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("0201")
+	if !ok || !strings.Contains(e.Detail.Reason, "required") {
+		if !ok || !v.reported(ipxeerr.ClassNegotiate) {
+			return store.Diagnosis{}, false
+		}
+		v.evidence = nil
+	}
+	v.noteRefused(e)
+	return store.Diagnosis{
+		Title:      v.subject() + " offered no password that " + v.volume() + " accepts",
+		Cause:      "The machine is set to prove itself with CHAP here, and what it runs offered less: its script or its own settings carry no secret, or only one of the two.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: string(store.FixProfileSAN), Label: "Use profile san, which hands over the secrets"},
+			{Label: "Write username, password, reverse-username and reverse-password in its script"},
+		},
+	}, true
+}
+
+func wrongSecret(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("0201")
+	if !ok || e.Detail.Reason != "" && !strings.Contains(e.Detail.Reason, "another CHAP secret") && !strings.Contains(e.Detail.Reason, "CHAP user name") {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	return store.Diagnosis{
+		Title:      v.subject() + " gave the wrong password for " + v.volume(),
+		Cause:      "The CHAP user name or secret that it used is not the one that is set for it here. Its script or its own settings carry an old one.",
+		Confidence: store.Certain,
+		Fixes: v.secrets("Issue a new secret; its next script carries it",
+			"If the secret stands in the machine’s own iPXE, write the one from its page there"),
+	}, true
+}
+
+// secrets are the fixes of a secret that differs. A new one reaches the machine
+// only by a script that carries it, which an operator's own may not.
+func (v *view) secrets(renew, byHand string) []store.Fix {
+	var out []store.Fix
+	if v.f.Profile != store.DefaultProfile && v.f.Name != "" {
+		out = append(out, fix(store.FixProfileSAN, "", "Use profile san, which hands over the secrets"))
+	}
+	return append(out, fix(store.FixSecret, "", renew), store.Fix{Label: byHand})
+}
+
+func unknownInitiator(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("0202")
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	if v.f.Initiator != "" {
+		v.note(time.Time{}, "the name set for %s is %s", v.who(), v.f.Initiator)
+	}
+	if m, ok := v.boot(); ok && m.State != "" && m.State != store.VolumeReady {
+		v.note(time.Time{}, "volume %s is %s", quoted(m.Volume), m.State)
+		return store.Diagnosis{
+			Title:      v.subject() + " was refused, because " + v.volume() + " is not ready",
+			Cause:      sentence(orElse(m.Reason, "the volume is still being made")),
+			Confidence: store.Certain,
+			Fixes:      []store.Fix{{Label: "Look at the volume: lunboot volume show " + m.Volume}},
+		}, true
+	}
+	title := v.subject() + " used an iSCSI name that no machine has here"
+	if string(v.f.Initiator) == e.Detail.Initiator && e.Detail.Initiator != "" {
+		title = v.subject() + " was not allowed to use a volume"
+	}
+	return store.Diagnosis{
+		Title:      title,
+		Cause:      "Volumes are mapped to a machine by its iSCSI name, and the name that it gave belongs to nobody who has one. iPXE makes up a name of its own when a script sets none.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: string(store.FixProfileSAN), Label: "Use profile san, which sets the name"},
+			{Label: "Write set initiator-iqn " + orElse(string(v.f.Initiator), "and the machine’s name") + " in its script, before sanboot"},
+		},
+	}, true
+}
+
+func unknownTarget(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("0203")
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	title := v.subject() + " asked for a target that is not here"
+	// The reason quotes what was asked for; Detail.Target is our own name.
+	if _, rest, ok := strings.Cut(e.Detail.Reason, `the target "`); ok {
+		if asked, _, ok := strings.Cut(rest, `"`); ok {
+			title = v.subject() + " asked for the target " + quoted(asked) + ", which is not here"
+		}
+	}
+	return store.Diagnosis{
+		Title:      title,
+		Cause:      "The appliance has one target name, and the script or the machine’s own settings carry another.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: string(store.FixProfileSAN), Label: "Use profile san, which writes the right name"},
+			{Label: "Write the appliance’s target name, shown on the machine’s page, in its sanboot line"},
+		},
+	}, true
+}
+
+// loginUnfinished is an initiator that hung up in the middle of its login, as
+// iPXE does when it does not believe the target.
+func loginUnfinished(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("")
+	if !ok || e.Detail.Status != "" {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s", orElse(e.Detail.Reason, "it began to log in and did not finish"))
+	d := store.Diagnosis{
+		Title:      v.subject() + " broke off its login to " + v.volume(),
+		Cause:      "It hung up before the login was done, and nothing was refused here. It was switched off, or the network lost its packets.",
+		Confidence: store.BestGuess,
+		Fixes:      []store.Fix{{Label: "Look at the machine’s screen"}},
+	}
+	if v.f.Auth == store.AuthMutual {
+		d.Cause = "It hung up before the login was done, and nothing was refused here. With mutual CHAP a machine does that when the appliance’s own password is not the one that it expects."
+		d.Confidence = store.VeryLikely
+		d.Fixes = v.secrets("Issue a new pair of secrets; its next script carries it",
+			"If the secrets stand in the machine’s own iPXE, write the reverse pair from its page there")
+	}
+	return d, true
+}
+
+func loginRefused(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("")
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	return store.Diagnosis{
+		Title:      v.subject() + " was refused its volume",
+		Cause:      sentence(orElse(e.Detail.Reason, "the appliance could not serve it at that moment")) + " The machine tries again when it is switched on again.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Label: "Mend what the reason names, then boot again"}},
+	}, true
+}
+
+func badSANAddress(v *view) (store.Diagnosis, bool) {
+	if !v.failed() || !v.reported(ipxeerr.ClassRootPath) {
+		return store.Diagnosis{}, false
+	}
+	x, _, _ := v.report()
+	return store.Diagnosis{
+		Title:      v.who() + " could not read the address of its volume in its script",
+		Cause:      sentence(x.Meaning) + " The form is iscsi:ADDRESS::PORT:LUN:TARGET, with the LUN in hexadecimal.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Action: string(store.FixProfileSAN), Label: "Use profile san, which writes it by itself"},
+			{Label: "Mend the sanboot line of its profile"},
+		},
+	}, true
+}
+
+func targetUnreachable(v *view) (store.Diagnosis, bool) {
+	if v.saw(store.EventISCSILogin, store.EventISCSIRefused) || !v.reported(ipxeerr.ClassUnreachable, ipxeerr.ClassName, ipxeerr.ClassNoTarget) {
+		return store.Diagnosis{}, false
+	}
+	x, _, _ := v.report()
+	return store.Diagnosis{
+		Title:      v.who() + " could not reach " + v.volume() + " over the network",
+		Cause:      sentence(x.Meaning) + " No login of it came to this appliance.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Action: string(store.FixCheckAgain), Label: "Test the iSCSI port"},
+			{Label: "Compare the address in its script with the appliance’s address on that network"},
+		},
+	}, true
+}
+
+func neverLoggedIn(v *view) (store.Diagnosis, bool) {
+	if v.saw(store.EventISCSILogin, store.EventISCSIRefused, store.EventReport) {
+		return store.Diagnosis{}, false
+	}
+	v.noteSilence()
+	d := store.Diagnosis{
+		Title:      v.who() + " never tried to reach " + v.volume(),
+		Cause:      "It was given its script, and no login came after it. A firewall in front of the iSCSI port, an address in the script that leads elsewhere, or a loader without iSCSI ends like this.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Action: string(store.FixCheckAgain), Label: "Test the iSCSI port"},
+			{Label: "Look at the machine’s screen: its script says there what failed"},
+		},
+	}
+	if v.f.Profile != store.DefaultProfile && v.f.Name != "" {
+		d.Fixes = slices.Insert(d.Fixes, 0, fix(store.FixProfileSAN, "", "Use profile san, whose script names the appliance and the volume"))
+	}
+	return d, true
+}

@@ -1,0 +1,168 @@
+package diagnose
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"lunboot/services/boot/ipxeerr"
+	"lunboot/store"
+)
+
+// reservationConflict is the SCSI status of a command that another initiator's
+// reservation keeps out (SAM-5 §5.3.1).
+const reservationConflict = "18"
+
+// volumeHeld is a volume that somebody else has to himself: another initiator
+// reserved it, or another program on the appliance's machine opened it.
+func volumeHeld(v *view) (store.Diagnosis, bool) {
+	if e, ok := v.lastAfter(store.EventISCSIIOFailed, store.EventISCSIFirstRead); ok && v.failed() && e.Detail.Status == reservationConflict {
+		by := "another machine"
+		if e.Detail.Server != "" {
+			by = quoted(e.Detail.Server)
+		}
+		v.note(e.At, "%s%s: status RESERVATION CONFLICT", plain(e.Kind), at(e.Detail))
+		if e.Detail.Server != "" {
+			v.note(time.Time{}, "reserved by: %s", e.Detail.Server)
+		}
+		v.addReport()
+		return store.Diagnosis{
+			Title:      v.who() + " was kept from " + v.failedVolume(e) + ", because another machine has reserved it",
+			Cause:      "The volume is reserved by " + by + " with a SCSI reservation, as clusters do to keep others out. It stays so until that machine lets go of it.",
+			Confidence: store.Certain,
+			Fixes: []store.Fix{
+				{Label: "Shut the other machine down, or let it give up its reservation"},
+				{Label: "Give " + v.who() + " a volume of its own: lunboot volume clone"},
+			},
+		}, true
+	}
+	e, ok := v.refused("")
+	if !ok || !strings.HasPrefix(e.Detail.Status, "03") || !strings.Contains(e.Detail.Reason, "held by another program") {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	return store.Diagnosis{
+		Title:      v.subject() + " was refused " + v.volume() + ", because another program on the appliance uses it",
+		Cause:      sentence(e.Detail.Reason) + " Two writers would destroy what is on it.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Label: "Unmount the device on the appliance, or end the program that has it: lsof names it"}},
+	}, true
+}
+
+// volumeUnopened is a login that was refused because no volume of the machine
+// could be opened: a file is gone, or its disk fails.
+func volumeUnopened(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("")
+	if !ok || !strings.HasPrefix(e.Detail.Status, "03") || !strings.Contains(e.Detail.Reason, "open volume") {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	return store.Diagnosis{
+		Title:      v.subject() + " was refused " + v.volume() + ", because its storage failed",
+		Cause:      sentence(e.Detail.Reason) + " Nothing was made up in its place.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Label: "Bring the volume’s file back to where it was, or map another volume; lunboot volume list names those that failed"},
+			{Label: "Look at the appliance’s own disk: dmesg and its SMART values"},
+		},
+	}, true
+}
+
+// failedIO finds the newest failure of the volume itself.
+func (v *view) failedIO() (store.Event, bool) {
+	return v.last(store.EventISCSIIOFailed, store.EventVolumeFailed)
+}
+
+func (v *view) failedVolume(e store.Event) string {
+	name := e.Detail.Volume
+	if name == "" {
+		if m, ok := v.boot(); ok {
+			name = m.Volume
+		}
+	}
+	return orElse(quoted(name), "the volume of "+v.who())
+}
+
+func volumeFull(v *view) (store.Diagnosis, bool) {
+	e, ok := v.failedIO()
+	// 07/27/07 is SPACE ALLOCATION FAILED WRITE PROTECT (SBC-4 §4.7.3.6).
+	if !ok || e.Detail.Sense != "07/27/07" {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "a write failed with sense %s%s", e.Detail.Sense, at(e.Detail))
+	return store.Diagnosis{
+		Title:      "Writes to " + v.failedVolume(e) + " failed: the storage is full",
+		Cause:      "The file system that holds the volumes has no room left. Nothing that was written before is lost; writing goes on as soon as there is room.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Label: "Make room: lunboot volume list shows what takes it up"}},
+	}, true
+}
+
+func volumeFailed(v *view) (store.Diagnosis, bool) {
+	e, ok := v.failedIO()
+	if !ok || e.Detail.Status == reservationConflict || strings.HasPrefix(e.Detail.Sense, "05/") || strings.HasPrefix(e.Detail.Sense, "07/") {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	if e.Detail.Sense != "" {
+		v.note(time.Time{}, "our answer: sense %s%s", e.Detail.Sense, at(e.Detail))
+	}
+	v.addReport()
+	what := " could not use "
+	if e.Kind == store.EventISCSIIOFailed {
+		what = " could not read "
+		if strings.HasPrefix(strings.ToUpper(e.Detail.Opcode), "WRITE") || strings.HasPrefix(strings.ToUpper(e.Detail.Opcode), "SYNC") {
+			what = " could not write "
+		}
+	}
+	return store.Diagnosis{
+		Title:      v.who() + what + v.failedVolume(e) + ", because its storage failed",
+		Cause:      sentence(orElse(e.Detail.Reason, "the appliance’s own disk gave an error where the volume’s bytes are")) + " The machine was told so, and nothing was made up in their place.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Label: "Look at the appliance’s own disk: dmesg and its SMART values"},
+		},
+	}, true
+}
+
+func at(d store.Detail) string {
+	s := opcode(d)
+	if d.LBA > 0 {
+		s += fmt.Sprintf(" at block %d", d.LBA)
+	}
+	return s
+}
+
+func blockSize(v *view) (store.Diagnosis, bool) {
+	m, ok := v.boot()
+	if !ok || m.BlockSize != 4096 || v.a.Firmware != "BIOS" || !v.reported(ipxeerr.ClassNotBootable) && v.saw(store.EventISCSIFirstRead) {
+		return store.Diagnosis{}, false
+	}
+	v.note(time.Time{}, "volume %s has blocks of 4096 bytes", quoted(m.Volume))
+	return store.Diagnosis{
+		Title:      v.who() + " starts in BIOS mode, and " + v.volume() + " has blocks that BIOS cannot read",
+		Cause:      "BIOS reads disks in blocks of 512 bytes, and this volume has blocks of 4096 bytes.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Label: "Switch the machine to UEFI in its firmware"},
+			{Label: "Map a volume with 512-byte blocks"},
+		},
+	}, true
+}
+
+// bytesRead is what the machine read in this attempt, session by session.
+func (v *view) bytesRead() int64 {
+	bySession := map[string]int64{}
+	for _, e := range v.events {
+		switch e.Kind {
+		case store.EventISCSIIO, store.EventISCSIClosed:
+			key := orElse(e.Detail.Session, e.Detail.ISID)
+			bySession[key] = max(bySession[key], e.Detail.Bytes)
+		}
+	}
+	var n int64
+	for _, b := range bySession {
+		n += b
+	}
+	return n
+}
