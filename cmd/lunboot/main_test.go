@@ -307,11 +307,11 @@ func stalled(t *testing.T, a *testAppliance) (end func()) {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(c, "POST /api/v1/volumes/slow/upload HTTP/1.1\r\nHost: lunboot\r\nContent-Type: application/octet-stream\r\nContent-Length: 1048576\r\n\r\n%s", strings.Repeat("x", 4096))
-	for range 300 {
-		if strings.Contains(a.must(t, "volume", "list"), "slow") {
+	// What is being sent is an upload; a volume's row comes when it is whole.
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if list := a.must(t, "volume", "uploads"); strings.Contains(list, "slow") {
 			return func() { c.Close() }
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatal("the upload did not begin")
 	return nil
