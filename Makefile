@@ -7,7 +7,7 @@ FUZZTIME ?= 30
 # A release adds -trimpath; here it would compile SQLite a second time.
 BUILDFLAGS ?=
 
-.PHONY: build demo run test soak bench unit lint fuzz loaders clean
+.PHONY: build deb demo run test soak bench unit lint fuzz loaders clean
 
 build: loaders ## bin/lunboot, with the loaders of Debian's package ipxe inside when it is installed
 	go build $(BUILDFLAGS) -ldflags "-X main.version=$(VERSION)" -o bin/lunboot ./cmd/lunboot
@@ -19,6 +19,9 @@ loaders:
 	  if [ -e /usr/lib/ipxe/$$f ]; then install -m 0644 /usr/lib/ipxe/$$f services/loaders/embedded/$$f; fi; \
 	done; \
 	if v=$$(dpkg-query -W -f '$${Version}' ipxe 2>/dev/null); then echo "$$v" > services/loaders/embedded/VERSION; fi
+
+deb: build ## bin/lunboot_VERSION_ARCH.deb
+	deploy/debian/build bin/lunboot "$(VERSION)" bin
 
 demo: ## boot a real machine in QEMU, from power-on to its operating system
 	go run ./cmd/netlab demo

@@ -87,6 +87,7 @@ var rooms = map[string]room{
 	"web/api":                     {may: "store services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
 	"web/auth":                    {may: "store", why: "who, and what they may do"},
 	"web/metrics":                 {may: "store web/auth", why: "never a service: it is given a function to read by"},
+	"deploy":                      {may: "", why: "nothing but tests of what is shipped around the binary"},
 	"web/probe":                   {may: "", stdlib: true, why: "what watches from outside learns the names of parts and no more"},
 	"web/pages":                   {may: "store services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth", why: "never a service: it declares what it needs"},
 }

@@ -207,7 +207,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	if a.metrics, err = metrics.New(metrics.Config{Read: a.measure, Log: log.With("part", "metrics")}); err != nil {
 		return nil, err
 	}
-	a.runner.OnEnd = func(t store.Attempt) { a.metrics.Ended(t); a.notify.Ended(t) }
+	a.runner.OnEnd = a.ended
 	a.target = iscsi.New(iscsi.Config{
 		Listen: c.ISCSI, Target: a.iqn, Catalog: newCatalog(a.db, a.pool), Reservations: a.db, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
 		MaxSessions: maxSessions(log),
