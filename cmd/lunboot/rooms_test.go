@@ -197,6 +197,7 @@ var largerBudgets = map[string]struct {
 	"web/pages":              {3500, "what people see: a file for each page over one shell"},
 	"store":                  {3400, "the nouns of everybody, a file for each: it grows with the nouns and not with ideas"},
 	"store/sqlite":           {4000, "all the SQL there is, a file for each noun: it grows with the nouns and not with ideas"},
+	"store/volume":           {3300, "one owner of every open file: files, devices and layers are opened, counted and changed under one lock; what is in a layer, an image or a file system has rooms of its own"},
 	"cmd/lunboot/cli":        {3200, "every verb, a file for each noun: it grows with the verbs and not with ideas"},
 	"services/inventory":     {3600, "every act of the operator, under one lock that makes each a step: a file for each noun"},
 	"cmd/netlab/lab":         {3000, "one kit: the networks, images and machines that tests of every kind start from"},

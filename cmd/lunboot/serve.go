@@ -187,7 +187,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	})
 
 	a.inv, err = inventory.New(inventory.Config{
-		DB: a.db, Volumes: a.pool, Shelf: shelf, Renderer: renderer{}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
+		DB: a.db, Volumes: a.pool, Layers: a.pool, Shelf: shelf, Renderer: renderer{}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
 		Check: a.checkAgain,
 		Serve: func(ctx context.Context, by store.Actor, n store.Subnet) (store.Subnet, error) {
 			return acts{a.inv, a}.PutSubnet(ctx, by, n)

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"lunboot/store"
+	"lunboot/store/volume/clone"
 )
 
 // SpaceField is the Field of every error that says that there is no room: the
@@ -24,11 +25,14 @@ func noSpace(err error) bool {
 // the way out. Errors that have a kind already keep it.
 func fault(op, name string, err error) error {
 	var known *store.Error
+	var damage *clone.DamageError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &known):
 		return err
+	case errors.As(err, &damage):
+		return damageError(name, damage)
 	case noSpace(err):
 		return &store.Error{Kind: store.KindUnavailable, Op: op, Subject: name, Field: SpaceField, Err: err,
 			Msg: "the file system that holds the volumes is full; nothing was lost, make room and try again"}
@@ -59,6 +63,25 @@ func fault(op, name string, err error) error {
 
 func closedError(name string) error {
 	return &store.Error{Kind: store.KindUnavailable, Op: "use volume", Subject: name, Msg: "the volume was closed"}
+}
+
+// fencedError is what handles get whose layers were taken from the volume: what
+// they would write belongs to nothing any more.
+func fencedError(name string) error {
+	return &store.Error{Kind: store.KindConflict, Op: "use volume", Subject: name,
+		Msg: "the volume begins anew, and this session is of before; log in again"}
+}
+
+// staleError is what a row gets that is older than the volume's layers.
+func staleError(name string) error {
+	return &store.Error{Kind: store.KindConflict, Op: "open volume", Subject: name, Msg: "the volume changed meanwhile; try again"}
+}
+
+// damageError says which blocks of a volume are lost with a damaged map.
+func damageError(name string, d *clone.DamageError) *store.Error {
+	first := d.Off / int64(d.BlockSize)
+	return &store.Error{Kind: store.KindCorrupt, Op: "use volume", Subject: name, Err: d,
+		Msg: fmt.Sprintf("the map of its blocks %d to %d is damaged, so that nobody knows what they hold; the volume is read-only: copy what can be read, then roll back to a snapshot or make a new clone", first, (d.Off+d.Len-1)/int64(d.BlockSize))}
 }
 
 func boundsError(name string, off, n, size int64) error {

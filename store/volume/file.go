@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +44,8 @@ type files interface {
 	Sync() error
 	Names() ([]string, error)
 	Free() (int64, error)
+	// Used is what a file takes of the room, 0 when there is none.
+	Used(name string) (int64, error)
 	Close() error
 }
 
@@ -125,6 +128,23 @@ func (d *folder) Free() (int64, error) {
 		return 0, &fs.PathError{Op: "statfs", Path: d.path, Err: err}
 	}
 	return int64(st.Bavail) * st.Bsize, nil
+}
+
+func (d *folder) Used(name string) (int64, error) {
+	if err := checkName(name); err != nil {
+		return 0, err
+	}
+	fi, err := d.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fi.Size(), nil
+	}
+	return st.Blocks * 512, nil
 }
 
 func (d *folder) Close() error { return d.root.Close() }
@@ -224,6 +244,21 @@ func (f *osFile) Cached(off, n int64) (fd int, ok bool) {
 	page := int64(os.Getpagesize())
 	pages := (off+n+page-1)/page - off/page
 	return f.fd, st.Cache >= uint64(pages)
+}
+
+// reflink makes an empty file share the blocks of another one, which the file
+// system copies when one of the two is written (FICLONE, ioctl_ficlonerange(2)):
+// errors.ErrUnsupported when it cannot, or the other is elsewhere.
+func (f *osFile) reflink(from *osFile) error {
+	for {
+		switch err := unix.IoctlFileClone(f.fd, from.fd); err {
+		case unix.EINTR:
+		case unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOTTY, unix.EXDEV, unix.EINVAL:
+			return errors.ErrUnsupported
+		default:
+			return f.wrap("reflink", err)
+		}
+	}
 }
 
 func (f *osFile) wrap(op string, err error) error {

@@ -16,20 +16,21 @@ type Handle struct {
 	closed atomic.Bool
 }
 
-func (h *Handle) begin(ctx context.Context, off, n int64) error {
+func (h *Handle) begin(ctx context.Context, off, n int64) (*opened, error) {
 	if h.closed.Load() {
-		return closedError(*h.s.name.Load())
+		return nil, closedError(*h.s.name.Load())
 	}
 	return h.s.begin(ctx, off, n)
 }
 
 // ReadAt fills p with the bytes at off, or returns an error.
 func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64) error {
-	if err := h.begin(ctx, off, int64(len(p))); err != nil {
+	o, err := h.begin(ctx, off, int64(len(p)))
+	if err != nil {
 		return err
 	}
-	defer h.s.gate.leave()
-	n, err := h.s.f.ReadAt(p, off)
+	defer o.gate.leave()
+	n, err := o.top.f.ReadAt(p, off)
 	if n == len(p) {
 		return nil
 	}
@@ -41,16 +42,20 @@ func (h *Handle) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // WriteAt writes p at off. The bytes are durable after the next Sync.
 func (h *Handle) WriteAt(ctx context.Context, p []byte, off int64) error {
-	if err := h.begin(ctx, off, int64(len(p))); err != nil {
+	h.s.still.RLock()
+	defer h.s.still.RUnlock()
+	o, err := h.begin(ctx, off, int64(len(p)))
+	if err != nil {
 		return err
 	}
-	defer h.s.gate.leave()
+	defer o.gate.leave()
 	if err := h.s.writable(); err != nil {
 		return err
 	}
-	_, err := h.s.f.WriteAt(p, off)
+	_, err = o.top.f.WriteAt(p, off)
 	h.s.wrote() // a part of it, perhaps
 	if err != nil {
+		h.s.harmed(err)
 		return fault("write volume", *h.s.name.Load(), err)
 	}
 	return nil
@@ -60,10 +65,11 @@ func (h *Handle) WriteAt(ctx context.Context, p []byte, off int64) error {
 // final: the volume is read-only from then on. A caller whose ctx ends may
 // leave early, unless it is the one that flushes for the others.
 func (h *Handle) Sync(ctx context.Context) error {
-	if err := h.begin(ctx, 0, 0); err != nil {
+	o, err := h.begin(ctx, 0, 0)
+	if err != nil {
 		return err
 	}
-	defer h.s.gate.leave()
+	defer o.gate.leave()
 	return h.s.sync(ctx)
 }
 
@@ -78,32 +84,37 @@ func (h *Handle) Zero(ctx context.Context, off, n int64) error {
 }
 
 func (h *Handle) erase(ctx context.Context, op string, off, n int64) error {
-	if err := h.begin(ctx, off, n); err != nil {
+	h.s.still.RLock()
+	defer h.s.still.RUnlock()
+	o, err := h.begin(ctx, off, n)
+	if err != nil {
 		return err
 	}
-	defer h.s.gate.leave()
+	defer o.gate.leave()
 	if err := h.s.writable(); err != nil {
 		return err
 	}
-	err := h.s.erase(ctx, off, n)
+	err = h.s.erase(ctx, o.top.f, off, n)
 	h.s.wrote()
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
+	h.s.harmed(err)
 	return fault(op, *h.s.name.Load(), err)
 }
 
 // BlockStatus says whether the bytes at off are held on disk, and for how many
 // bytes, at most n, that is so.
 func (h *Handle) BlockStatus(ctx context.Context, off, n int64) (mapped bool, run int64, err error) {
-	if err := h.begin(ctx, off, n); err != nil {
+	o, err := h.begin(ctx, off, n)
+	if err != nil {
 		return false, 0, err
 	}
-	defer h.s.gate.leave()
+	defer o.gate.leave()
 	if n == 0 {
 		return false, 0, nil
 	}
-	mapped, run, err = h.s.status(off, n)
+	mapped, run, err = h.s.status(o.top.f, off, n)
 	if err != nil {
 		return false, 0, h.s.readFailed(err)
 	}
@@ -113,11 +124,15 @@ func (h *Handle) BlockStatus(ctx context.Context, off, n int64) (mapped bool, ru
 // Resident fills p when the page cache holds all of it, without waiting for
 // the disk; otherwise it promises nothing and returns false.
 func (h *Handle) Resident(p []byte, off int64) bool {
-	if len(p) == 0 || h.begin(context.Background(), off, int64(len(p))) != nil {
+	if len(p) == 0 {
 		return false
 	}
-	defer h.s.gate.leave()
-	return h.s.f.Resident(p, off)
+	o, err := h.begin(context.Background(), off, int64(len(p)))
+	if err != nil {
+		return false
+	}
+	defer o.gate.leave()
+	return o.top.f.Resident(p, off)
 }
 
 // Lend says where a file holds the range, when the page cache has all of it: it
@@ -125,14 +140,18 @@ func (h *Handle) Resident(p []byte, off int64) bool {
 // back.Return, which the caller owes when ok is true; until then the volume is
 // not closed. What is sent are the bytes as they are when they leave.
 func (h *Handle) Lend(off, n int64) (fd int, at int64, back interface{ Return() }, ok bool) {
-	if n <= 0 || h.begin(context.Background(), off, n) != nil {
+	if n <= 0 {
 		return 0, 0, nil, false
 	}
-	if fd, ok = h.s.f.Cached(off, n); !ok {
-		h.s.gate.leave()
+	o, err := h.begin(context.Background(), off, n)
+	if err != nil {
 		return 0, 0, nil, false
 	}
-	return fd, off, h.s, true
+	if fd, ok = o.top.f.Cached(off, n); !ok {
+		o.gate.leave()
+		return 0, 0, nil, false
+	}
+	return fd, off, o, true
 }
 
 // Size is the volume's size in bytes. It may grow, never shrink.

@@ -69,6 +69,13 @@ func (l *looks) keep(id store.VolumeID, seen look) {
 	delete(l.at, oldest)
 }
 
+// forget makes the next look a new one.
+func (l *looks) forget(id store.VolumeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.at, id)
+}
+
 // reader reads a handle as io.ReaderAt does.
 type reader struct {
 	ctx context.Context

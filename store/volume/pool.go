@@ -35,13 +35,24 @@ type Pool struct {
 
 	mu         sync.Mutex
 	open       map[store.VolumeID]*shared
+	former     map[*shared]bool // of which the volume has other layers by now
+	layers     map[store.LayerID]*layer
+	tops       map[store.VolumeID]top
 	broken     map[store.VolumeID]*store.Error // outlives the handles: a flush failed
 	held       map[store.VolumeID]bool         // being removed: no new handles
 	generation int64
 	closed     bool
 	onFault    func(volume, sentence string)
 
+	ends  sync.WaitGroup // closings behind an answer
 	looks looks
+}
+
+// top is the newest that is known of a volume's layers: somebody who comes with
+// an older row would open what the volume has no more.
+type top struct {
+	revision int64
+	layer    store.LayerID
 }
 
 // OpenPool locks dir, makes it when it is missing, and removes what an
@@ -75,6 +86,9 @@ func newPool(f files, log *slog.Logger) (*Pool, error) {
 	p := &Pool{
 		files: f, log: log,
 		open:   map[store.VolumeID]*shared{},
+		former: map[*shared]bool{},
+		layers: map[store.LayerID]*layer{},
+		tops:   map[store.VolumeID]top{},
 		broken: map[store.VolumeID]*store.Error{},
 		held:   map[store.VolumeID]bool{},
 	}
@@ -177,78 +191,149 @@ func (p *Pool) Open(ctx context.Context, v store.Volume) (*Handle, error) {
 
 func (p *Pool) tryOpen(v store.Volume) (*Handle, <-chan struct{}, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.closed {
+		p.mu.Unlock()
 		return nil, nil, closedError(v.Name)
 	}
 	if p.held[v.ID] {
+		p.mu.Unlock()
 		return nil, nil, &store.Error{Kind: store.KindUnavailable, Op: "open volume", Subject: v.Name, Msg: "the volume is being removed"}
 	}
 	s := p.open[v.ID]
-	if s != nil && s.closing {
+	if s != nil && s.outdated(v) {
+		p.part(s)
+		s = nil
+	}
+	switch {
+	case s == nil:
+	case s.closing:
+		p.mu.Unlock()
 		return nil, s.closed, nil
+	case s.opening:
+		p.mu.Unlock()
+		return nil, s.opened, nil
+	default:
+		s.refs++
+		s.update(v)
+		p.mu.Unlock()
+		return &Handle{s: s}, nil, nil
 	}
-	if s == nil {
-		f, write, err := p.openFile(v)
-		if err != nil {
-			return nil, nil, fault("open volume", v.Name, err)
-		}
-		p.generation++
-		s = &shared{
-			pool: p, id: v.ID, f: f, write: write, blockSize: int64(max(v.BlockSize, 512)), generation: p.generation,
-			revision: v.Revision, closed: make(chan struct{}), grown: make(chan struct{}), turn: make(chan struct{}, 1),
-		}
-		s.gate.idle = make(chan struct{})
-		name := v.Name
-		s.name.Store(&name)
-		s.readOnly.Store(v.ReadOnly)
-		s.size.Store(v.Size)
-		s.broken.Store(p.broken[v.ID])
-		p.open[v.ID] = s
+	known, layer := p.tops[v.ID], v.TopLayer().ID
+	if v.Revision < known.revision && layer != known.layer {
+		p.mu.Unlock()
+		return nil, nil, staleError(v.Name)
 	}
-	s.refs++
-	s.update(v)
-	return &Handle{s: s}, nil, nil
+	s = p.announce(v)
+	p.mu.Unlock()
+	top, err := p.hold(v, layersOf(v))
+	return p.opened(s, v, top, err)
 }
 
-// openFile opens for writing even a read-only volume, which may become
-// writable while it is open; where that is not allowed, reading is enough.
-func (p *Pool) openFile(v store.Volume) (f file, write bool, err error) {
-	open := p.files.Open
-	switch v.Kind {
-	case store.VolumeRaw:
-	case store.VolumeDevice:
-		open = func(_ string, write bool) (file, error) { return openDeviceOf(v, write) }
-	default:
-		return nil, false, store.Invalid("kind", "a volume of kind %q cannot be opened", v.Kind)
+// announce makes the entry of a volume that is about to be opened. Opening reads
+// from the disk, and nobody else waits for that.
+func (p *Pool) announce(v store.Volume) *shared {
+	p.generation++
+	s := &shared{
+		pool: p, id: v.ID, blockSize: int64(max(v.BlockSize, 512)), generation: p.generation,
+		revision: v.Revision, opening: true, opened: make(chan struct{}), closed: make(chan struct{}), grown: make(chan struct{}), turn: make(chan struct{}, 1),
+		refs: 1, top: v.TopLayer().ID, frozen: v.TopLayer().Frozen,
 	}
-	write = true
-	if f, err = open(v.Path, true); v.ReadOnly && (errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)) {
-		write = false
-		f, err = open(v.Path, false)
+	name := v.Name
+	s.name.Store(&name)
+	s.readOnly.Store(v.ReadOnly)
+	s.size.Store(v.Size)
+	s.broken.Store(p.broken[v.ID])
+	p.open[v.ID] = s
+	return s
+}
+
+// opened ends the opening of a volume, whose layers are now held or could not be.
+func (p *Pool) opened(s *shared, v store.Volume, top *layer, err error) (*Handle, <-chan struct{}, error) {
+	if err == nil {
+		s.cur.Store(newOpened(top))
+		if d := top.damage(); d != nil {
+			s.harmed(d)
+		}
 	}
+	p.mu.Lock()
+	s.opening = false
+	close(s.opened)
 	if err != nil {
-		return nil, false, err
+		p.gone(s)
+		p.mu.Unlock()
+		close(s.closed)
+		return nil, nil, fault("open volume", v.Name, err)
 	}
-	// A file longer than the row is a growth that was not committed.
-	size, err := f.Size()
-	if err == nil && size < v.Size {
-		err = &store.Error{Kind: store.KindCorrupt, Op: "open volume", Subject: v.Name,
-			Msg: fmt.Sprintf("its file has %d bytes, the volume %d; something cut it", size, v.Size)}
+	if s.closing = p.closed || s.fenced.Load(); !s.closing {
+		p.mu.Unlock()
+		return &Handle{s: s}, nil, nil
 	}
-	if err != nil {
-		f.Close()
-		return nil, false, err
+	p.mu.Unlock()
+	err = p.finish(s)
+	if s.fenced.Load() {
+		return nil, nil, errors.Join(staleError(v.Name), err)
 	}
-	return f, write, nil
+	return nil, nil, errors.Join(closedError(v.Name), err)
+}
+
+// gone takes a volume that is closed out of the books. p.mu is held.
+func (p *Pool) gone(s *shared) {
+	if p.open[s.id] == s {
+		delete(p.open, s.id)
+	}
+	delete(p.former, s)
+}
+
+// outdated reports whether a row gives the volume other layers than are open.
+func (s *shared) outdated(v store.Volume) bool {
+	top := v.TopLayer().ID
+	return v.Revision > s.revision && top != s.top && top != s.moving
+}
+
+// part takes from a volume what is open of it, since it has other layers by now.
+// What never changes may be read on by those who have it open; who could write
+// would write to what is no more, and is fenced. p.mu is held.
+func (p *Pool) part(s *shared) {
+	if p.open[s.id] == s {
+		delete(p.open, s.id)
+	}
+	p.former[s] = true
+	if s.frozen || s.closing {
+		return
+	}
+	s.fenced.Store(true)
+	if s.opening {
+		return // opened sees it
+	}
+	s.closing = true
+	s.cur.Load().gate.refuse()
+	p.ends.Go(func() {
+		if err := p.finish(s); err != nil {
+			p.log.Warn("close layers that a volume has no more", "volume", *s.name.Load(), "err", err)
+		}
+	})
+}
+
+// know remembers which layers a volume has. p.mu is held.
+func (p *Pool) know(v store.Volume) {
+	if layer := v.TopLayer().ID; layer != 0 && v.Revision >= p.tops[v.ID].revision {
+		p.tops[v.ID] = top{v.Revision, layer}
+	}
 }
 
 // Update tells the handles of a volume that its row changed: the name in
-// messages, whether writes are refused, and a larger size.
+// messages, whether writes are refused, and a larger size. Handles of layers that
+// the volume has no more are fenced, unless they can only read.
 func (p *Pool) Update(v store.Volume) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s := p.open[v.ID]; s != nil {
+	p.know(v)
+	s := p.open[v.ID]
+	switch {
+	case s == nil:
+	case s.outdated(v):
+		p.part(s)
+	default:
 		s.update(v)
 	}
 }
@@ -262,6 +347,7 @@ func (s *shared) update(v store.Volume) {
 		s.name.Store(&name) // not v's, which would move all of v to the heap
 	}
 	s.readOnly.Store(v.ReadOnly)
+	s.frozen = s.frozen || v.TopLayer().Frozen && v.TopLayer().ID == s.top
 	s.grow(v.Size) // a row is never larger than its file
 }
 
@@ -287,16 +373,19 @@ func (p *Pool) release(s *shared) error {
 	return p.finish(s)
 }
 
-// finish flushes and closes a volume that nobody can enter any more.
+// finish flushes and closes a volume that nobody can enter any more. What was
+// taken from a volume is not worth a flush.
 func (p *Pool) finish(s *shared) error {
-	s.gate.shut()
+	o := s.cur.Load()
+	o.gate.shut()
+	s.draining.Wait()
 	var err error
-	if s.write && s.written.Load() && s.broken.Load() == nil {
-		err = s.flush()
+	if o.top.write && s.written.Load() && s.broken.Load() == nil && !s.fenced.Load() {
+		err = s.flush(o)
 	}
-	err = errors.Join(err, fault("close volume", *s.name.Load(), s.f.Close()))
+	err = errors.Join(err, fault("close volume", *s.name.Load(), p.drop(o.top)))
 	p.mu.Lock()
-	delete(p.open, s.id)
+	p.gone(s)
 	p.mu.Unlock()
 	close(s.closed)
 	return err
@@ -311,13 +400,19 @@ func (p *Pool) Close() error {
 	}
 	p.closed = true
 	var mine, others []*shared
-	for _, s := range p.open {
-		if s.closing {
+	take := func(s *shared) {
+		if s.closing || s.opening {
 			others = append(others, s)
-			continue
+			return
 		}
 		s.closing = true
 		mine = append(mine, s)
+	}
+	for _, s := range p.open {
+		take(s)
+	}
+	for s := range p.former {
+		take(s)
 	}
 	p.mu.Unlock()
 	var err error
@@ -327,6 +422,7 @@ func (p *Pool) Close() error {
 	for _, s := range others {
 		<-s.closed
 	}
+	p.ends.Wait()
 	err = errors.Join(err, p.files.Close())
 	if p.lock != nil {
 		err = errors.Join(err, p.lock.Close())
@@ -338,19 +434,24 @@ func (p *Pool) Close() error {
 func (p *Pool) Free() (int64, error) { return p.files.Free() }
 
 // Create makes an empty volume: a sparse file that reads zero. When it returns
-// nil the file survives a power cut. A device must exist and be large enough.
+// nil the file survives a power cut. A device must exist and be large enough. A
+// clone reads as the layer that it stands on, and takes no longer for a large one.
 func (p *Pool) Create(ctx context.Context, v store.Volume) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if v.Kind == store.VolumeDevice {
-		f, _, err := p.openFile(v)
+	chain := layersOf(v)
+	row := chain[len(chain)-1]
+	switch {
+	case v.Kind == store.VolumeDevice:
+		l, err := p.hold(v, chain)
 		if err != nil {
 			return fault("attach device", v.Name, err)
 		}
-		return f.Close()
-	}
-	if v.Kind != store.VolumeRaw {
+		return p.drop(l)
+	case row.Kind == store.LayerOverlay && len(chain) > 1:
+		return p.createOverlay(v, row, chain[len(chain)-2])
+	case v.Kind != store.VolumeRaw:
 		return store.Invalid("kind", "a volume of kind %q cannot be created", v.Kind)
 	}
 	f, err := p.files.Create(v.Path)
@@ -376,7 +477,7 @@ func (p *Pool) discard(name string) error {
 	return p.files.Sync()
 }
 
-// Remove removes a volume's file; a file that is gone already is no error. It
+// Remove removes the file of a volume's top layer; a file that is gone already is no error. It
 // waits a moment for users that are just letting go, then says KindInUse.
 func (p *Pool) Remove(ctx context.Context, v store.Volume) error {
 	p.mu.Lock()
@@ -390,14 +491,13 @@ func (p *Pool) Remove(ctx context.Context, v store.Volume) error {
 	if err := p.awaitClosed(ctx, v); err != nil {
 		return err
 	}
-	if v.Kind == store.VolumeDevice {
-		return nil
-	}
-	if err := p.discard(v.Path); err != nil {
+	chain := layersOf(v)
+	if err := p.discardLayer(chain[len(chain)-1]); err != nil {
 		return fault("remove volume", v.Name, err)
 	}
 	p.mu.Lock()
 	delete(p.broken, v.ID)
+	delete(p.tops, v.ID)
 	p.mu.Unlock()
 	return nil
 }
@@ -428,9 +528,6 @@ func (p *Pool) Resize(ctx context.Context, v store.Volume, size int64, commit fu
 	if size < v.Size {
 		return store.Invalid("size", "a volume can only grow; %s is smaller than its %s", store.Bytes(size), store.Bytes(v.Size))
 	}
-	if v.Kind != store.VolumeRaw && v.Kind != store.VolumeDevice {
-		return store.Invalid("kind", "a volume of kind %q cannot be resized", v.Kind)
-	}
 	h, err := p.Open(ctx, v)
 	if err != nil {
 		return err
@@ -440,13 +537,16 @@ func (p *Pool) Resize(ctx context.Context, v store.Volume, size int64, commit fu
 }
 
 func (h *Handle) growFile(ctx context.Context, size int64, commit func() error) error {
-	if err := h.begin(ctx, 0, 0); err != nil {
+	h.s.still.RLock()
+	defer h.s.still.RUnlock()
+	o, err := h.begin(ctx, 0, 0)
+	if err != nil {
 		return err
 	}
-	defer h.s.gate.leave()
-	have, err := h.s.f.Size()
+	defer o.gate.leave()
+	have, err := o.top.f.Size()
 	if err == nil && have < size {
-		err = h.s.f.Truncate(size) // never a device, which was measured before
+		err = o.top.f.Truncate(size) // never a device, which was measured before
 	}
 	if err != nil {
 		return fault("resize volume", *h.s.name.Load(), err)

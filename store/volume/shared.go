@@ -7,29 +7,41 @@ import (
 	"sync/atomic"
 
 	"lunboot/store"
+	"lunboot/store/volume/clone"
 )
 
-// shared is one open volume: the one file under all of its handles.
+// shared is one open volume: the one chain of layers under all of its handles.
 type shared struct {
 	pool       *Pool
 	id         store.VolumeID
-	f          file
 	blockSize  int64
 	generation int64
-	write      bool // f is open for writing
+
+	// cur is what the bytes lie in now. A change of the layers puts another in
+	// its place.
+	cur atomic.Pointer[opened]
+	// still is held for reading by writers, and alone by a change of the layers.
+	still    sync.RWMutex
+	draining sync.WaitGroup // former values of cur that are still used
 
 	name     atomic.Pointer[string]
 	revision int64 // of the row that name and readOnly are from; under pool.mu
 	readOnly atomic.Bool
 	size     atomic.Int64
 	broken   atomic.Pointer[store.Error] // a flush failed
+	damaged  atomic.Pointer[store.Error] // a map is damaged
 	unread   atomic.Bool                 // a read error was told
 	written  atomic.Bool                 // something was written since the last flush began
+	fenced   atomic.Bool                 // its layers were taken from the volume
 
+	opening bool          // cur is not there yet; under pool.mu
+	opened  chan struct{} // closed when opening has ended
+	top     store.LayerID // of cur; under pool.mu
+	moving  store.LayerID // what top becomes at this moment; under pool.mu
+	frozen  bool          // its top never changes; under pool.mu
 	refs    int           // handles; under pool.mu
-	closing bool          // the last handle is gone; under pool.mu
-	closed  chan struct{} // closed when f is
-	gate    gate
+	closing bool          // nobody may enter any more; under pool.mu
+	closed  chan struct{} // closed when the layers are
 
 	growMu sync.Mutex
 	grown  chan struct{} // closed at the next growth
@@ -70,41 +82,93 @@ func (g *gate) leave() {
 	}
 }
 
-// shut refuses new operations and waits for those under way.
-func (g *gate) shut() {
+// refuse refuses new operations.
+func (g *gate) refuse() {
 	if g.n.Or(gateShut)&^gateShut == 0 {
 		g.once.Do(func() { close(g.idle) })
 	}
+}
+
+// shut refuses new operations and waits for those under way.
+func (g *gate) shut() {
+	g.refuse()
 	<-g.idle
 }
 
-// begin admits an operation on n bytes at off; the caller must leave the gate
-// when err is nil.
-func (s *shared) begin(ctx context.Context, off, n int64) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if !s.gate.enter() {
-		return closedError(*s.name.Load())
-	}
-	if size := s.size.Load(); off < 0 || n < 0 || n > size || off > size-n {
-		s.gate.leave()
-		return boundsError(*s.name.Load(), off, n, size)
-	}
-	return nil
+// opened is what a volume's bytes lie in between two changes of its layers.
+// Operations enter it, and what it alone needs is closed after the last of them.
+type opened struct {
+	top  *layer
+	gate gate
+}
+
+func newOpened(top *layer) *opened {
+	o := &opened{top: top}
+	o.gate.idle = make(chan struct{})
+	return o
 }
 
 // Return ends a loan of Handle.Lend.
-func (s *shared) Return() { s.gate.leave() }
+func (o *opened) Return() { o.gate.leave() }
+
+// enter enters what the bytes lie in now. It fails when the volume is closed or
+// fenced; then o is the last there was.
+func (s *shared) enter() (o *opened, ok bool) {
+	for o = s.cur.Load(); !o.gate.enter(); {
+		next := s.cur.Load()
+		if next == o {
+			return o, false
+		}
+		o = next
+	}
+	return o, true
+}
+
+// begin admits an operation on n bytes at off; the caller must leave the gate of
+// what is returned when err is nil.
+func (s *shared) begin(ctx context.Context, off, n int64) (*opened, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	o, ok := s.enter()
+	if !ok {
+		if s.fenced.Load() {
+			return nil, fencedError(*s.name.Load())
+		}
+		return nil, closedError(*s.name.Load())
+	}
+	if size := s.size.Load(); off < 0 || n < 0 || n > size || off > size-n {
+		o.gate.leave()
+		return nil, boundsError(*s.name.Load(), off, n, size)
+	}
+	return o, nil
+}
 
 func (s *shared) writable() error {
 	if e := s.broken.Load(); e != nil {
 		return lostWriteError(e)
 	}
-	if s.readOnly.Load() || !s.write {
+	if e := s.damaged.Load(); e != nil {
+		return lostWriteError(e)
+	}
+	if s.readOnly.Load() || !s.cur.Load().top.write {
 		return readOnlyError(*s.name.Load())
 	}
 	return nil
+}
+
+// harmed takes note of a damaged map, of which err may speak, and tells it once:
+// from then on the volume is read-only.
+func (s *shared) harmed(err error) {
+	var d *clone.DamageError
+	if !errors.As(err, &d) {
+		return
+	}
+	name := *s.name.Load()
+	e := damageError(name, d)
+	if s.damaged.CompareAndSwap(nil, e) {
+		s.pool.tell(name, e)
+	}
 }
 
 // wrote notes a write that has returned: a flush that begins from now on is the
@@ -116,8 +180,9 @@ func (s *shared) wrote() {
 }
 
 func (s *shared) readFailed(err error) error {
+	s.harmed(err)
 	err = fault("read volume", *s.name.Load(), err)
-	if store.KindOf(err) == store.KindCorrupt && !s.unread.Swap(true) {
+	if store.KindOf(err) == store.KindCorrupt && s.damaged.Load() == nil && !s.unread.Swap(true) {
 		s.pool.tell(*s.name.Load(), err)
 	}
 	return err
@@ -146,22 +211,33 @@ func (s *shared) sync(ctx context.Context) error {
 	s.roundMu.Lock()
 	s.next = nil
 	s.roundMu.Unlock()
-	r.err = s.flush()
+	// Writes that returned before are in these layers, or were made durable when
+	// these were put in the place of others. When nobody may enter any more, they
+	// stay as long as our caller's own operation is under way.
+	o, ok := s.enter()
+	r.err = s.flush(o)
+	if ok {
+		o.gate.leave()
+	}
 	<-s.turn
 	close(r.done)
 	return r.err
 }
 
-func (s *shared) flush() error {
+func (s *shared) flush(o *opened) error {
 	if e := s.broken.Load(); e != nil {
 		return e
 	}
 	s.written.Store(false)
-	err := s.f.Sync()
+	err := o.top.f.Sync()
 	if err == nil {
 		return nil
 	}
 	name := *s.name.Load()
+	if c := o.top.overlay(); c != nil && c.Lost() == nil {
+		s.written.Store(true) // nothing is lost, and the next flush tries again
+		return fault("flush volume", name, err)
+	}
 	e := lostError(name, err)
 	s.broken.Store(e)
 	s.pool.markBroken(s.id, e)
@@ -172,11 +248,11 @@ func (s *shared) flush() error {
 }
 
 // erase makes a range read zero.
-func (s *shared) erase(ctx context.Context, off, n int64) error {
+func (s *shared) erase(ctx context.Context, f file, off, n int64) error {
 	if n == 0 {
 		return nil
 	}
-	err := s.f.Punch(off, n)
+	err := f.Punch(off, n)
 	if !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
@@ -185,7 +261,7 @@ func (s *shared) erase(ctx context.Context, off, n int64) error {
 			return err
 		}
 		c := min(n, int64(len(zeros)))
-		if _, err := s.f.WriteAt(zeros[:c], off); err != nil {
+		if _, err := f.WriteAt(zeros[:c], off); err != nil {
 			return err
 		}
 		off, n = off+c, n-c
@@ -199,8 +275,8 @@ var zeros [64 << 10]byte
 
 // status is Extent in whole logical blocks: a block counts as a hole only when
 // all of it is one.
-func (s *shared) status(off, n int64) (mapped bool, run int64, err error) {
-	data, end, err := s.f.Extent(off)
+func (s *shared) status(f file, off, n int64) (mapped bool, run int64, err error) {
+	data, end, err := f.Extent(off)
 	if err != nil {
 		return false, 0, err
 	}

@@ -38,36 +38,48 @@ func (p *Pool) Import(ctx context.Context, v store.Volume, r io.Reader, progress
 	if err := checkName(v.Path); err != nil {
 		return "", fault("import volume", v.Name, err)
 	}
-	temp := "." + v.Path + importSuffix
+	err = p.whole(ctx, v.Name, v.Path, func(f file) (err error) {
+		sum, err = fill(ctx, f, v, r, progress)
+		return err
+	})
+	if err == nil || err == ctx.Err() {
+		return sum, err
+	}
+	return "", fault("import volume", v.Name, err)
+}
+
+// whole makes a file that appears whole and durable under its name, or not at
+// all: fill writes it under another one.
+func (p *Pool) whole(ctx context.Context, volume, path string, fill func(file) error) error {
+	temp := "." + path + importSuffix
 	if err := p.discard(temp); err != nil {
-		return "", fault("import volume", v.Name, err)
+		return err
 	}
 	f, err := p.files.Create(temp)
 	if err != nil {
-		return "", fault("import volume", v.Name, err)
+		return err
 	}
-	sum, err = fill(ctx, f, v, r, progress)
-	err = errors.Join(err, f.Close())
+	err = errors.Join(fill(f), f.Close())
 	name := temp
 	if err == nil {
-		err = p.absent(v.Path)
+		err = p.absent(path)
 	}
 	if err == nil {
-		if err = p.files.Rename(temp, v.Path); err == nil {
-			name = v.Path
+		if err = p.files.Rename(temp, path); err == nil {
+			name = path
 			err = p.files.Sync()
 		}
 	}
-	if err != nil {
-		if cleanup := p.discard(name); cleanup != nil {
-			p.log.Error("an import that failed could not be cleaned up", "volume", v.Name, "file", name, "err", cleanup)
-		}
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
-		return "", fault("import volume", v.Name, err)
+	if err == nil {
+		return nil
 	}
-	return sum, nil
+	if cleanup := p.discard(name); cleanup != nil {
+		p.log.Error("a file that was to be filled could not be cleaned up", "volume", volume, "file", name, "err", cleanup)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // absent keeps the rename from replacing another volume's file.

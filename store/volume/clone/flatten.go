@@ -2,6 +2,9 @@ package clone
 
 import "context"
 
+// flushEvery bounds what Flatten leaves to its last flush, in bytes.
+const flushEvery = 64 << 20
+
 // Flatten copies into the data file everything that only the parent has, while
 // the layer is used. When it returns nil the data file alone is the layer, on
 // the disk too, and stays so. It may be ended and begun again; what was copied
@@ -12,6 +15,7 @@ func (l *Layer) Flatten(ctx context.Context, progress func(done, total int64)) e
 	}
 	buf := make([]byte, region)
 	parent := extents{f: l.parent, end: l.id.ParentSize}
+	copied := int64(0)
 	for off := int64(0); ; {
 		size := l.size.Load() // it may grow meanwhile
 		if progress != nil {
@@ -24,27 +28,35 @@ func (l *Layer) Flatten(ctx context.Context, progress func(done, total int64)) e
 			return err
 		}
 		n := min(size-off, region-off%region)
-		if err := l.flattenRegion(off, n, buf, &parent); err != nil {
+		k, err := l.flattenRegion(off, n, buf, &parent)
+		if err != nil {
 			return err
 		}
 		off += n
+		// On a journaling file system one large flush holds up those of others.
+		if copied += k; copied >= flushEvery {
+			if err := l.Sync(); err != nil {
+				return err
+			}
+			copied = 0
+		}
 	}
 	return l.Sync()
 }
 
-func (l *Layer) flattenRegion(off, n int64, buf []byte, parent *extents) error {
+func (l *Layer) flattenRegion(off, n int64, buf []byte, parent *extents) (copied int64, err error) {
 	lock := l.lock(off)
 	lock.Lock()
 	defer lock.Unlock()
 	for n > 0 {
 		s, run, err := l.run(off, n)
 		if err != nil {
-			return err
+			return copied, err
 		}
 		if s == below && off < l.id.ParentSize {
 			data, end, err := parent.at(off)
 			if err != nil {
-				return err
+				return copied, err
 			}
 			// In whole granules: one that holds the end of a hole is data.
 			if hole := (min(end-off, run)) / Granule * Granule; !data && hole > 0 {
@@ -52,20 +64,20 @@ func (l *Layer) flattenRegion(off, n int64, buf []byte, parent *extents) error {
 			} else {
 				run = min(run, (end-off+Granule-1)/Granule*Granule)
 				if err := l.copyUp(off, buf[:run]); err != nil {
-					return err
+					return copied, err
 				}
-				off, n = off+run, n-run
+				off, n, copied = off+run, n-run, copied+run
 				continue
 			}
 		}
 		if s != here {
 			if err := l.scrub(off, run); err != nil {
-				return err
+				return copied, err
 			}
 		}
 		off, n = off+run, n-run
 	}
-	return nil
+	return copied, nil
 }
 
 // copyUp makes a run of whole granules the layer's own. Granules of zeros stay
@@ -120,4 +132,23 @@ func (l *Layer) scrub(off, n int64) error {
 		off, n = off+run, n-run
 	}
 	return nil
+}
+
+// Own says whether a layer, or an overlay below it, holds or hides the bytes at
+// off itself, in place of the file at the very bottom, and where that ends.
+func (l *Layer) Own(off int64) (own bool, end int64, err error) {
+	s, n, err := l.run(off, l.size.Load()-off)
+	if err != nil {
+		return false, 0, err
+	}
+	end = off + n
+	if s != below || off >= l.id.ParentSize {
+		return true, end, nil
+	}
+	end = min(end, l.id.ParentSize)
+	if o, ok := l.parent.(*Layer); ok {
+		own, until, err := o.Own(off)
+		return own, min(until, end), err
+	}
+	return false, end, nil
 }

@@ -45,6 +45,7 @@ type Layer struct {
 	parent     File
 	id         Identity
 	writable   bool
+	kept       bool // data is another's
 	size       atomic.Int64
 
 	// locks order the writes to a region: whoever fills a granule up from the
@@ -473,5 +474,17 @@ func (l *Layer) Truncate(size int64) error {
 	return nil
 }
 
+// Keep gives the data file of a layer away that Flatten made whole: it is all of
+// the layer, for as long as nobody writes to this one. Close leaves it open.
+func (l *Layer) Keep() File {
+	l.kept = true
+	return l.data
+}
+
 // Close closes the layer's own files. It saves nothing.
-func (l *Layer) Close() error { return errors.Join(l.data.Close(), l.file.Close()) }
+func (l *Layer) Close() error {
+	if l.kept {
+		return l.file.Close()
+	}
+	return errors.Join(l.data.Close(), l.file.Close())
+}

@@ -142,6 +142,16 @@ func (f *FS) used() (n int64) {
 	return n
 }
 
+// Used is the room that a file takes, 0 when there is none.
+func (f *FS) Used(name string) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if nd := f.live[name]; nd != nil {
+		return int64(len(nd.live)) * Sector, nil
+	}
+	return 0, nil
+}
+
 // Free is the room that is left.
 func (f *FS) Free() (int64, error) {
 	f.mu.Lock()

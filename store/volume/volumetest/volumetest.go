@@ -87,7 +87,7 @@ func wantZero(t *testing.T, p []byte, what string) {
 }
 
 func testFresh(t *testing.T, create func(*testing.T, int64) Opener) {
-	const size = 1<<20 + 512
+	const size = 1<<20 + 4096
 	v := create(t, size)(t)
 	if v.Size() != size {
 		t.Fatalf("Size() = %d, want %d", v.Size(), size)
