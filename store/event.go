@@ -20,6 +20,7 @@ const (
 	EventDHCPAck       EventKind = "dhcp.ack"        // the lease is on disk and the ACK left
 	EventDHCPNak       EventKind = "dhcp.nak"        // we refused Addr; Detail.Reason
 	EventDHCPDecline   EventKind = "dhcp.decline"    // it found Addr in use
+	EventDHCPConflict  EventKind = "dhcp.conflict"   // we asked the wire for the Addr that it declined: the MAC Detail.Server answers, or nobody
 	EventDHCPRelease   EventKind = "dhcp.release"    // it gave Addr back
 	EventDHCPNoAddress EventKind = "dhcp.no-address" // the range is used up
 	EventDHCPNoLoader  EventKind = "dhcp.no-loader"  // no loader for this architecture
@@ -79,7 +80,7 @@ const (
 // EventKinds lists every kind in boot order.
 func EventKinds() []EventKind {
 	return []EventKind{
-		EventDHCPDiscover, EventDHCPOffer, EventDHCPRequest, EventDHCPAck, EventDHCPNak, EventDHCPDecline, EventDHCPRelease,
+		EventDHCPDiscover, EventDHCPOffer, EventDHCPRequest, EventDHCPAck, EventDHCPNak, EventDHCPDecline, EventDHCPConflict, EventDHCPRelease,
 		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPNoISCSI, EventDHCPOtherPick, EventDHCPNoSubnet, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
 		EventTFTPProbe, EventTFTPStart, EventTFTPProgress, EventTFTPSent, EventTFTPAbort, EventTFTPMissing,
 		EventLoaderSent, EventFileSent, EventFileMissing, EventLoaderMissing, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,

@@ -37,7 +37,7 @@ var rooms = map[string]room{
 	"services":                    {may: "", why: "what every service has in common knows none of them"},
 	"services/boot":               {may: "store", why: "pure names"},
 	"services/boot/attempt":       {may: "store services/boot services/boot/ipxeerr", why: "pure fold"},
-	"services/boot/diagnose":      {may: "store services/boot services/boot/attempt services/boot/ipxeerr", why: "pure rules"},
+	"services/boot/diagnose":      {may: "store services/boot services/boot/attempt services/boot/ipxeerr services/boot/oui", why: "pure rules"},
 	"services/boot/oui":           {may: "store", why: "pure table"},
 	"services/boot/ipxeerr":       {may: "store services/boot", why: "pure table"},
 	"services/explain":            {may: "store services/boot", why: "a dry run asks the parts through interfaces of its own"},

@@ -32,6 +32,10 @@ func (s *Server) gather(t ledger.Turn, r message.Request, at place, now time.Tim
 			in.Addresses[a] = s.address(t, a, in)
 		}
 	}
+	if a := r.Requested; r.Type == dhcpv4.MessageTypeDecline && a.IsValid() {
+		in.OnWire = s.wire.Asks() && !r.GIAddr.IsValid() && in.Subnet.Prefix == s.networks.own.Prefix
+		in.GiveBack = t.GiveBack(r.MAC, &in.Subnet, a)
+	}
 	return in
 }
 
@@ -44,10 +48,11 @@ func (in Input) needsFree() (hint netip.Addr, needed bool) {
 	r := in.Request
 	switch r.Type {
 	case dhcpv4.MessageTypeDiscover:
-		for _, a := range []netip.Addr{in.reserved(), in.Own.Address, in.Offered} {
-			if a.IsValid() && in.obstacle(a) == "" {
-				return netip.Addr{}, false
-			}
+		if in.known().IsValid() {
+			return netip.Addr{}, false
+		}
+		if a := in.Own.Address; a.IsValid() && in.obstacle(a) == "" {
+			return a, true
 		}
 		return r.Requested, true
 	case dhcpv4.MessageTypeRequest:
@@ -154,4 +159,34 @@ func (s *Server) Holds(ctx context.Context, a netip.Addr, mac store.MAC) bool {
 	}
 	defer t.End()
 	return t.Address(a).Lease.MAC == mac
+}
+
+// Asked takes the wire's word on an address that a client declined
+// (survey.Range). Silence says nothing more: the client's own word counts for
+// a minute.
+func (s *Server) Asked(ctx context.Context, a netip.Addr, by store.MAC) {
+	now := s.cfg.Now()
+	t, err := s.ledger.Begin(ctx, now)
+	if err != nil {
+		return // the next decision fails likewise, and says so
+	}
+	l, ok := t.Declined(a)
+	t.End()
+	if !ok {
+		return
+	}
+	e := store.Event{At: now, Kind: store.EventDHCPConflict, MAC: l.MAC, Addr: a, Machine: l.Machine, Detail: store.Detail{Interface: s.cfg.Interface}}
+	if by.IsZero() || by == l.MAC {
+		e.Detail.Reason = "nobody else on the wire answers for " + a.String()
+	} else {
+		e.Detail.Server, e.Detail.Reason = by.String(), by.String()+" answers for "+a.String()
+		l.Expires, l.Updated = now.Add(declineLife), now
+		if err := s.ledger.Put(ctx, l); err != nil {
+			s.cfg.Log.Error("an address that somebody else uses was not set aside", "address", a, "mac", by, "error", err)
+			return
+		}
+	}
+	if l.Machine != 0 || s.audience.hears(l.MAC, now) {
+		s.cfg.Emit.Emit(e)
+	}
 }

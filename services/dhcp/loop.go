@@ -239,6 +239,14 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 	if err := s.ledger.Put(ctx, ans.Lease); err != nil {
 		return ans, fmt.Errorf("write the lease of %s for %s: %w", ans.Lease.Address, r.MAC, err)
 	}
+	for _, l := range ans.GiveBack {
+		if err := s.ledger.Put(ctx, l); err != nil && store.KindOf(err) != store.KindConflict { // somebody has it by now
+			return ans, fmt.Errorf("give %s back: %w", l.Address, err)
+		}
+	}
+	if ans.Doubt {
+		s.wire.Doubt(ans.Lease.Address)
+	}
 	if ans.Verdict == Ack {
 		s.ledger.Withdraw(r.MAC, at.subnet.Prefix)
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -309,6 +310,59 @@ func TestRealClientDeclines(t *testing.T) {
 	assert.Equal(t, "10.77.0.101", w.udhcpc(t, "-a200", "-A", "1")["ip"])
 	assert.Equal(t, store.LeaseDeclined, v.lease("10.77.0.100").State)
 	assert.Contains(t, v.kinds(), store.EventDHCPDecline)
+	conflict(t, v, "nobody else on the wire answers for 10.77.0.100")
+	assert.Less(t, time.Until(v.lease("10.77.0.100").Expires), time.Minute, "the wire was asked and was silent")
+}
+
+// conflict waits for the wire's word on an address that was declined.
+func conflict(t *testing.T, v *inventory, reason string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return slices.ContainsFunc(v.events, func(e store.Event) bool {
+			return e.Kind == store.EventDHCPConflict && e.Detail.Reason == reason
+		})
+	}, 10*time.Second, 20*time.Millisecond, reason)
+}
+
+// A client declines an address that somebody took after it was checked: the wire
+// is asked at once, and its word counts for ten minutes.
+func TestTheWireIsAskedForADeclinedAddress(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	w := wire2(t)
+	s, v := serve(t)
+	require.Eventually(t, func() bool {
+		quiet, _ := s.wire.Checked(ip("10.77.0.100"))
+		return quiet == survey.Quiet
+	}, 10*time.Second, 20*time.Millisecond)
+	var c *nclient4.Client
+	var err error
+	w.inside(t, func() { c, err = nclient4.New("cli0", nclient4.WithHWAddr(hw(7))) })
+	require.NoError(t, err)
+	defer c.Close()
+	lease, err := c.Request(t.Context(), dhcpv4.WithBroadcast(true))
+	require.NoError(t, err)
+	assert.Equal(t, "10.77.0.100", lease.ACK.YourIPAddr.String())
+	w.over(t, "ip", "addr", "add", "10.77.0.100/24", "dev", "cli0")
+	p, err := dhcpv4.New(dhcpv4.WithHwAddr(hw(7)), dhcpv4.WithMessageType(dhcpv4.MessageTypeDecline),
+		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(lease.ACK.YourIPAddr)), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 77, 0, 1))))
+	require.NoError(t, err)
+	w.inside(t, func() {
+		var conn net.Conn
+		if conn, err = net.Dial("udp4", "10.77.0.1:67"); err == nil {
+			_, err = conn.Write(p.ToBytes())
+			conn.Close()
+		}
+	})
+	require.NoError(t, err)
+	ifi := strings.Fields(w.over(t, "ip", "-br", "link", "show", "cli0"))[2]
+	conflict(t, v, ifi+" answers for 10.77.0.100")
+	assert.Greater(t, time.Until(v.lease("10.77.0.100").Expires), 5*time.Minute)
+	taken, _ := s.wire.Checked(ip("10.77.0.100"))
+	assert.Equal(t, survey.Taken, taken)
 }
 
 func TestPortThatIsHeldIsNamed(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 const (
 	offerLife   = ledger.HoldTime  // how long an offered address is kept for its REQUEST
 	declineLife = 10 * time.Minute // how long an address that somebody else uses is left alone
+	doubtLife   = time.Minute      // and one of which a client says so, while the wire can be asked
 )
 
 // Interface is where a request came in.
@@ -69,6 +70,11 @@ type Input struct {
 	Addresses map[netip.Addr]Address // facts about each address that the request, the lease or the machine names
 	Free      Free
 	Boot      bootfile.Source
+	// GiveBack are the addresses that a DECLINE gives back: nobody sets aside more
+	// than his share.
+	GiveBack []store.Lease
+	// OnWire says that the wire can be asked who uses an address.
+	OnWire bool
 	// Untold says that what comes of the request is of no interest to anybody.
 	Untold bool
 	// BootServer says that the request came in on the port of boot servers.
@@ -105,10 +111,12 @@ func (v Verdict) String() string {
 // Answer is what a request leads to.
 type Answer struct {
 	Verdict    Verdict
-	Address    netip.Addr  // yiaddr
-	Lease      store.Lease // to be made durable before the answer leaves; zero when nothing changes
-	Hold       bool        // keep Address for this MAC for offerLife
-	Withdraw   bool        // forget what was offered to this MAC
+	Address    netip.Addr    // yiaddr
+	Lease      store.Lease   // to be made durable before the answer leaves; zero when nothing changes
+	GiveBack   []store.Lease // to be made durable, too: addresses that are set aside no longer
+	Doubt      bool          // ask the wire for the address of Lease
+	Hold       bool          // keep Address for this MAC for offerLife
+	Withdraw   bool          // forget what was offered to this MAC
 	Options    dhcpv4.Options
 	BootFile   string
 	ServerAddr netip.Addr  // siaddr
@@ -152,10 +160,8 @@ func drop(reason string) Answer { return Answer{Reason: reason} }
 // that the MAC holds or was offered, what the pool has (RFC 2131 §4.3.1).
 func (in Input) discover() Answer {
 	asked := in.event(store.EventDHCPDiscover, netip.Addr{})
-	for _, a := range []netip.Addr{in.reserved(), in.Own.Address, in.Offered} {
-		if a.IsValid() && in.obstacle(a) == "" {
-			return in.offer(a, asked)
-		}
+	if a := in.known(); a.IsValid() {
+		return in.offer(a, asked)
 	}
 	if !in.Free.Address.IsValid() {
 		e := in.event(store.EventDHCPNoAddress, netip.Addr{})
@@ -163,6 +169,22 @@ func (in Input) discover() Answer {
 		return Answer{Reason: in.Free.Reason, Events: []store.Event{asked, e}, Waiting: in.waiting()}
 	}
 	return in.offer(in.Free.Address, asked)
+}
+
+// known returns the address that the client is offered without a look at the pool;
+// not valid for none. Who is not enrolled has a claim to what it held only while the
+// lease runs: after that the pool is asked for it, which keeps some for machines.
+func (in Input) known() netip.Addr {
+	own := in.Own.Address
+	if !in.Client.Enrolled && !in.Own.Expires.After(in.Now) {
+		own = netip.Addr{}
+	}
+	for _, a := range [...]netip.Addr{in.reserved(), own, in.Offered} {
+		if a.IsValid() && in.obstacle(a) == "" {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 func (in Input) offer(a netip.Addr, asked store.Event) Answer {
@@ -259,11 +281,18 @@ func (in Input) renewing() Answer {
 		}
 		return in.nak(a, why)
 	}
-	// Without a record, the client's word is taken as far as the pool allows:
-	// it runs on that address, perhaps with its volume open.
-	if !in.knows(a) && in.Free.Address != a {
+	switch {
+	case in.knows(a):
+		return in.ack(a)
+	case !in.Client.Enrolled:
+		// RFC 2131 §4.3.2: no record of this client, so silence. It asks anew when
+		// its time is over.
+		return drop("it uses " + a.String() + ", and there is no record of it")
+	case in.Free.Address != a:
 		return drop(in.Free.Reason)
 	}
+	// The word of a machine is taken as far as the pool allows: it runs on that
+	// address, perhaps with its volume open.
 	return in.ack(a)
 }
 
@@ -304,8 +333,9 @@ func (in Input) nak(a netip.Addr, reason string) Answer {
 }
 
 // decline sets an address aside that its client found to be in use (RFC 2131
-// §4.3.3). Only who was given an address may say so of it: otherwise one client
-// could empty the pool.
+// §4.3.3). Only who was given an address may say so of it, and of a few at a time
+// (ledger.Turn.GiveBack): otherwise one client could empty the pool. Where the wire
+// can be asked, its word is taken until the wire has spoken.
 func (in Input) decline() Answer {
 	r := in.Request
 	a := r.Requested
@@ -317,9 +347,21 @@ func (in Input) decline() Answer {
 	}
 	e := in.event(store.EventDHCPDecline, a)
 	e.Detail.Reason = "the machine found that somebody else uses " + a.String()
+	for i, back := range in.GiveBack {
+		if i == 0 {
+			e.Detail.Reason += "; too many are set aside, so that there are given again: "
+		} else {
+			e.Detail.Reason += ", "
+		}
+		e.Detail.Reason += back.Address.String()
+	}
+	life := declineLife
+	if in.OnWire {
+		life = doubtLife
+	}
 	return Answer{
 		Withdraw: true, Reason: e.Detail.Reason, Events: []store.Event{e},
-		Lease: in.lease(a, store.LeaseDeclined, declineLife),
+		Lease: in.lease(a, store.LeaseDeclined, life), GiveBack: in.GiveBack, Doubt: in.OnWire,
 	}
 }
 

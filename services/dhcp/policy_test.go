@@ -83,6 +83,7 @@ func asks(address string) func(*Input)    { return func(in *Input) { in.Request.
 func runsOn(address string) func(*Input)  { return func(in *Input) { in.Request.CIAddr = ip(address) } }
 func chooses(server string) func(*Input)  { return func(in *Input) { in.Request.ServerID = ip(server) } }
 func offered(address string) func(*Input) { return func(in *Input) { in.Offered = ip(address) } }
+func notEnrolled(in *Input)               { in.Client = Client{} }
 func noneFree(in *Input)                  { in.Free = Free{Reason: "all taken"} }
 
 func others(address string, until time.Duration) func(*Input) {
@@ -105,6 +106,8 @@ func TestDiscoverOffers(t *testing.T) {
 		"the lease that it held, while nobody else has it":       {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", -time.Hour)), "10.77.0.102"},
 		"what it was offered a moment ago":                       {with(base(dhcpv4.MessageTypeDiscover), offered("10.77.0.103")), "10.77.0.103"},
 		"the lease from which its volume is still open":          {with(base(dhcpv4.MessageTypeDiscover), holds("10.77.0.102", -time.Hour), usedNow("10.77.0.102")), "10.77.0.102"},
+		"what the pool has to one that is no machine's any more": {with(base(dhcpv4.MessageTypeDiscover), notEnrolled, holds("10.77.0.102", -time.Hour)), "10.77.0.100"},
+		"its lease to one that is no machine's":                  {with(base(dhcpv4.MessageTypeDiscover), notEnrolled, holds("10.77.0.102", time.Hour)), "10.77.0.102"},
 		"another while somebody holds the reserved address":      {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), others("10.77.0.7", time.Hour)), "10.77.0.100"},
 		"the reserved address once that lease ended":             {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), others("10.77.0.7", -time.Minute)), "10.77.0.7"},
 		"another while a volume is open from the reserved one":   {with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), others("10.77.0.7", -time.Minute), usedNow("10.77.0.7")), "10.77.0.100"},
@@ -171,6 +174,9 @@ func TestRequest(t *testing.T) {
 		"renewing: its lease":                                  {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Minute)), Ack},
 		"renewing: its lease that ended, still free":           {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", -time.Minute)), Ack},
 		"renewing: a lease that we lost":                       {with(request, runsOn("10.77.0.100")), Ack},
+		"renewing: nobody knows it, and it is no machine's":    {with(request, runsOn("10.77.0.100"), notEnrolled), Drop},
+		"renewing: another than its lease, and no machine's":   {with(request, runsOn("10.77.0.100"), notEnrolled, holds("10.77.0.101", time.Hour)), Drop},
+		"renewing: its lease, and it is no machine's":          {with(request, runsOn("10.77.0.101"), notEnrolled, holds("10.77.0.101", time.Hour)), Ack},
 		"renewing: what somebody else has by now":              {with(request, runsOn("10.77.0.100"), others("10.77.0.100", time.Hour)), Nak},
 		"renewing: its volume is open, and its row is gone":    {with(request, runsOn("10.77.0.100"), usedNow("10.77.0.100"), noneFree), Ack},
 		"renewing: its lease, but another is reserved":         {with(request, runsOn("10.77.0.100"), holds("10.77.0.100", time.Hour), reserved("10.77.0.7")), Ack},
@@ -196,7 +202,7 @@ func TestRequest(t *testing.T) {
 				assert.Equal(t, ans.Address, ans.Lease.Address)
 				assert.Equal(t, mac(1), ans.Lease.MAC)
 				assert.Equal(t, noon.Add(time.Hour), ans.Lease.Expires)
-				assert.Equal(t, store.MachineID(1), ans.Lease.Machine)
+				assert.Equal(t, c.in.Client.Machine.ID, ans.Lease.Machine)
 			case Nak:
 				assert.Equal(t, []store.EventKind{store.EventDHCPRequest, store.EventDHCPNak}, kinds(ans))
 				assert.NotEmpty(t, ans.Reason)
@@ -233,6 +239,14 @@ func TestDecline(t *testing.T) {
 	assert.Equal(t, store.LeaseDeclined, ans.Lease.State)
 	assert.Equal(t, noon.Add(10*time.Minute), ans.Lease.Expires)
 	assert.Equal(t, []store.EventKind{store.EventDHCPDecline}, kinds(ans))
+	assert.False(t, ans.Doubt)
+
+	oldest := bind("10.77.0.103", 1, 0)
+	ans = Decide(with(decline, chooses("10.77.0.1"), asks("10.77.0.100"), holds("10.77.0.100", time.Hour), func(in *Input) { in.OnWire, in.GiveBack = true, []store.Lease{oldest} }))
+	assert.Equal(t, noon.Add(time.Minute), ans.Lease.Expires, "its word counts until the wire has spoken")
+	assert.True(t, ans.Doubt)
+	assert.Equal(t, []store.Lease{oldest}, ans.GiveBack)
+	assert.Contains(t, ans.Events[0].Detail.Reason, "given again: 10.77.0.103")
 
 	for name, in := range map[string]Input{
 		"of another server":         with(decline, chooses("10.77.0.2"), asks("10.77.0.100"), holds("10.77.0.100", time.Hour)),

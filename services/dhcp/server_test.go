@@ -159,22 +159,98 @@ func TestOfferIsKeptForAMinute(t *testing.T) {
 func TestDeclinedAddressIsSetAside(t *testing.T) {
 	clock := newClock()
 	v := newInventory(clock.Now)
-	c := dial(t, start(t, v.config(t, lab())))
+	n := lab()
+	n.Range = mustRange("10.77.0.100-10.77.0.115")
+	c := dial(t, start(t, v.config(t, n)))
 	first := c.bind(1)
 	v.await(t, 4)
 	v.kinds()
-	decline, err := dhcpv4.New(dhcpv4.WithHwAddr(hw(1)), dhcpv4.WithMessageType(dhcpv4.MessageTypeDecline),
-		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.ParseIP(first))),
-		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(127, 0, 0, 1))))
-	require.NoError(t, err)
-	c.silent(decline)
+	c.silent(decline(1, first))
 	assert.Equal(t, []store.EventKind{store.EventDHCPDecline}, v.kinds())
 	second := c.bind(1)
 	assert.NotEqual(t, first, second)
 	assert.NotEqual(t, first, c.bind(2))
 	assert.NotEqual(t, first, c.bind(3))
+	hint := dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.ParseIP(first)))
+	assert.NotEqual(t, first, c.ask(discover(4, hint)).YourIPAddr.String())
 	clock.pass(11 * time.Minute)
-	assert.Equal(t, first, c.bind(4))
+	assert.Equal(t, first, c.bind(4, hint))
+}
+
+func decline(n int, address string) *dhcpv4.DHCPv4 {
+	p, err := dhcpv4.New(dhcpv4.WithHwAddr(hw(n)), dhcpv4.WithMessageType(dhcpv4.MessageTypeDecline),
+		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.ParseIP(address))),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(127, 0, 0, 1))))
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+// One client that declines whatever it is offered must not empty the range, and is
+// led through all of it before it meets an address again.
+func TestOneClientCannotTakeTheRangeOutByDeclining(t *testing.T) {
+	clock := newClock()
+	v := newInventory(clock.Now, machine(1, ""), machine(2, ""))
+	n := lab()
+	n.Range = mustRange("10.77.0.100-10.77.0.131")
+	c := dial(t, start(t, v.config(t, n)))
+	met := map[string]int{}
+	for i := range 64 {
+		clock.pass(time.Second)
+		a := c.ask(discover(1)).YourIPAddr.String()
+		met[a]++
+		c.send(decline(1, a))
+		aside := func() (n int) {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			for _, l := range v.leases {
+				if l.State == store.LeaseDeclined && l.Expires.After(clock.Now()) {
+					n++
+				}
+			}
+			return n
+		}
+		require.Eventually(t, func() bool {
+			l := v.lease(a)
+			return l.State == store.LeaseDeclined && l.Expires.After(clock.Now()) && aside() == min(i+1, 4)
+		}, 5*time.Second, time.Millisecond, "round %d: %d are set aside", i, aside())
+	}
+	assert.Len(t, met, 32, "%v", met)
+	for a, times := range met {
+		assert.Equal(t, 2, times, a)
+	}
+	c.bind(2)
+}
+
+// Who takes leases under invented MACs has half of the range; a machine that is
+// enrolled then still finds an address.
+func TestStrangersLeasesAreAtMostHalfOfTheRange(t *testing.T) {
+	clock := newClock()
+	v := newInventory(clock.Now)
+	n := lab()
+	n.Range = mustRange("10.77.0.100-10.77.0.107")
+	c := dial(t, start(t, v.config(t, n)))
+	for i := range 4 {
+		c.bind(11 + i)
+	}
+	v.await(t, 16)
+	v.kinds()
+	c.silent(discover(15))
+	v.mu.Lock()
+	assert.Contains(t, v.events[1].Detail.Reason, "4 of the 8 addresses of 10.77.0.100-10.77.0.107 are with machines that are not enrolled and were never here before")
+	v.mu.Unlock()
+	free := dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 77, 0, 107)))
+	assert.Equal(t, dhcpv4.MessageTypeNak, c.ask(discover(16, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), free, dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(127, 0, 0, 1))))).MessageType(), "an offer that it did not have")
+	c.silent(discover(17, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(net.IPv4(10, 77, 0, 107))))
+	v.mu.Lock()
+	v.machines = append(v.machines, store.Machine{ID: 1, Name: "m1", MACs: []store.MAC{mac(15)}})
+	v.mu.Unlock()
+	c.bind(15)
+
+	clock.pass(31 * time.Minute) // past the middle of a lease
+	c.bind(11)
+	assert.NotEmpty(t, c.bind(18), "who renews is real, and leaves room for the next")
 }
 
 func TestReleasedAddressWaitsForItsMachine(t *testing.T) {
@@ -510,13 +586,15 @@ func TestUnknownMachinesAreAnsweredWhileTheDiskIsBusy(t *testing.T) {
 	n.Range = mustRange("10.77.0.50-10.77.0.249")
 	cfg := v.config(t, n)
 	cfg.Log = slog.New(slog.DiscardHandler)
-	c := dial(t, start(t, cfg))
+	s := start(t, cfg)
+	c := dial(t, s)
 	pxe := dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001"))
 	const many = reports + reporters + 2
 	for i := range many {
 		clock.pass(time.Second) // strangers are let in one by one
 		require.Equal(t, dhcpv4.MessageTypeOffer, c.ask(discover(i+1, pxe)).MessageType())
 	}
+	require.Eventually(t, func() bool { return s.Dropped().Untold == 2 }, 5*time.Second, time.Millisecond)
 	close(v.stuck)
 	v.seen(t, 1, 1)
 	v.seen(t, many-2, 1)

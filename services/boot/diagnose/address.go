@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"lunboot/services/boot/oui"
 	"lunboot/store"
 )
 
@@ -43,15 +44,19 @@ func noAddressLeft(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
-	return store.Diagnosis{
+	d := store.Diagnosis{
 		Title:      "There was no address left for " + v.who(),
-		Cause:      "Every address of the range is in use or reserved.",
+		Cause:      sentence(orElse(e.Detail.Reason, "every address of the range is in use or reserved")),
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
 			fix(store.FixExtendRange, onWire(e), "Give addresses from a range twice as large"),
 			{Label: "Drop leases that nobody uses: lunboot lease list, lunboot lease drop"},
 		},
-	}, true
+	}
+	if e.Machine == 0 {
+		d.Fixes = append(d.Fixes, store.Fix{Label: "Enroll " + v.who() + ": part of the range is kept for machines that are enrolled"})
+	}
+	return d, true
 }
 
 func addressTaken(v *view) (store.Diagnosis, bool) {
@@ -60,10 +65,14 @@ func addressTaken(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false
 	}
 	by := "another device"
-	if e.Detail.Server != "" {
-		by += " (" + e.Detail.Server + ")"
-	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	if w, ok := v.lastAfter(store.EventDHCPConflict, store.EventDHCPDecline); ok && w.Addr == e.Addr {
+		v.note(w.At, "%s%s", plain(w.Kind), suffix(w))
+		if w.Detail.Server == "" {
+			return v.takenByNobody(e), true
+		}
+		by += " (" + withMaker(w.Detail.Server) + ")"
+	}
 	return store.Diagnosis{
 		Title:      fmt.Sprintf("%s is already used by %s", e.Addr, by),
 		Cause:      v.who() + " was given the address, found somebody else with it, and gave it back. Something on this network has a fixed address inside the range.",
@@ -73,6 +82,31 @@ func addressTaken(v *view) (store.Diagnosis, bool) {
 			{Label: "Take the address out of the range: lunboot subnet set"},
 		},
 	}, true
+}
+
+// takenByNobody is a machine that found a user of its address whom we do not hear.
+func (v *view) takenByNobody(e store.Event) store.Diagnosis {
+	return store.Diagnosis{
+		Title:      fmt.Sprintf("%s took %s for an address of somebody else, and nobody else has it", v.who(), e.Addr),
+		Cause:      "It was given the address, found somebody with it, and gave it back. The appliance asked the wire at once and nobody answered, so that the address is given again after a minute. A switch that asks every new machine for its address (device tracking) looks to the machine like another user; so does a device that was switched off just then.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			fix(store.FixOtherAddress, e.Addr.String(), "Give "+v.who()+" another address"),
+			{Label: "Have the switch wait before it asks: ip device tracking probe delay 10, on Cisco's"},
+		},
+	}
+}
+
+// withMaker prints a MAC and who made its card, when that is known.
+func withMaker(mac string) string {
+	m, err := store.ParseMAC(mac)
+	if err != nil {
+		return mac
+	}
+	if maker := oui.Of(m).String(); maker != "" {
+		return mac + ", " + maker
+	}
+	return mac
 }
 
 func offersUnanswered(v *view) (store.Diagnosis, bool) {

@@ -55,10 +55,10 @@ func Catalogue() []Entry {
 
 		{"LB-DHCP-01", "No address was left",
 			"A DISCOVER came and no address of the range could be offered.",
-			"Every address of the range is leased, reserved, in use by somebody else, or kept for enrolled machines. lunboot lease list shows who holds them; a lease ends by itself, or with lunboot lease drop."},
+			"Every address of the range is leased, reserved, in use by somebody else, or kept for enrolled machines. Computers that are not enrolled and were never here before have at most half of the range at a time, so that invented ones cannot take it all; one that goes on renewing its lease counts no more. lunboot lease list shows who holds the addresses; a lease ends by itself, or with lunboot lease drop."},
 		{"LB-DHCP-02", "The address was taken by somebody else",
 			"The machine sent DHCPDECLINE: it found another user of the address that it was given.",
-			"Something on the network has a fixed address inside the range. The address is left alone for ten minutes. Take fixed addresses out of the range, or give the machine a reserved one."},
+			"Something on the network has a fixed address inside the range. The address is left alone for ten minutes; where the appliance can ask the wire itself and nobody answers there, for one. One machine has at most four addresses set aside like this, and all of them together a quarter of the range: above that the oldest are given again. Take fixed addresses out of the range, or give the machine a reserved one."},
 		{"LB-DHCP-03", "Offers were not taken",
 			"The machine asked again and again, was offered an address each time, and never asked for it.",
 			"Either the offers are lost on the way back (a VLAN or a relay that works in one direction, a port that blocks), or its firmware takes none like them. Some UEFI firmware ignores two offers that come together: see the quirks of the machine. Compare the offer field by field: lunboot machine explain."},

@@ -407,6 +407,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventDHCPAck:         "we gave it an address",
 	store.EventDHCPNak:         "we refused the address that it asked for",
 	store.EventDHCPDecline:     "it found the address in use",
+	store.EventDHCPConflict:    "we asked the wire who uses that address",
 	store.EventDHCPRelease:     "it gave its address back",
 	store.EventDHCPNoAddress:   "no address was left to give",
 	store.EventDHCPNoLoader:    "we had no loader for it",

@@ -53,7 +53,8 @@ type InUse interface {
 // and a row for each address that it declined.
 type row struct {
 	store.Lease
-	next *row
+	next  *row
+	since time.Time // when it was given to a stranger; zero when its MAC is none (see Want)
 }
 
 // Ledger is safe for use by many goroutines.
@@ -118,13 +119,22 @@ func (l *Ledger) refresh(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list the leases: %w", err)
 		}
+		first := l.rows == nil
+		old, oldByMAC := l.rows, l.byMAC
 		l.read, rows = at, true
 		l.rows = make(map[uint32]*row, len(all))
 		l.byMAC = make(map[store.MAC]*row, len(all))
 		for _, one := range all {
-			if one.Address.Is4() {
-				l.link(&row{Lease: one})
+			if !one.Address.Is4() {
+				continue
 			}
+			r := &row{Lease: one}
+			if o := old[number(one.Address)]; o != nil && o.MAC == one.MAC && o.Updated.Equal(one.Updated) {
+				r.since = o.since
+			} else if !first {
+				r.since = since(one, oldByMAC[one.MAC])
+			}
+			l.link(r)
 		}
 	}
 	if at := l.machines.ClientRevision(); at != l.roster.revision {
@@ -140,6 +150,8 @@ func (l *Ledger) refresh(ctx context.Context) error {
 		for a := range r.byAddress {
 			l.changed(a)
 		}
+		l.enrolled(old, r)
+		l.enrolled(r, old)
 	}
 	if rows {
 		clear(l.pools) // made anew when they are asked
@@ -259,6 +271,7 @@ func (l *Ledger) believe(lease store.Lease, at int64, err error) {
 		return
 	}
 	lease.Address = lease.Address.Unmap()
+	given := since(lease, l.byMAC[lease.MAC])
 	if old := l.rows[number(lease.Address)]; old != nil {
 		l.remove(old)
 	}
@@ -272,10 +285,30 @@ func (l *Ledger) believe(lease store.Lease, at int64, err error) {
 			r = next
 		}
 	}
-	l.link(&row{Lease: lease})
+	l.link(&row{Lease: lease, since: given})
 	l.known.add(lease.MAC)
 	l.changed(lease.Address)
 	l.kept.changed = l.kept.changed || l.roster.byMAC[lease.MAC] != nil
+}
+
+// since is when a stranger was given what a lease gives: the lease itself says, or
+// the one that its MAC had in the network before. Who prolongs past the middle of
+// the lease's time is no stranger any more.
+func since(lease store.Lease, had *row) time.Time {
+	if lease.State == store.LeaseDeclined {
+		return lease.Updated
+	}
+	for r := had; r != nil; r = r.next {
+		if r.State != store.LeaseBound || lease.Network.IsValid() && !lease.Network.Contains(r.Address) {
+			continue
+		}
+		half := lease.Expires.Sub(lease.Updated) / 2
+		if r.since.IsZero() || half > 0 && lease.Updated.Sub(r.since) >= half {
+			return time.Time{}
+		}
+		return r.since
+	}
+	return lease.Updated
 }
 
 func (l *Ledger) remove(r *row) {
@@ -288,6 +321,24 @@ func (l *Ledger) remove(r *row) {
 func (l *Ledger) changed(a netip.Addr) {
 	for _, p := range l.pools {
 		p.settle(l, a)
+	}
+}
+
+// enrolled puts what those have who are in one roster and not in another where it
+// belongs; mu is held.
+func (l *Ledger) enrolled(in, out roster) {
+	for mac := range in.byMAC {
+		if out.byMAC[mac] != nil {
+			continue
+		}
+		for r := l.byMAC[mac]; r != nil; r = r.next {
+			l.changed(r.Address)
+		}
+	}
+	for c, h := range l.held.byClient {
+		if in.byMAC[c.mac] != nil && out.byMAC[c.mac] == nil {
+			l.changed(h.address)
+		}
 	}
 }
 
@@ -355,12 +406,7 @@ func (t Turn) Hold(mac store.MAC, network netip.Prefix, a netip.Addr, stranger b
 	}
 	l.held.add(&hold{client: client{mac, network}, address: a, stranger: stranger, until: t.now.Add(HoldTime)})
 	l.known.add(mac)
-	for _, p := range l.pools {
-		if stranger && p.contains(a) {
-			p.strangers++
-		}
-		p.settle(l, a)
-	}
+	l.changed(a)
 }
 
 // Withdraw lets go of what was held for a MAC in a network.
@@ -380,12 +426,7 @@ func (l *Ledger) Withdraw(mac store.MAC, network netip.Prefix) {
 func (l *Ledger) letGo(h *hold) {
 	l.held.remove(h)
 	l.known.leave(h.mac)
-	for _, p := range l.pools {
-		if h.stranger && p.contains(h.address) {
-			p.strangers--
-		}
-		p.settle(l, h.address)
-	}
+	l.changed(h.address)
 }
 
 // Bound lists the bound leases that end before a time.

@@ -18,6 +18,7 @@ import (
 type slow struct {
 	*disk
 	held   map[netip.Addr]heldFor
+	given  map[netip.Addr]time.Time // leases of strangers, and when they were given
 	subnet *store.Subnet
 }
 
@@ -47,13 +48,53 @@ func (s slow) open(aside []netip.Addr) (never, ended []netip.Addr) {
 	return never, ended
 }
 
+func (s slow) enrolled(mac store.MAC) bool {
+	return slices.ContainsFunc(s.machines, func(m store.Machine) bool { return slices.Contains(m.MACs, mac) })
+}
+
+// strangers counts the addresses that strangers were offered, have or set aside.
 func (s slow) strangers() (n int) {
-	for a, h := range s.held {
-		if h.stranger && h.until.After(s.now) && s.subnet.Range.Contains(a) {
+	for a := s.subnet.Range.From; s.subnet.Range.Contains(a); a = a.Next() {
+		reserved := slices.ContainsFunc(s.machines, func(m store.Machine) bool { return m.Address == a })
+		r, used := s.leases[a]
+		_, strange := s.given[a]
+		h, held := s.held[a]
+		switch {
+		case held && h.until.After(s.now):
+			if h.stranger && !s.enrolled(h.mac) {
+				n++
+			}
+		case !reserved && Usable(s.subnet.Prefix, a) && used && strange && r.Expires.After(s.now) && !s.enrolled(r.MAC):
 			n++
 		}
 	}
 	return n
+}
+
+// put notes what a lease that was written does to who is a stranger.
+func (s slow) put(r store.Lease, before map[netip.Addr]store.Lease) {
+	given := r.Updated
+	if r.State == store.LeaseBound {
+		for a, o := range before {
+			if o.MAC != r.MAC || o.State != store.LeaseBound {
+				continue
+			}
+			at, strange := s.given[a]
+			if half := r.Expires.Sub(r.Updated) / 2; !strange || half > 0 && r.Updated.Sub(at) >= half {
+				given = time.Time{}
+			} else {
+				given = at
+			}
+		}
+	}
+	for a := range before {
+		if _, still := s.leases[a]; !still {
+			delete(s.given, a)
+		}
+	}
+	if s.given[r.Address] = given; given.IsZero() {
+		delete(s.given, r.Address)
+	}
 }
 
 func (s slow) kept() (n int) {
@@ -90,9 +131,10 @@ func (s slow) want(w Want) (netip.Addr, bool) {
 // Whatever happens in whatever order, the ledger gives what the walk would.
 func TestTheLedgerGivesWhatTheWalkGives(outer *testing.T) {
 	rapid.Check(outer, func(t *rapid.T) {
-		s := slow{disk: newDisk(), held: map[netip.Addr]heldFor{}, subnet: subnet("10.77.0.96/28", "10.77.0.96-10.77.0.103")}
+		s := slow{disk: newDisk(), held: map[netip.Addr]heldFor{}, given: map[netip.Addr]time.Time{}, subnet: subnet("10.77.0.96/28", "10.77.0.96-10.77.0.103")}
 		l := ledgerOf(s.disk)
 		ctx := context.Background()
+		turn(outer, l, s.now, func(Turn) {})
 		anyMAC := rapid.Custom(func(t *rapid.T) store.MAC { return mac(rapid.IntRange(1, 9).Draw(t, "mac")) })
 		anyAddr := rapid.Custom(func(t *rapid.T) netip.Addr {
 			return address(number(s.subnet.Range.From) + uint32(rapid.IntRange(0, 9).Draw(t, "address")))
@@ -118,9 +160,53 @@ func TestTheLedgerGivesWhatTheWalkGives(outer *testing.T) {
 				r := store.Lease{Address: anyAddr.Draw(t, "address"), MAC: anyMAC.Draw(t, "mac"), Updated: s.now}
 				r.State = rapid.SampledFrom([]store.LeaseState{store.LeaseBound, store.LeaseBound, store.LeaseDeclined}).Draw(t, "state")
 				r.Expires = s.now.Add(time.Duration(seconds.Draw(t, "seconds")) * time.Second)
-				_ = l.Put(ctx, r) // refused when it is another's; then the next turn reads
+				before := maps.Clone(s.leases)
+				if l.Put(ctx, r) == nil { // refused when it is another's; then the next turn reads
+					s.put(r, before)
+				}
+				turn(outer, l, s.now, func(Turn) {})
 			},
-			"drop": func(t *rapid.T) { s.drop(anyAddr.Draw(t, "address")) },
+			"decline": func(t *rapid.T) {
+				m, a := anyMAC.Draw(t, "mac"), anyAddr.Draw(t, "address")
+				var back []store.Lease
+				turn(outer, l, s.now, func(x Turn) { back = x.GiveBack(m, s.subnet, a) })
+				r := store.Lease{Address: a, MAC: m, State: store.LeaseDeclined, Updated: s.now, Expires: s.now.Add(10 * time.Minute)}
+				if l.Put(ctx, r) == nil {
+					s.put(r, nil)
+				} else {
+					turn(outer, l, s.now, func(Turn) {})
+					return
+				}
+				for _, r := range back {
+					if err := l.Put(ctx, r); err != nil {
+						t.Fatal(err)
+					}
+					s.put(r, nil)
+				}
+				own, all := 0, 0
+				for b, r := range s.leases {
+					if r.State != store.LeaseDeclined || !r.Expires.After(s.now) {
+						continue
+					}
+					if r.MAC == m {
+						own++
+					}
+					h, held := s.held[b]
+					reserved := slices.ContainsFunc(s.machines, func(m store.Machine) bool { return m.Address == b })
+					if s.subnet.Range.Contains(b) && Usable(s.subnet.Prefix, b) && !reserved && !(held && h.until.After(s.now)) {
+						all++
+					}
+				}
+				if own > declinesOfOne || all > Size(s.subnet.Range)/4 {
+					t.Fatalf("%d addresses are set aside, %d by %s", all, own, m)
+				}
+			},
+			"drop": func(t *rapid.T) {
+				a := anyAddr.Draw(t, "address")
+				s.drop(a)
+				delete(s.given, a)
+				turn(outer, l, s.now, func(Turn) {})
+			},
 			"enroll": func(t *rapid.T) {
 				m := store.Machine{ID: store.MachineID(len(s.machines) + 1), MACs: []store.MAC{anyMAC.Draw(t, "mac")}}
 				if rapid.Bool().Draw(t, "reserved") {

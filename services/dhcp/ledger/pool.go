@@ -27,11 +27,13 @@ type poolKey struct {
 // can have, is in none.
 type pool struct {
 	poolKey
-	first     uint32
-	never     set
-	running   queue // by the end of the lease
-	ended     queue // likewise
-	strangers int   // holds of strangers
+	first   uint32
+	never   set
+	running queue // by the end of the lease
+	ended   queue // likewise
+
+	strange  set   // what strangers were offered, or have
+	declined queue // what is set aside, of running
 }
 
 // Size returns how many addresses a range has.
@@ -73,17 +75,12 @@ func (l *Ledger) pool(s *store.Subnet) *pool {
 		clear(l.pools) // of subnets that were changed again and again
 	}
 	n := min(Size(s.Range), MaxRange)
-	p := &pool{poolKey: key, never: newSet(n), running: newQueue(n), ended: newQueue(n)}
+	p := &pool{poolKey: key, never: newSet(n), running: newQueue(n), ended: newQueue(n), strange: newSet(n), declined: newQueue(n)}
 	if n > 0 {
 		p.first = number(s.Range.From)
 	}
 	for i := range n {
 		p.settle(l, address(p.first+uint32(i)))
-	}
-	for _, h := range l.held.byClient {
-		if h.stranger && p.contains(h.address) {
-			p.strangers++
-		}
 	}
 	l.pools[key] = p
 	return p
@@ -98,24 +95,21 @@ func (p *pool) place(a netip.Addr) (int, bool) {
 	return int(i), i >= 0 && i < int64(p.never.size)
 }
 
-func (p *pool) contains(a netip.Addr) bool {
-	_, ok := p.place(a)
-	return ok
-}
-
 // settle puts an address where it belongs; the ledger's mu is held.
 func (p *pool) settle(l *Ledger, a netip.Addr) {
 	i, ok := p.place(a)
 	if !ok {
 		return
 	}
-	r := l.rows[number(a)]
+	r, h := l.rows[number(a)], l.held.byAddr[a]
 	_, reserved := l.roster.byAddress[a]
+	strange, declined := false, false
 	switch {
-	case reserved || l.held.byAddr[a] != nil || !Usable(p.prefix, a):
+	case reserved || h != nil || !Usable(p.prefix, a):
 		p.never.remove(i)
 		p.running.remove(i)
 		p.ended.remove(i)
+		strange = h != nil && h.stranger && l.roster.byMAC[h.mac] == nil
 	case r == nil:
 		p.running.remove(i)
 		p.ended.remove(i)
@@ -124,6 +118,18 @@ func (p *pool) settle(l *Ledger, a netip.Addr) {
 		p.never.remove(i)
 		p.ended.remove(i)
 		p.running.put(i, r.Expires.UnixNano()) // sweep moves it on when it has ended
+		strange = !r.since.IsZero() && l.roster.byMAC[r.MAC] == nil
+		declined = r.State == store.LeaseDeclined
+	}
+	if strange {
+		p.strange.add(i)
+	} else {
+		p.strange.remove(i)
+	}
+	if declined {
+		p.declined.put(i, r.Expires.UnixNano())
+	} else {
+		p.declined.remove(i)
 	}
 }
 
@@ -144,6 +150,8 @@ func (p *pool) sweep(now time.Time, inUse InUse) {
 		}
 		p.running.remove(i)
 		p.ended.put(i, due)
+		p.strange.remove(i)
+		p.declined.remove(i)
 	}
 }
 
@@ -152,10 +160,12 @@ type Want struct {
 	Subnet *store.Subnet
 	Hint   netip.Addr // comes first when it can be given
 
-	// A stranger is a MAC that is not enrolled and never held a lease here. All
-	// strangers together are offered at most half of the range at a time, and
-	// nobody who is not enrolled is given an address that an enrolled machine
-	// without a lease would miss.
+	// A stranger is a MAC that is not enrolled and never held a lease here. What all
+	// strangers together were offered, have leased or set aside is at most half of
+	// the range at a time, so that invented MACs cannot take it all; who goes on
+	// prolonging past the middle of his first lease is real and counts no more. Nobody
+	// who is not enrolled is given an address that an enrolled machine without a lease
+	// would miss.
 	Stranger, Enrolled bool
 
 	Aside []netip.Addr            // a few that are not to be given: ours, the router's, one that answers on the wire
@@ -172,10 +182,10 @@ func (t Turn) Pick(w Want) (a netip.Addr, reason string) {
 	p.sweep(t.now, t.l.inUse)
 	open, total := p.open(w.Aside), p.never.size
 	if open == 0 {
-		return a, fmt.Sprintf("all %d addresses of %s are taken", total, w.Subnet.Range)
+		return a, p.full()
 	}
-	if w.Stranger && p.strangers >= max(1, total/2) {
-		return a, fmt.Sprintf("%d of the %d addresses of %s are offered to machines that never asked before, and more than half are not", p.strangers, total, w.Subnet.Range)
+	if w.Stranger && p.strange.n >= max(1, total/2) {
+		return a, fmt.Sprintf("%d of the %d addresses of %s are with machines that are not enrolled and were never here before, and no more than half are given to those at a time", p.strange.n, total, w.Subnet.Range)
 	}
 	if !w.Enrolled {
 		if keep := min(t.l.waiting(t.now), total/2); open <= keep {
@@ -206,9 +216,18 @@ func (t Turn) Pick(w Want) (a netip.Addr, reason string) {
 		first = p.ended.firstThat(may)
 	}
 	if first < 0 {
-		return a, fmt.Sprintf("all %d addresses of %s are taken", total, w.Subnet.Range)
+		return a, p.full()
 	}
 	return address(p.first + uint32(first)), ""
+}
+
+// full says that nothing can be given.
+func (p *pool) full() string {
+	s := fmt.Sprintf("all %d addresses of %s are taken", p.never.size, p.rng)
+	if n := p.declined.len(); n > 0 {
+		s += fmt.Sprintf(", %d of them by computers that did not get them from here", n)
+	}
+	return s
 }
 
 // may reports whether an address that nobody holds can be given. A clock that was

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -24,6 +25,7 @@ const (
 	wireInterval = 10 * time.Second
 	listenAgain  = 100 * time.Millisecond // after an error of the socket
 	answerTime   = time.Second            // how long an answer is waited for; RFC 5227 §1.1 PROBE_MIN
+	maxDoubts    = 64                     // addresses that wait to be asked for because a client declined them
 )
 
 // Check is what asking the wire for an address found (RFC 5227).
@@ -42,6 +44,9 @@ type Range interface {
 	Next(ctx context.Context) ([]netip.Addr, error)
 	// Holds reports whether mac was given a.
 	Holds(ctx context.Context, a netip.Addr, mac store.MAC) bool
+	// Asked is told what the wire said of an address that Doubt named: by whom it is
+	// used, or the zero MAC when nobody answers for it.
+	Asked(ctx context.Context, a netip.Addr, by store.MAC)
 }
 
 // Prober keeps the next free addresses of a range checked by ARP (RFC 5227), so
@@ -51,6 +56,9 @@ type Range interface {
 type Prober struct {
 	now func() time.Time
 	log *slog.Logger
+
+	asks   atomic.Bool // there is a socket to ask by
+	doubts chan netip.Addr
 
 	mu      sync.Mutex
 	results map[netip.Addr]found // of addresses that were free when they were asked for
@@ -64,7 +72,19 @@ type found struct {
 
 // NewProber makes a prober that knows nothing yet.
 func NewProber(now func() time.Time, log *slog.Logger) *Prober {
-	return &Prober{now: now, log: log, results: map[netip.Addr]found{}}
+	return &Prober{now: now, log: log, results: map[netip.Addr]found{}, doubts: make(chan netip.Addr, maxDoubts)}
+}
+
+// Asks reports whether the wire can be asked.
+func (p *Prober) Asks() bool { return p.asks.Load() }
+
+// Doubt has the wire asked at once for an address that a client found in use. When
+// too many wait it is not asked.
+func (p *Prober) Doubt(a netip.Addr) {
+	select {
+	case p.doubts <- a:
+	default:
+	}
 }
 
 // Checked returns what the wire said of an address lately, and who answered.
@@ -114,18 +134,42 @@ func (p *Prober) Run(parent context.Context, r Range, ifi *net.Interface) {
 	defer wg.Wait()
 	defer conn.Close()
 	defer cancel()
+	p.asks.Store(true)
+	defer p.asks.Store(false)
 	tick := time.NewTicker(wireInterval)
 	defer tick.Stop()
-	for {
-		if err := p.round(ctx, r, conn, own); err != nil && ctx.Err() == nil {
-			p.log.Warn("free addresses were not checked on the wire", "interface", ifi.Name, "error", err)
+	warn := func(err error) {
+		if err != nil && ctx.Err() == nil {
+			p.log.Warn("addresses were not checked on the wire", "interface", ifi.Name, "error", err)
 		}
+	}
+	warn(p.round(ctx, r, conn, own))
+	for {
 		select {
 		case <-ctx.Done():
 			return
+		case a := <-p.doubts:
+			warn(p.settle(ctx, r, conn, own, a))
 		case <-tick.C:
+			warn(p.round(ctx, r, conn, own))
 		}
 	}
+}
+
+// settle asks for an address that was declined, and for those that wait.
+func (p *Prober) settle(ctx context.Context, r Range, conn *packet.Conn, own store.MAC, a netip.Addr) error {
+	ask := []netip.Addr{a}
+	for len(p.doubts) > 0 {
+		ask = append(ask, <-p.doubts)
+	}
+	taken, err := p.question(ctx, conn, own, ask)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	for _, a := range ask {
+		r.Asked(ctx, a, taken[a])
+	}
+	return nil
 }
 
 // round asks for the next addresses whose last check is about to grow old.
@@ -141,30 +185,36 @@ func (p *Prober) round(ctx context.Context, r Range, conn *packet.Conn, own stor
 			ask = append(ask, a)
 		}
 	}
+	taken, err := p.question(ctx, conn, own, ask)
+	for a, by := range taken {
+		// A client may have been given the address meanwhile.
+		if !r.Holds(ctx, a, by) {
+			p.log.Warn("a free address of the range is used by somebody else; it is left alone", "address", a, "mac", by)
+		}
+	}
+	return err
+}
+
+// question asks the wire for addresses, and returns who answered.
+func (p *Prober) question(ctx context.Context, conn *packet.Conn, own store.MAC, ask []netip.Addr) (map[netip.Addr]store.MAC, error) {
 	if len(ask) == 0 {
-		return nil
+		return nil, nil
 	}
 	asked := p.now()
 	p.expect(ask)
 	for range 2 { // a lost probe is not silence
 		for _, a := range ask {
 			if _, err := conn.WriteTo(wire.ARPProbe(own, a), &packet.Addr{HardwareAddr: wire.Everybody[:]}); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return nil, nil
 		case <-time.After(answerTime / 2):
 		}
 	}
-	for a, by := range p.conclude(ask, asked) {
-		// A client may have been given the address meanwhile.
-		if !r.Holds(ctx, a, by) {
-			p.log.Warn("a free address of the range is used by somebody else; it is left alone", "address", a, "mac", by)
-		}
-	}
-	return nil
+	return p.conclude(ask, asked), nil
 }
 
 // conclude notes silence, and returns who answered.
