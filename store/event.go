@@ -46,6 +46,7 @@ const (
 	EventLoaderSent     EventKind = "http.loader"         // a loader over HTTP
 	EventFileSent       EventKind = "http.file"           // a kernel, initrd or ISO part
 	EventFileMissing    EventKind = "http.file-missing"   // an iPXE asked for Detail.URL, and there is nothing; Detail.File when it was told so by a status, else it runs a script of ours
+	EventScriptAsked    EventKind = "script.asked"        // an iPXE fetched the first script, which lets it say who it is
 	EventScriptSent     EventKind = "script.sent"         // a machine's own script was written to it
 	EventScriptWaiting  EventKind = "script.waiting"      // the unknown-machine script was written
 	EventScriptConflict EventKind = "script.conflict"     // hostname, UUID and MAC name different machines
@@ -83,7 +84,7 @@ func EventKinds() []EventKind {
 		EventDHCPDiscover, EventDHCPOffer, EventDHCPRequest, EventDHCPAck, EventDHCPNak, EventDHCPDecline, EventDHCPConflict, EventDHCPRelease,
 		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPNoISCSI, EventDHCPOtherPick, EventDHCPNoSubnet, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
 		EventTFTPProbe, EventTFTPStart, EventTFTPProgress, EventTFTPSent, EventTFTPAbort, EventTFTPMissing,
-		EventLoaderSent, EventFileSent, EventFileMissing, EventLoaderMissing, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
+		EventLoaderSent, EventFileSent, EventFileMissing, EventLoaderMissing, EventScriptAsked, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
 		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventReportUp,
 		EventISCSILogin, EventISCSIRefused, EventISCSINoLUN, EventISCSIFirstRead, EventISCSIFirstWrite, EventISCSIIO, EventISCSIIOFailed,
 		EventISCSILogout, EventISCSIClosed,

@@ -26,6 +26,7 @@ const (
 	FixQuirk        FixKind = "quirk"           // give the machine the quirk that the argument names
 	FixProxyMode    FixKind = "proxy-mode"      // answer beside the other DHCP server on this interface
 	FixGrowVolume   FixKind = "grow-volume"     // make the boot volume as large as iPXE needs
+	FixAllowWrites  FixKind = "allow-writes"    // let the machine write to the volume that is this LUN
 	FixCheckAgain   FixKind = "check-again"     // look whether the cause outside is gone
 )
 
@@ -34,7 +35,7 @@ func fixArguments() map[FixKind]bool {
 	return map[FixKind]bool{
 		FixProfileSAN: false, FixMapLUN: true, FixBootLUN: true, FixMapVolume: true, FixSecret: false, FixMutual: false, FixUnignore: false,
 		FixEnroll: false, FixExtendRange: true, FixOtherAddress: true, FixLoader: true, FixLoaderAuto: false, FixQuirk: true, FixProxyMode: true, FixGrowVolume: false,
-		FixCheckAgain: false,
+		FixAllowWrites: true, FixCheckAgain: false,
 	}
 }
 

@@ -247,7 +247,7 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 		if err != nil {
 			return f, err
 		}
-		m := diagnose.Mapping{LUN: one.LUN, Volume: v.Name, Boot: one.Boot, BlockSize: v.BlockSize, Size: v.Size, State: v.State, Reason: v.Reason}
+		m := diagnose.Mapping{LUN: one.LUN, Volume: v.Name, Boot: one.Boot, BlockSize: v.BlockSize, Size: v.Size, State: v.State, Reason: v.Reason, ReadOnly: one.ReadOnly, Frozen: v.ReadOnly}
 		if one.Boot || len(all) == 1 {
 			// A volume that cannot be read is the business of other rules.
 			if found, err := r.inv.Look(ctx, v); err == nil {

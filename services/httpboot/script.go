@@ -53,6 +53,9 @@ func (s *Server) script(w *responseWriter, r *http.Request) {
 		w.script(http.StatusOK, s.wrong(r, "The appliance cannot read what this machine says of itself: "+err.Error()))
 		return
 	case id.IsZero() && len(r.URL.Query()) == 0:
+		if a.ipxe && !a.dry {
+			s.emit(store.Event{Kind: store.EventScriptAsked, Addr: a.addr, Detail: store.Detail{URL: a.url, IPXE: true}})
+		}
 		w.script(http.StatusOK, scripts.FirstStage(a.boot))
 		return
 	}

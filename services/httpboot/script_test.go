@@ -31,8 +31,8 @@ func TestTheBareURLAnswersAFirstScriptThatAsksAgainWithTheIdentity(t *testing.T)
 	l := newLab(t)
 	text := l.get("/boot.ipxe")
 	contains(t, text, "chain --replace --autofree "+l.srv.URL+"/boot.ipxe?mac=${netX/mac}&uuid=${uuid}&hostname=${hostname:uristring}")
-	if e := l.said(); len(e) != 0 {
-		t.Errorf("events %+v before anybody said who he is", e)
+	if e := l.said(); len(e) != 1 || e[0].Kind != store.EventScriptAsked || !e[0].Addr.IsValid() {
+		t.Errorf("events %+v; that it asked is known, who it is is not", e)
 	}
 	if got := l.get("/"); got != text {
 		t.Errorf("an iPXE that asks for / is given\n%s", got)

@@ -47,7 +47,7 @@ func (i *Inventory) Fix(ctx context.Context, by store.Actor, a store.Attempt, ac
 		return store.FixResult{}, err
 	}
 	switch f.Kind {
-	case store.FixMapLUN, store.FixBootLUN, store.FixMapVolume, store.FixGrowVolume:
+	case store.FixMapLUN, store.FixBootLUN, store.FixMapVolume, store.FixGrowVolume, store.FixAllowWrites:
 		return i.fixMapping(ctx, by, m, f)
 	}
 	return i.fixMachine(ctx, by, m, f)
@@ -181,6 +181,15 @@ func (i *Inventory) fixMapping(ctx context.Context, by store.Actor, m store.Mach
 		}
 		_, err = i.SetMapping(ctx, by, m.ID, lun, store.MappingPatch{Boot: &yes})
 		return done(err, "%s boots from LUN %d", m.Name, lun)
+	}
+	if f.Kind == store.FixAllowWrites {
+		lun, err := store.ParseLUN(f.Argument)
+		if err != nil {
+			return store.FixResult{}, err
+		}
+		no := false
+		_, err = i.SetMapping(ctx, by, m.ID, lun, store.MappingPatch{ReadOnly: &no})
+		return done(err, "%s may write to LUN %d", m.Name, lun)
 	}
 	if at < 0 {
 		return store.FixResult{}, store.NotFound("boot volume of machine", m.Name)

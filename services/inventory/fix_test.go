@@ -65,6 +65,13 @@ func TestAFixDoesWhatItsLabelSays(t *testing.T) {
 		t.Errorf("it boots from %d, %v", lun, ok)
 	}
 
+	_, err = h.SetMapping(ctx, ada, m.ID, 2, store.MappingPatch{ReadOnly: ptr(true)})
+	must(t, err)
+	h.fixed(t, failing(m, m.MACs[0], "allow-writes-2"), "allow-writes-2")
+	if maps, err := h.db.MappingsOf(ctx, m.ID); err != nil || maps[0].ReadOnly {
+		t.Errorf("%+v, %v", maps, err)
+	}
+
 	before := look()
 	h.fixed(t, failing(m, m.MACs[0], "renew-secret"), "renew-secret")
 	if after := look(); after.CHAP.Secret == before.CHAP.Secret || after.Reverse.Secret == before.Reverse.Secret || after.CHAP.User != before.CHAP.User || after.Pinned {

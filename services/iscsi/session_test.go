@@ -865,3 +865,20 @@ func TestAResetWaitsForOtherMachinesWrites(t *testing.T) {
 		})
 	}
 }
+
+// A write to what may only be read fails as any other does, and is told of: a
+// machine that needs to write stops there.
+func TestAWriteToWhatIsReadOnlyIsToldOf(t *testing.T) {
+	b := start(t)
+	b.enroll(alice, map[store.LUN]disk{5: {id: 1, volume: newMemory(1 << 20), readOnly: true}})
+	i := b.login(t, alice, IPXE(1))
+	i.Must(t, Read10(5, 0, 1))
+	w := Write10(5, 9, make([]byte, 512))
+	w.Immediate = 512
+	if r, err := i.Do(w); err != nil || r.Key() != "07/27/00" {
+		t.Fatalf("%v, %s", err, r.Key())
+	}
+	if e := b.journal.wait(t, store.EventISCSIIOFailed, 1)[0]; e.Detail.Opcode != "WRITE(10)" || e.Detail.LBA != 9 || e.Detail.Sense != "07/27/00" || e.Detail.Reason != "the volume may not be written" || *e.Detail.LUN != 5 {
+		t.Errorf("%+v", e.Detail)
+	}
+}

@@ -85,6 +85,15 @@ func faults() []fault {
 			b.must(err)
 			b.must(os.Remove(path))
 		}},
+		{name: "nothing-there", code: "LB-SCR-10", says: "and there is nothing here", script: "chain http://{{portal_ip}}/rescue.ipxe\n", fix: "use-profile-san", passes: store.StageRead},
+		{name: "no-own-disk", code: "LB-OS-04", says: "could not start from its own disk", spoil: func(b *bench, c *lab.Client) {
+			b.cli("machine", "set", c.Machine.Name, "--profile", "local")
+		}, fix: "use-profile-san", passes: store.StageRead},
+		{name: "other-address", code: "LB-TGT-01", says: "could not reach its volume", script: "sanboot iscsi:10.77.0.9:::2:{{target}}\n", fix: "use-profile-san", passes: store.StageLogin},
+		{name: "bad-line", code: "LB-SCR-07", says: "stopped at line 1 of its script", script: "bot-from-disk now\n" + rightAddress},
+		{name: "read-only", code: "LB-VOL-10", says: "may not write to", spoil: func(b *bench, c *lab.Client) {
+			remap(c.Volume, "--lun", "2", "--boot", "--read-only")(b, c)
+		}},
 		{name: "two-names", code: "LB-SCR-01", says: "its names belong to different machines", spoil: func(b *bench, c *lab.Client) {
 			b.cli("machine", "set", c.Machine.Name, "--uuid", store.NewUUID().String())
 			b.cli("machine", "add", "twin", "--mac", lab.MAC(250).String(), "--uuid", c.Machine.UUID.String())

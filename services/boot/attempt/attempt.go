@@ -37,6 +37,7 @@ type State struct {
 	osLogin      bool      // the operating system's own initiator logged in
 	ioStart      time.Time // of the present run of steady I/O
 	ioLast       time.Time
+	again        again
 	sessions     map[string]session
 	volume       string // "LUN 2, volume debian"
 	trial        trial  // of the loader that it was given

@@ -1,6 +1,7 @@
 package attempt
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -554,4 +555,60 @@ func TestAFirstQuestionThatIsLateIsTrouble(t *testing.T) {
 	if newTape(t).see(0, store.EventDHCPDiscover, firmwareUEFI).see(28000, store.EventDHCPDiscover, late).s.Trouble() {
 		t.Error("a repeated DISCOVER is taken for the first one")
 	}
+}
+
+// A read whose answer never arrives ends an iPXE's session after 15 s, and it
+// logs in anew, for ever: without a word from it that would look like progress.
+func TestAnIPXEThatLogsInAgainAndAgainHasFailed(t *testing.T) {
+	p := newTape(t).dora(ipxeBIOS, "").script()
+	again := func(n int, read int64) {
+		id, name := fmt.Sprintf("4000272300%02x", n), fmt.Sprintf("s%d", n)
+		p.login(id, name).io(700, id, name, read).see(14500, store.EventISCSIClosed, iscsi(id, name))
+	}
+	again(1, 2048)
+	again(2, 2048)
+	p.expect(store.OutcomeRunning, store.StageUp, "done done skipped done done done running")
+	again(3, 2048)
+	p.expect(store.OutcomeFailed, store.StageRead, "done done skipped done done failed waiting")
+	if d := p.s.stage(store.StageRead).Detail; !strings.Contains(d, "Logged in 3 times") {
+		t.Error(d)
+	}
+	again(4, 2048)
+	p.expect(store.OutcomeFailed, store.StageRead, "done done skipped done done failed waiting")
+	again(5, 18e6) // the link was mended
+	p.expect(store.OutcomeRunning, store.StageUp, "done done skipped done done done running")
+	p.login(osID, "os").expect(store.OutcomeUp, store.StageUp, "done done skipped done done done done")
+}
+
+// A boot loader that resets its disks logs in to each of them at once; one that
+// waits at a menu does so later, and only once.
+func TestLoginsThatBelongToABootAreNoTrouble(t *testing.T) {
+	for name, pauses := range map[string][]int{"two disks, each reset": {100, 200, 100, 200}, "a menu": {25000, 200}, "three in a row": {1000, 1000, 1000, 1000}} {
+		p := newTape(t).dora(ipxeBIOS, "").script()
+		for i, ms := range pauses {
+			id := fmt.Sprintf("4000272300%02x", i)
+			p.see(ms, store.EventISCSILogin, iscsi(id, id)).see(5, store.EventISCSIFirstRead, iscsi(id, id)).io(10, id, id, 512)
+		}
+		if p.s.Outcome != store.OutcomeRunning || p.s.Trouble() {
+			t.Errorf("%s: %s, trouble %v", name, p.s.Outcome, p.s.Trouble())
+		}
+	}
+}
+
+// The line that failed is the operator's, and what it does is a login.
+func TestALineThatLogsInFailsAtTheLogin(t *testing.T) {
+	p := newTape(t).dora(ipxeBIOS, "").see(300, store.EventScriptSent, store.Detail{Profile: "mine", Key: "key",
+		Script: "#!ipxe\nifopen || goto lunboot_1\nsanboot iscsi:10.77.0.9:::2:iqn.x || goto lunboot_2\n"})
+	p.see(16000, store.EventReport, store.Detail{Step: "line-2", Code: "4c0a6035"}).expect(store.OutcomeFailed, store.StageLogin, "done done skipped done failed waiting waiting")
+	p = newTape(t).dora(ipxeBIOS, "").see(300, store.EventScriptSent, store.Detail{Profile: "mine", Key: "key", Script: "#!ipxe\nifopen || goto lunboot_1\n# iscsi:\n"})
+	p.see(16000, store.EventReport, store.Detail{Step: "line-1", Code: "38086101"}).expect(store.OutcomeFailed, store.StageScript, "done done skipped failed waiting waiting waiting")
+}
+
+// A sample counts what was read before a write failed.
+func TestASampleDoesNotUndoAFailureThatCameAfterIt(t *testing.T) {
+	failed := iscsi(ipxeID, "s1")
+	failed.Sense, failed.Reason = "07/27/00", "the volume may not be written"
+	p := newTape(t).dora(ipxeBIOS, "").script().login(ipxeID, "s1").see(50, store.EventISCSIIOFailed, failed).expect(store.OutcomeFailed, store.StageUp, "done done skipped done done done failed")
+	p.io(900, ipxeID, "s1", 3584).expect(store.OutcomeFailed, store.StageUp, "done done skipped done done done failed")
+	p.io(1000, ipxeID, "s1", 9e6).expect(store.OutcomeRunning, store.StageUp, "done done skipped done done done running")
 }

@@ -15,6 +15,10 @@ func (s *State) foldFetch(e store.Event) {
 	case store.EventTFTPProbe, store.EventTFTPStart, store.EventTFTPProgress, store.EventTFTPSent, store.EventTFTPAbort, store.EventTFTPMissing,
 		store.EventLoaderSent, store.EventLoaderMissing:
 		s.foldLoader(e)
+	case store.EventScriptAsked:
+		if s.early() && !s.lastAck.IsZero() {
+			s.run(store.StageScript, e.At, "It asked for its script, and goes on to say who it is")
+		}
 	case store.EventScriptSent:
 		s.lastScript, s.waiting = e.At, false
 		s.san = d.Profile != "local" && (d.Script == "" || strings.Contains(d.Script, "iscsi:"))
@@ -148,6 +152,9 @@ func (s *State) report(e store.Event) {
 	}
 	x, known := ipxeerr.DecodeString(d.Code)
 	name := s.reportStage(d.Step, x, known)
+	if _, text, ok := Line(s.Script, d.Step); ok && name == store.StageScript && OfSAN(text) {
+		name = store.StageLogin // the line is the operator's, and what it does is a login
+	}
 	line := "It gave up"
 	if known {
 		line = "It said: " + x.Meaning
@@ -198,4 +205,25 @@ func orElse(s, other string) string {
 		return other
 	}
 	return s
+}
+
+// Line reads which line of an operator's script a report's step speaks of, and
+// finds the line in the script that was given.
+func Line(script, step string) (number, text string, ok bool) {
+	number, ok = strings.CutPrefix(step, "line-")
+	if !ok || number == "" {
+		return "", "", false
+	}
+	for l := range strings.Lines(script) {
+		command, _, found := strings.Cut(l, "_"+number+"\n")
+		if i := strings.LastIndex(command, " || goto lunboot"); found && i >= 0 {
+			return number, strings.TrimSpace(command[:i]), true
+		}
+	}
+	return number, "", true
+}
+
+// OfSAN reports whether a line of a script logs in to a volume.
+func OfSAN(line string) bool {
+	return strings.HasPrefix(line, "sanboot ") || strings.HasPrefix(line, "sanhook ")
 }

@@ -13,6 +13,8 @@ import (
 const (
 	ioGap    = 20 * time.Second
 	steadyIO = 60 * time.Second
+	// samples is more than the time between two of a session.
+	samples = 1500 * time.Millisecond
 )
 
 // foldISCSI reads the login, read and up stages. One machine logs in several
@@ -24,7 +26,12 @@ func (s *State) foldISCSI(e store.Event) {
 	read := s.stage(store.StageRead)
 	switch e.Kind {
 	case store.EventISCSILogin:
+		stuck := ipxe && s.stuckAt(e)
 		s.session(e, ipxe)
+		if stuck {
+			s.fail(store.StageRead, e.At, fmt.Sprintf("Logged in %d times, and each time got no further than its first read", s.again.logins))
+			return
+		}
 		if ipxe || s.stage(store.StageLogin).State != store.StageDone {
 			s.done(store.StageLogin, e.At, loginLine(d))
 			return
@@ -49,6 +56,10 @@ func (s *State) foldISCSI(e store.Event) {
 		s.fail(store.StageRead, e.At, noLUNLine(d))
 	case store.EventISCSIFirstRead:
 		s.volume = volumeLine(d)
+		s.again.read = true
+		if ipxe && s.again.logins >= stuckLogins {
+			return // it did so before, and got no further
+		}
 		s.ioStart, s.ioLast = e.At, e.At
 		if !ipxe && s.osLogin {
 			s.up(e.At, "Its operating system logged in and reads its volume")
@@ -61,6 +72,13 @@ func (s *State) foldISCSI(e store.Event) {
 		}
 	case store.EventISCSIIO:
 		s.count(e)
+		if ipxe && s.again.logins >= stuckLogins {
+			if e.Detail.Bytes <= stuckBytes {
+				return
+			}
+			s.again = again{}
+			s.done(store.StageRead, e.At, s.volume)
+		}
 		s.steady(e)
 	case store.EventISCSIIOFailed, store.EventVolumeFailed:
 		s.trouble = true
@@ -78,6 +96,37 @@ func (s *State) foldISCSI(e store.Event) {
 			s.run(store.StageUp, e.At, "Its boot loader's session ended after "+Amount(n))
 		}
 	}
+}
+
+// An iPXE whose read is not answered for 15 s drops its session and logs in anew,
+// for ever. A boot loader that resets its disk logs in at once, and only once.
+const (
+	stuckLogins = 3
+	stuckBytes  = 64 << 10 // read in one session: a boot loader that gets on reads megabytes
+	stuckLeast  = 10 * time.Second
+	stuckMost   = 40 * time.Second
+)
+
+// again counts an iPXE's logins that led nowhere.
+type again struct {
+	logins int
+	at     time.Time // of the newest login
+	key    string    // of its session
+	read   bool      // it began to read
+}
+
+// stuckAt takes an iPXE's login, and reports whether it is one of a row whose
+// sessions began to read and got no further.
+func (s *State) stuckAt(e store.Event) bool {
+	a, last := &s.again, s.sessions[s.again.key]
+	gap := e.At.Sub(a.at)
+	if a.read && !s.osLogin && last.read <= stuckBytes && last.written == 0 && gap >= stuckLeast && gap <= stuckMost {
+		a.logins++
+	} else {
+		a.logins = 1
+	}
+	a.at, a.key, a.read = e.At, sessionKey(e), false
+	return a.logins >= stuckLogins
 }
 
 // isIPXE reports whether an event belongs to an iPXE's session: by its ISID, or
@@ -136,6 +185,9 @@ func (s *State) steady(e store.Event) {
 	s.ioLast = e.At
 	if s.stage(store.StageRead).State != store.StageDone {
 		return
+	}
+	if st := s.stage(store.StageUp); st.State == store.StageFailed && e.At.Sub(st.Ended) < samples {
+		return // it counts what was read before that
 	}
 	if s.Outcome == store.OutcomeFailed && s.Stage == store.StageUp || s.Outcome == store.OutcomeRunning {
 		s.progress(store.StageUp, e.At)

@@ -52,6 +52,9 @@ func Catalogue() []Entry {
 		{"LB-NET-01", "The switch port slept after power-on",
 			"The first packet that reached the appliance says that the machine had been asking for a while.",
 			"Spanning tree holds a port back for 15 to 50 s after its link comes up. Firmware gives up sooner; iPXE waits longer. Make the ports of machines edge ports (PortFast). A link aggregate without fallback, or energy-efficient Ethernet on old cards, looks the same."},
+		{"LB-NET-02", "Large packets are lost on the way",
+			"Requests and logins came, were answered, and the machine asked again as if nothing had come, or never went on.",
+			"A tunnel, a VLAN tag or one switch allows smaller packets than the rest and drops larger ones without a word (a black hole). DHCP and logins are small; scripts, loaders and reads fill whole packets. Set one MTU on the whole way; 1500 is safe."},
 
 		{"LB-DHCP-01", "No address was left",
 			"A DISCOVER came and no address of the range could be offered.",
@@ -204,6 +207,10 @@ func Catalogue() []Entry {
 		{"LB-VOL-09", "Somebody else has the volume to himself",
 			"A command of the machine ended in RESERVATION CONFLICT, or its login was refused because the device is held by another program.",
 			"SCSI reservations are made by clusters and by some installers, and outlive a power cut when they were told to. On the appliance itself a mounted device, a virtual machine or RAID may hold the device."},
+
+		{"LB-VOL-10", "The volume may not be written",
+			"A write of the machine was refused with DATA PROTECT, WRITE PROTECTED.",
+			"Its mapping is read-only, or the volume is, as golden volumes are. A system that starts from a golden volume needs a clone of its own: lunboot volume clone. A mapping is made writable with lunboot mapping set MACHINE LUN --no-read-only."},
 
 		{"LB-OS-01", "The operating system found no volume",
 			"It logged in under its own session and never read.",

@@ -56,6 +56,8 @@ type Mapping struct {
 	State     store.VolumeState
 	Reason    string // why the volume failed
 	Size      int64  // bytes
+	ReadOnly  bool   // for this machine
+	Frozen    bool   // for everybody: a golden volume, or one that is read-only
 	// Contents is what the volume holds; nil when nobody could look.
 	Contents *store.Preflight
 }
@@ -426,6 +428,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventFileSent:        "it fetched a file",
 	store.EventFileMissing:     "it asked for something that is not here",
 	store.EventLoaderMissing:   "it asked for a loader that is not here",
+	store.EventScriptAsked:     "it asked for its script",
 	store.EventScriptSent:      "it was given its script",
 	store.EventScriptWaiting:   "it was told to wait until it is enrolled",
 	store.EventScriptConflict:  "it was given no script, because its names disagree",

@@ -74,7 +74,9 @@ var (
 
 func (p *tape) dora(d store.Detail) *tape {
 	acked := d
-	acked.Loader = "snponly.efi"
+	if acked.Loader = "snponly.efi"; d.IPXE {
+		acked.Loader, acked.URL = "", "http://10.77.0.1/boot.ipxe"
+	}
 	return p.see(0, store.EventDHCPDiscover, d).see(1, store.EventDHCPOffer, acked).see(3000, store.EventDHCPRequest, d).see(2, store.EventDHCPAck, acked)
 }
 
@@ -151,6 +153,28 @@ func TestTheDiagnosisOfASilentLoaderSaysWhatIsTriedNext(t *testing.T) {
 		}
 		checkWording(t, d)
 	}
+}
+
+// stuck is an iPXE whose reads are answered, and whose answers are lost.
+func stuck(logins int) *tape {
+	p := bios().see(100, store.EventScriptAsked, store.Detail{IPXE: true}).script()
+	for i := range logins {
+		id, name := fmt.Sprintf("4000272300%02x", i), fmt.Sprintf("s%d", i)
+		d := session(id, name)
+		d.Bytes = 2048
+		p.logged(id, name).see(4, store.EventISCSIFirstRead, session(id, name)).see(900, store.EventISCSIIO, d).see(14600, store.EventISCSIClosed, d)
+	}
+	return p
+}
+
+// readOnly is a machine that reads and may not write.
+func readOnly() *tape {
+	d := session(ipxeID, "s1")
+	d.Opcode, d.LBA, d.Sense, d.Reason = "WRITE(10)", 2, "07/27/00", "the volume may not be written"
+	moved := session(ipxeID, "s1")
+	moved.Bytes = 3584
+	return bios().script().logged(ipxeID, "s1").see(5, store.EventISCSIFirstRead, session(ipxeID, "s1")).see(30, store.EventISCSIIOFailed, d).
+		see(700, store.EventISCSIIO, moved).see(30000, store.EventISCSIClosed, moved)
 }
 
 // besideAnother is a machine that was told what to boot beside another server.
@@ -325,6 +349,18 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"lab-12 could not reach its volume “win11” over the network", store.VeryLikely, "check-again"},
 		{"LB-SCR-09", "", bios().script().report("sanboot", "1c0d6102"), lab12(win11),
 			"lab-12 could not read the address of its volume in its script", store.Certain, "use-profile-san"},
+		{"LB-TGT-01", "another address", own("sanboot iscsi:10.77.0.9:::2:iqn.x || goto lunboot_1").report("line-1", "4c0a6035"), lab12(win11),
+			"lab-12 could not reach its volume “win11” at 10.77.0.9, which is not where the appliance is", store.VeryLikely, "use-profile-san"},
+		{"LB-NET-02", "reads", stuck(4), lab12(win11),
+			"Our answers to the reads of lab-12 are lost on the way", store.VeryLikely, ""},
+		{"LB-NET-02", "first script", bios().see(100, store.EventScriptAsked, store.Detail{IPXE: true}).quiet(), lab12(win11),
+			"Our answers are not reaching lab-12, though its requests reach us", store.VeryLikely, ""},
+		{"LB-TGT-02", "a long script", bios().see(300, store.EventScriptSent, store.Detail{Profile: "san", Bytes: 1979, Script: "sanboot iscsi:10.77.0.1::3260:2:iqn"}).quiet(), lab12(win11),
+			"lab-12 never tried to reach its volume “win11”", store.VeryLikely, "use-profile-san"},
+		{"LB-VOL-10", "a mapping", readOnly(), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, ReadOnly: true}),
+			"lab-12 may only read “win11”, and tried to write to it", store.Certain, "allow-writes-2"},
+		{"LB-VOL-10", "a golden volume", readOnly(), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, Frozen: true}),
+			"lab-12 may only read “win11”, and tried to write to it", store.Certain, ""},
 		{"LB-LUN-04", "", bios().script().logged(ipxeID, "s1").quiet(), lab12(win11),
 			"lab-12 logged in and never read from its volume “win11”", store.BestGuess, ""},
 		{"LB-VOL-08", "BIOS", bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"), lab12(win11),

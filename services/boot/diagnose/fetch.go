@@ -2,6 +2,8 @@ package diagnose
 
 import (
 	"fmt"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,6 +204,7 @@ func loaderRules() []rule {
 		{code: "LB-LOAD-04", stage: store.StageLoader, build: loaderNeverAsked},
 		{code: "LB-SCR-07", stage: store.StageScript, build: scriptUnreachable},
 		{code: "LB-LOAD-05", build: loaderNotStarted},
+		{code: "LB-NET-02", stage: store.StageScript, build: firstScriptLost},
 		{code: "LB-SCR-08", stage: store.StageScript, build: scriptNeverFetched},
 	}
 }
@@ -316,7 +319,8 @@ func loaderNeverAsked(v *view) (store.Diagnosis, bool) {
 		Cause:      "Often a firewall stands before port 69, on the appliance or between two networks. Or another DHCP server named another boot server, which we cannot see.",
 		Confidence: store.BestGuess,
 		Fixes: []store.Fix{
-			{Action: string(store.FixCheckAgain), Label: "Test port 69"},
+			checkAgain("port 69"),
+			letThrough(netip.AddrPortFrom(v.appliance(), 69), "UDP"),
 			{Label: "Ask the network who answers DHCP there: lunboot doctor"},
 		},
 	}, true
@@ -338,7 +342,7 @@ func proxyIgnored(v *view) (store.Diagnosis, bool) {
 	}
 	if v.saw(store.EventDHCPBootServer) {
 		d.Cause = "It asked this appliance what to boot and was told. Often a firewall stands before port 69, on the appliance or between two networks."
-		d.Fixes = []store.Fix{{Action: string(store.FixCheckAgain), Label: "Test port 69"}}
+		d.Fixes = []store.Fix{checkAgain("port 69"), letThrough(netip.AddrPortFrom(v.appliance(), 69), "UDP")}
 		return d, true
 	}
 	d.Cause = "It was told what to boot beside the other server’s answer, and did not heed it: the other server names a boot server too, or its firmware asks on port 4011 and cannot reach it, or it takes such answers from nobody."
@@ -351,7 +355,7 @@ func proxyIgnored(v *view) (store.Diagnosis, bool) {
 }
 
 func scriptNeverFetched(v *view) (store.Diagnosis, bool) {
-	if v.saw(scriptEvents...) {
+	if v.saw(scriptEvents...) || v.saw(store.EventScriptAsked) {
 		return store.Diagnosis{}, false
 	}
 	asked := false
@@ -362,19 +366,20 @@ func scriptNeverFetched(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false
 	}
 	v.noteSilence()
-	next := ""
+	port := uint64(80)
 	if e, ok := v.last(store.EventDHCPAck, store.EventDHCPProxyOffer); ok && strings.HasPrefix(e.Detail.URL, "http") {
-		next = e.Detail.URL
-	}
-	if next != "" {
-		v.note(time.Time{}, "it was told to fetch %s", next)
+		v.note(time.Time{}, "it was told to fetch %s", e.Detail.URL)
+		if u, err := url.Parse(e.Detail.URL); err == nil && u.Port() != "" {
+			port, _ = strconv.ParseUint(u.Port(), 10, 16)
+		}
 	}
 	return store.Diagnosis{
 		Title:      "iPXE started on " + v.who() + " but could not reach the appliance’s boot port",
 		Cause:      "It got an address and was told where its script is, and never asked for it. A firewall before that port, or a network driver that stops working after the loader has started, ends like this.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
-			{Action: string(store.FixCheckAgain), Label: "Test the boot port"},
+			checkAgain("the boot port"),
+			letThrough(netip.AddrPortFrom(v.appliance(), uint16(port)), "TCP"),
 			{Label: "Try another loader, with other network drivers: lunboot machine set " + v.who() + " --loader NAME"},
 		},
 	}, true

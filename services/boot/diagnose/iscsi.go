@@ -19,6 +19,7 @@ func iscsiRules() []rule {
 		{code: "LB-LUN-02", build: nothingMapped},
 		{code: "LB-VOL-01", build: volumeFull},
 		{code: "LB-VOL-09", build: volumeHeld},
+		{code: "LB-VOL-10", build: volumeReadOnly},
 		{code: "LB-VOL-02", build: volumeFailed},
 		{code: "LB-CHAP-03", stage: store.StageLogin, build: mutualMismatch},
 		{code: "LB-CHAP-04", build: noReverseSecret},
@@ -38,8 +39,10 @@ func iscsiRules() []rule {
 		{code: "LB-LUN-03", stage: store.StageRead, build: diskRefused},
 		{code: "LB-SCR-09", build: badSANAddress},
 		{code: "LB-TGT-01", stage: store.StageLogin, build: targetUnreachable},
+		{code: "LB-NET-02", stage: store.StageRead, build: readsLost},
 		{code: "LB-LUN-04", stage: store.StageRead, build: neverRead},
-		{code: "LB-TGT-02", stage: store.StageLogin, build: neverLoggedIn},
+		{code: "LB-TGT-02", or: []string{"LB-NET-02"}, stage: store.StageLogin, build: neverLoggedIn},
+		{code: "LB-NET-02", stage: store.StageLogin, build: scriptLost},
 	}
 }
 

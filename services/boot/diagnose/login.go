@@ -1,10 +1,15 @@
 package diagnose
 
 import (
+	"fmt"
+	"net/netip"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"lunboot/services/boot/attempt"
 	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
 )
@@ -225,15 +230,80 @@ func targetUnreachable(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false
 	}
 	x, _, _ := v.report()
-	return store.Diagnosis{
+	d := store.Diagnosis{
 		Title:      v.who() + " could not reach " + v.volume() + " over the network",
 		Cause:      sentence(x.Meaning) + " No login of it came to this appliance.",
 		Confidence: store.VeryLikely,
-		Fixes: []store.Fix{
-			{Action: string(store.FixCheckAgain), Label: "Test the iSCSI port"},
-			{Label: "Compare the address in its script with the appliance’s address on that network"},
-		},
-	}, true
+		Fixes:      []store.Fix{checkAgain("the iSCSI port"), letThrough(v.portal(), "TCP")},
+	}
+	line, there, here := v.sanLine(), v.portal().Addr(), v.appliance()
+	if there.IsValid() {
+		v.note(time.Time{}, "its script says: %s", line)
+	}
+	if there.IsValid() && here.IsValid() && there != here {
+		d.Title = v.who() + " could not reach " + v.volume() + " at " + there.String() + ", which is not where the appliance is"
+		d.Cause += fmt.Sprintf(" Its script names %s, and it was told to boot by %s.", there, here)
+		d.Fixes = []store.Fix{{Label: fmt.Sprintf("Write {{san_uri}}, or %s for %s, in the sanboot line of its profile%s", here, there, v.ofProfile())}}
+		if v.f.Profile != store.DefaultProfile && v.f.Name != "" {
+			d.Fixes = slices.Insert(d.Fixes, 0, fix(store.FixProfileSAN, "", "Use profile san, which writes the right address by itself"))
+		}
+	}
+	return d, true
+}
+
+// checkAgain is the button that looks whether a cause outside is gone.
+func checkAgain(what string) store.Fix {
+	return store.Fix{Action: string(store.FixCheckAgain), Label: "Check again: test " + what}
+}
+
+// letThrough says how a packet filter lets a port through.
+func letThrough(at netip.AddrPort, protocol string) store.Fix {
+	rule := fmt.Sprintf("%d/%s", at.Port(), strings.ToLower(protocol))
+	to := ""
+	if at.Addr().IsValid() {
+		to = " to " + at.Addr().String()
+	}
+	return store.Fix{Label: fmt.Sprintf("Let %s port %d%s through, on the appliance (ufw allow %s, or firewall-cmd --permanent --add-port=%s and --reload) and on routers between", protocol, at.Port(), to, rule, rule)}
+}
+
+// sanLine is the line of the machine's script that logs in to its volume.
+func (v *view) sanLine() string {
+	for l := range strings.Lines(v.a.Script) {
+		if l = strings.TrimSpace(l); attempt.OfSAN(l) && strings.Contains(l, "iscsi:") {
+			l, _, _ = strings.Cut(l, " ||")
+			return l
+		}
+	}
+	return ""
+}
+
+// portal is where the machine's script says that its volume is (RFC 4173 §5); a
+// name that needs DNS is no address, and the port is 3260 when none stands there.
+func (v *view) portal() netip.AddrPort {
+	_, uri, _ := strings.Cut(v.sanLine(), "iscsi:")
+	host, rest, _ := strings.Cut(uri, ":")
+	port := uint64(3260)
+	if parts := strings.SplitN(rest, ":", 3); len(parts) == 3 {
+		if n, err := strconv.ParseUint(parts[1], 10, 16); err == nil && n > 0 {
+			port = n
+		}
+	}
+	addr, _ := netip.ParseAddr(host)
+	return netip.AddrPortFrom(addr, uint16(port))
+}
+
+// appliance is the address at which the machine was told to find us.
+func (v *view) appliance() netip.Addr {
+	for i := len(v.events) - 1; i >= 0; i-- {
+		switch e := v.events[i]; e.Kind {
+		case store.EventDHCPAck, store.EventDHCPProxyOffer, store.EventDHCPBootServer:
+			if u, err := url.Parse(e.Detail.URL); err == nil && u.Host != "" {
+				addr, _ := netip.ParseAddr(u.Hostname())
+				return addr
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 func neverLoggedIn(v *view) (store.Diagnosis, bool) {
@@ -246,8 +316,8 @@ func neverLoggedIn(v *view) (store.Diagnosis, bool) {
 		Cause:      "It was given its script, and no login came after it. A firewall in front of the iSCSI port, an address in the script that leads elsewhere, or a loader without iSCSI ends like this.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
-			{Action: string(store.FixCheckAgain), Label: "Test the iSCSI port"},
-			{Label: "Look at the machine’s screen: its script says there what failed"},
+			checkAgain("the iSCSI port"),
+			letThrough(v.portal(), "TCP"),
 		},
 	}
 	if v.f.Profile != store.DefaultProfile && v.f.Name != "" {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"lunboot/services/boot/attempt"
 	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
 )
@@ -46,36 +47,13 @@ func (v *view) ofProfile() string {
 	return ""
 }
 
-// line reads which line of an operator's script a report speaks of, and finds
-// the line in the script that was given.
-func (v *view) line(step string) (number, text string, ok bool) {
-	number, ok = strings.CutPrefix(step, "line-")
-	if !ok || number == "" {
-		return "", "", false
-	}
-	for l := range strings.Lines(v.a.Script) {
-		command, _, found := strings.Cut(l, "_"+number+"\n")
-		if command, _, is := cutLast(command, " || goto lunboot"); found && is {
-			return number, strings.TrimSpace(command), true
-		}
-	}
-	return number, "", true
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
-}
-
 // scriptUnreachable takes the machine's own word.
 func scriptUnreachable(v *view) (store.Diagnosis, bool) {
 	x, e, ok := v.report()
 	if !ok {
 		return store.Diagnosis{}, false
 	}
-	number, text, byLine := v.line(e.Detail.Step)
+	number, text, byLine := attempt.Line(v.a.Script, e.Detail.Step)
 	step, where := "its script", "its profile"+v.ofProfile()
 	switch {
 	case e.Detail.Step == "kernel":

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -123,6 +124,41 @@ func volumeFailed(v *view) (store.Diagnosis, bool) {
 			{Label: "Look at the appliance’s own disk: dmesg and its SMART values"},
 		},
 	}, true
+}
+
+// volumeReadOnly is a machine that writes where it may only read.
+func volumeReadOnly(v *view) (store.Diagnosis, bool) {
+	e, ok := v.last(store.EventISCSIIOFailed)
+	// 07/27/00 and 07/27/02 are WRITE PROTECTED, by hardware and by software.
+	if !ok || !v.failed() || e.Detail.Sense != "07/27/00" && e.Detail.Sense != "07/27/02" {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "a write was refused with sense %s%s", e.Detail.Sense, at(e.Detail))
+	d := store.Diagnosis{
+		Title:      v.who() + " may only read " + v.failedVolume(e) + ", and tried to write to it",
+		Cause:      "The write was refused, and nothing was changed.",
+		Confidence: store.Certain,
+	}
+	name, lun := e.Detail.Volume, -1
+	frozen, readOnly := false, false
+	for _, m := range v.f.Mappings {
+		if e.Detail.LUN != nil && int(m.LUN) == *e.Detail.LUN {
+			name, lun, frozen, readOnly = m.Volume, int(m.LUN), m.Frozen, m.ReadOnly
+		}
+	}
+	clone := store.Fix{Label: "Give " + v.who() + " a clone of its own: lunboot volume clone " + orElse(name, "VOLUME") + " NAME, and map that"}
+	switch {
+	case frozen:
+		d.Cause += " The volume is read-only for everybody, as golden volumes are: a system that starts from it needs a clone of its own."
+		d.Fixes = []store.Fix{clone}
+	case readOnly:
+		d.Cause += " The volume is mapped to this machine for reading only."
+		d.Fixes = []store.Fix{fix(store.FixAllowWrites, strconv.Itoa(lun), "Let "+v.who()+" write to "+orElse(quoted(name), "its volume")), clone}
+	default:
+		d.Cause += " What it runs had set the disk’s own write protection, or it was changed since."
+		d.Fixes = []store.Fix{{Label: "Boot it again"}, clone}
+	}
+	return d, true
 }
 
 func at(d store.Detail) string {

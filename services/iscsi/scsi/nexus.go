@@ -243,11 +243,11 @@ func (n *Nexus) Begin(c *Command) Plan {
 	c.wipes = 0
 	c.Expected = max(c.Expected, 0)
 	op, err := n.operation(c)
+	c.op = op
 	if err != nil {
 		n.end(c, err)
 		return Plan{Done: true}
 	}
-	c.op = op
 	p, err := op.parse(c)
 	if err != nil {
 		n.end(c, err)
@@ -257,7 +257,9 @@ func (n *Nexus) Begin(c *Command) Plan {
 	return p
 }
 
-// operation finds the table's row for the command, or why it may not run.
+// operation finds the table's row for the command, or why it may not run. A
+// write that the unit is protected from has both: it is told of as a write that
+// failed.
 func (n *Nexus) operation(c *Command) (*operation, error) {
 	op, err := lookup(n.table, &c.CDB)
 	if c.itl == nil {
@@ -304,7 +306,7 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 	}
 	if op.is(writes) {
 		if err := c.itl.unit.protected(c.itl); err != nil {
-			return nil, err
+			return op, err
 		}
 	}
 	return op, nil
