@@ -1,5 +1,5 @@
 // Package image reads the formats in which disks are kept in files, and writes
-// two of them. It believes nothing that it reads: a length is used after it was
+// one of them. It believes nothing that it reads: a length is used after it was
 // checked against the file, tables are read through small windows however long
 // they claim to be, and what cannot be right is refused in a sentence. No other
 // file is ever opened, whatever an image names.
@@ -10,7 +10,8 @@
 //	func DetectHead(head []byte) (Format, error)
 //
 // The content alone decides, never a name. Formats that are known and not read
-// are refused with the way to convert them.
+// are refused with the way to convert them. A Format that is Compressed is a
+// stream, for OpenStream; every other one is for Open.
 //
 // # Disks at random access
 //
@@ -22,10 +23,19 @@
 //	func (*Image) Extent(off int64) (data bool, end int64, err error)
 //	func (*Image) Data(ctx context.Context) (int64, error)
 //
-// raw, qcow2 (versions 2 and 3), VHDX, VHD (fixed and dynamic) and VMDK
-// (monolithicSparse and streamOptimized). Data comes before a copy: it walks
-// every table, so that an image with a wrong offset anywhere is refused before
-// the first byte is written, and says how many bytes the copy will have.
+// raw and qcow2 (versions 2 and 3). Data comes before a copy: it walks every
+// table, so that an image with a wrong offset anywhere is refused before the
+// first byte is written, and says how many bytes the copy will have.
+//
+// # Copying
+//
+//	func Walk(ctx context.Context, src Source, visit func(p []byte, off int64) error, progress func(done int64)) error
+//	func Data(ctx context.Context, src Source) (int64, error)
+//
+// An import is Open, Data (is there room?), a file of Size bytes that is all
+// hole, and Walk, whose visit writes p at off. A raw disk need not have whole
+// blocks: round its Size up. Everything else that has extents, a volume say, is
+// a Source too.
 //
 // # Compressed raw bytes
 //
@@ -37,9 +47,9 @@
 //
 // # Writing
 //
-//	func WriteRaw(ctx context.Context, w io.Writer, src Source, progress func(done int64)) error
 //	func PlanQcow2(ctx context.Context, src Source) (*Qcow2Plan, error)
 //	func (*Qcow2Plan) Length() int64
+//	func (*Qcow2Plan) Data() int64
 //	func (*Qcow2Plan) Write(ctx context.Context, w io.Writer, progress func(done int64)) error
 //	func WriteQcow2Compressed(ctx context.Context, w io.WriterAt, src Source, c Compression, progress func(done int64)) (length int64, err error)
 //
@@ -47,7 +57,12 @@
 // it can go through HTTP. A compressed file has its tables behind its data, so
 // it needs a file to be written to.
 //
+// # Errors
+//
 // Every error about the content is a store.Error of KindInvalid with the field
-// "source". A source that cannot be read is of KindUnavailable. Nothing here is
-// safe for use by several goroutines at once, except the functions.
+// "source", whose sentence is for the operator. A source that cannot be read is
+// of KindUnavailable. What a writer's w or a visit returns can be had by
+// errors.Is (a full disk, say), and an end by the context is the context's
+// error. Nothing here is safe for use by several goroutines at once, except the
+// functions.
 package image
