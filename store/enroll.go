@@ -70,7 +70,18 @@ func (p NamePattern) Name(n int, m MAC) string {
 type EnrollSpec struct {
 	Name    NamePattern
 	Profile string // empty: the default
+	Clone   CloneChoice
 }
+
+// CloneChoice is the golden volume that a machine gets a clone of when it is
+// enrolled, to boot from.
+type CloneChoice struct {
+	Of    string // name or number, or CloneOfDefault; empty: no clone
+	Reset bool   // it begins anew at each boot of its machine
+}
+
+// CloneOfDefault stands for the lab's default golden volume.
+const CloneOfDefault = "default"
 
 // Enrolled is what became of one unknown machine when all were enrolled.
 type Enrolled struct {
@@ -88,6 +99,10 @@ type AutoEnrollRule struct {
 	// Limit bounds how many machines with the prefix there may be: anybody can
 	// make up MACs.
 	Limit int `json:"limit,omitempty"`
+	// CloneOf is the golden volume that each gets a clone of, to boot from, or
+	// "default"; empty: none. Reset: the clones begin anew at each boot.
+	CloneOf string `json:"clone_of,omitempty"`
+	Reset   bool   `json:"reset_at_boot,omitempty"`
 }
 
 // Bounds of the rules.

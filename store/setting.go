@@ -29,6 +29,12 @@ const (
 	SettingWebhookSecret SettingKey = "webhook-secret"
 	// SettingWebhookOn names the outcomes that are told, by commas.
 	SettingWebhookOn SettingKey = "webhook-on"
+	// SettingDefaultGolden names the golden volume that new machines get a clone
+	// of; empty: the only one, when there is one.
+	SettingDefaultGolden SettingKey = "default-golden"
+	// SettingFreshClones says whether those clones begin anew at each boot: "on"
+	// or "off".
+	SettingFreshClones SettingKey = "fresh-clones"
 )
 
 // Setting is one of them with the value that counts.
@@ -66,6 +72,10 @@ func settingRules() []settingRule {
 			"Signs each of them: X-Lunboot-Signature is sha256= and the HMAC of the body; empty for none. At least 12 characters, never listed."}, webhookSecret, isSet},
 		{Setting{SettingWebhookOn, "failed,up", "failed,up",
 			"Which ends of a boot are told, by commas: failed, up, up-unconfirmed."}, webhookOn, nil},
+		{Setting{SettingDefaultGolden, "", "",
+			"The golden volume that new machines get a clone of unless something else is chosen; empty: the only golden volume, when there is one."}, volumeName, nil},
+		{Setting{SettingFreshClones, "off", "off",
+			"Whether those clones begin anew at each boot unless something else is chosen: on or off."}, onOff, nil},
 	}
 }
 
@@ -74,6 +84,13 @@ func onOff(value string) error {
 		return Invalid("value", "%q is neither on nor off", value)
 	}
 	return nil
+}
+
+func volumeName(value string) error {
+	if value == "" {
+		return nil
+	}
+	return ValidateName("value", value)
 }
 
 func webhookURL(value string) error {

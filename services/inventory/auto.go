@@ -21,6 +21,11 @@ func (i *Inventory) EnrollAll(ctx context.Context, by store.Actor, spec store.En
 			return nil, err
 		}
 	}
+	if spec.Clone.Of != "" {
+		if _, err := i.parentOf(ctx, spec.Clone); err != nil {
+			return nil, err
+		}
+	}
 	waiting, err := i.waiting(ctx)
 	if err != nil {
 		return nil, err
@@ -54,7 +59,18 @@ func (i *Inventory) enrollOne(ctx context.Context, by store.Actor, u store.Unkno
 	if u.UUID, err = i.freeUUID(ctx, u.UUID, 0); err != nil {
 		return store.Machine{}, err
 	}
-	return i.enroll(ctx, by, u, spec, "")
+	if spec.Clone.Of == "" {
+		return i.enroll(ctx, by, u, spec, "")
+	}
+	parent, err := i.parentOf(ctx, spec.Clone)
+	if err != nil {
+		return store.Machine{}, err
+	}
+	m, err := i.enroll(ctx, by, u, spec, "")
+	if err != nil {
+		return store.Machine{}, err
+	}
+	return m, i.equip(ctx, by, m, parent, spec.Clone.Reset)
 }
 
 // AutoEnroll returns the rules by which machines are enrolled by themselves.
@@ -77,6 +93,11 @@ func (i *Inventory) SetAutoEnroll(ctx context.Context, by store.Actor, rules sto
 		return nil, err
 	}
 	for _, r := range rules {
+		if r.CloneOf != "" {
+			if _, err := i.parentOf(ctx, store.CloneChoice{Of: r.CloneOf}); err != nil {
+				return nil, err
+			}
+		}
 		if r.Profile == "" {
 			continue
 		}
@@ -173,7 +194,7 @@ func (a *AutoEnroller) look(ctx context.Context) error {
 			a.tell(u.MAC, fmt.Errorf("there are %d machines whose MAC begins with %s, which is the rule's limit", count[r.Prefix], r.Prefix))
 			continue
 		}
-		_, err := i.enrollOne(ctx, store.ActorAutoEnroll, u, store.EnrollSpec{Name: r.Name, Profile: r.Profile})
+		_, err := i.enrollOne(ctx, store.ActorAutoEnroll, u, store.EnrollSpec{Name: r.Name, Profile: r.Profile, Clone: store.CloneChoice{Of: r.CloneOf, Reset: r.Reset}})
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"lunboot/services"
@@ -241,8 +242,13 @@ func (i *Inventory) chain(ctx context.Context, top store.LayerID) ([]store.Layer
 
 // Rollback brings a snapshot back: what was written since is gone. Snapshots
 // that are newer stay, and can be gone back to in the same way. Of a golden
-// volume, SetVersion does the same.
+// volume the name is the number of a version, as for SetVersion.
 func (i *Inventory) Rollback(ctx context.Context, by store.Actor, id store.VolumeID, name string) (store.Volume, error) {
+	if number, err := strconv.Atoi(name); err == nil {
+		if v, err := i.db.Volume(ctx, id); err == nil && v.Golden {
+			return i.SetVersion(ctx, by, id, number)
+		}
+	}
 	i.acts.Lock()
 	defer i.acts.Unlock()
 	v, err := i.layered(ctx, id)

@@ -37,6 +37,11 @@ func (i *Inventory) PutSetting(ctx context.Context, by store.Actor, s store.Sett
 	}
 	i.acts.Lock()
 	defer i.acts.Unlock()
+	if s.Key == store.SettingDefaultGolden {
+		if err := i.checkDefaultGolden(ctx, s.Value); err != nil {
+			return err
+		}
+	}
 	return i.db.PutSetting(ctx, by, string(s.Key), s.Value)
 }
 

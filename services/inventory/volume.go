@@ -108,6 +108,7 @@ func (i *Inventory) SetVolume(ctx context.Context, by store.Actor, id store.Volu
 	if p.Revision != 0 {
 		v.Revision = p.Revision
 	}
+	was := v.Name
 	set(&v.Name, p.Name)
 	set(&v.ReadOnly, p.ReadOnly)
 	set(&v.Shared, p.Shared)
@@ -117,7 +118,7 @@ func (i *Inventory) SetVolume(ctx context.Context, by store.Actor, id store.Volu
 		return store.Volume{}, err
 	}
 	i.volumes.Update(v)
-	return v, nil
+	return v, i.renameDefault(ctx, by, was, v)
 }
 
 // ResizeVolume grows a volume: its file, then its row, then what sessions see.

@@ -65,6 +65,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.dryRun(a)
 	s.volumes(a)
 	s.storage(a)
+	s.clones(a)
 	s.uploads(a)
 	s.mappings(a)
 	s.profiles(a)

@@ -199,6 +199,12 @@ func (l log) After(ctx context.Context, f store.EventFilter) ([]store.Event, int
 
 var admin = auth.Identity{Actor: "tester", Scope: store.ScopeAdmin}
 
+// layers is where nothing lies in layers yet.
+type layers struct{ inventory.Layers }
+
+func (layers) Used(store.Volume) (int64, error)                  { return 0, nil }
+func (layers) RemoveLayers(context.Context, []store.Layer) error { return nil }
+
 func open(t *testing.T) *house {
 	t.Helper()
 	dir, quiet := t.TempDir(), slog.New(slog.DiscardHandler)
@@ -226,7 +232,7 @@ func open(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { staged.Close() })
-	inv, err := inventory.New(inventory.Config{DB: db, Volumes: pool, Shelf: staged, Sessions: live{}, Log: quiet, Now: time.Now})
+	inv, err := inventory.New(inventory.Config{DB: db, Volumes: pool, Layers: layers{}, Shelf: staged, Sessions: live{}, Log: quiet, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -384,7 +390,7 @@ var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /a
 func TestEveryRouteAsksWhoItIs(t *testing.T) {
 	h := open(t)
 	fill := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{address}", "10.0.0.1",
-		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{key}", "router-adverts", "{loader}", "x.efi", "{chain}", "secure", "{subnet}", "1", "{upload}", "none")
+		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{key}", "router-adverts", "{loader}", "x.efi", "{chain}", "secure", "{subnet}", "1", "{upload}", "none", "{snapshot}", "s1", "{version}", "1")
 	for _, r := range h.routes() {
 		method, path := r[0], fill.Replace(r[1])
 		if strings.ContainsAny(path, "{}") {
@@ -569,7 +575,7 @@ func TestHostileRequestsAreTheClientsFault(t *testing.T) {
 		if r[0] == http.MethodGet || r[0] == http.MethodDelete || strings.HasSuffix(r[1], "/upload") || strings.HasSuffix(r[1], "/backup") { // the one takes any bytes, the other none
 			continue
 		}
-		path := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{user}", "u").Replace(r[1])
+		path := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{user}", "u", "{version}", "1").Replace(r[1])
 		for _, b := range bodies {
 			if a := h.do(r[0], path, b); a.status < 400 || a.status >= 500 || a.kind != "application/problem+json" {
 				t.Errorf("%s %s with %.40q: %d %s %.200s", r[0], path, b, a.status, a.kind, a.body)

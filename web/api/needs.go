@@ -66,6 +66,7 @@ type MachineActs interface {
 // Enrolling enrolls more than one machine.
 type Enrolling interface {
 	EnrollAll(context.Context, store.Actor, store.EnrollSpec) ([]store.Enrolled, error)
+	EnrollWithClone(ctx context.Context, by store.Actor, mac store.MAC, name string, choice store.CloneChoice) (store.Machine, error)
 	AutoEnroll(context.Context) (store.AutoEnroll, error)
 	SetAutoEnroll(context.Context, store.Actor, store.AutoEnroll) (store.AutoEnroll, error)
 }
@@ -94,6 +95,7 @@ type VolumeActs interface {
 	RemoveVolume(context.Context, store.Actor, store.VolumeID) error
 	CancelJob(ctx context.Context, by store.Actor, id int64) error
 	StorageActs
+	CloneActs
 	UploadActs
 }
 

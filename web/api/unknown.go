@@ -22,6 +22,16 @@ type AutoEnroll struct {
 	Rules store.AutoEnroll `json:"rules"`
 }
 
+// CloneChoice says what a machine that is enrolled boots from.
+type CloneChoice struct {
+	CloneOf string `json:"clone_of,omitempty" doc:"the golden volume that it gets a clone of, to boot from; default: the one of the setting default-golden; absent: none"`
+	Reset   bool   `json:"reset_at_boot,omitempty" doc:"the clone begins anew at each boot"`
+}
+
+func (c CloneChoice) choice() store.CloneChoice {
+	return store.CloneChoice{Of: c.CloneOf, Reset: c.Reset}
+}
+
 func (s *server) unknown(a huma.API) {
 	register(a, http.MethodGet, "/unknown-machines", "list-unknown-machines", "List machines that asked to boot and are not enrolled", store.ScopeRead,
 		func(ctx context.Context, in *struct {
@@ -40,11 +50,19 @@ func (s *server) unknown(a huma.API) {
 			Body struct {
 				Name    string `json:"name,omitempty"`
 				Replace string `json:"replace,omitempty" doc:"an enrolled machine whose hardware this is now"`
+				CloneChoice
 			}
 		}) (*body[Machine], error) {
 			mac, err := store.ParseMAC(in.MAC)
 			if err != nil {
 				return nil, problem(err)
+			}
+			if in.Body.CloneOf != "" {
+				if in.Body.Replace != "" {
+					return nil, problem(store.Invalid("clone_of", "a machine with a new board keeps its volumes; leave clone_of or replace out"))
+				}
+				m, err := s.Acts.EnrollWithClone(ctx, actor(ctx), mac, in.Body.Name, in.Body.choice())
+				return s.replyMachine(ctx, m, err)
 			}
 			var replace store.MachineID
 			if in.Body.Replace != "" {
@@ -75,13 +93,14 @@ func (s *server) unknown(a huma.API) {
 			Body struct {
 				Name    string `json:"name,omitempty" doc:"pattern of the names, such as lab-{n}, rack-{nn} or pc-{mac}; empty: what each calls itself, else its maker"`
 				Profile string `json:"profile,omitempty"`
+				CloneChoice
 			}
 		}) (*body[List[store.Enrolled]], error) {
 			name, err := store.ParseNamePattern(in.Body.Name)
 			if err != nil {
 				return nil, problem(err)
 			}
-			return all(s.Acts.EnrollAll(ctx, actor(ctx), store.EnrollSpec{Name: name, Profile: in.Body.Profile}))
+			return all(s.Acts.EnrollAll(ctx, actor(ctx), store.EnrollSpec{Name: name, Profile: in.Body.Profile, Clone: in.Body.choice()}))
 		})
 	register(a, http.MethodGet, "/auto-enroll", "show-auto-enroll", "The rules by which machines are enrolled by themselves", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[AutoEnroll], error) {

@@ -29,9 +29,9 @@ func (s *server) volumes(a huma.API) {
 		func(ctx context.Context, in *body[VolumeInput]) (*body[store.Volume], error) {
 			return reply(s.Volumes.CreateVolume(ctx, actor(ctx), in.Body.spec()))
 		})
-	register(a, http.MethodGet, "/volumes/{volume}", "show-volume", "Show a volume", store.ScopeRead,
-		func(ctx context.Context, in *VolumeKey) (*body[store.Volume], error) {
-			return reply(s.Volumes.FindVolume(ctx, in.Volume))
+	register(a, http.MethodGet, "/volumes/{volume}", "show-volume", "Show a volume: what it stands on, what was kept of it, and who uses it", store.ScopeRead,
+		func(ctx context.Context, in *VolumeKey) (*body[store.VolumeDetail], error) {
+			return reply(s.detail(ctx, in.Volume))
 		})
 	register(a, http.MethodGet, "/volumes/{volume}/preflight", "look-at-volume", "Say what a machine's firmware would find on a volume", store.ScopeRead,
 		func(ctx context.Context, in *VolumeKey) (*body[store.Preflight], error) {
@@ -50,6 +50,7 @@ func (s *server) volumes(a huma.API) {
 				ReadOnly *bool   `json:"read_only,omitempty"`
 				Shared   *bool   `json:"shared,omitempty"`
 				Sanitize *bool   `json:"sanitize,omitempty" doc:"a machine that has it writable may wipe it with SANITIZE"`
+				Reset    *bool   `json:"reset_at_boot,omitempty" doc:"a clone begins anew at each boot of its machine"`
 				Size     *int64  `json:"size,omitempty" doc:"bytes; a volume only grows"`
 			}
 		}) (*body[store.Volume], error) {
@@ -60,7 +61,7 @@ func (s *server) volumes(a huma.API) {
 			if in.Body.Size != nil {
 				// Growing is one step and the rest another: half of a request
 				// that is refused must not stay done.
-				if in.Body.Name != nil || in.Body.ReadOnly != nil || in.Body.Shared != nil || in.Body.Sanitize != nil {
+				if in.Body.Name != nil || in.Body.ReadOnly != nil || in.Body.Shared != nil || in.Body.Sanitize != nil || in.Body.Reset != nil {
 					return nil, problem(store.Invalid("size", "change the size in a request of its own"))
 				}
 				if in.Body.Revision != nil && *in.Body.Revision != v.Revision {
@@ -69,7 +70,7 @@ func (s *server) volumes(a huma.API) {
 				return reply(s.Volumes.ResizeVolume(ctx, actor(ctx), v.ID, *in.Body.Size))
 			}
 			return reply(s.Volumes.SetVolume(ctx, actor(ctx), v.ID, store.VolumePatch{
-				Revision: deref(in.Body.Revision), Name: in.Body.Name, ReadOnly: in.Body.ReadOnly, Shared: in.Body.Shared, Sanitize: in.Body.Sanitize,
+				Revision: deref(in.Body.Revision), Name: in.Body.Name, ReadOnly: in.Body.ReadOnly, Shared: in.Body.Shared, Sanitize: in.Body.Sanitize, Reset: in.Body.Reset,
 			}))
 		})
 	register(a, http.MethodDelete, "/volumes/{volume}", "remove-volume", "Remove a volume and its bytes", store.ScopeOperate,

@@ -31,7 +31,7 @@ type Commands struct {
 	Subnet  SubnetCmd  `cmd:"" help:"Networks that the appliance serves."`
 	Setting SettingCmd `cmd:"" help:"Choices that belong to no machine, volume or network."`
 	Event   EventCmd   `cmd:"" help:"The journal of boot events."`
-	Job     JobCmd     `cmd:"" help:"Long work: imports."`
+	Job     JobCmd     `cmd:"" help:"Long work: imports, promotions, flattening."`
 	Token   TokenCmd   `cmd:"" help:"Tokens for the REST API."`
 
 	Password PasswordCmd `cmd:"" help:"Set the password of the web pages."`

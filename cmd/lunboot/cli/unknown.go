@@ -16,6 +16,8 @@ type MachineEnrollCmd struct {
 	All     bool   `help:"Enroll every unknown machine that is not ignored."`
 	Pattern string `help:"With --all: how they are called, such as lab-{n}, rack-{nn} or pc-{mac}." placeholder:"PATTERN"`
 	Profile string `help:"With --all: their profile (default: san)."`
+	CloneOf string `name:"clone-of" help:"Boot from a fresh clone of this golden volume; default: the one of the setting default-golden." placeholder:"VOLUME"`
+	Reset   bool   `name:"reset-at-boot" help:"With --clone-of: the clone begins anew at each boot."`
 }
 
 // Run enrolls an unknown machine.
@@ -23,6 +25,8 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 	switch {
 	case e.All && (e.MAC != "" || e.Replace != ""):
 		return usage("--all enrolls every unknown machine; it takes no MAC and no --replace")
+	case e.Reset && e.CloneOf == "":
+		return usage("--reset-at-boot goes with --clone-of")
 	case e.All:
 		return e.all(c)
 	case e.MAC == "":
@@ -31,7 +35,7 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 		return usage("--pattern and --profile go with --all")
 	}
 	var m machine
-	in := map[string]string{"name": e.Name, "replace": e.Replace}
+	in := map[string]any{"name": e.Name, "replace": e.Replace, "clone_of": e.CloneOf, "reset_at_boot": e.Reset}
 	if err := c.Client.Do(c, "POST", "/unknown-machines/"+esc(e.MAC)+"/enroll", in, &m); err != nil {
 		return err
 	}
@@ -46,7 +50,7 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 
 func (e *MachineEnrollCmd) all(c *Context) error {
 	var out list[store.Enrolled]
-	if err := c.Client.Do(c, "POST", "/unknown-machines/enroll", map[string]string{"name": e.Pattern, "profile": e.Profile}, &out); err != nil {
+	if err := c.Client.Do(c, "POST", "/unknown-machines/enroll", map[string]any{"name": e.Pattern, "profile": e.Profile, "clone_of": e.CloneOf, "reset_at_boot": e.Reset}, &out); err != nil {
 		return err
 	}
 	failed := 0
@@ -143,6 +147,8 @@ type MachineAutoCmd struct {
 	Name    string `help:"With --add: how they are called, such as lab-{n} (default: what each calls itself)." placeholder:"PATTERN"`
 	Profile string `help:"With --add: their profile (default: san)."`
 	Limit   int    `help:"With --add: how many machines with the prefix there may be (default: 256)."`
+	CloneOf string `name:"clone-of" help:"With --add: each boots from a fresh clone of this golden volume; default: the one of the setting default-golden." placeholder:"VOLUME"`
+	Reset   bool   `name:"reset-at-boot" help:"With --clone-of: the clones begin anew at each boot."`
 	Remove  string `help:"Take the rule of a prefix away." placeholder:"PREFIX"`
 }
 
@@ -152,8 +158,8 @@ type autoEnroll struct {
 
 // Run lists or changes the rules.
 func (a *MachineAutoCmd) Run(c *Context) error {
-	if a.Add == "" && (a.Name != "" || a.Profile != "" || a.Limit != 0) {
-		return usage("--name, --profile and --limit go with --add")
+	if a.Add == "" && (a.Name != "" || a.Profile != "" || a.Limit != 0 || a.CloneOf != "") || a.Reset && a.CloneOf == "" {
+		return usage("--name, --profile, --limit and --clone-of go with --add, and --reset-at-boot with --clone-of")
 	}
 	var now autoEnroll
 	if err := c.Client.Do(c, "GET", "/auto-enroll", nil, &now); err != nil {
@@ -177,7 +183,7 @@ func (a *MachineAutoCmd) Run(c *Context) error {
 			now.Rules = kept
 		}
 		if a.Add != "" {
-			now.Rules = append(now.Rules, store.AutoEnrollRule{Prefix: store.MACPrefix(a.Add), Name: store.NamePattern(a.Name), Profile: a.Profile, Limit: a.Limit})
+			now.Rules = append(now.Rules, store.AutoEnrollRule{Prefix: store.MACPrefix(a.Add), Name: store.NamePattern(a.Name), Profile: a.Profile, Limit: a.Limit, CloneOf: a.CloneOf, Reset: a.Reset})
 		}
 		if err := c.Client.Do(c, "PUT", "/auto-enroll", now, &now); err != nil {
 			return err
@@ -186,8 +192,8 @@ func (a *MachineAutoCmd) Run(c *Context) error {
 	return c.show(now, func() {
 		var rows [][]string
 		for _, r := range now.Rules {
-			rows = append(rows, []string{string(r.Prefix), string(r.Name), r.Profile, strconv.Itoa(r.Limit)})
+			rows = append(rows, []string{string(r.Prefix), string(r.Name), r.Profile, strconv.Itoa(r.Limit), r.CloneOf, yes(r.Reset, "at boot")})
 		}
-		c.table("PREFIX NAME PROFILE LIMIT", rows)
+		c.table("PREFIX NAME PROFILE LIMIT CLONE-OF RESET", rows)
 	})
 }

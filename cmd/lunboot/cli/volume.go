@@ -19,8 +19,18 @@ type VolumeCmd struct {
 	Uploads VolumeUploadsCmd `cmd:"" help:"List images that are being sent, and drop or finish them."`
 	Attach  VolumeAttachCmd  `cmd:"" help:"Make a volume of a block device of the appliance, as it is."`
 	Set     VolumeSetCmd     `cmd:"" help:"Change a volume."`
-	Resize  VolumeResizeCmd  `cmd:"" help:"Grow a volume."`
-	Remove  VolumeRemoveCmd  `cmd:"" help:"Remove a volume and its bytes."`
+
+	Clone    VolumeCloneCmd    `cmd:"" help:"Make a writable copy of a golden volume or of a snapshot."`
+	Freeze   VolumeFreezeCmd   `cmd:"" help:"Make a volume golden: it never changes again, and others are cloned from it."`
+	Snapshot VolumeSnapshotCmd `cmd:"" help:"Keep what a volume holds now under a name; list or remove what was kept."`
+	Rollback VolumeRollbackCmd `cmd:"" help:"Bring a snapshot back, or another version of a golden volume."`
+	Promote  VolumePromoteCmd  `cmd:"" help:"Make what a clone holds the next version of its golden volume."`
+	Versions VolumeVersionsCmd `cmd:"" help:"List the versions of a golden volume, note something, remove one."`
+	Flatten  VolumeFlattenCmd  `cmd:"" help:"Make a clone stand alone, while its machine runs."`
+	Check    VolumeCheckCmd    `cmd:"" help:"Read the maps of a volume's layers and name what is damaged."`
+
+	Resize VolumeResizeCmd `cmd:"" help:"Grow a volume."`
+	Remove VolumeRemoveCmd `cmd:"" help:"Remove a volume and its bytes."`
 }
 
 func printVolume(c *Context, v store.Volume, more ...string) {
@@ -58,9 +68,9 @@ func (*VolumeListCmd) Run(c *Context) error {
 	return c.show(out, func() {
 		var rows [][]string
 		for _, v := range out.Items {
-			rows = append(rows, []string{strconv.FormatInt(int64(v.ID), 10), v.Name, string(v.Kind), store.Bytes(v.Size), strconv.Itoa(v.BlockSize), volumeState(v), yes(v.ReadOnly, "read-only"), yes(v.Shared, "shared")})
+			rows = append(rows, []string{strconv.FormatInt(int64(v.ID), 10), v.Name, string(v.Kind), store.Bytes(v.Size), strconv.Itoa(v.BlockSize), volumeState(v), access(v), yes(v.Shared, "shared"), origin(v)})
 		}
-		c.table("ID NAME KIND SIZE BLOCK STATE ACCESS SHARED", rows)
+		c.table("ID NAME KIND SIZE BLOCK STATE ACCESS SHARED FROM", rows)
 	})
 }
 
@@ -71,23 +81,23 @@ type VolumeShowCmd struct {
 
 // Run shows a volume.
 func (s *VolumeShowCmd) Run(c *Context) error {
-	var v store.Volume
+	var v store.VolumeDetail
 	if err := c.Client.Do(c, "GET", "/volumes/"+esc(s.Volume), nil, &v); err != nil {
 		return err
 	}
 	if v.State != store.VolumeReady {
-		return c.show(v, func() { printVolume(c, v) })
+		return c.show(v, func() { printDetail(c, v) })
 	}
 	shown := struct {
-		store.Volume
+		store.VolumeDetail
 		Preflight store.Preflight `json:"preflight"`
-	}{Volume: v}
+	}{VolumeDetail: v}
 	if err := c.Client.Do(c, "GET", "/volumes/"+esc(s.Volume)+"/preflight", nil, &shown.Preflight); err != nil {
 		return err
 	}
 	return c.show(shown, func() {
 		p := shown.Preflight
-		printVolume(c, v, "Holds", p.Summary, "Boots on BIOS", bootable(p.BIOS), "Boots on UEFI", bootable(p.UEFI))
+		printDetail(c, v, "Holds", p.Summary, "Boots on BIOS", bootable(p.BIOS), "Boots on UEFI", bootable(p.UEFI))
 	})
 }
 
@@ -186,6 +196,7 @@ type VolumeSetCmd struct {
 	Name     *string `help:"New name."`
 	Shared   *bool   `negatable:"" help:"Several machines may write to it."`
 	ReadOnly *bool   `name:"read-only" negatable:"" help:"Nobody writes to it."`
+	Reset    *bool   `name:"reset-at-boot" negatable:"" help:"A clone begins anew at each boot of its machine."`
 	Sanitize *bool   `negatable:"" help:"A machine that has it writable may wipe it with the SCSI command SANITIZE; never a shared or read-only volume."`
 }
 
@@ -200,6 +211,9 @@ func (s *VolumeSetCmd) Run(c *Context) error {
 	}
 	if s.ReadOnly != nil {
 		b["read_only"] = *s.ReadOnly
+	}
+	if s.Reset != nil {
+		b["reset_at_boot"] = *s.Reset
 	}
 	if s.Sanitize != nil {
 		b["sanitize"] = *s.Sanitize
