@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"sync"
 
 	"lunboot/services/iscsi"
@@ -16,6 +17,8 @@ import (
 type catalog struct {
 	db   *sqlite.DB
 	pool *volume.Pool
+	// reset lets a volume begin anew; nil where nothing is caused.
+	reset func(ctx context.Context, id store.VolumeID, machine string) (store.Volume, error)
 
 	mu       sync.Mutex
 	revision int64 // of the inventory that known was read at
@@ -100,7 +103,9 @@ func (c *catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access
 // mapped.
 //
 // The firmware's first login after its script fires the boot that the script
-// armed: sessions of the boot before end.
+// armed: sessions of the boot before end, and clones that begin anew at each
+// boot do. Only such a login does either, and each once for a script: the next
+// login of the same boot, or one whose answer was lost, finds nothing due.
 func (c *catalog) Open(ctx context.Context, initiator store.IQN, isid [6]byte) (iscsi.Map, error) {
 	m, fault, err := c.open(ctx, initiator, iscsi.IsIPXE(isid))
 	if err == nil && len(m.LUNs) == 0 && fault != nil {
@@ -127,6 +132,16 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 	if err != nil {
 		return iscsi.Map{}, nil, err
 	}
+	volumes := r.volumes
+	if fire {
+		begun, err := c.begin(ctx, r)
+		if err != nil {
+			return iscsi.Map{}, nil, err
+		}
+		if begun != nil {
+			volumes, fired = begun, true
+		}
+	}
 	out := iscsi.Map{Generation: generation, Fired: fired, LUNs: make(map[store.LUN]iscsi.Entry, len(r.mappings))}
 	handles := make([]*volume.Handle, 0, len(r.mappings))
 	out.Release = func() {
@@ -135,7 +150,7 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 		}
 	}
 	for _, mp := range r.mappings {
-		v := r.volumes[mp.Volume]
+		v := volumes[mp.Volume]
 		h, err := c.pool.Open(ctx, v)
 		if err != nil {
 			fault = broken(v.Name, err)
@@ -148,6 +163,35 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 		}
 	}
 	return out, fault, nil
+}
+
+// begin lets the machine's volumes begin anew that are due, and returns all its
+// volumes as they are then, or nil when none was. What a boot owes stands in the
+// database from the moment that it fires until the volume's empty layer is
+// named: a login that is refused here, or cut off by a power failure, is followed
+// by one that does the rest. A machine that was promised a fresh volume never
+// boots from a used one.
+func (c *catalog) begin(ctx context.Context, r *record) (map[store.VolumeID]store.Volume, error) {
+	resets := false
+	for _, v := range r.volumes {
+		resets = resets || v.Reset
+	}
+	if !resets || c.reset == nil {
+		return nil, nil
+	}
+	due, err := c.db.ResetsDue(ctx, r.machine.ID)
+	if err != nil || len(due) == 0 {
+		return nil, err
+	}
+	out := maps.Clone(r.volumes)
+	for _, id := range due {
+		v, err := c.reset(ctx, id, r.machine.Name)
+		if err != nil {
+			return nil, &store.Error{Kind: store.KindUnavailable, Op: "begin anew", Subject: r.volumes[id].Name, Err: err}
+		}
+		out[id] = v
+	}
+	return out, nil
 }
 
 // broken is why a volume cannot be opened. A file that is gone is not an

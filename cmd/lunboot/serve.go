@@ -208,8 +208,10 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		return nil, err
 	}
 	a.runner.OnEnd = a.ended
+	volumes := newCatalog(a.db, a.pool)
+	volumes.reset = a.inv.ResetVolume
 	a.target = iscsi.New(iscsi.Config{
-		Listen: c.ISCSI, Target: a.iqn, Catalog: newCatalog(a.db, a.pool), Reservations: a.db, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
+		Listen: c.ISCSI, Target: a.iqn, Catalog: volumes, Reservations: a.db, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
 		MaxSessions: maxSessions(log),
 	})
 	a.scripts = httpboot.Handler(httpboot.Config{

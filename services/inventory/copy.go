@@ -80,6 +80,9 @@ func (i *Inventory) parentOf(ctx context.Context, c store.CloneChoice) (store.Vo
 	if err == nil && !v.Golden {
 		return v, store.Invalid("clone_of", "volume %s is not golden, and a clone would change with it; freeze it first (lunboot volume freeze %s)", v.Name, v.Name)
 	}
+	if err == nil {
+		err = bootable(v)
+	}
 	return v, err
 }
 

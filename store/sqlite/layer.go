@@ -218,8 +218,8 @@ func (t *tx) setTop(v store.Volume, top store.LayerID) (store.Volume, error) {
 // putVolume writes the row after one of the acts on layers.
 func (t *tx) putVolume(v store.Volume) (store.Volume, error) {
 	v.Revision, v.Updated = v.Revision+1, t.now
-	_, err := t.Run(`UPDATE volume SET kind = ?, size = ?, parent = ?, read_only = ?, shared = ?, sanitize = ?, reset = ?, golden = ?, version = ?, top = ?, updated = ?, revision = ? WHERE id = ?`,
-		string(v.Kind), v.Size, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Sanitize, v.Reset, v.Golden, v.Version, dbfile.Ref(v.Top), dbfile.Nanos(v.Updated), v.Revision, int64(v.ID))
+	_, err := t.Run(`UPDATE volume SET kind = ?, size = ?, parent = ?, read_only = ?, shared = ?, sanitize = ?, reset = ?, reset_due = reset_due AND ?, golden = ?, version = ?, top = ?, updated = ?, revision = ? WHERE id = ?`,
+		string(v.Kind), v.Size, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Sanitize, v.Reset, v.Reset, v.Golden, v.Version, dbfile.Ref(v.Top), dbfile.Nanos(v.Updated), v.Revision, int64(v.ID))
 	t.move(mapped)
 	return v, err
 }
@@ -329,7 +329,7 @@ func (db *DB) SnapshotVolume(ctx context.Context, actor store.Actor, s store.Sna
 
 // ReplaceTop puts a layer in the place of a volume's top: why names the act,
 // "volume.rollback" or "volume.reset". The old top is loose afterwards, unless a
-// snapshot keeps it.
+// snapshot keeps it. The volume owes its machine no new beginning any more.
 func (db *DB) ReplaceTop(ctx context.Context, actor store.Actor, why string, id store.VolumeID, next store.LayerID, detail string) (store.Volume, error) {
 	return db.act(ctx, actor, "replace layer", why, id, func(t *tx, v store.Volume) (store.Volume, string, error) {
 		if v.Golden {
@@ -337,6 +337,9 @@ func (db *DB) ReplaceTop(ctx context.Context, actor store.Actor, why string, id 
 		}
 		l, err := t.newTop(v, next)
 		if err != nil {
+			return v, "", err
+		}
+		if _, err := t.Run("UPDATE volume SET reset_due = 0 WHERE id = ?", int64(id)); err != nil {
 			return v, "", err
 		}
 		v.Size = max(v.Size, l.Size)

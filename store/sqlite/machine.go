@@ -361,7 +361,8 @@ func (b *bootMemory) forget(id store.MachineID) {
 
 // BootGeneration returns how many of a machine's boots have fired. With fire, an
 // armed one fires first, which fired tells, and is on disk when BootGeneration
-// returns.
+// returns; in the same step each of the machine's volumes that begin anew at a
+// boot is due (see ResetsDue).
 func (db *DB) BootGeneration(ctx context.Context, id store.MachineID, fire bool) (now int64, fired bool, err error) {
 	b, ok, revision := db.boots.get(id)
 	if !ok {
@@ -376,14 +377,29 @@ func (db *DB) BootGeneration(ctx context.Context, id store.MachineID, fire bool)
 	}
 	err = db.batch.do(ctx, "fire boot", func(t *tx) error {
 		n, err := t.Run("UPDATE machine SET boot_fired = boot_armed WHERE id = ? AND boot_armed > boot_fired", int64(id))
+		if err == nil && n > 0 {
+			fired = true
+			_, err = t.Run(dueAtBoot, int64(id), int64(id))
+		}
 		if err == nil {
-			fired = n > 0
 			now, err = dbfile.One(t.Ctx, t, dbfile.Scalar[int64], nil, "SELECT boot_fired FROM machine WHERE id = ?", int64(id))
 		}
 		return err
 	})
 	db.boots.forget(id)
 	return now, fired && err == nil, err
+}
+
+// dueAtBoot marks what a machine's boot begins anew. Of a volume that several
+// machines read none may take the bytes from the others.
+const dueAtBoot = `UPDATE volume SET reset_due = 1 WHERE reset = 1 AND id IN (SELECT volume FROM mapping WHERE machine = ? AND read_only = 0
+	UNION SELECT m.volume FROM mapping m WHERE m.machine = ? AND NOT EXISTS (SELECT 1 FROM mapping o WHERE o.volume = m.volume AND o.machine <> m.machine))`
+
+// ResetsDue returns the volumes of a machine that are to begin anew before it
+// has them again.
+func (db *DB) ResetsDue(ctx context.Context, id store.MachineID) ([]store.VolumeID, error) {
+	return dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[store.VolumeID],
+		"SELECT DISTINCT volume.id FROM volume JOIN mapping ON mapping.volume = volume.id WHERE volume.reset_due = 1 AND volume.reset = 1 AND mapping.machine = ? ORDER BY volume.id", int64(id))
 }
 
 // tidyMachine puts what people write in several ways into one.

@@ -192,8 +192,8 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		}
 		v.Revision, v.Updated = old.Revision+1, t.now
 		_, err = t.Run(`UPDATE volume SET name = ?, uuid = ?, kind = ?, size = ?, block_size = ?, parent = ?, read_only = ?, shared = ?, reset = ?, sanitize = ?, direct = ?,
-			state = ?, progress = ?, reason = ?, created_from = ?, updated = ?, revision = ? WHERE id = ?`,
-			append(volumeValues(&v), v.Revision, int64(v.ID))...)
+			state = ?, progress = ?, reason = ?, created_from = ?, updated = ?, revision = ?, reset_due = reset_due AND ? WHERE id = ?`,
+			append(volumeValues(&v), v.Revision, v.Reset, int64(v.ID))...)
 		if err != nil {
 			return err
 		}

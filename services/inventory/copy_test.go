@@ -1,0 +1,203 @@
+package inventory
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"lunboot/store"
+)
+
+func (h *house) mappings(t *testing.T, m store.Machine) []store.Mapping {
+	t.Helper()
+	ms, err := h.db.MappingsOf(t.Context(), m.ID)
+	must(t, err)
+	return ms
+}
+
+func TestAMachineIsEnrolledWithAFreshCloneOfTheDefault(t *testing.T) {
+	h, _ := layeredHouse(t)
+	address := func(n string) store.MAC { return mac(t, "00:07:e9:0f:ea:"+n) }
+	for _, n := range []string{"01", "02", "03", "04", "05"} {
+		h.asked(t, store.UnknownMachine{MAC: address(n)})
+	}
+	choice := store.CloneChoice{Of: store.CloneOfDefault}
+	h.wantRefusal(t, store.KindInvalid, []string{"default", "setting set default-golden"}, func() error {
+		_, err := h.EnrollWithClone(t.Context(), ada, address("01"), "lab-01", choice)
+		return err
+	})
+	raw := h.volume(t, "raw", 1<<20)
+	h.wantRefusal(t, store.KindInvalid, []string{"raw", "volume freeze raw"}, func() error {
+		_, err := h.EnrollWithClone(t.Context(), ada, address("01"), "lab-01", store.CloneChoice{Of: raw.Name})
+		return err
+	})
+	h.golden(t, "debian") // the only one is the default
+	m, err := h.EnrollWithClone(t.Context(), ada, address("01"), "lab-01", choice)
+	must(t, err)
+	maps := h.mappings(t, m)
+	if len(maps) != 1 || !maps[0].Boot || maps[0].LUN != 0 {
+		t.Fatalf("the machine boots %+v", maps)
+	}
+	if v, err := h.db.Volume(t.Context(), maps[0].Volume); err != nil || v.Name != "lab-01-debian" || v.From != "debian version 1" || v.Reset {
+		t.Errorf("its clone is %+v, %v", v, err)
+	}
+
+	win := h.golden(t, "win11")
+	h.wantRefusal(t, store.KindInvalid, []string{"default-golden"}, func() error { // two of them: nobody can tell
+		_, err := h.EnrollWithClone(t.Context(), ada, address("02"), "lab-02", choice)
+		return err
+	})
+	for _, bad := range []string{"nosuch", "raw", "Ü"} {
+		h.wantRefusal(t, store.KindInvalid, nil, func() error {
+			return h.PutSetting(t.Context(), ada, store.Setting{Key: store.SettingDefaultGolden, Value: bad})
+		})
+	}
+	must(t, h.PutSetting(t.Context(), ada, store.Setting{Key: store.SettingDefaultGolden, Value: "win11"}))
+	_, err = h.SetVolume(t.Context(), ada, win.ID, store.VolumePatch{Name: ptr("windows")})
+	must(t, err)
+	if v, err := h.DefaultGolden(t.Context()); err != nil || v.ID != win.ID {
+		t.Errorf("after it was renamed the default is %+v, %v", v, err)
+	}
+	m, err = h.EnrollWithClone(t.Context(), ada, address("02"), "", store.CloneChoice{Of: store.CloneOfDefault, Reset: true})
+	must(t, err)
+	if v, err := h.db.Volume(t.Context(), h.mappings(t, m)[0].Volume); err != nil || v.Name != m.Name+"-windows" || !v.Reset {
+		t.Errorf("its clone is %+v, %v", v, err)
+	}
+
+	// Without a clone there is no machine either, and nothing was written.
+	small := h.volume(t, "small", 512*4)
+	_, err = h.FreezeVolume(t.Context(), ada, small.ID, "")
+	must(t, err)
+	h.wantRefusal(t, store.KindInvalid, []string{"small"}, func() error {
+		_, err := h.EnrollWithClone(t.Context(), ada, address("03"), "lab-03", store.CloneChoice{Of: "small"})
+		return err
+	})
+	if _, err := h.db.MachineByName(t.Context(), "lab-03"); !store.IsNotFound(err) {
+		t.Errorf("it is enrolled all the same: %v", err)
+	}
+
+	all, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Name: "pc-{n}", Clone: store.CloneChoice{Of: "debian", Reset: true}})
+	must(t, err)
+	if len(all) != 3 || slices.ContainsFunc(all, func(e store.Enrolled) bool { return e.Problem != "" }) {
+		t.Errorf("together: %+v", all)
+	}
+	for _, name := range []string{"pc-1-debian", "pc-2-debian", "pc-3-debian"} {
+		if v, err := h.db.VolumeByName(t.Context(), name); err != nil || !v.Reset {
+			t.Errorf("%s: %+v, %v", name, v, err)
+		}
+	}
+	h.tidy(t)
+}
+
+func TestAMachineGetsItsOwnCopy(t *testing.T) {
+	var sessions live
+	h, _ := layeredHouse(t, func(c *Config) { c.Sessions = &sessions })
+	g := h.golden(t, "debian")
+	m := h.machine(t, "lab-01", "00:07:e9:00:00:01")
+	five := store.LUN(5)
+	data := h.volume(t, "data", 1<<20)
+	_, err := h.Map(t.Context(), ada, store.MappingSpec{Machine: m.ID, Volume: data.ID, LUN: ptr(store.LUN(0)), Boot: ptr(false)})
+	must(t, err)
+	_, err = h.Map(t.Context(), ada, store.MappingSpec{Machine: m.ID, Volume: g.ID, LUN: &five})
+	must(t, err)
+
+	sessions = live{{ID: "s1", Machine: m.ID, Addr: "10.0.0.7:1"}}
+	h.wantRefusal(t, store.KindInUse, []string{"lab-01", "10.0.0.7", "session drop s1"}, func() error {
+		_, _, err := h.CloneFor(t.Context(), ada, m.ID, store.CloneSpec{Parent: g.ID})
+		return err
+	})
+	sessions = nil
+	v, mp, err := h.CloneFor(t.Context(), ada, m.ID, store.CloneSpec{Parent: g.ID})
+	must(t, err)
+	if mp.LUN != 5 || !mp.Boot || v.Name != "lab-01-debian" || len(h.mappings(t, m)) != 2 {
+		t.Errorf("in the place of the golden volume: %+v of %s, all %+v", mp, v.Name, h.mappings(t, m))
+	}
+	// A second one takes the mark, and the first stays as it was.
+	w, mp, err := h.CloneFor(t.Context(), ada, m.ID, store.CloneSpec{Parent: g.ID})
+	must(t, err)
+	if w.Name != "lab-01-debian-2" || mp.LUN != 1 || !mp.Boot {
+		t.Errorf("the second clone: %+v of %s", mp, w.Name)
+	}
+	boots := 0
+	for _, x := range h.mappings(t, m) {
+		if x.Boot {
+			boots++
+		}
+	}
+	if boots != 1 || len(h.mappings(t, m)) != 3 {
+		t.Errorf("the machine has %+v", h.mappings(t, m))
+	}
+	// A clone that no machine can have does not stay.
+	h.wantRefusal(t, store.KindNotFound, nil, func() error {
+		_, _, err := h.CloneFor(t.Context(), ada, 99, store.CloneSpec{Parent: g.ID, Name: "nobodys"})
+		return err
+	})
+	if _, err := h.db.VolumeByName(t.Context(), "nobodys"); !store.IsNotFound(err) {
+		t.Errorf("it is there: %v", err)
+	}
+	h.tidy(t)
+}
+
+func TestNamesOfClonesFit(t *testing.T) {
+	h, _ := layeredHouse(t)
+	long := strings.Repeat("x", 62)
+	for range 12 {
+		name, err := h.cloneName(t.Context(), long, "debian")
+		must(t, err)
+		must(t, store.ValidateName("name", name))
+		h.volume(t, name, 1<<20)
+	}
+}
+
+func TestABootOwesItsVolumesANewBeginningOnce(t *testing.T) {
+	h, _ := layeredHouse(t)
+	g := h.golden(t, "debian")
+	fresh, kept, read := h.cloned(t, g, "fresh", true), h.cloned(t, g, "kept", false), h.cloned(t, g, "read", true)
+	m, other := h.machine(t, "lab-01", "00:07:e9:00:00:01"), h.machine(t, "lab-02", "00:07:e9:00:00:02")
+	h.mapped(t, m, fresh)
+	h.mapped(t, m, kept)
+	for _, x := range []store.Machine{m, other} {
+		_, err := h.Map(t.Context(), ada, store.MappingSpec{Machine: x.ID, Volume: read.ID, ReadOnly: true})
+		must(t, err)
+	}
+	due := func(m store.Machine, want ...store.VolumeID) {
+		t.Helper()
+		if got, err := h.db.ResetsDue(t.Context(), m.ID); err != nil || !slices.Equal(got, want) {
+			t.Errorf("due are %v, %v; want %v", got, err, want)
+		}
+	}
+	boot := func(m store.Machine) {
+		t.Helper()
+		must(t, h.db.ArmBoot(t.Context(), m.ID))
+		_, _, err := h.db.BootGeneration(t.Context(), m.ID, false)
+		must(t, err)
+		_, fired, err := h.db.BootGeneration(t.Context(), m.ID, true)
+		if err != nil || !fired {
+			t.Fatalf("fired: %v, %v", fired, err)
+		}
+	}
+	due(m)
+	must(t, h.db.ArmBoot(t.Context(), m.ID))
+	due(m) // armed is not fired
+	boot(m)
+	due(m, fresh.ID)
+	due(other)
+	after, err := h.ResetVolume(t.Context(), fresh.ID, m.Name)
+	must(t, err)
+	due(m)
+	if after.Top == fresh.Top {
+		t.Error("it has the same layer")
+	}
+	if _, fired, err := h.db.BootGeneration(t.Context(), m.ID, true); fired || err != nil {
+		t.Errorf("a second login of one boot: %v, %v", fired, err)
+	}
+	due(m)
+	// What is turned off is not owed any more, also when it is turned on again.
+	boot(m)
+	for _, on := range []bool{false, true} {
+		_, err = h.SetVolume(t.Context(), ada, fresh.ID, store.VolumePatch{Reset: ptr(on)})
+		must(t, err)
+	}
+	due(m)
+	h.tidy(t)
+}
