@@ -54,6 +54,20 @@ type VolumeSpec struct {
 	Shared    bool
 }
 
+// ImportSpec is what an operator says of a volume that is made of an image. Its
+// size is the image's.
+type ImportSpec struct {
+	VolumeSpec
+	// Format is what the image is: empty or "auto" is told by its content, "raw"
+	// takes its bytes as they are, another word must be true.
+	Format string
+	// SHA256 is what the image's file must have, in hexadecimal, or empty.
+	SHA256 string
+	// Anywhere lets the image lie outside of the folders for images: whoever asks
+	// could read the appliance's files anyway.
+	Anywhere bool
+}
+
 // DeviceSpec is what an operator says of a block device that becomes a volume
 // as it is.
 type DeviceSpec struct {

@@ -24,7 +24,8 @@ type Upload struct {
 	Size      int64     `json:"size"`             // bytes of the file that is sent
 	Offset    int64     `json:"offset"`           // bytes that have arrived: the next one is sent from here
 	SHA256    string    `json:"sha256,omitempty"` // in hexadecimal, as announced; of what arrived once all has
-	BlockSize int       `json:"block_size"`       // of the volume: 512 or 4096
+	Format    string    `json:"format,omitempty"` // what it is, as for ImportSpec
+	BlockSize int       `json:"block_size"`       // of the volume: 512, 4096, or 0 for what the image says
 	ReadOnly  bool      `json:"read_only"`
 	Shared    bool      `json:"shared"`
 	By        Actor     `json:"by"`
@@ -45,7 +46,7 @@ func (u *Upload) Validate() error {
 	if u.Size <= 0 || u.Size > MaxVolumeSize {
 		errs = append(errs, Invalid("size", "an image has between 1 byte and %s, not %d bytes", Bytes(MaxVolumeSize), u.Size))
 	}
-	if u.BlockSize != 512 && u.BlockSize != 4096 {
+	if u.BlockSize != 0 && u.BlockSize != 512 && u.BlockSize != 4096 {
 		errs = append(errs, Invalid("block_size", "a block has 512 or 4096 bytes, not %d", u.BlockSize))
 	}
 	if b, err := hex.DecodeString(u.SHA256); err != nil || len(b) != 0 && len(b) != 32 {

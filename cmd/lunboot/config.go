@@ -29,6 +29,7 @@ type serveCmd struct {
 	ISCSI       string   `name:"iscsi" default:":3260" placeholder:"ADDR" help:"Portal of the iSCSI target (default: :3260). Up to 1024 sessions, 64 of one initiator; the data that they have under way takes at most 512 MiB and 1 MiB for each."`
 	Target      string   `placeholder:"IQN" help:"Name of the target (default: chosen at the first start)."`
 	Loaders     string   `placeholder:"DIR" help:"Folder with loaders of your own; each replaces the built-in one of its name."`
+	Images      []string `placeholder:"DIR" sep:":" help:"Folder with disk images that may be imported from the pages, besides DATA/images; repeat for several."`
 	LogFormat   string   `name:"log-format" enum:"text,json" default:"text" help:"Log format: ${enum}."`
 	LogLevel    string   `name:"log-level" enum:"debug,info,warn,error" default:"info" help:"Least level to log: ${enum}."`
 }

@@ -43,7 +43,7 @@ var rooms = map[string]room{
 	"services/explain":            {may: "store services/boot", why: "a dry run asks the parts through interfaces of its own"},
 	"services/events":             {may: "store services", why: "the journal knows no reader"},
 	"services/attempts":           {may: "store services services/boot services/boot/attempt services/boot/diagnose services/boot/ipxeerr", why: "the one runner of folds"},
-	"services/inventory":          {may: "store store/volume store/volume/stage services services/boot/oui", why: "operator acts join rows and files, and a machine without a name is called by its maker"},
+	"services/inventory":          {may: "store store/volume store/volume/image store/volume/stage services services/boot/oui", why: "operator acts join rows and files, an image is opened before anything is made of it, and a machine without a name is called by its maker"},
 	"services/dhcp":               {may: "store services services/boot services/dhcp", why: "services share nouns, names and events"},
 	"services/dhcp/bootfile":      {may: "store services/boot services/dhcp/message", why: "the boot answer is pure, in every mode the same"},
 	"services/dhcp/ledger":        {may: "store", why: "whose an address is depends on no packet"},

@@ -58,6 +58,10 @@ import (
 // (https://go.dev/doc/gc-guide#GOGC).
 const ballast = 16 << 20
 
+// imagesFolder, in the data folder, is where images are put that the pages may
+// import.
+const imagesFolder = "images"
+
 // Run is 'lunboot serve': it opens what is durable, composes the services in
 // reading order and runs them until a signal.
 func (c *serveCmd) Run(w *world) error {
@@ -129,7 +133,11 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	}
 	// What is made here holds secrets: nobody else may read it.
 	syscall.Umask(0o027)
-	if err := os.MkdirAll(filepath.Join(a.dir, "volumes"), 0o750); err != nil {
+	err = os.MkdirAll(filepath.Join(a.dir, "volumes"), 0o750)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(a.dir, imagesFolder), 0o750)
+	}
+	if err != nil {
 		if errors.Is(err, fs.ErrPermission) { // also for root, who keeps no right to pass by a folder's mode
 			return nil, fmt.Errorf("data folder: %w; make it and give it to the user that lunboot runs as: chown -R %d %s", err, os.Geteuid(), a.dir)
 		}
@@ -188,7 +196,8 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	a.inv, err = inventory.New(inventory.Config{
 		DB: a.db, Volumes: a.pool, Layers: a.pool, Shelf: shelf, Renderer: renderer{}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
-		Check: a.checkAgain,
+		Images: append([]string{filepath.Join(a.dir, imagesFolder)}, c.Images...),
+		Check:  a.checkAgain,
 		Serve: func(ctx context.Context, by store.Actor, n store.Subnet) (store.Subnet, error) {
 			return acts{a.inv, a}.PutSubnet(ctx, by, n)
 		},

@@ -31,7 +31,7 @@ func tool(t *testing.T, name string, args ...string) string {
 // loop makes a block device of a file that the test ends with.
 func loop(t *testing.T, content []byte) (path, file string) {
 	t.Helper()
-	file = image(t, content)
+	file = imageFile(t, content)
 	path = tool(t, "losetup", "--find", "--show", file)
 	t.Cleanup(func() { tool(t, "losetup", "--detach", path) })
 	return path, file

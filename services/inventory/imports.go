@@ -1,15 +1,12 @@
 package inventory
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"time"
 
 	"lunboot/services"
 	"lunboot/store"
-	"lunboot/store/volume"
 )
 
 const (
@@ -17,61 +14,6 @@ const (
 	// progressEvery bounds how often a job's progress is written.
 	progressEvery = time.Second
 )
-
-// formats are the beginnings of files that are not raw bytes of a disk. None of
-// them begins a boot sector.
-var formats = []struct {
-	magic string
-	at    int
-	name  string
-	how   string
-}{
-	{"QFI\xfb", 0, "a qcow image", convert},
-	{"QED\x00", 0, "a QED image", convert},
-	{"KDMV", 0, "a VMDK image", convert},
-	{"COWD", 0, "a VMDK image", convert},
-	{"# Disk DescriptorFile", 0, "the descriptor of a VMDK image", convert},
-	{"vhdxfile", 0, "a VHDX image", convert},
-	{"conectix", 0, "a VHD image", convert},
-	{"\x7f\x10\xda\xbe", 0x40, "a VDI image", convert},
-	{"\x1f\x8b", 0, "compressed with gzip", unpack},
-	{"\xfd7zXZ\x00", 0, "compressed with xz", unpack},
-	{"\x28\xb5\x2f\xfd", 0, "compressed with zstd", unpack},
-	{"BZh", 0, "compressed with bzip2", unpack},
-	{"PK\x03\x04", 0, "a zip archive", unpack},
-}
-
-const (
-	convert  = "convert it first, with: qemu-img convert -O raw"
-	unpack   = "unpack it first"
-	headSize = 512
-)
-
-// checkRaw refuses a source whose first bytes say that it is no raw image.
-func checkRaw(name string, head []byte) error {
-	for _, f := range formats {
-		if len(head) >= f.at && bytes.HasPrefix(head[f.at:], []byte(f.magic)) {
-			return store.Invalid("source", "%s is %s, not a raw image; %s", name, f.name, f.how)
-		}
-	}
-	return nil
-}
-
-// checkFooter refuses a fixed VHD: raw bytes with a footer behind them, which a
-// machine would see as a last block of nonsense.
-func checkFooter(src *volume.Source, name string) error {
-	foot := make([]byte, 8)
-	if src.Size < headSize {
-		return nil
-	}
-	if _, err := src.ReadAt(foot, src.Size-headSize); err != nil {
-		return err
-	}
-	if string(foot) == "conectix" {
-		return store.Invalid("source", "%s is a VHD image, not a raw image; %s", name, convert)
-	}
-	return nil
-}
 
 // sized gives the volume the source's size, up to a whole block.
 func sized(spec store.VolumeSpec, size int64) (store.VolumeSpec, error) {
@@ -90,47 +32,51 @@ func sized(spec store.VolumeSpec, size int64) (store.VolumeSpec, error) {
 	return spec, nil
 }
 
-// ImportFile makes a volume of a raw image that lies on the appliance. What
-// cannot work is refused at once; then a job copies, and the volume is ready,
-// or failed with the reason, when it ends. A size that is not whole blocks is
-// rounded up with zeros.
-func (i *Inventory) ImportFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string) (store.Volume, store.Job, error) {
+// ImportFile makes a volume of an image that lies on the appliance. What cannot
+// work is refused at once; then a job copies, and the volume is ready, or failed
+// with the reason, when it ends. A size that is not whole blocks is rounded up
+// with zeros.
+func (i *Inventory) ImportFile(ctx context.Context, by store.Actor, spec store.ImportSpec, path string) (store.Volume, store.Job, error) {
 	if err := i.jobs.room(); err != nil {
 		return store.Volume{}, store.Job{}, err
 	}
-	src, err := i.volumes.OpenSource(path)
+	inside := i.images
+	if spec.Anywhere {
+		inside = nil
+	}
+	file, err := i.volumes.OpenSource(path, inside)
 	if err != nil {
 		return store.Volume{}, store.Job{}, err
 	}
-	v, job, err := i.beginFile(ctx, by, spec, path, src)
+	src, err := openSource(path, file, file.Size, spec.Format, spec.SHA256)
+	var v store.Volume
+	var job store.Job
+	if err == nil {
+		v, job, err = i.begin(ctx, by, spec.VolumeSpec, src)
+	}
 	if err != nil {
-		src.Close()
+		file.Close()
 		return store.Volume{}, store.Job{}, err
 	}
 	work, r := i.jobs.start(context.WithoutCancel(ctx), job.ID)
 	go func() {
 		defer i.jobs.finish(job.ID)
-		defer src.Close()
+		defer file.Close()
 		i.importFile(work, r, v, job, src)
 	}()
 	return v, job, nil
 }
 
-func (i *Inventory) beginFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string, src *volume.Source) (store.Volume, store.Job, error) {
-	head := make([]byte, headSize)
-	n, err := src.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return store.Volume{}, store.Job{}, &store.Error{Kind: store.KindInvalid, Op: "import", Subject: path, Field: "source", Err: err, Msg: "the file cannot be read"}
-	}
-	if err := errors.Join(checkRaw(path, head[:n]), checkFooter(src, path)); err != nil {
-		return store.Volume{}, store.Job{}, err
-	}
-	return i.begin(ctx, by, spec, path, src.Size)
-}
-
 // begin writes the rows of an import: the volume that is being made, and the
 // job that makes it.
-func (i *Inventory) begin(ctx context.Context, by store.Actor, spec store.VolumeSpec, from string, size int64) (store.Volume, store.Job, error) {
+func (i *Inventory) begin(ctx context.Context, by store.Actor, spec store.VolumeSpec, src *source) (store.Volume, store.Job, error) {
+	if spec.BlockSize == 0 {
+		spec.BlockSize = src.blockSize()
+	}
+	size, known := src.bytes()
+	if !known && spec.Size != 0 {
+		return store.Volume{}, store.Job{}, store.Invalid("size", "an imported volume has its source's size; grow it afterwards")
+	}
 	spec, err := sized(spec, size)
 	if err != nil {
 		return store.Volume{}, store.Job{}, err
@@ -139,14 +85,14 @@ func (i *Inventory) begin(ctx context.Context, by store.Actor, spec store.Volume
 	if err != nil {
 		return store.Volume{}, store.Job{}, err
 	}
-	v.From = from
+	v.From = src.from
 	i.acts.Lock()
 	defer i.acts.Unlock()
 	if v, err = i.db.CreateVolume(ctx, by, v); err != nil {
 		return store.Volume{}, store.Job{}, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	job, err := i.db.CreateJob(ctx, store.Job{Kind: jobImport, Subject: v.Name, State: store.JobRunning, Total: size, Started: i.now()})
+	job, err := i.db.CreateJob(ctx, store.Job{Kind: jobImport, Subject: v.Name, State: store.JobRunning, Total: src.size, Started: i.now()})
 	if err != nil {
 		return store.Volume{}, store.Job{}, i.undo(ctx, v, err)
 	}
@@ -155,14 +101,14 @@ func (i *Inventory) begin(ctx context.Context, by store.Actor, spec store.Volume
 
 // importFile copies and settles the volume's fate. A failed one stays as a row
 // that says why; one that the operator canceled goes.
-func (i *Inventory) importFile(ctx context.Context, r *running, v store.Volume, job store.Job, src io.Reader) {
-	v, job, err := i.copy(ctx, v, job, func(progress func(int64)) (string, error) {
-		sum, err := i.volumes.Import(ctx, v, src, progress)
-		return v.From + " sha256:" + sum, err
+func (i *Inventory) importFile(ctx context.Context, r *running, v store.Volume, job store.Job, src *source) {
+	v, job, err := i.copy(ctx, v, job, func(progress func(done, total int64)) (store.Volume, error) {
+		return i.fill(ctx, v, src, progress)
 	})
 	// What follows must reach the database even though the job was ended.
 	settle := context.WithoutCancel(ctx)
 	if err == nil {
+		i.endJob(settle, job)
 		return
 	}
 	i.acts.Lock()
@@ -220,25 +166,25 @@ func (i *Inventory) endJob(ctx context.Context, job store.Job) {
 	}
 }
 
-// copy lets fill make the volume's file, which says where it is from, and makes
-// the volume ready. It returns the rows as they are in the database, which its
-// progress changed.
-func (i *Inventory) copy(ctx context.Context, v store.Volume, job store.Job, fill func(progress func(int64)) (from string, err error)) (store.Volume, store.Job, error) {
+// copy lets fill make the volume's file, which returns what the volume is then,
+// and makes the volume ready; the end of the job is the caller's to write. It
+// returns the rows as they are in the database, which its progress changed.
+func (i *Inventory) copy(ctx context.Context, v store.Volume, job store.Job, fill func(progress func(done, total int64)) (store.Volume, error)) (store.Volume, store.Job, error) {
 	if err := i.jobs.acquire(ctx); err != nil {
 		return v, job, err
 	}
 	defer i.jobs.release()
 	var told time.Time
-	progress := func(done int64) {
-		job.Done = done
+	progress := func(done, total int64) {
+		job.Done, job.Total = done, total
 		if now := i.now(); now.Sub(told) >= progressEvery {
 			told = now
 			i.tellProgress(ctx, &v, job)
 		}
 	}
-	var from string
+	var filled store.Volume
 	err := services.Guard(i.log, "import of volume "+v.Name, func() (err error) {
-		from, err = fill(progress)
+		filled, err = fill(progress)
 		return err
 	})
 	if err != nil {
@@ -248,15 +194,11 @@ func (i *Inventory) copy(ctx context.Context, v store.Volume, job store.Job, fil
 	defer i.acts.Unlock()
 	settle := context.WithoutCancel(ctx)
 	done := v
-	done.From = from
+	done.From, done.Size = filled.From, filled.Size
 	if done, err = i.ready(settle, done); err != nil {
-		if gone := i.volumes.Remove(settle, v); gone != nil {
-			i.log.Error("the file of a failed import stays until the next start", "volume", v.Name, "err", gone)
-		}
-		return v, job, err
+		return v, job, i.unfill(settle, v, err)
 	}
 	job.State = store.JobDone
-	i.endJob(settle, job)
 	return done, job, nil
 }
 

@@ -125,7 +125,9 @@ type Volumes interface {
 // Imports are how bytes come in from outside.
 type Imports interface {
 	Import(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (sum string, err error)
-	OpenSource(path string) (*volume.Source, error)
+	ImportDisk(ctx context.Context, v store.Volume, d volume.Disk, progress func(done int64)) error
+	ImportStream(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (size int64, err error)
+	OpenSource(path string, inside []string) (*volume.Source, error)
 	Adopt(ctx context.Context, v store.Volume, path string) error
 	Free() (int64, error)
 }
@@ -173,6 +175,8 @@ type Config struct {
 	// Serve puts a subnet that a fix changed, where flags and other DHCP servers
 	// have a say; PutSubnet when nil.
 	Serve func(context.Context, store.Actor, store.Subnet) (store.Subnet, error)
+	// Images are the folders from which everybody who may add volumes may import.
+	Images []string
 	// Check looks whether causes outside the appliance are gone; nil: nothing is
 	// checked.
 	Check Checker
@@ -193,6 +197,7 @@ type Inventory struct {
 	prefix   string
 	own      func() []netip.Addr
 	check    Checker
+	images   []string
 	serve    func(context.Context, store.Actor, store.Subnet) (store.Subnet, error)
 
 	// acts makes the checks of one act and its changes one step: a volume
@@ -218,7 +223,7 @@ func New(c Config) (*Inventory, error) {
 	}
 	i := &Inventory{
 		db: c.DB, volumes: c.Volumes, layers: c.Layers, shelf: c.Shelf, renderer: c.Renderer, sessions: c.Sessions, loaders: c.Loaders, emit: c.Emit,
-		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check, serve: c.Serve,
+		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check, images: c.Images, serve: c.Serve,
 	}
 	if i.serve == nil {
 		i.serve = i.PutSubnet

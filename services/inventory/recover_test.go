@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"lunboot/store"
+	"lunboot/store/volume"
 )
 
 var errPower = errors.New("the power failed")
@@ -103,6 +104,14 @@ func (w weakPool) Import(ctx context.Context, v store.Volume, r io.Reader, progr
 	})
 }
 
+func (w weakPool) ImportDisk(ctx context.Context, v store.Volume, d volume.Disk, _ func(int64)) error {
+	return w.p.change(func() error { return w.Volumes.ImportDisk(ctx, v, d, nil) })
+}
+
+func (w weakPool) ImportStream(ctx context.Context, v store.Volume, r io.Reader, _ func(int64)) (int64, error) {
+	return weak(w.p, func() (int64, error) { return w.Volumes.ImportStream(ctx, v, r, nil) })
+}
+
 func (w weakPool) Adopt(ctx context.Context, v store.Volume, path string) error {
 	return w.p.change(func() error { return w.Volumes.Adopt(ctx, v, path) })
 }
@@ -155,7 +164,7 @@ func (h *house) sound(t *testing.T) {
 
 func TestAnActIsDoneOrUndoneAfterAPowerCutAtEveryStep(t *testing.T) {
 	content := someBytes(5000)
-	path := image(t, content)
+	path := imageFile(t, content)
 	acts := []struct {
 		name string
 		act  func(*house, context.Context) error
@@ -193,7 +202,7 @@ func TestAnActIsDoneOrUndoneAfterAPowerCutAtEveryStep(t *testing.T) {
 			}
 		}},
 		{"import a file", func(h *house, ctx context.Context) error {
-			_, job, err := h.ImportFile(ctx, ada, store.VolumeSpec{Name: "new"}, path)
+			_, job, err := h.ImportFile(ctx, ada, store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: "new"}}, path)
 			if err != nil {
 				return err
 			}
@@ -209,7 +218,7 @@ func TestAnActIsDoneOrUndoneAfterAPowerCutAtEveryStep(t *testing.T) {
 			}
 		}},
 		{"upload", func(h *house, ctx context.Context) error {
-			_, err := h.ImportStream(ctx, ada, store.VolumeSpec{Name: "new"}, "", bytes.NewReader(content), int64(len(content)))
+			_, err := h.ImportStream(ctx, ada, store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: "new"}}, "", bytes.NewReader(content), int64(len(content)))
 			return err
 		}, func(t *testing.T, h *house) {
 			v, err := h.FindVolume(t.Context(), "new")

@@ -6,7 +6,7 @@ import (
 	"io"
 
 	"lunboot/store"
-	"lunboot/store/volume"
+	"lunboot/store/volume/image"
 	"lunboot/store/volume/stage"
 )
 
@@ -72,13 +72,7 @@ func (i *Inventory) finishUpload(ctx context.Context, by store.Actor, id string)
 	if err != nil {
 		return store.Volume{}, store.Job{}, nil, err
 	}
-	from := "an upload"
-	if img.Upload.File != "" {
-		from = "upload " + img.Upload.File
-	}
-	src := &volume.Source{File: img.File, Size: img.Size}
-	spec := store.VolumeSpec{Name: img.Name, BlockSize: img.BlockSize, ReadOnly: img.ReadOnly, Shared: img.Shared}
-	v, job, err := i.beginFile(ctx, by, spec, from, src)
+	v, job, src, err := i.beginUpload(ctx, by, img)
 	if err != nil {
 		img.Done(keepable(err), sentence(err))
 		return store.Volume{}, store.Job{}, nil, err
@@ -86,9 +80,23 @@ func (i *Inventory) finishUpload(ctx context.Context, by store.Actor, id string)
 	work, r := i.jobs.start(context.WithoutCancel(ctx), job.ID)
 	go func() {
 		defer i.jobs.finish(job.ID)
-		i.importUpload(work, r, v, job, img)
+		i.importUpload(work, r, v, job, img, src)
 	}()
 	return v, job, r, nil
+}
+
+func (i *Inventory) beginUpload(ctx context.Context, by store.Actor, img *stage.Image) (store.Volume, store.Job, *source, error) {
+	from := "an upload"
+	if img.Upload.File != "" {
+		from = "upload " + img.Upload.File
+	}
+	src, err := openSource(from, img.File, img.Size, img.Format, "")
+	if err != nil {
+		return store.Volume{}, store.Job{}, nil, err
+	}
+	src.sum = img.SHA256
+	v, job, err := i.begin(ctx, by, store.VolumeSpec{Name: img.Name, BlockSize: img.BlockSize, ReadOnly: img.ReadOnly, Shared: img.Shared}, src)
+	return v, job, src, err
 }
 
 // keepable reports whether the same bytes can become a volume later.
@@ -101,15 +109,16 @@ func keepable(err error) bool {
 }
 
 // importUpload makes the volume and settles what becomes of the upload.
-func (i *Inventory) importUpload(ctx context.Context, r *running, v store.Volume, job store.Job, img *stage.Image) {
-	v, job, err := i.copy(ctx, v, job, func(progress func(int64)) (string, error) {
-		return v.From + " sha256:" + img.SHA256, i.adopt(ctx, v, img, progress)
+func (i *Inventory) importUpload(ctx context.Context, r *running, v store.Volume, job store.Job, img *stage.Image, src *source) {
+	v, job, err := i.copy(ctx, v, job, func(progress func(done, total int64)) (store.Volume, error) {
+		return i.adopt(ctx, v, img, src, progress)
 	})
+	settle := context.WithoutCancel(ctx)
 	if err == nil {
 		img.Done(false, "")
+		i.endJob(settle, job)
 		return
 	}
-	settle := context.WithoutCancel(ctx)
 	i.acts.Lock()
 	defer i.acts.Unlock()
 	job, r.err = i.failed(ctx, r, job, err)
@@ -125,28 +134,31 @@ func (i *Inventory) importUpload(ctx context.Context, r *running, v store.Volume
 	i.endJob(settle, job)
 }
 
-// adopt makes the file that arrived the volume's, or copies it where it lies on
-// another file system.
-func (i *Inventory) adopt(ctx context.Context, v store.Volume, img *stage.Image, progress func(int64)) error {
-	err := i.volumes.Adopt(ctx, v, img.Path)
-	if !errors.Is(err, errors.ErrUnsupported) {
-		if err == nil {
-			progress(img.Size)
-		}
-		return err
+// adopt makes the file that arrived the volume's when it is that already; it is
+// copied where it lies on another file system, or is no raw disk.
+func (i *Inventory) adopt(ctx context.Context, v store.Volume, img *stage.Image, src *source, progress func(done, total int64)) (store.Volume, error) {
+	if src.format != image.FormatRaw {
+		return i.fill(ctx, v, src, progress)
 	}
-	_, err = i.volumes.Import(ctx, v, io.NewSectionReader(img.File, 0, img.Size), progress)
-	return err
+	err := i.volumes.Adopt(ctx, v, img.Path)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return i.fill(ctx, v, src, progress)
+	}
+	if err == nil {
+		progress(img.Size, img.Size)
+		v.From = src.said(img.SHA256)
+	}
+	return v, err
 }
 
 // ImportStream makes a volume of an image that comes in one piece, size bytes
 // long. It returns when the volume is ready; a failure leaves nothing behind.
 // How slow the sender is keeps nobody else waiting.
-func (i *Inventory) ImportStream(ctx context.Context, by store.Actor, spec store.VolumeSpec, file string, r io.Reader, size int64) (store.Volume, error) {
+func (i *Inventory) ImportStream(ctx context.Context, by store.Actor, spec store.ImportSpec, file string, r io.Reader, size int64) (store.Volume, error) {
 	if size <= 0 {
 		return store.Volume{}, store.Invalid("source", "the upload is empty, or its length was not announced")
 	}
-	u, err := i.BeginUpload(ctx, by, store.Upload{Name: spec.Name, File: file, Size: size, BlockSize: spec.BlockSize, ReadOnly: spec.ReadOnly, Shared: spec.Shared})
+	u, err := i.BeginUpload(ctx, by, store.Upload{Name: spec.Name, File: file, Size: size, SHA256: spec.SHA256, Format: spec.Format, BlockSize: spec.BlockSize, ReadOnly: spec.ReadOnly, Shared: spec.Shared})
 	if err != nil {
 		return store.Volume{}, err
 	}

@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"lunboot/store"
 )
@@ -24,6 +21,9 @@ const (
 	// flushEvery bounds what an import leaves to its last flush: on a
 	// journaling file system a large one holds up other volumes' flushes.
 	flushEvery = 64 << 20
+	// keepFree is what an import leaves to the machines that run: it ends before
+	// it has filled the file system.
+	keepFree = 256 << 20
 )
 
 // Import fills a new volume with what r gives and returns the SHA-256 of that
@@ -32,20 +32,42 @@ const (
 // whole and durable, or not at all: whatever goes wrong, nothing is left
 // behind. A running import ends when ctx does and r returns.
 func (p *Pool) Import(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (sum string, err error) {
-	if v.Kind != store.VolumeRaw {
-		return "", store.Invalid("kind", "a volume of kind %q cannot be imported", v.Kind)
-	}
-	if err := checkName(v.Path); err != nil {
-		return "", fault("import volume", v.Name, err)
-	}
-	err = p.whole(ctx, v.Name, v.Path, func(f file) (err error) {
-		sum, err = fill(ctx, f, v, r, progress)
+	err = p.bring(ctx, v, func(f file) error {
+		hash := sha256.New()
+		done, err := p.fill(ctx, f, v, io.TeeReader(r, hash), progress)
+		if err == nil && v.Size-done >= int64(max(v.BlockSize, 512)) {
+			err = store.Invalid("source", "the source ended after %d bytes, %d were announced", done, v.Size)
+		}
+		sum = hex.EncodeToString(hash.Sum(nil))
 		return err
 	})
-	if err == nil || err == ctx.Err() {
-		return sum, err
+	if err != nil {
+		return "", err
 	}
-	return "", fault("import volume", v.Name, err)
+	return sum, nil
+}
+
+// bring makes a new volume's file with fill.
+func (p *Pool) bring(ctx context.Context, v store.Volume, fill func(file) error) error {
+	if v.Kind != store.VolumeRaw {
+		return store.Invalid("kind", "a volume of kind %q cannot be imported", v.Kind)
+	}
+	if err := checkName(v.Path); err != nil {
+		return fault("import volume", v.Name, err)
+	}
+	err := p.whole(ctx, v.Name, v.Path, func(f file) error {
+		if err := f.Truncate(v.Size); err != nil {
+			return err
+		}
+		if err := fill(f); err != nil {
+			return err
+		}
+		return f.Sync()
+	})
+	if err == nil || err == ctx.Err() {
+		return err
+	}
+	return fault("import volume", v.Name, err)
 }
 
 // whole makes a file that appears whole and durable under its name, or not at
@@ -96,50 +118,73 @@ func (p *Pool) absent(name string) error {
 	return nil
 }
 
-func fill(ctx context.Context, f file, v store.Volume, r io.Reader, progress func(int64)) (string, error) {
-	if err := f.Truncate(v.Size); err != nil {
-		return "", err
-	}
-	sum := sha256.New()
+// fill copies r, which has at most v.Size bytes, to a file.
+func (p *Pool) fill(ctx context.Context, f file, v store.Volume, r io.Reader, progress func(int64)) (done int64, err error) {
+	w := &filler{pool: p, f: f, v: v}
 	buf := make([]byte, copyChunk)
-	var done, dirty int64
 	for {
 		if err := ctx.Err(); err != nil {
-			return "", err
+			return done, err
 		}
 		n, end := io.ReadFull(r, buf)
 		if done+int64(n) > v.Size {
-			return "", store.Invalid("size", "the source has more than the %d bytes that were announced", v.Size)
+			return done, store.Invalid("size", "the source has more than the %d bytes that were announced", v.Size)
 		}
-		sum.Write(buf[:n])
-		wrote, err := writeSparse(f, buf[:n], done)
-		if err != nil {
-			return "", err
+		if err := w.write(buf[:n], done); err != nil {
+			return done, err
 		}
-		done, dirty = done+int64(n), dirty+wrote
+		done += int64(n)
 		if progress != nil {
 			progress(done)
 		}
 		if end == io.EOF || end == io.ErrUnexpectedEOF {
 			break
 		} else if end != nil {
-			return "", &store.Error{Kind: store.KindUnavailable, Op: "import volume", Subject: v.Name, Err: end,
-				Msg: fmt.Sprintf("the source could not be read beyond byte %d", done)}
-		}
-		if dirty >= flushEvery {
-			if err := f.Sync(); err != nil {
-				return "", err
+			var known *store.Error
+			if errors.As(end, &known) {
+				return done, end // the reader knows more than we
 			}
-			dirty = 0
+			return done, &store.Error{Kind: store.KindUnavailable, Op: "import volume", Subject: v.Name, Err: end,
+				Msg: fmt.Sprintf("the source could not be read beyond byte %d", done)}
 		}
 	}
 	if done == 0 {
-		return "", store.Invalid("source", "the source is empty")
+		return 0, store.Invalid("source", "the source is empty")
 	}
-	if v.Size-done >= int64(max(v.BlockSize, 512)) {
-		return "", store.Invalid("source", "the source ended after %d bytes, %d were announced", done, v.Size)
+	return done, nil
+}
+
+// filler writes to the file of a volume that is being made.
+type filler struct {
+	pool  *Pool
+	f     file
+	v     store.Volume
+	dirty int64
+}
+
+// write writes what is not zero, and looks now and then whether there is still
+// room for the machines that run.
+func (w *filler) write(b []byte, off int64) error {
+	wrote, err := writeSparse(w.f, b, off)
+	if err != nil {
+		return err
 	}
-	return hex.EncodeToString(sum.Sum(nil)), f.Sync()
+	if w.dirty += wrote; w.dirty < flushEvery {
+		return nil
+	}
+	w.dirty = 0
+	if err := w.f.Sync(); err != nil {
+		return err
+	}
+	free, err := w.pool.Free()
+	if err != nil {
+		return err
+	}
+	if free < keepFree {
+		return &store.Error{Kind: store.KindUnavailable, Op: "import volume", Subject: w.v.Name, Field: SpaceField,
+			Msg: fmt.Sprintf("only %s are free in the file system that holds the volumes, and machines that run need them; make room and try again", store.Bytes(free))}
+	}
+	return nil
 }
 
 // writeSparse writes the runs of b that are not zero.
@@ -198,71 +243,4 @@ func (h *Handle) export(ctx context.Context, w io.Writer, progress func(int64)) 
 		}
 	}
 	return nil
-}
-
-// Source is a file of the appliance that is to be imported.
-type Source struct {
-	*os.File
-	Size int64 // bytes
-}
-
-// OpenSource opens a file to import and refuses what cannot become a volume:
-// a folder, an empty file, anything that is neither a file nor a block device,
-// and a file that needs more room than there is. It changes nothing.
-func (p *Pool) OpenSource(path string) (*Source, error) {
-	if !filepath.IsAbs(path) {
-		return nil, store.Invalid("source", "%q is not a full path; name the file from / on", path)
-	}
-	// Without O_NONBLOCK, opening a named pipe waits for its writer.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, &store.Error{Kind: store.KindInvalid, Op: "import", Subject: path, Field: "source", Err: err,
-			Msg: "the file cannot be opened by the appliance"}
-	}
-	s, err := p.checkSource(f, path)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return s, nil
-}
-
-func (p *Pool) checkSource(f *os.File, path string) (*Source, error) {
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, fault("import", path, err)
-	}
-	size, mode := fi.Size(), fi.Mode()
-	need := size
-	switch {
-	case mode.IsDir():
-		return nil, store.Invalid("source", "%s is a folder; name the file to import", path)
-	case mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0:
-		if size, err = f.Seek(0, io.SeekEnd); err == nil {
-			_, err = f.Seek(0, io.SeekStart)
-		}
-		if err != nil {
-			return nil, fault("import", path, err)
-		}
-		need = size
-	case !mode.IsRegular():
-		return nil, store.Invalid("source", "%s is neither a file nor a block device", path)
-	}
-	if size == 0 {
-		return nil, store.Invalid("source", "%s is empty", path)
-	}
-	// Holes of the source stay holes.
-	var st unix.Stat_t
-	if mode.IsRegular() && unix.Fstat(int(f.Fd()), &st) == nil {
-		need = min(need, st.Blocks*512)
-	}
-	free, err := p.Free()
-	if err != nil {
-		return nil, fault("import", path, err)
-	}
-	if need > free {
-		return nil, &store.Error{Kind: store.KindUnavailable, Op: "import", Subject: path, Field: SpaceField,
-			Msg: fmt.Sprintf("%s holds %s, and %s are free for volumes; make room and try again", path, store.Bytes(need), store.Bytes(free))}
-	}
-	return &Source{File: f, Size: size}, nil
 }

@@ -153,7 +153,7 @@ func TestASourceThatCannotBecomeAVolumeIsRefused(t *testing.T) {
 		"":                              "is not a full path",
 		filepath.Join(dir, "not-there"): "cannot be opened",
 	} {
-		_, err := p.OpenSource(path)
+		_, err := p.OpenSource(path, nil)
 		if e := wantKind(t, err, store.KindInvalid); !strings.Contains(e.Msg, want) {
 			t.Errorf("%s: %q, want %q", path, e.Msg, want)
 		}
@@ -177,14 +177,14 @@ func TestASourceLargerThanTheRoomIsRefusedUnlessItIsMostlyHoles(t *testing.T) {
 	t.Cleanup(func() { p.Close() })
 	full := filepath.Join(dir, "full.img")
 	must(t, os.WriteFile(full, bytes.Repeat([]byte{1}, 200<<10), 0o600))
-	_, err = p.OpenSource(full)
+	_, err = p.OpenSource(full, nil)
 	if e := wantKind(t, err, store.KindUnavailable); e.Field != SpaceField || !strings.Contains(e.Msg, "200 KiB") || !strings.Contains(e.Msg, "100 KiB") {
 		t.Errorf("%q with field %q", e.Msg, e.Field)
 	}
 	sparse := filepath.Join(dir, "sparse.img")
 	must(t, os.WriteFile(sparse, []byte{1}, 0o600))
 	must(t, os.Truncate(sparse, 10<<20))
-	src, err := p.OpenSource(sparse)
+	src, err := p.OpenSource(sparse, nil)
 	must(t, err)
 	defer src.Close()
 	if src.Size != 10<<20 {

@@ -89,7 +89,7 @@ type VolumeActs interface {
 	FindVolume(ctx context.Context, key string) (store.Volume, error)
 	LookAtVolume(context.Context, store.Volume) (store.Preflight, error)
 	CreateVolume(context.Context, store.Actor, store.VolumeSpec) (store.Volume, error)
-	ImportFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string) (store.Volume, store.Job, error)
+	ImportFile(ctx context.Context, by store.Actor, spec store.ImportSpec, path string) (store.Volume, store.Job, error)
 	SetVolume(context.Context, store.Actor, store.VolumeID, store.VolumePatch) (store.Volume, error)
 	ResizeVolume(ctx context.Context, by store.Actor, id store.VolumeID, size int64) (store.Volume, error)
 	RemoveVolume(context.Context, store.Actor, store.VolumeID) error

@@ -18,7 +18,7 @@ type UploadActs interface {
 	AppendUpload(ctx context.Context, id string, off int64, r io.Reader) (store.Upload, error)
 	FinishUpload(ctx context.Context, by store.Actor, id string) (store.Volume, store.Job, error)
 	RemoveUpload(ctx context.Context, id string) error
-	ImportStream(ctx context.Context, by store.Actor, spec store.VolumeSpec, file string, r io.Reader, size int64) (store.Volume, error)
+	ImportStream(ctx context.Context, by store.Actor, spec store.ImportSpec, file string, r io.Reader, size int64) (store.Volume, error)
 }
 
 // UploadKey is the path parameter of one upload.
@@ -38,14 +38,15 @@ func (s *server) uploads(a huma.API) {
 				Size      int64  `json:"size" doc:"bytes of the file that will be sent"`
 				File      string `json:"file,omitempty" doc:"what the file is called"`
 				SHA256    string `json:"sha256,omitempty" doc:"of the file, in hexadecimal: what arrives is checked against it"`
-				BlockSize int    `json:"block_size,omitempty" doc:"512 (default) or 4096"`
+				Format    string `json:"format,omitempty" enum:"auto,raw,qcow2,vmdk,vhd,vhdx" doc:"auto (default) tells by the content; raw takes the bytes as they are; another one must be true"`
+				BlockSize int    `json:"block_size,omitempty" doc:"512 or 4096; the image's own when absent, 512 where it has none"`
 				ReadOnly  bool   `json:"read_only,omitempty"`
 				Shared    bool   `json:"shared,omitempty"`
 			}
 		}) (*body[store.Upload], error) {
 			b := in.Body
 			return reply(s.Volumes.BeginUpload(ctx, actor(ctx), store.Upload{
-				Name: b.Name, Size: b.Size, File: b.File, SHA256: b.SHA256, BlockSize: b.BlockSize, ReadOnly: b.ReadOnly, Shared: b.Shared,
+				Name: b.Name, Size: b.Size, File: b.File, SHA256: b.SHA256, Format: b.Format, BlockSize: b.BlockSize, ReadOnly: b.ReadOnly, Shared: b.Shared,
 			}))
 		})
 	register(a, http.MethodGet, "/uploads", "list-uploads", "List the images that are being sent", store.ScopeRead,
@@ -85,14 +86,18 @@ type uploadInput struct {
 	VolumeKey
 	uploadBody
 	File      string `query:"file" doc:"what the file is called"`
-	BlockSize int    `query:"block_size" doc:"512 (default) or 4096"`
+	SHA256    string `query:"sha256" doc:"of the body, in hexadecimal: what arrives is checked against it"`
+	Format    string `query:"format" enum:"auto,raw,qcow2,vmdk,vhd,vhdx" doc:"auto (default) tells by the content"`
+	BlockSize int    `query:"block_size" doc:"512 or 4096; the image's own when absent"`
 	ReadOnly  bool   `query:"read_only"`
 	Shared    bool   `query:"shared"`
 	Length    int64  `header:"Content-Length"`
 }
 
-func (in *uploadInput) spec() store.VolumeSpec {
-	return store.VolumeSpec{Name: in.Volume, BlockSize: in.BlockSize, ReadOnly: in.ReadOnly, Shared: in.Shared}
+func (in *uploadInput) spec() store.ImportSpec {
+	return store.ImportSpec{
+		VolumeSpec: store.VolumeSpec{Name: in.Volume, BlockSize: in.BlockSize, ReadOnly: in.ReadOnly, Shared: in.Shared}, Format: in.Format, SHA256: in.SHA256,
+	}
 }
 
 func (in *uploadInput) reader() io.Reader {

@@ -59,6 +59,10 @@ func TestAnImageIsSentInPiecesAndBecomesAVolume(t *testing.T) {
 	if v.State != store.VolumeReady || !v.ReadOnly || v.From != "upload debian.img sha256:"+hex.EncodeToString(sum[:]) {
 		t.Errorf("%+v", v)
 	}
+	// The job is over when the upload is gone, too.
+	if job, err := h.inventory.Wait(t.Context(), got.Job.ID); err != nil || job.State != store.JobDone {
+		t.Errorf("the job is %+v, %v", job, err)
+	}
 	var left api.List[store.Upload]
 	h.must(http.StatusOK, "GET", "/api/v1/uploads", "").json(t, &left)
 	if left.Total != 0 {

@@ -7,6 +7,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
+	"lunboot/web/auth"
 )
 
 // VolumeKey is the path parameter of one volume.
@@ -83,16 +84,20 @@ func (s *server) volumes(a huma.API) {
 		})
 
 	// A path names a file of the appliance's own machine, so this needs admin.
-	imp := operation(a, http.MethodPost, "/volumes/import", "import-volume", "Import a raw image that lies on the appliance; a job fills the volume", store.ScopeAdmin)
+	// Who comes through the socket could read the file without us; for everybody
+	// else it is a name inside the folders for images.
+	imp := operation(a, http.MethodPost, "/volumes/import", "import-volume", "Import an image that lies on the appliance; a job fills the volume", store.ScopeAdmin)
 	imp.DefaultStatus = http.StatusAccepted
 	huma.Register(a, imp, func(ctx context.Context, in *struct {
 		Body struct {
 			VolumeInput
-			Path   string `json:"path" doc:"absolute path on the appliance"`
-			Format string `json:"format,omitempty" enum:"auto,raw" doc:"auto or raw"`
+			Path   string `json:"path" doc:"in a folder for images on the appliance (--images); through the socket anywhere, as an absolute path"`
+			Format string `json:"format,omitempty" enum:"auto,raw,qcow2,vmdk,vhd,vhdx" doc:"auto (default) tells by the content; raw takes the bytes as they are; another one must be true"`
+			SHA256 string `json:"sha256,omitempty" doc:"of the file, in hexadecimal: what is read is checked against it"`
 		}
 	}) (*body[Imported], error) {
-		v, job, err := s.Volumes.ImportFile(ctx, actor(ctx), in.Body.spec(), in.Body.Path)
+		spec := store.ImportSpec{VolumeSpec: in.Body.spec(), Format: in.Body.Format, SHA256: in.Body.SHA256, Anywhere: auth.From(ctx).Local}
+		v, job, err := s.Volumes.ImportFile(ctx, actor(ctx), spec, in.Body.Path)
 		return reply(Imported{Volume: v, Job: job}, err)
 	})
 	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs", store.ScopeRead,

@@ -219,7 +219,7 @@ func (a *Auth) API(next http.Handler) http.Handler {
 			id = a.byToken(ctx, strings.TrimSpace(token))
 		default:
 			if uid, ok := a.cfg.Peer(ctx); ok {
-				id = Identity{Actor: store.ActorSocket, Scope: store.ScopeAdmin}
+				id = Identity{Actor: store.ActorSocket, Scope: store.ScopeAdmin, Local: true}
 				if uid != 0 {
 					id.Actor = store.Actor("local user " + strconv.Itoa(uid))
 				}

@@ -395,8 +395,8 @@ func TestTokensLiveAndEnd(t *testing.T) {
 func TestTheSocketsPeerNeedsNoLogin(t *testing.T) {
 	a, _ := open(t, t.TempDir(), newClock())
 	for uid, want := range map[int]auth.Identity{
-		0:    {Actor: store.ActorSocket, Scope: store.ScopeAdmin},
-		1000: {Actor: "local user 1000", Scope: store.ScopeAdmin},
+		0:    {Actor: store.ActorSocket, Scope: store.ScopeAdmin, Local: true},
+		1000: {Actor: "local user 1000", Scope: store.ScopeAdmin, Local: true},
 	} {
 		var got auth.Identity
 		h := a.API(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = auth.From(r.Context()) }))

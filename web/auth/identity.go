@@ -15,6 +15,9 @@ import (
 type Identity struct {
 	Actor store.Actor
 	Scope store.Scope
+	// Local is whoever came through the appliance's own socket: root or the
+	// group's, who may import what the appliance may read.
+	Local bool
 }
 
 // May reports whether the identity may do what need asks for.

@@ -226,8 +226,8 @@ func (l *lab) CreateVolume(_ context.Context, _ store.Actor, s store.VolumeSpec)
 	}
 	return v, l.refuse
 }
-func (l *lab) ImportFile(ctx context.Context, a store.Actor, s store.VolumeSpec, _ string) (store.Volume, store.Job, error) {
-	v, err := l.CreateVolume(ctx, a, s)
+func (l *lab) ImportFile(ctx context.Context, a store.Actor, s store.ImportSpec, _ string) (store.Volume, store.Job, error) {
+	v, err := l.CreateVolume(ctx, a, s.VolumeSpec)
 	return v, store.Job{}, err
 }
 func (l *lab) RemoveVolume(context.Context, store.Actor, store.VolumeID) error {

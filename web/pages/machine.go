@@ -279,7 +279,7 @@ func (s *site) mapVolume(w http.ResponseWriter, r *http.Request) {
 			}
 			spec.Volume = v.ID
 		case "import":
-			v, _, err := s.Volumes.ImportFile(ctx, by(r), store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name"))}, strings.TrimSpace(r.PostFormValue("path")))
+			v, _, err := s.Volumes.ImportFile(ctx, by(r), store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name"))}}, strings.TrimSpace(r.PostFormValue("path")))
 			if err != nil {
 				return err
 			}

@@ -55,7 +55,7 @@ type MachineActs interface {
 type VolumeActs interface {
 	LookAtVolume(context.Context, store.Volume) (store.Preflight, error)
 	CreateVolume(context.Context, store.Actor, store.VolumeSpec) (store.Volume, error)
-	ImportFile(ctx context.Context, by store.Actor, spec store.VolumeSpec, path string) (store.Volume, store.Job, error)
+	ImportFile(ctx context.Context, by store.Actor, spec store.ImportSpec, path string) (store.Volume, store.Job, error)
 	RemoveVolume(context.Context, store.Actor, store.VolumeID) error
 	Map(context.Context, store.Actor, store.MappingSpec) (store.Mapping, error)
 	SetMapping(context.Context, store.Actor, store.MachineID, store.LUN, store.MappingPatch) (store.Mapping, error)

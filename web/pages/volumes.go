@@ -89,7 +89,7 @@ func (s *site) createVolume(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) importVolume(w http.ResponseWriter, r *http.Request) {
-	_, _, err := s.Volumes.ImportFile(r.Context(), by(r), store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name"))}, strings.TrimSpace(r.PostFormValue("path")))
+	_, _, err := s.Volumes.ImportFile(r.Context(), by(r), store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name"))}}, strings.TrimSpace(r.PostFormValue("path")))
 	s.volumeAct(w, r, err)
 }
 

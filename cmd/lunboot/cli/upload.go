@@ -133,7 +133,7 @@ func (v *VolumeImportCmd) begin(c *Context, size int64) (store.Upload, error) {
 		}
 	}
 	var u store.Upload
-	in := map[string]any{"name": v.Volume, "size": size, "file": file, "block_size": v.BlockSize, "read_only": v.ReadOnly, "shared": v.Shared}
+	in := map[string]any{"name": v.Volume, "size": size, "file": file, "format": v.Format, "sha256": v.SHA256, "block_size": v.BlockSize, "read_only": v.ReadOnly, "shared": v.Shared}
 	return u, c.Client.Do(c, "POST", "/uploads", in, &u)
 }
 
@@ -167,11 +167,22 @@ func (v *VolumeImportCmd) finished(c *Context, job store.Job, how string) error 
 	if job.State != store.JobDone {
 		return fmt.Errorf("import %s: %s", v.Volume, job.Error)
 	}
-	var out store.Volume
-	if err := c.Client.Do(c, "GET", "/volumes/"+esc(v.Volume), nil, &out); err != nil {
+	shown := struct {
+		store.Volume
+		Preflight store.Preflight `json:"preflight"`
+	}{}
+	err = c.Client.Do(c, "GET", "/volumes/"+esc(v.Volume), nil, &shown.Volume)
+	if err == nil {
+		err = c.Client.Do(c, "GET", "/volumes/"+esc(v.Volume)+"/preflight", nil, &shown.Preflight)
+	}
+	if err != nil {
 		return err
 	}
-	return c.show(out, func() { c.say("%s volume %s, %s", how, out.Name, store.Bytes(out.Size)) })
+	return c.show(shown, func() {
+		p := shown.Preflight
+		c.say("%s volume %s, %s from %s", how, shown.Name, store.Bytes(shown.Size), shown.From)
+		c.say("it holds: %s; boots on BIOS: %s; boots on UEFI: %s", p.Summary, bootable(p.BIOS), bootable(p.UEFI))
+	})
 }
 
 // VolumeUploadsCmd lists what is being sent.

@@ -15,7 +15,7 @@ type VolumeCmd struct {
 	List    VolumeListCmd    `cmd:"" help:"List volumes."`
 	Show    VolumeShowCmd    `cmd:"" help:"Show a volume."`
 	Create  VolumeCreateCmd  `cmd:"" help:"Create an empty volume."`
-	Import  VolumeImportCmd  `cmd:"" help:"Create a volume from a raw image."`
+	Import  VolumeImportCmd  `cmd:"" help:"Create a volume from a disk image: raw, also packed with gzip, xz or zstd, or qcow2."`
 	Uploads VolumeUploadsCmd `cmd:"" help:"List images that are being sent, and drop or finish them."`
 	Attach  VolumeAttachCmd  `cmd:"" help:"Make a volume of a block device of the appliance, as it is."`
 	Set     VolumeSetCmd     `cmd:"" help:"Change a volume."`
@@ -131,12 +131,13 @@ func (v *VolumeCreateCmd) Run(c *Context) error {
 	return c.show(out, func() { c.say("created volume %s, %s", out.Name, store.Bytes(out.Size)) })
 }
 
-// VolumeImportCmd imports a raw image.
+// VolumeImportCmd imports an image.
 type VolumeImportCmd struct {
 	Volume    string `arg:"" help:"Name of the new volume."`
 	File      string `arg:"" help:"The image."`
-	Format    string `enum:"auto,raw" default:"auto" help:"Format of the image: ${enum}."`
-	BlockSize int    `name:"block-size" help:"Bytes in a logical block: 512 (default) or 4096."`
+	Format    string `enum:"auto,raw,qcow2,vmdk,vhd,vhdx" default:"auto" help:"Format of the image: ${enum}. Its content tells it; raw takes the bytes as they are."`
+	SHA256    string `name:"sha256" placeholder:"SUM" help:"SHA-256 that the file must have, in hexadecimal."`
+	BlockSize int    `name:"block-size" help:"Bytes in a logical block: 512 or 4096; the image's own by default."`
 	ReadOnly  bool   `name:"read-only" help:"Nobody writes to it."`
 	Shared    bool   `help:"Several machines may write to it."`
 }
@@ -155,7 +156,7 @@ func (v *VolumeImportCmd) Run(c *Context) error {
 		Volume store.Volume `json:"volume"`
 		Job    store.Job    `json:"job"`
 	}
-	in := map[string]any{"name": v.Volume, "path": path, "format": v.Format, "block_size": v.BlockSize, "read_only": v.ReadOnly, "shared": v.Shared}
+	in := map[string]any{"name": v.Volume, "path": path, "format": v.Format, "sha256": v.SHA256, "block_size": v.BlockSize, "read_only": v.ReadOnly, "shared": v.Shared}
 	err = c.Client.Do(c, "POST", "/volumes/import", in, &out)
 	if unopened(err) {
 		if st, statErr := os.Stat(path); statErr == nil && st.Mode().IsRegular() {

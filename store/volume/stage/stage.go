@@ -160,9 +160,6 @@ func (s *Shelf) load(id string) (*upload, error) {
 // Create begins an upload. room is how many bytes may be had for uploads; what
 // others still have to send is not free.
 func (s *Shelf) Create(u store.Upload, room int64) (store.Upload, error) {
-	if u.BlockSize == 0 {
-		u.BlockSize = 512
-	}
 	u.Name, u.SHA256 = strings.ToLower(u.Name), strings.ToLower(u.SHA256)
 	if err := u.Validate(); err != nil {
 		return store.Upload{}, err
