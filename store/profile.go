@@ -1,5 +1,11 @@
 package store
 
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
 // ProfileKind says which generator makes a machine's script.
 type ProfileKind string
 
@@ -31,6 +37,34 @@ type Profile struct {
 	Fields   map[string]string `json:"fields,omitempty"` // by kind: kernel, initrd, cmdline
 	Text     string            `json:"text,omitempty"`   // custom: the script's text
 	BuiltIn  bool              `json:"built_in"`         // cannot be removed or changed
+}
+
+// Uses reports whether the profile's scripts name a media file: as its media, or
+// as the first word of a path below /files/.
+func (p *Profile) Uses(media string) bool {
+	names := func(word string) bool {
+		first, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(word, "/files"), "/"), "/")
+		return first == media
+	}
+	for _, text := range p.Fields {
+		if slices.ContainsFunc(strings.Fields(text), names) {
+			return true
+		}
+	}
+	for _, text := range append(slices.Collect(maps.Values(p.Fields)), p.Text) {
+		for _, rest := range strings.Split(text, "/files/")[1:] {
+			end := strings.IndexFunc(rest, func(r rune) bool {
+				return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.')
+			})
+			if end < 0 {
+				end = len(rest)
+			}
+			if strings.TrimRight(rest[:end], ".") == media {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // maxProfileText bounds a custom script; iPXE 2019 holds scripts in RAM.

@@ -75,6 +75,8 @@ var rooms = map[string]room{
 	"store/sqlite":                {may: "store store/sqlite/dbfile", why: "the only SQL"},
 	"store/sqlite/dbfile":         {may: "store", why: "one SQLite file: pragmas, migrations, backup"},
 	"store/archive":               {may: "store", why: "a backup is files and a manifest, and knows no noun"},
+	"store/media":                 {may: "store store/media/disc", why: "what media are is told by their bytes, and these survive power loss"},
+	"store/media/disc":            {may: "", stdlib: true, why: "bytes of a disc to files"},
 	"store/storetest":             {may: "store", why: "the contract of every inventory"},
 	"store/volume":                {may: "store store/volume/clone store/volume/crashfs store/volume/preflight", why: "bytes that survive power loss"},
 	"store/volume/clone":          {may: "store", why: "one layer over another, whatever holds their bytes"},

@@ -24,6 +24,7 @@ type Inventory interface {
 	Mappings
 	Network
 	Loaders
+	Media
 	Profiles
 	Work
 	People
@@ -105,6 +106,14 @@ type Loaders interface {
 	DeleteLoader(ctx context.Context, actor store.Actor, chain, name string) error
 	LoaderTrials(context.Context) ([]store.LoaderTrial, error)
 	PutLoaderTrial(context.Context, store.LoaderTrial) error
+}
+
+// Media keeps discs, kernels and other files that machines fetch.
+type Media interface {
+	AllMedia(context.Context) ([]store.Media, error)
+	Media(ctx context.Context, name string) (store.Media, error)
+	CreateMedia(context.Context, store.Actor, store.Media) (store.Media, error)
+	DeleteMedia(ctx context.Context, actor store.Actor, name string) error
 }
 
 // Mappings keeps mappings.
@@ -210,6 +219,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"a lease is dropped on an operator's word":             leaseDropped,
 		"leases of a rack that boots at once are all kept":     leaseRush,
 		"a loader comes back as it was written":                loaderRoundTrip,
+		"media come back as they were written":                 mediaLife,
 		"a loader that breaks a rule changes nothing":          loaderInvalid,
 		"what boots taught of loaders is kept and bounded":     loaderTrials,
 		"profiles can be made, changed and removed":            profileLife,
@@ -356,6 +366,7 @@ func (k *kit) dump() []string {
 	dumpAll(add, "subnet", must(k.Subnets(ctx))(k))
 	dumpAll(add, "lease", must(k.Leases(ctx))(k))
 	dumpAll(add, "loader", must(k.SuppliedLoaders(ctx))(k))
+	dumpAll(add, "media", must(k.AllMedia(ctx))(k))
 	dumpAll(add, "loader trial", must(k.LoaderTrials(ctx))(k))
 	dumpAll(add, "job", must(k.Jobs(ctx))(k))
 	dumpAll(add, "token", must(k.Tokens(ctx))(k))

@@ -229,6 +229,36 @@ func TestNewerFileIsRefusedAndUntouched(t *testing.T) {
 	}
 }
 
+func TestAMigrationThatCameLateIsRunOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	late := config(3)
+	second := late.Migrations.(fstest.MapFS)["0002_c.sql"]
+	delete(late.Migrations.(fstest.MapFS), "0002_c.sql")
+	f, err := Open(t.Context(), path, late)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Write(t.Context(), insert(7)), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	late.Migrations.(fstest.MapFS)["0002_c.sql"] = second
+	for range 2 {
+		f, err := Open(t.Context(), path, late)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := One(t.Context(), f.Reader(), Scalar[int], nil, "SELECT count(*) FROM t WHERE c2 = 'x' AND c3 = 'x'"); n != 1 || err != nil {
+			t.Errorf("%d rows have both columns, %v", n, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(path + ".schema-3"); err != nil {
+		t.Errorf("the file was not copied before it changed: %v", err)
+	}
+}
+
 func TestFailedMigrationChangesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	f, err := Open(t.Context(), path, config(1))

@@ -22,7 +22,7 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 			return err
 		}
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, f.w, c.Migrations, goose.WithSlog(c.Log), goose.WithVerbose(true), goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(goose.DialectSQLite3, f.w, c.Migrations, goose.WithSlog(c.Log), goose.WithVerbose(true), goose.WithDisableGlobalRegistry(true), goose.WithAllowOutofOrder(true))
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
@@ -38,8 +38,11 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 		}
 		return &store.Error{Kind: store.KindConflict, Op: "open", Subject: f.path,
 			Msg: fmt.Sprintf("%s was written by a newer lunboot (its schema is %d, this program knows %d); %s", name, have, want, back)}
-	case have == want:
-		return nil
+	}
+	// A migration with a smaller number than the file's newest may be due still:
+	// numbers are given out when work begins, not when it is done.
+	if due, err := p.HasPending(ctx); err != nil || !due {
+		return err
 	}
 	if have > 0 {
 		if err := f.Backup(ctx, f.copyName(have)); err != nil {
