@@ -55,7 +55,7 @@ const (
 	EventReport         EventKind = "report"              // the machine's own word: Detail.Step, Detail.Code
 	EventReportStray    EventKind = "report.stray"        // a report without a valid attempt and key
 	EventReportUp       EventKind = "report.up"           // the operating system said that it is up
-	EventIgnoredMachine EventKind = "script.ignored"      // an ignored machine asked
+	EventIgnoredMachine EventKind = "script.ignored"      // an ignored machine asked for its script, or (services/dhcp) was given an address and nothing to boot
 	EventLoaderMissing  EventKind = "http.loader-missing" // asked for a loader that we do not have
 
 	// services/iscsi. Detail carries Initiator, Target, ISID, Session, LUN,

@@ -88,6 +88,11 @@ func (in Input) boot(ans *Answer) {
 		ans.Events = append(ans.Events, e)
 		ans.Reason = b.Missing
 	}
+	if in.Client.Ignored && in.Request.PXE() && ans.Verdict == Ack {
+		// It has an address, and nothing more comes of its boot: its screen says
+		// "Nothing to boot", and nobody would know why.
+		ans.Events = append(ans.Events, in.event(store.EventIgnoredMachine, ans.Address))
+	}
 	// A machine that takes its address elsewhere need not ask us twice.
 	if b.NoISCSI != "" && (ans.Verdict == Ack || in.proxied()) {
 		e := in.event(store.EventDHCPNoISCSI, ans.Address)

@@ -102,6 +102,9 @@ func Catalogue() []Entry {
 		{"LB-LOAD-07", "Its loader has no iSCSI inside",
 			"Its profile boots a volume, and neither its own iPXE nor the loader that there is for it knows iSCSI.",
 			"An iPXE says what it can do in option 175; what a loader can do, its bytes say (the page Loaders, lunboot loader list). The built-in loader for arm64 boots kernels over HTTP and no volumes. An iPXE that was built with iSCSI, uploaded under the same name, takes its place."},
+		{"LB-LOAD-08", "The loader was for another kind of machine",
+			"The machine fetched a loader whose platform is not the one that its firmware named in option 93.",
+			"Another DHCP server names one file to everybody, or the machine's own setting names the wrong one. BIOS machines start undionly.kpxe and the like, UEFI ones .efi files of their own architecture. A machine in legacy (CSM) mode is a BIOS machine, whatever its firmware can do besides."},
 
 		{"LB-SCR-01", "Its names belong to different machines",
 			"Hostname, UUID and MAC of one request name more than one machine.",

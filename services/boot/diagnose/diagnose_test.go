@@ -80,10 +80,12 @@ func (p *tape) dora(d store.Detail) *tape {
 	return p.see(0, store.EventDHCPDiscover, d).see(1, store.EventDHCPOffer, acked).see(3000, store.EventDHCPRequest, d).see(2, store.EventDHCPAck, acked)
 }
 
-func (p *tape) tftp() *tape {
-	d := store.Detail{File: "snponly.efi", Loader: "snponly.efi", Total: 173792}
+func (p *tape) tftp() *tape { return p.fetched("snponly.efi", 173792) }
+
+func (p *tape) fetched(name string, size int64) *tape {
+	d := store.Detail{File: name, Loader: name, Total: size}
 	sent := d
-	sent.Bytes, sent.Millis = 173792, 400
+	sent.Bytes, sent.Millis = size, 400
 	return p.see(50, store.EventTFTPProbe, d).see(20, store.EventTFTPStart, d).see(400, store.EventTFTPSent, sent)
 }
 
@@ -323,7 +325,7 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"lab-12 asked for bootmgfw.efi, which was never offered from here", store.Certain, ""},
 		{"LB-LOAD-05", "silence", newTape().dora(firmwareUEFI).tftp().quiet(), lab12(win11),
 			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, ""},
-		{"LB-LOAD-05", "BIOS", newTape().dora(firmwareBIOS).tftp().quiet(), lab12(win11),
+		{"LB-LOAD-05", "BIOS", newTape().dora(firmwareBIOS).fetched("undionly.kpxe", 74213).quiet(), lab12(win11),
 			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, ""},
 		{"LB-LOAD-05", "with the ladder's next rung", newTape().dora(firmwareUEFI).tftp().quiet(), ladder("snponly.efi", boot.Pick{Loader: "ipxe.efi", Why: "it comes after snponly.efi, which was sent and never spoke"}),
 			"lab-12 downloaded snponly.efi but did not start it", store.VeryLikely, ""},
@@ -331,7 +333,7 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"lab-12 cannot boot from its volume, because its loader ipxe-arm64.efi has no iSCSI inside", store.Certain, ""},
 		{"LB-LOAD-07", "the firmware is an iPXE", bios().see(0, store.EventDHCPNoISCSI, store.Detail{Firmware: "BIOS", Arch: "x86"}).script().report("sanboot", "3c092003"), lab12(win11),
 			"lab-12 cannot boot from its volume, because its own iPXE has no iSCSI inside", store.Certain, ""},
-		{"LB-LOAD-06", "", newTape().dora(firmwareBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS), lab12(win11),
+		{"LB-LOAD-06", "", newTape().dora(firmwareBIOS).fetched("undionly.kpxe", 74213).dora(ipxeBIOS).tftp().dora(ipxeBIOS).tftp().dora(ipxeBIOS), lab12(win11),
 			"lab-12 is going round in circles: iPXE keeps getting iPXE", store.Certain, ""},
 		{"LB-SCR-08", "firmware iPXE", bios().quiet(), lab12(win11),
 			"iPXE started on lab-12 but could not reach the appliance’s boot port", store.VeryLikely, "check-again"},
@@ -579,7 +581,7 @@ func TestAGoodBootHasNoDiagnosis(t *testing.T) {
 		"BIOS, iPXE in ROM, two logins": bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 1e6).logged("400027239999", "s2").read("400027239999", "s2", 18e6).
 			see(3000, store.EventDHCPDiscover, linux).see(1, store.EventDHCPOffer, linux).see(1, store.EventDHCPRequest, linux).see(1, store.EventDHCPAck, linux).
 			logged(osID, "s3").see(1, store.EventISCSINoLUN, store.Detail{ISID: osID, LUN: lun(0), Mapped: []int{2}}).read(osID, "s3", 1e6),
-		"BIOS, chained": newTape().dora(firmwareBIOS).tftp().dora(ipxeBIOS).script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6),
+		"BIOS, chained": newTape().dora(firmwareBIOS).fetched("undionly.kpxe", 74213).dora(ipxeBIOS).script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6),
 		"UEFI":          uefi().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6),
 		"UEFI, slow at each step": newTape().dora(firmwareUEFI).see(14000, store.EventTFTPStart, store.Detail{}).see(14000, store.EventTFTPSent, store.Detail{}).
 			see(44000, store.EventDHCPDiscover, ipxeUEFI).see(1, store.EventDHCPAck, ipxeUEFI).see(19000, store.EventScriptSent, store.Detail{Profile: "san"}).

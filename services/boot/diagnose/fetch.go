@@ -203,6 +203,7 @@ func loaderRules() []rule {
 		{code: "LB-LOAD-03", stage: store.StageLoader, build: loaderStalled},
 		{code: "LB-LOAD-04", stage: store.StageLoader, build: loaderNeverAsked},
 		{code: "LB-SCR-07", stage: store.StageScript, build: scriptUnreachable},
+		{code: "LB-LOAD-08", build: otherLoader},
 		{code: "LB-LOAD-05", build: loaderNotStarted},
 		{code: "LB-NET-02", stage: store.StageScript, build: firstScriptLost},
 		{code: "LB-SCR-08", stage: store.StageScript, build: scriptNeverFetched},
@@ -308,6 +309,9 @@ func loaderNeverAsked(v *view) (store.Diagnosis, bool) {
 	if !ok {
 		return store.Diagnosis{}, false
 	}
+	if strings.HasPrefix(e.Detail.Class, "HTTPClient") {
+		return v.neverAskedOverHTTP(e), true
+	}
 	told := ""
 	if e.Detail.Loader != "" && e.Detail.Loader != "." {
 		told = ", and was told to fetch " + e.Detail.Loader
@@ -324,6 +328,36 @@ func loaderNeverAsked(v *view) (store.Diagnosis, bool) {
 			{Label: "Ask the network who answers DHCP there: lunboot doctor"},
 		},
 	}, true
+}
+
+// neverAskedOverHTTP is firmware that boots over HTTP (UEFI 2.10 §24.7), and
+// which never came for what it was told to fetch.
+func (v *view) neverAskedOverHTTP(e store.Event) store.Diagnosis {
+	port := v.bootPort()
+	v.note(e.At, "it was given %s, and was told to fetch %s", e.Addr, orElse(e.Detail.URL, "a URL"))
+	v.noteSilence()
+	return store.Diagnosis{
+		Title:      v.who() + " got its address but never asked for the boot loader over HTTP",
+		Cause:      "Its firmware boots over HTTP, and was told the URL of its loader. Often a firewall stands before that port; some firmware allows only https:// in its set-up, or wants a name server before it fetches anything.",
+		Confidence: store.BestGuess,
+		Fixes: []store.Fix{
+			checkAgain("the boot port"),
+			letThrough(netip.AddrPortFrom(v.appliance(), port), "TCP"),
+			{Label: "Allow plain HTTP in the network settings of its firmware, or let it boot by PXE over IPv4"},
+		},
+	}
+}
+
+// bootPort is the port of the URL that the machine was told to fetch.
+func (v *view) bootPort() uint16 {
+	if e, ok := v.last(store.EventDHCPAck, store.EventDHCPProxyOffer); ok {
+		if u, err := url.Parse(e.Detail.URL); err == nil && u.Port() != "" {
+			if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
+				return uint16(n)
+			}
+		}
+	}
+	return 80
 }
 
 // proxyIgnored is the loader that was never asked for in proxy mode: the address
@@ -366,12 +400,8 @@ func scriptNeverFetched(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false
 	}
 	v.noteSilence()
-	port := uint64(80)
 	if e, ok := v.last(store.EventDHCPAck, store.EventDHCPProxyOffer); ok && strings.HasPrefix(e.Detail.URL, "http") {
 		v.note(time.Time{}, "it was told to fetch %s", e.Detail.URL)
-		if u, err := url.Parse(e.Detail.URL); err == nil && u.Port() != "" {
-			port, _ = strconv.ParseUint(u.Port(), 10, 16)
-		}
 	}
 	return store.Diagnosis{
 		Title:      "iPXE started on " + v.who() + " but could not reach the appliance’s boot port",
@@ -379,7 +409,7 @@ func scriptNeverFetched(v *view) (store.Diagnosis, bool) {
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
 			checkAgain("the boot port"),
-			letThrough(netip.AddrPortFrom(v.appliance(), uint16(port)), "TCP"),
+			letThrough(netip.AddrPortFrom(v.appliance(), v.bootPort()), "TCP"),
 			{Label: "Try another loader, with other network drivers: lunboot machine set " + v.who() + " --loader NAME"},
 		},
 	}, true

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"lunboot/services/boot"
@@ -63,6 +64,47 @@ func path(s string) string {
 		return string(l)
 	}
 	return s
+}
+
+// otherLoader is a loader of another kind of machine, which firmware fetches and
+// cannot start. The appliance offers none such: somebody else named it, or the
+// machine's own setting does.
+func otherLoader(v *view) (store.Diagnosis, bool) {
+	if !v.failedAt(store.StageLoader) && !v.failedAt(store.StageScript) {
+		return store.Diagnosis{}, false
+	}
+	e, ok := v.last(store.EventTFTPSent, store.EventLoaderSent)
+	if !ok || e.Detail.Loader == "" {
+		return store.Diagnosis{}, false
+	}
+	mine, its := boot.PlatformNamed(v.a.Firmware, v.a.Arch), boot.Loader(e.Detail.Loader).Platform()
+	if mine.Firmware == boot.FirmwareUnknown || its == (boot.Platform{}) || mine.Runs(its) {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	v.note(time.Time{}, "the machine is %s, and %s is for %s", mine, e.Detail.Loader, its)
+	v.noteSilence()
+	d := store.Diagnosis{
+		Title:      v.who() + " fetched " + e.Detail.Loader + ", which is a loader for another kind of machine",
+		Cause:      fmt.Sprintf("Its firmware is %s, and the file is for %s, so it could not start it.", mine, its),
+		Confidence: store.Certain,
+	}
+	by := "Another DHCP server or a router names that file to everybody"
+	if o, ok := v.last(store.EventDHCPOtherPick); ok && o.Detail.Server != "" {
+		by = "The server " + o.Detail.Server + " names that file to everybody"
+		v.note(o.At, "its DHCP request chose the server %s", o.Detail.Server)
+	}
+	if v.f.OwnLoader != "" && strings.HasSuffix(e.Detail.Loader, v.f.OwnLoader) {
+		d.Cause += " It is this machine’s own setting here."
+		d.Fixes = []store.Fix{{Action: string(store.FixLoaderAuto), Label: "Let the appliance choose its loader, by what its firmware says that it is"}}
+		return d, true
+	}
+	d.Cause += " " + by + "; this appliance names each kind of machine its own."
+	d.Fixes = []store.Fix{
+		{Label: "Take the boot file (option 67) out of that server, or let it tell machines apart by option 93"},
+		{Label: "Ask the network who answers DHCP there: lunboot doctor --probe"},
+	}
+	return d, true
 }
 
 // loaderNotStarted covers the silence after the transfer, and the machine that
