@@ -60,6 +60,19 @@ func HideSetting(key SettingKey, value string) string {
 	return value
 }
 
+// ShownSetting is HideSetting for those settings that an operator may change;
+// ok is false for what the appliance keeps for itself.
+func ShownSetting(key SettingKey, value string) (shown string, ok bool) {
+	r, err := ruleOf(key)
+	if err != nil {
+		return "", false
+	}
+	if r.shown != nil {
+		return r.shown(value), true
+	}
+	return value, true
+}
+
 func settingRules() []settingRule {
 	return []settingRule{
 		{Setting{SettingRouterAdverts, "on", "on",

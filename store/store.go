@@ -37,6 +37,27 @@ type Audit struct {
 	Action  string    `json:"action"`  // "machine.create", "mapping.delete"
 	Subject string    `json:"subject"` // the noun's name at that time
 	Detail  string    `json:"detail"`  // what changed, without secrets
+	// Changes are the fields that changed, where the act was a change of fields.
+	Changes []FieldChange `json:"changes,omitempty"`
+}
+
+// FieldChange is one field of a noun before and after a change. An empty text is
+// no value. Of a secret it says only whether there is one.
+type FieldChange struct {
+	Field  string `json:"field"`
+	Before string `json:"before"`
+	After  string `json:"after"`
+}
+
+// AuditFilter narrows the audit log. Empty fields match all.
+type AuditFilter struct {
+	Actor   Actor
+	Noun    string // what an action begins with: "machine", "mapping"
+	Subject string
+	Search  string // part of any of the texts
+	Since   time.Time
+	Until   time.Time // not itself
+	Page
 }
 
 // Page bounds a listing. A zero Limit means no bound.

@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/alexedwards/scs/v2"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/go-chi/chi/v5"
 
@@ -303,7 +302,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	log := a.log.With("part", "admin")
 	var err error
 	a.auth, err = auth.New(ctx, auth.Config{
-		Users: a.db, Tokens: a.db, Sessions: scs.Store(a.db), Log: log, Now: time.Now,
+		Users: a.db, Tokens: a.db, Sessions: a.db, Log: log, Now: time.Now,
 		Peer: func(ctx context.Context) (int, bool) {
 			c, ok := httpd.Peer(ctx)
 			return int(c.UID), ok
@@ -316,7 +315,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
 	site, err := pages.Handler(pages.Config{
 		Inventory: a.db, Machines: a.inv, Enrolling: a.inv, Explainer: dry, Volumes: a.inv, Attempts: a.runner, Loaders: a.loaders,
-		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Network: networks{a}, Health: a.healthChecks, Auth: a.auth, Status: a.status, Captures: a.captures(), Backups: saved, Log: log, Now: time.Now,
+		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Network: networks{a}, Health: a.healthChecks, Auth: a.auth, Status: a.status, Captures: a.captures(), Audit: a.db, Backups: saved, Log: log, Now: time.Now,
 	})
 	if err != nil {
 		return nil, err

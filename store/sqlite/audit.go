@@ -13,47 +13,113 @@ import (
 
 // Audit returns one page of the audit log, newest first, and its length.
 func (db *DB) Audit(ctx context.Context, p store.Page) ([]store.Audit, int, error) {
-	limit, offset := dbfile.Page(p)
+	return db.AuditLog(ctx, store.AuditFilter{Page: p})
+}
+
+// auditWhere is the condition of a filter. What people typed is compared as
+// text: no character of it is a wild card.
+func auditWhere(f store.AuditFilter) (string, []any) {
+	var (
+		conds []string
+		args  []any
+	)
+	where := func(cond string, values ...any) {
+		conds, args = append(conds, cond), append(args, values...)
+	}
+	if f.Actor != "" {
+		where("actor = ?", string(f.Actor))
+	}
+	if f.Noun != "" {
+		where("action LIKE ? ESCAPE '\\'", literal(f.Noun)+".%")
+	}
+	if f.Subject != "" {
+		where("subject = ?", f.Subject)
+	}
+	if f.Search != "" {
+		like := "%" + literal(f.Search) + "%"
+		where("(actor LIKE ? ESCAPE '\\' OR action LIKE ? ESCAPE '\\' OR subject LIKE ? ESCAPE '\\' OR detail LIKE ? ESCAPE '\\')", like, like, like, like)
+	}
+	if !f.Since.IsZero() {
+		where("at >= ?", dbfile.Nanos(f.Since))
+	}
+	if !f.Until.IsZero() {
+		where("at < ?", dbfile.Nanos(f.Until))
+	}
+	if len(conds) == 0 {
+		return "", nil
+	}
+	return " WHERE " + strings.Join(conds, " AND "), args
+}
+
+// literal takes the meaning from LIKE's wild cards.
+func literal(s string) string {
+	return strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(s)
+}
+
+// AuditLog returns one page of the changes that a filter matches, newest first,
+// and how many there are.
+func (db *DB) AuditLog(ctx context.Context, f store.AuditFilter) ([]store.Audit, int, error) {
+	limit, offset := dbfile.Page(f.Page)
+	where, args := auditWhere(f)
 	var (
 		out   []store.Audit
 		total int
 	)
 	err := db.file.Read(ctx, func(q dbfile.Querier) (err error) {
-		if total, err = dbfile.One(ctx, q, dbfile.Scalar[int], nil, "SELECT count(*) FROM audit"); err != nil {
+		if total, err = dbfile.One(ctx, q, dbfile.Scalar[int], nil, "SELECT count(*) FROM audit"+where, args...); err != nil {
 			return err
 		}
 		out, err = dbfile.List(ctx, q, func(r dbfile.Row) (a store.Audit, err error) {
-			var at int64
-			err = r.Scan(&a.ID, &at, &a.Actor, &a.Action, &a.Subject, &a.Detail)
+			var (
+				at      int64
+				changes string
+			)
+			if err = r.Scan(&a.ID, &at, &a.Actor, &a.Action, &a.Subject, &a.Detail, &changes); err != nil {
+				return a, err
+			}
 			a.At = dbfile.Instant(at)
-			return a, err
-		}, "SELECT id, at, actor, action, subject, detail FROM audit ORDER BY id DESC LIMIT ? OFFSET ?", limit, offset)
+			return a, json.Unmarshal([]byte(changes), &a.Changes)
+		}, "SELECT id, at, actor, action, subject, detail, changes FROM audit"+where+" ORDER BY id DESC LIMIT ? OFFSET ?", append(args, limit, offset)...)
 		return err
 	})
 	return out, total, err
 }
 
+// Auditors returns everybody who ever changed something, by name.
+func (db *DB) Auditors(ctx context.Context) ([]store.Actor, error) {
+	return dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[store.Actor], "SELECT DISTINCT actor FROM audit ORDER BY actor")
+}
+
 // diff collects what changed between two states of a noun, as the audit log
-// shows it. It is empty when nothing did.
-type diff []string
+// shows it: in words, and field by field. It is empty when nothing did.
+type diff struct {
+	words   []string
+	changes []store.FieldChange
+}
+
+func (d *diff) note(words, label, old, now string) {
+	d.words = append(d.words, words)
+	d.changes = append(d.changes, store.FieldChange{Field: label, Before: old, After: now})
+}
 
 // add notes a field that changed.
 func (d *diff) add(label, old, now string) {
 	switch {
 	case old == now:
 	case old == "":
-		*d = append(*d, label+" "+now)
+		d.note(label+" "+now, label, old, now)
 	case now == "":
-		*d = append(*d, "no "+label+" (was "+old+")")
+		d.note("no "+label+" (was "+old+")", label, old, now)
 	default:
-		*d = append(*d, label+" "+old+" → "+now)
+		d.note(label+" "+old+" → "+now, label, old, now)
 	}
 }
 
 // flag notes a switch that changed.
 func (d *diff) flag(label string, old, now bool) {
 	if old != now {
-		*d = append(*d, label+" "+map[bool]string{true: "on", false: "off"}[now])
+		word := map[bool]string{true: "on", false: "off"}
+		d.note(label+" "+word[now], label, word[old], word[now])
 	}
 }
 
@@ -67,20 +133,32 @@ func (d *diff) secret(label, old, now string) {
 	switch {
 	case old == now:
 	case now == "":
-		*d = append(*d, label+" removed")
+		d.note(label+" removed", label, "(set)", "")
+	case old == "":
+		d.note(label+" set", label, "", "(set)")
 	default:
-		*d = append(*d, label+" set")
+		d.note(label+" set", label, "(set)", "(set anew)")
 	}
 }
 
 // long notes that a text changed which is too long to repeat.
 func (d *diff) long(label, old, now string) {
 	if old != now {
-		*d = append(*d, fmt.Sprintf("%s changed (%d bytes)", label, len(now)))
+		d.note(fmt.Sprintf("%s changed (%d bytes)", label, len(now)), label, sized(old), sized(now))
 	}
 }
 
-func (d diff) String() string { return strings.Join(d, "; ") }
+// sized stands for a text that is too long to repeat.
+func sized(s string) string {
+	if s == "" {
+		return ""
+	}
+	return fmt.Sprintf("(%d bytes)", len(s))
+}
+
+func (d diff) String() string { return strings.Join(d.words, "; ") }
+
+func (d diff) empty() bool { return len(d.words) == 0 }
 
 func joinMACs(macs []store.MAC) string {
 	s := make([]string, len(macs))
@@ -124,7 +202,7 @@ func jsonList[T any](v []T) string {
 	}
 	b, err := json.Marshal(v)
 	if err != nil {
-		// Only lists of texts and addresses come here; neither can fail.
+		// Only lists of texts, addresses and pairs of texts come here; none can fail.
 		panic(err)
 	}
 	return string(b)

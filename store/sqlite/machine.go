@@ -199,7 +199,7 @@ func (db *DB) CreateMachine(ctx context.Context, actor store.Actor, m store.Mach
 			return err
 		}
 		t.move(enrolled)
-		return t.audit(actor, "machine.create", m.Name, machineChanges(&store.Machine{}, &m))
+		return t.auditDiff(actor, "machine.create", m.Name, machineChanges(&store.Machine{}, &m))
 	})
 	if err != nil {
 		return store.Machine{}, err
@@ -229,7 +229,7 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		m.Created, m.LastSeen, m.Firmware, m.Arch = old.Created, old.LastSeen, old.Firmware, old.Arch
 		m.Port, m.PortSeen = old.Port, old.PortSeen
 		changes := machineChanges(&old, &m)
-		if changes == "" {
+		if changes.empty() {
 			m = old
 			return nil
 		}
@@ -245,7 +245,7 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 			return err
 		}
 		t.move(enrolled)
-		return t.audit(actor, "machine.update", m.Name, changes)
+		return t.auditDiff(actor, "machine.update", m.Name, changes)
 	})
 	if err != nil {
 		return store.Machine{}, err
@@ -501,7 +501,7 @@ func machineValues(m *store.Machine) []any {
 
 // machineChanges says what differs, for the audit log. Secrets only ever say
 // that they changed.
-func machineChanges(a, b *store.Machine) string {
+func machineChanges(a, b *store.Machine) diff {
 	var d diff
 	d.add("name", a.Name, b.Name)
 	d.add("MACs", joinMACs(a.MACs), joinMACs(b.MACs))
@@ -522,5 +522,5 @@ func machineChanges(a, b *store.Machine) string {
 	d.add("tags", strings.Join(a.Tags, ", "), strings.Join(b.Tags, ", "))
 	d.long("notes", a.Notes, b.Notes)
 	d.add("quirks", joinQuirks(a.Quirks), joinQuirks(b.Quirks))
-	return d.String()
+	return d
 }

@@ -91,11 +91,23 @@ func (db *DB) UpdateMapping(ctx context.Context, actor store.Actor, m store.Mapp
 			return err
 		}
 		t.move(mapped)
-		detail := fmt.Sprintf("LUN %d is volume %s%s", m.LUN, c.volume.Name, manner(&m))
-		if m.LUN != old.LUN {
-			detail += fmt.Sprintf(" (was LUN %d)", old.LUN)
+		var d diff
+		d.add("LUN", fmt.Sprint(old.LUN), fmt.Sprint(m.LUN))
+		d.flag("read-only", old.ReadOnly, m.ReadOnly)
+		d.flag("boot", old.Boot, m.Boot)
+		if m.Volume != old.Volume {
+			was, err := volumeBy(t.Ctx, t, old.Volume)
+			if err != nil {
+				return err
+			}
+			d.add("volume", was.Name, c.volume.Name)
 		}
-		return t.audit(actor, "mapping.update", c.machine.Name, detail)
+		// In words it is what the mapping is now: a field alone would not say of which.
+		d.words = []string{fmt.Sprintf("LUN %d is volume %s%s", m.LUN, c.volume.Name, manner(&m))}
+		if m.LUN != old.LUN {
+			d.words[0] += fmt.Sprintf(" (was LUN %d)", old.LUN)
+		}
+		return t.auditDiff(actor, "mapping.update", c.machine.Name, d)
 	})
 	if err != nil {
 		return store.Mapping{}, err

@@ -87,7 +87,7 @@ func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) 
 		}
 		s.ID, s.Revision = old.ID, old.Revision
 		changes := subnetChanges(&old, &s)
-		if changes == "" {
+		if changes.empty() {
 			return nil
 		}
 		s.Revision++
@@ -105,7 +105,7 @@ func (db *DB) PutSubnet(ctx context.Context, actor store.Actor, s store.Subnet) 
 			return err
 		}
 		t.move(served)
-		return t.audit(actor, "subnet.put", s.Name(), changes)
+		return t.auditDiff(actor, "subnet.put", s.Name(), changes)
 	})
 	if err != nil {
 		return store.Subnet{}, err
@@ -128,7 +128,7 @@ func (db *DB) DeleteSubnet(ctx context.Context, actor store.Actor, id int64) err
 	})
 }
 
-func subnetChanges(a, b *store.Subnet) string {
+func subnetChanges(a, b *store.Subnet) diff {
 	var d diff
 	pool := func(s *store.Subnet) string {
 		if !s.Range.From.IsValid() {
@@ -154,7 +154,7 @@ func subnetChanges(a, b *store.Subnet) string {
 	d.add("time servers", joinAddrs(a.NTP), joinAddrs(b.NTP))
 	d.add("next server", addrShown(a.NextServer), addrShown(b.NextServer))
 	d.add("lease time", lease(a), lease(b))
-	return d.String()
+	return d
 }
 
 func joinAddrs(addrs []netip.Addr) string {

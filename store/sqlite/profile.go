@@ -65,7 +65,7 @@ func (db *DB) PutProfile(ctx context.Context, actor store.Actor, p store.Profile
 			p.Fields = nil
 		}
 		changes := profileChanges(&old, &p)
-		if changes == "" {
+		if changes.empty() {
 			return nil
 		}
 		p.Revision++
@@ -84,7 +84,7 @@ func (db *DB) PutProfile(ctx context.Context, actor store.Actor, p store.Profile
 			return err
 		}
 		t.move(changed)
-		return t.audit(actor, "profile.put", p.Name, changes)
+		return t.auditDiff(actor, "profile.put", p.Name, changes)
 	})
 	if err != nil {
 		return store.Profile{}, err
@@ -122,7 +122,7 @@ func builtIn(name string) error {
 		Msg: fmt.Sprintf("profile %s is built in and stays as it is; make one under another name", name)}
 }
 
-func profileChanges(a, b *store.Profile) string {
+func profileChanges(a, b *store.Profile) diff {
 	var d diff
 	d.add("name", a.Name, b.Name)
 	d.add("kind", string(a.Kind), string(b.Kind))
@@ -138,5 +138,5 @@ func profileChanges(a, b *store.Profile) string {
 		d.long(k, a.Fields[k], b.Fields[k])
 	}
 	d.long("text", a.Text, b.Text)
-	return d.String()
+	return d
 }

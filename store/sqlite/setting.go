@@ -23,8 +23,8 @@ func setting(ctx context.Context, q dbfile.Querier, key string) (string, bool, e
 	return v, err == nil, err
 }
 
-// PutSetting sets a setting. The audit log names the key alone, since a value
-// may be a secret.
+// PutSetting sets a setting. The audit log has the values of those that an
+// operator may read, and of the others the key alone.
 func (db *DB) PutSetting(ctx context.Context, actor store.Actor, key, value string) error {
 	if key == "" {
 		return store.Invalid("key", "a setting needs its name")
@@ -38,7 +38,12 @@ func (db *DB) PutSetting(ctx context.Context, actor store.Actor, key, value stri
 			return err
 		}
 		t.move(served)
-		return t.audit(actor, "setting.put", key, "")
+		var d diff
+		if was, ok := store.ShownSetting(store.SettingKey(key), old); ok {
+			now, _ := store.ShownSetting(store.SettingKey(key), value)
+			d.add("value", was, now)
+		}
+		return t.auditDiff(actor, "setting.put", key, d)
 	})
 }
 

@@ -39,8 +39,13 @@ func (t *tx) move(s scope) { t.moved |= s }
 
 // audit writes who did what to which noun.
 func (t *tx) audit(actor store.Actor, action, subject, detail string) error {
-	_, err := t.Run("INSERT INTO audit (at, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?)",
-		dbfile.Nanos(t.now), string(actor), action, subject, detail)
+	return t.auditDiff(actor, action, subject, diff{words: []string{detail}})
+}
+
+// auditDiff writes who changed which fields of which noun, from what to what.
+func (t *tx) auditDiff(actor store.Actor, action, subject string, d diff) error {
+	_, err := t.Run("INSERT INTO audit (at, actor, action, subject, detail, changes) VALUES (?, ?, ?, ?, ?, ?)",
+		dbfile.Nanos(t.now), string(actor), action, subject, d.String(), jsonList(d.changes))
 	return err
 }
 

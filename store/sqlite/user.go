@@ -4,39 +4,150 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"lunboot/store"
 	"lunboot/store/sqlite/dbfile"
 )
 
-// PutUser adds a user or changes their password's hash.
-func (db *DB) PutUser(ctx context.Context, actor store.Actor, name, hash string) error {
-	if err := store.ValidateName("name", name); err != nil {
-		return err
+const userColumns = `SELECT name, role, revision, hash, created, updated, last_login FROM user `
+
+func scanUser(r dbfile.Row) (u store.User, err error) {
+	var created, updated, login int64
+	err = r.Scan(&u.Name, &u.Role, &u.Revision, &u.Hash, &created, &updated, &login)
+	u.Created, u.Updated, u.LastLogin = dbfile.Instant(created), dbfile.Instant(updated), dbfile.Instant(login)
+	return u, err
+}
+
+// Users returns everybody who may log in, by name.
+func (db *DB) Users(ctx context.Context) ([]store.User, error) {
+	return dbfile.List(ctx, db.file.Reader(), scanUser, userColumns+"ORDER BY name")
+}
+
+// User returns the user of this name.
+func (db *DB) User(ctx context.Context, name string) (store.User, error) {
+	return userBy(ctx, db.file.Reader(), name)
+}
+
+func userBy(ctx context.Context, q dbfile.Querier, name string) (store.User, error) {
+	return dbfile.One(ctx, q, scanUser, store.NotFound("user", name), userColumns+"WHERE name = ?", name)
+}
+
+// CreateUser adds a user. The first one must be an admin: somebody has to be.
+func (db *DB) CreateUser(ctx context.Context, actor store.Actor, u store.User) (store.User, error) {
+	if err := u.Validate(); err != nil {
+		return store.User{}, err
 	}
-	if hash == "" {
-		return store.Invalid("password", "a user needs a password")
-	}
-	return db.write(ctx, "set user", func(t *tx) error {
-		_, err := t.Run(`INSERT INTO user (name, hash, created, updated) VALUES (?, ?, ?, ?)
-			ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, updated = excluded.updated`, name, hash, dbfile.Nanos(t.now), dbfile.Nanos(t.now))
+	err := db.write(ctx, "add user", func(t *tx) error {
+		others, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT name FROM user")
 		if err != nil {
 			return err
 		}
+		if slices.Contains(others, u.Name) {
+			return store.Conflict("name", "there is a user %s already; choose another name", u.Name)
+		}
+		if len(others) == 0 && u.Role != store.RoleAdmin {
+			return store.Conflict("role", "the first user has to be an admin: nobody else could add others")
+		}
+		u.Revision, u.Created, u.Updated, u.LastLogin = 1, stored(t.now), stored(t.now), time.Time{}
+		if _, err := t.Run("INSERT INTO user (name, role, revision, hash, created, updated) VALUES (?, ?, ?, ?, ?, ?)",
+			u.Name, string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Created), dbfile.Nanos(u.Updated)); err != nil {
+			return err
+		}
 		t.move(changed)
-		return t.audit(actor, "user.put", name, "password set")
+		return t.auditDiff(actor, "user.create", u.Name, userChanges(&store.User{}, &u))
+	})
+	if err != nil {
+		return store.User{}, err
+	}
+	return u, nil
+}
+
+// UpdateUser changes a user's role and password. A Revision that is not zero
+// must be the present one. The last admin stays one.
+func (db *DB) UpdateUser(ctx context.Context, actor store.Actor, u store.User) (store.User, error) {
+	if err := u.Validate(); err != nil {
+		return store.User{}, err
+	}
+	err := db.write(ctx, "change user", func(t *tx) error {
+		old, err := userBy(t.Ctx, t, u.Name)
+		if err != nil {
+			return err
+		}
+		if err := checkRevision("user", u.Name, old.Revision, u.Revision); err != nil {
+			return err
+		}
+		changes := userChanges(&old, &u)
+		if changes.empty() {
+			u = old
+			return nil
+		}
+		if old.Role == store.RoleAdmin && u.Role != store.RoleAdmin {
+			if err := t.anotherAdmin(u.Name); err != nil {
+				return err
+			}
+		}
+		u.Revision, u.Created, u.Updated, u.LastLogin = old.Revision+1, old.Created, stored(t.now), old.LastLogin
+		if _, err := t.Run("UPDATE user SET role = ?, revision = ?, hash = ?, updated = ? WHERE name = ?",
+			string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Updated), u.Name); err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.auditDiff(actor, "user.update", u.Name, changes)
+	})
+	if err != nil {
+		return store.User{}, err
+	}
+	return u, nil
+}
+
+// DeleteUser removes a user; the last admin stays. A revision that is not zero
+// must be the present one.
+func (db *DB) DeleteUser(ctx context.Context, actor store.Actor, name string, revision int64) error {
+	return db.write(ctx, "remove user", func(t *tx) error {
+		old, err := userBy(t.Ctx, t, name)
+		if err != nil {
+			return err
+		}
+		if err := checkRevision("user", name, old.Revision, revision); err != nil {
+			return err
+		}
+		if old.Role == store.RoleAdmin {
+			if err := t.anotherAdmin(name); err != nil {
+				return err
+			}
+		}
+		if _, err := t.Run("DELETE FROM user WHERE name = ?", name); err != nil {
+			return err
+		}
+		t.move(changed)
+		return t.audit(actor, "user.delete", name, "role "+string(old.Role))
 	})
 }
 
-// UserHash returns the hash of a user's password.
-func (db *DB) UserHash(ctx context.Context, name string) (string, error) {
-	return dbfile.One(ctx, db.file.Reader(), dbfile.Scalar[string], store.NotFound("user", name), "SELECT hash FROM user WHERE name = ?", name)
+// anotherAdmin refuses what would leave nobody who can add people.
+func (t *tx) anotherAdmin(but string) error {
+	n, err := dbfile.One(t.Ctx, t, dbfile.Scalar[int], nil, "SELECT count(*) FROM user WHERE role = 'admin' AND name <> ?", but)
+	if err == nil && n == 0 {
+		return store.Conflict("role", "%s is the last admin; make somebody else an admin first", but)
+	}
+	return err
 }
 
-// HasUsers reports whether anybody can log in yet.
-func (db *DB) HasUsers(ctx context.Context) (bool, error) {
-	return dbfile.One(ctx, db.file.Reader(), dbfile.Scalar[bool], nil, "SELECT EXISTS (SELECT 1 FROM user)")
+func userChanges(a, b *store.User) diff {
+	var d diff
+	d.add("role", string(a.Role), string(b.Role))
+	d.secret("password", a.Hash, b.Hash)
+	return d
+}
+
+// NoteLogin records that a user logged in. It is no change of the user.
+func (db *DB) NoteLogin(ctx context.Context, name string, at time.Time) error {
+	return db.batch.do(ctx, "record login", func(t *tx) error {
+		_, err := t.Run("UPDATE user SET last_login = max(last_login, ?) WHERE name = ?", dbfile.Nanos(at), name)
+		return err
+	})
 }
 
 const tokenColumns = `SELECT id, name, hash, scope, created, expires, last_used FROM token `
@@ -121,33 +232,46 @@ func (db *DB) TouchToken(ctx context.Context, id int64, at time.Time) error {
 	})
 }
 
+// WebSessions returns the web sessions that have not ended.
+func (db *DB) WebSessions(ctx context.Context) ([]store.WebSession, error) {
+	return dbfile.List(ctx, db.file.Reader(), func(r dbfile.Row) (s store.WebSession, err error) {
+		var expires int64
+		err = r.Scan(&s.Token, &s.Data, &expires)
+		s.Expires = dbfile.Instant(expires)
+		return s, err
+	}, "SELECT token, data, expires FROM web_session WHERE expires > ? AND length(data) > 0", dbfile.Nanos(db.now()))
+}
+
 // FindCtx returns the data of a web session that has not ended.
 func (db *DB) FindCtx(ctx context.Context, token string) (data []byte, found bool, err error) {
 	missing := store.NotFound("session", "")
-	data, err = dbfile.One(ctx, db.file.Reader(), dbfile.Scalar[[]byte], missing, "SELECT data FROM web_session WHERE token = ? AND expires > ?", token, dbfile.Nanos(db.now()))
+	data, err = dbfile.One(ctx, db.file.Reader(), dbfile.Scalar[[]byte], missing, "SELECT data FROM web_session WHERE token = ? AND expires > ? AND length(data) > 0", token, dbfile.Nanos(db.now()))
 	if errors.Is(err, missing) {
 		return nil, false, nil
 	}
 	return data, err == nil, err
 }
 
-// CommitCtx writes a web session, and forgets those that have ended.
+// CommitCtx writes a web session, and forgets those that have run out. One that
+// was ended stays so: a request that was under way then writes it again when it
+// is done, and must not bring it back.
 func (db *DB) CommitCtx(ctx context.Context, token string, data []byte, expires time.Time) error {
 	data = append([]byte{}, data...) // the write may come after a caller that gave up
 	return db.batch.do(ctx, "write session", func(t *tx) error {
 		if _, err := t.Run("DELETE FROM web_session WHERE expires <= ?", dbfile.Nanos(t.now)); err != nil {
 			return err
 		}
-		_, err := t.Run("INSERT INTO web_session (token, data, expires) VALUES (?, ?, ?) ON CONFLICT (token) DO UPDATE SET data = excluded.data, expires = excluded.expires",
+		_, err := t.Run("INSERT INTO web_session (token, data, expires) VALUES (?, ?, ?) ON CONFLICT (token) DO UPDATE SET data = excluded.data, expires = excluded.expires WHERE length(web_session.data) > 0",
 			token, data, dbfile.Nanos(expires))
 		return err
 	})
 }
 
-// DeleteCtx ends a web session. It is no error when there is none.
+// DeleteCtx ends a web session: what is left of it until it would have run out
+// is that it ended. It is no error when there is none.
 func (db *DB) DeleteCtx(ctx context.Context, token string) error {
 	return db.batch.do(ctx, "end session", func(t *tx) error {
-		_, err := t.Run("DELETE FROM web_session WHERE token = ?", token)
+		_, err := t.Run("UPDATE web_session SET data = x'' WHERE token = ?", token)
 		return err
 	})
 }

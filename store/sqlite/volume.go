@@ -129,7 +129,7 @@ func (db *DB) CreateVolume(ctx context.Context, actor store.Actor, v store.Volum
 			return err
 		}
 		t.move(mapped)
-		return t.audit(actor, "volume.create", v.Name, volumeChanges(&store.Volume{}, &v))
+		return t.auditDiff(actor, "volume.create", v.Name, volumeChanges(&store.Volume{}, &v))
 	})
 	if err != nil {
 		return store.Volume{}, err
@@ -186,7 +186,7 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		}
 		v.Created = old.Created
 		changes := volumeChanges(&old, &v)
-		if changes == "" && v.Progress == old.Progress {
+		if changes.empty() && v.Progress == old.Progress {
 			v = old
 			return nil
 		}
@@ -205,14 +205,14 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 				return err
 			}
 		}
-		if changes == "" {
+		if changes.empty() {
 			// Progress is nobody's decision: a hundred rows of it would
 			// bury the audit log, and no initiator sees it.
 			t.move(changed)
 			return nil
 		}
 		t.move(mapped)
-		return t.audit(actor, "volume.update", v.Name, changes)
+		return t.auditDiff(actor, "volume.update", v.Name, changes)
 	})
 	if err != nil {
 		return store.Volume{}, err
@@ -328,7 +328,7 @@ func volumeValues(v *store.Volume) []any {
 		string(v.State), v.Progress, v.Reason, v.From, dbfile.Nanos(v.Updated)}
 }
 
-func volumeChanges(a, b *store.Volume) string {
+func volumeChanges(a, b *store.Volume) diff {
 	var d diff
 	d.add("name", a.Name, b.Name)
 	d.add("UUID", shown(a.UUID), shown(b.UUID))
@@ -347,5 +347,5 @@ func volumeChanges(a, b *store.Volume) string {
 	d.add("reason", a.Reason, b.Reason)
 	d.add("path", a.Path, b.Path)
 	d.add("created from", a.From, b.From)
-	return d.String()
+	return d
 }

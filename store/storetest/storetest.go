@@ -38,6 +38,8 @@ type Inventory interface {
 	ClientRevision() int64
 	LeaseRevision() int64
 	Audit(context.Context, store.Page) ([]store.Audit, int, error)
+	AuditLog(context.Context, store.AuditFilter) ([]store.Audit, int, error)
+	Auditors(context.Context) ([]store.Actor, error)
 }
 
 // Machines keeps machines and unknown machines.
@@ -161,9 +163,12 @@ type Work interface {
 
 // People keeps users, tokens and web sessions.
 type People interface {
-	PutUser(ctx context.Context, actor store.Actor, name, hash string) error
-	UserHash(ctx context.Context, name string) (string, error)
-	HasUsers(context.Context) (bool, error)
+	Users(context.Context) ([]store.User, error)
+	User(ctx context.Context, name string) (store.User, error)
+	CreateUser(context.Context, store.Actor, store.User) (store.User, error)
+	UpdateUser(context.Context, store.Actor, store.User) (store.User, error)
+	DeleteUser(ctx context.Context, actor store.Actor, name string, revision int64) error
+	NoteLogin(ctx context.Context, name string, at time.Time) error
 	CreateToken(context.Context, store.Actor, store.Token) (store.Token, error)
 	TokenByHash(ctx context.Context, hash string) (store.Token, error)
 	Tokens(context.Context) ([]store.Token, error)
@@ -172,6 +177,7 @@ type People interface {
 	FindCtx(ctx context.Context, token string) (data []byte, found bool, err error)
 	CommitCtx(ctx context.Context, token string, data []byte, expires time.Time) error
 	DeleteCtx(ctx context.Context, token string) error
+	WebSessions(context.Context) ([]store.WebSession, error)
 }
 
 // Run runs the contract. open makes an empty inventory; called again in the
@@ -191,6 +197,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"seeing a machine is no change of it":                  machineSeen,
 		"a one-shot profile is used once":                      machineOnce,
 		"the audit log has every change and no secret":         auditTrail,
+		"the audit log is searched":                            auditSearch,
 		"an unknown machine gathers what it says":              unknownGathers,
 		"an unknown machine is forgotten when enrolled":        unknownEnrolled,
 		"an ignored machine stays ignored":                     unknownIgnored,

@@ -114,24 +114,100 @@ func jobLife(k *kit) {
 
 func userLife(k *kit) {
 	ctx := k.Context()
-	if has, err := k.HasUsers(ctx); has || err != nil {
-		k.Errorf("users at first: %v, %v", has, err)
+	if us := must(k.Users(ctx))(k); len(us) > 0 {
+		k.Errorf("users at first: %v", us)
 	}
-	_, err := k.UserHash(ctx, "admin")
+	_, err := k.User(ctx, "anna")
 	k.refused(err, store.KindNotFound, "")
-	k.ok(k.PutUser(ctx, actor, "admin", "hash-1"))
-	k.ok(k.PutUser(ctx, actor, "admin", "hash-2"))
+	_, err = k.CreateUser(ctx, actor, store.User{Name: "anna", Role: store.RoleViewer, Hash: "h"})
+	k.refused(err, store.KindConflict, "role")
+	anna := must(k.CreateUser(ctx, actor, store.User{Name: "anna", Role: store.RoleAdmin, Hash: "hash-1"}))(k)
+	ben := must(k.CreateUser(ctx, actor, store.User{Name: "ben", Role: store.RoleViewer, Hash: "hash-2"}))(k)
+	ben.Role, ben.Hash = store.RoleOperator, "hash-3"
+	was := ben.Revision
+	ben = must(k.UpdateUser(ctx, "anna", ben))(k)
+	if ben.Revision != was+1 {
+		k.Errorf("revision %d after %d", ben.Revision, was)
+	}
+	log, _, err := k.Audit(ctx, store.Page{Limit: 1})
+	k.ok(err)
+	if a := log[0]; a.Actor != "anna" || a.Action != "user.update" || a.Subject != "ben" || !strings.Contains(a.Detail, "role viewer → operator") || strings.Contains(fmt.Sprint(a), "hash-") {
+		k.Errorf("the audit log says %+v", a)
+	}
+	at := time.Now().Round(0).UTC()
+	k.ok(k.NoteLogin(ctx, "ben", at))
+	ben.LastLogin = at
 	k.reopen()
-	if h, err := k.UserHash(ctx, "admin"); h != "hash-2" || err != nil {
-		k.Errorf("hash %q, %v", h, err)
-	}
-	if has, err := k.HasUsers(ctx); !has || err != nil {
-		k.Errorf("users: %v, %v", has, err)
-	}
+	same(k, "all users", []store.User{anna, ben}, must(k.Users(ctx))(k))
+	same(k, "one user", ben, must(k.User(ctx, "ben"))(k))
 	k.unchanged(func() {
-		k.refused(k.PutUser(ctx, actor, "", "hash"), store.KindInvalid, "name")
-		k.refused(k.PutUser(ctx, actor, "root", ""), store.KindInvalid, "password")
+		for field, u := range map[string]store.User{
+			"name": {Role: store.RoleViewer, Hash: "h"}, "password": {Name: "carl", Role: store.RoleViewer}, "role": {Name: "carl", Role: "owner", Hash: "h"},
+		} {
+			_, err := k.CreateUser(ctx, actor, u)
+			k.refused(err, store.KindInvalid, field)
+		}
+		_, err := k.CreateUser(ctx, actor, store.User{Name: string(store.ActorSystem), Role: store.RoleViewer, Hash: "h"})
+		k.refused(err, store.KindInvalid, "name")
+		_, err = k.CreateUser(ctx, actor, store.User{Name: "ben", Role: store.RoleViewer, Hash: "h"})
+		k.refused(err, store.KindConflict, "name", "ben")
+		stale := ben
+		stale.Revision, stale.Role = 1, store.RoleViewer
+		_, err = k.UpdateUser(ctx, actor, stale)
+		k.refused(err, store.KindConflict, "revision", "ben")
+		k.refused(k.DeleteUser(ctx, actor, "ben", 1), store.KindConflict, "revision", "ben")
+		last := anna
+		last.Role = store.RoleOperator
+		_, err = k.UpdateUser(ctx, actor, last)
+		k.refused(err, store.KindConflict, "role", "anna")
+		k.refused(k.DeleteUser(ctx, actor, "anna", 0), store.KindConflict, "role", "anna")
+		k.refused(k.DeleteUser(ctx, actor, "nobody", 0), store.KindNotFound, "")
+		k.ok(k.NoteLogin(ctx, "ben", at.Add(-time.Hour)))
 	})
+	ben.Role = store.RoleAdmin
+	must(k.UpdateUser(ctx, actor, ben))(k)
+	k.ok(k.DeleteUser(ctx, "ben", "anna", 0))
+	if us := must(k.Users(ctx))(k); len(us) != 1 || us[0].Name != "ben" {
+		k.Errorf("left are %+v", us)
+	}
+}
+
+func auditSearch(k *kit) {
+	ctx := k.Context()
+	m, v := k.machine(1), k.volume(1)
+	k.mapping(m, v, 0)
+	before := time.Now()
+	m.Notes = "100% sure"
+	must(k.UpdateMachine(ctx, "somebody else", m))(k)
+	k.ok(k.PutSetting(ctx, actor, string(store.SettingCapture), "off"))
+	for what, c := range map[string]struct {
+		f    store.AuditFilter
+		want []string
+	}{
+		"an actor":             {store.AuditFilter{Actor: "somebody else"}, []string{"machine.update"}},
+		"a noun":               {store.AuditFilter{Noun: "machine"}, []string{"machine.update", "machine.create"}},
+		"no wild card":         {store.AuditFilter{Noun: "m%"}, nil},
+		"nor in a search":      {store.AuditFilter{Search: "%"}, nil},
+		"a subject":            {store.AuditFilter{Subject: m.Name}, []string{"machine.update", "mapping.create", "machine.create"}},
+		"a part of any text":   {store.AuditFilter{Search: v.Name}, []string{"mapping.create", "volume.create"}},
+		"both":                 {store.AuditFilter{Search: v.Name, Noun: "volume"}, []string{"volume.create"}},
+		"since a time":         {store.AuditFilter{Since: before}, []string{"setting.put", "machine.update"}},
+		"until a time":         {store.AuditFilter{Until: before, Noun: "machine"}, []string{"machine.create"}},
+		"a page":               {store.AuditFilter{Page: store.Page{Limit: 1, Offset: 1}}, []string{"machine.update"}},
+		"a setting, and which": {store.AuditFilter{Search: "off"}, []string{"setting.put"}},
+	} {
+		rows, total, err := k.AuditLog(ctx, c.f)
+		k.ok(err)
+		var got []string
+		for _, r := range rows {
+			got = append(got, r.Action)
+		}
+		same(k, what, c.want, got)
+		if c.f.Limit == 0 && total != len(rows) {
+			k.Errorf("%s: a total of %d for %d rows", what, total, len(rows))
+		}
+	}
+	same(k, "who changed something", []store.Actor{"somebody else", actor}, must(k.Auditors(ctx))(k))
 }
 
 func tokenLife(k *kit) {
@@ -189,6 +265,13 @@ func webSessionLife(k *kit) {
 	k.ok(k.DeleteCtx(ctx, "t1"))
 	k.ok(k.DeleteCtx(ctx, "t1"))
 	find("t1", "")
+	// A request that was under way when it ended writes it once more.
+	k.ok(k.CommitCtx(ctx, "t1", []byte("again"), hour))
+	find("t1", "")
+	k.ok(k.CommitCtx(ctx, "t4", []byte("four"), hour))
+	if ws := must(k.WebSessions(ctx))(k); len(ws) != 1 || ws[0].Token != "t4" || string(ws[0].Data) != "four" || ws[0].Expires.Sub(hour).Abs() > time.Second {
+		k.Errorf("the web sessions are %+v", ws)
+	}
 	if k.Revision() != revision {
 		k.Error("a web session is no change of the inventory")
 	}

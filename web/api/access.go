@@ -59,15 +59,6 @@ func (s *server) access(a huma.API) {
 		}) (*empty, error) {
 			return done(s.Access.DeleteToken(ctx, actor(ctx), in.Token))
 		})
-	register(a, http.MethodPut, "/users/{user}/password", "set-password", "Set a user's password", store.ScopeAdmin,
-		func(ctx context.Context, in *struct {
-			User string `path:"user"`
-			Body struct {
-				Password string `json:"password"`
-			}
-		}) (*empty, error) {
-			return done(s.Access.SetPassword(ctx, actor(ctx), in.User, in.Body.Password))
-		})
 }
 
 // Explanation is what a code means: iPXE's, or a diagnosis's.

@@ -78,6 +78,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.system(a)
 	s.settings(a)
 	s.access(a)
+	s.people(a)
 	s.backup(a)
 	s.explain(a)
 	describeEvents(a)

@@ -103,7 +103,10 @@ func (s *server) sessions(a huma.API) {
 		func(ctx context.Context, in *struct {
 			Session string `path:"session"`
 		}) (*empty, error) {
-			return done(s.Sessions.Drop(ctx, in.Session))
+			if err := s.Sessions.Drop(ctx, in.Session); err != nil {
+				return nil, problem(err)
+			}
+			return done(s.Store.Record(ctx, actor(ctx), "session.drop", in.Session, ""))
 		})
 	register(a, http.MethodGet, "/leases", "list-leases", "List leases", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Lease]], error) {
@@ -124,12 +127,4 @@ func (s *server) sessions(a huma.API) {
 func (s *server) system(a huma.API) {
 	register(a, http.MethodGet, "/health", "health", "What the appliance says of itself", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[Health], error) { return reply(s.Health(ctx), nil) })
-	register(a, http.MethodGet, "/audit", "list-audit", "List changes, newest first", store.ScopeRead,
-		func(ctx context.Context, in *struct {
-			Limit  int `query:"limit" minimum:"0" maximum:"1000" default:"100"`
-			Offset int `query:"offset" minimum:"0"`
-		}) (*body[List[store.Audit]], error) {
-			items, total, err := s.Store.Audit(ctx, store.Page{Limit: in.Limit, Offset: in.Offset})
-			return listOf(items, total, err)
-		})
 }

@@ -14,7 +14,8 @@ type Store interface {
 	NetworkStore
 	Jobs(context.Context) ([]store.Job, error)
 	store.SettingRows
-	Audit(context.Context, store.Page) ([]store.Audit, int, error)
+	AuditLog(context.Context, store.AuditFilter) ([]store.Audit, int, error)
+	Record(ctx context.Context, by store.Actor, action, subject, detail string) error
 }
 
 // MachineStore reads machines and what they boot by.
@@ -170,10 +171,32 @@ type Network interface {
 	Ask(ctx context.Context, name string) (store.Survey, error)
 }
 
-// Access keeps passwords and tokens.
+// Access keeps people, their logins and tokens.
 type Access interface {
+	People
+	Logins
 	Tokens(context.Context) ([]store.Token, error)
 	CreateToken(ctx context.Context, by store.Actor, name string, scope store.Scope, days int) (store.Token, string, error)
 	DeleteToken(ctx context.Context, by store.Actor, id int64) error
+}
+
+// People are the users.
+type People interface {
+	Users(context.Context) ([]store.User, error)
+	User(ctx context.Context, name string) (store.User, error)
+	AddUser(ctx context.Context, by store.Actor, name string, role store.Role, password string) (store.User, error)
+	UserChanges
+}
+
+// UserChanges changes users. A revision that is not zero must be the present one.
+type UserChanges interface {
+	SetRole(ctx context.Context, by store.Actor, name string, role store.Role, revision int64) (store.User, error)
 	SetPassword(ctx context.Context, by store.Actor, user, password string) error
+	RemoveUser(ctx context.Context, by store.Actor, name string, revision int64) error
+}
+
+// Logins are the sessions of the pages; an empty user is everybody.
+type Logins interface {
+	Logins(ctx context.Context, user string) ([]store.Login, error)
+	EndLogin(ctx context.Context, user, id string) error
 }

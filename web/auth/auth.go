@@ -18,11 +18,20 @@ import (
 	"lunboot/store"
 )
 
-// Users keeps the people's password hashes.
+// Users keeps people, their roles and their passwords' hashes.
 type Users interface {
-	HasUsers(context.Context) (bool, error)
-	UserHash(ctx context.Context, name string) (string, error)
-	PutUser(ctx context.Context, by store.Actor, name, hash string) error
+	Users(context.Context) ([]store.User, error)
+	User(ctx context.Context, name string) (store.User, error)
+	CreateUser(context.Context, store.Actor, store.User) (store.User, error)
+	UpdateUser(context.Context, store.Actor, store.User) (store.User, error)
+	DeleteUser(ctx context.Context, by store.Actor, name string, revision int64) error
+}
+
+// Sessions keeps the pages' sessions, and when somebody logged in last.
+type Sessions interface {
+	scs.Store
+	WebSessions(context.Context) ([]store.WebSession, error)
+	NoteLogin(ctx context.Context, name string, at time.Time) error
 }
 
 // Tokens keeps the hashes of the API's tokens.
@@ -40,7 +49,7 @@ type Tokens interface {
 type Config struct {
 	Users    Users
 	Tokens   Tokens
-	Sessions scs.Store
+	Sessions Sessions
 	Peer     func(context.Context) (uid int, ok bool)
 	Secure   bool // the admin listener speaks TLS: cookies say so
 	Log      *slog.Logger
@@ -56,15 +65,23 @@ type Auth struct {
 	hashing chan struct{}
 
 	mu   sync.Mutex
-	code string // first-run code; empty once a user exists
+	code string             // first-run code; empty once a user exists
+	live map[*life]struct{} // the requests that run
 }
 
-// Keys of the session: the user's name, and the fingerprint of the password
-// that was theirs when the session began.
+// Keys of the session: the user's name, the fingerprint of the password that was
+// theirs when it began, the name that it is listed by, and how it began.
 const (
 	sessionUser  = "user"
 	sessionProof = "proof"
+	sessionID    = "id"
+	sessionFrom  = "from"
+	sessionAgent = "agent"
+	sessionBegan = "began"
 )
+
+// idleTime is how long a session lives without a request of a page.
+const idleTime = 7 * 24 * time.Hour
 
 // maxHashing is how many passwords are hashed at a time.
 const maxHashing = 4
@@ -72,13 +89,13 @@ const maxHashing = 4
 // New makes an Auth. When nobody has a password yet it mints the first-run
 // code, which Code returns.
 func New(ctx context.Context, cfg Config) (*Auth, error) {
-	a := &Auth{cfg: cfg, session: new(scs.SessionManager), hashing: make(chan struct{}, maxHashing)}
+	a := &Auth{cfg: cfg, session: new(scs.SessionManager), hashing: make(chan struct{}, maxHashing), live: map[*life]struct{}{}}
 	// Not scs.New: it starts a store in memory, with a goroutine that nobody ends.
 	a.session.Store = cfg.Sessions
 	a.session.Codec = scs.GobCodec{}
 	a.session.HashTokenInStore = true
 	a.session.Lifetime = 30 * 24 * time.Hour
-	a.session.IdleTimeout = 7 * 24 * time.Hour
+	a.session.IdleTimeout = idleTime
 	a.session.Cookie.Name = "lunboot_session"
 	a.session.Cookie.Path = "/"
 	a.session.Cookie.Persist = true
@@ -89,11 +106,11 @@ func New(ctx context.Context, cfg Config) (*Auth, error) {
 		cfg.Log.Error("web session", "error", err)
 		http.Error(w, "The session could not be read; try again.", http.StatusInternalServerError)
 	}
-	has, err := cfg.Users.HasUsers(ctx)
+	users, err := cfg.Users.Users(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if !has {
+	if len(users) == 0 {
 		a.code = newCode()
 	}
 	return a, nil
@@ -125,40 +142,22 @@ func (a *Auth) CheckCode(code string) bool {
 	return want != "" && subtle.ConstantTimeCompare([]byte(want), []byte(code)) == 1
 }
 
-// SetPassword sets a user's password, which ends every session of theirs. The
-// first one ends the first run.
-func (a *Auth) SetPassword(ctx context.Context, by store.Actor, user, password string) error {
-	var hash string
-	err := a.costly(ctx, func() (err error) {
-		hash, err = HashPassword(password)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if err := a.cfg.Users.PutUser(ctx, by, user, hash); err != nil {
-		return err
-	}
-	a.mu.Lock()
-	a.code = ""
-	a.mu.Unlock()
-	return nil
-}
-
 // Login checks a password and begins a session.
 func (a *Auth) Login(ctx context.Context, user, password string) error {
-	hash, err := a.cfg.Users.UserHash(ctx, user)
+	u, err := a.cfg.Users.User(ctx, user)
 	if err != nil && !store.IsNotFound(err) {
 		return err
 	}
 	if err != nil {
-		hash = decoy
+		u.Hash = decoy
 	}
 	fits := false
-	if wait := a.costly(ctx, func() error { fits = CheckPassword(hash, password); return nil }); wait != nil {
+	if wait := a.costly(ctx, func() error { fits = CheckPassword(u.Hash, password); return nil }); wait != nil {
 		return wait
 	}
 	if !fits || err != nil {
+		// The name is not logged: people type their password into that field too.
+		a.cfg.Log.Warn("a login was refused", "from", visitorOf(ctx).from)
 		return &store.Error{Kind: store.KindDenied, Field: "password", Msg: "the name and password do not fit"}
 	}
 	return a.Begin(ctx, user)
@@ -177,7 +176,7 @@ func (a *Auth) costly(ctx context.Context, fn func() error) error {
 
 // Begin starts a session for a user who has just proved who they are.
 func (a *Auth) Begin(ctx context.Context, user string) error {
-	hash, err := a.cfg.Users.UserHash(ctx, user)
+	u, err := a.cfg.Users.User(ctx, user)
 	if err != nil {
 		return err
 	}
@@ -185,8 +184,13 @@ func (a *Auth) Begin(ctx context.Context, user string) error {
 		return err
 	}
 	a.session.Put(ctx, sessionUser, user)
-	a.session.Put(ctx, sessionProof, fingerprint(hash))
-	return nil
+	a.session.Put(ctx, sessionProof, fingerprint(u.Hash))
+	v, now := visitorOf(ctx), a.cfg.Now()
+	a.session.Put(ctx, sessionID, newID())
+	a.session.Put(ctx, sessionFrom, v.from)
+	a.session.Put(ctx, sessionAgent, v.agent)
+	a.session.Put(ctx, sessionBegan, now.UnixNano())
+	return a.cfg.Sessions.NoteLogin(ctx, user, now)
 }
 
 // fingerprint ties a session to the password that it began with: the hash is
@@ -197,14 +201,27 @@ func fingerprint(hash string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// Logout ends the session.
-func (a *Auth) Logout(ctx context.Context) error { return a.session.Destroy(ctx) }
+// Logout ends the session, and what runs for it.
+func (a *Auth) Logout(ctx context.Context) error {
+	id := From(ctx).Login
+	if err := a.session.Destroy(ctx); err != nil {
+		return err
+	}
+	if id != "" {
+		a.endLives(ctx, func(l *life) bool { return l.id.Login == id })
+	}
+	return nil
+}
 
 // Pages wraps the people's pages: it loads and saves the session and puts the
 // identity into the context.
 func (a *Auth) Pages(next http.Handler) http.Handler {
 	return a.session.LoadAndSave(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(With(r.Context(), a.bySession(r.Context()))))
+		ctx := withVisitor(r)
+		id, until := a.bySession(ctx)
+		ctx, done := a.follow(ctx, id, until)
+		defer done()
+		next.ServeHTTP(w, r.WithContext(ctx))
 	}))
 }
 
@@ -213,10 +230,13 @@ func (a *Auth) Pages(next http.Handler) http.Handler {
 func (a *Auth) API(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := r.Context()
-		var id Identity
+		var (
+			id    Identity
+			until time.Time
+		)
 		switch scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); {
 		case strings.EqualFold(scheme, "Bearer"): // RFC 9110 §11.1: schemes have no case
-			id = a.byToken(ctx, strings.TrimSpace(token))
+			id, until = a.byToken(ctx, strings.TrimSpace(token))
 		default:
 			if uid, ok := a.cfg.Peer(ctx); ok {
 				id = Identity{Actor: store.ActorSocket, Scope: store.ScopeAdmin, Local: true}
@@ -225,30 +245,37 @@ func (a *Auth) API(next http.Handler) http.Handler {
 				}
 			} else if c, err := r.Cookie(a.session.Cookie.Name); err == nil {
 				if sctx, err := a.session.Load(ctx, c.Value); err == nil {
-					id = a.bySession(sctx)
+					id, until = a.bySession(sctx)
 				}
 			}
 		}
-		next.ServeHTTP(w, r.WithContext(With(ctx, id)))
+		ctx, done := a.follow(ctx, id, until)
+		defer done()
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
-func (a *Auth) bySession(ctx context.Context) Identity {
-	user := a.session.GetString(ctx, sessionUser)
-	if user == "" {
-		return Identity{}
+// bySession says who a session is, and when it ends at the latest.
+func (a *Auth) bySession(ctx context.Context) (Identity, time.Time) {
+	name, login := a.session.GetString(ctx, sessionUser), a.session.GetString(ctx, sessionID)
+	if name == "" || login == "" {
+		return Identity{}, time.Time{}
 	}
-	hash, err := a.cfg.Users.UserHash(ctx, user)
+	u, err := a.cfg.Users.User(ctx, name)
 	if err != nil {
 		if !store.IsNotFound(err) {
 			a.cfg.Log.Error("look up a session's user", "error", err)
 		}
-		return Identity{}
+		return Identity{}, time.Time{}
 	}
-	if subtle.ConstantTimeCompare([]byte(a.session.GetString(ctx, sessionProof)), []byte(fingerprint(hash))) != 1 {
-		return Identity{} // the password was changed since
+	if !sameProof(a.session.GetString(ctx, sessionProof), u) {
+		return Identity{}, time.Time{} // the password was changed since
 	}
-	return Identity{Actor: store.Actor(user), Scope: store.ScopeAdmin}
+	return Identity{Actor: store.Actor(name), Scope: u.Role.Scope(), User: name, Login: login}, a.session.Deadline(ctx)
+}
+
+func sameProof(proof string, u store.User) bool {
+	return subtle.ConstantTimeCompare([]byte(proof), []byte(fingerprint(u.Hash))) == 1
 }
 
 // tokenPrefix marks our tokens, so that a leaked one is recognised.
@@ -259,27 +286,28 @@ func hashToken(token string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (a *Auth) byToken(ctx context.Context, token string) Identity {
+// byToken says who a token is, and when it ends; the zero time is never.
+func (a *Auth) byToken(ctx context.Context, token string) (Identity, time.Time) {
 	if !strings.HasPrefix(token, tokenPrefix) {
-		return Identity{}
+		return Identity{}, time.Time{}
 	}
 	t, err := a.cfg.Tokens.TokenByHash(ctx, hashToken(token))
 	if err != nil {
 		if !store.IsNotFound(err) {
 			a.cfg.Log.Error("look up a token", "error", err)
 		}
-		return Identity{}
+		return Identity{}, time.Time{}
 	}
 	now := a.cfg.Now()
 	if !t.Expires.IsZero() && !now.Before(t.Expires) {
-		return Identity{}
+		return Identity{}, time.Time{}
 	}
 	if now.Sub(t.LastUsed) > time.Minute { // one write a minute is enough to answer "is it still used?"
 		if err := a.cfg.Tokens.TouchToken(ctx, t.ID, now); err != nil {
 			a.cfg.Log.Warn("note a token's use", "token", t.Name, "error", err)
 		}
 	}
-	return Identity{Actor: store.Actor("token " + t.Name), Scope: store.Scope(t.Scope)}
+	return Identity{Actor: store.Actor("token " + t.Name), Scope: store.Scope(t.Scope), Token: t.ID}, t.Expires
 }
 
 // maxTokenDays is the longest life of a token.
@@ -302,7 +330,11 @@ func (a *Auth) CreateToken(ctx context.Context, by store.Actor, name string, sco
 // Tokens lists the tokens.
 func (a *Auth) Tokens(ctx context.Context) ([]store.Token, error) { return a.cfg.Tokens.Tokens(ctx) }
 
-// DeleteToken ends a token at once.
+// DeleteToken ends a token at once, and what runs for it.
 func (a *Auth) DeleteToken(ctx context.Context, by store.Actor, id int64) error {
-	return a.cfg.Tokens.DeleteToken(ctx, by, id)
+	if err := a.cfg.Tokens.DeleteToken(ctx, by, id); err != nil {
+		return err
+	}
+	a.endLives(ctx, func(l *life) bool { return l.id.Token == id })
+	return nil
 }

@@ -197,7 +197,7 @@ func TestSessionsEnd(t *testing.T) {
 		one, two := browser(t), browser(t)
 		login(t, one, srv.URL, password)
 		login(t, two, srv.URL, password)
-		if err := a.SetPassword(t.Context(), store.ActorSystem, "other", "another password"); err != nil {
+		if err := addUser(t, a, "other", store.RoleViewer); err != nil {
 			t.Fatal(err)
 		}
 		if got := get(t, one, srv.URL+"/page"); got != loggedIn {

@@ -18,6 +18,9 @@ type Identity struct {
 	// Local is whoever came through the appliance's own socket: root or the
 	// group's, who may import what the appliance may read.
 	Local bool
+	User  string // the person's name, empty for a token and for the socket
+	Login string // the name of their session
+	Token int64  // the token's number
 }
 
 // May reports whether the identity may do what need asks for.

@@ -36,7 +36,7 @@ func browser(t *testing.T) context.Context {
 	}
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
 		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("hide-scrollbars", false))
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 9*time.Minute) // hundreds of looks, on a machine that others share
 	ctx, stop := chromedp.NewExecAllocator(ctx, opts...)
 	ctx, closeTab := chromedp.NewContext(ctx)
 	t.Cleanup(func() { closeTab(); stop(); cancel() })
@@ -136,6 +136,18 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("settings-new", base+"/settings")
 	l.trouble(t)
 	check("settings", base+"/settings")
+	for _, name := range []string{"anna", "ben"} {
+		l.users[name], l.roles[name] = hash, store.RoleViewer
+	}
+	l.tokens = []store.Token{{ID: 1, Name: "backup-script", Scope: "admin", Expires: noon.AddDate(0, 3, 0), LastUsed: noon.Add(-time.Hour)}}
+	l.audit = changed(60)
+	check("people", base+"/people")
+	check("changes", base+"/changes")
+	check("changes-none", base+"/changes?search=xyzzy")
+	l.roles["admin"] = store.RoleViewer
+	check("people-viewer", base+"/people")
+	check("machine-viewer", base+"/machines/2")
+	l.roles["admin"] = store.RoleAdmin
 	check("help", base+"/help")
 	check("help-code", base+"/help/LB-LUN-01")
 	check("help-ipxe", base+"/help?q=1d704539")

@@ -33,6 +33,9 @@ type lab struct {
 	past     []store.Attempt
 	users    map[string]string
 	sessions map[string][]byte
+	roles    map[string]store.Role // admin where nothing stands
+	tokens   []store.Token
+	audit    []store.Audit
 	version  int64
 	changed  chan struct{}
 	facts    SetupFacts
@@ -61,7 +64,7 @@ func mustRange(s string) store.Range {
 }
 
 func newLab() *lab {
-	return &lab{latest: map[store.MachineID]store.Attempt{}, users: map[string]string{}, sessions: map[string][]byte{}, changed: make(chan struct{}), version: 1}
+	return &lab{latest: map[store.MachineID]store.Attempt{}, users: map[string]string{}, sessions: map[string][]byte{}, roles: map[string]store.Role{}, changed: make(chan struct{}), version: 1}
 }
 
 // trouble asks the networks, chooses modes and lets the doctor find things.
@@ -319,26 +322,10 @@ func (l *lab) Choose(_ context.Context, _ store.Actor, name string, mode store.D
 	}
 	return l.refuse
 }
-func (l *lab) HasUsers(context.Context) (bool, error) { return len(l.users) > 0, nil }
-func (l *lab) UserHash(_ context.Context, name string) (string, error) {
-	if h, ok := l.users[name]; ok {
-		return h, nil
-	}
-	return "", store.NotFound("user", name)
-}
-func (l *lab) PutUser(_ context.Context, _ store.Actor, name, hash string) error {
-	l.users[name] = hash
-	return nil
-}
-func (l *lab) CreateToken(context.Context, store.Actor, store.Token) (store.Token, error) {
-	return store.Token{}, nil
-}
 func (l *lab) TokenByHash(context.Context, string) (store.Token, error) {
 	return store.Token{}, store.NotFound("token", "")
 }
-func (l *lab) TouchToken(context.Context, int64, time.Time) error    { return nil }
-func (l *lab) Tokens(context.Context) ([]store.Token, error)         { return nil, nil }
-func (l *lab) DeleteToken(context.Context, store.Actor, int64) error { return nil }
+func (l *lab) TouchToken(context.Context, int64, time.Time) error { return nil }
 func (l *lab) Find(token string) ([]byte, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -376,7 +363,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		t.Fatal(err)
 	}
 	h, err := Handler(Config{
-		Inventory: l, Machines: l, Enrolling: l, Explainer: l, Volumes: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Network: l, Health: func(context.Context) []Check { return l.checks }, Captures: l, Backups: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
+		Inventory: l, Machines: l, Enrolling: l, Explainer: l, Volumes: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Network: l, Health: func(context.Context) []Check { return l.checks }, Captures: l, Audit: l, Backups: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
 		Status: func(context.Context) Status {
 			return Status{OK: true, Text: "All services running", Address: "10.77.0.1 · eth1"}
 		},

@@ -12,6 +12,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"lunboot/store"
+	"lunboot/web/auth"
 )
 
 // mappingRow is one LUN of a machine.
@@ -279,6 +280,9 @@ func (s *site) mapVolume(w http.ResponseWriter, r *http.Request) {
 			}
 			spec.Volume = v.ID
 		case "import":
+			if !auth.From(ctx).May(store.ScopeAdmin) {
+				return &store.Error{Kind: store.KindDenied, Msg: "a file of the appliance's own can be imported by an admin; others upload theirs"}
+			}
 			v, _, err := s.Volumes.ImportFile(ctx, by(r), store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name"))}}, strings.TrimSpace(r.PostFormValue("path")))
 			if err != nil {
 				return err

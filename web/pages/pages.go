@@ -97,6 +97,7 @@ type Config struct {
 	Auth      *auth.Auth
 	Status    func(context.Context) Status
 	Captures  Captures
+	Audit     AuditLog
 	Backups   Backups
 	Log       *slog.Logger
 	Now       func() time.Time
@@ -138,10 +139,10 @@ func Handler(cfg Config) (http.Handler, error) {
 		r.With(httprate.LimitBy(20, time.Minute, remoteKey)).Post("/setup", s.setupPost)
 		r.With(httprate.LimitBy(20, time.Minute, remoteKey)).Post("/setup/ask", s.setupAsk)
 		r.Get("/login", s.login)
-		r.With(httprate.LimitBy(10, time.Minute, remoteKey)).Post("/login", s.loginPost)
+		r.With(s.loginLimit(10, time.Minute), s.loginLimit(60, time.Hour)).Post("/login", s.loginPost)
 		r.Post("/logout", s.logout)
 		r.Group(func(r chi.Router) {
-			r.Use(s.needLogin)
+			r.Use(s.needLogin, s.guard)
 			r.Get("/", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/machines", http.StatusSeeOther) })
 			r.Get("/help", s.help)
 			r.Get("/help/{code}", s.helpCode)
@@ -166,17 +167,34 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/machines/{id}/remove", s.removeMachine)
 			r.Get("/volumes", s.volumes)
 			r.Post("/volumes", s.createVolume)
-			r.Post("/volumes/import", s.importVolume)
+			r.With(s.need(store.ScopeAdmin)).Post("/volumes/import", s.importVolume)
 			r.Post("/volumes/{id}/remove", s.removeVolume)
 			r.Post("/machines/{id}/loader", s.setLoader)
 			r.Get("/loaders", s.loaders)
 			r.Post("/loaders", s.addLoader)
 			r.Post("/loaders/remove", s.removeLoader)
 			r.Get("/settings", s.settings)
-			r.Post("/settings/backup", s.backup)
+			r.With(s.need(store.ScopeAdmin)).Post("/settings/backup", s.backup)
+			r.Get("/changes", s.changesList)
+			r.Get("/people", s.people)
+			r.Group(func(r chi.Router) {
+				r.Use(s.need(store.ScopeAdmin))
+				r.Post("/people", s.addUser)
+				r.Post("/people/{user}/role", s.setRole)
+				r.Post("/people/{user}/password", s.resetPassword)
+				r.Post("/people/{user}/remove", s.removeUser)
+				r.Post("/people/tokens", s.createToken)
+				r.Post("/people/tokens/{token}/remove", s.removeToken)
+			})
 			r.Post("/settings/network/{interface}", s.chooseMode)
 			r.Post("/settings/network/{interface}/ask", s.askNetwork)
 			r.Get("/live", s.live)
+		})
+		// One's own password and logins are everybody's.
+		r.Group(func(r chi.Router) {
+			r.Use(s.needLogin)
+			r.Post("/people/me/password", s.changePassword)
+			r.Post("/people/me/logins/{login}/end", s.endLogin)
 		})
 	})
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
@@ -211,10 +229,17 @@ func secure(next http.Handler) http.Handler {
 	})
 }
 
+// loginLimit bounds the tries to log in from one address.
+func (s *site) loginLimit(n int, per time.Duration) func(http.Handler) http.Handler {
+	return httprate.Limit(n, per, httprate.WithKeyFuncs(remoteKey), httprate.WithLimitHandler(func(w http.ResponseWriter, r *http.Request) {
+		s.showLogin(w, r, http.StatusTooManyRequests, "Too many tries from this address. Wait "+w.Header().Get("Retry-After")+" seconds, then try again.")
+	}))
+}
+
 // needLogin sends people without a session to the first-run page or the login.
 func (s *site) needLogin(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if auth.From(r.Context()).May(store.ScopeOperate) {
+		if auth.From(r.Context()).May(store.ScopeRead) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -231,6 +256,7 @@ type page struct {
 	Title  string
 	Nav    string // the active item
 	User   store.Actor
+	Role   string
 	Status Status
 	Failed int // machines whose last boot failed: the badge
 	Live   bool
@@ -240,7 +266,7 @@ type page struct {
 }
 
 func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view string, p page) {
-	p.User = auth.From(r.Context()).Actor
+	p.User, p.Role = auth.From(r.Context()).Actor, roleOf(auth.From(r.Context()).Scope)
 	if p.User != "" {
 		p.Status = s.Status(r.Context())
 		p.Failed = s.failedBoots(r.Context())
@@ -326,7 +352,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		return nil, err
 	}
 	views := map[string]*template.Template{}
-	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "loaders", "help", "help-code", "setup", "settings", "login", "error"} {
+	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "loaders", "help", "help-code", "setup", "settings", "people", "changes", "login", "error"} {
 		t, err := base.Clone()
 		if err == nil {
 			t, err = t.ParseFS(viewFS, "view/"+name+".html")

@@ -42,7 +42,7 @@ type SetupChoice struct {
 	Range     store.Range // in full mode
 }
 
-// adminUser is the name of the first and, so far, only person.
+// adminUser is the name of the first person.
 const adminUser = "admin"
 
 type setupView struct {
@@ -155,7 +155,7 @@ func (s *site) setupPost(w http.ResponseWriter, r *http.Request) {
 		refuse(err)
 		return
 	}
-	if err := s.Auth.SetPassword(ctx, adminUser, adminUser, password); err != nil {
+	if _, err := s.Auth.AddUser(ctx, adminUser, adminUser, store.RoleAdmin, password); err != nil {
 		s.fail(w, r, err)
 		return
 	}
@@ -171,16 +171,30 @@ func (s *site) login(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/setup", http.StatusSeeOther)
 		return
 	}
-	s.render(w, r, http.StatusOK, "login", page{Title: "Log in"})
+	s.showLogin(w, r, http.StatusOK, "")
+}
+
+// showLogin shows the page, with the name that is the only one on most
+// appliances.
+func (s *site) showLogin(w http.ResponseWriter, r *http.Request, status int, problem string) {
+	name := strings.ToLower(strings.TrimSpace(r.PostFormValue("user")))
+	if users, err := s.Auth.Users(r.Context()); err == nil && name == "" && len(users) == 1 && users[0].Name == adminUser {
+		name = adminUser
+	}
+	s.render(w, r, status, "login", page{Title: "Log in", Error: problem, Data: name})
 }
 
 func (s *site) loginPost(w http.ResponseWriter, r *http.Request) {
-	err := s.Auth.Login(r.Context(), adminUser, r.PostFormValue("password"))
+	name := strings.ToLower(strings.TrimSpace(r.PostFormValue("user")))
+	if name == "" {
+		name = adminUser
+	}
+	err := s.Auth.Login(r.Context(), name, r.PostFormValue("password"))
 	switch {
 	case err == nil:
 		http.Redirect(w, r, "/machines", http.StatusSeeOther)
 	case store.KindOf(err) == store.KindDenied:
-		s.render(w, r, http.StatusForbidden, "login", page{Title: "Log in", Error: "That is not the password. 'lunboot password' on the appliance sets a new one."})
+		s.showLogin(w, r, http.StatusForbidden, "The name and the password do not fit. 'lunboot user password NAME' on the appliance sets a new one.")
 	default:
 		s.fail(w, r, err)
 	}

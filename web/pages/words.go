@@ -80,6 +80,7 @@ func (s *site) functions() template.FuncMap {
 		"upper":    upper,
 		"ago":      s.ago,
 		"clock":    s.clock,
+		"browser":  browserName,
 		"stage":    stageWords,
 		"protocol": func(n store.StageName) string { return stageProtocol[n] },
 		"stageIcon": func(st store.StageState) string {

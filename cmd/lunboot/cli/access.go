@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -95,13 +93,11 @@ type PasswordCmd struct {
 
 // Run reads the password from standard input and sets it.
 func (p *PasswordCmd) Run(c *Context) error {
-	fmt.Fprintf(c.Out, "New password for %s (read from standard input): ", p.User)
-	line, err := bufio.NewReader(c.In).ReadString('\n')
-	if err != nil && line == "" {
-		return usage("no password was given on standard input")
+	password, err := c.readPassword(p.User)
+	if err != nil {
+		return err
 	}
-	fmt.Fprintln(c.Out)
-	if err := c.Client.Do(c, "PUT", "/users/"+esc(p.User)+"/password", map[string]string{"password": strings.TrimRight(line, "\r\n")}, nil); err != nil {
+	if err := c.Client.Do(c, "PUT", "/users/"+esc(p.User)+"/password", map[string]string{"password": password}, nil); err != nil {
 		return err
 	}
 	c.say("the password of %s is set; its sessions were ended", p.User)

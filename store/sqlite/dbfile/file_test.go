@@ -179,6 +179,29 @@ func TestMigrationCopiesTheFileFirst(t *testing.T) {
 	}
 }
 
+func TestAMigrationWithALowerNumberIsTakenLater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	c := config(3)
+	files := c.Migrations.(fstest.MapFS)
+	later := files["0002_c.sql"]
+	delete(files, "0002_c.sql")
+	f, err := Open(t.Context(), path, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Write(t.Context(), insert(7)), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	files["0002_c.sql"] = later
+	f = open(t, path, c)
+	if got, err := One(t.Context(), f.Reader(), Scalar[string], nil, "SELECT c2 || c3 FROM t WHERE n = 7"); err != nil || got != "xx" {
+		t.Errorf("the columns hold %q, %v", got, err)
+	}
+	if names := glob(t, filepath.Dir(path)); !strings.Contains(names, "x.db.schema-3") {
+		t.Errorf("nothing was copied first: %s", names)
+	}
+}
+
 func glob(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

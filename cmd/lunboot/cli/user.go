@@ -1,0 +1,169 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"lunboot/store"
+)
+
+// UserCmd is the noun user.
+type UserCmd struct {
+	List     UserListCmd   `cmd:"" help:"List the people who may log in."`
+	Add      UserAddCmd    `cmd:"" help:"Add a person; the password comes from standard input."`
+	Set      UserSetCmd    `cmd:"" help:"Change what a person may do."`
+	Remove   UserRemoveCmd `cmd:"" help:"Remove a person and end their logins."`
+	Password PasswordCmd   `cmd:"" help:"Set a person's password from standard input, which ends their logins."`
+	Logins   UserLoginsCmd `cmd:"" help:"List who is logged in on the web pages."`
+	Logout   UserLogoutCmd `cmd:"" help:"End a login of the web pages."`
+}
+
+// readPassword reads a line from standard input.
+func (c *Context) readPassword(user string) (string, error) {
+	prompt := false
+	if f, ok := c.In.(*os.File); ok && !c.JSON {
+		st, err := f.Stat()
+		prompt = err == nil && st.Mode()&os.ModeCharDevice != 0
+	}
+	if prompt {
+		fmt.Fprintf(c.Out, "New password for %s: ", user)
+	}
+	line, err := bufio.NewReader(c.In).ReadString('\n')
+	if err != nil && line == "" {
+		return "", usage("no password was given on standard input")
+	}
+	return strings.TrimRight(line, "\r\n"), nil
+}
+
+// UserListCmd lists users.
+type UserListCmd struct{}
+
+// Run lists users.
+func (*UserListCmd) Run(c *Context) error {
+	var out list[store.User]
+	if err := c.Client.Do(c, "GET", "/users", nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() {
+		var rows [][]string
+		for _, u := range out.Items {
+			rows = append(rows, []string{u.Name, string(u.Role), when(u.LastLogin), when(u.Created)})
+		}
+		c.table("NAME ROLE LOGIN ADDED", rows)
+	})
+}
+
+// UserAddCmd adds a user.
+type UserAddCmd struct {
+	Name string `arg:"" help:"Login name: lower-case letters, digits, dots and hyphens."`
+	Role string `enum:"viewer,operator,admin" default:"operator" help:"What they may do: ${enum}."`
+}
+
+// Run adds a user.
+func (u *UserAddCmd) Run(c *Context) error {
+	password, err := c.readPassword(u.Name)
+	if err != nil {
+		return err
+	}
+	var out store.User
+	if err := c.Client.Do(c, "POST", "/users", map[string]string{"name": u.Name, "role": u.Role, "password": password}, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() { c.say("added %s, %s", out.Name, out.Role) })
+}
+
+// UserSetCmd changes a user.
+type UserSetCmd struct {
+	Name string `arg:"" help:"Login name."`
+	Role string `enum:"viewer,operator,admin" required:"" help:"What they may do: ${enum}."`
+}
+
+// Run changes a user.
+func (u *UserSetCmd) Run(c *Context) error {
+	var out store.User
+	if err := c.Client.Do(c, "PATCH", "/users/"+esc(u.Name), map[string]string{"role": u.Role}, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() { c.say("%s is %s", out.Name, out.Role) })
+}
+
+// UserRemoveCmd removes a user.
+type UserRemoveCmd struct {
+	Name string `arg:"" help:"Login name."`
+}
+
+// Run removes a user.
+func (u *UserRemoveCmd) Run(c *Context) error {
+	if err := c.Client.Do(c, "DELETE", "/users/"+esc(u.Name), nil, nil); err != nil {
+		return err
+	}
+	c.say("removed %s", u.Name)
+	return nil
+}
+
+// UserLoginsCmd lists the sessions of the pages.
+type UserLoginsCmd struct {
+	User string `help:"Only this person's."`
+}
+
+// Run lists them.
+func (u *UserLoginsCmd) Run(c *Context) error {
+	var out list[store.Login]
+	if err := c.Client.Do(c, "GET", "/logins?user="+url.QueryEscape(u.User), nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() {
+		var rows [][]string
+		for _, l := range out.Items {
+			rows = append(rows, []string{l.ID, l.User, l.From, when(l.Began), when(l.Used), l.Agent})
+		}
+		c.table("ID USER FROM BEGAN USED BROWSER", rows)
+	})
+}
+
+// UserLogoutCmd ends a session of the pages.
+type UserLogoutCmd struct {
+	Login string `arg:"" help:"Id, as 'lunboot user logins' shows it."`
+}
+
+// Run ends it.
+func (u *UserLogoutCmd) Run(c *Context) error {
+	if err := c.Client.Do(c, "DELETE", "/logins/"+esc(u.Login), nil, nil); err != nil {
+		return err
+	}
+	c.say("ended login %s", u.Login)
+	return nil
+}
+
+// AuditCmd lists changes.
+type AuditCmd struct {
+	Actor   string        `help:"Only what this one changed."`
+	Noun    string        `help:"Only changes of this kind of thing: machine, volume, mapping, profile, user."`
+	Subject string        `help:"Only changes of what has this name."`
+	Search  string        `help:"Only what has this in any of its texts."`
+	Since   time.Duration `placeholder:"2h" help:"Only what is younger."`
+	Limit   int           `default:"100" help:"How many at most."`
+}
+
+// Run lists changes.
+func (a *AuditCmd) Run(c *Context) error {
+	q := url.Values{"actor": {a.Actor}, "noun": {a.Noun}, "subject": {a.Subject}, "search": {a.Search}, "limit": {fmt.Sprint(a.Limit)}}
+	if a.Since > 0 {
+		q.Set("since", time.Now().Add(-a.Since).UTC().Format(time.RFC3339))
+	}
+	var out list[store.Audit]
+	if err := c.Client.Do(c, "GET", "/audit?"+q.Encode(), nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() {
+		var rows [][]string
+		for _, e := range out.Items {
+			rows = append(rows, []string{when(e.At), string(e.Actor), e.Action, e.Subject, e.Detail})
+		}
+		c.table("AT WHO WHAT SUBJECT CHANGE", rows)
+	})
+}

@@ -1,0 +1,106 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"lunboot/store"
+	"lunboot/web/auth"
+)
+
+// UserKey is the path parameter of one user.
+type UserKey struct {
+	User string `path:"user"`
+}
+
+func (s *server) people(a huma.API) {
+	register(a, http.MethodGet, "/users", "list-users", "List the people who may log in", store.ScopeAdmin,
+		func(ctx context.Context, _ *struct{}) (*body[List[store.User]], error) {
+			return all(s.Access.Users(ctx))
+		})
+	register(a, http.MethodPost, "/users", "add-user", "Add a person", store.ScopeAdmin,
+		func(ctx context.Context, in *struct {
+			Body struct {
+				Name     string     `json:"name"`
+				Role     store.Role `json:"role" enum:"viewer,operator,admin"`
+				Password string     `json:"password"`
+			}
+		}) (*body[store.User], error) {
+			return reply(s.Access.AddUser(ctx, actor(ctx), in.Body.Name, in.Body.Role, in.Body.Password))
+		})
+	register(a, http.MethodGet, "/users/{user}", "show-user", "Show a person", store.ScopeAdmin,
+		func(ctx context.Context, in *UserKey) (*body[store.User], error) {
+			return reply(s.Access.User(ctx, in.User))
+		})
+	register(a, http.MethodPatch, "/users/{user}", "set-user", "Change what a person may do; the last admin stays one", store.ScopeAdmin,
+		func(ctx context.Context, in *struct {
+			UserKey
+			Body struct {
+				Revision int64      `json:"revision,omitempty" doc:"refuse the change when the user has another revision"`
+				Role     store.Role `json:"role" enum:"viewer,operator,admin"`
+			}
+		}) (*body[store.User], error) {
+			return reply(s.Access.SetRole(ctx, actor(ctx), in.User, in.Body.Role, in.Body.Revision))
+		})
+	register(a, http.MethodDelete, "/users/{user}", "remove-user", "Remove a person, and end their logins; the last admin stays", store.ScopeAdmin,
+		func(ctx context.Context, in *UserKey) (*empty, error) {
+			return done(s.Access.RemoveUser(ctx, actor(ctx), in.User, 0))
+		})
+	register(a, http.MethodPut, "/users/{user}/password", "set-password", "Set a person's password, which ends their logins", store.ScopeAdmin,
+		func(ctx context.Context, in *struct {
+			UserKey
+			Body struct {
+				Password string `json:"password"`
+			}
+		}) (*empty, error) {
+			return done(s.Access.SetPassword(ctx, actor(ctx), in.User, in.Body.Password))
+		})
+	register(a, http.MethodGet, "/logins", "list-logins", "List the sessions of the pages: one's own, an admin's everybody's", store.ScopeRead,
+		func(ctx context.Context, in *struct {
+			User string `query:"user"`
+		}) (*body[List[store.Login]], error) {
+			who := auth.From(ctx)
+			switch {
+			case who.May(store.ScopeAdmin):
+				return all(s.Access.Logins(ctx, in.User))
+			case in.User != "" && in.User != who.User:
+				return nil, problem(&store.Error{Kind: store.KindDenied, Msg: "other people's logins need the scope admin"})
+			case who.User == "":
+				return all([]store.Login(nil), nil) // a token has none
+			}
+			return all(s.Access.Logins(ctx, who.User))
+		})
+	// To end one's own login needs no more than to have it.
+	register(a, http.MethodDelete, "/logins/{login}", "end-login", "End a session of the pages at once, with what runs for it: one's own, as an admin anybody's", store.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Login string `path:"login"`
+		}) (*empty, error) {
+			who := auth.From(ctx)
+			switch {
+			case who.May(store.ScopeAdmin):
+				return done(s.Access.EndLogin(ctx, "", in.Login))
+			case who.User == "":
+				return nil, problem(store.NotFound("login", in.Login))
+			}
+			return done(s.Access.EndLogin(ctx, who.User, in.Login))
+		})
+	register(a, http.MethodGet, "/audit", "list-audit", "List changes, newest first: who changed what, from what to what", store.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Actor   string    `query:"actor" doc:"who changed it"`
+			Noun    string    `query:"noun" doc:"what kind of thing: machine, volume, mapping, profile, user…"`
+			Subject string    `query:"subject" doc:"its name at that time"`
+			Search  string    `query:"search" doc:"part of any of the texts"`
+			Since   time.Time `query:"since"`
+			Until   time.Time `query:"until" doc:"not itself"`
+			Limit   int       `query:"limit" minimum:"0" maximum:"1000" default:"100"`
+			Offset  int       `query:"offset" minimum:"0"`
+		}) (*body[List[store.Audit]], error) {
+			return listOf(s.Store.AuditLog(ctx, store.AuditFilter{
+				Actor: store.Actor(in.Actor), Noun: in.Noun, Subject: in.Subject, Search: in.Search, Since: in.Since, Until: in.Until,
+				Page: store.Page{Limit: in.Limit, Offset: in.Offset},
+			}))
+		})
+}

@@ -1,0 +1,75 @@
+package api_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"lunboot/store"
+	"lunboot/web/api"
+	"lunboot/web/auth"
+)
+
+func TestPeopleAreKeptOverTheAPI(t *testing.T) {
+	h := open(t)
+	if a := h.must(409, "POST", "/api/v1/users", `{"name":"vera","role":"viewer","password":"vera's password"}`); !strings.Contains(string(a.body), "has to be an admin") {
+		t.Errorf("the first one: %s", a.body)
+	}
+	h.must(201, "POST", "/api/v1/users", `{"name":"anna","role":"admin","password":"anna's password"}`)
+	var u store.User
+	h.must(201, "POST", "/api/v1/users", `{"name":"vera","role":"viewer","password":"vera's password"}`).json(t, &u)
+	if u.Role != store.RoleViewer || u.Revision != 1 {
+		t.Errorf("added %+v", u)
+	}
+	for body, field := range map[string]string{
+		`{"name":"Vera","role":"viewer","password":"12345678"}`: "name", `{"name":"x","role":"owner","password":"12345678"}`: "role", `{"name":"x","role":"viewer","password":"short"}`: "password",
+	} {
+		if a := h.must(422, "POST", "/api/v1/users", body); !strings.Contains(string(a.body), `"body.`+field+`"`) {
+			t.Errorf("%s answers %s", body, a.body)
+		}
+	}
+	h.must(200, "PATCH", "/api/v1/users/vera", `{"role":"operator","revision":1}`).json(t, &u)
+	if u.Role != store.RoleOperator || u.Revision != 2 {
+		t.Errorf("changed to %+v", u)
+	}
+	h.must(409, "PATCH", "/api/v1/users/vera", `{"role":"viewer","revision":1}`)
+	h.must(409, "DELETE", "/api/v1/users/anna", "")
+	h.must(409, "PATCH", "/api/v1/users/anna", `{"role":"viewer"}`)
+	h.must(204, "PUT", "/api/v1/users/vera/password", `{"password":"another password"}`)
+	h.must(404, "PUT", "/api/v1/users/nobody/password", `{"password":"another password"}`)
+	var us api.List[store.User]
+	a := h.must(200, "GET", "/api/v1/users", "")
+	if a.json(t, &us); us.Total != 2 || strings.Contains(string(a.body), "argon2id") {
+		t.Errorf("the list is %s", a.body)
+	}
+	h.must(204, "DELETE", "/api/v1/users/vera", "")
+	h.must(404, "GET", "/api/v1/users/vera", "")
+	var log api.List[store.Audit]
+	h.must(200, "GET", "/api/v1/audit?noun=user&subject=vera&actor=tester", "").json(t, &log)
+	if log.Total != 4 || log.Items[2].Action != "user.update" || log.Items[2].Changes[0] != (store.FieldChange{Field: "role", Before: "viewer", After: "operator"}) {
+		t.Errorf("the audit log says %+v", log)
+	}
+	if h.must(200, "GET", "/api/v1/audit?until=2001-01-01T00:00:00Z", "").json(t, &log); log.Total != 0 {
+		t.Errorf("%d changes before this was written", log.Total)
+	}
+	h.must(422, "GET", "/api/v1/audit?since=yesterday", "")
+}
+
+func TestLoginsOfOthersAreAnAdmins(t *testing.T) {
+	h := open(t)
+	h.as = auth.Identity{Actor: "vera", User: "vera", Scope: store.ScopeRead}
+	h.must(200, "GET", "/api/v1/logins?user=vera", "")
+	h.must(http.StatusForbidden, "GET", "/api/v1/logins?user=anna", "")
+	h.must(404, "DELETE", "/api/v1/logins/none", "")
+	h.as = auth.Identity{Actor: "token ci", Scope: store.ScopeOperate}
+	h.must(200, "GET", "/api/v1/logins", "")
+	h.must(404, "DELETE", "/api/v1/logins/none", "")
+}
+
+func TestASessionThatIsDroppedIsInTheAuditLog(t *testing.T) {
+	h := open(t)
+	h.must(204, "DELETE", "/api/v1/sessions/s1", "")
+	if a := h.must(200, "GET", "/api/v1/audit?noun=session", ""); !strings.Contains(string(a.body), `"session.drop"`) {
+		t.Errorf("it says %s", a.body)
+	}
+}
