@@ -30,8 +30,7 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 	if err != nil {
 		return fmt.Errorf("read the schema's version: %w", err)
 	}
-	switch {
-	case have > want:
+	if have > want {
 		back := "start that version again, or restore a backup into an empty folder"
 		if c := f.lastCopy(want); c != "" {
 			back = "start that version again, or put back the copy that it made before it changed the file, which knows nothing of what came after: " + c
