@@ -23,7 +23,7 @@
 //	func (*Image) Extent(off int64) (data bool, end int64, err error)
 //	func (*Image) Data(ctx context.Context) (int64, error)
 //
-// raw and qcow2 (versions 2 and 3). Data comes before a copy: it walks every
+// raw, qcow2 (versions 2 and 3) and VHD (fixed and dynamic). Data comes before a copy: it walks every
 // table, so that an image with a wrong offset anywhere is refused before the
 // first byte is written, and says how many bytes the copy will have.
 //

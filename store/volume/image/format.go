@@ -45,7 +45,7 @@ var beginnings = []struct {
 	{"QFI\xfb\x00\x00\x00\x01", 0, "", "a qcow image of version 1", convert},
 	{"QFI\xfb", 0, FormatQcow2, "", ""},
 	{"vhdxfile", 0, "", "a VHDX image", convert},
-	{vhdCookie, 0, "", "a VHD image", convert},
+	{vhdCookie, 0, FormatVHD, "", ""},
 	{"KDMV", 0, "", "a VMDK image", convert},
 	{"\x1f\x8b\x08", 0, FormatGzip, "", ""},
 	{xzMagic, 0, FormatXZ, "", ""},
@@ -122,8 +122,8 @@ const footSize = 512
 // detectFoot tells by its last bytes what begins as a raw disk does.
 func detectFoot(foot []byte) (Format, error) {
 	switch {
-	case bytes.HasPrefix(foot, []byte(vhdCookie)):
-		return "", invalid("the image is a VHD image; %s", convert)
+	case bytes.HasPrefix(foot, []byte(vhdCookie)), bytes.HasPrefix(foot[1:], []byte(vhdCookie)):
+		return FormatVHD, nil
 	case bytes.HasPrefix(foot, []byte("koly\x00\x00\x00\x04")):
 		return "", invalid("the image is a disk image of macOS (DMG); convert it first, with: qemu-img convert -f dmg -O qcow2 IMAGE NEW.qcow2")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 
 	"lunboot/store"
 )
@@ -20,6 +21,13 @@ type Image struct {
 	// disk: readers come in order, and a unit is larger than what they ask.
 	unit   []byte
 	unitAt int64
+	tables []extent
+}
+
+// extent is a run of bytes of the file.
+type extent struct {
+	at, n int64
+	what  string
 }
 
 // layout is one format's answer to where a byte of the disk is.
@@ -27,8 +35,8 @@ type layout interface {
 	// span returns what holds the disk's byte off, which is inside the disk, and
 	// the bytes behind it.
 	span(off int64) (span, error)
-	// unpack fills a unit from its packed bytes.
-	unpack(unit, packed []byte) error
+	// unpack fills the unit that begins at off of the disk from its packed bytes.
+	unpack(unit, packed []byte, off int64) error
 	// unitSize is how many bytes of the disk are packed together.
 	unitSize() int
 }
@@ -52,8 +60,8 @@ const (
 // neverPacks is the part of a layout without compression.
 type neverPacks struct{}
 
-func (neverPacks) unpack([]byte, []byte) error { return nil }
-func (neverPacks) unitSize() int               { return 1 }
+func (neverPacks) unpack([]byte, []byte, int64) error { return nil }
+func (neverPacks) unitSize() int                      { return 1 }
 
 // Open reads the head of a disk image, size bytes long, and checks all of it
 // that needs no walk through its tables. Images that need another file, are
@@ -69,6 +77,8 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 		i.layout = openRaw(r)
 	case FormatQcow2:
 		err = i.openQcow2()
+	case FormatVHD:
+		err = i.openVHD()
 	default:
 		err = invalid("the image is a compressed stream (%s), which can only be read from its beginning to its end", f)
 	}
@@ -106,22 +116,36 @@ func (i *Image) span(off int64) (span, error) {
 	}
 	switch s.held {
 	case stored:
-		if s.at <= 0 && i.format != FormatRaw && i.format != FormatVHD || s.at < 0 {
-			return s, invalid("the bytes of the disk at %d are said to be in the image's head; the image is damaged", off)
+		n := s.end - off
+		if s.at < 0 || s.at > math.MaxInt64-n {
+			return s, invalid("the bytes of the disk at %d are said to be where no file has bytes; the image is damaged", off)
 		}
-		if end := s.at + s.end - off; end > i.fileSize {
+		if end := s.at + n; end > i.fileSize {
 			return s, cut(fmt.Sprintf("what the disk has at byte %d", off), end, i.fileSize)
 		}
+		return s, i.checkPlace(off, s.at, n)
 	case packed:
-		if s.at <= 0 || s.n <= 0 {
-			return s, invalid("the bytes of the disk at %d are said to be in the image's head; the image is damaged", off)
+		if s.at < 0 || s.n <= 0 {
+			return s, invalid("the bytes of the disk at %d are said to be where no file has bytes; the image is damaged", off)
 		}
 		if s.at >= i.fileSize {
 			return s, cut(fmt.Sprintf("what the disk has at byte %d", off), s.at+1, i.fileSize)
 		}
 		s.n = min(s.n, i.fileSize-s.at)
+		return s, i.checkPlace(off, s.at, 1)
 	}
 	return s, nil
+}
+
+// checkPlace refuses bytes of the disk that are said to be where the image's own
+// head and tables are.
+func (i *Image) checkPlace(off, at, n int64) error {
+	for _, t := range i.tables {
+		if at < t.at+t.n && t.at < at+n {
+			return invalid("the bytes of the disk at %d are said to be at byte %d of the file, where %s is; the image is damaged", off, at, t.what)
+		}
+	}
+	return nil
 }
 
 // ReadAt reads bytes of the disk (io.ReaderAt).
@@ -192,7 +216,7 @@ func (i *Image) load(s span, off int64) error {
 		i.unit = make([]byte, size)
 	}
 	i.unitAt = -1
-	if err := i.layout.unpack(i.unit, b); err != nil {
+	if err := i.layout.unpack(i.unit, b, from); err != nil {
 		return &store.Error{Kind: store.KindInvalid, Op: "read image", Field: "source", Err: err,
 			Msg: fmt.Sprintf("what the disk has at byte %d cannot be unpacked; the image is damaged, copy it again", from)}
 	}
@@ -231,6 +255,7 @@ func (i *Image) Extent(off int64) (data bool, end int64, err error) {
 // whose tables name more bytes than the file has, is refused.
 func (i *Image) Data(ctx context.Context) (int64, error) {
 	var data, storedBytes, units int64
+	seen := newClaims(i.fileSize)
 	for off, n := int64(0), 0; off < i.size; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return 0, ctx.Err()
@@ -243,11 +268,15 @@ func (i *Image) Data(ctx context.Context) (int64, error) {
 		case stored:
 			storedBytes += s.end - off
 			data += s.end - off
+			if i.format != FormatRaw && !seen.claim(s.at, s.end-off) {
+				return 0, invalid("the bytes of the disk at %d are at byte %d of the file, where others are too; the image is damaged", off, s.at)
+			}
 		case packed:
 			units++
 			data += s.end - off
 		}
-		// No two runs share bytes, and no packed unit is smaller than 8 bytes.
+		// No packed unit is smaller than 8 bytes. What shares bytes is found by its
+		// place, or, when it is too small for that, by the sum.
 		if storedBytes > i.fileSize || units > i.fileSize/8 {
 			return 0, invalid("the image's tables name more bytes than its file has; it is damaged, or made to deceive")
 		}

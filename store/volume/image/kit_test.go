@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -177,4 +178,82 @@ func readAll(b []byte, bound int64) error {
 		off, bound = off+int64(n), bound-int64(n)
 	}
 	return nil
+}
+
+// made converts a disk to another format with qemu-img, and returns the path of
+// that and the bytes that qemu-img reads from it: some formats round sizes up.
+func made(t testing.TB, want []byte, format string, options ...string) (path string, back []byte) {
+	t.Helper()
+	need(t, "qemu-img")
+	dir := t.TempDir()
+	path = filepath.Join(dir, "image")
+	args := append([]string{"convert", "-f", "raw", "-O", format}, options...)
+	run(t, "qemu-img", append(args, write(t, dir, "raw", want), path)...)
+	return path, qemuReads(t, format, path)
+}
+
+// qemuReads are the bytes of an image's disk, read by qemu-img.
+func qemuReads(t testing.TB, format, path string) []byte {
+	t.Helper()
+	flat := filepath.Join(t.TempDir(), "flat")
+	run(t, "qemu-img", "convert", "-f", format, "-O", "raw", path, flat)
+	b, err := os.ReadFile(flat)
+	require.NoError(t, err)
+	return b
+}
+
+func contents(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return b
+}
+
+// lie is a field that is changed, and what is said about it.
+type lie struct {
+	name  string
+	at, n int
+	value uint64
+	words string
+}
+
+// requireLiesRefused changes a good image in one place after the other. seal
+// makes its checksums right again.
+func requireLiesRefused(t *testing.T, good []byte, order binary.ByteOrder, seal func(b []byte), lies []lie) {
+	t.Helper()
+	require.NoError(t, readAll(good, 1<<30))
+	for _, c := range lies {
+		b := bytes.Clone(good)
+		switch c.n {
+		case 1:
+			b[c.at] = byte(c.value)
+		case 2:
+			order.PutUint16(b[c.at:], uint16(c.value))
+		case 4:
+			order.PutUint32(b[c.at:], uint32(c.value))
+		case 8:
+			order.PutUint64(b[c.at:], c.value)
+		}
+		seal(b)
+		var err error
+		took := allocated(func() { err = readAll(b, 1<<20) })
+		require.Errorf(t, err, c.name)
+		requireRefused(t, err, c.words)
+		require.Lessf(t, took, uint64(1<<20), c.name)
+	}
+}
+
+// requireCutsRefused cuts a good image short anywhere before end.
+func requireCutsRefused(t *testing.T, good []byte, end int) {
+	t.Helper()
+	rnd := rand.New(rand.NewPCG(4, 4))
+	for n := range 150 {
+		at := 12 + rnd.IntN(end-12)
+		if n%3 == 0 {
+			at = 12 + rnd.IntN(min(end, 4096)-12)
+		}
+		err := readAll(good[:at], 1<<30)
+		require.Errorf(t, err, "cut at %d of %d", at, len(good))
+		requireRefused(t, err)
+	}
 }

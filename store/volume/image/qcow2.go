@@ -110,6 +110,11 @@ func (i *Image) openQcow2() error {
 	if err := q.checkTables(h, i.fileSize); err != nil {
 		return err
 	}
+	i.tables = []extent{
+		{0, 1 << q.clusterBits, "its head"},
+		{q.l1At, int64(be.Uint32(h[qcowL1Size:])) * 8, "its first table"},
+		{int64(be.Uint64(h[qcowRefcountAt:])), int64(be.Uint32(h[qcowRefcountLen:])) << q.clusterBits, "its table of reference counts"},
+	}
 	q.l1, q.l2 = newWindow(i.file, i.fileSize), newWindow(i.file, i.fileSize)
 	i.layout = q
 	return nil
@@ -274,7 +279,7 @@ func (q *qcow2) subclusterSpan(off int64, entry, state uint64) (span, error) {
 func (q *qcow2) unitSize() int { return 1 << q.clusterBits }
 
 // unpack fills a cluster. What follows it in the last sector belongs to others.
-func (q *qcow2) unpack(unit, b []byte) error {
+func (q *qcow2) unpack(unit, b []byte, _ int64) error {
 	r, err := q.unpacker(bytes.NewReader(b))
 	if err != nil {
 		return err

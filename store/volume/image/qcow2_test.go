@@ -213,7 +213,8 @@ func TestQcow2TablesThatLieAreRefused(t *testing.T) {
 		{"a cluster inside a cluster", held, 0x10200, "no cluster begins"},
 		{"a packed cluster behind the file", held, qcowPacked | 1<<40, "cut short"},
 		{"a packed cluster in the header", held, qcowPacked, "head"},
-		{"a packed cluster of nonsense", held, qcowPacked | 3, "cannot be unpacked"},
+		{"a packed cluster of nonsense", held, qcowPacked | be.Uint64(good[held:])&qcowOffset + 3, "cannot be unpacked"},
+		{"a cluster in the first table", held, uint64(l1), "where its first table is"},
 	} {
 		b := append([]byte(nil), good...)
 		be.PutUint64(b[c.at:], c.value)
@@ -230,7 +231,7 @@ func TestQcow2TablesThatLieAreRefused(t *testing.T) {
 		for e := range 512 {
 			be.PutUint64(b[l2+8*e:], entry)
 		}
-		requireRefused(t, readAll(b, 1<<30), "more bytes than its file has")
+		requireRefused(t, readAll(b, 1<<30), "where others are too")
 	})
 	t.Run("every entry at one packed cluster", func(t *testing.T) {
 		b := sample(t, "cluster_size=512", "qcow2", "-c")
