@@ -44,7 +44,7 @@ var beginnings = []struct {
 }{
 	{"QFI\xfb\x00\x00\x00\x01", 0, "", "a qcow image of version 1", convert},
 	{"QFI\xfb", 0, FormatQcow2, "", ""},
-	{"vhdxfile", 0, "", "a VHDX image", convert},
+	{vhdxMagic, 0, FormatVHDX, "", ""},
 	{vhdCookie, 0, FormatVHD, "", ""},
 	{"KDMV", 0, "", "a VMDK image", convert},
 	{"\x1f\x8b\x08", 0, FormatGzip, "", ""},

@@ -77,12 +77,17 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 		i.layout = openRaw(r)
 	case FormatQcow2:
 		err = i.openQcow2()
+	case FormatVHDX:
+		err = i.openVHDX()
 	case FormatVHD:
 		err = i.openVHD()
 	default:
 		err = invalid("the image is a compressed stream (%s), which can only be read from its beginning to its end", f)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := i.checkTables(); err != nil {
 		return nil, err
 	}
 	if i.size <= 0 {
@@ -92,6 +97,18 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 		return nil, invalid("the image says that its disk has %d bytes, and a volume has at most %s", i.size, store.Bytes(store.MaxVolumeSize))
 	}
 	return i, nil
+}
+
+// checkTables refuses tables that share bytes of the file.
+func (i *Image) checkTables() error {
+	for n, a := range i.tables {
+		for _, b := range i.tables[:n] {
+			if a.at < b.at+b.n && b.at < a.at+a.n {
+				return invalid("the image has %s and %s at the same place, byte %d of the file; it is damaged", b.what, a.what, max(a.at, b.at))
+			}
+		}
+	}
+	return nil
 }
 
 // Format is the format of the file.
