@@ -23,11 +23,11 @@
 //	func (*Image) Extent(off int64) (data bool, end int64, err error)
 //	func (*Image) Data(ctx context.Context) (int64, error)
 //
-// raw, qcow2 (versions 2 and 3), VHDX and VHD (fixed and dynamic). A VHDX that was
-// not closed is read with what its log has; no file is ever written. Data comes
-// before a copy: it walks every table, so that an image with a wrong offset
-// anywhere is refused before the first byte is written, and says how many bytes
-// the copy will have.
+// raw, qcow2 (versions 2 and 3), VHDX, VHD (fixed and dynamic) and VMDK
+// (monolithicSparse and streamOptimized). A VHDX that was not closed is read with
+// what its log has; no file is ever written. Data comes before a copy: it walks
+// every table, so that an image with a wrong offset anywhere is refused before
+// the first byte is written, and says how many bytes the copy will have.
 //
 // # Copying
 //

@@ -46,7 +46,7 @@ var beginnings = []struct {
 	{"QFI\xfb", 0, FormatQcow2, "", ""},
 	{vhdxMagic, 0, FormatVHDX, "", ""},
 	{vhdCookie, 0, FormatVHD, "", ""},
-	{"KDMV", 0, "", "a VMDK image", convert},
+	{vmdkMagic, 0, FormatVMDK, "", ""},
 	{"\x1f\x8b\x08", 0, FormatGzip, "", ""},
 	{xzMagic, 0, FormatXZ, "", ""},
 	{"\x28\xb5\x2f\xfd", 0, FormatZstd, "", ""},

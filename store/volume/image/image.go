@@ -81,6 +81,8 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 		err = i.openVHDX()
 	case FormatVHD:
 		err = i.openVHD()
+	case FormatVMDK:
+		err = i.openVMDK()
 	default:
 		err = invalid("the image is a compressed stream (%s), which can only be read from its beginning to its end", f)
 	}
@@ -268,11 +270,14 @@ func (i *Image) Extent(off int64) (data bool, end int64, err error) {
 }
 
 // Data walks all tables of the image and returns how many bytes of the disk it
-// holds, the others being zeros. An image in which an offset points nowhere, or
-// whose tables name more bytes than the file has, is refused.
+// holds, the others being zeros. An image in which an offset points nowhere, in
+// which two parts of the disk are at one place, or whose last packed part is
+// damaged, is refused.
 func (i *Image) Data(ctx context.Context) (int64, error) {
 	var data, storedBytes, units int64
 	seen := newClaims(i.fileSize)
+	var last span // the packed unit at the file's end, which a cut hits
+	lastAt := int64(-1)
 	for off, n := int64(0), 0; off < i.size; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return 0, ctx.Err()
@@ -291,6 +296,9 @@ func (i *Image) Data(ctx context.Context) (int64, error) {
 		case packed:
 			units++
 			data += s.end - off
+			if s.at > last.at {
+				last, lastAt = s, off
+			}
 		}
 		// No packed unit is smaller than 8 bytes. What shares bytes is found by its
 		// place, or, when it is too small for that, by the sum.
@@ -298,6 +306,11 @@ func (i *Image) Data(ctx context.Context) (int64, error) {
 			return 0, invalid("the image's tables name more bytes than its file has; it is damaged, or made to deceive")
 		}
 		off = s.end
+	}
+	if lastAt >= 0 {
+		if err := i.load(last, lastAt); err != nil {
+			return 0, err
+		}
 	}
 	return data, nil
 }

@@ -222,6 +222,10 @@ func (q *qcow2) span(off int64) (span, error) {
 		return span{}, err
 	}
 	entry, end := be.Uint64(e), (n+1)*cluster
+	if isZero(e) {
+		more := q.l2.same(table+second*int64(width), width, q.perTable()-1-second)
+		return span{held: hole, end: end + more*cluster}, nil
+	}
 	switch {
 	case entry&qcowPacked != 0:
 		return q.packedSpan(entry, end), nil

@@ -180,7 +180,8 @@ func (v *vhd) span(off int64) (span, error) {
 	end := (n + 1) * v.blockSize
 	sector := binary.BigEndian.Uint32(e)
 	if sector == vhdUnused {
-		return span{held: hole, end: end}, nil
+		more := v.table.same(v.tableAt+4*n, 4, math.MaxInt32)
+		return span{held: hole, end: end + more*v.blockSize}, nil
 	}
 	return span{held: stored, at: int64(sector)*512 + v.bitmap + in, end: end}, nil
 }

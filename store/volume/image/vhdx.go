@@ -271,14 +271,16 @@ func (i *Image) vhdxDisk(v *vhdx, meta extent) error {
 
 func (v *vhdx) span(off int64) (span, error) {
 	n, in := off/v.blockSize, off%v.blockSize
-	e, err := v.table.entry(v.tableAt+8*(n+n/v.ratio), 8, "the image's table of blocks")
+	place := v.tableAt + 8*(n+n/v.ratio)
+	e, err := v.table.entry(place, 8, "the image's table of blocks")
 	if err != nil {
 		return span{}, err
 	}
 	entry, end := binary.LittleEndian.Uint64(e), (n+1)*v.blockSize
 	switch state := entry & vhdxStateMask; state {
 	case vhdxNowhere, vhdxUndefined, vhdxZero, vhdxUnmapped, vhdxUnmapped95:
-		return span{held: hole, end: end}, nil
+		more := v.table.same(place, 8, v.ratio-1-n%v.ratio)
+		return span{held: hole, end: end + more*v.blockSize}, nil
 	case vhdxPresent:
 		at := int64(entry & vhdxPlace)
 		if at < 0 {

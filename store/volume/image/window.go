@@ -1,6 +1,9 @@
 package image
 
-import "io"
+import (
+	"bytes"
+	"io"
+)
 
 // windowSize is what is read at once of a table. Entries do not cross it: they
 // are as long as a power of two, and a table begins at a multiple of that.
@@ -42,4 +45,14 @@ func (w *window) entry(off int64, n int, what string) ([]byte, error) {
 		return nil, invalid("%s is not where it may be; the image is damaged", what)
 	}
 	return w.b[at : at+int64(n)], nil
+}
+
+// same counts the entries that follow the one of n bytes at off, which was read
+// last, and are equal to it: as far as the window reaches, and at most limit.
+func (w *window) same(off int64, n int, limit int64) (count int64) {
+	b := w.b[off-w.from:]
+	for e := b[:n]; count < limit && len(b) >= 2*n && bytes.Equal(b[n:2*n], e); count++ {
+		b = b[n:]
+	}
+	return count
 }
