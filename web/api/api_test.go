@@ -200,12 +200,6 @@ func (l log) After(ctx context.Context, f store.EventFilter) ([]store.Event, int
 
 var admin = auth.Identity{Actor: "tester", Scope: store.ScopeAdmin}
 
-// layers is where nothing lies in layers yet.
-type layers struct{ inventory.Layers }
-
-func (layers) Used(store.Volume) (int64, error)                  { return 0, nil }
-func (layers) RemoveLayers(context.Context, []store.Layer) error { return nil }
-
 func open(t *testing.T) *house {
 	t.Helper()
 	dir, quiet := t.TempDir(), slog.New(slog.DiscardHandler)
@@ -233,7 +227,7 @@ func open(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { staged.Close() })
-	inv, err := inventory.New(inventory.Config{DB: db, Volumes: pool, Layers: layers{}, Shelf: staged, Sessions: live{}, Log: quiet, Now: time.Now})
+	inv, err := inventory.New(inventory.Config{DB: db, Volumes: pool, Layers: pool, Shelf: staged, Sessions: live{}, Log: quiet, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -144,7 +144,7 @@ func (s *server) snapshots(a huma.API) {
 			VolumeKey
 			Body struct {
 				Name string `json:"name"`
-				noteBody
+				Note string `json:"note,omitempty" doc:"what people should know of it"`
 			}
 		}) (*body[store.Volume], error) {
 			return onVolume(ctx, s, in.Volume, func(v store.Volume) (store.Volume, error) {

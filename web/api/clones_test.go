@@ -1,0 +1,168 @@
+package api_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"lunboot/store"
+	"lunboot/web/api"
+)
+
+// awaited follows a job to its end.
+func (h *house) awaited(a answer) store.Job {
+	h.t.Helper()
+	var job store.Job
+	a.json(h.t, &job)
+	for until := time.Now().Add(time.Minute); job.State == store.JobRunning; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			h.t.Fatalf("job %d does not end", job.ID)
+		}
+		var all api.List[store.Job]
+		h.must(200, "GET", "/api/v1/jobs", "").json(h.t, &all)
+		for _, j := range all.Items {
+			if j.ID == job.ID {
+				job = j
+			}
+		}
+	}
+	return job
+}
+
+func (h *house) detail(name string) (d store.VolumeDetail) {
+	h.t.Helper()
+	h.must(200, "GET", "/api/v1/volumes/"+name, "").json(h.t, &d)
+	return d
+}
+
+// refused checks a refusal's status, and that it names who is in the way.
+func (h *house) refused(status int, method, path, body string, names ...string) {
+	h.t.Helper()
+	a := h.must(status, method, path, body)
+	for _, n := range names {
+		if !strings.Contains(string(a.body), n) {
+			h.t.Errorf("%s %s: the refusal does not name %s: %s", method, path, n, a.body)
+		}
+	}
+}
+
+func TestTheLifeOfAGoldenVolume(t *testing.T) {
+	h := open(t)
+	v := "/api/v1/volumes"
+	h.must(201, "POST", v, `{"name":"debian","size":1048576}`)
+	h.refused(409, "POST", v+"/debian/clone", `{"name":"c1"}`, "volume freeze debian")
+	var golden store.Volume
+	h.must(200, "POST", v+"/debian/freeze", `{"note":"as installed"}`).json(t, &golden)
+	if !golden.Golden || golden.Version != 1 || !golden.ReadOnly {
+		t.Errorf("frozen: %+v", golden)
+	}
+	h.refused(409, "POST", v+"/debian/freeze", `{}`, "golden already")
+	h.refused(409, "POST", v+"/debian/snapshots", `{"name":"s"}`, "versions")
+
+	h.must(201, "POST", "/api/v1/machines", `{"name":"lab-01","macs":["00:0c:29:00:00:01"]}`)
+	var cloned api.Cloned
+	h.must(201, "POST", v+"/debian/clone", `{"machine":"lab-01","reset_at_boot":true}`).json(t, &cloned)
+	if c := cloned; c.Volume.Name != "lab-01-debian" || !c.Volume.Reset || c.Mapping == nil || c.Mapping.MachineName != "lab-01" || !c.Mapping.Boot {
+		t.Errorf("a clone for a machine: %+v", cloned)
+	}
+	cloned = api.Cloned{}
+	h.must(201, "POST", v+"/debian/clone", `{"name":"work"}`).json(t, &cloned)
+	if cloned.Mapping != nil || cloned.Volume.Parent != golden.ID {
+		t.Errorf("a clone for nobody: %+v", cloned)
+	}
+	h.refused(409, "DELETE", v+"/debian", "", "debian")
+	h.refused(404, "POST", v+"/debian/clone", `{"name":"c2","machine":"lab-99"}`, "lab-99")
+	h.refused(404, "POST", v+"/work/clone", `{"name":"c2","snapshot":"none"}`, "no snapshot")
+
+	// Snapshots and the way back.
+	h.must(201, "POST", v+"/work/snapshots", `{"name":"before","note":"the upgrade"}`)
+	h.refused(409, "POST", v+"/work/snapshots", `{"name":"before"}`, "before")
+	var snaps api.List[store.SnapshotDetail]
+	h.must(200, "GET", v+"/work/snapshots", "").json(t, &snaps)
+	if snaps.Total != 1 || snaps.Items[0].Note != "the upgrade" || !snaps.Items[0].Below {
+		t.Errorf("snapshots: %+v", snaps)
+	}
+	h.must(201, "POST", v+"/work/clone", `{"name":"aside","snapshot":"before"}`)
+	h.must(200, "POST", v+"/work/rollback", `{"to":"before"}`)
+	h.refused(404, "POST", v+"/work/rollback", `{"to":"after"}`, "before")
+	h.refused(409, "DELETE", v+"/work/snapshots/before", "", "aside")
+	h.must(204, "DELETE", v+"/aside", "")
+	h.must(204, "DELETE", v+"/work/snapshots/before", "")
+	h.refused(404, "DELETE", v+"/work/snapshots/before", "", "before")
+
+	// Promote, and going back is one act.
+	if job := h.awaited(h.must(202, "POST", v+"/work/promote", `{"note":"upgraded"}`)); job.State != store.JobDone || job.Kind != "volume.promote" {
+		t.Errorf("promoted: %+v", job)
+	}
+	var versions api.List[store.VersionDetail]
+	h.must(200, "GET", v+"/debian/versions", "").json(t, &versions)
+	if versions.Total != 2 || versions.Items[0].Note != "as installed" || !versions.Items[1].Current || versions.Items[1].Note != "upgraded" {
+		t.Errorf("versions: %+v", versions)
+	}
+	if d := h.detail("lab-01-debian"); !d.Stale || d.ParentName != "debian" || len(d.Machines) != 1 || d.Machines[0].Name != "lab-01" {
+		t.Errorf("the machine's clone: %+v", d)
+	}
+	h.refused(422, "PATCH", v+"/debian/versions/1", `{}`, "nothing to change")
+	h.must(200, "PATCH", v+"/debian/versions/1", `{"current":true,"note":"the good one"}`)
+	h.refused(409, "PATCH", v+"/debian/versions/1", `{"current":true}`, "already")
+	h.must(200, "POST", v+"/debian/rollback", `{"to":"2"}`)
+	if d := h.detail("debian"); d.Version != 2 || d.Versions[0].Note != "the good one" || len(d.Clones) != 2 {
+		t.Errorf("forward again: %+v", d)
+	}
+	h.refused(409, "DELETE", v+"/debian/versions/1", "", "lab-01-debian")
+	h.refused(404, "DELETE", v+"/debian/versions/7", "", "7")
+	h.refused(404, "PATCH", v+"/debian/versions/7", `{"current":true}`, "7")
+	h.refused(409, "POST", v+"/debian/promote", `{}`, "no clone")
+	h.refused(409, "POST", v+"/debian/flatten", `{}`, "golden")
+
+	// A flat volume stands alone, and a check has nothing to say.
+	if job := h.awaited(h.must(202, "POST", v+"/work/flatten", `{}`)); job.State != store.JobDone {
+		t.Errorf("flattened: %+v", job)
+	}
+	if d := h.detail("work"); d.Kind != store.VolumeRaw || len(d.Chain) != 1 {
+		t.Errorf("flat: %+v", d)
+	}
+	var check store.VolumeCheck
+	h.must(200, "POST", v+"/lab-01-debian/check", "").json(t, &check)
+	if !check.OK || len(check.Layers) != 2 {
+		t.Errorf("checked: %+v", check)
+	}
+	h.refused(409, "POST", v+"/lab-01-debian/flatten", `{}`, "--no-reset-at-boot")
+	h.must(200, "PATCH", v+"/lab-01-debian", `{"reset_at_boot":false}`)
+	h.refused(422, "PATCH", v+"/work", `{"reset_at_boot":true}`, "clone")
+}
+
+func TestAMachineIsEnrolledWithACloneThroughTheAPI(t *testing.T) {
+	h := open(t)
+	for n := range 3 {
+		mac, err := store.ParseMAC(fmt.Sprintf("00:0c:29:00:01:%02x", n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.db.SeeUnknown(context.Background(), store.UnknownMachine{MAC: mac, LastSeen: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enroll := "/api/v1/unknown-machines/00:0c:29:00:01:00/enroll"
+	h.refused(422, "POST", enroll, `{"name":"lab-01","clone_of":"default"}`, "body.clone_of", "default-golden")
+	h.must(201, "POST", "/api/v1/volumes", `{"name":"debian","size":1048576}`)
+	h.must(200, "POST", "/api/v1/volumes/debian/freeze", `{}`)
+	h.must(204, "PUT", "/api/v1/settings/default-golden", `{"value":"debian"}`)
+	h.refused(422, "PUT", "/api/v1/settings/default-golden", `{"value":"win11"}`, "win11")
+	h.refused(422, "POST", enroll, `{"clone_of":"debian","replace":"lab-01"}`)
+	h.must(http.StatusCreated, "POST", enroll, `{"name":"lab-01","clone_of":"default"}`)
+	if d := h.detail("lab-01-debian"); len(d.Machines) != 1 || !d.Machines[0].Boot || d.Reset {
+		t.Errorf("its clone: %+v", d)
+	}
+	var all api.List[store.Enrolled]
+	h.must(http.StatusCreated, "POST", "/api/v1/unknown-machines/enroll", `{"name":"pc-{n}","clone_of":"default","reset_at_boot":true}`).json(t, &all)
+	if all.Total != 2 || all.Items[0].Problem != "" {
+		t.Errorf("together: %+v", all)
+	}
+	if d := h.detail("pc-2-debian"); !d.Reset || d.ParentName != "debian" {
+		t.Errorf("their clones: %+v", d)
+	}
+}
