@@ -37,6 +37,13 @@ func (i *Inventory) DefaultGolden(ctx context.Context) (store.Volume, error) {
 	return store.Volume{}, nil
 }
 
+// FreshClones reports whether the clones of new machines begin anew at each boot
+// unless something else is chosen.
+func (i *Inventory) FreshClones(ctx context.Context) (bool, error) {
+	v, err := store.SettingValue(ctx, i.db, store.SettingFreshClones)
+	return v == "on", err
+}
+
 // checkDefaultGolden refuses a default that nothing can be cloned from.
 func (i *Inventory) checkDefaultGolden(ctx context.Context, name string) error {
 	if name == "" {

@@ -77,7 +77,7 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	ctx := browser(t)
 	first := full()
 	setupURL, _ := first.open(t)
-	l := full()
+	l := cloning()
 	hash, err := auth.HashPassword(labPassword)
 	must(t, err)
 	l.users["admin"] = hash
@@ -132,6 +132,9 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("explain-unknown", base+"/unknown/d4:5d:64:b1:0b:02/explain")
 	check("explain-wrong", base+"/machines/2/explain?relay=nowhere")
 	check("volumes", base+"/volumes")
+	check("volume-golden", base+"/volumes/5")
+	check("volume-clone", base+"/volumes/6")
+	check("volume-promoting", base+"/volumes/7")
 	check("loaders", base+"/loaders")
 	check("settings-new", base+"/settings")
 	l.trouble(t)

@@ -51,6 +51,9 @@ type lab struct {
 	enrolled []store.Enrolled
 	dryRuns  []store.ExplainQuery
 	auth     *auth.Auth
+	acts     []string // on volumes
+	jobs     []store.Job
+	check    store.VolumeCheck
 }
 
 var noon = time.Date(2026, 11, 22, 14, 2, 8, 0, time.UTC)

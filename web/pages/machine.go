@@ -17,6 +17,7 @@ import (
 
 // mappingRow is one LUN of a machine.
 type mappingRow struct {
+	ID       store.VolumeID
 	LUN      store.LUN
 	Name     string
 	Size     int64
@@ -33,6 +34,9 @@ type machineView struct {
 	Total    string
 	Mappings []mappingRow
 	Volumes  []store.Volume // that could be mapped
+	Goldens  []store.Volume // that it can get a clone of
+	Default  bool
+	Fresh    bool
 	Profiles []store.Profile
 	Earlier  []store.Attempt
 	Lease    string
@@ -122,20 +126,24 @@ func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, e
 	for _, mp := range maps {
 		if mp.Machine == m.ID {
 			vol := byID[mp.Volume]
-			v.Mappings = append(v.Mappings, mappingRow{LUN: mp.LUN, Name: vol.Name, Size: vol.Size, ReadOnly: mp.ReadOnly || vol.ReadOnly, Boot: mp.Boot})
+			v.Mappings = append(v.Mappings, mappingRow{ID: mp.Volume, LUN: mp.LUN, Name: vol.Name, Size: vol.Size, ReadOnly: mp.ReadOnly || vol.ReadOnly, Boot: mp.Boot})
 			taken[mp.Volume] = true
 		} else if !mp.ReadOnly && !byID[mp.Volume].Shared && !byID[mp.Volume].ReadOnly {
 			taken[mp.Volume] = true
 		}
 	}
 	for _, vol := range vols {
-		if !taken[vol.ID] && vol.State == store.VolumeReady {
+		if !taken[vol.ID] && vol.State == store.VolumeReady && !vol.Golden {
 			v.Volumes = append(v.Volumes, vol)
 		}
 	}
 	if v.Profiles, err = s.Inventory.Profiles(ctx); err != nil {
 		return v, err
 	}
+	if v.Goldens, v.Default, err = s.goldens(ctx); err != nil {
+		return v, err
+	}
+	v.Default, v.Fresh = v.Default || len(v.Goldens) > 0, s.fresh(ctx)
 	leases, err := s.Inventory.Leases(ctx)
 	if err != nil {
 		return v, err
@@ -260,6 +268,9 @@ func (s *site) rename(w http.ResponseWriter, r *http.Request) {
 func (s *site) mapVolume(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	s.change(w, r, func(m store.Machine) error {
+		if c := choice(r); c.Of != "" {
+			return s.cloneFor(r, m, c)
+		}
 		spec := store.MappingSpec{Machine: m.ID}
 		if t := strings.TrimSpace(r.PostFormValue("lun")); t != "" {
 			l, err := store.ParseLUN(t)
@@ -298,6 +309,21 @@ func (s *site) mapVolume(w http.ResponseWriter, r *http.Request) {
 		_, err := s.Volumes.Map(ctx, by(r), spec)
 		return err
 	})
+}
+
+// cloneFor gives the machine a fresh clone of a golden volume to boot from.
+func (s *site) cloneFor(r *http.Request, m store.Machine, c store.CloneChoice) error {
+	all, err := s.Inventory.Volumes(r.Context())
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if v.Name == c.Of {
+			_, _, err := s.Volumes.CloneFor(r.Context(), by(r), m.ID, store.CloneSpec{Parent: v.ID, Reset: c.Reset})
+			return err
+		}
+	}
+	return store.NotFound("volume", c.Of)
 }
 
 func (s *site) unmap(w http.ResponseWriter, r *http.Request) {

@@ -39,6 +39,7 @@ type Boots interface {
 	Volumes(context.Context) ([]store.Volume, error)
 	Profiles(context.Context) ([]store.Profile, error)
 	Leases(context.Context) ([]store.Lease, error)
+	Jobs(context.Context) ([]store.Job, error)
 }
 
 // MachineActs are the operator's acts on machines and mappings.
@@ -57,6 +58,7 @@ type VolumeActs interface {
 	CreateVolume(context.Context, store.Actor, store.VolumeSpec) (store.Volume, error)
 	ImportFile(ctx context.Context, by store.Actor, spec store.ImportSpec, path string) (store.Volume, store.Job, error)
 	RemoveVolume(context.Context, store.Actor, store.VolumeID) error
+	VolumeLife
 	Map(context.Context, store.Actor, store.MappingSpec) (store.Mapping, error)
 	SetMapping(context.Context, store.Actor, store.MachineID, store.LUN, store.MappingPatch) (store.Mapping, error)
 	Unmap(context.Context, store.Actor, store.MachineID, store.LUN) error
@@ -169,6 +171,14 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/volumes", s.createVolume)
 			r.With(s.need(store.ScopeAdmin)).Post("/volumes/import", s.importVolume)
 			r.Post("/volumes/{id}/remove", s.removeVolume)
+			r.Get("/volumes/{id}", s.volume)
+			for act, do := range map[string]http.HandlerFunc{
+				"clone": s.cloneVolume, "freeze": s.freezeVolume, "snapshots": s.takeSnapshot, "snapshots/remove": s.removeSnapshot, "rollback": s.rollBack,
+				"promote": s.promote, "version": s.setVersion, "note": s.noteVersion, "versions/remove": s.removeVersion, "flatten": s.flattenVolume,
+				"check": s.checkVolume, "reset": s.setReset, "grow": s.growVolume, "default": s.makeDefault, "cancel": s.cancelJob,
+			} {
+				r.Post("/volumes/{id}/"+act, do)
+			}
 			r.Post("/machines/{id}/loader", s.setLoader)
 			r.Get("/loaders", s.loaders)
 			r.Post("/loaders", s.addLoader)
@@ -352,7 +362,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		return nil, err
 	}
 	views := map[string]*template.Template{}
-	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "loaders", "help", "help-code", "setup", "settings", "people", "changes", "login", "error"} {
+	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "volume", "loaders", "help", "help-code", "setup", "settings", "people", "changes", "login", "error"} {
 		t, err := base.Clone()
 		if err == nil {
 			t, err = t.ParseFS(viewFS, "view/"+name+".html")

@@ -20,6 +20,8 @@ type Enrolling interface {
 	EnrollAll(context.Context, store.Actor, store.EnrollSpec) ([]store.Enrolled, error)
 	AutoEnroll(context.Context) (store.AutoEnroll, error)
 	SetAutoEnroll(context.Context, store.Actor, store.AutoEnroll) (store.AutoEnroll, error)
+	EnrollWithClone(ctx context.Context, by store.Actor, mac store.MAC, name string, choice store.CloneChoice) (store.Machine, error)
+	FreshClones(context.Context) (bool, error)
 }
 
 // hardware is the one line that says what an unknown machine is: what it says
@@ -49,7 +51,10 @@ type newcomers struct {
 	Ignored  []store.UnknownMachine
 	Rules    []ruleRow
 	Profiles []store.Profile
-	Pattern  string // what the last machines' names suggest
+	Pattern  string         // what the last machines' names suggest
+	Goldens  []store.Volume // that each can get a clone of
+	Default  bool           // the first of them is the lab's default
+	Fresh    bool           // clones begin anew unless something else is chosen
 	Self     string
 }
 
@@ -98,7 +103,11 @@ func (s *site) newcomers(ctx context.Context) (newcomers, error) {
 		v.Rules = append(v.Rules, ruleRow{rule, makerOf(rule.Prefix), count[rule.Prefix]})
 	}
 	v.Pattern = pattern(machines)
-	v.Profiles, err = s.Inventory.Profiles(ctx)
+	if v.Profiles, err = s.Inventory.Profiles(ctx); err != nil {
+		return v, err
+	}
+	v.Goldens, v.Default, err = s.goldens(ctx)
+	v.Fresh = s.fresh(ctx)
 	return v, err
 }
 
@@ -147,6 +156,9 @@ type newcomer struct {
 	Maker    string
 	Machines []candidate // whose board this may be
 	Name     string      // that was tried
+	Goldens  []store.Volume
+	Default  bool
+	Fresh    bool
 }
 
 // candidate is a machine that a new board may be for.
@@ -173,6 +185,11 @@ func (s *site) showUnknownMachine(w http.ResponseWriter, r *http.Request, status
 		return
 	}
 	v.Machines = s.candidates(u, machines)
+	if v.Goldens, v.Default, err = s.goldens(ctx); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	v.Fresh = s.fresh(ctx)
 	s.render(w, r, status, "newcomer", page{Title: u.MAC.String(), Nav: "machines", Error: problem, Data: v})
 }
 
@@ -248,7 +265,12 @@ func (s *site) enroll(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	m, err := s.Machines.Enroll(r.Context(), by(r), mac, name, store.MachineID(replace))
+	var m store.Machine
+	if c := choice(r); c.Of != "" && replace == 0 {
+		m, err = s.Enrolling.EnrollWithClone(r.Context(), by(r), mac, name, c)
+	} else {
+		m, err = s.Machines.Enroll(r.Context(), by(r), mac, name, store.MachineID(replace))
+	}
 	switch {
 	case err == nil:
 		http.Redirect(w, r, machinePath(m.ID), http.StatusSeeOther)
@@ -284,7 +306,7 @@ func (s *site) enrollAll(w http.ResponseWriter, r *http.Request) {
 		s.unknownProblem(w, r, err)
 		return
 	}
-	done, err := s.Enrolling.EnrollAll(r.Context(), by(r), store.EnrollSpec{Name: name, Profile: r.PostFormValue("profile")})
+	done, err := s.Enrolling.EnrollAll(r.Context(), by(r), store.EnrollSpec{Name: name, Profile: r.PostFormValue("profile"), Clone: choice(r)})
 	if err != nil {
 		s.unknownProblem(w, r, err)
 		return
@@ -310,6 +332,7 @@ func (s *site) unknownProblem(w http.ResponseWriter, r *http.Request, err error)
 func (s *site) addRule(w http.ResponseWriter, r *http.Request) {
 	rule := store.AutoEnrollRule{
 		Prefix: store.MACPrefix(r.PostFormValue("prefix")), Name: store.NamePattern(strings.TrimSpace(r.PostFormValue("pattern"))), Profile: r.PostFormValue("profile"),
+		CloneOf: r.PostFormValue("clone_of"), Reset: r.PostFormValue("clone_of") != "" && r.PostFormValue("reset") != "",
 	}
 	var err error
 	if t := strings.TrimSpace(r.PostFormValue("limit")); t != "" {

@@ -12,8 +12,10 @@ import (
 
 type volumeRow struct {
 	store.Volume
-	UsedBy []volumeUse
-	Holds  *store.Preflight // nil when it could not be looked into
+	UsedBy     []volumeUse
+	Holds      *store.Preflight // nil when it could not be looked into
+	ParentName string
+	Clones     int // that stand on it
 }
 
 type volumeUse struct {
@@ -57,8 +59,13 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 		uses[m.Volume] = append(uses[m.Volume], volumeUse{Machine: m.Machine, Name: names[m.Machine], LUN: m.LUN})
 	}
 	v := volumesView{Self: "/volumes"}
+	called, clones := map[store.VolumeID]string{}, map[store.VolumeID]int{}
 	for _, vol := range vols {
-		row := volumeRow{Volume: vol, UsedBy: uses[vol.ID]}
+		called[vol.ID] = vol.Name
+		clones[vol.Parent]++
+	}
+	for _, vol := range vols {
+		row := volumeRow{Volume: vol, UsedBy: uses[vol.ID], ParentName: called[vol.Parent], Clones: clones[vol.ID]}
 		if vol.State == store.VolumeReady {
 			if found, err := s.Volumes.LookAtVolume(ctx, vol); err == nil {
 				row.Holds = &found
