@@ -57,3 +57,11 @@ func (u *Upload) Validate() error {
 	}
 	return joinFields(errs...)
 }
+
+// ImageFile is a file in a folder for images, which may be a disk image.
+type ImageFile struct {
+	Path    string    `json:"path"`
+	Name    string    `json:"name"` // inside of its folder
+	Size    int64     `json:"size"` // bytes
+	Changed time.Time `json:"changed"`
+}

@@ -16,6 +16,7 @@ type Shelf interface {
 	List() []store.Upload
 	Get(id string) (store.Upload, error)
 	Append(ctx context.Context, id string, off int64, r io.Reader) (store.Upload, error)
+	Cut(ctx context.Context, id string) (store.Upload, error)
 	Take(ctx context.Context, id string) (*stage.Image, error)
 	Remove(ctx context.Context, id string) error
 }
@@ -158,19 +159,11 @@ func (i *Inventory) ImportStream(ctx context.Context, by store.Actor, spec store
 	if size <= 0 {
 		return store.Volume{}, store.Invalid("source", "the upload is empty, or its length was not announced")
 	}
-	u, err := i.BeginUpload(ctx, by, store.Upload{Name: spec.Name, File: file, Size: size, SHA256: spec.SHA256, Format: spec.Format, BlockSize: spec.BlockSize, ReadOnly: spec.ReadOnly, Shared: spec.Shared})
+	u, err := i.receive(ctx, by, spec, file, r, size)
 	if err != nil {
 		return store.Volume{}, err
 	}
-	// Whoever sends in one piece does not go on where it broke.
-	defer func() {
-		if err := i.shelf.Remove(context.WithoutCancel(ctx), u.ID); err != nil && !store.IsNotFound(err) && store.KindOf(err) != store.KindInUse {
-			i.log.Warn("an upload stays until it is too old", "upload", u.ID, "err", err)
-		}
-	}()
-	if u, err = i.shelf.Append(ctx, u.ID, 0, r); err != nil {
-		return store.Volume{}, err
-	}
+	defer i.forget(ctx, u)
 	if !u.Whole() {
 		return store.Volume{}, store.Invalid("source", "the source ended after %d bytes, %d were announced", u.Offset, u.Size)
 	}
@@ -185,4 +178,43 @@ func (i *Inventory) ImportStream(ctx context.Context, by store.Actor, spec store
 		return store.Volume{}, run.err
 	}
 	return i.db.Volume(ctx, v.ID)
+}
+
+// ImportForm makes a volume of an image that comes in one piece of at most so
+// many bytes: it ends where r does. It returns when all of it has arrived; a job
+// does the rest.
+func (i *Inventory) ImportForm(ctx context.Context, by store.Actor, spec store.ImportSpec, file string, r io.Reader, most int64) (store.Volume, store.Job, error) {
+	u, err := i.receive(ctx, by, spec, file, r, most)
+	if err != nil {
+		return store.Volume{}, store.Job{}, err
+	}
+	var v store.Volume
+	var job store.Job
+	if _, err = i.shelf.Cut(ctx, u.ID); err == nil {
+		v, job, _, err = i.finishUpload(ctx, by, u.ID)
+	}
+	if err != nil {
+		i.forget(ctx, u)
+	}
+	return v, job, err
+}
+
+// receive takes an image in one piece. One that breaks off is forgotten: whoever
+// sends in one piece does not go on where it broke.
+func (i *Inventory) receive(ctx context.Context, by store.Actor, spec store.ImportSpec, file string, r io.Reader, size int64) (store.Upload, error) {
+	u, err := i.BeginUpload(ctx, by, store.Upload{Name: spec.Name, File: file, Size: size, SHA256: spec.SHA256, Format: spec.Format, BlockSize: spec.BlockSize, ReadOnly: spec.ReadOnly, Shared: spec.Shared})
+	if err != nil {
+		return u, err
+	}
+	got, err := i.shelf.Append(ctx, u.ID, 0, r)
+	if err != nil {
+		i.forget(ctx, u)
+	}
+	return got, err
+}
+
+func (i *Inventory) forget(ctx context.Context, u store.Upload) {
+	if err := i.shelf.Remove(context.WithoutCancel(ctx), u.ID); err != nil && !store.IsNotFound(err) && store.KindOf(err) != store.KindInUse {
+		i.log.Warn("an upload stays until it is too old", "upload", u.ID, "err", err)
+	}
 }

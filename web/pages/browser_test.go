@@ -135,6 +135,12 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("volume-golden", base+"/volumes/5")
 	check("volume-clone", base+"/volumes/6")
 	check("volume-promoting", base+"/volumes/7")
+	check("volumes-new", base+"/volumes/new")
+	l.mu.Lock()
+	l.sent = []store.Upload{{ID: "a1", Name: "win11", File: "win11.vhdx", Size: 8 << 30, Offset: 2 << 30, Touched: noon}, {ID: "b2", Name: "alma", File: "alma.qcow2", Size: 1 << 30, Offset: 1 << 30, SHA256: strings.Repeat("a1", 32), Touched: noon, Problem: "The file system is full."}}
+	l.jobs = []store.Job{{ID: 7, Kind: "volume.import", Subject: "debian12", State: store.JobRunning, Done: 1 << 30, Total: 4 << 30}}
+	l.mu.Unlock()
+	check("volumes-busy", base+"/volumes")
 	check("loaders", base+"/loaders")
 	check("settings-new", base+"/settings")
 	l.trouble(t)

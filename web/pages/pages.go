@@ -90,6 +90,7 @@ type Config struct {
 	Enrolling Enrolling
 	Explainer Explainer
 	Volumes   VolumeActs
+	Storage   Storage
 	Attempts  Attempts
 	Loaders   Loaders
 	Changes   []Change
@@ -169,13 +170,19 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/machines/{id}/remove", s.removeMachine)
 			r.Get("/volumes", s.volumes)
 			r.Post("/volumes", s.createVolume)
+			r.Get("/volumes/new", s.newVolume)
 			r.With(s.need(store.ScopeAdmin)).Post("/volumes/import", s.importVolume)
+			r.Post("/volumes/upload", s.uploadVolume)
+			r.Post("/volumes/attach", s.attachDevice)
+			r.Post("/volumes/uploads/{upload}/finish", s.finishUpload)
+			r.Post("/volumes/uploads/{upload}/remove", s.removeUpload)
+			r.Post("/volumes/jobs/{job}/cancel", s.cancelJob)
 			r.Post("/volumes/{id}/remove", s.removeVolume)
 			r.Get("/volumes/{id}", s.volume)
 			for act, do := range map[string]http.HandlerFunc{
 				"clone": s.cloneVolume, "freeze": s.freezeVolume, "snapshots": s.takeSnapshot, "snapshots/remove": s.removeSnapshot, "rollback": s.rollBack,
 				"promote": s.promote, "version": s.setVersion, "note": s.noteVersion, "versions/remove": s.removeVersion, "flatten": s.flattenVolume,
-				"check": s.checkVolume, "reset": s.setReset, "grow": s.growVolume, "default": s.makeDefault, "cancel": s.cancelJob,
+				"check": s.checkVolume, "reset": s.setReset, "grow": s.growVolume, "default": s.makeDefault, "cancel": s.cancelWork,
 			} {
 				r.Post("/volumes/{id}/"+act, do)
 			}
@@ -362,7 +369,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		return nil, err
 	}
 	views := map[string]*template.Template{}
-	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "volume", "loaders", "help", "help-code", "setup", "settings", "people", "changes", "login", "error"} {
+	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "volume", "newvolume", "loaders", "help", "help-code", "setup", "settings", "people", "changes", "login", "error"} {
 		t, err := base.Clone()
 		if err == nil {
 			t, err = t.ParseFS(viewFS, "view/"+name+".html")

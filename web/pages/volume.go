@@ -21,7 +21,6 @@ type VolumeLife interface {
 	ResizeVolume(ctx context.Context, by store.Actor, id store.VolumeID, size int64) (store.Volume, error)
 	FlattenVolume(ctx context.Context, by store.Actor, id store.VolumeID) (store.Job, error)
 	CheckVolume(context.Context, store.VolumeID) (store.VolumeCheck, error)
-	CancelJob(ctx context.Context, by store.Actor, id int64) error
 	Cloning
 	Keeping
 }
@@ -349,13 +348,13 @@ func (s *site) makeDefault(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (s *site) cancelJob(w http.ResponseWriter, r *http.Request) {
+func (s *site) cancelWork(w http.ResponseWriter, r *http.Request) {
 	s.onVolume(w, r, func(store.Volume) error {
 		id, err := strconv.ParseInt(r.PostFormValue("job"), 10, 64)
 		if err != nil {
 			return store.Invalid("job", "choose a job")
 		}
-		return s.Volumes.CancelJob(r.Context(), by(r), id)
+		return s.Storage.CancelJob(r.Context(), by(r), id)
 	})
 }
 

@@ -3,7 +3,6 @@ package pages
 import (
 	"net/http"
 	"strconv"
-	"strings"
 
 	"github.com/go-chi/chi/v5"
 
@@ -26,6 +25,7 @@ type volumeUse struct {
 
 type volumesView struct {
 	Rows []volumeRow
+	Way  underWay
 	Self string
 }
 
@@ -60,6 +60,10 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 	}
 	v := volumesView{Self: "/volumes"}
 	called, clones := map[store.VolumeID]string{}, map[store.VolumeID]int{}
+	if v.Way, err = s.underWay(ctx); err != nil {
+		s.fail(w, r, err)
+		return
+	}
 	for _, vol := range vols {
 		called[vol.ID] = vol.Name
 		clones[vol.Parent]++
@@ -85,19 +89,6 @@ func (s *site) volumeAct(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	http.Redirect(w, r, "/volumes", http.StatusSeeOther)
-}
-
-func (s *site) createVolume(w http.ResponseWriter, r *http.Request) {
-	size, err := store.ParseBytes(r.PostFormValue("size"))
-	if err == nil {
-		_, err = s.Volumes.CreateVolume(r.Context(), by(r), store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name")), Size: size})
-	}
-	s.volumeAct(w, r, err)
-}
-
-func (s *site) importVolume(w http.ResponseWriter, r *http.Request) {
-	_, _, err := s.Volumes.ImportFile(r.Context(), by(r), store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: strings.TrimSpace(r.PostFormValue("name"))}}, strings.TrimSpace(r.PostFormValue("path")))
-	s.volumeAct(w, r, err)
 }
 
 func (s *site) removeVolume(w http.ResponseWriter, r *http.Request) {

@@ -95,6 +95,7 @@ func (s *site) functions() template.FuncMap {
 			return upper(string(c))
 		},
 		"conditions": func() []condition { return []condition{condFailed, condBooting, condUp, condSlow, condNever} },
+		"jobWords":   jobWords,
 		"percent":    func(v store.Volume) string { return fmt.Sprintf("%d %%", v.Progress) },
 		"platform":   func(parts ...string) string { return strings.TrimSpace(strings.Join(parts, " ")) },
 		"dict": func(pairs ...any) (map[string]any, error) {
@@ -130,4 +131,21 @@ func (s *site) clock(t time.Time) string {
 		return t.Format("Mon 15:04")
 	}
 	return t.Format("2006-01-02 15:04")
+}
+
+// jobWords is what a job does.
+func jobWords(kind string) string {
+	switch kind {
+	case "volume.import":
+		return "Importing"
+	case "volume.export":
+		return "Exporting"
+	case "volume.flatten":
+		return "Flattening"
+	case "volume.promote":
+		return "Promoting"
+	case "volume.copy":
+		return "Copying"
+	}
+	return kind
 }

@@ -382,6 +382,25 @@ func (s *Shelf) fill(ctx context.Context, u *upload, state store.Upload, r io.Re
 	return state, failed
 }
 
+// Cut ends an upload whose sender did not know its length and announced more: all
+// that has arrived is all there is.
+func (s *Shelf) Cut(ctx context.Context, id string) (store.Upload, error) {
+	u, err := s.hold(ctx, id)
+	if err != nil {
+		return store.Upload{}, err
+	}
+	defer func() { <-u.turn }()
+	state := u.state
+	if state.Offset == 0 {
+		return state, store.Invalid("source", "the image is empty")
+	}
+	state.Size = state.Offset
+	if err := u.file.Truncate(state.Size); err != nil {
+		return state, fault("upload", state.Name, err)
+	}
+	return state, s.keep(u, u.sum, &state)
+}
+
 // keep makes what has arrived durable and known.
 func (s *Shelf) keep(u *upload, sum hash.Hash, state *store.Upload) error {
 	state.Touched = s.now()
