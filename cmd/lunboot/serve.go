@@ -36,9 +36,11 @@ import (
 	"lunboot/services/inventory"
 	"lunboot/services/iscsi"
 	"lunboot/services/loaders"
+	"lunboot/services/media"
 	"lunboot/services/notify"
 	"lunboot/services/tftp"
 	"lunboot/store"
+	filed "lunboot/store/media"
 	"lunboot/store/sqlite"
 	"lunboot/store/volume"
 	"lunboot/store/volume/stage"
@@ -96,6 +98,7 @@ type appliance struct {
 	inv     *inventory.Inventory
 	runner  *attempts.Runner
 	loaders *loaders.Ladder
+	media   *media.Library
 	target  *iscsi.Server
 	boot    *httpd.Server
 	admin   *httpd.Server
@@ -178,6 +181,9 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		log.Warn("loaders are missing", "detail", missing)
 	}
 
+	if err := a.openMedia(ctx); err != nil {
+		return nil, err
+	}
 	if a.journal, err = events.New(a.table, log.With("part", "events"), time.Now); err != nil {
 		return nil, err
 	}
@@ -223,7 +229,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		MaxSessions: maxSessions(log),
 	})
 	a.scripts = httpboot.Handler(httpboot.Config{
-		Inventory: a.db, Attempts: a.runner, Evidence: evidence{db: a.db, now: time.Now, heard: heard}, Explainer: explainer{a.runner}, Files: a.loaders,
+		Inventory: a.db, Attempts: a.runner, Evidence: evidence{db: a.db, now: time.Now, heard: heard}, Explainer: explainer{a.runner}, Files: a.loaders, Media: a.media,
 		Emit: emit, Log: log.With("part", "boot"), Now: time.Now, Target: a.iqn, ISCSIPort: func() uint16 { return a.target.Addr().Port() },
 		Advertise: set.advertise, AdminURL: a.adminURL, Guard: set.guard,
 		Fetched: func(addr netip.Addr) { a.tftp.ScriptFetched(addr) },
@@ -248,6 +254,22 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
 		a.journal, events.NewKeeper(a.table, log.With("part", "events")), a.notify, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, inventory.NewAutoEnroller(a.inv, a.db), socket)
 	return a, nil
+}
+
+// openMedia opens the folder of media, and the one of those that are being sent.
+func (a *appliance) openMedia(ctx context.Context) error {
+	log := a.log.With("part", "media")
+	folder, err := filed.OpenFolder(filepath.Join(a.dir, "media"))
+	if err != nil {
+		return err
+	}
+	shelf, err := stage.Open(filepath.Join(a.dir, "media-uploads"), log, time.Now)
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, shelf.Close)
+	a.media, err = media.New(ctx, media.Config{Rows: a.db, Folder: folder, Shelf: shelf, Log: log})
+	return err
 }
 
 // run serves until a signal, then drains in reverse order.
@@ -314,7 +336,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	dry := a.dryRuns()
 	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
 	site, err := pages.Handler(pages.Config{
-		Inventory: a.db, Machines: a.inv, Enrolling: a.inv, Explainer: dry, Volumes: a.inv, Storage: a.inv, Attempts: a.runner, Loaders: a.loaders,
+		Inventory: a.db, Machines: a.inv, Enrolling: a.inv, Explainer: dry, Volumes: a.inv, Storage: a.inv, Attempts: a.runner, Loaders: a.loaders, Media: a.media, Profiles: a.inv,
 		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Network: networks{a}, Health: a.healthChecks, Auth: a.auth, Status: a.status, Captures: a.captures(), Audit: a.db, Backups: saved, Log: log, Now: time.Now,
 	})
 	if err != nil {
@@ -324,7 +346,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	r.Group(func(r chi.Router) {
 		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
 		api.Mount(r, api.Config{
-			Store: a.db, Acts: acts{a.inv, a}, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Explainer: dry, Loaders: a.loaders,
+			Store: a.db, Acts: acts{a.inv, a}, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Explainer: dry, Loaders: a.loaders, Media: a.media,
 			Access: a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Backups: saved, Version: version, Log: log,
 		})
 	})

@@ -91,7 +91,11 @@ func (m *Maker) Prepare(ctx context.Context, by store.Actor, spec store.BackupSp
 		p.items = append(p.items, archive.Item{Name: name, Path: path})
 	}
 	slices.SortFunc(p.items, func(x, y archive.Item) int { return strings.Compare(x.Name, y.Name) })
-	for _, folder := range []string{"loaders", TLSFolder} {
+	folders := []string{"loaders", TLSFolder}
+	if spec.Volumes {
+		folders = append(folders, "media") // as large as volumes are
+	}
+	for _, folder := range folders {
 		if err := p.add(m.cfg.Dir, folder); err != nil {
 			return nil, err
 		}

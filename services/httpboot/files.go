@@ -131,7 +131,7 @@ func (s *Server) send(w *responseWriter, r *http.Request, e store.Event, content
 func (s *Server) noFile(w *responseWriter, r *http.Request, name string, err error) {
 	status, why := http.StatusNotFound, "There is no file "+name+" on this appliance."
 	var errno syscall.Errno // a path out of the folder has none
-	if errors.As(err, &errno) && errno != syscall.ENOENT && errno != syscall.ENOTDIR {
+	if errors.As(err, &errno) && errno != syscall.ENOENT && errno != syscall.ENOTDIR || store.KindOf(err) == store.KindUnavailable {
 		status, why = http.StatusInternalServerError, "The file "+name+" cannot be read on this appliance."
 		s.cfg.Log.Error("a file could not be sent to a machine", "file", name, "addr", remote(r), "error", err)
 	}

@@ -1,6 +1,8 @@
 package httpboot
 
 import (
+	"io"
+	"io/fs"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -9,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"lunboot/services/boot"
 	"lunboot/store"
@@ -156,6 +159,86 @@ func TestFilesComeFromTheirFolderAndNowhereElse(t *testing.T) {
 		if e := l.said(); len(e) != 1 || e[0].Kind != store.EventFileMissing || e[0].Detail.File != "" || e[0].Detail.URL != path {
 			t.Errorf("%s: events %+v", path, e)
 		}
+	}
+}
+
+// piece is a file that stands inside a larger one.
+type piece struct {
+	*io.SectionReader
+	img *os.File
+	at  int64
+	n   *int // how often it was sent from the larger one
+}
+
+func (p piece) Close() error               { return p.img.Close() }
+func (p piece) Stat() (fs.FileInfo, error) { return pieceInfo{p.Size()}, nil }
+func (p piece) Source() (io.Reader, bool) {
+	off, err := p.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, false
+	}
+	*p.n++
+	_, err = p.img.Seek(p.at+off, io.SeekStart)
+	return p.img, err == nil
+}
+
+type pieceInfo struct{ size int64 }
+
+func (pieceInfo) Name() string       { return "linux" }
+func (i pieceInfo) Size() int64      { return i.size }
+func (pieceInfo) Mode() fs.FileMode  { return 0o444 }
+func (pieceInfo) ModTime() time.Time { return time.Unix(1_700_000_000, 0) }
+func (pieceInfo) IsDir() bool        { return false }
+func (pieceInfo) Sys() any           { return nil }
+
+// shelf has the disc x.iso with a kernel at byte 4096, and one whose bytes are
+// gone.
+type shelf struct {
+	path string
+	n    int
+}
+
+func (s *shelf) Open(name string) (fs.File, error) {
+	switch name {
+	case "x.iso/linux":
+		f, err := os.Open(s.path)
+		if err != nil {
+			return nil, err
+		}
+		return piece{io.NewSectionReader(f, 4096, 600_000), f, 4096, &s.n}, nil
+	case "gone.iso":
+		return nil, &store.Error{Kind: store.KindUnavailable, Msg: "its bytes cannot be read"}
+	}
+	return nil, fs.ErrNotExist
+}
+
+func TestAFileInsideADiscIsSentFromTheDisc(t *testing.T) {
+	kernel := []byte(strings.Repeat("kernel", 100_000))
+	s := &shelf{path: filepath.Join(t.TempDir(), "x")}
+	if err := os.WriteFile(s.path, append(append(make([]byte, 4096), kernel...), "behind"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := newLab(t, func(l *lab) { l.cfg.Media = s })
+	res, body := l.do("HEAD", "/files/x.iso/linux")
+	if res.StatusCode != 200 || res.ContentLength != int64(len(kernel)) || body != "" || len(l.said()) != 0 {
+		t.Errorf("HEAD answers %s with length %d", res.Status, res.ContentLength)
+	}
+	if res, body = l.do("GET", "/files/x.iso/linux"); res.StatusCode != 200 || body != string(kernel) || res.ContentLength != int64(len(kernel)) {
+		t.Errorf("GET answers %s with %d bytes", res.Status, len(body))
+	}
+	for spec, want := range map[string]string{"bytes=6-17": "kernelkernel", "bytes=-3": "nel", "bytes=599998-": "el"} {
+		if res, body := l.do("GET", "/files/x.iso/linux", "Range", spec); res.StatusCode != 206 || body != want {
+			t.Errorf("%s answers %s %q", spec, res.Status, body)
+		}
+	}
+	if s.n != 4 {
+		t.Errorf("%d answers came from the disc itself", s.n)
+	}
+	if res, body := l.do("GET", "/files/x.iso/linux", "Range", "bytes=600000-"); res.StatusCode != 416 || !strings.HasPrefix(body, "#!ipxe\n") {
+		t.Errorf("a range behind the end answers %s %q", res.Status, body)
+	}
+	if res, body := l.do("GET", "/files/gone.iso"); res.StatusCode != 500 || !strings.HasPrefix(body, "#!ipxe\n") {
+		t.Errorf("a disc whose bytes are gone answers %s %q", res.Status, body)
 	}
 }
 

@@ -65,10 +65,21 @@ func (w *responseWriter) ReadFrom(r io.Reader) (int64, error) {
 	if w.stood {
 		return io.Copy(io.Discard, r)
 	}
+	if l, ok := r.(*io.LimitedReader); ok {
+		if s, ok := l.R.(sourced); ok {
+			if from, ok := s.Source(); ok {
+				r = io.LimitReader(from, l.N)
+			}
+		}
+	}
 	n, err := io.Copy(w.ResponseWriter, r)
 	w.bytes += n
 	return n, err
 }
+
+// sourced is a file whose bytes stand together in a larger one, from which the
+// kernel can send them as well.
+type sourced interface{ Source() (io.Reader, bool) }
 
 // Unwrap is for http.ResponseController.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

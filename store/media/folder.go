@@ -84,12 +84,12 @@ func (f *Folder) Adopt(path, sum string) error {
 	return f.sync()
 }
 
-// Copy puts what r gives into the folder, and returns its hash. It is durable
-// then; a failure leaves nothing behind.
-func (f *Folder) Copy(ctx context.Context, r io.Reader) (sum string, size int64, err error) {
+// Copy puts what r gives into a file that Adopt takes, and returns its path and
+// hash. Its bytes are durable then; a failure leaves nothing behind.
+func (f *Folder) Copy(ctx context.Context, r io.Reader) (path, sum string, size int64, err error) {
 	tmp, err := os.CreateTemp(f.dir, "new-") // removed by Sweep if the process ends now
 	if err != nil {
-		return "", 0, fault("keep media", "", err)
+		return "", "", 0, fault("keep media", "", err)
 	}
 	defer func() {
 		if err != nil {
@@ -100,18 +100,18 @@ func (f *Folder) Copy(ctx context.Context, r io.Reader) (sum string, size int64,
 	buf := make([]byte, 1<<20)
 	for dirty := 0; ; {
 		if err := ctx.Err(); err != nil {
-			return "", 0, err
+			return "", "", 0, err
 		}
 		n, end := io.ReadFull(r, buf)
 		if n > 0 {
 			h.Write(buf[:n])
 			if _, err := tmp.Write(buf[:n]); err != nil {
-				return "", 0, err
+				return "", "", 0, err
 			}
 			size += int64(n)
 			if dirty += n; dirty >= 64<<20 {
 				if err := unix.Fdatasync(int(tmp.Fd())); err != nil {
-					return "", 0, err
+					return "", "", 0, err
 				}
 				dirty = 0
 			}
@@ -120,24 +120,16 @@ func (f *Folder) Copy(ctx context.Context, r io.Reader) (sum string, size int64,
 			break
 		}
 		if end != nil {
-			return "", 0, &store.Error{Kind: store.KindUnavailable, Op: "keep media", Err: end, Msg: fmt.Sprintf("the source could not be read beyond byte %d", size)}
+			return "", "", 0, &store.Error{Kind: store.KindUnavailable, Op: "keep media", Err: end, Msg: fmt.Sprintf("the source could not be read beyond byte %d", size)}
 		}
 		if size > store.MaxMediaSize {
-			return "", 0, store.Invalid("size", "a media file has at most %s", store.Bytes(store.MaxMediaSize))
+			return "", "", 0, store.Invalid("size", "a media file has at most %s", store.Bytes(store.MaxMediaSize))
 		}
 	}
 	if err := tmp.Sync(); err != nil {
-		return "", 0, err
+		return "", "", 0, err
 	}
-	sum = hex.EncodeToString(h.Sum(nil))
-	to, err := f.path(sum)
-	if err != nil {
-		return "", 0, err
-	}
-	if err := os.Rename(tmp.Name(), to); err != nil {
-		return "", 0, err
-	}
-	return sum, size, errors.Join(tmp.Close(), f.sync())
+	return tmp.Name(), hex.EncodeToString(h.Sum(nil)), size, tmp.Close()
 }
 
 func (f *Folder) sync() error {

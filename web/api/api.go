@@ -32,6 +32,7 @@ type Config struct {
 	Scripts   Scripts
 	Explainer Explainer
 	Loaders   Loaders
+	Media     Media
 	Access    Access
 	Network   Network
 	Health    func(context.Context) Health
@@ -70,6 +71,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.mappings(a)
 	s.profiles(a)
 	s.loaders(a)
+	s.media(a)
 	s.attempts(a)
 	s.captures(a)
 	s.sessions(a)

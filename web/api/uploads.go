@@ -100,11 +100,4 @@ func (in *uploadInput) spec() store.ImportSpec {
 	}
 }
 
-func (in *uploadInput) reader() io.Reader {
-	if in.stream == nil {
-		return http.NoBody
-	}
-	return in.stream
-}
-
 func (in *uploadInput) size() int64 { return in.Length }

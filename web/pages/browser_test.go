@@ -141,6 +141,8 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	l.jobs = []store.Job{{ID: 7, Kind: "volume.import", Subject: "debian12", State: store.JobRunning, Done: 1 << 30, Total: 4 << 30}}
 	l.mu.Unlock()
 	check("volumes-busy", base+"/volumes")
+	check("profiles", base+"/profiles")
+	check("media", base+"/media")
 	check("loaders", base+"/loaders")
 	check("settings-new", base+"/settings")
 	l.trouble(t)

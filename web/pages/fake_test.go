@@ -40,6 +40,7 @@ type lab struct {
 	changed  chan struct{}
 	facts    SetupFacts
 	loaders  []boot.LoaderInfo
+	kept     []store.Media
 	uploads  []string
 	chosen   []SetupChoice
 	asked    []string // networks that were asked
@@ -153,7 +154,7 @@ func (l *lab) LookAtVolume(_ context.Context, v store.Volume) (store.Preflight, 
 
 func (l *lab) Volumes(context.Context) ([]store.Volume, error) { return l.vols, nil }
 func (l *lab) Profiles(context.Context) ([]store.Profile, error) {
-	return []store.Profile{{Name: "local"}, {Name: "san"}}, nil
+	return []store.Profile{{Name: "install-debian", Kind: store.ProfileInstall, Fields: map[string]string{"media": "debian-12.5.0-amd64-netinst.iso"}}, {Name: "local", Kind: store.ProfileLocal, BuiltIn: true}, {Name: "san", Kind: store.ProfileSAN, BuiltIn: true}}, nil
 }
 func (l *lab) Leases(context.Context) ([]store.Lease, error) { return nil, nil }
 
@@ -369,7 +370,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		t.Fatal(err)
 	}
 	h, err := Handler(Config{
-		Inventory: l, Machines: l, Enrolling: l, Explainer: l, Volumes: l, Storage: l, Attempts: l, Loaders: l, Changes: []Change{l}, Setup: l, Network: l, Health: func(context.Context) []Check { return l.checks }, Captures: l, Audit: l, Backups: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
+		Inventory: l, Machines: l, Enrolling: l, Explainer: l, Volumes: l, Storage: l, Attempts: l, Loaders: l, Media: l, Profiles: l, Changes: []Change{l}, Setup: l, Network: l, Health: func(context.Context) []Check { return l.checks }, Captures: l, Audit: l, Backups: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
 		Status: func(context.Context) Status {
 			return Status{OK: true, Text: "All services running", Address: "10.77.0.1 · eth1"}
 		},
@@ -450,6 +451,7 @@ func full() *lab {
 		{Name: "secure/grubx64.efi", Chain: "secure", Role: store.LoaderSecond, Firmware: "UEFI", Arch: "x86-64", License: "as supplied", Size: 1 << 20, SHA256: strings.Repeat("c3", 32), Source: "uploaded", Supplied: true, Use: "The first file of the chain secure fetches this."},
 		{Name: "secure/shimx64.efi", Chain: "secure", Role: store.LoaderFirst, Firmware: "UEFI", Arch: "x86-64", Opaque: true, License: "as supplied", Size: 1 << 20, SHA256: strings.Repeat("d4", 32), Source: "uploaded", Supplied: true, Use: "Machines that name the chain secure are given this first."},
 	}
+	l.kept = keptMedia()
 	router := netip.MustParseAddr("10.77.0.254")
 	l.heard = map[string]store.Survey{
 		"eth0": {Heard: []store.Heard{

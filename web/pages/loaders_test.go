@@ -29,6 +29,11 @@ func TestThePageOfTheLoadersSaysWhatEachIsFor(t *testing.T) {
 // upload sends the form as a browser does.
 func (l *lab) upload(t *testing.T, fields ...string) (int, string) {
 	t.Helper()
+	return l.uploadTo(t, "/loaders", fields...)
+}
+
+func (l *lab) uploadTo(t *testing.T, to string, fields ...string) (int, string) {
+	t.Helper()
 	hash, err := auth.HashPassword(labPassword)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +64,7 @@ func (l *lab) upload(t *testing.T, fields ...string) (int, string) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	res, err := c.Post(base+"/loaders", w.FormDataContentType(), &b)
+	res, err := c.Post(base+to, w.FormDataContentType(), &b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,6 +93,8 @@ type Config struct {
 	Storage   Storage
 	Attempts  Attempts
 	Loaders   Loaders
+	Media     Media
+	Profiles  ProfileActs
 	Changes   []Change
 	Setup     Setup
 	Network   Network
@@ -190,6 +192,12 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/loaders", s.loaders)
 			r.Post("/loaders", s.addLoader)
 			r.Post("/loaders/remove", s.removeLoader)
+			r.Get("/profiles", s.profiles)
+			r.Post("/profiles/remove", s.removeProfile)
+			r.Get("/media", s.media)
+			r.Post("/media", s.addMedia)
+			r.With(s.need(store.ScopeAdmin)).Post("/media/path", s.addMediaPath)
+			r.Post("/media/remove", s.removeMedia)
 			r.Get("/settings", s.settings)
 			r.With(s.need(store.ScopeAdmin)).Post("/settings/backup", s.backup)
 			r.Get("/changes", s.changesList)
@@ -369,7 +377,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		return nil, err
 	}
 	views := map[string]*template.Template{}
-	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "volume", "newvolume", "loaders", "help", "help-code", "setup", "settings", "people", "changes", "login", "error"} {
+	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "volume", "newvolume", "profiles", "media", "loaders", "help", "help-code", "setup", "settings", "people", "changes", "login", "error"} {
 		t, err := base.Clone()
 		if err == nil {
 			t, err = t.ParseFS(viewFS, "view/"+name+".html")

@@ -23,6 +23,7 @@ type Commands struct {
 	Mapping MappingCmd `cmd:"" help:"Mappings: which volume is which LUN of which machine."`
 	Profile ProfileCmd `cmd:"" help:"Profiles: the rules that make boot scripts."`
 	Loader  LoaderCmd  `cmd:"" help:"Loaders: the programs that firmware fetches first."`
+	Media   MediaCmd   `cmd:"" help:"Media: discs, kernels and other files that machines fetch while they boot."`
 	Script  ScriptCmd  `cmd:"" help:"Show the script that a machine would be given now."`
 	Attempt AttemptCmd `cmd:"" help:"Boot attempts: how each try to boot went, and why it failed."`
 	Explain ExplainCmd `cmd:"" help:"Explain a code: iPXE's, such as 1d704539, or a diagnosis's, such as LB-LUN-01."`

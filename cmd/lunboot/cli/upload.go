@@ -76,39 +76,8 @@ func (v *VolumeImportCmd) upload(c *Context) error {
 	if err != nil {
 		return err
 	}
-	sum := &runningSum{Hash: sha256.New()}
-	// What arrived in an earlier run counts for the checksum as well.
-	if _, err := io.Copy(io.Discard, &piece{io.NewSectionReader(f, 0, u.Offset), sum, 0}); err != nil {
+	if u, err = c.sendWhole("/uploads", u, f); err != nil {
 		return err
-	}
-	for tries := 0; !u.Whole(); {
-		c.progress("sent", u.Offset, u.Size)
-		before := u.Offset
-		next, err := v.send(c, u, f, sum)
-		var refused *refusal
-		if err != nil && (c.Err() != nil || errors.As(err, &refused) && next.ID == "") {
-			return fmt.Errorf("%w; what was sent is kept, the same command goes on", err)
-		}
-		if next.ID != "" {
-			u = next
-		}
-		if u.Offset > before {
-			tries = 0
-			continue
-		}
-		if tries++; tries == sendTries {
-			return fmt.Errorf("%w; what was sent is kept, the same command goes on", err)
-		}
-		select {
-		case <-c.Done():
-			return c.Err()
-		case <-time.After(min(time.Second<<tries, 30*time.Second) / 4):
-		}
-	}
-	c.progress("sent", u.Size, u.Size)
-	if got := hex.EncodeToString(sum.Sum(nil)); u.SHA256 != got {
-		err := c.Client.Do(c, "DELETE", "/uploads/"+esc(u.ID), nil, nil)
-		return errors.Join(fmt.Errorf("the file has the SHA-256 %s and what arrived %s: the file changed meanwhile; send it again", got, u.SHA256), err)
 	}
 	var out struct {
 		Volume store.Volume `json:"volume"`
@@ -118,6 +87,46 @@ func (v *VolumeImportCmd) upload(c *Context) error {
 		return err
 	}
 	return v.finished(c, out.Job, "uploaded")
+}
+
+// sendWhole sends the rest of a file to an upload below path, goes on where a
+// connection breaks, and compares the checksums of both ends.
+func (c *Context) sendWhole(path string, u store.Upload, f *os.File) (store.Upload, error) {
+	sum := &runningSum{Hash: sha256.New()}
+	// What arrived in an earlier run counts for the checksum as well.
+	if _, err := io.Copy(io.Discard, &piece{io.NewSectionReader(f, 0, u.Offset), sum, 0}); err != nil {
+		return u, err
+	}
+	for tries := 0; !u.Whole(); {
+		c.progress("sent", u.Offset, u.Size)
+		before := u.Offset
+		next, err := c.send(path, u, f, sum)
+		var refused *refusal
+		if err != nil && (c.Err() != nil || errors.As(err, &refused) && next.ID == "") {
+			return u, fmt.Errorf("%w; what was sent is kept, the same command goes on", err)
+		}
+		if next.ID != "" {
+			u = next
+		}
+		if u.Offset > before {
+			tries = 0
+			continue
+		}
+		if tries++; tries == sendTries {
+			return u, fmt.Errorf("%w; what was sent is kept, the same command goes on", err)
+		}
+		select {
+		case <-c.Done():
+			return u, c.Err()
+		case <-time.After(min(time.Second<<tries, 30*time.Second) / 4):
+		}
+	}
+	c.progress("sent", u.Size, u.Size)
+	if got := hex.EncodeToString(sum.Sum(nil)); u.SHA256 != got {
+		err := c.Client.Do(c, "DELETE", path+"/"+esc(u.ID), nil, nil)
+		return u, errors.Join(fmt.Errorf("the file has the SHA-256 %s and what arrived %s: the file changed meanwhile; send it again", got, u.SHA256), err)
+	}
+	return u, nil
 }
 
 // begin announces the upload, or finds the one of an earlier run.
@@ -139,10 +148,10 @@ func (v *VolumeImportCmd) begin(c *Context, size int64) (store.Upload, error) {
 
 // send sends the next piece and says how far the upload is by the appliance's
 // own word, also when the piece broke; ID is empty when that cannot be had.
-func (v *VolumeImportCmd) send(c *Context, u store.Upload, f *os.File, sum *runningSum) (store.Upload, error) {
+func (c *Context) send(path string, u store.Upload, f *os.File, sum *runningSum) (store.Upload, error) {
 	body := &piece{io.NewSectionReader(f, u.Offset, min(pieceSize, u.Size-u.Offset)), sum, u.Offset}
 	header := http.Header{"Upload-Offset": {strconv.FormatInt(u.Offset, 10)}}
-	resp, err := c.Client.send(c, "PATCH", "/uploads/"+esc(u.ID), body, "application/octet-stream", header)
+	resp, err := c.Client.send(c, "PATCH", path+"/"+esc(u.ID), body, "application/octet-stream", header)
 	var next store.Upload
 	if err == nil {
 		err = decode(resp, &next)
@@ -151,7 +160,7 @@ func (v *VolumeImportCmd) send(c *Context, u store.Upload, f *os.File, sum *runn
 		next = store.Upload{}
 		ctx, cancel := context.WithTimeout(c, 10*time.Second)
 		defer cancel()
-		if asked := c.Client.Do(ctx, "GET", "/uploads/"+esc(u.ID), nil, &next); asked != nil {
+		if asked := c.Client.Do(ctx, "GET", path+"/"+esc(u.ID), nil, &next); asked != nil {
 			return store.Upload{}, err
 		}
 	}

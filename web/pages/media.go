@@ -1,0 +1,138 @@
+package pages
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"lunboot/store"
+)
+
+// Media keeps the files that machines fetch while they boot.
+type Media interface {
+	AllMedia(context.Context) ([]store.Media, error)
+	AddMedia(ctx context.Context, by store.Actor, name, path string) (store.Media, error)
+	AddMediaStream(ctx context.Context, by store.Actor, name, file string, r io.Reader, size int64) (store.Media, error)
+	RemoveMedia(ctx context.Context, by store.Actor, name string) error
+	MediaUploads() []store.Upload
+}
+
+type mediaView struct {
+	Rows    []mediaRow
+	Uploads []store.Upload // on their way by other means
+}
+
+// mediaRow is a media file with the profiles that name it.
+type mediaRow struct {
+	store.Media
+	What  string
+	Users []string
+}
+
+func (s *site) media(w http.ResponseWriter, r *http.Request) {
+	s.showMedia(w, r, http.StatusOK, "")
+}
+
+func (s *site) showMedia(w http.ResponseWriter, r *http.Request, status int, problem string) {
+	all, err := s.Media.AllMedia(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	profiles, err := s.Inventory.Profiles(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	v := mediaView{Uploads: s.Media.MediaUploads()}
+	for _, m := range all {
+		row := mediaRow{Media: m, What: mediaWords(m)}
+		for _, p := range profiles {
+			if p.Uses(m.Name) {
+				row.Users = append(row.Users, p.Name)
+			}
+		}
+		v.Rows = append(v.Rows, row)
+	}
+	s.render(w, r, status, "media", page{Title: "Media", Nav: "media", Error: problem, Data: v})
+}
+
+// mediaWords says in a few words what a media file is.
+func mediaWords(m store.Media) string {
+	kind := map[store.MediaKind]string{store.MediaISO: "Disc", store.MediaKernel: "Kernel", store.MediaInitrd: "RAM disk", store.MediaWIM: "Image of Windows",
+		store.MediaWimboot: "Loader of Windows images", store.MediaFile: "File"}[m.Kind]
+	what := m.Contents.Title
+	if what == "" {
+		what = map[store.MediaOS]string{store.MediaDebian: "Debian’s network installer", store.MediaUbuntu: "Ubuntu", store.MediaFedora: "Fedora", store.MediaRHEL: "Red Hat and kin",
+			store.MediaAlpine: "Alpine Linux"}[m.Contents.OS]
+	}
+	if what == "" {
+		what = m.Contents.Label
+	}
+	if what == "" {
+		return kind
+	}
+	return kind + ": " + what
+}
+
+// mediaAct shows the media again: redirected when it worked, with the reason
+// when it did not.
+func (s *site) mediaAct(w http.ResponseWriter, r *http.Request, err error) {
+	if err != nil {
+		status, text := explain(err)
+		s.showMedia(w, r, status, text)
+		return
+	}
+	http.Redirect(w, r, "/media", http.StatusSeeOther)
+}
+
+// addMedia takes a file from the form. It is the form's last part, and is
+// written as it comes.
+func (s *site) addMedia(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, store.MaxMediaSize+maxForm)
+	parts, err := r.MultipartReader()
+	if err != nil {
+		s.mediaAct(w, r, store.Invalid("file", "choose a file"))
+		return
+	}
+	name := ""
+	for {
+		part, err := parts.NextPart()
+		if errors.Is(err, io.EOF) {
+			s.mediaAct(w, r, store.Invalid("file", "choose a file"))
+			return
+		}
+		if err != nil {
+			s.mediaAct(w, r, store.Invalid("file", "the upload broke off: %v", err))
+			return
+		}
+		if part.FormName() == "file" {
+			if part.FileName() == "" {
+				s.mediaAct(w, r, store.Invalid("file", "choose a file"))
+				return
+			}
+			_, err = s.Media.AddMediaStream(r.Context(), by(r), name, part.FileName(), part, -1)
+			s.mediaAct(w, r, err)
+			return
+		}
+		text, err := io.ReadAll(io.LimitReader(part, 256))
+		if err != nil {
+			s.mediaAct(w, r, store.Invalid("file", "the upload broke off: %v", err))
+			return
+		}
+		if part.FormName() == "name" {
+			name = strings.TrimSpace(string(text))
+		}
+	}
+}
+
+func (s *site) addMediaPath(w http.ResponseWriter, r *http.Request) {
+	_, err := s.Media.AddMedia(r.Context(), by(r), strings.TrimSpace(r.PostFormValue("name")), strings.TrimSpace(r.PostFormValue("path")))
+	s.mediaAct(w, r, err)
+}
+
+func (s *site) removeMedia(w http.ResponseWriter, r *http.Request) {
+	s.mediaAct(w, r, s.Media.RemoveMedia(r.Context(), by(r), r.PostFormValue("name")))
+}

@@ -1,0 +1,73 @@
+package pages
+
+import (
+	"context"
+	"net/http"
+
+	"lunboot/store"
+)
+
+// ProfileActs are the operator's acts on profiles.
+type ProfileActs interface {
+	DeleteProfile(ctx context.Context, by store.Actor, name string) error
+}
+
+type profilesView struct{ Rows []profileRow }
+
+// profileRow is a profile with how many machines have it.
+type profileRow struct {
+	store.Profile
+	What     string
+	Machines int
+	Once     int // machines that have it for their next boot
+}
+
+// profileWords says what each kind does.
+var profileWords = map[store.ProfileKind]string{
+	store.ProfileSAN:     "starts the machine’s own volume over iSCSI",
+	store.ProfileInstall: "runs an installer that sees the machine’s volume",
+	store.ProfileKernel:  "starts a kernel over HTTP",
+	store.ProfileMenu:    "lets somebody at the machine choose",
+	store.ProfileLocal:   "starts the machine’s own disk",
+	store.ProfileCustom:  "runs a script of your own",
+}
+
+func (s *site) profiles(w http.ResponseWriter, r *http.Request) {
+	s.showProfiles(w, r, http.StatusOK, "")
+}
+
+func (s *site) showProfiles(w http.ResponseWriter, r *http.Request, status int, problem string) {
+	all, err := s.Inventory.Profiles(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	machines, _, err := s.Inventory.Machines(r.Context(), store.MachineFilter{})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	var v profilesView
+	for _, p := range all {
+		row := profileRow{Profile: p, What: profileWords[p.Kind]}
+		for _, m := range machines {
+			if m.Profile == p.Name {
+				row.Machines++
+			}
+			if m.OnceProfile == p.Name {
+				row.Once++
+			}
+		}
+		v.Rows = append(v.Rows, row)
+	}
+	s.render(w, r, status, "profiles", page{Title: "Profiles", Nav: "profiles", Error: problem, Data: v})
+}
+
+func (s *site) removeProfile(w http.ResponseWriter, r *http.Request) {
+	if err := s.Profiles.DeleteProfile(r.Context(), by(r), r.PostFormValue("name")); err != nil {
+		status, text := explain(err)
+		s.showProfiles(w, r, status, text)
+		return
+	}
+	http.Redirect(w, r, "/profiles", http.StatusSeeOther)
+}
