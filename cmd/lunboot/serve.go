@@ -336,8 +336,27 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	dry := a.dryRuns()
 	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
 	site, err := pages.Handler(pages.Config{
-		Inventory: a.db, Machines: a.inv, Enrolling: a.inv, Explainer: dry, Volumes: a.inv, Storage: a.inv, Attempts: a.runner, Loaders: a.loaders, Media: a.media, Profiles: a.inv,
-		Changes: []pages.Change{revisions{a.db}, a.runner}, Setup: setup{a}, Network: networks{a}, Health: a.healthChecks, Auth: a.auth, Status: a.status, Captures: a.captures(), Audit: a.db, Backups: saved, Log: log, Now: time.Now,
+		Inventory: a.db,
+		Machines:  a.inv,
+		Enrolling: a.inv,
+		Explainer: dry,
+		Volumes:   a.inv,
+		Storage:   a.inv,
+		Attempts:  a.runner,
+		Loaders:   a.loaders,
+		Media:     a.media,
+		Profiles:  a.inv,
+		Changes:   []pages.Change{revisions{a.db}, a.runner},
+		Setup:     setup{a},
+		Network:   networks{a},
+		Health:    a.healthChecks,
+		Auth:      a.auth,
+		Status:    a.status,
+		Captures:  a.captures(),
+		Audit:     a.db,
+		Backups:   saved,
+		Log:       log,
+		Now:       time.Now,
 	})
 	if err != nil {
 		return nil, err

@@ -370,7 +370,26 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		t.Fatal(err)
 	}
 	h, err := Handler(Config{
-		Inventory: l, Machines: l, Enrolling: l, Explainer: l, Volumes: l, Storage: l, Attempts: l, Loaders: l, Media: l, Profiles: l, Changes: []Change{l}, Setup: l, Network: l, Health: func(context.Context) []Check { return l.checks }, Captures: l, Audit: l, Backups: l, Auth: l.auth, Log: log, Now: func() time.Time { return noon },
+		Inventory: l,
+		Machines:  l,
+		Enrolling: l,
+		Explainer: l,
+		Volumes:   l,
+		Storage:   l,
+		Attempts:  l,
+		Loaders:   l,
+		Media:     l,
+		Profiles:  l,
+		Changes:   []Change{l},
+		Setup:     l,
+		Network:   l,
+		Health:    func(context.Context) []Check { return l.checks },
+		Captures:  l,
+		Audit:     l,
+		Backups:   l,
+		Auth:      l.auth,
+		Log:       log,
+		Now:       func() time.Time { return noon },
 		Status: func(context.Context) Status {
 			return Status{OK: true, Text: "All services running", Address: "10.77.0.1 · eth1"}
 		},

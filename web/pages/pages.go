@@ -377,7 +377,27 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		return nil, err
 	}
 	views := map[string]*template.Template{}
-	for _, name := range []string{"machines", "machine", "unknown", "newcomer", "explain", "volumes", "volume", "newvolume", "profiles", "media", "loaders", "help", "help-code", "setup", "settings", "people", "changes", "login", "error"} {
+	for _, name := range []string{
+		"machines",
+		"machine",
+		"unknown",
+		"newcomer",
+		"explain",
+		"volumes",
+		"volume",
+		"newvolume",
+		"profiles",
+		"media",
+		"loaders",
+		"help",
+		"help-code",
+		"setup",
+		"settings",
+		"people",
+		"changes",
+		"login",
+		"error",
+	} {
 		t, err := base.Clone()
 		if err == nil {
 			t, err = t.ParseFS(viewFS, "view/"+name+".html")
