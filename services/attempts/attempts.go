@@ -81,6 +81,8 @@ type Ladder interface {
 	Learn(ctx context.Context, h boot.Hardware, l boot.Loader, v boot.Verdict, at time.Time) error
 	// Next chooses for hardware; own is the machine's own choice, or empty.
 	Next(h boot.Hardware, own string) boot.Pick
+	// Unsigned reports whether a loader is one that Secure Boot refuses.
+	Unsigned(l boot.Loader) bool
 }
 
 // key is what events are sorted by: the machine when it is known, else the MAC,

@@ -141,7 +141,7 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 			r.log.Warn("the inventory could not be asked about a boot", "attempt", j.a.ID, "err", err)
 		}
 		if j.asked && r.Ladder != nil {
-			j.tried.Next = r.Ladder.Next(j.tried.Hardware, facts.OwnLoader)
+			j.tried.Next, j.tried.Unsigned = r.Ladder.Next(j.tried.Hardware, facts.OwnLoader), r.Ladder.Unsigned(j.tried.Loader)
 			facts.Loader = &j.tried
 		}
 		if j.a.Machine != 0 {

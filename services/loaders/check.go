@@ -25,6 +25,8 @@ const (
 	FeatureVLAN  = "VLAN"
 	FeatureNFS   = "NFS"
 	FeatureShim  = "shim"
+	// FeatureSigned is a signature, for Secure Boot; by whom is not looked at.
+	FeatureSigned = "signed"
 )
 
 // marks are the words in an iPXE's bytes that show a feature: settings,
@@ -39,7 +41,7 @@ type found struct {
 	Platform boot.Platform
 	Version  string
 	Features []string
-	Opaque   bool // its features cannot be told: it is packed, or no iPXE
+	Opaque   bool // its features cannot be told but for a signature: it is packed, or no iPXE
 }
 
 // inspect reads what a loader's bytes say: an EFI application of a processor, or
@@ -58,6 +60,9 @@ func inspect(data []byte) (found, error) {
 		}
 		if subsystem != peEFIApplication {
 			return found{}, fmt.Errorf("it is not an EFI application (subsystem %d)", subsystem)
+		}
+		if signed(data) {
+			f.Features = append(f.Features, FeatureSigned)
 		}
 	case data[0] == 'M' && data[1] == 'Z':
 		return found{}, errors.New("it is a program for DOS or Windows, and not an EFI file")
@@ -132,6 +137,28 @@ func readPE(data []byte) (machine, subsystem uint16, ok bool) {
 		return 0, 0, false
 	}
 	return binary.LittleEndian.Uint16(data[at+4:]), binary.LittleEndian.Uint16(data[at+subsystemAt:]), true
+}
+
+// signed reports whether a PE file has a certificate table (Microsoft PE format,
+// "Optional Header Data Directories": the fifth, which counts from the file's
+// start).
+func signed(data []byte) bool {
+	at := int(binary.LittleEndian.Uint32(data[60:])) + 24 // readPE found the header
+	count := at + 92
+	switch binary.LittleEndian.Uint16(data[at:]) {
+	case 0x10b: // PE32
+	case 0x20b: // PE32+
+		count += 16
+	default:
+		return false
+	}
+	const fifth, entry = 4, 8
+	table := count + 4 + fifth*entry
+	if table+entry > len(data) || binary.LittleEndian.Uint32(data[count:]) <= fifth {
+		return false
+	}
+	from, size := uint64(binary.LittleEndian.Uint32(data[table:])), uint64(binary.LittleEndian.Uint32(data[table+4:]))
+	return from > 0 && size > entry && from+size <= uint64(len(data))
 }
 
 func isText(b []byte) bool {

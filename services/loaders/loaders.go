@@ -175,6 +175,15 @@ func (s *Set) Absent() []boot.Loader {
 	return slices.DeleteFunc(boot.Loaders(), func(l boot.Loader) bool { _, ok := s.lookup(l); return ok })
 }
 
+// Unsigned reports whether a loader has no signature, so that Secure Boot refuses
+// it; false also for one that there is not.
+func (s *Set) Unsigned(l boot.Loader) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	f, ok := s.lookup(l)
+	return ok && f.platform.Firmware == boot.UEFI && !slices.Contains(f.info.Features, FeatureSigned)
+}
+
 // Missing says which machines cannot start because their loader is not there,
 // and how to get it; it is empty when BIOS and 64-bit UEFI machines can. The
 // other architectures need files that no Debian package has; Absent lists them.

@@ -29,6 +29,36 @@ func pe(machine uint16, subsystem uint16, text string) []byte {
 	return b
 }
 
+// sign gives an EFI file a certificate table, as its header says.
+func sign(b []byte) []byte {
+	b = append(bytes.Clone(b), make([]byte, 64)...)
+	binary.LittleEndian.PutUint16(b[152:], 0x20b)
+	binary.LittleEndian.PutUint32(b[152+108:], 16)
+	binary.LittleEndian.PutUint32(b[152+112+32:], uint32(len(b)-64))
+	binary.LittleEndian.PutUint32(b[152+112+36:], 64)
+	return b
+}
+
+func TestASignatureIsSeen(t *testing.T) {
+	plain := pe(peX8664, peEFIApplication, "iPXE")
+	for name, c := range map[string]struct {
+		data []byte
+		want bool
+	}{
+		"signed": {sign(plain), true}, "not signed": {plain, false},
+		"cut off":       {sign(plain)[:len(plain)+8], false},
+		"no directory":  {func() []byte { b := sign(plain); b[152+108] = 4; return b }(), false},
+		"empty":         {func() []byte { b := sign(plain); b[152+112+36] = 0; return b }(), false},
+		"size of 4 GiB": {func() []byte { b := sign(plain); copy(b[152+112+36:], "\xff\xff\xff\xff"); return b }(), false},
+		"no magic":      {func() []byte { b := sign(plain); b[153] = 9; return b }(), false},
+	} {
+		f, err := inspect(c.data)
+		if got := slices.Contains(f.Features, FeatureSigned); err != nil || got != c.want {
+			t.Errorf("%s: signed is %t, %v", name, got, err)
+		}
+	}
+}
+
 func bios(text string) []byte {
 	b := bytes.Repeat([]byte{0xea, 5, 0, 0xc0}, 512)
 	copy(b[1024:], text)

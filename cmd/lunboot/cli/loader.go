@@ -40,7 +40,7 @@ type loader struct {
 }
 
 func (l loader) inside() string {
-	if l.Opaque {
+	if l.Opaque && len(l.Features) == 0 {
 		return "cannot be told"
 	}
 	return strings.Join(l.Features, ", ")

@@ -15,9 +15,27 @@ const armPackage = "debian-installer-12-netboot-arm64"
 // arm64.
 const armImage = "./usr/lib/debian-installer/images/12/arm64/text/debian-installer/arm64/linux"
 
+// Shim returns the path of Debian's shim for AMD64, as Microsoft signed it. It is
+// not installed: its package would put it into the host's own boot menu.
+func Shim(ctx context.Context) (string, error) {
+	return fileOf(ctx, "shim-signed", "./usr/lib/shim/shimx64.efi.signed", "shimx64.efi")
+}
+
+// SecureGRUB returns the path of Debian's GRUB that boots from the network, with
+// the signature that Debian's shim trusts.
+func SecureGRUB(ctx context.Context) (string, error) {
+	return fileOf(ctx, "grub-efi-amd64-signed", "./usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed", "grubnetx64.efi")
+}
+
 // ARMKernel returns the path of Debian's kernel for arm64. The package is
 // downloaded once, 130 MB, and not installed; the kernel alone is kept.
 func ARMKernel(ctx context.Context) (string, error) {
+	return fileOf(ctx, armPackage, armImage, "vmlinuz-arm64")
+}
+
+// fileOf returns the path of a file of a Debian package that is not installed: it
+// is downloaded once, and the file alone is kept in the cache, by name.
+func fileOf(ctx context.Context, from, file, name string) (string, error) {
 	cache, err := CacheDir()
 	if err != nil {
 		return "", err
@@ -25,29 +43,29 @@ func ARMKernel(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
-	unlock, err := lockFile(filepath.Join(cache, "lock-arm"))
+	unlock, err := lockFile(filepath.Join(cache, "lock-"+name))
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	kernel := filepath.Join(cache, "vmlinuz-arm64")
-	if _, err := os.Stat(kernel); err == nil {
-		return kernel, nil
+	kept := filepath.Join(cache, name)
+	if _, err := os.Stat(kept); err == nil {
+		return kept, nil
 	}
 	work, err := os.MkdirTemp(cache, "work-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	if _, err := Run(ctx, Command{Path: "apt-get", Dir: work, Args: []string{"-o", "APT::Sandbox::User=root", "download", armPackage}}); err != nil {
-		return "", fmt.Errorf("fetching a kernel for arm64: %w", err)
+	if _, err := Run(ctx, Command{Path: "apt-get", Dir: work, Args: []string{"-o", "APT::Sandbox::User=root", "download", from}}); err != nil {
+		return "", fmt.Errorf("fetching %s: %w", from, err)
 	}
-	found, err := filepath.Glob(filepath.Join(work, armPackage+"_*.deb"))
+	found, err := filepath.Glob(filepath.Join(work, from+"_*.deb"))
 	if err != nil || len(found) != 1 {
-		return "", fmt.Errorf("apt-get download %s left %v", armPackage, found)
+		return "", fmt.Errorf("apt-get download %s left %v", from, found)
 	}
-	if err := shell(ctx, "", fmt.Sprintf("dpkg --fsys-tarfile %s | tar -x -C %s --no-same-owner %s", found[0], work, armImage)); err != nil {
+	if err := shell(ctx, "", fmt.Sprintf("dpkg --fsys-tarfile %s | tar -x -C %s --no-same-owner %s", found[0], work, file)); err != nil {
 		return "", err
 	}
-	return kernel, os.Rename(filepath.Join(work, armImage), kernel)
+	return kept, os.Rename(filepath.Join(work, file), kept)
 }

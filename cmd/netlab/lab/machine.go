@@ -46,12 +46,16 @@ type Machine struct {
 	Arch     Arch // "" is AMD64
 	MAC      store.MAC
 	UUID     store.UUID
-	NIC      string  // QEMU's device; "" is virtio-net-pci, the only one that the lab's Linux drives
-	Memory   int     // MiB; 0 is 512
-	HTTPBoot bool    // UEFI: HTTP boot instead of PXE
-	OnlyIPv4 bool    // UEFI: PXE over IPv4, then HTTP; without the minute that PXE over IPv6 waits in between
-	Kernel   *Kernel // QEMU loads it, and nothing is booted from the network, when it is set
-	Disk     string  // a raw image as a local disk, booted instead of the network when it is set
+	NIC      string // QEMU's device; "" is virtio-net-pci, the only one that the lab's Linux drives
+	Memory   int    // MiB; 0 is 512
+	HTTPBoot bool   // UEFI: HTTP boot instead of PXE
+	Secure   bool   // UEFI on AMD64: Secure Boot, with the key of SnakeOil enrolled
+	// Microsoft enrolls Microsoft's keys for Secure Boot instead, as a new computer
+	// has them.
+	Microsoft bool
+	OnlyIPv4  bool    // UEFI: PXE over IPv4, then HTTP; without the minute that PXE over IPv6 waits in between
+	Kernel    *Kernel // QEMU loads it, and nothing is booted from the network, when it is set
+	Disk      string  // a raw image as a local disk, booted instead of the network when it is set
 }
 
 // Running is a machine that has power.
@@ -141,6 +145,12 @@ func (m Machine) program() string {
 func (m Machine) flash() (code, vars string) {
 	if m.Arch == ARM64 {
 		return aavmfCode, aavmfVars
+	}
+	switch {
+	case m.Secure && m.Microsoft:
+		return ovmfCode, ovmfMicrosoftVars
+	case m.Secure:
+		return ovmfCode, ovmfSecureVars
 	}
 	return ovmfCode, ovmfVars
 }

@@ -9,14 +9,18 @@ import (
 )
 
 const (
-	qemu      = "/usr/bin/qemu-system-x86_64"
-	ovmfCode  = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	ovmfVars  = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-	qemuARM   = "/usr/bin/qemu-system-aarch64"
-	aavmfCode = "/usr/share/AAVMF/AAVMF_CODE.fd"
-	aavmfVars = "/usr/share/AAVMF/AAVMF_VARS.fd"
-	grubBIOS  = "/usr/lib/grub/i386-pc"
-	grubEFI   = "/usr/lib/grub/x86_64-efi"
+	qemu     = "/usr/bin/qemu-system-x86_64"
+	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	// The same with Secure Boot on, and the key that ovmf has for tests enrolled, or
+	// Microsoft's.
+	ovmfSecureVars    = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"
+	ovmfMicrosoftVars = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"
+	qemuARM           = "/usr/bin/qemu-system-aarch64"
+	aavmfCode         = "/usr/share/AAVMF/AAVMF_CODE.fd"
+	aavmfVars         = "/usr/share/AAVMF/AAVMF_VARS.fd"
+	grubBIOS          = "/usr/lib/grub/i386-pc"
+	grubEFI           = "/usr/lib/grub/x86_64-efi"
 )
 
 // Package is a Debian package and a file that shows that it is there.
@@ -60,6 +64,9 @@ func TestPackages() []Package {
 		{"fio", "/usr/bin/fio", "a guest puts its disks under load and verifies what it reads"},
 		{"dnsmasq-base", "/usr/sbin/dnsmasq", "a router that gives the addresses"},
 		{"sg3-utils", "/usr/bin/sg_raw", "a guest resets, copies and reserves"},
+		{"sbsigntool", "/usr/bin/sbsign", "loaders are signed for machines with Secure Boot"},
+		{"openssl", "/usr/bin/openssl", "opens the key that they are signed with"},
+		{"binutils", "/usr/bin/objcopy", "gives a loader the section that a shim wants to see"},
 	}
 }
 

@@ -44,6 +44,7 @@ type Facts struct {
 type Loader struct {
 	Hardware boot.Hardware
 	Loader   boot.Loader // empty when none was named
+	Unsigned bool        // nobody signed it, so that Secure Boot refuses it
 	Next     boot.Pick
 }
 

@@ -133,6 +133,21 @@ func ladder(given boot.Loader, next boot.Pick) Facts {
 	return f
 }
 
+// unsigned is a machine that was given a loader which nobody signed.
+func unsigned() Facts {
+	f := ladder("snponly.efi", boot.Pick{Loader: "ipxe.efi", Why: "it comes after snponly.efi, which was sent and never spoke"})
+	f.Loader.Unsigned = true
+	return f
+}
+
+// overAt ends a tape's attempt, since the machine asked anew so many milliseconds
+// after the last event.
+func overAt(p *tape, ms int) *tape {
+	p.at = p.at.Add(time.Duration(ms) * time.Millisecond)
+	p.s.Ended(p.at)
+	return p
+}
+
 func TestTheDiagnosisOfASilentLoaderSaysWhatIsTriedNext(t *testing.T) {
 	silent := newTape().dora(firmwareUEFI).tftp().quiet()
 	own := ladder("snponly.efi", boot.Pick{Loader: "snponly.efi", Own: true, Why: "it is the machine’s own choice"})
@@ -328,6 +343,12 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 		{"LB-LOAD-05", "BIOS", newTape().dora(firmwareBIOS).fetched("undionly.kpxe", 74213).quiet(), lab12(win11),
 			"lab-12 downloaded the boot loader but did not start it", store.VeryLikely, ""},
 		{"LB-LOAD-05", "with the ladder's next rung", newTape().dora(firmwareUEFI).tftp().quiet(), ladder("snponly.efi", boot.Pick{Loader: "ipxe.efi", Why: "it comes after snponly.efi, which was sent and never spoke"}),
+			"lab-12 downloaded snponly.efi but did not start it", store.VeryLikely, ""},
+		{"LB-LOAD-09", "", overAt(newTape().dora(firmwareUEFI).tftp(), 33), unsigned(),
+			"Secure Boot on lab-12 refused snponly.efi", store.VeryLikely, ""},
+		{"LB-LOAD-05", "unsigned, and switched off and on", overAt(newTape().dora(firmwareUEFI).tftp(), 9000), unsigned(),
+			"lab-12 downloaded snponly.efi but did not start it", store.VeryLikely, ""},
+		{"LB-LOAD-05", "signed, and asked anew at once", overAt(newTape().dora(firmwareUEFI).tftp(), 33), ladder("snponly.efi", boot.Pick{Loader: "ipxe.efi", Why: "it is next"}),
 			"lab-12 downloaded snponly.efi but did not start it", store.VeryLikely, ""},
 		{"LB-LOAD-07", "before it is tried", newTape().dora(firmwareUEFI).see(0, store.EventDHCPNoISCSI, store.Detail{Firmware: "UEFI", Arch: "arm64", Loader: "525400770000/ipxe-arm64.efi"}), lab12(win11),
 			"lab-12 cannot boot from its volume, because its loader ipxe-arm64.efi has no iSCSI inside", store.Certain, ""},

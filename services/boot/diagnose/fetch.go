@@ -204,6 +204,7 @@ func loaderRules() []rule {
 		{code: "LB-LOAD-04", stage: store.StageLoader, build: loaderNeverAsked},
 		{code: "LB-SCR-07", stage: store.StageScript, build: scriptUnreachable},
 		{code: "LB-LOAD-08", build: otherLoader},
+		{code: "LB-LOAD-09", build: refusedUnsigned},
 		{code: "LB-LOAD-05", build: loaderNotStarted},
 		{code: "LB-NET-02", stage: store.StageScript, build: firstScriptLost},
 		{code: "LB-SCR-08", stage: store.StageScript, build: scriptNeverFetched},

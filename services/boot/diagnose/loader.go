@@ -107,17 +107,57 @@ func otherLoader(v *view) (store.Diagnosis, bool) {
 	return d, true
 }
 
-// loaderNotStarted covers the silence after the transfer, and the machine that
-// starts over within seconds of it.
-func loaderNotStarted(v *view) (store.Diagnosis, bool) {
+// refusedAtOnce is how soon firmware asks anew after it has refused a file: it
+// only looks at the signature. A machine that was switched off and on takes longer.
+const refusedAtOnce = 2 * time.Second
+
+// delivered returns the loader's last byte, when nothing was heard of the loader
+// after it.
+func (v *view) delivered() (store.Event, bool) {
 	if !v.failedAt(store.StageLoader) && !v.failedAt(store.StageScript) {
-		return store.Diagnosis{}, false
+		return store.Event{}, false
 	}
 	e, ok := v.lastAfter(store.EventTFTPSent, append([]store.EventKind{store.EventDHCPDiscover, store.EventReport, store.EventLoaderSent}, scriptEvents...)...)
 	if !ok {
 		e, ok = v.lastAfter(store.EventLoaderSent, append([]store.EventKind{store.EventDHCPDiscover, store.EventReport}, scriptEvents...)...)
 	}
-	if !ok || e.Detail.Loader == "" { // it fetched a script by its file's name: it runs
+	return e, ok && e.Detail.Loader != "" // else it fetched a script by its file's name: it runs
+}
+
+// refusedUnsigned is UEFI that takes an unsigned loader to the last byte and goes
+// on to its next way to boot within milliseconds: that is Secure Boot. Nothing
+// on the wire says so.
+func refusedUnsigned(v *view) (store.Diagnosis, bool) {
+	e, ok := v.delivered()
+	if !ok || v.a.Firmware != "UEFI" || v.f.Loader == nil || !v.f.Loader.Unsigned {
+		return store.Diagnosis{}, false
+	}
+	st, l := v.stage(v.a.Stage), v.f.Loader
+	took := st.Ended.Sub(e.At)
+	if !strings.HasPrefix(st.Detail, startedOver) || took < 0 || took > refusedAtOnce {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	v.note(e.At.Add(took), "%.2f s later it asked for an address anew, as firmware and not as iPXE", took.Seconds())
+	v.note(time.Time{}, "%s carries no signature", l.Loader)
+	d := store.Diagnosis{
+		Title:      fmt.Sprintf("Secure Boot on %s refused %s", v.who(), l.Loader),
+		Cause:      "It fetched the loader to the last byte, and went on to its next way to boot at once. So does UEFI with Secure Boot on when a file is not signed by a key that it trusts, and this one is not signed at all. A loader that ends by itself looks alike.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Label: "Switch Secure Boot off in the machine’s firmware"},
+			{Label: "Or give it what is signed: a chain of shim and iPXE (lunboot loader add FILE --chain NAME --role first, then second), or this loader signed with a key that its firmware trusts"},
+		},
+	}
+	v.nextLoader(&d, l)
+	return d, true
+}
+
+// loaderNotStarted covers the silence after the transfer, and the machine that
+// starts over within seconds of it.
+func loaderNotStarted(v *view) (store.Diagnosis, bool) {
+	e, ok := v.delivered()
+	if !ok {
 		return store.Diagnosis{}, false
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
@@ -129,6 +169,9 @@ func loaderNotStarted(v *view) (store.Diagnosis, bool) {
 	d.Cause = "The loader works through the network driver in the machine’s firmware, and on some cards it does not get on with it."
 	if v.a.Firmware == "UEFI" {
 		d.Cause = "With Secure Boot switched on, UEFI refuses a loader that is not signed. Otherwise the loader does not get on with this machine’s network card."
+		if l := v.f.Loader; l != nil && l.Loader != "" && !l.Unsigned {
+			d.Cause = "The loader is signed. With Secure Boot switched on, UEFI refuses it all the same when it does not trust who signed it. Otherwise the loader does not get on with this machine’s network card."
+		}
 	}
 	if l := v.f.Loader; l != nil {
 		if l.Loader != "" {
