@@ -137,6 +137,11 @@ func TestIgnoredMachineGetsAnAddressAndNothingToBoot(t *testing.T) {
 	assert.Empty(t, reply.BootFileName)
 	assert.Empty(t, reply.ClassIdentifier())
 	assert.Equal(t, []store.EventKind{store.EventDHCPDiscover, store.EventDHCPOffer}, kinds(ans))
+
+	// Once it has the address, its boot is over, and somebody may wonder why.
+	_, ans = replyTo(t, "ovmf-pxe-request", func(in *Input) { in.Client = Client{Ignored: true} })
+	assert.Equal(t, Ack, ans.Verdict)
+	assert.Equal(t, []store.EventKind{store.EventDHCPRequest, store.EventDHCPAck, store.EventIgnoredMachine}, kinds(ans))
 }
 
 func TestUnknownMachineIsToldToBoot(t *testing.T) {

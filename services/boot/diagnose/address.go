@@ -115,7 +115,7 @@ func offersUnanswered(v *view) (store.Diagnosis, bool) {
 	if len(offers) == 0 || v.saw(store.EventDHCPRequest, store.EventDHCPAck, store.EventDHCPOtherPick) {
 		return store.Diagnosis{}, false
 	}
-	v.noteEvents(append(asks, offers...))
+	v.noteEvents(v.since(time.Time{}, store.EventDHCPDiscover, store.EventDHCPOffer))
 	c := store.VeryLikely
 	if len(asks) < 3 {
 		c = store.BestGuess
@@ -166,7 +166,7 @@ func proxyUnanswered(v *view) (store.Diagnosis, bool) {
 	if len(asks) == 0 || !asks[len(asks)-1].Detail.Proxy || v.saw(store.EventDHCPOtherPick, store.EventDHCPBootServer, store.EventDHCPAck) {
 		return store.Diagnosis{}, false
 	}
-	v.noteEvents(append(asks, offers...))
+	v.noteEvents(v.since(time.Time{}, store.EventDHCPDiscover, store.EventDHCPProxyOffer))
 	d := store.Diagnosis{
 		Title:      v.who() + " took no address from any DHCP server",
 		Cause:      fmt.Sprintf("It asked %s on a network where another server gives the addresses. Either that server did not answer it, or its firmware takes no address while a second server tells it what to boot.", times(len(asks))),

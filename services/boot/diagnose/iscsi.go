@@ -160,6 +160,15 @@ func nothingMapped(v *view) (store.Diagnosis, bool) {
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
 	v.note(time.Time{}, "mapped to it: nothing")
+	if r, ok := v.last(store.EventISCSIFirstRead); ok && r.At.Before(e.At) {
+		v.note(r.At, "it had read from %s before that", orElse(quoted(r.Detail.Volume), "its volume"))
+		return store.Diagnosis{
+			Title:      v.who() + " lost its volume while it used it",
+			Cause:      "Its mapping was removed after it had begun to read, and now no volume is mapped to it.",
+			Confidence: store.Certain,
+			Fixes:      v.freeVolumes(),
+		}, true
+	}
 	return store.Diagnosis{
 		Title:      v.who() + " has nothing to boot",
 		Cause:      "No volume is mapped to it. It is enrolled, and its profile boots from a volume.",

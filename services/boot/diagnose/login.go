@@ -105,10 +105,23 @@ func wrongSecret(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
+// changedSince reports whether somebody changed the machine here after it was
+// given its script: what it carries is older than what is set.
+func (v *view) changedSince() bool {
+	e, ok := v.lastAfter(store.EventMachineChanged, store.EventScriptSent)
+	if ok = ok && v.saw(store.EventScriptSent); ok {
+		v.note(e.At, "the machine was changed here, after its script was given")
+	}
+	return ok
+}
+
 // secrets are the fixes of a secret that differs. A new one reaches the machine
 // only by a script that carries it, which an operator's own may not.
 func (v *view) secrets(renew, byHand string) []store.Fix {
 	var out []store.Fix
+	if v.changedSince() && v.f.Profile == store.DefaultProfile {
+		return []store.Fix{{Label: "Boot it again: its next script carries what is set now"}, {Label: byHand}}
+	}
 	if v.f.Profile != store.DefaultProfile && v.f.Name != "" {
 		out = append(out, fix(store.FixProfileSAN, "", "Use profile san, which hands over the secrets"))
 	}
