@@ -1,8 +1,12 @@
 package lab_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +16,9 @@ import (
 
 	"lunboot/cmd/netlab/lab"
 	"lunboot/cmd/netlab/lab/area"
+	"lunboot/services/boot/diagnose"
 	"lunboot/store"
+	"lunboot/store/volume/preflight"
 )
 
 // fault makes one machine fail in one way.
@@ -29,6 +35,7 @@ type fault struct {
 	// appliance. passes is the stage that the next boot then passes.
 	fix    string
 	passes store.StageName
+	wrote  bool // it also wrote to its volume then
 	always bool // also without LUNBOOT_SOAK
 }
 
@@ -68,7 +75,7 @@ func faults() []fault {
 			fix: "set-auth-mutual"},
 		{name: "other-name", code: "LB-TGT-03", says: "an iSCSI name that no machine has here", script: "set initiator-iqn iqn.2020-01.org.example:nobody\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
 		{name: "other-target", code: "LB-TGT-04", says: "which is not here", script: "sanboot iscsi:{{portal_ip}}:::2:iqn.2020-01.org.example:gone\n", fix: "use-profile-san", passes: store.StageLogin},
-		{name: "bad-address", code: "LB-TGT-02", says: "never tried to reach its volume", script: "sanboot iscsi:nonsense\n", fix: "use-profile-san", passes: store.StageLogin},
+		{name: "bad-address", code: "LB-SCR-09", says: "could not read the address of its volume", script: "sanboot iscsi:nonsense\n", fix: "use-profile-san", passes: store.StageLogin},
 		{name: "missing-kernel", code: "LB-SCR-07", says: "could not fetch its kernel", spoil: func(b *bench, c *lab.Client) {
 			b.cli("profile", "set", "missing-kernel", "--kind", "kernel", "--field", "kernel=http://"+lab.ServerAddr.String()+":1/vmlinuz")
 			b.cli("machine", "set", c.Machine.Name, "--profile", "missing-kernel")
@@ -91,9 +98,9 @@ func faults() []fault {
 		}, fix: "use-profile-san", passes: store.StageRead},
 		{name: "other-address", code: "LB-TGT-01", says: "could not reach its volume", script: "sanboot iscsi:10.77.0.9:::2:{{target}}\n", fix: "use-profile-san", passes: store.StageLogin},
 		{name: "bad-line", code: "LB-SCR-07", says: "stopped at line 1 of its script", script: "bot-from-disk now\n" + rightAddress},
-		{name: "read-only", code: "LB-VOL-10", says: "may not write to", spoil: func(b *bench, c *lab.Client) {
+		{name: "read-only", code: "LB-VOL-10", says: "may only read", spoil: func(b *bench, c *lab.Client) {
 			remap(c.Volume, "--lun", "2", "--boot", "--read-only")(b, c)
-		}},
+		}, fix: "allow-writes-2", wrote: true},
 		{name: "two-names", code: "LB-SCR-01", says: "its names belong to different machines", spoil: func(b *bench, c *lab.Client) {
 			b.cli("machine", "set", c.Machine.Name, "--uuid", store.NewUUID().String())
 			b.cli("machine", "add", "twin", "--mac", lab.MAC(250).String(), "--uuid", c.Machine.UUID.String())
@@ -136,6 +143,8 @@ func (f fault) run(b *bench, n byte) {
 	}
 	a := b.fails(c, f.code)
 	d := a.Diagnoses[0]
+	b.record(f.name, c.Machine.Name, a)
+	b.picture(f.name, c.Machine.Name)
 	if !strings.Contains(d.Title, f.says) {
 		t.Errorf("the title is %q, and does not say %q", d.Title, f.says)
 	}
@@ -150,7 +159,15 @@ func (f fault) run(b *bench, n byte) {
 		return
 	}
 	b.cli("attempt", "fix", fmt.Sprint(a.ID), f.fix)
-	if f.passes != "" {
+	switch {
+	case f.wrote:
+		r := b.powerOn(c)
+		defer r.Kill()
+		_, err := c.WaitUp(b.ctx, r)
+		b.must(err)
+		b.must(r.Wait(b.ctx))
+		b.must(c.CheckSector())
+	case f.passes != "":
 		b.passes(c, f.passes)
 	}
 }
@@ -206,24 +223,277 @@ func TestARangeThatIsUsedUpIsMadeLarger(t *testing.T) {
 	b.passes(c, store.StageAddress)
 }
 
-// A packet filter between the machine and the appliance is not ours to change:
-// the diagnosis says what to do, and Check again turns green when it is done.
-func TestAClosedPortIsFoundAndCheckedAgain(t *testing.T) {
+// outside is a cause that is not ours to change: the diagnosis says exactly what
+// to do, and Check again turns green when it is done.
+type outside struct {
+	name     string
+	filter   string // of nftables, in the appliance's namespace
+	code     string
+	says     string // in the title
+	instruct string // in a fix without a button
+	check    string // what Check again says while the cause is there
+	firmware lab.Firmware
+	passes   store.StageName
+}
+
+func outsiders() []outside {
+	return []outside{
+		{"iscsi-refused", "in tcp dport 3260 reject with tcp reset", "LB-TGT-01", "could not reach its volume", "Let TCP port 3260 to 10.77.0.1 through", "3260", lab.BIOS, store.StageRead},
+		{"iscsi-dropped", "in tcp dport 3260 drop", "LB-TGT-01", "could not reach its volume", "Let TCP port 3260 to 10.77.0.1 through", "3260", lab.BIOS, store.StageRead},
+		{"boot-port-refused", "in tcp dport 80 reject with tcp reset", "LB-SCR-08", "could not reach the appliance’s boot port", "Let TCP port 80 to 10.77.0.1 through", ":80", lab.BIOS, store.StageScript},
+		{"boot-port-dropped", "in tcp dport 80 drop", "LB-SCR-08", "could not reach the appliance’s boot port", "Let TCP port 80 to 10.77.0.1 through", ":80", lab.BIOS, store.StageScript},
+		{"tftp-dropped", "in udp dport 69 drop", "LB-LOAD-04", "never asked for the boot loader", "Let UDP port 69 to", "TFTP", lab.UEFI, store.StageLoader},
+	}
+}
+
+func TestACauseOutsideIsSaidExactlyAndCheckedAgain(t *testing.T) {
+	soaking(t)
+	all := outsiders()
+	b := start(t, time.Duration(2*len(all))*sectorLimit)
+	for i, o := range all {
+		t.Run(o.name, func(t *testing.T) {
+			b := &bench{b.Lab, b.appliance, b.ctx, t}
+			b.filter(o.filter)
+			defer b.filter("")
+			c := b.sector(o.name, byte(210+i), area.PowerOff)
+			c.Machine.Firmware, c.Machine.OnlyIPv4 = o.firmware, o.firmware == lab.UEFI
+			a := b.fails(c, o.code)
+			b.record(o.name, c.Machine.Name, a)
+			d := a.Diagnoses[0]
+			if !strings.Contains(d.Title, o.says) {
+				t.Errorf("the title is %q", d.Title)
+			}
+			if d.Fixes[0].Action != string(store.FixCheckAgain) || !slices.ContainsFunc(d.Fixes, func(f store.Fix) bool { return f.Action == "" && strings.Contains(f.Label, o.instruct) }) {
+				t.Fatalf("%+v", d.Fixes)
+			}
+			if out, err := b.appliance.CLI(b.ctx, "attempt", "fix", fmt.Sprint(a.ID), "check-again"); err == nil || !strings.Contains(err.Error(), o.check) {
+				t.Errorf("the check says %q, %v", out, err)
+			}
+			b.filter("")
+			b.cli("attempt", "fix", fmt.Sprint(a.ID), "check-again")
+			b.passes(c, o.passes)
+		})
+	}
+}
+
+// filter makes one rule of nftables the only one in the appliance's namespace.
+func (b *bench) filter(rule string) {
+	b.t.Helper()
+	script := "nft flush ruleset\n"
+	if rule != "" {
+		script += "nft add table inet gate\nnft 'add chain inet gate in { type filter hook input priority 0; }'\nnft 'add chain inet gate out { type filter hook output priority 0; }'\nnft add rule inet gate " + rule
+	}
+	b.shell(b.Network.Server, script)
+}
+
+// A link on the way that swallows large packets and says nothing: DHCP and
+// logins come through, and nothing else does.
+func TestLargePacketsThatAreLostAreNamed(t *testing.T) {
 	soaking(t)
 	b := start(t, 4*sectorLimit)
-	b.shell(b.Network.Server, "nft add table inet gate\nnft 'add chain inet gate in { type filter hook input priority 0; }'\nnft add rule inet gate in tcp dport 3260 reject with tcp reset")
-	c := b.sector("walled", 210, area.PowerOff)
-	a := b.fails(c, "LB-TGT-01")
-	d := a.Diagnoses[0]
-	if d.Fixes[0].Action != string(store.FixCheckAgain) {
-		t.Fatalf("%+v", d.Fixes)
+	for i, o := range []struct{ name, filter, says string }{
+		{"lost-scripts", "out ip length 1000-65535 drop", "Our answers are not reaching lost-scripts"},
+		{"lost-reads", "out tcp sport 3260 ip length 1000-65535 drop", "Our answers to the reads of lost-reads are lost"},
+	} {
+		t.Run(o.name, func(t *testing.T) {
+			b := &bench{b.Lab, b.appliance, b.ctx, t}
+			b.filter(o.filter)
+			defer b.filter("")
+			c := b.sector(o.name, byte(220+i), area.PowerOff)
+			a := b.fails(c, "LB-NET-02")
+			b.record(o.name, c.Machine.Name, a)
+			if d := a.Diagnoses[0]; !strings.Contains(d.Title, o.says) || !strings.Contains(d.Fixes[0].Label, "1500 everywhere") {
+				t.Errorf("%+v", d)
+			}
+			b.filter("")
+			b.passes(c, store.StageRead)
+		})
 	}
-	if out, err := b.appliance.CLI(b.ctx, "attempt", "fix", fmt.Sprint(a.ID), "check-again"); err == nil || !strings.Contains(err.Error(), "3260") {
-		t.Errorf("the check says %q, %v", out, err)
+}
+
+// One way of a VLAN or port: what the machine asks comes in, and no offer goes out
+// to it.
+func TestOffersThatNeverArriveAreNamed(t *testing.T) {
+	soaking(t)
+	b := start(t, 3*sectorLimit)
+	b.shell(b.Network.LAN, "nft add table bridge gate\nnft 'add chain bridge gate f { type filter hook forward priority 0; }'\nnft add rule bridge gate f udp sport 67 drop")
+	c := b.sector("one-way-port", 230, area.PowerOff)
+	a := b.fails(c, "LB-DHCP-03")
+	b.record("one-way-port", c.Machine.Name, a)
+	if d := a.Diagnoses[0]; !strings.Contains(d.Title, "Our answers are not reaching one-way-port") {
+		t.Errorf("%+v", d)
 	}
-	b.shell(b.Network.Server, "nft delete table inet gate")
-	b.cli("attempt", "fix", fmt.Sprint(a.ID), "check-again")
+	b.shell(b.Network.LAN, "nft delete table bridge gate")
 	b.passes(c, store.StageRead)
+}
+
+// A router that gives addresses too, and whose offer the machine takes: it names
+// a file that nobody has. The button leaves the addresses to the router.
+func TestAMachineThatFollowsAnotherServerIsBroughtBack(t *testing.T) {
+	soaking(t)
+	b := bare(t, 4*sectorLimit)
+	// iPXE takes the offer of the highest priority (its option 175, sub-option 1).
+	_, err := b.StartRouter(b.ctx, append(elsewhere(), "--dhcp-option-force=encap:175,1,50")...)
+	b.must(err)
+	b.serve("--interface", lab.ServerInterface, "--dhcp", "auto")
+	b.cli("subnet", "add", "--interface", lab.ServerInterface, "--prefix", lab.ServerPrefix.String(), "--mode", "full", "--range", "10.77.0.100-10.77.0.199")
+	c := b.sector("led-astray", 231, area.PowerOff)
+	a := b.fails(c, "LB-DHCP-06")
+	b.record("led-astray", c.Machine.Name, a)
+	d := a.Diagnoses[0]
+	if want := "led-astray followed 10.77.0.254’s boot instructions"; !strings.Contains(d.Title, want) || d.Fixes[0].Action != "proxy-mode-"+lab.ServerInterface {
+		t.Fatalf("%+v", d)
+	}
+	b.cli("attempt", "fix", fmt.Sprint(a.ID), d.Fixes[0].Action)
+	b.passes(c, store.StageRead)
+}
+
+// A machine that nobody enrolled is enrolled by one button and given a volume by
+// the next, while it waits: it needs no second power-on.
+func TestAnUnknownMachineIsBroughtUpByTwoButtons(t *testing.T) {
+	soaking(t)
+	b := start(t, 2*sectorLimit)
+	d, err := b.SectorDisk("newcomer", area.PowerOff)
+	b.must(err)
+	b.cli("volume", "import", "newcomer-disk", d.Path)
+	r, err := b.PowerOn(b.ctx, b.machine("newcomer", lab.BIOS, 232))
+	b.must(err)
+	defer r.Kill()
+	explained := func(id, code string) store.Attempt {
+		for {
+			var a store.Attempt
+			if out, err := b.appliance.CLI(b.ctx, "--json", "attempt", "show", id); err == nil {
+				b.must(json.Unmarshal([]byte(out), &a))
+			}
+			if len(a.Diagnoses) > 0 && a.Diagnoses[0].Code == code {
+				return a
+			}
+			select {
+			case <-b.ctx.Done():
+				t.Fatalf("it is never explained as %s; %+v", code, a.Diagnoses)
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}
+	a := explained("1", "LB-SCR-04")
+	b.record("newcomer", "", a)
+	if !strings.Contains(a.Diagnoses[0].Title, "is waiting to be enrolled") || a.Diagnoses[0].Fixes[0].Action != "enroll" {
+		t.Fatalf("%+v", a.Diagnoses)
+	}
+	b.cli("attempt", "fix", "1", "enroll")
+	a = explained("1", "LB-LUN-02")
+	if a.Diagnoses[0].Fixes[0].Action != "map-volume-newcomer-disk" {
+		t.Fatalf("%+v", a.Diagnoses)
+	}
+	b.cli("attempt", "fix", "1", "map-volume-newcomer-disk")
+	found, err := r.Console.WaitFor(b.ctx, "LUNBOOT-UP nonce=([0-9a-f]+)")
+	b.must(err)
+	if found.Groups[1] != d.Nonce.String() {
+		t.Errorf("it read %s", found.Groups[1])
+	}
+}
+
+// What was ignored is told by name too, and comes back by a button.
+func TestAnIgnoredMachineIsTakenOffTheList(t *testing.T) {
+	soaking(t)
+	b := start(t, 3*sectorLimit)
+	m := b.machine("ignored", lab.BIOS, 233)
+	r, err := b.PowerOn(b.ctx, m)
+	b.must(err)
+	_, err = r.Console.WaitFor(b.ctx, "Its MAC address is")
+	b.must(err)
+	b.cli("machine", "ignore", m.MAC.String())
+	r.Kill()
+	r, err = b.PowerOn(b.ctx, m)
+	b.must(err)
+	_, err = r.Console.WaitFor(b.ctx, "Nothing to boot")
+	b.must(err)
+	r.Kill()
+	var a store.Attempt
+	b.must(b.appliance.JSON(b.ctx, &a, "attempt", "show", "2"))
+	if a.Outcome != store.OutcomeFailed || len(a.Diagnoses) != 1 || a.Diagnoses[0].Code != "LB-SCR-02" || !strings.Contains(a.Diagnoses[0].Title, "was left alone") || a.Diagnoses[0].Fixes[0].Action != "unignore" {
+		t.Fatalf("%s: %+v", a.Outcome, a.Diagnoses)
+	}
+	b.record("ignored", "", a)
+	b.cli("attempt", "fix", "2", "unignore")
+	r, err = b.PowerOn(b.ctx, m)
+	b.must(err)
+	_, err = r.Console.WaitFor(b.ctx, "Its MAC address is")
+	b.must(err)
+	r.Kill()
+}
+
+// A loader that somebody named for the machine, and that dies on it.
+func TestALoaderOfItsOwnThatDiesIsLeftToTheAppliance(t *testing.T) {
+	soaking(t)
+	b := start(t, 2*linuxLimit)
+	b.cli("loader", "add", broken(t, 0xeb, 0xfe), "--name", "mine.efi") // jmp $
+	c := b.sector("own-loader", 234, area.PowerOff, "--loader", "mine.efi")
+	c.Machine.Firmware, c.Machine.OnlyIPv4 = lab.UEFI, true
+	r := b.powerOn(c)
+	a, err := b.appliance.WaitAttempt(b.ctx, "own-loader", func(a store.Attempt) bool { return a.Outcome == store.OutcomeFailed && len(a.Diagnoses) > 0 })
+	b.must(err)
+	r.Kill()
+	b.record("own-loader", "own-loader", a)
+	d := a.Diagnoses[0]
+	if d.Code != "LB-LOAD-05" || !strings.Contains(d.Title, "downloaded mine.efi but did not start it") || d.Fixes[0].Action != "loader-auto" {
+		t.Fatalf("%+v", d)
+	}
+	b.cli("attempt", "fix", fmt.Sprint(a.ID), "loader-auto")
+	b.passes(c, store.StageScript)
+}
+
+// Secrets and mappings that change under a machine that runs.
+func TestWhatChangesUnderARunningMachineIsSaid(t *testing.T) {
+	soaking(t)
+	b := start(t, 4*sectorLimit)
+	hold := func(name string, n byte) (*lab.Client, *lab.Running) {
+		c := b.sector(name, n, area.Hold)
+		r := b.powerOn(c)
+		_, err := c.WaitUp(b.ctx, r)
+		b.must(err)
+		b.must(r.WaitTick(b.ctx))
+		return c, r
+	}
+	wait := func(name, code, says string) store.Attempt {
+		a, err := b.appliance.WaitAttempt(b.ctx, name, func(a store.Attempt) bool { return len(a.Diagnoses) > 0 && a.Diagnoses[0].Code == code })
+		b.must(err)
+		if !strings.Contains(a.Diagnoses[0].Title, says) {
+			t.Errorf("%+v", a.Diagnoses[0])
+		}
+		b.record(name, name, a)
+		return a
+	}
+	c, r := hold("new-secret", 235)
+	b.cli("machine", "set", "new-secret", "--chap-secret", "another-secret-16")
+	b.appliance.Kill()
+	b.must(b.appliance.Start(b.ctx))
+	a := wait("new-secret", "LB-CHAP-01", "gave the wrong password")
+	if !strings.Contains(a.Diagnoses[0].Fixes[0].Label, "Boot it again") {
+		t.Errorf("%+v", a.Diagnoses[0].Fixes)
+	}
+	r.Kill()
+	b.passes(c, store.StageRead)
+
+	c, r = hold("taken-away", 236)
+	b.cli("mapping", "remove", "taken-away", "2")
+	a = wait("taken-away", "LB-LUN-02", "lost its volume while it used it")
+	r.Kill()
+	b.cli("attempt", "fix", fmt.Sprint(a.ID), a.Diagnoses[0].Fixes[0].Action)
+	b.passes(c, store.StageRead)
+}
+
+// A UEFI machine with a volume that only BIOS starts.
+func TestAVolumeOfTheOtherFirmwareIsNamed(t *testing.T) {
+	soaking(t)
+	b := start(t, 2*sectorLimit)
+	c := b.sector("other-firmware", 237, area.PowerOff)
+	c.Machine.Firmware, c.Machine.OnlyIPv4 = lab.UEFI, true
+	a := b.fails(c, "LB-VOL-06")
+	b.record("other-firmware", c.Machine.Name, a)
+	if d := a.Diagnoses[0]; !strings.Contains(d.Title, "starts in UEFI mode, and its volume “"+c.Volume+"” starts only in BIOS mode") {
+		t.Errorf("%+v", d)
+	}
 }
 
 // soaking skips what takes long unless everything is asked for.
@@ -232,4 +502,66 @@ func soaking(t *testing.T) {
 	if os.Getenv("LUNBOOT_SOAK") == "" {
 		t.Skip("takes a minute; LUNBOOT_SOAK=1 runs it")
 	}
+}
+
+// recorded is how a boot that failed is kept for services/boot/diagnose, whose
+// tests replay it.
+type recorded struct {
+	From  string         `json:"from"`
+	Code  string         `json:"code"`
+	Title string         `json:"title"`
+	Asked time.Time      `json:"asked"` // when it had failed
+	Facts diagnose.Facts `json:"facts"`
+}
+
+// record keeps a boot's events in the folder that LUNBOOT_REPLAYS names.
+func (b *bench) record(name, machine string, a store.Attempt) {
+	b.t.Helper()
+	dir := os.Getenv("LUNBOOT_REPLAYS")
+	if dir == "" {
+		return
+	}
+	head := recorded{From: "a QEMU machine of cmd/netlab/lab", Code: a.Diagnoses[0].Code, Title: a.Diagnoses[0].Title, Asked: a.Updated}
+	if machine != "" {
+		var m struct {
+			store.Machine
+			Mappings []struct {
+				store.Mapping
+				VolumeName string `json:"volume_name"`
+			} `json:"mappings"`
+		}
+		b.must(b.appliance.JSON(b.ctx, &m, "machine", "show", machine))
+		head.Facts = diagnose.Facts{Name: m.Name, Initiator: m.Initiator, Auth: m.Auth, Profile: m.Profile, OwnLoader: m.Loader}
+		for _, x := range m.Mappings {
+			var v store.Volume
+			b.must(b.appliance.JSON(b.ctx, &v, "volume", "show", fmt.Sprint(x.Volume)))
+			one := diagnose.Mapping{LUN: x.LUN, Volume: v.Name, Boot: x.Boot, BlockSize: v.BlockSize, Size: v.Size, State: v.State, ReadOnly: x.ReadOnly, Frozen: v.ReadOnly}
+			if path, err := b.appliance.VolumeFile(b.ctx, v.Name); err == nil {
+				if f, err := os.Open(path); err == nil { // else it is the fault
+					found, err := preflight.Look(f, v.Size, v.BlockSize)
+					b.must(errors.Join(err, f.Close()))
+					one.Contents = &found
+				}
+			}
+			head.Facts.Mappings = append(head.Facts.Mappings, one)
+		}
+	}
+	var out bytes.Buffer
+	lines := json.NewEncoder(&out)
+	b.must(lines.Encode(head))
+	events := json.NewDecoder(strings.NewReader(b.cli("--json", "event", "list")))
+	for {
+		var e store.Event
+		if err := events.Decode(&e); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			b.t.Fatal(err)
+		}
+		mine := e.MAC == a.MAC || e.Addr.IsValid() && e.MAC.IsZero() && e.Addr.String() == a.Address
+		if mine && e.Seq >= a.FirstSeq && e.Seq <= a.LastSeq {
+			e.Detail.Key = ""
+			b.must(lines.Encode(e))
+		}
+	}
+	b.must(os.WriteFile(filepath.Join(dir, name+".jsonl"), out.Bytes(), 0o644))
 }
