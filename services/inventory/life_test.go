@@ -1,0 +1,176 @@
+package inventory
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	"lunboot/store"
+	"lunboot/store/volume"
+	"lunboot/store/volume/volumetest"
+)
+
+// living is a house whose layers hold real bytes.
+func living(t *testing.T, dir string) *house {
+	t.Helper()
+	return reopen(t, dir, func(c *Config) { c.Layers = c.Volumes.(*volume.Pool) })
+}
+
+func (h *house) opened(t *testing.T, v store.Volume) *volume.Handle {
+	t.Helper()
+	handle, err := h.pool.Open(t.Context(), h.now(t, v))
+	must(t, err)
+	return handle
+}
+
+// writes puts bytes down as a machine does that flushes and shuts down.
+func (h *house) writes(t *testing.T, v store.Volume, off int64, b []byte) {
+	t.Helper()
+	handle := h.opened(t, v)
+	must(t, handle.WriteAt(t.Context(), b, off))
+	must(t, handle.Sync(t.Context()))
+	must(t, handle.Close())
+}
+
+func (h *house) holds(t *testing.T, v store.Volume, want []byte) {
+	t.Helper()
+	handle := h.opened(t, v)
+	defer handle.Close()
+	got := make([]byte, len(want))
+	must(t, handle.ReadAt(t.Context(), got, 0))
+	if i := slices.Compare(got, want); i != 0 {
+		t.Helper()
+		for i = 0; got[i] == want[i]; i++ {
+		}
+		t.Fatalf("volume %s: byte %d is %q, want %q", v.Name, i, got[i:min(len(got), i+16)], want[i:min(len(want), i+16)])
+	}
+	check, err := h.CheckVolume(t.Context(), v.ID)
+	if err != nil || !check.OK {
+		t.Errorf("the check of volume %s says %+v, %v", v.Name, check, err)
+	}
+}
+
+// clean checks that the folder holds the files of the layers that are named, and
+// no other.
+func (h *house) clean(t *testing.T) {
+	t.Helper()
+	h.work.sweep.Wait()
+	layers, err := h.db.Layers(t.Context())
+	must(t, err)
+	var want []string
+	for _, l := range layers {
+		want = append(want, l.Path)
+		if l.Kind == store.LayerOverlay {
+			want = append(want, l.Path+".map")
+		}
+	}
+	slices.Sort(want)
+	if got := strings.Fields(h.files(t)); !slices.Equal(got, want) {
+		t.Errorf("the folder holds %q, the layers are %q", got, want)
+	}
+}
+
+func at(b []byte, off int, s string) []byte {
+	b = bytes.Clone(b)
+	copy(b[off:], s)
+	return b
+}
+
+func TestTheLifeOfAVolumeThroughAllItsActs(t *testing.T) {
+	dir := t.TempDir()
+	h := living(t, dir)
+	ctx := t.Context()
+	disk := volumetest.Pattern(make([]byte, 1<<20), 1)
+	v := h.volume(t, "debian", 1<<20)
+	h.writes(t, v, 0, disk)
+	g, err := h.FreezeVolume(ctx, ada, v.ID, "as installed")
+	must(t, err)
+	kept, fresh := h.cloned(t, g, "kept", false), h.cloned(t, g, "fresh", true)
+	h.writes(t, kept, 5000, []byte("kept"))
+	h.writes(t, fresh, 5000, []byte("gone at the next boot"))
+	h.holds(t, kept, at(disk, 5000, "kept"))
+
+	// Reset at boot, with a session of before still there.
+	before := h.opened(t, fresh)
+	_, err = h.ResetVolume(ctx, fresh.ID, "lab-01")
+	must(t, err)
+	if err := before.WriteAt(ctx, []byte("late"), 0); store.KindOf(err) != store.KindConflict {
+		t.Errorf("a write of the boot before: %v", err)
+	}
+	must(t, before.Close())
+	h.holds(t, fresh, disk)
+	h.clean(t)
+
+	// A snapshot under a running machine, more writes, a clone of it, and back.
+	running := h.opened(t, kept)
+	kept, err = h.SnapshotVolume(ctx, ada, kept.ID, "good", "")
+	must(t, err)
+	must(t, running.WriteAt(ctx, []byte("broken"), 5000))
+	must(t, running.Close())
+	h.holds(t, kept, at(disk, 5000, "broken"))
+	other, err := h.CloneVolume(ctx, ada, store.CloneSpec{Parent: kept.ID, Snapshot: "good", Name: "other"})
+	must(t, err)
+	h.holds(t, other, at(disk, 5000, "kept"))
+	kept, err = h.Rollback(ctx, ada, kept.ID, "good")
+	must(t, err)
+	h.holds(t, kept, at(disk, 5000, "kept"))
+	h.clean(t)
+
+	// Promote; the machine that begins anew moves to it, and back.
+	job, err := h.Promote(ctx, ada, kept.ID, "with updates")
+	h.done(t, job, err)
+	must(t, h.passed(t, job))
+	_, err = h.ResetVolume(ctx, fresh.ID, "lab-01")
+	must(t, err)
+	h.holds(t, fresh, at(disk, 5000, "kept"))
+	h.holds(t, kept, at(disk, 5000, "kept"))
+	_, err = h.SetVersion(ctx, ada, g.ID, 1)
+	must(t, err)
+	_, err = h.ResetVolume(ctx, fresh.ID, "lab-01")
+	must(t, err)
+	h.holds(t, fresh, disk)
+	h.clean(t)
+
+	// Grow and flatten the other one, while it is open.
+	running = h.opened(t, other)
+	other, err = h.ResizeVolume(ctx, ada, other.ID, 2<<20)
+	must(t, err)
+	must(t, running.WriteAt(ctx, []byte("behind the end of before"), 3<<19))
+	job, err = h.FlattenVolume(ctx, ada, other.ID)
+	h.done(t, job, err)
+	must(t, h.passed(t, job))
+	must(t, running.WriteAt(ctx, []byte("and on"), 0))
+	must(t, running.Close())
+	want := at(at(append(at(disk, 5000, "kept"), make([]byte, 1<<20)...), 3<<19, "behind the end of before"), 0, "and on")
+	h.holds(t, other, want)
+	if o := h.now(t, other); o.Kind != store.VolumeRaw || len(o.Layers) != 1 {
+		t.Errorf("the flattened volume is %+v", o)
+	}
+	h.clean(t)
+
+	// All of it is there after a start.
+	h.stop()
+	h = living(t, dir)
+	must(t, h.Recover(ctx))
+	h.holds(t, other, want)
+	h.holds(t, kept, at(disk, 5000, "kept"))
+	h.holds(t, fresh, disk)
+	h.holds(t, g, disk)
+	h.clean(t)
+	for _, v := range []store.Volume{fresh, kept, other, g} {
+		must(t, h.RemoveVolume(ctx, ada, v.ID))
+		h.clean(t)
+	}
+}
+
+// passed returns why a job did not end well.
+func (h *house) passed(t *testing.T, job store.Job) error {
+	t.Helper()
+	job, err := h.Wait(t.Context(), job.ID)
+	must(t, err)
+	if job.State != store.JobDone {
+		return &store.Error{Kind: store.KindInternal, Msg: string(job.State) + ": " + job.Error}
+	}
+	return nil
+}
