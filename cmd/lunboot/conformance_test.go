@@ -3,16 +3,20 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"lunboot/store/volume/volumetest"
 )
 
 const (
@@ -62,6 +66,7 @@ type conformanceRun struct {
 	only   []string          // suites, or single tests; none is all
 	odd    map[string]string // tests that are wrong on such a volume, and why
 	flags  []string          // of the tool
+	clone  bool              // a clone of a golden volume that has data, with a snapshot in between
 	soak   bool              // too long for every change
 }
 
@@ -69,7 +74,11 @@ var conformanceRuns = []conformanceRun{
 	{name: "512", block: "512", volume: []string{"--shared"}, odd: map[string]string{
 		"GetLBAStatus.UnmapSingle": "it asks for block n+1 and expects an answer that begins at n+8, where a physical block has eight logical ones",
 	}},
-	{name: "4096", block: "4096", volume: []string{"--shared"}},
+	{name: "4096, clone", block: "4096", volume: []string{"--shared"}, clone: true},
+	{name: "4096", block: "4096", volume: []string{"--shared"}, soak: true},
+	{name: "512, clone", block: "512", volume: []string{"--shared"}, clone: true, soak: true, odd: map[string]string{
+		"GetLBAStatus.UnmapSingle": "it asks for block n+1 and expects an answer that begins at n+8, where a physical block has eight logical ones",
+	}},
 	{name: "read-only", block: "512", volume: []string{"--read-only"}, only: []string{"ReadOnly"}},
 	// One machine holds what it may wipe: the tool's second session is its own.
 	{name: "sanitize", block: "512", volume: []string{"--sanitize"}, only: []string{"Sanitize"}, flags: []string{"-S", "-I", toolInitiators[0]}, odd: map[string]string{
@@ -155,7 +164,11 @@ func TestTheInitiatorsOwnSuitePasses(t *testing.T) {
 		}
 		t.Run(run.name, func(t *testing.T) {
 			a := started(t, dataDir(t))
-			a.must(t, "volume", "create", "bench", "--size", cmp.Or(run.size, "100M"), "--block-size", run.block)
+			if run.clone {
+				a.clone(t, "bench", run.block)
+			} else {
+				a.must(t, "volume", "create", "bench", "--size", cmp.Or(run.size, "100M"), "--block-size", run.block)
+			}
 			a.must(t, append([]string{"volume", "set", "bench"}, run.volume...)...)
 			for k, initiator := range toolInitiators {
 				if k > 0 && !slices.Contains(run.volume, "--shared") && !slices.Contains(run.volume, "--read-only") {
@@ -185,6 +198,27 @@ func TestTheInitiatorsOwnSuitePasses(t *testing.T) {
 		})
 	}
 	judge(t, best)
+}
+
+// clone makes a volume that stands on a golden one which has data, and on a layer
+// of its own below the top.
+func (a *testAppliance) clone(t *testing.T, name, block string) {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "golden.raw")
+	f, err := os.Create(image)
+	if err == nil {
+		_, err = f.Write(volumetest.Pattern(make([]byte, 24<<20), 1))
+	}
+	if err == nil {
+		err = errors.Join(f.Truncate(100<<20), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.must(t, "volume", "import", "golden", image, "--block-size", block)
+	a.must(t, "volume", "freeze", "golden")
+	a.must(t, "volume", "clone", "golden", name)
+	a.must(t, "volume", "snapshot", name, "before")
 }
 
 // wants returns the tests of a suite that are of interest in a run.
