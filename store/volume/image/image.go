@@ -47,6 +47,9 @@ type span struct {
 	end  int64 // where the run ends on the disk; may be behind the disk's end
 	at   int64 // stored: where the asked byte is in the file; packed: where the unit begins there
 	n    int64 // packed: bytes in the file at most
+	// The second table that says all this, when there are such: which one it is,
+	// where in the file, and its length.
+	index, table, tableLen int64
 }
 
 type held uint8
@@ -276,8 +279,11 @@ func (i *Image) Extent(off int64) (data bool, end int64, err error) {
 func (i *Image) Data(ctx context.Context) (int64, error) {
 	var data, storedBytes, units int64
 	seen := newClaims(i.fileSize)
+	for _, t := range i.tables {
+		seen.claim(t.at, min(t.n, i.fileSize-t.at))
+	}
 	var last span // the packed unit at the file's end, which a cut hits
-	lastAt := int64(-1)
+	lastAt, table := int64(-1), int64(-1)
 	for off, n := int64(0), 0; off < i.size; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return 0, ctx.Err()
@@ -285,6 +291,12 @@ func (i *Image) Data(ctx context.Context) (int64, error) {
 		s, err := i.span(off)
 		if err != nil {
 			return 0, err
+		}
+		if s.tableLen != 0 && s.index != table {
+			table = s.index
+			if !seen.claim(s.table, min(s.tableLen, i.fileSize-s.table)) {
+				return 0, invalid("the table for what the disk has at byte %d is at byte %d of the file, where something else is too; the image is damaged", off, s.table)
+			}
 		}
 		switch s.held {
 		case stored:

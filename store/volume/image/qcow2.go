@@ -205,7 +205,7 @@ func (q *qcow2) span(off int64) (span, error) {
 	cluster := int64(1) << q.clusterBits
 	n := off >> q.clusterBits
 	first, second := n/q.perTable(), n%q.perTable()
-	e, err := q.l1.entry(q.l1At+first*8, 8, "the image's first table")
+	e, err := q.l1.entry(q.l1At+first*8, 8, "first table", off)
 	if err != nil {
 		return span{}, err
 	}
@@ -217,20 +217,28 @@ func (q *qcow2) span(off int64) (span, error) {
 		return span{}, q.damaged(off, "a table", table)
 	}
 	width := int(cluster / q.perTable())
-	e, err = q.l2.entry(table+second*int64(width), width, fmt.Sprintf("the table for what the disk has at byte %d", off))
+	e, err = q.l2.entry(table+second*int64(width), width, "second table", off)
 	if err != nil {
 		return span{}, err
 	}
-	entry, end := be.Uint64(e), (n+1)*cluster
 	if isZero(e) {
 		more := q.l2.same(table+second*int64(width), width, q.perTable()-1-second)
-		return span{held: hole, end: end + more*cluster}, nil
+		return span{held: hole, end: (n + 1 + more) * cluster, index: first, table: table, tableLen: cluster}, nil
 	}
+	s, err := q.entrySpan(off, e)
+	s.index, s.table, s.tableLen = first, table, cluster
+	return s, err
+}
+
+// entrySpan reads the entry of a second table.
+func (q *qcow2) entrySpan(off int64, e []byte) (span, error) {
+	cluster := int64(1) << q.clusterBits
+	entry, end := binary.BigEndian.Uint64(e), off/cluster*cluster+cluster
 	switch {
 	case entry&qcowPacked != 0:
 		return q.packedSpan(entry, end), nil
 	case q.extended:
-		return q.subclusterSpan(off, entry, be.Uint64(e[8:]))
+		return q.subclusterSpan(off, entry, binary.BigEndian.Uint64(e[8:]))
 	case entry&qcowZero != 0 && !q.version3:
 		return span{}, invalid("the image is of version 2 and has a cluster of version 3, for byte %d of the disk; it is damaged", off)
 	case entry&qcowZero != 0 || entry&qcowOffset == 0:

@@ -173,7 +173,7 @@ func (v *vhd) span(off int64) (span, error) {
 		return span{held: stored, at: off, end: math.MaxInt64}, nil
 	}
 	n, in := off/v.blockSize, off%v.blockSize
-	e, err := v.table.entry(v.tableAt+4*n, 4, "the image's table")
+	e, err := v.table.entry(v.tableAt+4*n, 4, "table", off)
 	if err != nil {
 		return span{}, err
 	}

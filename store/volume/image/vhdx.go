@@ -272,7 +272,7 @@ func (i *Image) vhdxDisk(v *vhdx, meta extent) error {
 func (v *vhdx) span(off int64) (span, error) {
 	n, in := off/v.blockSize, off%v.blockSize
 	place := v.tableAt + 8*(n+n/v.ratio)
-	e, err := v.table.entry(place, 8, "the image's table of blocks")
+	e, err := v.table.entry(place, 8, "table of blocks", off)
 	if err != nil {
 		return span{}, err
 	}

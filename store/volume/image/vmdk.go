@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -225,7 +224,7 @@ func clip(s string) string {
 func (v *vmdk) span(off int64) (span, error) {
 	n := off / v.grain
 	first, second := n/v.perTable, n%v.perTable
-	e, err := v.gd.entry(v.directory+4*first, 4, "the image's directory of tables")
+	e, err := v.gd.entry(v.directory+4*first, 4, "directory of tables", off)
 	if err != nil {
 		return span{}, err
 	}
@@ -233,19 +232,20 @@ func (v *vmdk) span(off int64) (span, error) {
 	if table == 0 {
 		return span{held: hole, end: (first + 1) * v.perTable * v.grain}, nil
 	}
-	e, err = v.gt.entry(table+4*second, 4, fmt.Sprintf("the table for what the disk has at byte %d", off))
+	e, err = v.gt.entry(table+4*second, 4, "table of grains", off)
 	if err != nil {
 		return span{}, err
 	}
-	sector, end := binary.LittleEndian.Uint32(e), (n+1)*v.grain
+	sector := binary.LittleEndian.Uint32(e)
+	s := span{held: stored, at: int64(sector)*512 + off%v.grain, end: (n + 1) * v.grain, index: first, table: table, tableLen: 4 * v.perTable}
 	switch {
 	case sector == 0 || sector == 1 && v.zeroed:
-		more := v.gt.same(table+4*second, 4, v.perTable-1-second)
-		return span{held: hole, end: end + more*v.grain}, nil
+		s.held = hole
+		s.end += v.gt.same(table+4*second, 4, v.perTable-1-second) * v.grain
 	case v.packed: // deflate makes nothing longer by more than a few bytes in a thousand
-		return span{held: packed, at: int64(sector) * 512, n: vmdkGrainHead + v.grain + v.grain/64 + 1024, end: end}, nil
+		s.held, s.at, s.n = packed, int64(sector)*512, vmdkGrainHead+v.grain+v.grain/64+1024
 	}
-	return span{held: stored, at: int64(sector)*512 + off%v.grain, end: end}, nil
+	return s, nil
 }
 
 func (v *vmdk) unitSize() int { return int(v.grain) }

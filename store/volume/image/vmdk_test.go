@@ -195,6 +195,10 @@ func TestVMDKThatLiesIsRefused(t *testing.T) {
 		{"packed, which it is not", vmdkFlags, 4, vmdkCompressed | vmdkMarkers, "compressed in a way"},
 	}
 	requireLiesRefused(t, good, le, func([]byte) {}, lies)
+	b := bytes.Clone(good)
+	le.PutUint64(b[vmdkCapacity:], 64<<20/512)
+	copy(b[gd+4:], b[gd:gd+4])
+	requireRefused(t, readAll(b, 1<<30), "where something else is too")
 	requireCutsRefused(t, good, len(good)-1)
 }
 

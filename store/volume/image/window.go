@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 )
 
@@ -23,10 +24,11 @@ func newWindow(r io.ReaderAt, size int64) *window {
 	return &window{file: r, fileSize: size, from: -1}
 }
 
-// entry returns the n bytes at off, until the next call.
-func (w *window) entry(off int64, n int, what string) ([]byte, error) {
+// entry returns the n bytes at off, until the next call. They are of a table that
+// is named, for a byte of the disk.
+func (w *window) entry(off int64, n int, table string, disk int64) ([]byte, error) {
 	if off < 0 || off > w.fileSize-int64(n) {
-		return nil, cut(what, off+int64(n), w.fileSize)
+		return nil, cut(fmt.Sprintf("the image's %s, for what the disk has at byte %d,", table, disk), off+int64(n), w.fileSize)
 	}
 	from := off / windowSize * windowSize
 	if from != w.from {
@@ -42,7 +44,7 @@ func (w *window) entry(off int64, n int, what string) ([]byte, error) {
 	}
 	at := off - from
 	if at+int64(n) > int64(len(w.b)) {
-		return nil, invalid("%s is not where it may be; the image is damaged", what)
+		return nil, invalid("the image's %s is where it cannot be; the image is damaged", table)
 	}
 	return w.b[at : at+int64(n)], nil
 }
