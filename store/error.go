@@ -21,6 +21,7 @@ const (
 	KindDenied           // the caller may not
 	KindCorrupt          // stored bytes are damaged
 	KindInternal         // a broken assumption of ours
+	KindStale            // the noun is no longer what the caller saw and named
 )
 
 func (k Kind) String() string {
@@ -41,6 +42,8 @@ func (k Kind) String() string {
 		return "corrupt"
 	case KindInternal:
 		return "internal"
+	case KindStale:
+		return "stale"
 	}
 	return "unknown"
 }

@@ -181,6 +181,9 @@ func merge(c *store.Credential, given *store.Credential) {
 // caller's, the one that was read is used, so that a change that came between
 // is not undone.
 func (i *Inventory) updateMachine(ctx context.Context, by store.Actor, old, m store.Machine, revision int64, what string) (store.Machine, error) {
+	if err := store.CheckExpected(ctx, "machine", fmt.Sprint(old.ID), old.Name, old.Revision); err != nil {
+		return store.Machine{}, err
+	}
 	m.Revision = old.Revision
 	if revision != 0 {
 		m.Revision = revision
@@ -247,6 +250,9 @@ func (i *Inventory) RemoveMachine(ctx context.Context, by store.Actor, id store.
 	defer i.acts.Unlock()
 	m, err := i.db.Machine(ctx, id)
 	if err != nil {
+		return err
+	}
+	if err := store.CheckExpected(ctx, "machine", fmt.Sprint(m.ID), m.Name, m.Revision); err != nil {
 		return err
 	}
 	if s, ok := i.session(m); ok && !force {

@@ -97,6 +97,9 @@ func (i *Inventory) SetMapping(ctx context.Context, by store.Actor, machine stor
 	if m.ID == 0 {
 		return store.Mapping{}, i.noMapping(ctx, machine, lun)
 	}
+	if err := store.CheckExpected(ctx, "mapping", mappingKey(machine, lun), fmt.Sprintf("of LUN %d", lun), m.Revision); err != nil {
+		return store.Mapping{}, err
+	}
 	if p.Revision != 0 && p.Revision != m.Revision {
 		return store.Mapping{}, store.Conflict("revision", "the mapping changed meanwhile; look at it again")
 	}
@@ -140,11 +143,28 @@ func (i *Inventory) SetMapping(ctx context.Context, by store.Actor, machine stor
 func (i *Inventory) Unmap(ctx context.Context, by store.Actor, machine store.MachineID, lun store.LUN) error {
 	i.acts.Lock()
 	defer i.acts.Unlock()
-	err := i.db.DeleteMapping(ctx, by, machine, lun)
+	have, err := i.db.MappingsOf(ctx, machine)
+	if err != nil {
+		return err
+	}
+	for _, h := range have {
+		if h.LUN != lun {
+			continue
+		}
+		if err := store.CheckExpected(ctx, "mapping", mappingKey(machine, lun), fmt.Sprintf("of LUN %d", lun), h.Revision); err != nil {
+			return err
+		}
+	}
+	err = i.db.DeleteMapping(ctx, by, machine, lun)
 	if store.IsNotFound(err) {
 		return i.noMapping(ctx, machine, lun)
 	}
 	return err
+}
+
+// mappingKey is what an expectation calls a mapping: it has no number outside.
+func mappingKey(machine store.MachineID, lun store.LUN) string {
+	return fmt.Sprintf("%d/%d", machine, lun)
 }
 
 // noMapping names the machine and what it has instead.

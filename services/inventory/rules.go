@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"fmt"
 
 	"lunboot/store"
 )
@@ -20,6 +21,9 @@ func (i *Inventory) PutProfile(ctx context.Context, by store.Actor, p store.Prof
 	}
 	i.acts.Lock()
 	defer i.acts.Unlock()
+	if err := i.expectedProfile(ctx, p.Name); err != nil {
+		return store.Profile{}, err
+	}
 	return i.db.PutProfile(ctx, by, p)
 }
 
@@ -27,7 +31,22 @@ func (i *Inventory) PutProfile(ctx context.Context, by store.Actor, p store.Prof
 func (i *Inventory) DeleteProfile(ctx context.Context, by store.Actor, name string) error {
 	i.acts.Lock()
 	defer i.acts.Unlock()
+	if err := i.expectedProfile(ctx, name); err != nil {
+		return err
+	}
 	return i.db.DeleteProfile(ctx, by, name)
+}
+
+// expectedProfile refuses an act on a profile that changed meanwhile.
+func (i *Inventory) expectedProfile(ctx context.Context, name string) error {
+	p, err := i.db.Profile(ctx, name)
+	if store.IsNotFound(err) {
+		return nil // the act says so in its own words
+	}
+	if err != nil {
+		return err
+	}
+	return store.CheckExpected(ctx, "profile", name, name, p.Revision)
 }
 
 // PutSetting changes a setting that an operator may change.
@@ -59,6 +78,11 @@ func (i *Inventory) PutSubnet(ctx context.Context, by store.Actor, s store.Subne
 		return store.Subnet{}, err
 	}
 	for _, o := range all {
+		if o.ID == s.ID {
+			if err := store.CheckExpected(ctx, "subnet", fmt.Sprint(o.ID), o.Name(), o.Revision); err != nil {
+				return store.Subnet{}, err
+			}
+		}
 		same := o.ID == s.ID || s.ID == 0 && o.Interface == s.Interface && o.Prefix == s.Prefix
 		if !same && o.Prefix.Overlaps(s.Prefix) {
 			on := ""
@@ -75,5 +99,17 @@ func (i *Inventory) PutSubnet(ctx context.Context, by store.Actor, s store.Subne
 func (i *Inventory) DeleteSubnet(ctx context.Context, by store.Actor, id int64) error {
 	i.acts.Lock()
 	defer i.acts.Unlock()
+	all, err := i.db.Subnets(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		if o.ID != id {
+			continue
+		}
+		if err := store.CheckExpected(ctx, "subnet", fmt.Sprint(o.ID), o.Name(), o.Revision); err != nil {
+			return err
+		}
+	}
 	return i.db.DeleteSubnet(ctx, by, id)
 }

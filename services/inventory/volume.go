@@ -105,6 +105,9 @@ func (i *Inventory) SetVolume(ctx context.Context, by store.Actor, id store.Volu
 	if err := i.free(v); err != nil {
 		return store.Volume{}, err
 	}
+	if err := store.CheckExpected(ctx, "volume", fmt.Sprint(v.ID), v.Name, v.Revision); err != nil {
+		return store.Volume{}, err
+	}
 	if p.Revision != 0 {
 		v.Revision = p.Revision
 	}
@@ -130,6 +133,9 @@ func (i *Inventory) ResizeVolume(ctx context.Context, by store.Actor, id store.V
 		return store.Volume{}, err
 	}
 	if err := i.free(v); err != nil {
+		return store.Volume{}, err
+	}
+	if err := store.CheckExpected(ctx, "volume", fmt.Sprint(v.ID), v.Name, v.Revision); err != nil {
 		return store.Volume{}, err
 	}
 	if size == v.Size {
@@ -174,6 +180,9 @@ func (i *Inventory) RemoveVolume(ctx context.Context, by store.Actor, id store.V
 		return err
 	}
 	if err := i.free(v); err != nil {
+		return err
+	}
+	if err := store.CheckExpected(ctx, "volume", fmt.Sprint(v.ID), v.Name, v.Revision); err != nil {
 		return err
 	}
 	if err := i.unused(ctx, v); err != nil {

@@ -55,12 +55,15 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	hc.SchemasPath = "/api/schemas"
 	// No "$schema" member in answers: clients decode them into plain nouns.
 	hc.CreateHooks = nil
+	hc.Transformers = append(hc.Transformers, tag)
+	hc.OpenAPI.OnAddOperation = append(hc.OpenAPI.OnAddOperation, describeConditions)
 	hc.Info.Description = "Machines, volumes, mappings and boot attempts of a lunboot appliance."
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "lunboot token create NAME --scope read|operate|admin"},
 	}
 	a := humachi.New(r, hc)
 	s := &server{cfg}
+	a.UseMiddleware(s.conditions(a))
 	s.machines(a)
 	s.unknown(a)
 	s.dryRun(a)
@@ -176,6 +179,8 @@ func problem(err error) error {
 		status = http.StatusNotFound
 	case store.KindConflict, store.KindInUse:
 		status = http.StatusConflict
+	case store.KindStale:
+		status = http.StatusPreconditionFailed
 	case store.KindInvalid:
 		status = http.StatusUnprocessableEntity
 	case store.KindUnavailable:

@@ -272,10 +272,17 @@ func (a answer) json(t *testing.T, out any) {
 
 func (h *house) send(req *http.Request) answer {
 	h.t.Helper()
+	return h.sendFor(req, func(*http.Response) {})
+}
+
+// sendFor is send, for a look at the answer's headers too.
+func (h *house) sendFor(req *http.Request, look func(*http.Response)) answer {
+	h.t.Helper()
 	resp, err := h.Client().Do(req)
 	if err != nil {
 		h.t.Fatalf("%s %s: %v", req.Method, req.URL, err)
 	}
+	look(resp)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {

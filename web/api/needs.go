@@ -13,6 +13,7 @@ type Store interface {
 	VolumeStore
 	NetworkStore
 	Jobs(context.Context) ([]store.Job, error)
+	Job(ctx context.Context, id int64) (store.Job, error)
 	store.SettingRows
 	AuditLog(context.Context, store.AuditFilter) ([]store.Audit, int, error)
 	Record(ctx context.Context, by store.Actor, action, subject, detail string) error

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -43,11 +44,11 @@ func (s *server) people(a huma.API) {
 				Role     store.Role `json:"role" enum:"viewer,operator,admin"`
 			}
 		}) (*body[store.User], error) {
-			return reply(s.Access.SetRole(ctx, actor(ctx), in.User, in.Body.Role, in.Body.Revision))
+			return reply(s.Access.SetRole(ctx, actor(ctx), in.User, in.Body.Role, cmp.Or(in.Body.Revision, store.Expected(ctx, "user", in.User))))
 		})
 	register(a, http.MethodDelete, "/users/{user}", "remove-user", "Remove a person, and end their logins; the last admin stays", store.ScopeAdmin,
 		func(ctx context.Context, in *UserKey) (*empty, error) {
-			return done(s.Access.RemoveUser(ctx, actor(ctx), in.User, 0))
+			return done(s.Access.RemoveUser(ctx, actor(ctx), in.User, store.Expected(ctx, "user", in.User)))
 		})
 	register(a, http.MethodPut, "/users/{user}/password", "set-password", "Set a person's password, which ends their logins", store.ScopeAdmin,
 		func(ctx context.Context, in *struct {

@@ -102,6 +102,12 @@ func (s *server) volumes(a huma.API) {
 	})
 	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Job]], error) { return all(s.Store.Jobs(ctx)) })
+	register(a, http.MethodGet, "/jobs/{job}", "show-job", "Show how far a job is", store.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Job int64 `path:"job"`
+		}) (*body[store.Job], error) {
+			return reply(s.Store.Job(ctx, in.Job))
+		})
 	register(a, http.MethodDelete, "/jobs/{job}", "cancel-job", "Cancel a running job", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			Job int64 `path:"job"`
@@ -207,6 +213,15 @@ func (s *server) mappings(a huma.API) {
 		m, err := s.Acts.FindMachine(ctx, k.Machine)
 		return m.ID, l, err
 	}
+	register(a, http.MethodGet, "/mappings/{machine}/{lun}", "show-mapping", "Show a mapping", store.ScopeRead,
+		func(ctx context.Context, in *MappingKey) (*body[Mapping], error) {
+			id, lun, err := find(ctx, *in)
+			if err != nil {
+				return nil, problem(err)
+			}
+			m, err := s.mapping(ctx, id, lun)
+			return s.replyMapping(ctx, m, err)
+		})
 	register(a, http.MethodPatch, "/mappings/{machine}/{lun}", "set-mapping", "Change a mapping", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			MappingKey

@@ -200,8 +200,13 @@ func (l *lab) Explain(_ context.Context, m store.Machine, q store.ExplainQuery) 
 func (l *lab) AddMachine(ctx context.Context, a store.Actor, s store.MachineSpec) (store.Machine, error) {
 	return l.Enroll(ctx, a, s.MACs[0], s.Name, 0)
 }
-func (l *lab) SetMachine(_ context.Context, _ store.Actor, id store.MachineID, p store.MachinePatch) (store.Machine, error) {
+func (l *lab) SetMachine(ctx context.Context, _ store.Actor, id store.MachineID, p store.MachinePatch) (store.Machine, error) {
 	for i := range l.machines {
+		if m := l.machines[i]; m.ID == id {
+			if err := store.CheckExpected(ctx, "machine", fmt.Sprint(id), m.Name, m.Revision); err != nil {
+				return m, err
+			}
+		}
 		if l.machines[i].ID == id && p.Loader != nil && l.refuse == nil {
 			l.machines[i].Loader = *p.Loader
 		}

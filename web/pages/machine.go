@@ -206,12 +206,49 @@ func (s *site) change(w http.ResponseWriter, r *http.Request, act func(store.Mac
 		s.fail(w, r, err)
 		return
 	}
-	if err := act(m); err != nil {
+	if err := s.expect(r, m); err != nil {
 		status, text := explain(err)
 		s.showMachine(w, r, status, text)
 		return
 	}
+	if err := act(m); err != nil {
+		status, text := explain(err)
+		s.showMachine(w, r, status, text+s.meanwhile(r, m, err))
+		return
+	}
 	http.Redirect(w, r, machinePath(m.ID), http.StatusSeeOther)
+}
+
+// expect tells the act of a request what the form was made from: it is refused
+// when somebody changed the machine meanwhile.
+func (s *site) expect(r *http.Request, m store.Machine) error {
+	revision, err := formRevision(r)
+	if err == nil && revision != 0 {
+		*r = *r.WithContext(store.Expecting(r.Context(), store.Expectation{Noun: "machine", Key: fmt.Sprint(m.ID), Revision: revision}))
+	}
+	return err
+}
+
+// maxMeanwhile bounds the changes that a refusal repeats.
+const maxMeanwhile = 5
+
+// meanwhile says who changed the machine since the form was made, in what; empty
+// when that is not what err is about.
+func (s *site) meanwhile(r *http.Request, m store.Machine, err error) string {
+	seen := store.Expected(r.Context(), "machine", fmt.Sprint(m.ID))
+	if store.KindOf(err) != store.KindStale || seen == 0 {
+		return ""
+	}
+	rows, _, err := s.Audit.AuditLog(r.Context(), store.AuditFilter{Noun: "machine", Subject: m.Name, Page: store.Page{Limit: int(min(max(1, m.Revision-seen), maxMeanwhile))}})
+	if err != nil {
+		s.Log.Error("list what changed meanwhile", "error", err)
+		return ""
+	}
+	var b strings.Builder
+	for _, a := range rows {
+		fmt.Fprintf(&b, " %s, %s: %s.", s.clock(a.At), a.Actor, a.Detail)
+	}
+	return b.String()
 }
 
 func (s *site) setProfile(w http.ResponseWriter, r *http.Request) {
@@ -346,9 +383,13 @@ func (s *site) removeMachine(w http.ResponseWriter, r *http.Request) {
 		s.showMachine(w, r, http.StatusUnprocessableEntity, "Nothing was removed: type the machine's name to confirm.")
 		return
 	}
-	if err := s.Machines.RemoveMachine(r.Context(), by(r), m.ID, false); err != nil {
+	err = s.expect(r, m)
+	if err == nil {
+		err = s.Machines.RemoveMachine(r.Context(), by(r), m.ID, false)
+	}
+	if err != nil {
 		status, text := explain(err)
-		s.showMachine(w, r, status, text)
+		s.showMachine(w, r, status, text+s.meanwhile(r, m, err))
 		return
 	}
 	http.Redirect(w, r, "/machines", http.StatusSeeOther)

@@ -350,6 +350,8 @@ func explain(err error) (int, string) {
 		return http.StatusNotFound, text
 	case store.KindConflict, store.KindInUse:
 		return http.StatusConflict, text
+	case store.KindStale:
+		return http.StatusPreconditionFailed, text
 	case store.KindInvalid:
 		return http.StatusUnprocessableEntity, text
 	case store.KindDenied:

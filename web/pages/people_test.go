@@ -323,3 +323,28 @@ func changed(n int) (out []store.Audit) {
 	}
 	return out
 }
+
+func TestAFormOfWhatSomebodyChangedMeanwhileIsRefused(t *testing.T) {
+	l := full()
+	l.machines[1].Revision = 3
+	get, post := l.enter(t)
+	_, body := get("/machines/2")
+	if n := strings.Count(body, `name="revision" value="3"`); n < 5 {
+		t.Errorf("%d forms carry the revision", n)
+	}
+	l.machines[1].Revision = 4
+	l.audit = []store.Audit{{At: noon, Actor: "anna", Action: "machine.update", Subject: "lab-12", Detail: "profile san → rescue"}}
+	for _, path := range []string{"profile", "loader", "quirks", "rename"} {
+		code, body := post("/machines/2/"+path, "revision", "3", "profile", "local", "loader", "auto", "name", "lab-99")
+		if code != http.StatusPreconditionFailed {
+			t.Errorf("%s answers %d", path, code)
+		}
+		has(t, body, "was changed by somebody meanwhile", "anna: profile san → rescue", `name="revision" value="4"`)
+	}
+	if l.machines[1].Profile != "san" {
+		t.Error("the refused change was made")
+	}
+	if code, _ := post("/machines/2/profile", "revision", "4", "profile", "local"); code != http.StatusSeeOther || l.machines[1].Profile != "local" {
+		t.Errorf("by the new form: %d", code)
+	}
+}

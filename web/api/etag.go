@@ -1,0 +1,206 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"lunboot/store"
+)
+
+// conditional are the paths of the nouns that have a revision. Their answers
+// carry it as ETag, and a change of them may name it in If-Match: two people who
+// edit one machine then do not overwrite each other (RFC 9110 §13.1.1). The tag
+// is the noun's revision and no hash of the answer: what a machine does by
+// itself, such as being seen, changes no tag.
+var conditional = []string{
+	"/api/v1/machines/{machine}", "/api/v1/volumes/{volume}", "/api/v1/mappings/{machine}/{lun}",
+	"/api/v1/profiles/{profile}", "/api/v1/subnets/{subnet}", "/api/v1/users/{user}",
+}
+
+// takesCondition reports whether an operation takes If-Match.
+func takesCondition(op *huma.Operation) bool {
+	return slices.Contains([]string{http.MethodPatch, http.MethodPut, http.MethodDelete}, op.Method) && slices.Contains(conditional, op.Path)
+}
+
+// describeConditions writes the headers into the OpenAPI description.
+func describeConditions(_ *huma.OpenAPI, op *huma.Operation) {
+	if !takesCondition(op) {
+		return
+	}
+	op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header", Schema: &huma.Schema{Type: "string"},
+		Description: "the ETag of the noun as it was seen, or *; when it changed since, nothing is done: 412, and the answer lists what changed"})
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	op.Responses["412"] = &huma.Response{Description: "The noun is no longer what If-Match names.", Content: map[string]*huma.MediaType{"application/problem+json": {}}}
+}
+
+// tag sets the ETag of an answer that is one noun with a revision.
+func tag(hc huma.Context, _ string, v any) (any, error) {
+	if !slices.Contains(conditional, hc.Operation().Path) && hc.Operation().Method != http.MethodPost {
+		return v, nil
+	}
+	r := reflect.Indirect(reflect.ValueOf(v))
+	if r.Kind() != reflect.Struct {
+		return v, nil
+	}
+	if f := r.FieldByName("Revision"); f.IsValid() && f.Kind() == reflect.Int64 && f.Int() > 0 {
+		hc.SetHeader("ETag", etag(f.Int()))
+	}
+	return v, nil
+}
+
+func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
+
+// stale is the problem document of a change that came too late.
+type stale struct {
+	huma.ErrorModel
+	Current int64         `json:"current_revision"`
+	Changes []store.Audit `json:"changes"` // the newest first
+}
+
+// maxStale bounds the changes that a refusal lists.
+const maxStale = 20
+
+// conditions refuses a change of a noun that is no longer what If-Match says.
+// What changes between this look and the act is found by the act itself, which
+// is told what to expect.
+func (s *server) conditions(a huma.API) func(huma.Context, func(huma.Context)) {
+	return func(hc huma.Context, next func(huma.Context)) {
+		given := hc.Header("If-Match")
+		// Whoever may not read learns nothing here; the operation refuses them.
+		if status, _ := refusal(hc.Context(), store.ScopeRead); given == "" || status != 0 || !takesCondition(hc.Operation()) {
+			next(hc)
+			return
+		}
+		n, err := s.noun(hc)
+		if err != nil && !store.IsNotFound(err) {
+			writeError(a, hc, problem(err))
+			return
+		}
+		if err == nil && matches(given, n.Revision) {
+			next(huma.WithContext(hc, store.Expecting(hc.Context(), n.Expectation)))
+			return
+		}
+		p := &stale{Current: n.Revision, Changes: []store.Audit{}}
+		p.Status, p.Title = http.StatusPreconditionFailed, http.StatusText(http.StatusPreconditionFailed)
+		if err != nil {
+			p.Detail = err.Error()
+		} else {
+			seen, _ := strconv.ParseInt(strings.Trim(given, `" `), 10, 64)
+			p.Detail = store.Stale(n.Noun, n.name, n.Revision, seen).Msg
+			if p.Changes, err = s.since(hc.Context(), n, seen); err != nil {
+				writeError(a, hc, problem(err))
+				return
+			}
+		}
+		writeError(a, hc, p)
+	}
+}
+
+// writeError writes a problem document.
+func writeError(a huma.API, hc huma.Context, err error) {
+	status := http.StatusInternalServerError
+	if e, ok := err.(huma.StatusError); ok {
+		status = e.GetStatus()
+	}
+	hc.SetHeader("Content-Type", "application/problem+json")
+	hc.SetStatus(status)
+	if err := a.Marshal(hc.BodyWriter(), "application/json", err); err != nil {
+		panic(err) // the writer of answers lost a type: a fault of ours
+	}
+}
+
+// matches reports whether an If-Match names a revision. Weak tags match nothing
+// (RFC 9110 §8.8.3.2).
+func matches(given string, revision int64) bool {
+	for _, t := range strings.Split(given, ",") {
+		if t = strings.TrimSpace(t); t == "*" || t == etag(revision) {
+			return true
+		}
+	}
+	return false
+}
+
+// target is the noun that a request names, as it is now.
+type target struct {
+	store.Expectation
+	name    string
+	subject string // as the audit log calls it
+}
+
+// noun finds the noun of a conditional request.
+func (s *server) noun(hc huma.Context) (target, error) {
+	ctx := hc.Context()
+	path := hc.Operation().Path
+	switch path {
+	case "/api/v1/machines/{machine}":
+		m, err := s.Acts.FindMachine(ctx, hc.Param("machine"))
+		return target{store.Expectation{Noun: "machine", Key: strconv.FormatInt(int64(m.ID), 10), Revision: m.Revision}, m.Name, m.Name}, err
+	case "/api/v1/volumes/{volume}":
+		v, err := s.Volumes.FindVolume(ctx, hc.Param("volume"))
+		return target{store.Expectation{Noun: "volume", Key: strconv.FormatInt(int64(v.ID), 10), Revision: v.Revision}, v.Name, v.Name}, err
+	case "/api/v1/profiles/{profile}":
+		p, err := s.Store.Profile(ctx, hc.Param("profile"))
+		return target{store.Expectation{Noun: "profile", Key: p.Name, Revision: p.Revision}, p.Name, p.Name}, err
+	case "/api/v1/users/{user}":
+		u, err := s.Access.User(ctx, hc.Param("user"))
+		return target{store.Expectation{Noun: "user", Key: u.Name, Revision: u.Revision}, u.Name, u.Name}, err
+	case "/api/v1/subnets/{subnet}":
+		id, err := strconv.ParseInt(hc.Param("subnet"), 10, 64)
+		if err != nil {
+			return target{}, store.NotFound("subnet with number", hc.Param("subnet"))
+		}
+		n, err := s.subnet(ctx, id)
+		return target{store.Expectation{Noun: "subnet", Key: strconv.FormatInt(n.ID, 10), Revision: n.Revision}, n.Name(), n.Name()}, err
+	}
+	return s.mappingTarget(ctx, hc.Param("machine"), hc.Param("lun"))
+}
+
+func (s *server) mappingTarget(ctx context.Context, machine, lun string) (target, error) {
+	l, err := store.ParseLUN(lun)
+	if err != nil {
+		return target{}, store.NotFound("mapping of LUN", lun)
+	}
+	m, err := s.Acts.FindMachine(ctx, machine)
+	if err != nil {
+		return target{}, err
+	}
+	mp, err := s.mapping(ctx, m.ID, l)
+	key := strconv.FormatInt(int64(m.ID), 10) + "/" + strconv.FormatUint(uint64(l), 10)
+	return target{store.Expectation{Noun: "mapping", Key: key, Revision: mp.Revision}, "of LUN " + lun + " of " + m.Name, m.Name}, err
+}
+
+// mapping finds the mapping of one LUN.
+func (s *server) mapping(ctx context.Context, id store.MachineID, l store.LUN) (store.Mapping, error) {
+	all, err := s.Store.MappingsOf(ctx, id)
+	if err != nil {
+		return store.Mapping{}, err
+	}
+	for _, m := range all {
+		if m.LUN == l {
+			return m, nil
+		}
+	}
+	return store.Mapping{}, &store.Error{Kind: store.KindNotFound, Field: "lun", Msg: "the machine has no LUN " + strconv.FormatUint(uint64(l), 10)}
+}
+
+// since lists what was done to a noun after the revision that somebody saw: each
+// change moved it by one.
+func (s *server) since(ctx context.Context, n target, seen int64) ([]store.Audit, error) {
+	limit := n.Revision - seen
+	if seen <= 0 || limit <= 0 || limit > maxStale {
+		limit = maxStale
+	}
+	rows, _, err := s.Store.AuditLog(ctx, store.AuditFilter{Noun: n.Noun, Subject: n.subject, Page: store.Page{Limit: int(limit)}})
+	if rows == nil {
+		rows = []store.Audit{}
+	}
+	return rows, err
+}

@@ -1,0 +1,152 @@
+package api_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"lunboot/store"
+	"lunboot/web/auth"
+)
+
+// with sends a request with a header, and returns the ETag of the answer.
+func (h *house) with(header, value, method, path, body string) (answer, string) {
+	h.t.Helper()
+	req, err := http.NewRequest(method, h.URL+path, strings.NewReader(body))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if header != "" {
+		req.Header.Set(header, value)
+	}
+	var tag string
+	a := h.sendFor(req, func(r *http.Response) { tag = r.Header.Get("ETag") })
+	return a, tag
+}
+
+// every noun with a revision, and a change of it.
+func (h *house) nouns() map[string]string {
+	h.must(201, "POST", "/api/v1/machines", `{"name":"m1","macs":["00:0c:29:00:00:01"]}`)
+	h.must(201, "POST", "/api/v1/volumes", `{"name":"v1","size":1048576}`)
+	h.must(201, "POST", "/api/v1/mappings", `{"machine":"m1","volume":"v1"}`)
+	h.must(200, "PUT", "/api/v1/profiles/p1", `{"kind":"custom","text":"#!ipxe\n"}`)
+	h.must(201, "POST", "/api/v1/users", `{"name":"anna","role":"admin","password":"a password"}`)
+	h.must(201, "POST", "/api/v1/users", `{"name":"u1","role":"viewer","password":"a password"}`)
+	var n store.Subnet
+	h.must(201, "POST", "/api/v1/subnets", `{"prefix":"10.9.0.0/24","mode":"off","lease_time":3600000000000}`).json(h.t, &n)
+	return map[string]string{
+		"machines/m1": `{"notes":"%d"}`, "volumes/v1": `{"sanitize":%t}`, "mappings/m1/0": `{"read_only":%t}`, "profiles/p1": `{"kind":"custom","text":"#!ipxe\n# %d\n"}`,
+		"users/u1": `{"role":"%s"}`, fmt.Sprintf("subnets/%d", n.ID): `{"domain":"d%d.example"}`,
+	}
+}
+
+func TestAChangeOfWhatSomebodyChangedMeanwhileIsRefused(t *testing.T) {
+	h := open(t)
+	for noun, change := range h.nouns() {
+		path, method := "/api/v1/"+noun, "PATCH"
+		if strings.HasPrefix(noun, "profiles") {
+			method = "PUT"
+		}
+		body := func(k int) string {
+			switch {
+			case strings.Contains(change, "%t"):
+				return fmt.Sprintf(change, k%2 == 1)
+			case strings.Contains(change, "%s"):
+				return fmt.Sprintf(change, []string{"viewer", "operator"}[k%2])
+			}
+			return fmt.Sprintf(change, k)
+		}
+		a, first := h.with("", "", "GET", path, "")
+		if a.status != 200 || first == "" {
+			t.Errorf("GET %s: %d, ETag %q", noun, a.status, first)
+			continue
+		}
+		a, second := h.with("If-Match", first, method, path, body(1))
+		if a.status != 200 || second == "" || second == first {
+			t.Errorf("%s by what was seen: %d, ETag %q after %q: %s", noun, a.status, second, first, a.body)
+		}
+		if _, again := h.with("", "", "GET", path, ""); again != second {
+			t.Errorf("%s: ETag %q after a change that answered %q", noun, again, second)
+		}
+		for _, given := range []string{first, "W/" + second, `"x"`, "nonsense", `"0"`} {
+			for _, m := range []string{method, "DELETE"} {
+				a, _ = h.with("If-Match", given, m, path, map[bool]string{true: body(2)}[m == method])
+				var p struct {
+					Status  int
+					Detail  string
+					Current int64 `json:"current_revision"`
+					Changes []store.Audit
+				}
+				if a.status != http.StatusPreconditionFailed || a.kind != "application/problem+json" {
+					t.Errorf("%s %s by %q: %d %s %s", m, noun, given, a.status, a.kind, a.body)
+					continue
+				}
+				a.json(t, &p)
+				if p.Status != 412 || p.Detail == "" || fmt.Sprintf(`"%d"`, p.Current) != second || len(p.Changes) == 0 || p.Changes[0].Actor != "tester" {
+					t.Errorf("%s %s by %q says %s", m, noun, given, a.body)
+				}
+				if given == first && len(p.Changes) != 1 {
+					t.Errorf("%s: %d changes are listed, 1 was made", noun, len(p.Changes))
+				}
+			}
+		}
+		if _, again := h.with("", "", "GET", path, ""); again != second {
+			t.Errorf("%s: a refused change made %q of %q", noun, again, second)
+		}
+		if a, _ = h.with("If-Match", first+", "+second, method, path, body(2)); a.status != 200 {
+			t.Errorf("%s by a list: %d %s", noun, a.status, a.body)
+		}
+	}
+	// Removing by what was seen, the mapping before its ends.
+	for _, noun := range []string{"mappings/m1/0", "machines/m1", "volumes/v1", "profiles/p1", "users/u1"} {
+		_, seen := h.with("", "", "GET", "/api/v1/"+noun, "")
+		if a, _ := h.with("If-Match", seen, "DELETE", "/api/v1/"+noun, ""); a.status != 204 {
+			t.Errorf("DELETE %s by %s: %d %s", noun, seen, a.status, a.body)
+		}
+		if a, _ := h.with("If-Match", "*", "DELETE", "/api/v1/"+noun, ""); a.status != 412 {
+			t.Errorf("DELETE %s, which is gone, by *: %d", noun, a.status)
+		}
+	}
+}
+
+func TestAStrangerLearnsNoRevision(t *testing.T) {
+	h := open(t)
+	h.nouns()
+	h.as = auth.Identity{}
+	if a, tag := h.with("If-Match", `"77"`, "PATCH", "/api/v1/machines/m1", `{}`); a.status != 401 || tag != "" || strings.Contains(string(a.body), "revision") {
+		t.Errorf("%d %q %s", a.status, tag, a.body)
+	}
+}
+
+// Of many who saw the same state, one changes it.
+func TestOneOfManyWhoSawTheSameWins(t *testing.T) {
+	h := open(t)
+	h.nouns()
+	_, seen := h.with("", "", "GET", "/api/v1/machines/m1", "")
+	var wg sync.WaitGroup
+	codes := make(chan int, 16)
+	for k := range cap(codes) {
+		wg.Go(func() {
+			a, _ := h.with("If-Match", seen, "PATCH", "/api/v1/machines/m1", fmt.Sprintf(`{"notes":"by %d"}`, k))
+			codes <- a.status
+		})
+	}
+	wg.Wait()
+	close(codes)
+	won := 0
+	for c := range codes {
+		if c == 200 {
+			won++
+		} else if c != 412 {
+			t.Errorf("a loser is answered %d", c)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d of 16 won", won)
+	}
+}
