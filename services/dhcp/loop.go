@@ -267,6 +267,9 @@ func (s *Server) decide(ctx context.Context, r message.Request, at place, now ti
 		clear(s.facts)
 		in = s.gather(t, r, at, now, s.facts)
 	}
+	if in.Client.Enrolled {
+		t.At(in.Client.Machine.ID, at.subnet.Prefix)
+	}
 	in.Untold = !in.Client.Enrolled && !s.audience.hears(r.MAC, now)
 	ans := Decide(in)
 	if in.Untold {

@@ -15,6 +15,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -70,7 +71,8 @@ type Ledger struct {
 	held   holds
 	roster roster
 	pools  map[poolKey]*pool
-	kept   kept
+	kept   map[netip.Prefix]kept
+	homes  map[store.MachineID]netip.Prefix // of machines that asked since the start
 
 	known crowd // has a lock of its own
 }
@@ -82,7 +84,8 @@ const unread = -1
 func New(leases Leases, machines Machines, inUse InUse) *Ledger {
 	return &Ledger{
 		leases: leases, machines: machines, inUse: inUse, read: unread,
-		held: newHolds(), roster: roster{revision: unread}, pools: map[poolKey]*pool{}, known: crowd{n: map[store.MAC]int{}},
+		held: newHolds(), roster: roster{revision: unread}, pools: map[poolKey]*pool{},
+		kept: map[netip.Prefix]kept{}, homes: map[store.MachineID]netip.Prefix{}, known: crowd{n: map[store.MAC]int{}},
 	}
 }
 
@@ -144,6 +147,7 @@ func (l *Ledger) refresh(ctx context.Context) error {
 		}
 		old := l.roster
 		l.roster, names = r, true
+		maps.DeleteFunc(l.homes, func(id store.MachineID, _ netip.Prefix) bool { return !r.ids[id] })
 		for a := range old.byAddress {
 			l.changed(a)
 		}
@@ -157,7 +161,7 @@ func (l *Ledger) refresh(ctx context.Context) error {
 		clear(l.pools) // made anew when they are asked
 	}
 	if rows || names {
-		l.kept = kept{}
+		clear(l.kept)
 		l.known.become(l.everybody())
 	}
 	return nil
@@ -242,7 +246,7 @@ func (l *Ledger) Prolong(ctx context.Context, lease store.Lease) error {
 	if r := l.rows[number(lease.Address)]; r != nil && r.MAC == lease.MAC && r.State == store.LeaseBound {
 		r.Expires, r.Updated = lease.Expires, lease.Updated
 		l.changed(lease.Address)
-		l.kept.changed = l.kept.changed || l.roster.byMAC[lease.MAC] != nil
+		l.recount(lease.MAC)
 	}
 	return nil
 }
@@ -288,7 +292,7 @@ func (l *Ledger) believe(lease store.Lease, at int64, err error) {
 	l.link(&row{Lease: lease, since: given})
 	l.known.add(lease.MAC)
 	l.changed(lease.Address)
-	l.kept.changed = l.kept.changed || l.roster.byMAC[lease.MAC] != nil
+	l.recount(lease.MAC)
 }
 
 // since is when a stranger was given what a lease gives: the lease itself says, or
@@ -314,7 +318,15 @@ func since(lease store.Lease, had *row) time.Time {
 func (l *Ledger) remove(r *row) {
 	l.unlink(r)
 	l.known.leave(r.MAC)
-	l.kept.changed = l.kept.changed || l.roster.byMAC[r.MAC] != nil
+	l.recount(r.MAC)
+}
+
+// recount has it counted anew what is kept, when a lease is a machine's; mu is
+// held.
+func (l *Ledger) recount(mac store.MAC) {
+	if l.roster.byMAC[mac] != nil {
+		clear(l.kept)
+	}
 }
 
 // changed puts an address where it belongs in every pool; mu is held.

@@ -294,6 +294,35 @@ func TestAddressesAreKeptForEnrolledMachines(t *testing.T) {
 	assert.True(t, a.IsValid())
 }
 
+// Machines of another VLAN, or of one where another server gives the addresses,
+// have none kept here.
+func TestAddressesAreKeptForTheMachinesOfTheirNetwork(t *testing.T) {
+	vlan := netip.MustParsePrefix("10.88.0.0/24")
+	d := newDisk(bind("10.88.0.100", 1, -time.Hour), bind("10.77.0.100", 2, -time.Hour))
+	d.enroll(machine(1, ""), machine(2, ""), machine(3, ""))
+	l := ledgerOf(d)
+	kept := func(network netip.Prefix) (n int) {
+		turn(t, l, noon, func(x Turn) { n = x.l.waiting(network, noon) })
+		return n
+	}
+	assert.Equal(t, 2, kept(lab().Prefix), "one was here last, and one was never seen")
+	assert.Equal(t, 2, kept(vlan))
+	turn(t, l, noon, func(x Turn) { x.At(3, vlan) })
+	assert.Equal(t, 1, kept(lab().Prefix))
+	assert.Equal(t, 2, kept(vlan))
+	require.NoError(t, l.Put(t.Context(), bind("10.88.0.101", 3, time.Hour)))
+	assert.Equal(t, 1, kept(vlan), "it has its lease there")
+	turn(t, l, noon, func(x Turn) { x.At(1, lab().Prefix) })
+	assert.Equal(t, 2, kept(lab().Prefix), "it has moved here")
+	assert.Equal(t, 0, kept(vlan))
+	d.mu.Lock()
+	d.machines = nil
+	d.mu.Unlock()
+	d.enroll()
+	assert.Equal(t, 0, kept(lab().Prefix))
+	assert.Empty(t, l.homes, "what is no machine any more is forgotten")
+}
+
 func TestAHoldIsOneForAMACInANetworkAndOneForAnAddress(t *testing.T) {
 	l := ledgerOf(newDisk())
 	net := lab().Prefix

@@ -188,7 +188,7 @@ func (t Turn) Pick(w Want) (a netip.Addr, reason string) {
 		return a, fmt.Sprintf("%d of the %d addresses of %s are with machines that are not enrolled and were never here before, and no more than half are given to those at a time", p.strange.n, total, w.Subnet.Range)
 	}
 	if !w.Enrolled {
-		if keep := min(t.l.waiting(t.now), total/2); open <= keep {
+		if keep := min(t.l.waiting(w.Subnet.Prefix, t.now), total/2); open <= keep {
 			return a, fmt.Sprintf("the last %d addresses of %s are kept for enrolled machines", keep, w.Subnet.Range)
 		}
 	}
