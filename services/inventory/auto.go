@@ -30,13 +30,13 @@ func (i *Inventory) EnrollAll(ctx context.Context, by store.Actor, spec store.En
 	if err != nil {
 		return nil, err
 	}
-	out := []store.Enrolled{}
+	out, from := []store.Enrolled{}, numbers{}
 	for _, u := range waiting {
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}
 		e := store.Enrolled{MAC: u.MAC}
-		m, err := i.enrollOne(ctx, by, u, spec)
+		m, err := i.enrollOne(ctx, by, u, spec, from)
 		if err != nil {
 			e.Problem = sentence(err)
 		} else {
@@ -54,19 +54,19 @@ func (i *Inventory) waiting(ctx context.Context) ([]store.UnknownMachine, error)
 	return us, err
 }
 
-func (i *Inventory) enrollOne(ctx context.Context, by store.Actor, u store.UnknownMachine, spec store.EnrollSpec) (store.Machine, error) {
+func (i *Inventory) enrollOne(ctx context.Context, by store.Actor, u store.UnknownMachine, spec store.EnrollSpec, from numbers) (store.Machine, error) {
 	var err error
 	if u.UUID, err = i.freeUUID(ctx, u.UUID, 0); err != nil {
 		return store.Machine{}, err
 	}
 	if spec.Clone.Of == "" {
-		return i.enroll(ctx, by, u, spec, "")
+		return i.enroll(ctx, by, u, spec, "", from)
 	}
 	parent, err := i.parentOf(ctx, spec.Clone)
 	if err != nil {
 		return store.Machine{}, err
 	}
-	m, err := i.enroll(ctx, by, u, spec, "")
+	m, err := i.enroll(ctx, by, u, spec, "", from)
 	if err != nil {
 		return store.Machine{}, err
 	}
@@ -187,14 +187,14 @@ func (a *AutoEnroller) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	count := rules.Count(have)
+	count, from := rules.Count(have), numbers{}
 	for _, u := range waiting {
 		r, _ := rules.For(u.MAC)
 		if count[r.Prefix] >= r.Limit {
 			a.tell(u.MAC, fmt.Errorf("there are %d machines whose MAC begins with %s, which is the rule's limit", count[r.Prefix], r.Prefix))
 			continue
 		}
-		_, err := i.enrollOne(ctx, store.ActorAutoEnroll, u, store.EnrollSpec{Name: r.Name, Profile: r.Profile, Clone: store.CloneChoice{Of: r.CloneOf, Reset: r.Reset}})
+		_, err := i.enrollOne(ctx, store.ActorAutoEnroll, u, store.EnrollSpec{Name: r.Name, Profile: r.Profile, Clone: store.CloneChoice{Of: r.CloneOf, Reset: r.Reset}}, from)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -45,6 +45,47 @@ func TestAllAreEnrolledByOnePatternInTheOrderInWhichTheyCame(t *testing.T) {
 	}
 }
 
+// lookups counts how often a machine is looked for by its name.
+type lookups struct {
+	DB
+	n int
+}
+
+func (l *lookups) MachineByName(ctx context.Context, name string) (store.Machine, error) {
+	l.n++
+	return l.DB.MachineByName(ctx, name)
+}
+
+// A hall that is enrolled together costs as many looks as it has machines, not as
+// many squared.
+func TestEnrollAllLooksAtNoNameTwiceForEachMachine(t *testing.T) {
+	for pattern, last := range map[store.NamePattern]string{"lab-{nn}": "lab-41", "": "pc-41", "node": "node-40"} {
+		h := newHouse(t)
+		h.machine(t, "lab-02", "00:07:e9:00:01:00") // a number that is taken
+		h.machine(t, "pc-7", "00:07:e9:00:01:01")
+		for k := range 40 {
+			h.asked(t, store.UnknownMachine{MAC: mac(t, fmt.Sprintf("00:07:e9:00:00:%02x", k)), Hostname: "pc"})
+		}
+		count := &lookups{DB: h.Inventory.db}
+		h.Inventory.db = count
+		got, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Name: pattern})
+		must(t, err)
+		names := map[string]bool{}
+		for _, e := range got {
+			if e.Problem != "" {
+				t.Errorf("%q: %+v", pattern, e)
+			}
+			names[e.Name] = true
+		}
+		if len(names) != 40 || !names[last] {
+			t.Errorf("%q: the names are %v", pattern, names)
+		}
+		if count.n > 3*40 {
+			t.Errorf("%q: %d looks for 40 machines", pattern, count.n)
+		}
+	}
+}
+
 func TestWithoutAPatternEachIsCalledWhatItCallsItself(t *testing.T) {
 	h := newHouse(t)
 	h.asked(t, store.UnknownMachine{MAC: mac(t, "00:07:e9:00:00:01"), Hostname: "pc-1"})

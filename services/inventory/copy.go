@@ -235,7 +235,7 @@ func (i *Inventory) EnrollWithClone(ctx context.Context, by store.Actor, mac sto
 	if u.UUID, err = i.freeUUID(ctx, u.UUID, 0); err != nil {
 		return store.Machine{}, err
 	}
-	m, err := i.enroll(ctx, by, u, store.EnrollSpec{}, name)
+	m, err := i.enroll(ctx, by, u, store.EnrollSpec{}, name, numbers{})
 	if err != nil {
 		return store.Machine{}, err
 	}

@@ -26,35 +26,42 @@ func (i *Inventory) Enroll(ctx context.Context, by store.Actor, mac store.MAC, n
 	if replace != 0 {
 		return i.swapBoard(ctx, by, u, name, replace)
 	}
-	return i.enroll(ctx, by, u, store.EnrollSpec{}, name)
+	return i.enroll(ctx, by, u, store.EnrollSpec{}, name, numbers{})
 }
 
 // enroll makes a machine of u, whose UUID is free. Without a name the pattern
 // makes one.
-func (i *Inventory) enroll(ctx context.Context, by store.Actor, u store.UnknownMachine, spec store.EnrollSpec, name string) (store.Machine, error) {
+func (i *Inventory) enroll(ctx context.Context, by store.Actor, u store.UnknownMachine, spec store.EnrollSpec, name string, from numbers) (store.Machine, error) {
 	if name == "" {
 		var err error
-		if name, err = i.nameFor(ctx, spec.Name, u); err != nil {
+		if name, err = i.nameFor(ctx, spec.Name, u, from); err != nil {
 			return store.Machine{}, err
 		}
 	}
 	return i.addMachine(ctx, by, store.MachineSpec{Name: name, MACs: []store.MAC{u.MAC}, UUID: u.UUID, Profile: spec.Profile}, "enrolled")
 }
 
+// numbers remembers the last number that was given to each name, while machines
+// are enrolled together: those below are taken, and looking at them again for
+// each of a thousand would be most of the work.
+type numbers map[string]int
+
 // nameFor makes a name by the pattern that no machine has.
-func (i *Inventory) nameFor(ctx context.Context, p store.NamePattern, u store.UnknownMachine) (string, error) {
+func (i *Inventory) nameFor(ctx context.Context, p store.NamePattern, u store.UnknownMachine, from numbers) (string, error) {
 	switch {
 	case p == "":
-		return i.freeName(ctx, suggestName(u))
+		return i.freeName(ctx, suggestName(u), from)
 	case !p.Numbered():
-		return i.freeName(ctx, p.Name(0, u.MAC))
+		return i.freeName(ctx, p.Name(0, u.MAC), from)
 	}
-	for n := 1; ; n++ {
+	key := p.Name(0, u.MAC)
+	for n := max(1, from[key]); ; n++ {
 		name := p.Name(n, u.MAC)
 		if err := store.ValidateHostname(name); err != nil {
 			return "", err
 		}
 		if _, err := i.db.MachineByName(ctx, name); store.IsNotFound(err) {
+			from[key] = n
 			return name, nil
 		} else if err != nil {
 			return "", err
@@ -175,16 +182,20 @@ func label(s string, n int) string {
 }
 
 // freeName returns name, or the first of name-2, name-3 … that no machine has.
-func (i *Inventory) freeName(ctx context.Context, name string) (string, error) {
-	for k, try := 2, name; ; k++ {
+func (i *Inventory) freeName(ctx context.Context, name string, from numbers) (string, error) {
+	for k := max(1, from[name]); ; k++ {
+		try := name
+		if k > 1 {
+			end := fmt.Sprintf("-%d", k)
+			try = strings.TrimRight(name[:min(len(name), maxLabel-len(end))], "-") + end
+		}
 		_, err := i.db.MachineByName(ctx, try)
 		if store.IsNotFound(err) {
+			from[name] = k
 			return try, nil
 		}
 		if err != nil {
 			return "", err
 		}
-		end := fmt.Sprintf("-%d", k)
-		try = strings.TrimRight(name[:min(len(name), maxLabel-len(end))], "-") + end
 	}
 }

@@ -301,7 +301,7 @@ func TestNamesMakeRoomForTheirNumber(t *testing.T) {
 	h := newHouse(t)
 	long := strings.Repeat("x", 63)
 	for k, want := range []string{long, long[:61] + "-2", long[:61] + "-3"} {
-		name, err := h.freeName(t.Context(), long)
+		name, err := h.freeName(t.Context(), long, numbers{})
 		must(t, err)
 		if name != want {
 			t.Fatalf("the name is %q, want %q", name, want)
