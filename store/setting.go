@@ -78,7 +78,7 @@ func settingRules() []settingRule {
 		{Setting{SettingRouterAdverts, "on", "on",
 			"Tell machines that boot that there is no IPv6 router to wait for, which saves 13 seconds an iPXE stage: on or off."}, onOff, nil},
 		{Setting{SettingCapture, "on", "on",
-			"Keep the newest packets of every machine's boot in memory, without data and passwords, to be downloaded with an attempt: on or off."}, onOff, nil},
+			"Keep the newest packets of every machine's boot in memory, without data and passwords, to be downloaded with an attempt; off forgets what was kept: on or off."}, onOff, nil},
 		{Setting{SettingWebhookURL, "", "",
 			"Where a POST with JSON tells of boots that ended: an http or https URL, or empty for nowhere; listed without its path, which may be a password."}, webhookURL, originOf},
 		{Setting{SettingWebhookSecret, "", "",

@@ -134,6 +134,9 @@ func (s *Server) Serve(ctx context.Context) error {
 func (s *Server) follow() {
 	links, reason := s.wanted()
 	s.rec.setLinks(links)
+	if !s.cfg.On() {
+		defer s.forget() // when nobody records any more
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, t := range s.taps {
@@ -174,6 +177,13 @@ func (s *Server) follow() {
 		s.cfg.Log.Info("packets of boots are not recorded", "reason", reason)
 	}
 	s.reason = reason
+}
+
+// forget lets go of what was recorded before it was switched off.
+func (s *Server) forget() {
+	s.rec.mu.Lock()
+	defer s.rec.mu.Unlock()
+	s.rec.forget()
 }
 
 func (s *Server) wanted() (links []Link, reason string) {
@@ -283,7 +293,7 @@ func (s *Server) State() State {
 	slices.Sort(st.Links)
 	s.rec.mu.Lock()
 	defer s.rec.mu.Unlock()
-	st.Machines, st.Packets, st.Bytes = len(s.rec.rings.byWho), s.rec.packets, int64(s.rec.rings.bytes)
+	st.Machines, st.Packets, st.Bytes = len(s.rec.rings.byWho), s.rec.packets, int64(s.rec.rings.bytes+s.rec.held.bytes)
 	return st
 }
 

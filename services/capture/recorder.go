@@ -65,6 +65,7 @@ type recorder struct {
 	order     *list.List // of connKey, of conns, in the order in which they began
 	transfers map[netip.AddrPort]*transfer
 	asked     *list.List // of netip.AddrPort, of transfers
+	held      account    // by conns
 	addrs     map[netip.Addr]store.MAC
 	done      map[uint32]int // key32 of the connections that the filter leaves out
 	changed   bool           // done is not in the filter yet
@@ -72,10 +73,17 @@ type recorder struct {
 }
 
 func newRecorder(p Ports, lookup func(netip.Addr) (store.MAC, bool), b bounds) *recorder {
-	return &recorder{
-		ports: p, lookup: lookup, own: map[netip.Addr]bool{}, rings: newRings(b), conns: map[connKey]*conn{}, order: list.New(),
-		transfers: map[netip.AddrPort]*transfer{}, asked: list.New(), addrs: map[netip.Addr]store.MAC{}, done: map[uint32]int{},
-	}
+	r := &recorder{ports: p, lookup: lookup, own: map[netip.Addr]bool{}, rings: newRings(b)}
+	r.forget()
+	return r
+}
+
+// forget lets go of all that was recorded; mu is held.
+func (r *recorder) forget() {
+	r.rings, r.held = newRings(r.rings.limits), account{}
+	r.conns, r.order = map[connKey]*conn{}, list.New()
+	r.transfers, r.asked = map[netip.AddrPort]*transfer{}, list.New()
+	r.addrs, r.done, r.changed = map[netip.Addr]store.MAC{}, map[uint32]int{}, len(r.done) > 0
 }
 
 // link returns the index of an interface's name.
@@ -387,6 +395,7 @@ func (r *recorder) newConn(k connKey, w who) *conn {
 		r.forgetConn(r.order.Front().Value.(connKey))
 	}
 	c := &conn{who: w, place: r.order.PushBack(k)}
+	c.halves[0].all, c.halves[1].all = &r.held, &r.held
 	r.conns[k] = c
 	return c
 }
@@ -400,6 +409,8 @@ func (r *recorder) forgetConn(k connKey) {
 	}
 	delete(r.conns, k)
 	r.order.Remove(c.place)
+	c.halves[0].empty()
+	c.halves[1].empty()
 	if !c.done {
 		return
 	}

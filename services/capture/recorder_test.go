@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -309,6 +310,20 @@ func TestTheKernelIsToldWhatWasSeenEnoughOf(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, passes(t, vm, w.segment(false, 1000, 3260, 9, []byte("x"), "")))
 	assert.True(t, passes(t, vm, w.segment(false, 1001, 3260, 9, []byte("x"), "")))
+}
+
+func TestSwitchedOffItForgets(t *testing.T) {
+	var off atomic.Bool
+	s, tap := serve(t, func(c *Config) { c.On = func() bool { return !off.Load() } })
+	w := newWire(t)
+	tap.frames <- w.segment(false, 1000, 3260, 9, nil, "S")
+	require.Eventually(t, func() bool { return s.State().Machines == 1 }, 5*time.Second, time.Millisecond)
+	off.Store(true)
+	s.follow()
+	assert.Zero(t, s.State().Machines)
+	assert.Zero(t, s.State().Bytes)
+	_, err := s.File(Query{MACs: []store.MAC{itsMAC}})
+	assert.ErrorContains(t, err, "it is switched off")
 }
 
 func TestWithoutRightsItIsOffAndSaysSo(t *testing.T) {

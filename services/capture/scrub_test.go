@@ -125,6 +125,36 @@ func TestAConnectionThatLostTooMuchStaysLost(t *testing.T) {
 	assert.Len(t, w.kept(), 2+maxHeldSegments+3, "the packets themselves are there")
 }
 
+// Thousands of connections that all leave a hole do not add up.
+func TestWhatIsHeldBackIsBoundedOverAllConnections(t *testing.T) {
+	w := newWire(t)
+	early := make([]byte, 60000)
+	var all []*talk
+	for i := range 2 * maxHeldInAll / len(early) {
+		k := w.dial(uint16(1000+i), 3260)
+		all = append(all, k)
+		k.take(k.segment(false, k.its, 3260, k.seq[0]+1, early, ""))
+		sum := 0
+		for _, c := range w.rec.conns {
+			for _, d := range c.halves {
+				sum += d.bytes
+			}
+		}
+		require.Equal(t, sum, w.rec.held.bytes)
+		require.LessOrEqual(t, sum, maxHeldInAll)
+	}
+	assert.Greater(t, w.rec.held.bytes, maxHeldInAll-len(early))
+	for _, k := range all {
+		k.take(k.segment(false, k.its, 3260, k.seq[0], nil, "R"))
+	}
+	assert.Zero(t, w.rec.held.bytes, "what has ended holds nothing")
+	k := w.dial(999, 3260)
+	first, second := login(false, 0, "InitiatorName=iqn.a:b"), login(false, 0x87, "TargetName=iqn.c:d")
+	k.take(k.segment(false, 999, 3260, k.seq[0]+uint32(len(first)), second, ""))
+	k.send(false, first)
+	assert.Zero(t, w.rec.held.bytes)
+}
+
 func TestWhatDoesNotBeginWithALoginIsNoISCSI(t *testing.T) {
 	w := newWire(t)
 	k := w.dial(1000, 3260)

@@ -1,5 +1,7 @@
 package capture
 
+import "slices"
+
 // Everything that is recorded of a TCP connection goes through a scrubber, in
 // the order of the stream: whether a byte is part of a secret depends on what
 // came before it, often in another packet. What comes out of order, twice or
@@ -17,8 +19,12 @@ type scrubber interface {
 // Bounds of what is held back until a hole before it is filled.
 const (
 	maxHeldSegments = 32
-	maxHeldBytes    = 64 << 10
+	maxHeldBytes    = 64 << 10 // of one half
+	maxHeldInAll    = 4 << 20  // of all connections: thousands that leave holes on purpose
 )
+
+// account is what all connections hold back together.
+type account struct{ bytes int }
 
 // direction is one half of a connection.
 type direction struct {
@@ -28,6 +34,7 @@ type direction struct {
 	scrub scrubber
 	held  []segment
 	bytes int // in held
+	all   *account
 }
 
 type segment struct {
@@ -37,7 +44,8 @@ type segment struct {
 
 // begin takes the initial sequence number.
 func (d *direction) begin(seq uint32, s scrubber) {
-	*d = direction{next: seq + 1, ready: true, scrub: s} // SYN takes one number
+	d.empty()
+	*d = direction{next: seq + 1, ready: true, scrub: s, all: d.all} // SYN takes one number
 }
 
 // feed scrubs a packet's payload in place and returns how much of it to keep.
@@ -83,12 +91,13 @@ func (d *direction) hold(seq uint32, b []byte) {
 	if len(b) == 0 {
 		return
 	}
-	if len(d.held) >= maxHeldSegments || d.bytes+len(b) > maxHeldBytes {
+	if len(d.held) >= maxHeldSegments || d.bytes+len(b) > maxHeldBytes || d.all.bytes+len(b) > maxHeldInAll {
 		d.lose()
 		return
 	}
 	d.held = append(d.held, segment{seq, append([]byte(nil), b...)})
 	d.bytes += len(b)
+	d.all.bytes += len(b)
 }
 
 // release follows what was held back as far as there is no hole.
@@ -100,8 +109,9 @@ func (d *direction) release() {
 			i++
 			continue
 		}
-		d.held = append(d.held[:i], d.held[i+1:]...)
+		d.held = slices.Delete(d.held, i, i+1) // which lets go of its bytes
 		d.bytes -= len(s.b)
+		d.all.bytes -= len(s.b)
 		if skip := -int64(off); skip < int64(len(s.b)) {
 			d.take(s.b[skip:])
 		}
@@ -110,7 +120,14 @@ func (d *direction) release() {
 }
 
 func (d *direction) lose() {
-	d.lost, d.held, d.bytes = true, nil, 0
+	d.empty()
+	d.lost = true
+}
+
+// empty lets go of what is held back.
+func (d *direction) empty() {
+	d.all.bytes -= d.bytes
+	d.held, d.bytes = nil, 0
 }
 
 // allowed is a list of names whose values may be kept.
