@@ -25,7 +25,7 @@ type room struct {
 // listed package that is gone, both fail.
 var rooms = map[string]room{
 	"cmd/lunboot":                 {may: "*", why: "the composition root knows every part"},
-	"cmd/lunboot/cli":             {may: "store store/archive", why: "every verb is a client of /api/v1, and a backup is checked where it was written"},
+	"cmd/lunboot/cli":             {may: "store store/archive services/boot/diagnose services/boot/ipxeerr", why: "every verb is a client of /api/v1; a backup is checked where it was written, and codes are explained where they are read"},
 	"cmd/netlab":                  {may: "cmd/netlab/lab cmd/netlab/load cmd/netlab/load/dhcp cmd/netlab/load/rounds cmd/netlab/load/tftp services/boot store", why: "the lab runs the binary as a user would"},
 	"cmd/netlab/lab":              {may: "store services/boot cmd/netlab/lab", why: "the lab runs the binary as a user would, and names loaders as everybody does"},
 	"cmd/netlab/lab/area":         {may: "", stdlib: true, why: "the bytes by which host and guest prove themselves"},

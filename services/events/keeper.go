@@ -12,11 +12,15 @@ import (
 const (
 	keepEvents = 500000
 	keepEvery  = 10 * time.Minute
+	// keepAge is how long a boot is worth looking at, in a lab where so few boot
+	// that the number above is never reached.
+	keepAge = 180 * 24 * time.Hour
 )
 
 // Pruner is a log that forgets its oldest events.
 type Pruner interface {
-	Prune(ctx context.Context, keepEvents int) error
+	// Prune keeps at most keepEvents events, and none from before since.
+	Prune(ctx context.Context, keepEvents int, since time.Time) error
 }
 
 // Keeper is the service that keeps the log from growing for ever.
@@ -48,7 +52,7 @@ func (k *Keeper) Serve(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := k.log.Prune(ctx, k.keep); err != nil && ctx.Err() == nil {
+		if err := k.log.Prune(ctx, k.keep, time.Now().Add(-keepAge)); err != nil && ctx.Err() == nil {
 			k.logger.Error("old events could not be forgotten; trying again", "err", err, "pause", k.every)
 		}
 	}

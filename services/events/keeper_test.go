@@ -9,7 +9,10 @@ import (
 
 type pruned chan int
 
-func (p pruned) Prune(_ context.Context, keep int) error {
+func (p pruned) Prune(_ context.Context, keep int, since time.Time) error {
+	if age := time.Since(since); age < 30*24*time.Hour || age > 400*24*time.Hour {
+		keep = -1
+	}
 	p <- keep
 	return errors.New("the disk is full")
 }

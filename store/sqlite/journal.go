@@ -206,16 +206,23 @@ func (j *Journal) LastAttemptID(ctx context.Context) (store.AttemptID, error) {
 // events of a boot do not wait for it.
 const pruneStep = 5000
 
-// Prune removes the oldest events, down to keepEvents and at least one, and the
-// attempts that have none left. The newest attempt of each machine stays, since
+// Prune removes the oldest events, down to keepEvents and those that came at or
+// after since, but at least one, and the attempts that have none left. The newest attempt of each machine stays, since
 // its page shows it; so does the newest of all, whose number must not be given
 // again.
-func (j *Journal) Prune(ctx context.Context, keepEvents int) error {
+func (j *Journal) Prune(ctx context.Context, keepEvents int, since time.Time) error {
 	first, err := dbfile.One(ctx, j.file.Reader(), dbfile.Scalar[int64], nil,
 		"SELECT coalesce((SELECT seq FROM event ORDER BY seq DESC LIMIT 1 OFFSET ?), 0)", max(keepEvents, 1)-1)
 	if err != nil {
 		return err
 	}
+	// Numbers rise with time, so the first young one ends the search.
+	young, err := dbfile.One(ctx, j.file.Reader(), dbfile.Scalar[int64], nil,
+		"SELECT coalesce((SELECT seq FROM event WHERE at >= ? ORDER BY seq LIMIT 1), (SELECT max(seq) FROM event), 0)", dbfile.Nanos(since))
+	if err != nil {
+		return err
+	}
+	first = max(first, young)
 	for _, query := range []string{
 		"DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq < ? ORDER BY seq LIMIT ?)",
 		`DELETE FROM attempt WHERE id IN (SELECT id FROM attempt WHERE last_seq < ?

@@ -238,13 +238,13 @@ func TestPruneForgetsTheOldest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := j.Prune(t.Context(), n+1); err != nil {
+	if err := j.Prune(t.Context(), n+1, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	if es, err := j.Events(t.Context(), store.EventFilter{}); len(es) != n || err != nil {
 		t.Errorf("pruned to more than there is: %d events, %v", len(es), err)
 	}
-	if err := j.Prune(t.Context(), 100); err != nil {
+	if err := j.Prune(t.Context(), 100, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	es, err := j.Events(t.Context(), store.EventFilter{})
@@ -260,7 +260,7 @@ func TestPruneForgetsTheOldest(t *testing.T) {
 		t.Errorf("attempts that are left: %v, %v", ids, err)
 	}
 	// Numbers are never given again, whatever is forgotten.
-	if err := j.Prune(t.Context(), 0); err != nil {
+	if err := j.Prune(t.Context(), 0, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	if last, err := j.LastSeq(t.Context()); last != n || err != nil {
@@ -268,6 +268,36 @@ func TestPruneForgetsTheOldest(t *testing.T) {
 	}
 	if id, err := j.LastAttemptID(t.Context()); id != 5 || err != nil {
 		t.Errorf("last attempt %d, %v", id, err)
+	}
+}
+
+// What is older than it is worth goes, however few there are, but the newest
+// event: its number must not be given again.
+func TestTheLogForgetsByAge(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	begun := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	var all []store.Event
+	for n := range 10 {
+		all = append(all, store.Event{Seq: int64(n + 1), At: begun.AddDate(0, 0, n), Kind: store.EventDHCPDiscover})
+	}
+	if err := j.AppendEvents(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		since time.Time
+		left  int
+	}{{begun, 10}, {begun.AddDate(0, 0, 3), 7}, {begun.AddDate(0, 0, 3).Add(time.Second), 6}, {begun.AddDate(1, 0, 0), 1}} {
+		if err := j.Prune(t.Context(), 1000, c.since); err != nil {
+			t.Fatal(err)
+		}
+		es, err := j.Events(t.Context(), store.EventFilter{})
+		if err != nil || len(es) != c.left || es[len(es)-1].Seq != 10 {
+			t.Errorf("since %s: %d events, %v", c.since, len(es), err)
+		}
+	}
+	empty := openTestJournal(t, t.TempDir())
+	if err := empty.Prune(t.Context(), 10, begun); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"lunboot/services/boot/diagnose"
+	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
 )
 
@@ -188,17 +190,25 @@ type ExplainCmd struct {
 	Code string `arg:"" help:"The code on the screen, such as 1d704539 or the whole ipxe.org address, or a diagnosis's, such as LB-LUN-01."`
 }
 
-// Run explains a code.
+// Run explains a code. Every program of this version knows them all: no appliance
+// is asked, since the one that it is about may be the one that does not run.
 func (e *ExplainCmd) Run(c *Context) error {
-	var out struct {
+	out := struct {
 		Code    string `json:"code"`
 		Title   string `json:"title"`
 		Meaning string `json:"meaning"`
 		Sign    string `json:"sign,omitempty"`
-	}
+	}{}
 	code := e.Code[strings.LastIndexByte(e.Code, '/')+1:]
-	if err := c.Client.Do(c, "GET", "/explain/"+esc(code), nil, &out); err != nil {
-		return err
+	if d, ok := diagnose.Find(code); ok {
+		out.Code, out.Title, out.Meaning, out.Sign = d.Code, d.Name, d.Help, d.Sign
+	} else if x, ok := ipxeerr.DecodeString(e.Code); ok {
+		out.Code, out.Title, out.Meaning = fmt.Sprintf("%08x", x.Code), x.Screen, x.Meaning
+		if x.Where != "" {
+			out.Title += " (" + x.Where + ", " + x.Platform.String() + ")"
+		}
+	} else {
+		return store.Invalid("code", "%q is neither an iPXE error code, which has up to eight hexadecimal digits, such as 1d704539, nor a diagnosis's, such as LB-LUN-01", e.Code)
 	}
 	return c.show(out, func() {
 		fmt.Fprintf(c.Out, "%s: %s\n", out.Code, out.Title)

@@ -70,6 +70,7 @@ func faults() []fault {
 		{name: "wrong-secret", code: "LB-CHAP-01", says: "gave the wrong password", script: "set password not-the-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin, always: true},
 		{name: "no-secret", code: "LB-CHAP-02", says: "offered no password", script: "clear username\nclear password\nclear reverse-username\nclear reverse-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
 		{name: "one-way", code: "LB-CHAP-02", says: "offered no password", script: "clear reverse-username\nclear reverse-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
+		{name: "half-secrets", code: "LB-CHAP-05", says: "has only parts of the passwords", script: "clear username\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
 		{name: "wrong-reverse", code: "LB-TGT-05", says: "broke off its login", script: "set reverse-password not-the-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
 		{name: "asks-for-proof", code: "LB-CHAP-04", says: "asked the appliance to prove itself", auth: "chap", script: "set reverse-username lunboot\nset reverse-password some-secret-of-it\n" + rightAddress,
 			fix: "set-auth-mutual"},
@@ -332,11 +333,11 @@ func TestOffersThatNeverArriveAreNamed(t *testing.T) {
 func TestAMachineThatFollowsAnotherServerIsBroughtBack(t *testing.T) {
 	soaking(t)
 	b := bare(t, 4*sectorLimit)
-	// iPXE takes the offer of the highest priority (its option 175, sub-option 1).
+	b.serve("--interface", lab.ServerInterface, "--dhcp", "auto", "--dhcp-range", "10.77.0.100-10.77.0.199")
+	// The router comes later, as routers do. iPXE takes the offer of the highest
+	// priority (its option 175, sub-option 1).
 	_, err := b.StartRouter(b.ctx, append(elsewhere(), "--dhcp-option-force=encap:175,1,50")...)
 	b.must(err)
-	b.serve("--interface", lab.ServerInterface, "--dhcp", "auto")
-	b.cli("subnet", "add", "--interface", lab.ServerInterface, "--prefix", lab.ServerPrefix.String(), "--mode", "full", "--range", "10.77.0.100-10.77.0.199")
 	c := b.sector("led-astray", 231, area.PowerOff)
 	a := b.fails(c, "LB-DHCP-06")
 	b.record("led-astray", c.Machine.Name, a)
@@ -466,7 +467,7 @@ func TestWhatChangesUnderARunningMachineIsSaid(t *testing.T) {
 	}
 	c, r := hold("new-secret", 235)
 	b.cli("machine", "set", "new-secret", "--chap-secret", "another-secret-16")
-	b.appliance.Kill()
+	b.must(b.appliance.Stop(15 * time.Second))
 	b.must(b.appliance.Start(b.ctx))
 	a := wait("new-secret", "LB-CHAP-01", "gave the wrong password")
 	if !strings.Contains(a.Diagnoses[0].Fixes[0].Label, "Boot it again") {

@@ -171,6 +171,9 @@ func Catalogue() []Entry {
 		{"LB-CHAP-04", "It wants proof, and no reverse secret is set",
 			"The login asked the target to prove itself.",
 			"Set the machine to mutual CHAP: lunboot machine set MACHINE --auth mutual."},
+		{"LB-CHAP-05", "It knows only parts of the passwords",
+			"The machine reported that its CHAP settings do not fit together; no login came.",
+			"iPXE wants a user name and a secret for the machine before it takes a pair of the target's. Lines such as clear username in a script, or settings in the machine's own iPXE, leave half of them behind."},
 
 		{"LB-LUN-01", "It asked for a LUN that is not mapped",
 			"A SCSI command addressed a LUN that does not exist for this initiator; the evidence names both.",

@@ -37,6 +37,7 @@ func iscsiRules() []rule {
 		{code: "LB-VOL-07", or: []string{"LB-OS-02"}, build: noBootLoader},
 		{code: "LB-VOL-08", or: []string{"LB-OS-02"}, stage: store.StageRead, build: notBootable},
 		{code: "LB-LUN-03", stage: store.StageRead, build: diskRefused},
+		{code: "LB-CHAP-05", build: credentialMix},
 		{code: "LB-SCR-09", build: badSANAddress},
 		{code: "LB-TGT-01", stage: store.StageLogin, build: targetUnreachable},
 		{code: "LB-NET-02", stage: store.StageRead, build: readsLost},

@@ -105,6 +105,22 @@ func wrongSecret(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
+// credentialMix is an iPXE that did not even try: its settings make no login.
+func credentialMix(v *view) (store.Diagnosis, bool) {
+	if !v.failed() || !v.reported(ipxeerr.ClassMix) {
+		return store.Diagnosis{}, false
+	}
+	return store.Diagnosis{
+		Title:      v.who() + " has only parts of the passwords for " + v.volume(),
+		Cause:      "Its iPXE knows a user name without its secret, or the appliance’s pair without the machine’s own, and so it did not try to log in. Its script set or cleared some of them.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			fix(store.FixProfileSAN, "", "Use profile san, which hands over all of them"),
+			{Label: "Set all four in its script, or none: username, password, reverse-username, reverse-password"},
+		},
+	}, true
+}
+
 // changedSince reports whether somebody changed the machine here after it was
 // given its script: what it carries is older than what is set.
 func (v *view) changedSince() bool {
@@ -254,7 +270,7 @@ func targetUnreachable(v *view) (store.Diagnosis, bool) {
 		v.note(time.Time{}, "its script says: %s", line)
 	}
 	if there.IsValid() && here.IsValid() && there != here {
-		d.Title = v.who() + " could not reach " + v.volume() + " at " + there.String() + ", which is not where the appliance is"
+		d.Title = v.who() + " could not reach " + v.volume() + " at " + there.String() + ": the appliance is not there"
 		d.Cause += fmt.Sprintf(" Its script names %s, and it was told to boot by %s.", there, here)
 		d.Fixes = []store.Fix{{Label: fmt.Sprintf("Write {{san_uri}}, or %s for %s, in the sanboot line of its profile%s", here, there, v.ofProfile())}}
 		if v.f.Profile != store.DefaultProfile && v.f.Name != "" {
@@ -312,6 +328,10 @@ func (v *view) appliance() netip.Addr {
 		case store.EventDHCPAck, store.EventDHCPProxyOffer, store.EventDHCPBootServer:
 			if u, err := url.Parse(e.Detail.URL); err == nil && u.Host != "" {
 				addr, _ := netip.ParseAddr(u.Hostname())
+				return addr
+			}
+		case store.EventDHCPRequest: // it names us, by our server identifier
+			if addr, err := netip.ParseAddr(e.Detail.Server); err == nil && v.saw(store.EventDHCPAck) {
 				return addr
 			}
 		}

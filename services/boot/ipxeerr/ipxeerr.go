@@ -58,29 +58,30 @@ type Class string
 // The classes of failures.
 const (
 	ClassOther       Class = ""
-	ClassNoLUN       Class = "no-lun"       // the LUN does not exist
-	ClassNotReady    Class = "not-ready"    // the volume is not ready
-	ClassMedium      Class = "medium"       // the volume could not be read
-	ClassReadOnly    Class = "read-only"    // the volume may not be written
-	ClassDisk        Class = "disk"         // the target refused a command, and the code does not say why
-	ClassSecret      Class = "secret"       // the initiator's CHAP name or secret is wrong
-	ClassNotAllowed  Class = "not-allowed"  // the initiator is not known, or has no volume
-	ClassNoTarget    Class = "no-target"    // the target's name is unknown
-	ClassNegotiate   Class = "negotiate"    // one side insists on CHAP, the other has none
-	ClassMutual      Class = "mutual"       // the target's CHAP name or secret is wrong
-	ClassRootPath    Class = "root-path"    // the SAN address in the script is malformed
-	ClassUnreachable Class = "unreachable"  // nobody answers at the address
-	ClassNotBootable Class = "not-bootable" // the volume has nothing to start
-	ClassNoFile      Class = "no-file"      // the file does not exist
-	ClassServer      Class = "server"       // the server answered with a failure
-	ClassNoAddress   Class = "no-address"   // DHCP gave nothing
-	ClassLink        Class = "link"         // the cable or switch port
-	ClassFormat      Class = "format"       // the file is not what this machine can start
-	ClassScript      Class = "script"       // the script has a line that iPXE does not know
-	ClassSecureBoot  Class = "secure-boot"  // the firmware refused an unsigned file
-	ClassFeature     Class = "feature"      // this iPXE was built without it
-	ClassClock       Class = "clock"        // a certificate is not valid at the machine's time
-	ClassName        Class = "name"         // a name could not be resolved
+	ClassNoLUN       Class = "no-lun"         // the LUN does not exist
+	ClassNotReady    Class = "not-ready"      // the volume is not ready
+	ClassMedium      Class = "medium"         // the volume could not be read
+	ClassReadOnly    Class = "read-only"      // the volume may not be written
+	ClassDisk        Class = "disk"           // the target refused a command, and the code does not say why
+	ClassSecret      Class = "secret"         // the initiator's CHAP name or secret is wrong
+	ClassNotAllowed  Class = "not-allowed"    // the initiator is not known, or has no volume
+	ClassNoTarget    Class = "no-target"      // the target's name is unknown
+	ClassNegotiate   Class = "negotiate"      // one side insists on CHAP, the other has none
+	ClassMutual      Class = "mutual"         // the target's CHAP name or secret is wrong
+	ClassMix         Class = "credential-mix" // the CHAP settings of the machine do not fit together
+	ClassRootPath    Class = "root-path"      // the SAN address in the script is malformed
+	ClassUnreachable Class = "unreachable"    // nobody answers at the address
+	ClassNotBootable Class = "not-bootable"   // the volume has nothing to start
+	ClassNoFile      Class = "no-file"        // the file does not exist
+	ClassServer      Class = "server"         // the server answered with a failure
+	ClassNoAddress   Class = "no-address"     // DHCP gave nothing
+	ClassLink        Class = "link"           // the cable or switch port
+	ClassFormat      Class = "format"         // the file is not what this machine can start
+	ClassScript      Class = "script"         // the script has a line that iPXE does not know
+	ClassSecureBoot  Class = "secure-boot"    // the firmware refused an unsigned file
+	ClassFeature     Class = "feature"        // this iPXE was built without it
+	ClassClock       Class = "clock"          // a certificate is not valid at the machine's time
+	ClassName        Class = "name"           // a name could not be resolved
 )
 
 // String says it in one line: "the machine's disk does not exist … (1d704539:

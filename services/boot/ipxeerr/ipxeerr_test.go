@@ -1,6 +1,7 @@
 package ipxeerr
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -116,4 +117,37 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%08x is taken apart into %08x", e.Code, again)
 		}
 	})
+}
+
+// Every code that the lab can provoke on both kinds of firmware is known by
+// itself, and both spellings say the same.
+func TestTheCodesThatTheLabProvokesAreKnown(t *testing.T) {
+	table, err := os.ReadFile("testdata/lab.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if strings.HasPrefix(line, "#") || len(f) == 0 {
+			continue
+		}
+		if rows++; len(f) < 5 {
+			t.Fatalf("%q", line)
+		}
+		var meanings []string
+		for i, platform := range []Platform{BIOS, UEFI} {
+			e, ok := DecodeString(f[1+i])
+			if !ok || !e.Exact || e.Class != Class(f[3]) || e.Platform != platform {
+				t.Errorf("%s: %s is %+v, known %v", f[0], f[1+i], e, ok)
+			}
+			meanings = append(meanings, e.Meaning)
+		}
+		if f[1][:6] == f[2][:6] && meanings[0] != meanings[1] {
+			t.Errorf("%s means %q and %q", f[0], meanings[0], meanings[1])
+		}
+	}
+	if rows < 15 {
+		t.Errorf("%d codes", rows)
+	}
 }

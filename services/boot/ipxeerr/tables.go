@@ -41,7 +41,7 @@ var codes = map[uint32]known{
 	0x020d61: {"the machine did not believe the target: the target's CHAP user name is not the expected one", ClassMutual, store.StageLogin},
 	0x020d62: {"the machine did not believe the target: the target's CHAP secret is not the expected one", ClassMutual, store.StageLogin},
 	0x1c0d61: {"the SAN address in the script is malformed", ClassRootPath, store.StageLogin},
-	0x1c0d62: {"the CHAP settings in the script do not fit together: a user name without a secret, or a reverse pair without a forward one", ClassRootPath, store.StageLogin},
+	0x1c0d62: {"the CHAP settings in the script do not fit together: a user name without a secret, or a reverse pair without a forward one", ClassMix, store.StageLogin},
 	0x1c0d63: {"there is no SAN address in the script", ClassRootPath, store.StageLogin},
 	0x1c0d64: {"the SAN address in the script names no target", ClassRootPath, store.StageLogin},
 	0x1c0d65: {"the machine has no initiator name", ClassRootPath, store.StageLogin},
