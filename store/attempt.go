@@ -105,6 +105,9 @@ type Attempt struct {
 	Script    string      `json:"script,omitempty"` // as it was given, secrets replaced
 	FirstSeq  int64       `json:"first_seq"`
 	LastSeq   int64       `json:"last_seq"`
+	// UsualMillis is what this machine's boots that went well usually take, from
+	// asking to up; 0 when there were none, or nobody looks at this boot any more.
+	UsualMillis int64 `json:"usual_ms,omitempty"`
 }
 
 // Subject names whose boot it is: the machine's name, its MAC, or its address.

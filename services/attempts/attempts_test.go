@@ -700,6 +700,13 @@ func TestASlowMachineIsGivenMoreTime(t *testing.T) {
 		b.want(t, id, store.OutcomeRunning, store.StageScript)
 		time.Sleep(10 * time.Second)
 		b.want(t, id, store.OutcomeFailed, store.StageLogin, "lab-12 never tried to reach its volume “win11”")
+		a, err := b.Attempt(t.Context(), id)
+		if err != nil || a.UsualMillis < 20000 || a.UsualMillis > 25000 {
+			t.Errorf("its boots usually take %d ms, %v", a.UsualMillis, err)
+		}
+		if e := strings.Join(a.Diagnoses[0].Evidence, "\n"); !strings.Contains(e, "where it usually takes 20 s") {
+			t.Errorf("the evidence does not say what is usual:\n%s", e)
+		}
 	})
 }
 

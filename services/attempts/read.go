@@ -160,7 +160,7 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 			j.l.dirty = true
 		}
 		if j.fresh && j.a.Machine != 0 {
-			j.l.usual = facts.Usual
+			j.l.usual, j.l.UsualMillis = facts.Usual, facts.Usual.Total.Milliseconds()
 		}
 		if j.explain && !slices.EqualFunc(found, j.l.Diagnoses, sameDiagnosis) {
 			j.l.Diagnoses = found

@@ -542,6 +542,7 @@ func tried(o store.Outcome, done, running int) *store.Attempt {
 func failedLUN() *store.Attempt {
 	a := tried(store.OutcomeFailed, 5, 0)
 	a.Stage = store.StageRead
+	a.UsualMillis = 20800
 	a.Stages[5].State, a.Stages[5].At = store.StageFailed, a.Started.Add(14*time.Second)
 	a.Stages[5].Detail = "Asked for LUN 0; LUN 2 exists"
 	a.Diagnoses = []store.Diagnosis{{

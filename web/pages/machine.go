@@ -32,6 +32,7 @@ type machineView struct {
 	Attempt  store.Attempt
 	Bars     []bar
 	Total    string
+	Usual    string // what its boots that went well take
 	Mappings []mappingRow
 	Volumes  []store.Volume // that could be mapped
 	Goldens  []store.Volume // that it can get a clone of
@@ -97,6 +98,9 @@ func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, e
 	v.Attempt, v.Tried = s.Attempts.Latest(m.ID, store.MAC{})
 	v.Cond = conditionOf(v.Attempt, v.Tried)
 	v.Bars, v.Total = s.bars(v.Attempt)
+	if ms := v.Attempt.UsualMillis; ms > 0 {
+		v.Usual = fmt.Sprintf("%d s", (ms+500)/1000)
+	}
 	past, _, err := s.Attempts.Attempts(ctx, store.AttemptFilter{Machine: m.ID, Page: store.Page{Limit: earlierBoots + 1}})
 	if err != nil {
 		return v, err

@@ -28,7 +28,7 @@ func TestThePageOfAMachineSaysWhyItsBootFailed(t *testing.T) {
 		t.Fatalf("status %d", code)
 	}
 	has(t, body, "asked for LUN 0, but its volume “win11-lab” is LUN 2", "There is no LUN 0 for this machine", "Certain.", "1d704539",
-		"Could not read its volume", "LUN 2 · boots from this", "sanboot iscsi:10.77.0.1::3260:2:", `/capture" download`)
+		"Could not read its volume", "usually 21 s", "LUN 2 · boots from this", "sanboot iscsi:10.77.0.1::3260:2:", `/capture" download`)
 }
 
 func TestTheListPutsFailedMachinesFirst(t *testing.T) {

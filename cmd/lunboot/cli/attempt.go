@@ -72,6 +72,9 @@ func printAttempt(c *Context, a store.Attempt) {
 		who = a.MAC.String()
 	}
 	fmt.Fprintf(c.Out, "%s, attempt %d, %s: %s\n", clean(who), a.ID, when(a.Started), outcome(a.Outcome))
+	if a.UsualMillis > 0 {
+		fmt.Fprintf(c.Out, "Its boots usually take %.0f s until it is up\n", float64(a.UsualMillis)/1000)
+	}
 	for _, d := range a.Diagnoses {
 		fmt.Fprintf(c.Out, "\n  %s\n  %s\n", clean(d.Title), clean(d.Cause))
 		for _, f := range d.Fixes {

@@ -528,6 +528,46 @@ func TestWhatIsNotCertainLeavesRoomForOtherExplanations(t *testing.T) {
 	}
 }
 
+// A code that the machine reported beats what silence suggests, and what we
+// answered ourselves beats a code: iPXE's codes keep little of the reason.
+func TestWhatWeSawBeatsACodeAndACodeBeatsSilence(t *testing.T) {
+	first := func(p *tape, f Facts) string { return Explain(p.s.Snapshot(), p.events, f, p.at)[0].Code }
+	for _, c := range []struct {
+		what   string
+		silent *tape
+		code   *tape
+		saw    *tape
+		want   [3]string
+	}{
+		{"at the login",
+			bios().script().quiet(),
+			bios().script().report("sanboot", "410d613c"),
+			bios().script().refused(ipxeID, "0202", "no machine has that name").report("sanboot", "410d613c"),
+			[3]string{"LB-TGT-02", "LB-BOOT-01", "LB-TGT-03"}},
+		{"at the target",
+			bios().script().quiet(),
+			bios().script().report("sanboot", "2c0d603b"),
+			bios().script().refused(ipxeID, "0203", "another target").report("sanboot", "2c0d603b"),
+			[3]string{"LB-TGT-02", "LB-TGT-01", "LB-TGT-04"}},
+		{"at the first read",
+			bios().script().logged(ipxeID, "s1").quiet(),
+			bios().script().logged(ipxeID, "s1").report("sanboot", "1d704039"),
+			bios().script().logged(ipxeID, "s1").noLUN(0, 2).report("sanboot", "1d704039"),
+			[3]string{"LB-LUN-04", "LB-LUN-03", "LB-LUN-01"}},
+		{"at what is on the volume",
+			bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet(),
+			bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 2560).report("sanboot", "1d852039"),
+			bios().script().logged(ipxeID, "s1").see(5, store.EventISCSIFirstRead, session(ipxeID, "s1")).see(5, store.EventISCSIIOFailed, store.Detail{ISID: ipxeID, Opcode: "READ(10)", Sense: "03/11/00", Volume: "win11"}).report("sanboot", "1d852039"),
+			[3]string{"LB-VOL-08", "LB-VOL-08", "LB-VOL-02"}},
+	} {
+		for i, p := range []*tape{c.silent, c.code, c.saw} {
+			if got := first(p, lab12(win11)); got != c.want[i] {
+				t.Errorf("%s, %s: %s, want %s", c.what, []string{"silence", "a code", "our own answer"}[i], got, c.want[i])
+			}
+		}
+	}
+}
+
 var code = regexp.MustCompile(`(?i)\b[0-9a-f]{8}\b|\b\d\d/\d\d/\d\d\b|\berror\b`)
 
 // checkWording holds a diagnosis against the rules for its words: what it offers
