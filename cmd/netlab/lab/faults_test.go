@@ -179,7 +179,7 @@ func (b *bench) fails(c *lab.Client, code string) store.Attempt {
 	b.t.Helper()
 	r := b.powerOn(c)
 	defer r.Kill()
-	ctx, cancel := context.WithTimeout(b.ctx, sectorLimit)
+	ctx, cancel := context.WithTimeout(b.ctx, patience(c))
 	defer cancel()
 	a, err := b.appliance.WaitAttempt(ctx, c.Machine.Name, func(a store.Attempt) bool {
 		return a.Outcome == store.OutcomeFailed && len(a.Diagnoses) > 0 && a.Diagnoses[0].Code == code
@@ -190,13 +190,21 @@ func (b *bench) fails(c *lab.Client, code string) store.Attempt {
 	return a
 }
 
+// patience is how long a machine may take to fail or to boot: UEFI takes its time.
+func patience(c *lab.Client) time.Duration {
+	if c.Machine.Firmware == lab.UEFI {
+		return linuxLimit
+	}
+	return sectorLimit
+}
+
 // passes switches a machine on again and waits until its newest boot is past the
 // stage that failed. A boot that found no address goes on as the same attempt.
 func (b *bench) passes(c *lab.Client, name store.StageName) {
 	b.t.Helper()
 	r := b.powerOn(c)
 	defer r.Kill()
-	ctx, cancel := context.WithTimeout(b.ctx, sectorLimit)
+	ctx, cancel := context.WithTimeout(b.ctx, patience(c))
 	defer cancel()
 	a, err := b.appliance.WaitAttempt(ctx, c.Machine.Name, func(a store.Attempt) bool {
 		s := stage(a, name)
@@ -250,7 +258,7 @@ func outsiders() []outside {
 func TestACauseOutsideIsSaidExactlyAndCheckedAgain(t *testing.T) {
 	soaking(t)
 	all := outsiders()
-	b := start(t, time.Duration(2*len(all))*sectorLimit)
+	b := start(t, time.Duration(2*len(all))*sectorLimit+2*linuxLimit)
 	for i, o := range all {
 		t.Run(o.name, func(t *testing.T) {
 			b := &bench{b.Lab, b.appliance, b.ctx, t}
@@ -336,7 +344,7 @@ func TestAMachineThatFollowsAnotherServerIsBroughtBack(t *testing.T) {
 	b.serve("--interface", lab.ServerInterface, "--dhcp", "auto", "--dhcp-range", "10.77.0.100-10.77.0.199")
 	// The router comes later, as routers do. iPXE takes the offer of the highest
 	// priority (its option 175, sub-option 1).
-	_, err := b.StartRouter(b.ctx, append(elsewhere(), "--dhcp-option-force=encap:175,1,50")...)
+	_, err := b.StartRouter(b.ctx, append(elsewhere(), "--dhcp-option-force=encap:175,1,50b")...)
 	b.must(err)
 	c := b.sector("led-astray", 231, area.PowerOff)
 	a := b.fails(c, "LB-DHCP-06")
@@ -487,7 +495,7 @@ func TestWhatChangesUnderARunningMachineIsSaid(t *testing.T) {
 // A UEFI machine with a volume that only BIOS starts.
 func TestAVolumeOfTheOtherFirmwareIsNamed(t *testing.T) {
 	soaking(t)
-	b := start(t, 2*sectorLimit)
+	b := start(t, linuxLimit)
 	c := b.sector("other-firmware", 237, area.PowerOff)
 	c.Machine.Firmware, c.Machine.OnlyIPv4 = lab.UEFI, true
 	a := b.fails(c, "LB-VOL-06")

@@ -38,6 +38,8 @@ type State struct {
 	ioStart      time.Time // of the present run of steady I/O
 	ioLast       time.Time
 	again        again
+	counted      bool  // a sample came since it failed
+	moved        int64 // what it had moved by then
 	sessions     map[string]session
 	volume       string // "LUN 2, volume debian"
 	trial        trial  // of the loader that it was given
@@ -406,7 +408,7 @@ func (s *State) fail(name store.StageName, at time.Time, detail string) {
 	}
 	st.State, st.Ended, st.Detail = store.StageFailed, at, detail
 	s.Outcome, s.Stage = store.OutcomeFailed, name
-	s.trouble, s.silentSince = true, time.Time{}
+	s.trouble, s.silentSince, s.counted = true, time.Time{}, false
 }
 
 func (s *State) up(at time.Time, detail string) {

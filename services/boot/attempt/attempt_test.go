@@ -609,6 +609,7 @@ func TestASampleDoesNotUndoAFailureThatCameAfterIt(t *testing.T) {
 	failed := iscsi(ipxeID, "s1")
 	failed.Sense, failed.Reason = "07/27/00", "the volume may not be written"
 	p := newTape(t).dora(ipxeBIOS, "").script().login(ipxeID, "s1").see(50, store.EventISCSIIOFailed, failed).expect(store.OutcomeFailed, store.StageUp, "done done skipped done done done failed")
-	p.io(900, ipxeID, "s1", 3584).expect(store.OutcomeFailed, store.StageUp, "done done skipped done done done failed")
+	p.io(9000, ipxeID, "s1", 3584).expect(store.OutcomeFailed, store.StageUp, "done done skipped done done done failed")
+	p.io(1000, ipxeID, "s1", 3584).expect(store.OutcomeFailed, store.StageUp, "done done skipped done done done failed")
 	p.io(1000, ipxeID, "s1", 9e6).expect(store.OutcomeRunning, store.StageUp, "done done skipped done done done running")
 }

@@ -13,8 +13,6 @@ import (
 const (
 	ioGap    = 20 * time.Second
 	steadyIO = 60 * time.Second
-	// samples is more than the time between two of a session.
-	samples = 1500 * time.Millisecond
 )
 
 // foldISCSI reads the login, read and up stages. One machine logs in several
@@ -186,8 +184,15 @@ func (s *State) steady(e store.Event) {
 	if s.stage(store.StageRead).State != store.StageDone {
 		return
 	}
-	if st := s.stage(store.StageUp); st.State == store.StageFailed && e.At.Sub(st.Ended) < samples {
-		return // it counts what was read before that
+	if s.stage(store.StageUp).State == store.StageFailed {
+		// The first sample after a failure counts what was moved before it, too;
+		// only more than that says that it goes on.
+		read, written := s.Read()
+		first := !s.counted
+		if s.counted = true; first || read+written <= s.moved {
+			s.moved = read + written
+			return
+		}
 	}
 	if s.Outcome == store.OutcomeFailed && s.Stage == store.StageUp || s.Outcome == store.OutcomeRunning {
 		s.progress(store.StageUp, e.At)
