@@ -40,7 +40,7 @@ func (y *yard) row(v *store.Volume, below ...store.Layer) store.Layer {
 	return l
 }
 
-func (y *yard) raw(t *testing.T, size int64, block int) store.Volume {
+func (y *yard) raw(t testing.TB, size int64, block int) store.Volume {
 	t.Helper()
 	y.volumes++
 	v := store.Volume{ID: y.volumes, Name: fmt.Sprintf("vol-%d", y.volumes), Kind: store.VolumeRaw, Size: size, BlockSize: block, State: store.VolumeReady}
@@ -63,13 +63,13 @@ func (y *yard) freeze(v store.Volume) store.Volume {
 	return v
 }
 
-func (y *yard) clone(t *testing.T, parent store.Volume) store.Volume {
+func (y *yard) clone(t testing.TB, parent store.Volume) store.Volume {
 	t.Helper()
 	return y.over(t, parent, y.freeze(parent).Layers)
 }
 
 // over makes a clone of what a volume was.
-func (y *yard) over(t *testing.T, parent store.Volume, layers []store.Layer) store.Volume {
+func (y *yard) over(t testing.TB, parent store.Volume, layers []store.Layer) store.Volume {
 	t.Helper()
 	y.volumes++
 	v := store.Volume{ID: y.volumes, Name: fmt.Sprintf("clone-%d", y.volumes), Kind: store.VolumeClone, Parent: parent.ID, Size: parent.Size, BlockSize: parent.BlockSize, State: store.VolumeReady}
