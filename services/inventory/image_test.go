@@ -46,9 +46,14 @@ func images(t *testing.T, disk []byte) map[string]string {
 	dir := t.TempDir()
 	out := map[string]string{"raw": raw}
 	for name, args := range map[string][]string{
-		"qcow2":      {"-O", "qcow2"},
-		"qcow2-zlib": {"-c", "-O", "qcow2"},
-		"qcow2-zstd": {"-c", "-O", "qcow2", "-o", "compression_type=zstd"},
+		"qcow2":       {"-O", "qcow2"},
+		"qcow2-zlib":  {"-c", "-O", "qcow2"},
+		"qcow2-zstd":  {"-c", "-O", "qcow2", "-o", "compression_type=zstd"},
+		"vhdx":        {"-O", "vhdx", "-o", "block_size=1M"},
+		"vhd":         {"-O", "vpc", "-o", "force_size=on"},
+		"vhd-fixed":   {"-O", "vpc", "-o", "force_size=on,subformat=fixed"},
+		"vmdk":        {"-O", "vmdk"},
+		"vmdk-packed": {"-O", "vmdk", "-o", "subformat=streamOptimized"},
 	} {
 		out[name] = filepath.Join(dir, name)
 		program(t, "qemu-img", append(append([]string{"convert", "-f", "raw"}, args...), raw, out[name])...)
@@ -165,8 +170,8 @@ func TestABrokenImageLeavesNothing(t *testing.T) {
 	h := newHouse(t)
 	files := h.files(t)
 	for name, path := range images(t, patchy()) {
-		if name == "raw" {
-			continue // half a raw disk is one
+		if name == "raw" || name == "vhd-fixed" {
+			continue // half a raw disk is one, and so is a fixed VHD without its footer
 		}
 		fi, err := os.Stat(path)
 		must(t, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -274,4 +275,41 @@ func TestQcow2CutAnywhereIsRefused(t *testing.T) {
 			requireRefused(t, readAll(good[:n], 1<<30))
 		}
 	}
+}
+
+// A file that was not closed has stale reference counts, which reading does not
+// need; what was written is there.
+func TestQcow2ThatWasNotClosedHasTheBytesThatQemuReads(t *testing.T) {
+	need(t, "qemu-io")
+	path := filepath.Join(t.TempDir(), "dirty")
+	run(t, "qemu-img", "create", "-f", "qcow2", "-o", "lazy_refcounts=on,cluster_size=4k", path, "8M")
+	out, err := exec.Command("qemu-io", "-c", "write -P 9 1m 70k", "-c", "flush", "-c", "write -P 3 5m 1m", "-c", "flush", "-c", "abort", path).CombinedOutput()
+	require.Errorf(t, err, "%s", out)
+	b := contents(t, path)
+	require.EqualValues(t, qcowDirty, binary.BigEndian.Uint64(b[qcowIncompatible:]), "the file is not marked as in use")
+	requireDisk(t, qemuReads(t, "qcow2", path), open(t, path))
+}
+
+// Internal snapshots are older states: the disk is the one that is in use now.
+func TestQcow2WithSnapshotsIsReadAsItIsNow(t *testing.T) {
+	need(t, "qemu-io")
+	path := filepath.Join(t.TempDir(), "snapshots")
+	run(t, "qemu-img", "create", "-f", "qcow2", path, "8M")
+	for n := range 3 {
+		run(t, "qemu-io", "-c", fmt.Sprintf("write -P %d %dk 1m", n+1, 1000*n), path)
+		run(t, "qemu-img", "snapshot", "-c", fmt.Sprint("s", n), path)
+	}
+	run(t, "qemu-img", "snapshot", "-a", "s1", path)
+	run(t, "qemu-io", "-c", "write -P 77 4m 64k", path)
+	want := qemuReads(t, "qcow2", path)
+	require.Equal(t, byte(77), want[4<<20])
+	require.Zero(t, want[2800<<10])
+	requireDisk(t, want, open(t, path))
+}
+
+func TestQcow2WithLUKSIsRefused(t *testing.T) {
+	need(t, "qemu-img")
+	path := filepath.Join(t.TempDir(), "secret")
+	run(t, "qemu-img", "create", "--object", "secret,id=s,data=geheim", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, "1M")
+	requireRefused(t, readAll(contents(t, path), 1<<20), "encrypted")
 }
