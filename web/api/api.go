@@ -12,6 +12,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -38,6 +39,7 @@ type Config struct {
 	Health    func(context.Context) Health
 	Captures  Captures
 	Backups   Backups
+	Rates     Rates // the zero value is what is usual
 	Version   string
 	Log       *slog.Logger
 }
@@ -57,10 +59,13 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	hc.CreateHooks = nil
 	hc.Transformers = append(hc.Transformers, tag)
 	hc.OpenAPI.OnAddOperation = append(hc.OpenAPI.OnAddOperation, describeConditions)
-	hc.Info.Description = "Machines, volumes, mappings and boot attempts of a lunboot appliance."
+	hc.Info.Description = "Machines, volumes, mappings and boot attempts of a lunboot appliance. " +
+		"Nouns with a revision answer it as ETag and take it in If-Match. A POST with an Idempotency-Key is done once. " +
+		"Who asks too often is answered 429 with Retry-After."
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "lunboot token create NAME --scope read|operate|admin"},
 	}
+	r = r.With(limit(cfg.Rates), newOnce(time.Now).middleware)
 	a := humachi.New(r, hc)
 	s := &server{cfg}
 	a.UseMiddleware(s.conditions(a))

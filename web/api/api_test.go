@@ -202,6 +202,11 @@ var admin = auth.Identity{Actor: "tester", Scope: store.ScopeAdmin}
 
 func open(t *testing.T) *house {
 	t.Helper()
+	return openWith(t, api.Rates{Known: 1 << 20, Stranger: 1 << 20})
+}
+
+func openWith(t *testing.T, rates api.Rates) *house {
+	t.Helper()
 	dir, quiet := t.TempDir(), slog.New(slog.DiscardHandler)
 	db, err := sqlite.Open(t.Context(), dir, time.Now)
 	if err != nil {
@@ -248,7 +253,7 @@ func open(t *testing.T) *house {
 		})
 	})
 	h.api = api.Mount(h.router, api.Config{
-		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Captures: boots{}, Events: log{journal}, Scripts: scripted{}, Explainer: dry{}, Loaders: &shelf{}, Media: library(t, db), Access: h.auth, Network: wires{}, Backups: boots{},
+		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Captures: boots{}, Events: log{journal}, Scripts: scripted{}, Explainer: dry{}, Loaders: &shelf{}, Media: library(t, db), Access: h.auth, Network: wires{}, Backups: boots{}, Rates: rates,
 		Health: func(context.Context) api.Health { return api.Health{OK: true, Version: "test"} }, Version: "test", Log: quiet,
 	})
 	h.Server = httptest.NewServer(h.router)

@@ -30,6 +30,10 @@ func takesCondition(op *huma.Operation) bool {
 
 // describeConditions writes the headers into the OpenAPI description.
 func describeConditions(_ *huma.OpenAPI, op *huma.Operation) {
+	if op.Method == http.MethodPost {
+		op.Parameters = append(op.Parameters, &huma.Param{Name: onceHeader, In: "header", Schema: &huma.Schema{Type: "string"},
+			Description: "any text of up to 255 bytes: the same request under the same key, within a day and one run of the appliance, is answered as it was first and done once"})
+	}
 	if !takesCondition(op) {
 		return
 	}
