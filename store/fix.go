@@ -15,6 +15,7 @@ const (
 	FixMapLUN       FixKind = "map-lun"         // make the boot volume the LUN that the argument names
 	FixBootLUN      FixKind = "boot-lun"        // boot from the volume that is this LUN
 	FixMapVolume    FixKind = "map-volume"      // map the volume of this name and boot from it
+	FixOwnCopy      FixKind = "own-copy"        // give the machine a clone of the volume of this name, to boot from
 	FixSecret       FixKind = "renew-secret"    // new CHAP secrets; the next script carries them
 	FixMutual       FixKind = "set-auth-mutual" // let the machine prove itself, and the appliance too
 	FixUnignore     FixKind = "unignore"        // take the MAC off the list of ignored machines
@@ -33,7 +34,7 @@ const (
 // fixArguments says which fixes take an argument.
 func fixArguments() map[FixKind]bool {
 	return map[FixKind]bool{
-		FixProfileSAN: false, FixMapLUN: true, FixBootLUN: true, FixMapVolume: true, FixSecret: false, FixMutual: false, FixUnignore: false,
+		FixProfileSAN: false, FixMapLUN: true, FixBootLUN: true, FixMapVolume: true, FixOwnCopy: true, FixSecret: false, FixMutual: false, FixUnignore: false,
 		FixEnroll: false, FixExtendRange: true, FixOtherAddress: true, FixLoader: true, FixLoaderAuto: false, FixQuirk: true, FixProxyMode: true, FixGrowVolume: false,
 		FixAllowWrites: true, FixCheckAgain: false,
 	}

@@ -174,3 +174,54 @@ func TestAnAddressThatAMachineWasHeardToAskForIsItsEvidence(t *testing.T) {
 		t.Error("a lease of ours says that the address is another machine's")
 	}
 }
+
+func TestAnAddressIsTheMachinesThatHasItsLease(t *testing.T) {
+	a := quiet(t)
+	ctx := t.Context()
+	machine := func(name string, mac store.MAC) store.Machine {
+		m, err := a.db.CreateMachine(ctx, "admin", store.Machine{Name: name, MACs: []store.MAC{mac}, Initiator: store.IQN("iqn.2026-11.lunboot:" + name), Auth: store.AuthNone, Profile: store.DefaultProfile})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	one, two := machine("lab-07", store.MAC{0x52, 0x54, 0, 0, 0, 7}), machine("lab-12", store.MAC{0x52, 0x54, 0, 0, 0, 12})
+	now := time.Now()
+	e := evidence{db: a.db, now: func() time.Time { return now }, heard: &overheard{}}
+	addr := netip.MustParseAddr("192.0.2.57") // nobody answers for it on the wire
+	other := func(addr netip.Addr, named store.MachineID) string {
+		h, ok := e.Other(ctx, addr, named)
+		if ok != (h.Machine != 0) {
+			t.Errorf("%+v, %v", h, ok)
+		}
+		return h.Name
+	}
+	if got := other(addr, one.ID); got != "" {
+		t.Errorf("an address of nobody is %s's", got)
+	}
+	lease := store.Lease{Address: addr, MAC: two.MACs[0], State: store.LeaseBound, Expires: now.Add(time.Hour)}
+	if err := a.db.PutLease(ctx, lease); err != nil {
+		t.Fatal(err)
+	}
+	if got := other(addr, one.ID); got != "lab-12" {
+		t.Errorf("the address of lab-12 is %q's", got)
+	}
+	if got := other(addr, two.ID); got != "" {
+		t.Errorf("lab-12 is kept from its own volumes, as its address is %s's", got)
+	}
+	if got := other(netip.MustParseAddr("127.0.0.1"), one.ID); got != "" {
+		t.Errorf("the appliance's own host is %s", got)
+	}
+	now = now.Add(2 * time.Hour)
+	if got := other(addr, one.ID); got != "" {
+		t.Errorf("a lease that has ended says %s", got)
+	}
+	stranger := lease
+	stranger.Address, stranger.MAC, stranger.Expires = netip.MustParseAddr("192.0.2.58"), store.MAC{2}, now.Add(time.Hour)
+	if err := a.db.PutLease(ctx, stranger); err != nil {
+		t.Fatal(err)
+	}
+	if got := other(stranger.Address, one.ID); got != "" {
+		t.Errorf("a lease of a machine that nobody enrolled says %s", got)
+	}
+}

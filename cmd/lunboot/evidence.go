@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"lunboot/services/dhcp/ledger"
+	"lunboot/services/iscsi"
 	"lunboot/store"
 	"lunboot/store/sqlite"
 )
@@ -47,6 +48,48 @@ func (e evidence) Owns(ctx context.Context, addr netip.Addr, mac store.MAC) (boo
 		}
 	}
 	return false, fmt.Sprintf("no lease and no neighbour entry ties %s to %s", addr, mac)
+}
+
+// Other returns the machine that an address belongs to, when it is certainly
+// another one than the machine that a login from there names: by our lease, and
+// by who answers for the address on the wire, which is newer. What cannot be read
+// accuses nobody.
+func (e evidence) Other(ctx context.Context, addr netip.Addr, named store.MachineID) (iscsi.Holder, bool) {
+	if addr.IsLoopback() || !addr.Is4() {
+		return iscsi.Holder{}, false
+	}
+	var holder iscsi.Holder
+	if l, err := e.db.LeaseByAddress(ctx, addr); err == nil && l.State == store.LeaseBound && l.Expires.After(e.now()) {
+		if m, err := e.db.MachineByMAC(ctx, l.MAC); err == nil {
+			if m.ID == named {
+				return iscsi.Holder{}, false
+			}
+			holder = iscsi.Holder{Machine: m.ID, Name: m.Name, By: "its lease"}
+		}
+	}
+	mac, answers := neighbour(addr)
+	if !answers {
+		return holder, holder.Machine != 0
+	}
+	m, err := e.db.MachineByMAC(ctx, mac)
+	if err != nil || m.ID == named {
+		return iscsi.Holder{}, false
+	}
+	return iscsi.Holder{Machine: m.ID, Name: m.Name, By: "the neighbour table"}, true
+}
+
+// neighbour is the MAC that answers for an address on one of our own networks.
+func neighbour(addr netip.Addr) (store.MAC, bool) {
+	neighbours, err := netlink.NeighList(0, netlink.FAMILY_V4)
+	if err != nil {
+		return store.MAC{}, false
+	}
+	for _, n := range neighbours {
+		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == addr && len(n.HardwareAddr) == 6 {
+			return store.MAC(n.HardwareAddr), true
+		}
+	}
+	return store.MAC{}, false
 }
 
 // overheard remembers the last address that each MAC asked another DHCP server

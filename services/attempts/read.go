@@ -257,7 +257,7 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 		f.Mappings = append(f.Mappings, m)
 	}
 	if len(all) == 0 {
-		f.Free, err = r.free(ctx)
+		f.Free, f.Goldens, err = r.free(ctx)
 	}
 	return f, err
 }
@@ -265,24 +265,28 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 // maxFree bounds the volumes that a diagnosis offers.
 const maxFree = 3
 
-// free lists volumes that nobody has and that firmware could boot.
-func (r *Runner) free(ctx context.Context) ([]string, error) {
+// free lists volumes that nobody has and that firmware could boot, and the golden
+// ones, of which anybody can have a clone.
+func (r *Runner) free(ctx context.Context) (free, goldens []string, err error) {
 	all, err := r.inv.Volumes(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	maps, err := r.inv.Mappings(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []string
 	for _, v := range all {
 		taken := slices.ContainsFunc(maps, func(m store.Mapping) bool { return m.Volume == v.ID })
-		if !taken && v.State == store.VolumeReady && v.BlockSize == 512 && v.Blocks() >= store.MinBootBlocks && len(out) < maxFree {
-			out = append(out, v.Name)
+		switch {
+		case v.State != store.VolumeReady || v.BlockSize != 512 || v.Blocks() < store.MinBootBlocks:
+		case v.Golden && len(goldens) < maxFree:
+			goldens = append(goldens, v.Name)
+		case !v.Golden && !taken && len(free) < maxFree:
+			free = append(free, v.Name)
 		}
 	}
-	return out, nil
+	return free, goldens, nil
 }
 
 // flush writes what changed to the cache. Changes of bytes alone wait longer,

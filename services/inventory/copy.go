@@ -254,3 +254,46 @@ func (i *Inventory) equip(ctx context.Context, by store.Actor, m store.Machine, 
 	}
 	return err
 }
+
+// ownCopy gives a machine its own copy of a volume: a clone of a golden one, else
+// of a snapshot that is taken for it, while whoever has the volume goes on.
+func (i *Inventory) ownCopy(ctx context.Context, by store.Actor, m store.Machine, name string) (store.FixResult, error) {
+	v, err := i.FindVolume(ctx, name)
+	if err != nil {
+		return store.FixResult{}, err
+	}
+	spec := store.CloneSpec{Parent: v.ID}
+	if !v.Golden {
+		if s, ok := i.session(m); ok { // before anything is kept for it
+			return store.FixResult{}, store.InUse("machine %s is logged in from %s; shut it down first, or end its session (lunboot session drop %s)", m.Name, s.Addr, s.ID)
+		}
+		if spec.Snapshot, err = i.freeSnapshot(ctx, v, "for-"+m.Name); err != nil {
+			return store.FixResult{}, err
+		}
+		if _, err := i.SnapshotVolume(ctx, by, v.ID, spec.Snapshot, "the copy of "+m.Name); err != nil {
+			return store.FixResult{}, err
+		}
+	}
+	c, mp, err := i.CloneFor(ctx, by, m.ID, spec)
+	if err != nil && spec.Snapshot != "" {
+		if gone := i.RemoveSnapshot(context.WithoutCancel(ctx), by, v.ID, spec.Snapshot); gone != nil {
+			i.log.Error("a snapshot that was taken for a copy stays", "volume", v.Name, "snapshot", spec.Snapshot, "err", gone)
+		}
+	}
+	return done(err, "%s boots from %s, its own copy of %s, which is LUN %d", m.Name, c.Name, v.Name, mp.LUN)
+}
+
+// freeSnapshot is a name that no snapshot of the volume has.
+func (i *Inventory) freeSnapshot(ctx context.Context, v store.Volume, name string) (string, error) {
+	for k, try := 2, name; ; k++ {
+		_, err := i.snapshot(ctx, v, try)
+		if store.IsNotFound(err) {
+			return try, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		end := fmt.Sprintf("-%d", k)
+		try = name[:min(len(name), maxVolumeName-len(end))] + end
+	}
+}

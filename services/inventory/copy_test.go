@@ -201,3 +201,48 @@ func TestABootOwesItsVolumesANewBeginningOnce(t *testing.T) {
 	due(m)
 	h.tidy(t)
 }
+
+func TestTheFixGivesAMachineItsOwnCopy(t *testing.T) {
+	var sessions live
+	h, f := layeredHouse(t, func(c *Config) { c.Sessions = &sessions })
+	g := h.golden(t, "debian")
+	m, other := h.machine(t, "lab-12", "00:07:e9:00:00:12"), h.machine(t, "lab-07", "00:07:e9:00:00:07")
+	h.fixed(t, failing(m, m.MACs[0], "own-copy-debian"), "own-copy-debian")
+	if v, err := h.db.VolumeByName(t.Context(), "lab-12-debian"); err != nil || v.Parent != g.ID {
+		t.Errorf("the copy of a golden volume: %+v, %v", v, err)
+	}
+	// Of a volume that another machine writes: that one goes on.
+	held := h.volume(t, "win11", 1<<20)
+	h.mapped(t, other, held)
+	sessions = live{{ID: "s7", Machine: m.ID, Addr: "10.0.0.12:1"}}
+	h.wantRefusal(t, store.KindInUse, []string{"lab-12", "session drop s7"}, func() error {
+		_, err := h.Fix(t.Context(), ada, failing(m, m.MACs[0], "own-copy-win11"), "own-copy-win11")
+		return err
+	})
+	sessions = live{{ID: "s8", Machine: other.ID, Addr: "10.0.0.7:1"}}
+	h.fixed(t, failing(m, m.MACs[0], "own-copy-win11"), "own-copy-win11")
+	v, err := h.db.VolumeByName(t.Context(), "lab-12-win11")
+	must(t, err)
+	if v.Parent != held.ID || v.From != "win11@for-lab-12" {
+		t.Errorf("the copy is %+v", v)
+	}
+	boots := 0
+	for _, x := range h.mappings(t, m) {
+		if x.Boot && x.Volume == v.ID {
+			boots++
+		}
+	}
+	if boots != 1 || len(h.mappings(t, other)) != 1 {
+		t.Errorf("lab-12 has %+v, lab-07 %+v", h.mappings(t, m), h.mappings(t, other))
+	}
+	// What fails leaves no snapshot behind.
+	f.mu.Lock()
+	f.refuse = &store.Error{Kind: store.KindUnavailable, Msg: "the file system is full"}
+	f.mu.Unlock()
+	if _, err := h.Fix(t.Context(), ada, failing(m, m.MACs[0], "own-copy-win11"), "own-copy-win11"); store.KindOf(err) != store.KindUnavailable {
+		t.Errorf("without room: %v", err)
+	}
+	if d := h.detail(t, held); len(d.Snapshots) != 1 {
+		t.Errorf("snapshots: %+v", d.Snapshots)
+	}
+}

@@ -47,6 +47,8 @@ func (i *Inventory) Fix(ctx context.Context, by store.Actor, a store.Attempt, ac
 		return store.FixResult{}, err
 	}
 	switch f.Kind {
+	case store.FixOwnCopy:
+		return i.ownCopy(ctx, by, m, f.Argument)
 	case store.FixMapLUN, store.FixBootLUN, store.FixMapVolume, store.FixGrowVolume, store.FixAllowWrites:
 		return i.fixMapping(ctx, by, m, f)
 	}

@@ -22,9 +22,10 @@ type folder struct {
 	Volumes
 	dir string
 
-	mu   sync.Mutex
-	hold chan struct{} // what a copy waits for; nil: nothing
-	fail error         // of the next copy
+	mu     sync.Mutex
+	hold   chan struct{} // what a copy waits for; nil: nothing
+	fail   error         // of the next copy
+	refuse error         // of every new clone
 }
 
 func (f *folder) file(l store.Layer) string { return filepath.Join(f.dir, "volumes", l.Path) }
@@ -39,6 +40,11 @@ func (f *folder) put(l store.Layer, text string) error {
 func (f *folder) Create(ctx context.Context, v store.Volume) error {
 	if v.Kind != store.VolumeClone {
 		return f.Volumes.Create(ctx, v)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refuse != nil {
+		return f.refuse
 	}
 	return f.put(v.TopLayer(), "empty over "+v.Base().Path)
 }

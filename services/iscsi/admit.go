@@ -54,8 +54,29 @@ func (a *admission) lookup(initiator store.IQN, discovery bool) (login.Access, *
 		}
 		return login.Access{}, catalogRefusal(initiator, err)
 	}
+	if why := a.impostor(access, initiator); why != nil {
+		return login.Access{}, why
+	}
 	a.access = access
 	return login.Access{Auth: access.Auth, CHAP: access.CHAP, Reverse: access.Reverse}, nil
+}
+
+// impostor refuses a machine that gives another one's name, before it proves
+// anything: a copied image carries the secret along with the name. The refusal is
+// told of the machine that has the address.
+func (a *admission) impostor(named Access, initiator store.IQN) *login.Refusal {
+	h := a.server.cfg.Holders
+	if h == nil || named.Machine == 0 {
+		return nil
+	}
+	addr := a.conn.RemoteAddr().Addr().Unmap()
+	holder, other := h.Other(a.ctx, addr, named.Machine)
+	if !other {
+		return nil
+	}
+	a.access = Access{Machine: holder.Machine, Name: holder.Name}
+	return refusal(pdu.LoginAuthorizationFail, "the login gave the initiator name of %s (%s), and %s is the address of %s, by %s; nobody is served another machine's volumes",
+		named.Name, initiator, addr, holder.Name, holder.By)
 }
 
 // join answers a connection that wants to belong to a session (RFC 7143

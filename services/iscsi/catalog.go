@@ -2,6 +2,7 @@ package iscsi
 
 import (
 	"context"
+	"net/netip"
 
 	"lunboot/services/iscsi/scsi"
 	"lunboot/store"
@@ -59,6 +60,20 @@ type Catalog interface {
 	// once it is larger than after.
 	Revision() int64
 	Changed(after int64) <-chan struct{}
+}
+
+// Holder is the machine that an address belongs to.
+type Holder struct {
+	Machine store.MachineID
+	Name    string
+	By      string // what shows it: "its lease"
+}
+
+// Holders knows whose the addresses are that logins come from.
+type Holders interface {
+	// Other returns the machine that addr belongs to when it is certainly
+	// another one than the machine that the login names.
+	Other(ctx context.Context, addr netip.Addr, machine store.MachineID) (Holder, bool)
 }
 
 // Reservations keeps what initiators want to survive a power loss.

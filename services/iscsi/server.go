@@ -27,9 +27,12 @@ type Config struct {
 	Catalog Catalog
 	// Reservations keeps what is to survive a power loss; nil keeps nothing.
 	Reservations Reservations
-	Emit         Emitter
-	Log          *slog.Logger
-	Now          func() time.Time
+	// Holders keeps a machine from another one's volumes; nil: every address may
+	// give every name.
+	Holders Holders
+	Emit    Emitter
+	Log     *slog.Logger
+	Now     func() time.Time
 
 	MaxSessions  int           // beside discovery sessions; 0: DefaultMaxSessions
 	LoginTimeout time.Duration // for all of a login; 0: 15 seconds

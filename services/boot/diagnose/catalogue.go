@@ -158,6 +158,9 @@ func Catalogue() []Entry {
 		{"LB-TGT-06", "The login was refused",
 			"The login was answered with the status in the evidence (RFC 7143 §11.13.5).",
 			"The reason beside the status says what is in the way."},
+		{"LB-TGT-07", "It logged in under another machine's name",
+			"A login from the address of a known machine, under the iSCSI name of another one; or an operating system whose name nobody has, after its firmware was let in.",
+			"An image that is cloned carries what was written when it was installed: /etc/iscsi/initiatorname.iscsi, the host name, /etc/machine-id, SSH host keys, and on Windows the SID. Whose an address is, its lease or the neighbour table says; a login from it under another machine's name is refused, whatever password it gives. Generalise the image: delete those files in a clone of the golden volume, let the initramfs take the iSCSI name from the firmware's table (iBFT), and promote the clone."},
 
 		{"LB-CHAP-01", "The wrong password",
 			"The CHAP answer does not fit the secret that is set here (status 0201).",

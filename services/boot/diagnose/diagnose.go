@@ -31,6 +31,7 @@ type Facts struct {
 	Profile   string
 	Mappings  []Mapping // by rising LUN
 	Free      []string  // volumes that nobody has and that it could boot, when it has none
+	Goldens   []string  // golden volumes that it could get a clone of, when it has none
 	AdminURL  string    // where people manage the appliance: "http://10.0.0.1:8080"
 	OwnLoader string    // the loader that it names for itself; empty: the ladder chooses
 	Loader    *Loader   // nil when the machine said nothing of its hardware

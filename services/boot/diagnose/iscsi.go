@@ -25,6 +25,7 @@ func iscsiRules() []rule {
 		{code: "LB-CHAP-04", build: noReverseSecret},
 		{code: "LB-CHAP-02", build: authRequired},
 		{code: "LB-CHAP-01", build: wrongSecret},
+		{code: "LB-TGT-07", build: copiedName},
 		{code: "LB-TGT-03", build: unknownInitiator},
 		{code: "LB-TGT-04", build: unknownTarget},
 		{code: "LB-TGT-05", build: loginUnfinished},
@@ -181,6 +182,9 @@ func nothingMapped(v *view) (store.Diagnosis, bool) {
 // freeVolumes offers the volumes that nobody has.
 func (v *view) freeVolumes() []store.Fix {
 	var out []store.Fix
+	for _, name := range v.f.Goldens {
+		out = append(out, fix(store.FixOwnCopy, name, "Give it a fresh clone of "+quoted(name)))
+	}
 	for _, name := range v.f.Free {
 		out = append(out, fix(store.FixMapVolume, name, "Let it boot from "+quoted(name)))
 	}

@@ -144,6 +144,55 @@ func (v *view) secrets(renew, byHand string) []store.Fix {
 	return append(out, fix(store.FixSecret, "", renew), store.Fix{Label: byHand})
 }
 
+// generalise are the steps that keep clones of one image from carrying its name.
+func generalise() []store.Fix {
+	return []store.Fix{
+		{Label: "In a clone of the golden volume, delete /etc/iscsi/initiatorname.iscsi and empty /etc/machine-id; let the initramfs take the name from the firmware (Debian: ISCSI_AUTO=true in /etc/iscsi/iscsi.initramfs, then update-initramfs -u; Fedora: rd.iscsi.firmware=1)"},
+		{Label: "Windows: run sysprep /generalize /oobe /shutdown in it; its initiator takes the name from the firmware"},
+		{Label: "Promote that clone: lunboot volume promote NAME. Machines whose clones begin anew have it at their next boot"},
+	}
+}
+
+// copiedName is an initiator that gave another machine's name, or, once iPXE was
+// let in under the right one, a name of nobody: what an image carries along that
+// was installed on another machine.
+func copiedName(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("0202")
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	d := store.Diagnosis{Confidence: store.Certain}
+	_, other, theirs := strings.Cut(e.Detail.Reason, "the initiator name of ")
+	os := v.failedAt(store.StageUp)
+	switch {
+	case theirs:
+		other, _, _ = strings.Cut(other, " ")
+		d.Title = v.subject() + " logged in as " + other
+		d.Cause = "It gave the iSCSI name of " + other + ", and was not let in: it would have been served the volumes of " + other + ", and two machines that write to one volume destroy it."
+	case os && strings.Contains(e.Detail.Reason, "no machine has the initiator name"):
+		d.Title = v.subject() + " used an iSCSI name that no machine has here"
+		d.Cause = "Its firmware was let in under the right name, and the system that it started gave another."
+		d.Confidence = store.VeryLikely
+	default:
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	if v.f.Initiator != "" {
+		v.note(time.Time{}, "the name set for %s is %s", v.who(), v.f.Initiator)
+	}
+	if os {
+		d.Cause += " The image that it boots carries the name of the machine that it was installed on, in /etc/iscsi/initiatorname.iscsi."
+		d.Fixes = generalise()
+		return d, true
+	}
+	d.Cause += " Its script, or the settings of its own iPXE, set that name."
+	d.Fixes = []store.Fix{
+		{Action: string(store.FixProfileSAN), Label: "Use profile san, which sets the right name"},
+		{Label: "Write set initiator-iqn " + orElse(string(v.f.Initiator), "and the machine’s name") + " in its script, before sanboot"},
+	}
+	return d, true
+}
+
 func unknownInitiator(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("0202")
 	if !ok {

@@ -33,7 +33,7 @@ func volumeHeld(v *view) (store.Diagnosis, bool) {
 			Confidence: store.Certain,
 			Fixes: []store.Fix{
 				{Label: "Shut the other machine down, or let it give up its reservation"},
-				{Label: "Give " + v.who() + " a volume of its own: lunboot volume clone"},
+				v.ownCopy(e.Detail.Volume),
 			},
 		}, true
 	}
@@ -146,7 +146,7 @@ func volumeReadOnly(v *view) (store.Diagnosis, bool) {
 			name, lun, frozen, readOnly = m.Volume, int(m.LUN), m.Frozen, m.ReadOnly
 		}
 	}
-	clone := store.Fix{Label: "Give " + v.who() + " a clone of its own: lunboot volume clone " + orElse(name, "VOLUME") + " NAME, and map that"}
+	clone := v.ownCopy(name)
 	switch {
 	case frozen:
 		d.Cause += " The volume is read-only for everybody, as golden volumes are: a system that starts from it needs a clone of its own."
@@ -159,6 +159,14 @@ func volumeReadOnly(v *view) (store.Diagnosis, bool) {
 		d.Fixes = []store.Fix{{Label: "Boot it again"}, clone}
 	}
 	return d, true
+}
+
+// ownCopy gives the machine a clone that is nobody else's.
+func (v *view) ownCopy(volume string) store.Fix {
+	if volume == "" || v.f.Name == "" {
+		return store.Fix{Label: "Give " + v.who() + " a clone of its own: lunboot volume clone VOLUME --for MACHINE"}
+	}
+	return fix(store.FixOwnCopy, volume, "Give "+v.who()+" its own copy of "+quoted(volume))
 }
 
 func at(d store.Detail) string {
