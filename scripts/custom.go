@@ -1,7 +1,6 @@
 package scripts
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +40,8 @@ var variables = []variable{
 	{"boot_url", false, func(f Facts) string { return strings.TrimSuffix(boot.ScriptURL(f.Boot), boot.ScriptPath) }},
 	{"script_url", false, func(f Facts) string { return boot.IdentityURL(f.Boot) }},
 	{"report_url", false, func(f Facts) string { return f.report("custom").URL }},
+	{"files_url", false, func(f Facts) string { return f.files("") }},
+	{"done_url", false, func(f Facts) string { return boot.DoneURL(f.Boot, f.Attempt, f.Key) }},
 	{"admin_url", false, func(f Facts) string { return f.Admin }},
 }
 
@@ -64,8 +65,14 @@ func Variables() []string {
 	return out
 }
 
-// expand replaces each {{name}} of text. field names the input in errors.
+// expand replaces each {{name}} of text that iPXE will read. field names the
+// input in errors.
 func expand(field, text string, f Facts) (string, error) {
+	return expandWith(field, text, f, func(v variable) string { return v.value(f) })
+}
+
+// expandWith replaces each {{name}} of text by what value says.
+func expandWith(field, text string, f Facts, value func(variable) string) (string, error) {
 	var b strings.Builder
 	line := 1
 	for {
@@ -88,7 +95,7 @@ func expand(field, text string, f Facts) (string, error) {
 		if v.disk && f.Disk == nil {
 			return "", ErrNoDisk
 		}
-		b.WriteString(v.value(f))
+		b.WriteString(value(v))
 		text = after
 	}
 }
@@ -101,62 +108,8 @@ func (v variable) value(f Facts) string {
 	return Word(s)
 }
 
-// Names of a kernel profile's fields.
-const (
-	FieldKernel  = "kernel"
-	FieldInitrd  = "initrd"
-	FieldCmdline = "cmdline"
-)
-
-// kernel makes the script that starts a kernel with its initial RAM disks.
-func kernel(p store.Profile, f Facts) (string, error) {
-	fields := map[string]string{}
-	for _, name := range []string{FieldKernel, FieldInitrd, FieldCmdline} {
-		v, err := expand(name, p.Fields[name], f)
-		if err != nil {
-			return "", err
-		}
-		if name != FieldInitrd && strings.ContainsAny(v, "\r\n") {
-			return "", store.Invalid(name, "the %s must stand on one line", name)
-		}
-		fields[name] = strings.TrimSpace(v)
-	}
-	if fields[FieldKernel] == "" {
-		return "", store.Invalid(FieldKernel, "a kernel profile needs the kernel's URL, or its path below %s", boot.FilesRoot)
-	}
-	url, err := fileURL(FieldKernel, fields[FieldKernel], f)
-	if err != nil {
-		return "", err
-	}
-	in := fillFrom(f)
-	in.Steps = []step{
-		{"no_kernel", "could not fetch its kernel " + Word(url), f.report("kernel")},
-		{"no_initrd", "could not fetch its initial RAM disk", f.report("initrd")},
-		{"no_start", "could not start its kernel", f.report("start")},
-	}
-	words := append([]string{url}, strings.Fields(fields[FieldCmdline])...)
-	for _, w := range words[1:] {
-		if w == "||" || w == "&&" || w == ";" || w[0] == '#' {
-			return "", store.Invalid(FieldCmdline, "iPXE takes the word %q for the end of the command line", w)
-		}
-	}
-	for i, path := range strings.Fields(fields[FieldInitrd]) {
-		url, err := fileURL(FieldInitrd, path, f)
-		if err != nil {
-			return "", err
-		}
-		name := fmt.Sprintf("initrd%d.img", i)
-		in.Initrds = append(in.Initrds, initrd{Name: name, URL: url})
-		// On UEFI a kernel loads its RAM disks by name; on BIOS the word is
-		// not read.
-		words = append(words, "initrd="+name)
-	}
-	in.Kernel = strings.Join(words, " ")
-	return execute("kernel.tmpl", in)
-}
-
 // fileURL takes a URL as it is and a path as one below /files/.
-func fileURL(field, s string, f Facts) (string, error) {
+func (f Facts) fileURL(field, s string) (string, error) {
 	if strings.ContainsAny(s, " \t") || strings.HasPrefix(s, "#") || strings.HasPrefix(s, "-") {
 		return "", store.Invalid(field, "%q is not a URL or path; write a space as %%20", s)
 	}

@@ -50,6 +50,7 @@ type Facts struct {
 
 	Disk   *Disk // the boot mapping; nil when there is none
 	Others []Disk
+	Media  []store.Media // those that are kept
 
 	Attempt store.AttemptID // zero: failures are not reported
 	Key     string
@@ -72,6 +73,11 @@ type fill struct {
 	Kernel  string
 	Initrds []initrd
 	Steps   []step
+	Hook    bool // the volume is hooked before the kernel is fetched
+
+	Items           []menuItem
+	Default, Choose string
+	Drive           string // BIOS's number of the machine's own disk
 
 	Why, Say, Wait, Base string
 	Disk, Login          bool
@@ -92,6 +98,9 @@ type step struct {
 	Label, Say string
 	Report     report
 }
+
+// Lines is what the screen says, in lines that it holds.
+func (s step) Lines(machine string) []string { return wrap(machine + " " + s.Say) }
 
 func execute(name string, f fill) (string, error) {
 	var b strings.Builder
@@ -158,35 +167,38 @@ func SAN(f Facts) (string, error) {
 	return execute("san.tmpl", in)
 }
 
-// Local makes the script that leaves iPXE for the machine's own disk.
-func Local(f Facts) (string, error) {
-	return execute("exit.tmpl", fill{
-		Why:     "Boot script of " + Word(f.Machine) + ": start from its own disk.",
-		Say:     "Starting " + Word(f.Machine) + " from its own disk.",
-		Machine: Word(f.Machine), Disk: true, Report: f.report("local"),
-	})
-}
-
 // Render makes a machine's script by its profile. The error is ErrNoDisk, or
 // says what is wrong with the profile.
 func Render(p store.Profile, f Facts) (string, error) {
 	switch p.Kind {
 	case store.ProfileSAN:
+		if err := allowed(p); err != nil {
+			return "", err
+		}
 		return SAN(f)
 	case store.ProfileLocal:
-		return Local(f)
+		return local(p, f)
+	case store.ProfileInstall:
+		return install(p, f)
+	case store.ProfileWimboot:
+		return wimboot(p, f)
+	case store.ProfileMenu:
+		return menu(p, f)
 	case store.ProfileKernel:
 		return kernel(p, f)
 	case store.ProfileCustom:
 		return custom(p, f)
 	}
-	return "", store.Invalid("kind", "a profile of kind %q cannot be made into a script; choose san, kernel, local or custom", p.Kind)
+	return "", store.Invalid("kind", "a profile of kind %q cannot be made into a script; choose san, install, kernel, wimboot, menu, local or custom", p.Kind)
 }
 
-// Check renders a profile with made-up facts, so that a profile that cannot
-// work is refused when it is saved and not when a machine boots.
-func Check(p store.Profile) error {
-	_, err := Render(p, sample())
+// Check renders a profile with made-up facts and the media that are kept, so that
+// a profile that cannot work is refused when it is saved and not when a machine
+// boots.
+func Check(p store.Profile, kept []store.Media) error {
+	f := sample()
+	f.Media = kept
+	_, err := Render(p, f)
 	return err
 }
 

@@ -54,6 +54,7 @@ const (
 	EventScriptFailed   EventKind = "script.failed"       // we could not make the script; Detail.Reason
 	EventReport         EventKind = "report"              // the machine's own word: Detail.Step, Detail.Code
 	EventReportStray    EventKind = "report.stray"        // a report without a valid attempt and key
+	EventInstalled      EventKind = "report.done"         // an installer said that it has finished
 	EventReportUp       EventKind = "report.up"           // the operating system said that it is up
 	EventIgnoredMachine EventKind = "script.ignored"      // an ignored machine asked for its script, or (services/dhcp) was given an address and nothing to boot
 	EventLoaderMissing  EventKind = "http.loader-missing" // asked for a loader that we do not have
@@ -85,7 +86,7 @@ func EventKinds() []EventKind {
 		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPNoISCSI, EventDHCPOtherPick, EventDHCPNoSubnet, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
 		EventTFTPProbe, EventTFTPStart, EventTFTPProgress, EventTFTPSent, EventTFTPAbort, EventTFTPMissing,
 		EventLoaderSent, EventFileSent, EventFileMissing, EventLoaderMissing, EventScriptAsked, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
-		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventReportUp,
+		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventInstalled, EventReportUp,
 		EventISCSILogin, EventISCSIRefused, EventISCSINoLUN, EventISCSIFirstRead, EventISCSIFirstWrite, EventISCSIIO, EventISCSIIOFailed,
 		EventISCSILogout, EventISCSIClosed,
 		EventVolumeFailed, EventMachineChanged, EventDropped,

@@ -3,6 +3,7 @@ package store
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -14,18 +15,19 @@ const (
 	ProfileSAN     ProfileKind = "san"     // boot the machine's boot mapping over iSCSI
 	ProfileInstall ProfileKind = "install" // hook the volume, then run an installer
 	ProfileKernel  ProfileKind = "kernel"  // kernel and initrd over HTTP
-	ProfileMenu    ProfileKind = "menu"
-	ProfileLocal   ProfileKind = "local"  // leave iPXE: the machine's own disk
-	ProfileCustom  ProfileKind = "custom" // the operator's own text with {{ }} variables
+	ProfileWimboot ProfileKind = "wimboot" // Windows setup
+	ProfileMenu    ProfileKind = "menu"    // somebody at the machine chooses another profile
+	ProfileLocal   ProfileKind = "local"   // leave iPXE: the machine's own disk
+	ProfileCustom  ProfileKind = "custom"  // the operator's own text with {{ }} variables
 )
 
 // ParseProfileKind reads a kind's name.
 func ParseProfileKind(s string) (ProfileKind, error) {
 	switch k := ProfileKind(s); k {
-	case ProfileSAN, ProfileInstall, ProfileKernel, ProfileMenu, ProfileLocal, ProfileCustom:
+	case ProfileSAN, ProfileInstall, ProfileKernel, ProfileWimboot, ProfileMenu, ProfileLocal, ProfileCustom:
 		return k, nil
 	}
-	return "", Invalid("kind", "%q is not a kind of profile; choose san, kernel, local or custom", s)
+	return "", Invalid("kind", "%q is not a kind of profile; choose san, install, kernel, wimboot, menu, local or custom", s)
 }
 
 // Profile is the rule that makes a machine's boot script.
@@ -34,9 +36,66 @@ type Profile struct {
 	Revision int64             `json:"revision"`
 	Name     string            `json:"name"`
 	Kind     ProfileKind       `json:"kind"`
-	Fields   map[string]string `json:"fields,omitempty"` // by kind: kernel, initrd, cmdline
-	Text     string            `json:"text,omitempty"`   // custom: the script's text
+	Fields   map[string]string `json:"fields,omitempty"` // by kind: media, kernel, initrd, cmdline, …
+	Text     string            `json:"text,omitempty"`   // custom: the script's text; install and wimboot: the answers
 	BuiltIn  bool              `json:"built_in"`         // cannot be removed or changed
+}
+
+// Menu is what a profile of kind menu offers.
+type Menu struct {
+	Items   []MenuItem
+	Default string // the profile that is started when nobody chooses
+	Timeout int    // seconds until then; 0: for ever
+}
+
+// MenuItem is one profile that can be chosen.
+type MenuItem struct{ Profile, Label string }
+
+// Bounds of a menu: iPXE's screen has 25 lines.
+const (
+	maxMenuItems   = 20
+	maxMenuTimeout = 3600
+)
+
+// Menu reads the fields of a menu: a profile a line, with a label behind "=".
+func (p *Profile) Menu() (m Menu, err error) {
+	for n, line := range strings.Split(p.Fields["items"], "\n") {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		name, label, _ := strings.Cut(line, "=")
+		i := MenuItem{strings.TrimSpace(name), strings.TrimSpace(label)}
+		if i.Label == "" {
+			i.Label = i.Profile
+		}
+		if err := ValidateName("items", i.Profile); err != nil {
+			return m, Invalid("items", "line %d is no profile's name, with = and a label behind it: %v", n+1, err)
+		}
+		if m.Offers(i.Profile) {
+			return m, Invalid("items", "line %d offers %s again", n+1, i.Profile)
+		}
+		m.Items = append(m.Items, i)
+	}
+	if len(m.Items) == 0 || len(m.Items) > maxMenuItems {
+		return m, Invalid("items", "a menu offers between 1 and %d profiles, one a line, not %d", maxMenuItems, len(m.Items))
+	}
+	if m.Default = strings.TrimSpace(p.Fields["default"]); m.Default != "" && !m.Offers(m.Default) {
+		return m, Invalid("default", "the menu does not offer %s", m.Default)
+	}
+	if t := strings.TrimSpace(p.Fields["timeout"]); t != "" {
+		if m.Timeout, err = strconv.Atoi(t); err != nil || m.Timeout < 1 || m.Timeout > maxMenuTimeout {
+			return m, Invalid("timeout", "%q is no time-out; write seconds, from 1 to %d", t, maxMenuTimeout)
+		}
+		if m.Default == "" {
+			return m, Invalid("default", "a menu with a time-out needs the profile that is started then")
+		}
+	}
+	return m, nil
+}
+
+// Offers reports whether a profile can be chosen from the menu.
+func (m Menu) Offers(profile string) bool {
+	return slices.ContainsFunc(m.Items, func(i MenuItem) bool { return i.Profile == profile })
 }
 
 // Uses reports whether the profile's scripts name a media file: as its media, or

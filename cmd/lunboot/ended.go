@@ -12,6 +12,7 @@ import (
 func (a *appliance) ended(t store.Attempt) {
 	a.metrics.Ended(t)
 	a.notify.Ended(t)
+	a.once.ended(t)
 	logEnd(a.log.With("part", "attempts"), t)
 }
 

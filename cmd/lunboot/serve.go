@@ -99,6 +99,7 @@ type appliance struct {
 	runner  *attempts.Runner
 	loaders *loaders.Ladder
 	media   *media.Library
+	once    *onceKeeper
 	target  *iscsi.Server
 	boot    *httpd.Server
 	admin   *httpd.Server
@@ -200,7 +201,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	})
 
 	a.inv, err = inventory.New(inventory.Config{
-		DB: a.db, Volumes: a.pool, Layers: a.pool, Shelf: shelf, Renderer: renderer{}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
+		DB: a.db, Volumes: a.pool, Layers: a.pool, Shelf: shelf, Renderer: renderer{a.db}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
 		Images: append([]string{filepath.Join(a.dir, imagesFolder)}, c.Images...),
 		Check:  a.checkAgain,
 		Serve: func(ctx context.Context, by store.Actor, n store.Subnet) (store.Subnet, error) {
@@ -218,6 +219,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	a.runner = attempts.New(a.journal, a.table, contents{a.db, a.pool}, log.With("part", "attempts"), time.Now)
 	a.runner.Ladder = a.loaders
 	a.notify = newNotify(a)
+	a.once = newOnceKeeper(a.db, log.With("part", "one-shot profiles"))
 	if a.metrics, err = metrics.New(metrics.Config{Read: a.measure, Log: log.With("part", "metrics")}); err != nil {
 		return nil, err
 	}
@@ -252,7 +254,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
-		a.journal, events.NewKeeper(a.table, log.With("part", "events")), a.notify, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, inventory.NewAutoEnroller(a.inv, a.db), socket)
+		a.journal, events.NewKeeper(a.table, log.With("part", "events")), a.notify, a.once, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, inventory.NewAutoEnroller(a.inv, a.db), socket)
 	return a, nil
 }
 
@@ -530,15 +532,37 @@ func (p previews) Preview(ctx context.Context, m store.Machine, profile *store.P
 }
 
 // renderer checks a profile by rendering it once with sample facts.
-type renderer struct{}
+type renderer struct{ db *sqlite.DB }
 
-func (renderer) Check(p store.Profile) error {
-	if err := scripts.Check(p); err != nil {
+func (r renderer) Check(ctx context.Context, p store.Profile) error {
+	kept, err := r.db.AllMedia(ctx)
+	if err != nil {
+		return err
+	}
+	if err := scripts.Check(p, kept); err != nil {
 		var e *store.Error
 		if errors.As(err, &e) {
 			return err
 		}
 		return store.Invalid("text", "%v", err)
+	}
+	if p.Kind != store.ProfileMenu {
+		return nil
+	}
+	m, err := p.Menu()
+	if err != nil {
+		return err
+	}
+	for _, i := range m.Items {
+		o, err := r.db.Profile(ctx, i.Profile)
+		switch {
+		case err != nil && !store.IsNotFound(err):
+			return err
+		case err != nil:
+			return store.Invalid("items", "the menu offers %s, and there is no such profile", i.Profile)
+		case o.Kind == store.ProfileMenu:
+			return store.Invalid("items", "the menu offers %s, which is a menu itself", i.Profile)
+		}
 	}
 	return nil
 }

@@ -55,6 +55,17 @@ func ReportURL(boot netip.AddrPort, id store.AttemptID, key, step string) string
 	return base(boot) + ReportPath + "?" + q.Encode() + "&code=${errno:hexraw}"
 }
 
+// ChoiceURL is the script's URL with what somebody chose from a menu.
+func ChoiceURL(boot netip.AddrPort, choice string) string {
+	return IdentityURL(boot) + "&choice=" + choice
+}
+
+// DoneURL is where an installer reports that it has finished.
+func DoneURL(boot netip.AddrPort, id store.AttemptID, key string) string {
+	q := url.Values{"attempt": {formatInt(int64(id))}, "key": {key}, "done": {"1"}}
+	return base(boot) + ReportPath + "?" + q.Encode()
+}
+
 // Identity is what an iPXE says of the machine that it runs on. Empty fields
 // were not said, or said as an unset setting.
 type Identity struct {

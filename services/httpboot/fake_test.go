@@ -27,6 +27,8 @@ type lab struct {
 	volumes  map[store.VolumeID]store.Volume
 	mappings []store.Mapping
 	profiles map[string]store.Profile
+	media    []store.Media
+	attempts map[store.AttemptID]store.MachineID
 	sick     error  // when set, every look-up fails with it
 	broken   string // the one method that fails with sick, or panics when sick is nil
 	events   []store.Event
@@ -70,6 +72,7 @@ func newLab(t *testing.T, change ...func(*lab)) *lab {
 		t:        t,
 		machines: []store.Machine{labMachine(1, "a", macA, uuidA), labMachine(2, "b", macB, uuidB), labMachine(3, "c", macC, uuidC)},
 		unknown:  map[store.MAC]store.UnknownMachine{},
+		attempts: map[store.AttemptID]store.MachineID{},
 		volumes: map[store.VolumeID]store.Volume{
 			1: {ID: 1, Name: "debian", State: store.VolumeReady}, 2: {ID: 2, Name: "data", State: store.VolumeReady}, 3: {ID: 3, Name: "win", State: store.VolumeReady},
 		},
@@ -217,6 +220,25 @@ func (l *lab) Profile(_ context.Context, name string) (store.Profile, error) {
 	return store.Profile{}, store.NotFound("profile", name)
 }
 
+func (l *lab) AllMedia(context.Context) ([]store.Media, error) {
+	if err := l.trip("AllMedia"); err != nil {
+		return nil, err
+	}
+	return l.media, nil
+}
+
+func (l *lab) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, error) {
+	if err := l.trip("Attempt"); err != nil {
+		return store.Attempt{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m := l.attempts[id]; m != 0 {
+		return store.Attempt{ID: id, Machine: m}, nil
+	}
+	return store.Attempt{}, store.NotFound("attempt", "id")
+}
+
 func (l *lab) UnknownMachine(_ context.Context, mac store.MAC) (store.UnknownMachine, error) {
 	if err := l.trip("UnknownMachine"); err != nil {
 		return store.UnknownMachine{}, err
@@ -279,7 +301,7 @@ func (l *lab) ConsumeOnce(_ context.Context, id store.MachineID) error {
 	return nil
 }
 
-func (l *lab) Begin(context.Context, store.MAC, store.MachineID) (store.AttemptID, string, error) {
+func (l *lab) Begin(_ context.Context, _ store.MAC, m store.MachineID) (store.AttemptID, string, error) {
 	if err := l.trip("Begin"); err != nil {
 		return 0, "", err
 	}
@@ -289,6 +311,7 @@ func (l *lab) Begin(context.Context, store.MAC, store.MachineID) (store.AttemptI
 		return 0, "", l.beginErr
 	}
 	l.begun++
+	l.attempts[store.AttemptID(41+l.begun)] = m
 	return store.AttemptID(41 + l.begun), labKey, nil
 }
 

@@ -70,6 +70,10 @@ func besideAnother(name string) bool {
 // file sends what lies below /files/.
 func (s *Server) file(w *responseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, boot.FilesRoot)
+	if strings.HasPrefix(name, store.AnswerRoot+"/") {
+		s.answers(w, r, name)
+		return
+	}
 	if s.cfg.Media == nil || !fs.ValidPath(name) {
 		s.noFile(w, r, name, fs.ErrNotExist)
 		return

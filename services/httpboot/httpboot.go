@@ -39,6 +39,7 @@ type Inventory interface {
 	MappingsOf(context.Context, store.MachineID) ([]store.Mapping, error)
 	Volume(context.Context, store.VolumeID) (store.Volume, error)
 	Profile(ctx context.Context, name string) (store.Profile, error)
+	AllMedia(context.Context) ([]store.Media, error)
 	Seen
 }
 
@@ -67,6 +68,7 @@ type Seen interface {
 type Attempts interface {
 	Begin(ctx context.Context, mac store.MAC, machine store.MachineID) (id store.AttemptID, key string, err error)
 	Check(id store.AttemptID, key string) bool
+	Attempt(context.Context, store.AttemptID) (store.Attempt, error)
 }
 
 // Evidence says whether an address is held by a MAC, and by what that is known.

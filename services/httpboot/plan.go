@@ -44,6 +44,11 @@ func (s *Server) plan(ctx context.Context, m store.Machine, profile string, a as
 	if err != nil {
 		return p, err
 	}
+	if k := p.profile.Kind; k == store.ProfileInstall || k == store.ProfileKernel || k == store.ProfileWimboot {
+		if p.facts.Media, err = s.cfg.Inventory.AllMedia(ctx); err != nil {
+			return p, err
+		}
+	}
 	reason, err := s.disks(ctx, m, &p.facts)
 	if err != nil {
 		return p, err

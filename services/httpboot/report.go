@@ -40,7 +40,11 @@ func (s *Server) report(w *responseWriter, r *http.Request) {
 	d := store.Detail{Step: word(r.Form.Get("step")), Code: code(r.Form.Get("code"))}
 	genuine := id > 0 && s.cfg.Attempts.Check(id, key)
 
-	if r.Form.Get("up") != "" {
+	if r.Form.Get("done") != "" && genuine {
+		s.reportDone(w, r, id, d)
+		return
+	}
+	if r.Form.Get("up") != "" || r.Form.Get("done") != "" {
 		s.reportUp(w, r, genuine, id, d)
 		return
 	}
@@ -61,6 +65,24 @@ func (s *Server) report(w *responseWriter, r *http.Request) {
 		}
 	}
 	w.script(http.StatusOK, scripts.Explained(at, title, cause, fix, scripts.Help{Case: strconv.FormatInt(int64(id), 10), Admin: s.admin(r)}))
+}
+
+// reportDone takes an installer's word that it has finished. Its profile for the
+// next boot is used up, on disk, before it is answered: the next boot is that of
+// what was installed.
+func (s *Server) reportDone(w *responseWriter, r *http.Request, id store.AttemptID, d store.Detail) {
+	a, err := s.cfg.Attempts.Attempt(r.Context(), id)
+	if err == nil && a.Machine != 0 {
+		err = s.cfg.Inventory.ConsumeOnce(r.Context(), a.Machine)
+	}
+	if err != nil && !store.IsNotFound(err) {
+		s.cfg.Log.Error("an installer's report could not be kept", "attempt", id, "error", err)
+		s.refuse(w, r, http.StatusServiceUnavailable, "The appliance could not keep this report; send it again.")
+		return
+	}
+	d.Step = "done"
+	s.emit(store.Event{Kind: store.EventInstalled, Addr: remote(r), Attempt: id, Machine: a.Machine, MAC: a.MAC, Detail: d})
+	w.script(http.StatusOK, scripts.Recorded)
 }
 
 // reportUp takes the word of an operating system. It may know the attempt, from

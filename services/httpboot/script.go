@@ -1,6 +1,7 @@
 package httpboot
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -26,6 +27,7 @@ type ask struct {
 	dry     bool           // HEAD: nothing may be minted, learnt or said
 	trusted bool           // a dry run for the machine itself: the address is taken to be its own
 	ipxe    bool           // its User-Agent is iPXE's
+	choice  string         // the profile that somebody chose from its menu
 }
 
 // answer is a script and how it is to be sent.
@@ -59,7 +61,7 @@ func (s *Server) script(w *responseWriter, r *http.Request) {
 		w.script(http.StatusOK, scripts.FirstStage(a.boot))
 		return
 	}
-	a.id = id
+	a.id, a.choice = id, r.URL.Query().Get("choice")
 	s.serve(w, r, a, false)
 }
 
@@ -191,9 +193,8 @@ func (s *Server) seeUnknown(ctx context.Context, a ask) error {
 func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 	m := found.Machine
 	if !a.dry && m.OnceProfile != "" {
-		// Of two requests at a time one takes the one-shot profile; it is used
-		// up on disk before the script leaves, since an installer that runs
-		// twice does more harm than one that does not run.
+		// Of two requests at a time one takes a one-shot profile that is used up
+		// with its script.
 		s.onceMu.Lock()
 		defer s.onceMu.Unlock()
 		fresh, err := s.cfg.Inventory.Machine(ctx, m.ID)
@@ -202,7 +203,17 @@ func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 		}
 		m = fresh
 	}
-	plan, err := s.plan(ctx, m, m.OnceProfile, a)
+	profile, once := m.OnceProfile, m.OnceProfile != ""
+	if a.choice != "" {
+		ok, err := s.offers(ctx, cmp.Or(m.OnceProfile, m.Profile), a.choice)
+		if err != nil {
+			return s.failed(a, m, "look up the menu of "+m.Name, err)
+		}
+		if ok { // else the menu was changed meanwhile, and is shown again
+			profile = a.choice
+		}
+	}
+	plan, err := s.plan(ctx, m, profile, a)
 	var blocked *blockedError
 	switch {
 	case errors.As(err, &blocked):
@@ -231,11 +242,11 @@ func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 		is.Answer, is.Text = "script", scripts.Redact(text, plan.facts)
 		return answer{http.StatusOK, text, true, is}
 	}
-	return s.give(ctx, a, m, plan, found.By)
+	return s.give(ctx, a, m, plan, found.By, once)
 }
 
-// give makes the script that a machine really gets.
-func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by string) answer {
+// give makes the script that a machine really gets; once when it is for one boot.
+func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by string, once bool) answer {
 	if !a.ipxe {
 		// Somebody looks at the script: that is no boot.
 		text, err := scripts.Render(p.profile, p.facts)
@@ -263,7 +274,10 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 			return s.failed(a, m, "arm the boot of "+m.Name, err)
 		}
 	}
-	if m.OnceProfile != "" {
+	if once && p.profile.Kind == store.ProfileLocal {
+		// Nothing more is heard of a machine that boots from its own disk. Every
+		// other one-shot profile is used up by what proves that it was of use:
+		// a script that was fetched is no system that was installed.
 		if err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID); err != nil {
 			return s.failed(a, m, "use up the one-shot profile of "+m.Name, err)
 		}
@@ -279,7 +293,7 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 
 // bootsVolume reports whether scripts of the kind hook the machine's volume.
 func bootsVolume(k store.ProfileKind) bool {
-	return k == store.ProfileSAN || k == store.ProfileInstall || k == store.ProfileCustom
+	return k == store.ProfileSAN || k == store.ProfileInstall || k == store.ProfileWimboot || k == store.ProfileCustom
 }
 
 // withhold answers an address that is not the machine's. A MAC that nobody

@@ -266,24 +266,91 @@ func TestHEADAndPreviewMintNothing(t *testing.T) {
 	}
 }
 
-func TestAOneShotProfileIsUsedOnce(t *testing.T) {
+// A script that was fetched is no system that was installed: the profile stays
+// until the installer says that it is done.
+func TestAOneShotProfileStaysUntilItIsProven(t *testing.T) {
 	l := newLab(t, trustAll, func(l *lab) { l.machines[0].OnceProfile = "install" })
+	for range 2 {
+		contains(t, l.get(query("a", uuidA, macA)), "kernel http")
+	}
+	if l.machines[0].OnceProfile != "install" {
+		t.Fatal("the one-shot profile went with the script")
+	}
+	if res, _ := l.do("GET", "/report?attempt=43&key=wrong&done=1", "User-Agent", "Wget"); res.StatusCode != 200 || l.machines[0].OnceProfile != "install" {
+		t.Error("somebody who does not know the key may say that the installer is done")
+	}
+	l.said()
+	if res, _ := l.do("GET", "/report?attempt=43&key="+labKey+"&done=1", "User-Agent", "Wget"); res.StatusCode != 200 || l.machines[0].OnceProfile != "" {
+		t.Errorf("the installer is done, and the profile is %q", l.machines[0].OnceProfile)
+	}
+	if e := l.saidOne(store.EventInstalled); e.Attempt != 43 || e.Machine != 1 {
+		t.Errorf("the event is %+v", e)
+	}
+	contains(t, l.get(query("a", uuidA, macA)), "sanboot iscsi")
+}
+
+func TestAnInstallersReportIsKeptBeforeItIsAnswered(t *testing.T) {
+	l := newLab(t, trustAll, func(l *lab) { l.machines[0].OnceProfile = "install" })
+	l.get(query("a", uuidA, macA))
+	l.said()
+	l.mu.Lock()
+	l.broken, l.sick = "ConsumeOnce", errSick
+	l.mu.Unlock()
+	if res, _ := l.do("GET", "/report?attempt=42&key="+labKey+"&done=1", "User-Agent", "Wget"); res.StatusCode != 503 || len(l.said()) != 0 {
+		t.Errorf("a report that could not be kept is answered %s", res.Status)
+	}
+}
+
+// Nothing is heard of a machine that boots from its own disk.
+func TestAOneShotBootOfTheOwnDiskIsUsedOnce(t *testing.T) {
+	l := newLab(t, trustAll, func(l *lab) {
+		l.machines[0].OnceProfile = "local"
+		l.machines[1].OnceProfile = "bench"
+		l.profiles["bench"] = store.Profile{Name: "bench", Kind: store.ProfileMenu, Fields: map[string]string{"items": "local"}}
+	})
 	var wg sync.WaitGroup
 	texts := make([]string, 8)
 	for i := range texts {
 		wg.Go(func() { texts[i] = l.get(query("a", uuidA, macA)) })
 	}
 	wg.Wait()
-	installs := 0
+	locals := 0
 	for _, text := range texts {
-		if strings.Contains(text, "kernel http") {
-			installs++
+		if strings.Contains(text, "own disk") {
+			locals++
 		} else {
 			contains(t, text, "sanboot iscsi")
 		}
 	}
-	if installs != 1 {
-		t.Errorf("%d of %d requests at a time were given the one-shot profile", installs, len(texts))
+	if locals != 1 {
+		t.Errorf("%d of %d requests at a time were given the one-shot profile", locals, len(texts))
+	}
+	contains(t, l.get(query("b", uuidB, macB)), "item local")
+	contains(t, l.get(query("b", uuidB, macB)+"&choice=local"), "own disk")
+	contains(t, l.get(query("b", uuidB, macB)), "sanboot iscsi")
+}
+
+func TestAChoiceIsTakenFromTheMachinesOwnMenuOnly(t *testing.T) {
+	l := newLab(t, trustAll, func(l *lab) {
+		l.machines[0].Profile = "bench"
+		l.profiles["bench"] = store.Profile{Name: "bench", Kind: store.ProfileMenu, Fields: map[string]string{"items": "san = The lab's Debian\nlocal", "default": "san", "timeout": "5"}}
+	})
+	ask := query("a", uuidA, macA)
+	contains(t, l.get(ask), "item san The lab's Debian", "choose --default san --timeout 5000", "&choice=${lunboot_choice}")
+	contains(t, l.get(ask+"&choice=san"), "sanboot iscsi")
+	contains(t, l.get(ask+"&choice=local"), "own disk")
+	for _, other := range []string{"install", "none", "bench", "${lunboot_choice}"} {
+		contains(t, l.get(ask+"&choice="+url.QueryEscape(other)), "item san")
+	}
+	contains(t, l.get(query("b", uuidB, macB)+"&choice=local"), "sanboot iscsi")
+	e := l.said()
+	if last := e[len(e)-1]; last.Detail.Profile != "san" {
+		t.Errorf("the event is %+v", last)
+	}
+	armed := len(l.armed)
+	l.get(ask)
+	if len(l.armed) != armed {
+		t.Error("a menu arms a boot of the volume")
 	}
 }
 

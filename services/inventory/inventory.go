@@ -134,7 +134,7 @@ type Imports interface {
 
 // Renderer checks that a profile makes a script.
 type Renderer interface {
-	Check(store.Profile) error
+	Check(context.Context, store.Profile) error
 }
 
 // Sessions lists the live iSCSI sessions.

@@ -227,7 +227,7 @@ func TestProfilesAreCheckedByTheRenderer(t *testing.T) {
 // refusing is a renderer that knows no variables.
 type refusing struct{}
 
-func (refusing) Check(p store.Profile) error {
+func (refusing) Check(_ context.Context, p store.Profile) error {
 	if strings.Contains(p.Text, "{{") {
 		return store.Invalid("text", "line 2: there is no variable nothing")
 	}

@@ -15,7 +15,7 @@ func (i *Inventory) PutProfile(ctx context.Context, by store.Actor, p store.Prof
 		return store.Profile{}, err
 	}
 	if i.renderer != nil {
-		if err := i.renderer.Check(p); err != nil {
+		if err := i.renderer.Check(ctx, p); err != nil {
 			return store.Profile{}, err
 		}
 	}

@@ -427,6 +427,7 @@ func TestTheSignsOfAnOperatingSystem(t *testing.T) {
 	begun := func() *tape { return newTape(t).dora(ipxeBIOS, "").script().login(ipxeID, "s1") }
 	t.Run("it says so", func(t *testing.T) {
 		begun().see(1, store.EventReportUp, store.Detail{}).expect(store.OutcomeUp, store.StageUp, "done done skipped done done done done")
+		begun().see(1, store.EventInstalled, store.Detail{}).expect(store.OutcomeUp, store.StageUp, "done done skipped done done done done")
 	})
 	t.Run("Windows asks for an address", func(t *testing.T) {
 		begun().see(1, store.EventDHCPDiscover, store.Detail{Class: "MSFT 5.0", Hostname: "LAB-12"}).

@@ -64,6 +64,8 @@ func (s *State) foldFetch(e store.Event) {
 		}
 	case store.EventReport:
 		s.report(e)
+	case store.EventInstalled:
+		s.up(e.At, "Its installer said that it is done")
 	case store.EventReportUp:
 		s.up(e.At, "It said so itself")
 	}
@@ -226,4 +228,16 @@ func Line(script, step string) (number, text string, ok bool) {
 // OfSAN reports whether a line of a script logs in to a volume.
 func OfSAN(line string) bool {
 	return strings.HasPrefix(line, "sanboot ") || strings.HasPrefix(line, "sanhook ")
+}
+
+// ProfileOf returns the name of the profile that a boot's script was made by,
+// empty when it was given none.
+func ProfileOf(a store.Attempt) string {
+	for _, st := range a.Stages {
+		if rest, ok := strings.CutPrefix(st.Detail, "Profile "); ok && st.Name == store.StageScript {
+			name, _, _ := strings.Cut(rest, ", matched by ")
+			return name
+		}
+	}
+	return ""
 }

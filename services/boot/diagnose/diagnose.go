@@ -438,6 +438,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventScriptFailed:    "its script could not be made",
 	store.EventIgnoredMachine:  "it asked to boot, and is ignored",
 	store.EventReport:          "it reported a failure",
+	store.EventInstalled:       "its installer said that it is done",
 	store.EventReportUp:        "it said that it is up",
 	store.EventISCSILogin:      "it logged in",
 	store.EventISCSIRefused:    "its login was refused",
