@@ -110,6 +110,7 @@ func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []st
 		d.Code = r.code
 		d.Evidence = append(d.Evidence, v.evidence...)
 		v.evidence = nil
+		d.Fixes = v.withoutWhatItHas(d.Fixes)
 		if d.Fixes == nil {
 			d.Fixes = []store.Fix{}
 		}
@@ -120,6 +121,21 @@ func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []st
 	}
 	slices.SortStableFunc(out, func(a, b store.Diagnosis) int { return rank(a) - rank(b) })
 	return out
+}
+
+// withoutWhatItHas takes the button out that would give a machine the profile that
+// it has. What it ran was another script, or an older one: it fetches the right one
+// when it boots again.
+func (v *view) withoutWhatItHas(fixes []store.Fix) []store.Fix {
+	if v.f.Profile != store.DefaultProfile {
+		return fixes
+	}
+	n := len(fixes)
+	fixes = slices.DeleteFunc(slices.Clone(fixes), func(f store.Fix) bool { return f.Action == string(store.FixProfileSAN) })
+	if len(fixes) < n {
+		fixes = append(fixes, store.Fix{Label: "Switch " + v.who() + " off and on: it has profile san already, and what it ran was not that profile’s script of now"})
+	}
+	return fixes
 }
 
 // maxHypotheses bounds the explanations of one failure.

@@ -505,6 +505,28 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 	}
 }
 
+// A machine that has profile san is not offered it.
+func TestNoButtonGivesAMachineTheProfileThatItHas(t *testing.T) {
+	wrong := bios().script().refused(ipxeID, "0201", "CHAP is required")
+	facts := lab12(win11)
+	if d := Explain(wrong.s.Snapshot(), wrong.events, facts, wrong.at)[0]; d.Fixes[0].Action != "use-profile-san" {
+		t.Fatalf("with another profile: %+v", d)
+	}
+	facts.Profile = store.DefaultProfile
+	d := Explain(wrong.s.Snapshot(), wrong.events, facts, wrong.at)[0]
+	text := ""
+	for _, f := range d.Fixes {
+		if f.Action == "use-profile-san" {
+			t.Errorf("%+v is offered", f)
+		}
+		text += f.Label + "\n"
+	}
+	if !strings.Contains(text, "it has profile san already") || len(d.Fixes) > 3 {
+		t.Errorf("%+v", d.Fixes)
+	}
+	checkWording(t, d)
+}
+
 func alternatives(code string) (or []string) {
 	for _, r := range rules() {
 		if r.code == code {
