@@ -106,7 +106,7 @@ func (k *socket) receive(d *datagram, oob []byte, cm *ipv4.ControlMessage) error
 // gatherBoot collects what is known of a request that is only told what to boot.
 func (s *Server) gatherBoot(t ledger.Turn, r message.Request, at place, now time.Time) Input {
 	return Input{
-		Now: now, Request: r, Interface: at.link, Subnet: at.subnet, BootServer: at.bootServer, OtherRelay: at.otherRelay, Client: clientOf(t, r.MAC),
+		Now: now, Request: r, Interface: at.link, Subnet: *at.subnet, BootServer: at.bootServer, OtherRelay: at.otherRelay, Client: clientOf(t, r.MAC),
 		Boot: bootfile.Source{Address: s.cfg.Boot(at.told), Next: s.cfg.Loaders.Next, Chained: s.wasChained(r, now)},
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coredhcp/coredhcp/handler"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/rfc1035label"
 
@@ -133,12 +132,9 @@ func (s *Server) ExplainOffer(ctx context.Context, q store.OfferQuery) (e store.
 	if in.proxied() && e.Why == "" {
 		e.Why = "another server gives the address; this answer says what to boot"
 	}
-	ours := func(_, reply *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, bool) {
-		fill(reply, r, ans)
-		return reply, false
-	}
-	reply := s.runChain(append([]handler.Handler4{ours}, s.cfg.Plugins...), p)
-	if reply == nil {
+	reply := emptyReply(p)
+	fill(reply, r, ans)
+	if reply = runChain(s.cfg.Plugins, p, reply); reply == nil {
 		e.Verdict, e.Why = Drop.String(), "a plugin drops the answer"
 		return e, true, nil
 	}
@@ -162,7 +158,7 @@ func (s *Server) dryGather(ctx context.Context, r message.Request, at place) (In
 }
 
 // fields lists a reply's fields and options, and says why each is what it is.
-func (in Input) fields(ans Answer, reply *dhcpv4.DHCPv4) []store.OfferField {
+func (in *Input) fields(ans Answer, reply *dhcpv4.DHCPv4) []store.OfferField {
 	var out []store.OfferField
 	head := func(name, value, why string) {
 		if value != "" && value != "0.0.0.0" {
@@ -197,7 +193,7 @@ func addrText(a netip.Addr) string {
 }
 
 // whyAddress says where an offered address comes from.
-func (in Input) whyAddress(a netip.Addr) string {
+func (in *Input) whyAddress(a netip.Addr) string {
 	switch {
 	case !a.IsValid():
 		return ""
@@ -213,7 +209,7 @@ func (in Input) whyAddress(a netip.Addr) string {
 	return "a free one of the range " + in.Subnet.Range.String()
 }
 
-func (in Input) whyFile(ans Answer) string {
+func (in *Input) whyFile(ans Answer) string {
 	p, _ := in.Request.Platform()
 	switch {
 	case ans.Chained:
@@ -249,7 +245,7 @@ var described = map[uint8]struct {
 	175: {"iPXE options", 'x', "iPXE need not wait for a ProxyDHCP server"},
 }
 
-func (in Input) whyOption(code uint8, ans Answer) string {
+func (in *Input) whyOption(code uint8, ans Answer) string {
 	d, ok := described[code]
 	switch {
 	case code == 67:

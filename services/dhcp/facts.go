@@ -25,7 +25,7 @@ func (s *Server) gather(t ledger.Turn, r message.Request, at place, now time.Tim
 	}
 	if hint, needed := in.needsFree(); needed {
 		in.Free.Address, in.Free.Reason = t.Pick(ledger.Want{
-			Subnet: &in.Subnet, Hint: hint, Stranger: in.stranger(), Enrolled: in.Client.Enrolled,
+			Subnet: at.subnet, Hint: hint, Stranger: in.stranger(), Enrolled: in.Client.Enrolled,
 			Aside: s.aside(in), Quiet: s.quiet, Ahead: survey.Ahead,
 		})
 		if a := in.Free.Address; a.IsValid() {
@@ -34,17 +34,17 @@ func (s *Server) gather(t ledger.Turn, r message.Request, at place, now time.Tim
 	}
 	if a := r.Requested; r.Type == dhcpv4.MessageTypeDecline && a.IsValid() {
 		in.OnWire = s.wire.Asks() && !r.GIAddr.IsValid() && in.Subnet.Prefix == s.networks.own.Prefix
-		in.GiveBack = t.GiveBack(r.MAC, &in.Subnet, a)
+		in.GiveBack = t.GiveBack(r.MAC, at.subnet, a)
 	}
 	return in
 }
 
 // stranger reports whether the client is not enrolled and never held a lease
 // here.
-func (in Input) stranger() bool { return !in.Client.Enrolled && !in.Own.Address.IsValid() }
+func (in *Input) stranger() bool { return !in.Client.Enrolled && !in.Own.Address.IsValid() }
 
 // needsFree reports whether the pool is asked, and for what first.
-func (in Input) needsFree() (hint netip.Addr, needed bool) {
+func (in *Input) needsFree() (hint netip.Addr, needed bool) {
 	r := in.Request
 	switch r.Type {
 	case dhcpv4.MessageTypeDiscover:
@@ -148,7 +148,7 @@ func (s *Server) Next(ctx context.Context) ([]netip.Addr, error) {
 	}
 	defer t.End()
 	in := Input{Interface: *s.link.Load(), Subnet: s.networks.own}
-	return t.Next(&in.Subnet, s.aside(in), survey.Ahead), nil
+	return t.Next(&s.networks.own, s.aside(in), survey.Ahead), nil
 }
 
 // Holds reports whether a MAC was given an address (survey.Range).

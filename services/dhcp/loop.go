@@ -29,6 +29,8 @@ type datagram struct {
 	k    *socket // where it came in
 	from netip.AddrPort
 	to   netip.Addr
+
+	reply []byte // room for the answer
 }
 
 var datagrams = sync.Pool{New: func() any { return new(datagram) }}
@@ -144,27 +146,27 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 		s.spoke.put(r.MAC, now)
 	}
 
-	var ans Answer
-	var failed error
-	ours := func(_, reply *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, bool) {
-		if ans, failed = s.answer(ctx, r, at, now); failed != nil || ans.Verdict == Drop {
-			return nil, true
-		}
-		fill(reply, r, ans)
-		return reply, false
+	ans, err := s.answer(ctx, r, at, now)
+	if err != nil {
+		return err
 	}
-	reply := s.runChain(append([]handler.Handler4{ours}, s.cfg.Plugins...), p)
-	if failed != nil {
-		return failed
+	var reply *dhcpv4.DHCPv4
+	if ans.Verdict != Drop {
+		reply = emptyReply(p)
+		fill(reply, r, ans)
+		reply = runChain(s.cfg.Plugins, p, reply)
 	}
 	if s.cfg.Log.Enabled(ctx, slog.LevelDebug) {
 		s.cfg.Log.Debug("DHCP", "type", r.Type, "mac", r.MAC, "answer", ans.Verdict, "address", ans.Address, "file", ans.BootFile, "reason", ans.Reason)
 	}
-	failed = s.tell(d, r, at, ans, reply)
+	err = s.tell(d, r, at, ans, reply)
 	if ans.Waiting {
 		s.report(r, ans, now)
 	}
-	return failed
+	if len(s.cfg.Plugins) == 0 { // else one may keep them
+		recycle(ans.Options)
+	}
+	return err
 }
 
 // turns is how many machines at a time are sent a reply and spoken of.
@@ -206,13 +208,18 @@ func (s *Server) allowed(mac store.MAC, now time.Time) (ok bool) {
 	return ok
 }
 
-// runChain runs coredhcp's handlers as its server does: each may change the
-// reply, and end the chain; none may be nil at the end.
-func (s *Server) runChain(chain []handler.Handler4, p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
-	reply := &dhcpv4.DHCPv4{
+// emptyReply begins a reply with what RFC 2131 table 3 lets a server copy from the
+// request.
+func emptyReply(p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
+	return &dhcpv4.DHCPv4{
 		OpCode: dhcpv4.OpcodeBootReply, HWType: p.HWType, TransactionID: p.TransactionID, Flags: p.Flags,
-		GatewayIPAddr: p.GatewayIPAddr, ClientHWAddr: p.ClientHWAddr, Options: dhcpv4.Options{},
+		GatewayIPAddr: p.GatewayIPAddr, ClientHWAddr: p.ClientHWAddr,
 	}
+}
+
+// runChain runs coredhcp's handlers behind ours as its server does: each may change
+// the reply, and end the chain; none may be nil at the end.
+func runChain(chain []handler.Handler4, p, reply *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 	for _, h := range chain {
 		var stop bool
 		if reply, stop = h(p, reply); stop || reply == nil {
@@ -289,7 +296,8 @@ func (s *Server) decide(ctx context.Context, r message.Request, at place, now ti
 // send puts a reply on the wire.
 func (s *Server) send(in *datagram, r message.Request, at place, ans Answer, reply *dhcpv4.DHCPv4) error {
 	k, src := in.k, at.link.Address
-	payload := reply.ToBytes()
+	in.reply = message.Append(in.reply[:0], reply)
+	payload := in.reply
 	d := destination{to: in.from}
 	switch {
 	case ans.ToSender:

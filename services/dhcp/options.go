@@ -3,6 +3,7 @@ package dhcp
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -23,16 +24,29 @@ const (
 // usualOptions is how many options an answer has room for before it must grow.
 const usualOptions = 14
 
+// spent are options of answers that were sent.
+var spent = sync.Pool{New: func() any { return make(dhcpv4.Options, usualOptions) }}
+
+func emptyOptions() dhcpv4.Options { return spent.Get().(dhcpv4.Options) }
+
+// recycle takes the options of an answer that nobody looks at any more.
+func recycle(o dhcpv4.Options) {
+	if o != nil {
+		clear(o)
+		spent.Put(o)
+	}
+}
+
 // configure fills an offer or ACK: the network's options, and what to boot.
 // bound is false for a client that has its address from elsewhere (INFORM): it
 // is given no times.
-func (in Input) configure(ans *Answer, bound bool) {
+func (in *Input) configure(ans *Answer, bound bool) {
 	r, n := in.Request, in.Subnet
 	kind := dhcpv4.MessageTypeAck
 	if ans.Verdict == Offer {
 		kind = dhcpv4.MessageTypeOffer
 	}
-	o := make(dhcpv4.Options, usualOptions)
+	o := emptyOptions()
 	o.Update(dhcpv4.OptMessageType(kind))
 	o.Update(dhcpv4.OptServerIdentifier(in.serverID().AsSlice()))
 	o.Update(dhcpv4.Option{Code: dhcpv4.OptionSubnetMask, Value: dhcpv4.IP(mask(n.Prefix))})
@@ -76,7 +90,7 @@ func (in Input) configure(ans *Answer, bound bool) {
 }
 
 // boot adds what to boot to an offer or ACK.
-func (in Input) boot(ans *Answer) {
+func (in *Input) boot(ans *Answer) {
 	b := bootfile.Decide(in.asker(), in.source())
 	ans.BootFile, ans.ServerAddr, ans.Loader, ans.Chained = b.File, b.Server, b.Loader, b.Chained
 	for code, value := range b.Options {
@@ -102,7 +116,7 @@ func (in Input) boot(ans *Answer) {
 }
 
 // asker is the client as the boot answer sees it.
-func (in Input) asker() bootfile.Asker {
+func (in *Input) asker() bootfile.Asker {
 	return bootfile.Asker{
 		Request: in.Request, Ignored: in.Client.Ignored,
 		Loader:     in.Client.Machine.Loader,
@@ -113,7 +127,7 @@ func (in Input) asker() bootfile.Asker {
 
 // echo returns what a server must send back as it came: the client identifier
 // (RFC 6842 §3) and what a relay put in (RFC 3046 §2.2).
-func (in Input) echo(o dhcpv4.Options) {
+func (in *Input) echo(o dhcpv4.Options) {
 	r := in.Request
 	if id := r.RawClientID(); len(id) > 0 {
 		o.Update(dhcpv4.OptClientIdentifier(id))

@@ -158,7 +158,7 @@ func drop(reason string) Answer { return Answer{Reason: reason} }
 
 // discover offers the first of: the machine's reserved address, the address
 // that the MAC holds or was offered, what the pool has (RFC 2131 §4.3.1).
-func (in Input) discover() Answer {
+func (in *Input) discover() Answer {
 	asked := in.event(store.EventDHCPDiscover, netip.Addr{})
 	if a := in.known(); a.IsValid() {
 		return in.offer(a, asked)
@@ -174,7 +174,7 @@ func (in Input) discover() Answer {
 // known returns the address that the client is offered without a look at the pool;
 // not valid for none. Who is not enrolled has a claim to what it held only while the
 // lease runs: after that the pool is asked for it, which keeps some for machines.
-func (in Input) known() netip.Addr {
+func (in *Input) known() netip.Addr {
 	own := in.Own.Address
 	if !in.Client.Enrolled && !in.Own.Expires.After(in.Now) {
 		own = netip.Addr{}
@@ -187,7 +187,7 @@ func (in Input) known() netip.Addr {
 	return netip.Addr{}
 }
 
-func (in Input) offer(a netip.Addr, asked store.Event) Answer {
+func (in *Input) offer(a netip.Addr, asked store.Event) Answer {
 	ans := Answer{Verdict: Offer, Address: a, Hold: true, Waiting: in.waiting()}
 	in.configure(&ans, true)
 	in.tell(&ans, asked, store.EventDHCPOffer)
@@ -195,7 +195,7 @@ func (in Input) offer(a netip.Addr, asked store.Event) Answer {
 }
 
 // request tells the four states of a client apart by RFC 2131 §4.3.2, table 4.
-func (in Input) request() Answer {
+func (in *Input) request() Answer {
 	r := in.Request
 	switch {
 	case in.OtherRelay:
@@ -217,7 +217,7 @@ func (in Input) request() Answer {
 }
 
 // selecting answers a client that takes our offer.
-func (in Input) selecting() Answer {
+func (in *Input) selecting() Answer {
 	a := in.Request.Requested
 	if !a.IsValid() {
 		// Some clients repeat the offer in ciaddr, against RFC 2131 table 4.
@@ -238,7 +238,7 @@ func (in Input) selecting() Answer {
 }
 
 // rebooting answers INIT-REBOOT: a client that remembers an address.
-func (in Input) rebooting() Answer {
+func (in *Input) rebooting() Answer {
 	a := in.Request.Requested
 	if !in.Subnet.Prefix.Contains(a) {
 		return drop("it remembers " + a.String() + ", which is not of this subnet: another server may know it")
@@ -265,7 +265,7 @@ func (in Input) rebooting() Answer {
 // renewing answers RENEWING and REBINDING: a client that runs on its address.
 // It is refused only what somebody else holds. A machine whose volume is open
 // from the address keeps it even when its reserved address is another by now.
-func (in Input) renewing() Answer {
+func (in *Input) renewing() Answer {
 	a := in.Request.CIAddr
 	if !in.Subnet.Prefix.Contains(a) {
 		return drop("it uses " + a.String() + ", which is not of this subnet: another server may know it")
@@ -297,17 +297,17 @@ func (in Input) renewing() Answer {
 }
 
 // knows reports whether there is a record that gives this client the address.
-func (in Input) knows(a netip.Addr) bool {
+func (in *Input) knows(a netip.Addr) bool {
 	return a == in.Own.Address || a == in.Offered || a == in.reserved()
 }
 
 // ownerless reports whether nobody was ever given the address here.
-func (in Input) ownerless(a netip.Addr) bool {
+func (in *Input) ownerless(a netip.Addr) bool {
 	f := in.at(a)
 	return f.Lease.MAC.IsZero() && f.ReservedTo == 0 && f.OfferedTo.IsZero() && !f.Appliance
 }
 
-func (in Input) ack(a netip.Addr) Answer {
+func (in *Input) ack(a netip.Addr) Answer {
 	ans := Answer{Verdict: Ack, Address: a, Waiting: in.waiting()}
 	ans.Lease = in.lease(a, store.LeaseBound, in.Subnet.LeaseTime)
 	in.configure(&ans, true)
@@ -317,7 +317,7 @@ func (in Input) ack(a netip.Addr) Answer {
 	return ans
 }
 
-func (in Input) nak(a netip.Addr, reason string) Answer {
+func (in *Input) nak(a netip.Addr, reason string) Answer {
 	asked := in.event(store.EventDHCPRequest, a)
 	asked.Detail.Server = in.serverID().String()
 	refused := in.event(store.EventDHCPNak, a)
@@ -336,7 +336,7 @@ func (in Input) nak(a netip.Addr, reason string) Answer {
 // §4.3.3). Only who was given an address may say so of it, and of a few at a time
 // (ledger.Turn.GiveBack): otherwise one client could empty the pool. Where the wire
 // can be asked, its word is taken until the wire has spoken.
-func (in Input) decline() Answer {
+func (in *Input) decline() Answer {
 	r := in.Request
 	a := r.Requested
 	if r.ServerID.IsValid() && r.ServerID != in.serverID() {
@@ -368,7 +368,7 @@ func (in Input) decline() Answer {
 // release ends a lease early (RFC 2131 §4.3.4). The row stays, expired, so that
 // the machine finds its address again. An address from which a volume is open
 // is kept: an initramfs that lets go of its address still runs from it.
-func (in Input) release() Answer {
+func (in *Input) release() Answer {
 	r := in.Request
 	a := r.CIAddr
 	if r.ServerID.IsValid() && r.ServerID != in.serverID() {
@@ -389,7 +389,7 @@ func (in Input) release() Answer {
 
 // inform gives options to a client that has an address of its own (RFC 2131
 // §4.3.5): no lease, no yiaddr, no times.
-func (in Input) inform() Answer {
+func (in *Input) inform() Answer {
 	r := in.Request
 	if a := r.CIAddr; a.IsValid() && !in.Subnet.Prefix.Contains(a) || !a.IsValid() && !r.GIAddr.IsValid() {
 		return drop("it uses an address that is not of this subnet")
@@ -402,7 +402,7 @@ func (in Input) inform() Answer {
 
 // serverID is the server identifier: our address, or what the relay wants to be
 // said instead, so that renewals pass through it (RFC 5107 §4).
-func (in Input) serverID() netip.Addr {
+func (in *Input) serverID() netip.Addr {
 	if a := in.Request.Agent.Server; a.IsValid() {
 		return a
 	}
@@ -411,10 +411,10 @@ func (in Input) serverID() netip.Addr {
 
 // at returns the facts about an address; those of one that was not looked up
 // are empty.
-func (in Input) at(a netip.Addr) Address { return in.Addresses[a] }
+func (in *Input) at(a netip.Addr) Address { return in.Addresses[a] }
 
 // reserved returns the machine's reserved address when it lies in this subnet.
-func (in Input) reserved() netip.Addr {
+func (in *Input) reserved() netip.Addr {
 	if a := in.Client.Machine.Address; a.IsValid() && in.Subnet.Prefix.Contains(a) {
 		return a
 	}
@@ -422,21 +422,21 @@ func (in Input) reserved() netip.Addr {
 }
 
 // waiting reports whether this is an unknown machine that asks to boot.
-func (in Input) waiting() bool {
+func (in *Input) waiting() bool {
 	return !in.Client.Enrolled && !in.Client.Ignored && in.Request.PXE()
 }
 
 // tell puts what was asked and what was answered before the events that an answer
 // has. Those of one that nobody is told of are not made: a crowd's would be most of
 // the work.
-func (in Input) tell(ans *Answer, asked store.Event, answered store.EventKind) {
+func (in *Input) tell(ans *Answer, asked store.Event, answered store.EventKind) {
 	if !in.Untold {
 		ans.Events = append([]store.Event{asked, in.told(answered, *ans)}, ans.Events...)
 	}
 }
 
 // told makes the event of an answer that carries an address.
-func (in Input) told(kind store.EventKind, ans Answer) store.Event {
+func (in *Input) told(kind store.EventKind, ans Answer) store.Event {
 	e := in.event(kind, ans.Address)
 	if ans.Loader == "" {
 		e.Detail.URL = ans.BootFile
@@ -447,7 +447,7 @@ func (in Input) told(kind store.EventKind, ans Answer) store.Event {
 }
 
 // obstacle says why an address cannot be this client's, "" when it can.
-func (in Input) obstacle(a netip.Addr) string {
+func (in *Input) obstacle(a netip.Addr) string {
 	f := in.at(a)
 	mine := f.Lease.MAC == in.Request.MAC
 	live := f.Lease.Expires.After(in.Now)
@@ -476,7 +476,7 @@ func (in Input) obstacle(a netip.Addr) string {
 }
 
 // event makes an event about the request.
-func (in Input) event(kind store.EventKind, addr netip.Addr) store.Event {
+func (in *Input) event(kind store.EventKind, addr netip.Addr) store.Event {
 	r := in.Request
 	d := store.Detail{
 		Interface: in.Interface.Name,
@@ -503,7 +503,7 @@ func (in Input) event(kind store.EventKind, addr netip.Addr) store.Event {
 }
 
 // lease makes the lease that binds or offers addr to this client.
-func (in Input) lease(addr netip.Addr, state store.LeaseState, life time.Duration) store.Lease {
+func (in *Input) lease(addr netip.Addr, state store.LeaseState, life time.Duration) store.Lease {
 	r := in.Request
 	l := store.Lease{
 		Address: addr, MAC: r.MAC, ClientID: r.ClientID, Hostname: r.Hostname, Machine: in.Client.Machine.ID,

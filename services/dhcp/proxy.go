@@ -17,7 +17,7 @@ import (
 // asksBootServer reports whether a request is a question to a boot server. It
 // comes in on its port, or names a boot item (PXE 2.1 §2.2.5), and its client
 // has an address.
-func (in Input) asksBootServer() bool {
+func (in *Input) asksBootServer() bool {
 	r := in.Request
 	switch r.Type {
 	case dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeInform:
@@ -31,17 +31,17 @@ func (in Input) asksBootServer() bool {
 }
 
 // proxied reports whether another server gives the addresses here.
-func (in Input) proxied() bool { return in.Subnet.Mode == store.DHCPProxy }
+func (in *Input) proxied() bool { return in.Subnet.Mode == store.DHCPProxy }
 
 // speaks reports whether the client takes its boot answer from another server
 // than its address: it says so by its class (PXE 2.1 §2.2.1, UEFI 2.10 §24.7).
-func (in Input) speaks() bool {
+func (in *Input) speaks() bool {
 	return in.Request.IsClass("PXEClient") || in.Request.IsClass("HTTPClient")
 }
 
 // beside answers in proxy mode. Who does not ask to boot is none of our
 // business, unless it is enrolled: then it is an operating system that starts.
-func (in Input) beside() Answer {
+func (in *Input) beside() Answer {
 	switch {
 	case in.Client.Ignored:
 		return drop("it is ignored")
@@ -59,7 +59,7 @@ func (in Input) beside() Answer {
 
 // proxyOffer offers what to boot and no address. An offer that names nothing is
 // not sent: firmware that hears one waits for what it does not say.
-func (in Input) proxyOffer() Answer {
+func (in *Input) proxyOffer() Answer {
 	asked := in.event(store.EventDHCPDiscover, netip.Addr{})
 	ans := Answer{Verdict: Offer, Events: []store.Event{asked}, Waiting: in.waiting()}
 	switch {
@@ -81,7 +81,7 @@ func (in Input) proxyOffer() Answer {
 
 // overheard notes whom a machine took its address from, and which one it asked
 // for. Nothing is answered: who gave the address does that.
-func (in Input) overheard() Answer {
+func (in *Input) overheard() Answer {
 	r := in.Request
 	a := r.Requested
 	if !a.IsValid() {
@@ -103,7 +103,7 @@ func (in Input) overheard() Answer {
 
 // bootServer answers a question to a boot server, at the address and port that
 // asked (PXE 2.1 §2.2.5).
-func (in Input) bootServer() Answer {
+func (in *Input) bootServer() Answer {
 	if in.Client.Ignored {
 		return drop("it is ignored")
 	}
@@ -119,7 +119,7 @@ func (in Input) bootServer() Answer {
 }
 
 // bootAnswer fills an answer that names what to boot, and nothing else.
-func (in Input) bootAnswer(ans *Answer, kind dhcpv4.MessageType) {
+func (in *Input) bootAnswer(ans *Answer, kind dhcpv4.MessageType) {
 	ans.Options = dhcpv4.OptionsFromList(
 		dhcpv4.OptMessageType(kind),
 		// Ours, whatever a relay would have us say: it is where clients find
@@ -131,7 +131,7 @@ func (in Input) bootAnswer(ans *Answer, kind dhcpv4.MessageType) {
 }
 
 // source is what there is to boot from, as this request is answered.
-func (in Input) source() bootfile.Source {
+func (in *Input) source() bootfile.Source {
 	src := in.Boot
 	src.Proxy = in.proxied()
 	return src

@@ -32,7 +32,7 @@ func gives(s store.Subnet) bool { return s.Mode == store.DHCPFull }
 // that was given an address through a relay speaks to us past it when it renews
 // (RFC 2131 §4.4.5): a unicast request with a ciaddr belongs to the subnet that
 // holds it. Everybody else is on our own wire.
-func (n networks) of(r message.Request, unicast bool) (store.Subnet, bool) {
+func (n *networks) of(r message.Request, unicast bool) (*store.Subnet, bool) {
 	at := r.GIAddr
 	if at.IsValid() && r.Agent.Link.IsValid() {
 		at = r.Agent.Link
@@ -43,15 +43,15 @@ func (n networks) of(r message.Request, unicast bool) (store.Subnet, bool) {
 	}
 	if at.IsValid() {
 		if serves(n.own) && n.own.Prefix.Contains(at) {
-			return n.own, true
+			return &n.own, true
 		}
-		for _, s := range n.relayed {
-			if serves(s) && s.Prefix.Contains(at) {
+		for i := range n.relayed {
+			if s := &n.relayed[i]; serves(*s) && s.Prefix.Contains(at) {
 				return s, true
 			}
 		}
 	}
-	return n.own, serves(n.own) && !relayed
+	return &n.own, serves(n.own) && !relayed
 }
 
 // holds reports whether an address lies in one of the subnets.
@@ -70,12 +70,12 @@ func (n networks) holds(a netip.Addr) bool {
 // place is where a request came in, and what it is answered from.
 type place struct {
 	link       Interface
-	subnet     store.Subnet
-	told       netip.Addr // our address as the client is told it
-	past       bool       // from a client of a relayed subnet that spoke past its relay
-	bootServer bool       // it came in on the port of boot servers
-	otherRelay bool       // it names another relay that speaks for us
-	routed     bool       // the answer goes to somebody behind a router
+	subnet     *store.Subnet // one of the server's, for reading
+	told       netip.Addr    // our address as the client is told it
+	past       bool          // from a client of a relayed subnet that spoke past its relay
+	bootServer bool          // it came in on the port of boot servers
+	otherRelay bool          // it names another relay that speaks for us
+	routed     bool          // the answer goes to somebody behind a router
 }
 
 // place finds the place of a request that was sent to an address of ours, or,
