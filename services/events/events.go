@@ -23,9 +23,10 @@ const (
 	// ringSize is how many unwritten events are kept before samples are
 	// dropped.
 	ringSize = 65536
-	// overflowSize is how many more states are kept than that. It is reached
-	// only while the log cannot be written for a long time.
-	overflowSize = 262144
+	// overflowSize is how many more states are kept than that: ten seconds of
+	// fifty thousand each lie in both, should the log not be written at all. It
+	// is reached only when that lasts longer.
+	overflowSize = 524288 - ringSize
 	// keepWritten is how many written events stay in memory, so that readers
 	// that follow closely never touch the table.
 	keepWritten = 4096
@@ -91,7 +92,7 @@ func (j *Journal) Listen() error { return nil }
 
 // Emit takes e, gives it the next number and, when it has none, the time. It
 // never waits for the disk. A sample is dropped when the writer has fallen far
-// behind; a state only when memory for a quarter of a million of them is used up.
+// behind; a state only when memory for half a million of them is used up.
 // Either is counted, and told by an EventDropped as soon as there is room.
 func (j *Journal) Emit(e store.Event) {
 	if e.At.IsZero() {

@@ -341,7 +341,8 @@ func TestOffersThatNeverArriveAreNamed(t *testing.T) {
 func TestAMachineThatFollowsAnotherServerIsBroughtBack(t *testing.T) {
 	soaking(t)
 	b := bare(t, 4*sectorLimit)
-	b.serve("--interface", lab.ServerInterface, "--dhcp", "auto", "--dhcp-range", "10.77.0.100-10.77.0.199")
+	b.serve("--interface", lab.ServerInterface, "--dhcp", "auto")
+	b.cli("subnet", "add", "--interface", lab.ServerInterface, "--prefix", lab.ServerPrefix.String(), "--mode", "full", "--range", "10.77.0.100-10.77.0.199")
 	// The router comes later, as routers do. iPXE takes the offer of the highest
 	// priority (its option 175, sub-option 1).
 	_, err := b.StartRouter(b.ctx, append(elsewhere(), "--dhcp-option-force=encap:175,1,50b")...)
