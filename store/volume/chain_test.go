@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lunboot/store"
 	"lunboot/store/volume/crashfs"
 	"lunboot/store/volume/volumetest"
@@ -543,4 +545,37 @@ func TestASnapshotWaitsForWritesThatAreUnderWay(t *testing.T) {
 	fs.Inject(nil)
 	put(t, h, 0, []byte("elsewhere!"))
 	wantBytes(t, y.open(t, y.over(t, v, after.Layers[:1])), 0, []byte("on its way"))
+}
+
+func TestClonesReadOneFileFromOnePageCache(t *testing.T) {
+	dir := t.TempDir()
+	y := &yard{Pool: openPool(t, dir)}
+	g := y.raw(t, 4<<20, 512)
+	h := y.open(t, g)
+	disk := volumetest.Pattern(make([]byte, 4<<20), 1)
+	put(t, h, 0, disk)
+	must(t, h.Close())
+	for range 16 {
+		c := y.clone(t, g)
+		h := y.open(t, c)
+		wantBytes(t, h, 0, disk)
+		f, err := os.Open(filepath.Join(dir, c.Path))
+		must(t, err)
+		var st unix.Cachestat_t
+		if err := unix.Cachestat(uint(f.Fd()), &unix.CachestatRange{}, &st, 0); err != nil {
+			t.Skipf("this system does not tell what is in its page cache: %v", err)
+		}
+		must(t, f.Close())
+		if st.Cache != 0 {
+			t.Errorf("%d pages of a clone that was only read are in the page cache", st.Cache)
+		}
+		fd, _, loan, ok := h.Lend(0, 1<<20)
+		if !ok {
+			t.Fatal("what was just read is not lent")
+		}
+		if base := y.Pool.layers[g.Top].f.(*osFile); fd != base.fd {
+			t.Errorf("a clone sends from descriptor %d, the golden volume's is %d", fd, base.fd)
+		}
+		loan.Return()
+	}
 }

@@ -36,6 +36,8 @@ const (
 	dropFrom = 32 << 10
 	// turn bounds what one session may receive before the next has its turn.
 	turn = 1 << 20
+	// stride is odd, so that a power of two of places is reached whole.
+	stride = 7919
 	// inBuffer takes the answers of a full queue of 4 KiB reads.
 	inBuffer = 160 << 10
 )
@@ -186,7 +188,11 @@ func (e *engine) offset(s *stream) int64 {
 	}
 	if e.load.Commands > 0 { // who counts them wants every place reached
 		e.place++
-		return (e.place - 1) % places * int64(e.load.Block)
+		at := e.place - 1
+		if e.load.Scattered {
+			at *= stride
+		}
+		return at % places * int64(e.load.Block)
 	}
 	s.place = (s.place + 1) % places
 	return s.place * int64(e.load.Block)

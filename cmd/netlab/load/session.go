@@ -41,6 +41,9 @@ type Load struct {
 	// Commands ends the load after so many, if that is before its time; a
 	// sequential load then reaches every place in turn, whatever its sessions.
 	Commands int64
+	// Scattered makes such a load reach its places in an order that is not theirs.
+	// There must be a power of two of them.
+	Scattered bool
 	// Generation, where it is set, makes writes carry a pattern of place and
 	// generation, and reads fail that find another.
 	Generation uint32
