@@ -19,9 +19,11 @@ type Image struct {
 	layout    layout
 	// unit is the packed unit that was read last, which begins at unitAt of the
 	// disk: readers come in order, and a unit is larger than what they ask.
-	unit   []byte
-	unitAt int64
-	tables []extent
+	unit    []byte
+	unitAt  int64
+	workers []*worker
+	units   []unit // of the last read
+	tables  []extent
 }
 
 // extent is a run of bytes of the file.
@@ -35,8 +37,8 @@ type layout interface {
 	// span returns what holds the disk's byte off, which is inside the disk, and
 	// the bytes behind it.
 	span(off int64) (span, error)
-	// unpack fills the unit that begins at off of the disk from its packed bytes.
-	unpack(unit, packed []byte, off int64) error
+	// unpacker returns a new one, which is used beside others.
+	unpacker() unpacker
 	// unitSize is how many bytes of the disk are packed together.
 	unitSize() int
 }
@@ -63,8 +65,8 @@ const (
 // neverPacks is the part of a layout without compression.
 type neverPacks struct{}
 
-func (neverPacks) unpack([]byte, []byte, int64) error { return nil }
-func (neverPacks) unitSize() int                      { return 1 }
+func (neverPacks) unpacker() unpacker { return nil }
+func (neverPacks) unitSize() int      { return 1 }
 
 // Open reads the head of a disk image, size bytes long, and checks all of it
 // that needs no walk through its tables. Images that need another file, are
@@ -206,6 +208,7 @@ func (i *Image) readRun(p []byte, off int64) (int, error) {
 		}
 		s.end = next.end
 	}
+	whole := p
 	p = p[:min(int64(len(p)), s.end-off)]
 	switch s.held {
 	case hole:
@@ -217,33 +220,13 @@ func (i *Image) readRun(p []byte, off int64) (int, error) {
 		}
 		return len(p), nil
 	}
+	if size := int64(i.layout.unitSize()); off%size == 0 && int64(len(whole)) >= size {
+		return i.readUnits(whole, off, s)
+	}
 	if err := i.load(s, off); err != nil {
 		return 0, err
 	}
 	return copy(p, i.unit[off-i.unitAt:]), nil
-}
-
-// load unpacks the unit that holds off.
-func (i *Image) load(s span, off int64) error {
-	size := int64(i.layout.unitSize())
-	from := off / size * size
-	if i.unitAt == from {
-		return nil
-	}
-	b := make([]byte, s.n)
-	if err := readFull(i.file, b, s.at); err != nil {
-		return err
-	}
-	if i.unit == nil {
-		i.unit = make([]byte, size)
-	}
-	i.unitAt = -1
-	if err := i.layout.unpack(i.unit, b, from); err != nil {
-		return &store.Error{Kind: store.KindInvalid, Op: "read image", Field: "source", Err: err,
-			Msg: fmt.Sprintf("what the disk has at byte %d cannot be unpacked; the image is damaged, copy it again", from)}
-	}
-	i.unitAt = from
-	return nil
 }
 
 // mergeSpans bounds one call of Extent.

@@ -3,7 +3,6 @@ package image
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 
@@ -24,8 +23,6 @@ type qcow2 struct {
 	zstd        bool
 	l1At        int64
 	l1, l2      *window
-	inflate     io.ReadCloser
-	zstdStream  *zstd.Decoder
 }
 
 // The header's fields, big-endian, by their offset in bytes.
@@ -64,10 +61,10 @@ const (
 	qcowPacked  = 1 << 62
 	qcowCopied  = 1 << 63
 	qcowZero    = 1
-	qcowWindow  = 4 << 10  // of deflate, bytes
-	maxUnit     = 2 << 20  // the largest cluster and the largest packed unit
-	subclusters = 32       // of a cluster with an extended entry
-	zstdWindow  = 64 << 20 // as much as a stream may ask for that unpacks to one cluster
+	qcowWindow  = 4 << 10 // of deflate, bytes
+	maxUnit     = 2 << 20 // the largest cluster and the largest packed unit
+	subclusters = 32      // of a cluster with an extended entry
+	zstdWindow  = 8 << 20 // what zstd -19 asks for; a cluster needs no more than it has bytes
 )
 
 const wholeQcow2 = "make it whole, with: " + convertCommand
@@ -290,33 +287,42 @@ func (q *qcow2) subclusterSpan(off int64, entry, state uint64) (span, error) {
 
 func (q *qcow2) unitSize() int { return 1 << q.clusterBits }
 
-// unpack fills a cluster. What follows it in the last sector belongs to others.
-func (q *qcow2) unpack(unit, b []byte, _ int64) error {
-	r, err := q.unpacker(bytes.NewReader(b))
-	if err != nil {
-		return err
+// unpacker reads a cluster. What follows it in the last sector belongs to others.
+func (q *qcow2) unpacker() unpacker {
+	next := inflater()
+	if q.zstd {
+		next = unzstd()
 	}
-	_, err = io.ReadFull(r, unit)
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
+	return func(unit, b []byte, _ int64) error {
+		r, err := next(bytes.NewReader(b))
+		if err != nil {
+			return err
+		}
+		_, err = io.ReadFull(r, unit)
+		return noEOF(err)
 	}
-	return err
 }
 
-func (q *qcow2) unpacker(r io.Reader) (io.Reader, error) {
-	if q.zstd {
-		if q.zstdStream == nil {
-			var err error
-			if q.zstdStream, err = zstd.NewReader(r, zstdOptions(zstdWindow)...); err != nil {
-				return nil, err
-			}
-			return q.zstdStream, nil
+// inflater and unzstd return functions that begin anew in the same memory.
+func inflater() func(io.Reader) (io.Reader, error) {
+	var z io.ReadCloser
+	return func(r io.Reader) (io.Reader, error) {
+		if z == nil {
+			z = flate.NewReader(r)
+			return z, nil
 		}
-		return q.zstdStream, q.zstdStream.Reset(r)
+		return z, z.(flate.Resetter).Reset(r, nil)
 	}
-	if q.inflate == nil {
-		q.inflate = flate.NewReader(r)
-		return q.inflate, nil
+}
+
+func unzstd() func(io.Reader) (io.Reader, error) {
+	var z *zstd.Decoder
+	return func(r io.Reader) (io.Reader, error) {
+		if z == nil {
+			var err error
+			z, err = zstd.NewReader(r, zstdOptions(zstdWindow)...)
+			return z, err
+		}
+		return z, z.Reset(r)
 	}
-	return q.inflate, q.inflate.(flate.Resetter).Reset(r, nil)
 }

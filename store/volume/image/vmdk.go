@@ -24,7 +24,6 @@ type vmdk struct {
 	zeroed    bool // an entry of 1 is a grain of zeros
 	size      int64
 	gd, gt    *window
-	inflate   io.ReadCloser
 }
 
 // The header's fields, little-endian, by their offset in bytes. Offsets and
@@ -255,39 +254,49 @@ var (
 	errGrainLong  = errors.New("the grain is too long")
 )
 
-// unpack fills a grain. The disk's last one may be as short as the disk.
-func (v *vmdk) unpack(unit, b []byte, off int64) error {
-	if len(b) < vmdkGrainHead {
-		return io.ErrUnexpectedEOF
+// unpacker reads a grain. The disk's last one may be as short as the disk.
+func (v *vmdk) unpacker() unpacker {
+	var z io.ReadCloser
+	return func(unit, b []byte, off int64) error {
+		if len(b) < vmdkGrainHead {
+			return io.ErrUnexpectedEOF
+		}
+		n := binary.LittleEndian.Uint32(b[8:])
+		switch {
+		case binary.LittleEndian.Uint64(b) != uint64(off)/512:
+			return errGrainPlace
+		case int64(n) > int64(len(b)-vmdkGrainHead):
+			return io.ErrUnexpectedEOF
+		}
+		r := bytes.NewReader(b[vmdkGrainHead:][:n])
+		var err error
+		if z == nil {
+			z, err = zlib.NewReader(r)
+		} else {
+			err = z.(zlib.Resetter).Reset(r, nil)
+		}
+		if err != nil {
+			return noEOF(err)
+		}
+		return v.fill(unit, z, off)
 	}
-	n := binary.LittleEndian.Uint32(b[8:])
-	switch {
-	case binary.LittleEndian.Uint64(b) != uint64(off)/512:
-		return errGrainPlace
-	case int64(n) > int64(len(b)-vmdkGrainHead):
-		return io.ErrUnexpectedEOF
-	}
-	r := bytes.NewReader(b[vmdkGrainHead:][:n])
-	var err error
-	if v.inflate == nil {
-		v.inflate, err = zlib.NewReader(r)
-	} else {
-		err = v.inflate.(zlib.Resetter).Reset(r, nil)
-	}
-	if err != nil {
-		return noEOF(err)
-	}
-	got, err := io.ReadFull(v.inflate, unit)
-	if errors.Is(err, io.ErrUnexpectedEOF) && r.Len() == 0 && off+int64(got) >= v.size {
-		// The end was met as it has to be only when another read says so.
-		clear(unit[got:])
-		err = nil
-	}
-	if err != nil {
-		return noEOF(err)
+}
+
+// fill reads a grain to its end, behind which its checksum is.
+func (v *vmdk) fill(unit []byte, z io.Reader, off int64) error {
+	got := 0
+	for got < len(unit) {
+		n, err := z.Read(unit[got:])
+		got += n
+		if errors.Is(err, io.EOF) && off+int64(got) >= v.size {
+			clear(unit[got:])
+			return nil
+		} else if err != nil && (got < len(unit) || !errors.Is(err, io.EOF)) {
+			return noEOF(err)
+		}
 	}
 	var more [1]byte
-	switch n, err := v.inflate.Read(more[:]); {
+	switch n, err := z.Read(more[:]); {
 	case n > 0:
 		return errGrainLong
 	case err == nil || errors.Is(err, io.EOF):
