@@ -5,14 +5,28 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // benchDisk is a third zeros, a third of noise, a third of what can be packed.
 func benchDisk(b *testing.B) []byte {
 	b.Helper()
 	return disk(21, 96<<20)
+}
+
+// cpu reports the time on processors of each operation, which does not depend on
+// who else is at work: of this process, or of the programs that it runs.
+func cpu(b *testing.B, who int) func() {
+	used := func() time.Duration {
+		var u unix.Rusage
+		require.NoError(b, unix.Getrusage(who, &u))
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	before := used()
+	return func() { b.ReportMetric((used()-before).Seconds()*1000/float64(b.N), "cpu-ms/op") }
 }
 
 // Each format is copied to a raw file by us and by qemu-img convert, which
@@ -34,6 +48,7 @@ func BenchmarkRead(b *testing.B) {
 		path, _ := made(b, want, c.format, c.options...)
 		to := filepath.Join(b.TempDir(), "raw")
 		b.Run(c.name+"/lunboot", func(b *testing.B) {
+			defer cpu(b, unix.RUSAGE_SELF)()
 			b.SetBytes(int64(len(want)))
 			for b.Loop() {
 				from, err := os.Open(path)
@@ -56,6 +71,7 @@ func BenchmarkRead(b *testing.B) {
 			}
 		})
 		b.Run(c.name+"/qemu-img", func(b *testing.B) {
+			defer cpu(b, unix.RUSAGE_CHILDREN)()
 			b.SetBytes(int64(len(want)))
 			for b.Loop() {
 				run(b, "qemu-img", "convert", "-f", c.format, "-O", "raw", path, to)
@@ -74,6 +90,7 @@ func BenchmarkWriteQcow2(b *testing.B) {
 	for name, options := range map[string][]string{"plain": nil, "zlib": {"-c"}, "zstd": {"-c", "-o", "compression_type=zstd"}} {
 		to := filepath.Join(b.TempDir(), "qcow2")
 		b.Run(name+"/lunboot", func(b *testing.B) {
+			defer cpu(b, unix.RUSAGE_SELF)()
 			b.SetBytes(96 << 20)
 			for b.Loop() {
 				f, err := os.Create(to)
@@ -84,6 +101,7 @@ func BenchmarkWriteQcow2(b *testing.B) {
 			size(b, to)
 		})
 		b.Run(name+"/qemu-img", func(b *testing.B) {
+			defer cpu(b, unix.RUSAGE_CHILDREN)()
 			b.SetBytes(96 << 20)
 			for b.Loop() {
 				run(b, "qemu-img", append(append([]string{"convert", "-f", "raw", "-O", "qcow2"}, options...), raw, to)...)
