@@ -202,8 +202,8 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	a.inv, err = inventory.New(inventory.Config{
 		DB: a.db, Volumes: a.pool, Layers: a.pool, Shelf: shelf, Renderer: renderer{a.db}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
-		Images: append([]string{filepath.Join(a.dir, imagesFolder)}, c.Images...),
-		Check:  a.checkAgain,
+		Images: append([]string{filepath.Join(a.dir, imagesFolder)}, c.Images...), Scratch: filepath.Join(a.dir, "uploads"),
+		Check: a.checkAgain,
 		Serve: func(ctx context.Context, by store.Actor, n store.Subnet) (store.Subnet, error) {
 			return acts{a.inv, a}.PutSubnet(ctx, by, n)
 		},

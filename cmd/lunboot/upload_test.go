@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -194,4 +196,56 @@ func TestFromAfarOnlyTheFoldersForImagesAreRead(t *testing.T) {
 		t.Errorf("one in the folder: %d %s", code, text)
 	}
 	a.must(t, "volume", "import", "w", outside) // through the socket
+}
+
+func TestAVolumeGoesOutAsItCameIn(t *testing.T) {
+	qemu := needed(t, "qemu-img")
+	a := started(t, dataDir(t))
+	dir := t.TempDir()
+	disk := make([]byte, 40<<20)
+	copy(disk[3<<20:], bytes.Repeat([]byte("lunboot "), 100_000))
+	in := filepath.Join(dir, "in.raw")
+	if err := os.WriteFile(in, disk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.must(t, "volume", "import", "v", in)
+	for _, c := range [][]string{{"raw"}, {"qcow2"}, {"qcow2", "--compress"}} {
+		out := filepath.Join(dir, strings.Join(c, ""))
+		said := a.must(t, append([]string{"volume", "export", "v", out, "--format"}, c...)...)
+		got, err := os.ReadFile(out)
+		if err != nil || !strings.Contains(said, fmt.Sprintf("%x", sha256.Sum256(got))) {
+			t.Errorf("%v: %q, %v", c, said, err)
+		}
+		if c[0] == "raw" {
+			if st, err := os.Stat(out); err != nil || st.Sys().(*syscall.Stat_t).Blocks*512 > 2<<20 || !bytes.Equal(got, disk) {
+				t.Errorf("raw: another disk, or not sparse: %v, %v", st, err)
+			}
+		} else if msg, err := exec.Command(qemu, "compare", in, out).CombinedOutput(); err != nil {
+			t.Errorf("%v: %v %s", c, err, msg)
+		}
+	}
+	if code, _, errs := cliIn(a.dir, "volume", "export", "v", filepath.Join(dir, "none"), "--compress"); code != exitFailed || !strings.Contains(errs, "only qcow2 is compressed") {
+		t.Errorf("a raw file that is compressed: %d %s", code, errs)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	// In parts, over HTTP.
+	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(a.dir, "lunboot.sock"))
+	}}}
+	defer c.CloseIdleConnections()
+	req, err := http.NewRequest("GET", "http://lunboot/api/v1/volumes/v/export", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Range", "bytes=3145728-3145735")
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusPartialContent || string(b) != "lunboot " || resp.Header.Get("Content-Disposition") != `attachment; filename="v.raw"` || err != nil {
+		t.Errorf("a part: %s %q %v", resp.Status, b, err)
+	}
 }

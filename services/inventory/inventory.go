@@ -127,6 +127,7 @@ type Imports interface {
 	Import(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (sum string, err error)
 	ImportDisk(ctx context.Context, v store.Volume, d volume.Disk, progress func(done int64)) error
 	ImportStream(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (size int64, err error)
+	Disk(context.Context, store.Volume) (*volume.OpenDisk, error)
 	OpenSource(path string, inside []string) (*volume.Source, error)
 	Adopt(ctx context.Context, v store.Volume, path string) error
 	Free() (int64, error)
@@ -177,6 +178,9 @@ type Config struct {
 	Serve func(context.Context, store.Actor, store.Subnet) (store.Subnet, error)
 	// Images are the folders from which everybody who may add volumes may import.
 	Images []string
+	// Scratch is a folder for files that are made on the way; the system's when
+	// empty.
+	Scratch string
 	// Check looks whether causes outside the appliance are gone; nil: nothing is
 	// checked.
 	Check Checker
@@ -198,6 +202,7 @@ type Inventory struct {
 	own      func() []netip.Addr
 	check    Checker
 	images   []string
+	scratch  string
 	serve    func(context.Context, store.Actor, store.Subnet) (store.Subnet, error)
 
 	// acts makes the checks of one act and its changes one step: a volume
@@ -223,7 +228,7 @@ func New(c Config) (*Inventory, error) {
 	}
 	i := &Inventory{
 		db: c.DB, volumes: c.Volumes, layers: c.Layers, shelf: c.Shelf, renderer: c.Renderer, sessions: c.Sessions, loaders: c.Loaders, emit: c.Emit,
-		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check, images: c.Images, serve: c.Serve,
+		log: c.Log, now: c.Now, prefix: c.InitiatorPrefix, own: c.Own, check: c.Check, images: c.Images, scratch: c.Scratch, serve: c.Serve,
 	}
 	if i.serve == nil {
 		i.serve = i.PutSubnet

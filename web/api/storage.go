@@ -5,16 +5,25 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
 	"lunboot/store"
+	"lunboot/web/download"
 )
 
 // StorageActs brings bytes in and out.
 type StorageActs interface {
+	ExportVolume(ctx context.Context, id store.VolumeID, spec store.ExportSpec) (store.Export, error)
+	ImageFiles() ([]store.ImageFile, error)
 	AttachDevice(context.Context, store.Actor, store.DeviceSpec) (store.Volume, error)
 }
 
 func (s *server) storage(a huma.API) {
+	register(a, http.MethodGet, "/images", "list-images", "List the files in the folders for images, which can be imported", store.ScopeRead,
+		func(context.Context, *struct{}) (*body[List[store.ImageFile]], error) {
+			return all(s.Volumes.ImageFiles())
+		})
+	s.exports(a)
 	// A device is the appliance's own machine's, so this needs admin.
 	register(a, http.MethodPost, "/volumes/attach", "attach-volume", "Make a volume of a block device of the appliance, as it is", store.ScopeAdmin,
 		func(ctx context.Context, in *struct {
@@ -30,4 +39,30 @@ func (s *server) storage(a huma.API) {
 			b := in.Body
 			return reply(s.Volumes.AttachDevice(ctx, actor(ctx), store.DeviceSpec{Name: b.Name, Path: b.Path, BlockSize: b.BlockSize, ReadOnly: b.ReadOnly, Shared: b.Shared, Direct: b.Direct}))
 		})
+}
+
+// exports sends volumes as files. What a disk holds is no less secret than what
+// an operator may change.
+func (s *server) exports(a huma.API) {
+	op := operation(a, http.MethodGet, "/volumes/{volume}/export", "export-volume", "Download a volume as a disk image; raw in parts, too (Range)", store.ScopeOperate)
+	op.Responses = map[string]*huma.Response{"200": {Description: "the image; one that is shorter than its Content-Length is not whole",
+		Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}}
+	huma.Register(a, op, func(ctx context.Context, in *struct {
+		VolumeKey
+		Format   string `query:"format" enum:"raw,qcow2" default:"raw"`
+		Compress bool   `query:"compress" doc:"qcow2 only: smaller, and made before its first byte is sent"`
+	}) (*huma.StreamResponse, error) {
+		v, err := s.Volumes.FindVolume(ctx, in.Volume)
+		if err != nil {
+			return nil, problem(err)
+		}
+		x, err := s.Volumes.ExportVolume(ctx, v.ID, store.ExportSpec{Format: in.Format, Compress: in.Compress})
+		if err != nil {
+			return nil, problem(err)
+		}
+		return &huma.StreamResponse{Body: func(hc huma.Context) {
+			r, w := humachi.Unwrap(hc)
+			download.Serve(w, r, x, s.Log)
+		}}, nil
+	})
 }

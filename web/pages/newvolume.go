@@ -13,6 +13,7 @@ import (
 
 	"lunboot/store"
 	"lunboot/web/auth"
+	"lunboot/web/download"
 )
 
 // Storage is where volumes come from.
@@ -22,6 +23,7 @@ type Storage interface {
 	RemoveUpload(ctx context.Context, id string) error
 	ImportForm(ctx context.Context, by store.Actor, spec store.ImportSpec, file string, r io.Reader, most int64) (store.Volume, store.Job, error)
 	AttachDevice(context.Context, store.Actor, store.DeviceSpec) (store.Volume, error)
+	ExportVolume(ctx context.Context, id store.VolumeID, spec store.ExportSpec) (store.Export, error)
 	ImageFolders() []string
 	ImageFiles() ([]store.ImageFile, error)
 	Jobs(context.Context) ([]store.Job, error)
@@ -163,6 +165,25 @@ func (w whole) Read(p []byte) (int, error) {
 		err = errors.New("the form ends before its file does")
 	}
 	return n, err
+}
+
+// exportVolume sends a volume as a download.
+func (s *site) exportVolume(w http.ResponseWriter, r *http.Request) {
+	v, err := s.volumeOf(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	spec := store.ExportSpec{Format: r.FormValue("format")}
+	if spec.Format == "qcow2-small" {
+		spec = store.ExportSpec{Format: "qcow2", Compress: true}
+	}
+	x, err := s.Storage.ExportVolume(r.Context(), v.ID, spec)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	download.Serve(w, r, x, s.Log)
 }
 
 // way is one image that is on its way to be a volume.

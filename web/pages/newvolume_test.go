@@ -54,6 +54,10 @@ func (l *lab) AttachDevice(ctx context.Context, a store.Actor, d store.DeviceSpe
 	return l.CreateVolume(ctx, a, store.VolumeSpec{Name: d.Name})
 }
 
+func (l *lab) ExportVolume(context.Context, store.VolumeID, store.ExportSpec) (store.Export, error) {
+	return nil, store.InUse("machine lab-12 is logged in and has it open")
+}
+
 func (l *lab) ImageFolders() []string { return []string{"/var/lib/lunboot/images", "/srv/images"} }
 
 func (l *lab) ImageFiles() ([]store.ImageFile, error) {

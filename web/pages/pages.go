@@ -180,6 +180,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/volumes/uploads/{upload}/remove", s.removeUpload)
 			r.Post("/volumes/jobs/{job}/cancel", s.cancelJob)
 			r.Post("/volumes/{id}/remove", s.removeVolume)
+			r.With(s.need(store.ScopeOperate)).Get("/volumes/{id}/export", s.exportVolume)
 			r.Get("/volumes/{id}", s.volume)
 			for act, do := range map[string]http.HandlerFunc{
 				"clone": s.cloneVolume, "freeze": s.freezeVolume, "snapshots": s.takeSnapshot, "snapshots/remove": s.removeSnapshot, "rollback": s.rollBack,

@@ -16,6 +16,7 @@ type VolumeCmd struct {
 	Show    VolumeShowCmd    `cmd:"" help:"Show a volume."`
 	Create  VolumeCreateCmd  `cmd:"" help:"Create an empty volume."`
 	Import  VolumeImportCmd  `cmd:"" help:"Create a volume from a disk image: raw, also packed with gzip, xz or zstd, or qcow2."`
+	Export  VolumeExportCmd  `cmd:"" help:"Write a volume to a file, raw or as qcow2."`
 	Uploads VolumeUploadsCmd `cmd:"" help:"List images that are being sent, and drop or finish them."`
 	Attach  VolumeAttachCmd  `cmd:"" help:"Make a volume of a block device of the appliance, as it is."`
 	Set     VolumeSetCmd     `cmd:"" help:"Change a volume."`

@@ -1,0 +1,144 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"lunboot/store"
+)
+
+func (h *house) sent(t *testing.T, v store.Volume, spec store.ExportSpec) (store.Export, []byte) {
+	t.Helper()
+	x, err := h.ExportVolume(t.Context(), v.ID, spec)
+	must(t, err)
+	var out bytes.Buffer
+	err = x.Send(t.Context(), &out)
+	x.Close(err)
+	must(t, err)
+	return x, out.Bytes()
+}
+
+func TestAnExportIsWhatOtherProgramsRead(t *testing.T) {
+	h := newHouse(t)
+	disk := patchy()
+	v, err := h.ImportStream(t.Context(), ada, store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: "debian"}}, "", bytes.NewReader(disk), int64(len(disk)))
+	must(t, err)
+	for name, spec := range map[string]store.ExportSpec{"raw": {Format: "raw"}, "qcow2": {Format: "qcow2"}, "small.qcow2": {Format: "qcow2", Compress: true}} {
+		x, got := h.sent(t, v, spec)
+		if x.Name() != "debian."+spec.Format || x.Length() >= 0 && x.Length() != int64(len(got)) || spec.Compress != (x.Length() < 0) {
+			t.Errorf("%s: %s of %d bytes, %d were sent", name, x.Name(), x.Length(), len(got))
+		}
+		if spec.Format == "raw" {
+			if !bytes.Equal(got, disk) {
+				t.Error("raw: not the volume's bytes")
+			}
+			continue
+		}
+		if spec.Compress && len(got) > 1<<20 {
+			t.Errorf("%s: it has %d bytes and is said to be packed", name, len(got))
+		}
+		dir := t.TempDir()
+		file, back := filepath.Join(dir, name), filepath.Join(dir, "back")
+		must(t, os.WriteFile(file, got, 0o600))
+		program(t, "qemu-img", "check", "-f", "qcow2", file)
+		program(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", file, back)
+		b, err := os.ReadFile(back)
+		must(t, err)
+		if !bytes.Equal(b, disk) {
+			t.Errorf("%s: qemu-img reads other bytes", name)
+		}
+	}
+	part := func() io.ReadSeeker {
+		x, err := h.ExportVolume(t.Context(), v.ID, store.ExportSpec{Format: "raw"})
+		must(t, err)
+		t.Cleanup(func() { x.Close(nil) })
+		return x.Part()
+	}()
+	_, err = part.Seek(23<<20, io.SeekStart)
+	must(t, err)
+	b := make([]byte, 1000)
+	if _, err := io.ReadFull(part, b); err != nil || !bytes.Equal(b, disk[23<<20:23<<20+1000]) {
+		t.Errorf("a part differs, %v", err)
+	}
+	// While a writable volume goes out, nothing else is done with it.
+	wantSentence(t, h.RemoveVolume(t.Context(), ada, v.ID), store.KindInUse, "being exported")
+	all, err := h.Jobs(t.Context())
+	must(t, err)
+	for _, j := range all[1:4] {
+		if j.Kind != "volume.export" || j.State != store.JobDone || j.Done != j.Total {
+			t.Errorf("the job is %+v", j)
+		}
+	}
+}
+
+func TestAnExportOfAVolumeThatAMachineWritesNamesTheMachine(t *testing.T) {
+	var on live
+	h := newHouse(t, func(c *Config) { c.Sessions = &on })
+	m := h.machine(t, "lab-12", "00:07:e9:00:00:01")
+	v := h.volume(t, "disk", 1<<20)
+	h.mapped(t, m, v)
+	x, err := h.ExportVolume(t.Context(), v.ID, store.ExportSpec{Format: "raw"})
+	must(t, err)
+	on = live{{ID: "s7", Machine: m.ID, Initiator: m.Initiator}}
+	var out bytes.Buffer
+	err = x.Send(t.Context(), &out)
+	x.Close(err)
+	wantSentence(t, err, store.KindInUse, "lab-12", "snapshot")
+	h.wantRefusal(t, store.KindInUse, []string{"lab-12", "session drop s7", "snapshot"}, func() error {
+		_, err := h.ExportVolume(t.Context(), v.ID, store.ExportSpec{Format: "raw"})
+		return err
+	})
+	h.wantRefusal(t, store.KindInvalid, []string{"vdi"}, func() error {
+		_, err := h.ExportVolume(t.Context(), v.ID, store.ExportSpec{Format: "vdi"})
+		return err
+	})
+	yes := true
+	on = nil
+	v, err = h.SetVolume(t.Context(), ada, v.ID, store.VolumePatch{ReadOnly: &yes})
+	must(t, err)
+	on = live{{ID: "s7", Machine: m.ID, Initiator: m.Initiator}}
+	if _, got := h.sent(t, v, store.ExportSpec{Format: "raw"}); len(got) != 1<<20 {
+		t.Errorf("a read-only one is sent with %d bytes", len(got))
+	}
+}
+
+// stalling is a receiver that cancels what it is sent.
+type stalling struct {
+	n    int
+	then func()
+}
+
+func (s *stalling) Write(p []byte) (int, error) {
+	if s.n += len(p); s.then != nil {
+		s.then()
+		s.then = nil
+	}
+	return len(p), nil
+}
+
+func TestACanceledExportEnds(t *testing.T) {
+	h := newHouse(t)
+	v := h.volume(t, "disk", 512<<20)
+	for _, spec := range []store.ExportSpec{{Format: "raw"}, {Format: "qcow2"}} {
+		x, err := h.ExportVolume(t.Context(), v.ID, spec)
+		must(t, err)
+		all, err := h.Jobs(t.Context())
+		must(t, err)
+		done := make(chan error, 1)
+		err = x.Send(t.Context(), &stalling{then: func() {
+			go func() { done <- h.CancelJob(context.Background(), "bob", all[0].ID) }()
+			<-x.(*export).ctx.Done()
+		}})
+		x.Close(err)
+		must(t, <-done)
+		job, bad := h.Job(t.Context(), all[0].ID)
+		if spec.Format == "raw" && err == nil || bad != nil || err != nil && (job.State != store.JobCanceled || job.Error != "canceled by bob") {
+			t.Errorf("%v: the job is %+v, %v, %v", spec, job, err, bad)
+		}
+	}
+	must(t, h.RemoveVolume(t.Context(), ada, v.ID))
+}

@@ -1,0 +1,51 @@
+package volume
+
+import (
+	"context"
+	"io"
+
+	"lunboot/store"
+)
+
+// OpenDisk is a volume that is read as a disk: to be exported, say.
+type OpenDisk struct {
+	ctx context.Context
+	h   *Handle
+}
+
+// Disk opens a volume to be read until ctx ends.
+func (p *Pool) Disk(ctx context.Context, v store.Volume) (*OpenDisk, error) {
+	h, err := p.Open(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	return &OpenDisk{ctx, h}, nil
+}
+
+// Size is the volume's size in bytes.
+func (d *OpenDisk) Size() int64 { return d.h.Size() }
+
+// ReadAt reads as io.ReaderAt does.
+func (d *OpenDisk) ReadAt(p []byte, off int64) (int, error) {
+	var end error
+	if left := d.h.Size() - off; int64(len(p)) > left {
+		p, end = p[:max(left, 0)], io.EOF
+	}
+	if len(p) == 0 {
+		return 0, end
+	}
+	if err := d.h.ReadAt(d.ctx, p, off); err != nil {
+		return 0, err
+	}
+	return len(p), end
+}
+
+// Extent reports whether the volume holds bytes at off, and the end of the run
+// that begins there; what it does not hold reads as zeros.
+func (d *OpenDisk) Extent(off int64) (data bool, end int64, err error) {
+	data, n, err := d.h.BlockStatus(d.ctx, off, d.h.Size()-off)
+	return data, off + n, err
+}
+
+// Close lets go of the volume.
+func (d *OpenDisk) Close() error { return d.h.Close() }
