@@ -5,7 +5,8 @@
 ; LBA 0  this sector
 ; LBA 1  the host's: 32 hexadecimal digits, then one letter: P = power off
 ;        afterwards, H = hold, reading on once a second
-; LBA 2  the guest's answer: "guest wrote " and the 32 digits, zeros
+; LBA 2  the guest's answer: "guest wrote " and the 32 digits, zeros; before it
+;        writes, it says what is there: found=g, or found=- of an empty block
 ;
 ; Assembled with: nasm -f bin -o bootsector.bin bootsector.asm
 
@@ -44,7 +45,18 @@ main:   cli
         mov     bx, HOST
         mov     cl, 1
         call    disk
+        mov     ah, 0x42                ; and what a boot before has left
+        mov     bx, BACK
+        mov     cl, 2
+        call    disk
         mov     si, sayup
+        call    print
+        mov     al, [BACK]
+        test    al, al
+        jnz     found
+        mov     al, '-'
+found:  call    putc
+        mov     si, saynonce
         call    print
         call    digits
 
@@ -155,7 +167,8 @@ print:  lodsb
         jmp     print
 .end:   ret
 
-sayup    db 13, 10, "LUNBOOT-UP nonce=", 0
+sayup    db 13, 10, "LUNBOOT-UP found=", 0
+saynonce db " nonce=", 0
 saywrote db "LUNBOOT-WROTE nonce=", 0
 sayfail  db 13, 10, "LUNBOOT-FAIL int13 status ", 0
 saydiff  db 13, 10, "LUNBOOT-FAIL read back something else", 0

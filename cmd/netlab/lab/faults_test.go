@@ -396,7 +396,7 @@ func TestAnUnknownMachineIsBroughtUpByTwoButtons(t *testing.T) {
 		t.Fatalf("%+v", a.Diagnoses)
 	}
 	b.cli("attempt", "fix", "1", "map-volume-newcomer-disk")
-	found, err := r.Console.WaitFor(b.ctx, "LUNBOOT-UP nonce=([0-9a-f]+)")
+	found, err := r.Console.WaitFor(b.ctx, "LUNBOOT-UP (?:found=. )?nonce=([0-9a-f]+)")
 	b.must(err)
 	if found.Groups[1] != d.Nonce.String() {
 		t.Errorf("it read %s", found.Groups[1])
