@@ -55,6 +55,7 @@ var rooms = map[string]room{
 	"services/backup":             {may: "store store/archive", why: "which rows and files an appliance is"},
 	"services/capture":            {may: "store services", why: "services share nouns, names and events"},
 	"services/media":              {may: "store store/media store/volume/stage", why: "operator acts on media join rows and files"},
+	"services/power":              {may: "store services", why: "services share nouns, names and events"},
 	"services/notify":             {may: "store services", why: "services share nouns, names and events"},
 	"services/tftp":               {may: "store services services/boot", why: "services share nouns, names and events"},
 	"services/httpboot":           {may: "store services services/boot scripts", why: "the only service that renders scripts"},

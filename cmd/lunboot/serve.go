@@ -347,6 +347,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Attempts:  a.runner,
 		Loaders:   a.loaders,
 		Media:     a.media,
+		Power:     waker{a},
 		Profiles:  a.inv,
 		Changes:   []pages.Change{revisions{a.db}, a.runner},
 		Setup:     setup{a},
@@ -367,7 +368,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	r.Group(func(r chi.Router) {
 		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
 		api.Mount(r, api.Config{
-			Store: a.db, Acts: acts{a.inv, a}, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Explainer: dry, Loaders: a.loaders, Media: a.media,
+			Store: a.db, Acts: acts{a.inv, a}, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Explainer: dry, Loaders: a.loaders, Media: a.media, Power: waker{a},
 			Access: a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Backups: saved, Version: version, Log: log,
 		})
 	})

@@ -34,6 +34,7 @@ type Config struct {
 	Explainer Explainer
 	Loaders   Loaders
 	Media     Media
+	Power     Power
 	Access    Access
 	Network   Network
 	Health    func(context.Context) Health
@@ -80,6 +81,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.profiles(a)
 	s.loaders(a)
 	s.media(a)
+	s.power(a)
 	s.attempts(a)
 	s.captures(a)
 	s.sessions(a)

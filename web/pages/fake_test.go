@@ -385,6 +385,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Loaders:   l,
 		Media:     l,
 		Profiles:  l,
+		Power:     l,
 		Changes:   []Change{l},
 		Setup:     l,
 		Network:   l,

@@ -95,6 +95,7 @@ type Config struct {
 	Loaders   Loaders
 	Media     Media
 	Profiles  ProfileActs
+	Power     Power
 	Changes   []Change
 	Setup     Setup
 	Network   Network
@@ -189,6 +190,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			} {
 				r.Post("/volumes/{id}/"+act, do)
 			}
+			r.Post("/machines/{id}/wake", s.wake)
 			r.Post("/machines/{id}/loader", s.setLoader)
 			r.Get("/loaders", s.loaders)
 			r.Post("/loaders", s.addLoader)

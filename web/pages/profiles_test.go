@@ -30,3 +30,22 @@ func TestThePageOfTheProfilesSaysWhatEachDoes(t *testing.T) {
 		t.Errorf("a profile in use: %d", code)
 	}
 }
+
+func (l *lab) Wake(_ context.Context, _ store.Actor, m store.Machine) ([]string, error) {
+	l.uploads = append(l.uploads, "woke "+m.Name)
+	return []string{"eth1"}, l.refuse
+}
+
+func TestAMachineIsWokenFromItsPage(t *testing.T) {
+	l := full()
+	get, post := l.enter(t)
+	_, body := get("/machines/2")
+	has(t, body, `action="/machines/2/wake"`)
+	if code, _ := post("/machines/2/wake"); code != http.StatusSeeOther || len(l.uploads) != 1 {
+		t.Errorf("it answers %d, %q", code, l.uploads)
+	}
+	l.refuse = &store.Error{Kind: store.KindUnavailable, Msg: "no network is served"}
+	if code, _ := post("/machines/2/wake"); code != http.StatusServiceUnavailable {
+		t.Errorf("a wake that cannot be sent answers %d", code)
+	}
+}

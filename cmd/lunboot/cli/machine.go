@@ -21,6 +21,7 @@ type MachineCmd struct {
 	Unknown MachineUnknownCmd `cmd:"" help:"List machines that asked to boot and are not enrolled."`
 	Auto    MachineAutoCmd    `cmd:"" help:"List or change the rules that enroll machines by themselves."`
 	Explain MachineExplainCmd `cmd:"" help:"Say what a machine would get if it booted now, and how its last boot went."`
+	Wake    MachineWakeCmd    `cmd:"" help:"Wake a machine by Wake-on-LAN."`
 	Boot    MachineBootCmd    `cmd:"" help:"Choose the profile of the next boot only."`
 }
 
@@ -254,5 +255,24 @@ func (b *MachineBootCmd) Run(c *Context) error {
 		} else {
 			c.say("the next boot of %s uses the profile %s, those after it %s", m.Name, m.OnceProfile, m.Profile)
 		}
+	})
+}
+
+// MachineWakeCmd wakes a machine.
+type MachineWakeCmd struct {
+	Machine string `arg:"" help:"Id, name, MAC or UUID."`
+}
+
+// Run wakes a machine.
+func (w *MachineWakeCmd) Run(c *Context) error {
+	var out struct {
+		Machine  string   `json:"machine"`
+		Networks []string `json:"networks"`
+	}
+	if err := c.Client.Do(c, "POST", "/machines/"+esc(w.Machine)+"/wake", nil, &out); err != nil {
+		return err
+	}
+	return c.show(out, func() {
+		c.say("sent the packet that wakes %s on %s; it wakes if its card listens (often a choice in the firmware)", out.Machine, strings.Join(out.Networks, ", "))
 	})
 }

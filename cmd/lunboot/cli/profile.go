@@ -61,9 +61,9 @@ func (s *ProfileShowCmd) Run(c *Context) error {
 // ProfileSetCmd creates or changes a profile.
 type ProfileSetCmd struct {
 	Profile string            `arg:"" help:"Name."`
-	File    string            `help:"Script of a custom profile, with {{ }} variables; '-' reads standard input." placeholder:"FILE"`
-	Kind    string            `default:"custom" enum:"custom,kernel,san,local" help:"Kind: ${enum}."`
-	Field   map[string]string `help:"Field of a kernel profile: kernel, initrd, cmdline." placeholder:"KEY=VALUE"`
+	File    string            `help:"Script of a custom profile, or the answers of an installer (preseed, kickstart, user-data, a batch file), with {{ }} variables; '-' reads standard input." placeholder:"FILE"`
+	Kind    string            `default:"custom" enum:"custom,install,kernel,wimboot,menu,local,san" help:"Kind: ${enum}."`
+	Field   map[string]string `help:"Field. kernel: media, kernel, initrd, cmdline; install: also system, disk; wimboot: media, wimboot, disk; menu: items, default, timeout; local: bios, drive." placeholder:"KEY=VALUE"`
 }
 
 // maxScript bounds what is read of a script file.
