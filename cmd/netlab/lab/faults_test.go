@@ -336,28 +336,6 @@ func TestOffersThatNeverArriveAreNamed(t *testing.T) {
 	b.passes(c, store.StageRead)
 }
 
-// A router that gives addresses too, and whose offer the machine takes: it names
-// a file that nobody has. The button leaves the addresses to the router.
-func TestAMachineThatFollowsAnotherServerIsBroughtBack(t *testing.T) {
-	soaking(t)
-	b := bare(t, 4*sectorLimit)
-	b.serve("--interface", lab.ServerInterface, "--dhcp", "auto")
-	b.cli("subnet", "add", "--interface", lab.ServerInterface, "--prefix", lab.ServerPrefix.String(), "--mode", "full", "--range", "10.77.0.100-10.77.0.199")
-	// The router comes later, as routers do. iPXE takes the offer of the highest
-	// priority (its option 175, sub-option 1).
-	_, err := b.StartRouter(b.ctx, append(elsewhere(), "--dhcp-option-force=encap:175,1,50b")...)
-	b.must(err)
-	c := b.sector("led-astray", 231, area.PowerOff)
-	a := b.fails(c, "LB-DHCP-06")
-	b.record("led-astray", c.Machine.Name, a)
-	d := a.Diagnoses[0]
-	if want := "led-astray followed 10.77.0.254’s boot instructions"; !strings.Contains(d.Title, want) || d.Fixes[0].Action != "proxy-mode-"+lab.ServerInterface {
-		t.Fatalf("%+v", d)
-	}
-	b.cli("attempt", "fix", fmt.Sprint(a.ID), d.Fixes[0].Action)
-	b.passes(c, store.StageRead)
-}
-
 // A machine that nobody enrolled is enrolled by one button and given a volume by
 // the next, while it waits: it needs no second power-on.
 func TestAnUnknownMachineIsBroughtUpByTwoButtons(t *testing.T) {
