@@ -386,12 +386,14 @@ func TestAStormOfKillsOnAFullDisk(t *testing.T) {
 			}
 		}
 		_ = v.i.Conn.Close()
+		filler := filepath.Join(volumes, "filler")
+		fillUp(t, filler)
 		w.kill()
 		v.i = w.login(uint16(round) + 5000)
 		if err := v.verify(true); err != nil {
 			t.Fatalf("round %d, on the full disk: %v", round, err)
 		}
-		// The machine gives room back, and is served again.
+		// The machine gives room back, the operator more, and it is served again.
 		for n := range 8 {
 			if key, err := v.unmap(n*(len(v.allowed)/8), len(v.allowed)/8-64); err != nil || key != "" {
 				t.Fatalf("round %d: UNMAP on a full disk: %s, %v", round, key, err)
@@ -399,6 +401,9 @@ func TestAStormOfKillsOnAFullDisk(t *testing.T) {
 		}
 		if key, err := v.flush(); err != nil || key != "" {
 			t.Fatalf("round %d: a flush after UNMAP: %s, %v", round, key, err)
+		}
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
 		}
 		for range 8 {
 			if key, err := v.write(v.rng.IntN(len(v.allowed)-128), 127); err != nil || key != "" {
@@ -415,6 +420,24 @@ func TestAStormOfKillsOnAFullDisk(t *testing.T) {
 	if code, errs := w.cli("volume check lab1"); code != exitDone {
 		t.Errorf("volume check: %s", errs)
 	}
+}
+
+// fillUp takes the last byte of a file system.
+func fillUp(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for b := make([]byte, 64<<10); len(b) > 0; {
+		if _, err := f.Write(b); errors.Is(err, syscall.ENOSPC) {
+			b = b[:len(b)/2]
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = f.Sync() // what was promised room may find none; that is what is wanted
 }
 
 // smallDisk mounts a file system of its own. The caller's mount table is its own.

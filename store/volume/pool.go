@@ -128,14 +128,14 @@ func lockFolder(dir string) (*os.File, error) {
 		return nil, &store.Error{Kind: store.KindInUse, Op: "lock volume folder", Subject: dir, Err: err,
 			Msg: holder + " uses this folder; stop it, or choose another with --data"}
 	}
-	if err := errors.Join(f.Truncate(0), second(f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0))); err != nil {
+	// In place and in as many bytes as before, which needs no room on a full disk.
+	// On one where there is no room for the first of them nobody is told a number.
+	if _, err := f.WriteAt(fmt.Appendf(nil, "%-15d\n", os.Getpid()), 0); err != nil && !noSpace(err) {
 		f.Close()
 		return nil, fault("lock volume folder", dir, err)
 	}
 	return f, nil
 }
-
-func second[T any](_ T, err error) error { return err }
 
 // OnFault registers what is told of a volume that turned read-only or
 // unreadable, in one sentence. It must not block and not call the pool.

@@ -22,6 +22,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
+func second[T any](_ T, err error) error { return err }
+
 func wantKind(t *testing.T, err error, kind store.Kind) *store.Error {
 	t.Helper()
 	if store.KindOf(err) != kind || err == nil {
