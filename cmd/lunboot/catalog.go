@@ -152,6 +152,11 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 	for _, mp := range r.mappings {
 		v := volumes[mp.Volume]
 		h, err := c.pool.Open(ctx, v)
+		if store.KindOf(err) == store.KindConflict { // its layers changed since its row was read
+			if v, err = c.db.Volume(ctx, mp.Volume); err == nil {
+				h, err = c.pool.Open(ctx, v)
+			}
+		}
 		if err != nil {
 			fault = broken(v.Name, err)
 			continue
