@@ -215,6 +215,9 @@ func TestAClonesWritesAreItsOwn(t *testing.T) {
 	if n <= 0 || n > 128<<10 {
 		t.Errorf("a clone with one changed granule takes %d bytes", n)
 	}
+	if fi, err := os.Stat(filepath.Join(dir, g.Path)); err != nil || fi.Mode().Perm() != 0o440 {
+		t.Errorf("the golden file may be written to: %v, %v", fi.Mode(), err)
+	}
 	if got, err := os.ReadFile(filepath.Join(dir, g.Path)); err != nil || !bytes.Equal(got, disk) {
 		t.Errorf("the golden file changed: %v", err)
 	}

@@ -153,6 +153,9 @@ func (p *Pool) openSized(row store.Layer, readOnly bool, open func(path string, 
 		f.Close()
 		return nil, false, err
 	}
+	if o, ok := f.(*osFile); ok && row.Frozen {
+		_ = o.Chmod(0o440) // so that no other program writes to it by mistake, where that can be
+	}
 	return f, write, nil
 }
 
