@@ -70,7 +70,9 @@ func (neverPacks) unitSize() int      { return 1 }
 
 // Open reads the head of a disk image, size bytes long, and checks all of it
 // that needs no walk through its tables. Images that need another file, are
-// encrypted, were not closed, or use what is not known are refused in words.
+// encrypted, are marked as damaged, or use what is not known are refused in
+// words. r is read until the Image is no longer used, by several goroutines at
+// once; a raw disk has holes when r is an *os.File.
 func Open(r io.ReaderAt, size int64) (*Image, error) {
 	f, err := Detect(r, size)
 	if err != nil {

@@ -139,7 +139,7 @@ func (i *Image) vmdkFooter(head []byte) ([]byte, error) {
 		return nil, invalid("the image has to have its directory at its end and it is not there: the image was cut short; copy it again")
 	}
 	foot := b[512:1024]
-	if !bytes.Equal(foot[:vmdkDirectory], head[:vmdkDirectory]) || le.Uint64(foot[vmdkDirectory:]) == vmdkAtEnd {
+	if !bytes.Equal(foot[vmdkCapacity:vmdkDescAt], head[vmdkCapacity:vmdkDescAt]) || le.Uint32(foot[vmdkPerTable:]) != le.Uint32(head[vmdkPerTable:]) || le.Uint64(foot[vmdkDirectory:]) == vmdkAtEnd {
 		return nil, invalid("the image's header and footer contradict each other; it is damaged, copy it again")
 	}
 	return foot, nil
