@@ -227,5 +227,8 @@ const MaxUnknownMachines = 4096
 type MachineFilter struct {
 	Search string // part of a name, MAC, UUID, address, tag or initiator
 	Tag    string
+	// Profile is the profile's name, MAC a part of a MAC in any spelling.
+	Profile string
+	MAC     string
 	Page
 }

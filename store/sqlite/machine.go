@@ -142,13 +142,20 @@ func (db *DB) Machines(ctx context.Context, f store.MachineFilter) ([]store.Mach
 		where += "AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?) "
 		args = append(args, f.Tag)
 	}
+	if f.Profile != "" {
+		where += "AND profile = ? "
+		args = append(args, f.Profile)
+	}
+	if f.MAC != "" {
+		where += `AND EXISTS (SELECT 1 FROM machine_mac WHERE machine = machine.id AND replace(mac, ':', '') LIKE ? ESCAPE '\') `
+		args = append(args, likePart(bareMAC(f.MAC)))
+	}
 	if s := strings.ToLower(strings.TrimSpace(f.Search)); s != "" {
 		like := likePart(s)
 		where += `AND (name LIKE ? ESCAPE '\' OR initiator LIKE ? ESCAPE '\' OR uuid LIKE ? ESCAPE '\' OR address LIKE ? ESCAPE '\'
 			OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value LIKE ? ESCAPE '\')
 			OR EXISTS (SELECT 1 FROM machine_mac WHERE machine = machine.id AND (mac LIKE ? ESCAPE '\' OR replace(mac, ':', '') LIKE ? ESCAPE '\'))) `
-		// A MAC is found in every spelling: 0007.e90f is 00:07:e9:0f.
-		bare := strings.NewReplacer(":", "", "-", "", ".", "").Replace(s)
+		bare := bareMAC(s)
 		if bare == "" {
 			bare = s
 		}
@@ -167,6 +174,12 @@ func (db *DB) Machines(ctx context.Context, f store.MachineFilter) ([]store.Mach
 		return err
 	})
 	return out, total, err
+}
+
+// bareMAC is a part of a MAC without what stands between its digits: it is found
+// in every spelling, 0007.e90f as 00:07:e9:0f.
+func bareMAC(s string) string {
+	return strings.NewReplacer(":", "", "-", "", ".", "").Replace(strings.ToLower(strings.TrimSpace(s)))
 }
 
 // likePart is the LIKE pattern for a part of a text.

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,7 +135,7 @@ func (l *lab) Machine(_ context.Context, id store.MachineID) (store.Machine, err
 func (l *lab) Machines(_ context.Context, f store.MachineFilter) ([]store.Machine, int, error) {
 	var out []store.Machine
 	for _, m := range l.machines {
-		if strings.Contains(m.Name, f.Search) {
+		if strings.Contains(m.Name, f.Search) && (f.Tag == "" || slices.Contains(m.Tags, f.Tag)) && (f.Profile == "" || m.Profile == f.Profile) {
 			out = append(out, m)
 		}
 	}
@@ -203,6 +204,9 @@ func (l *lab) AddMachine(ctx context.Context, a store.Actor, s store.MachineSpec
 func (l *lab) SetMachine(ctx context.Context, _ store.Actor, id store.MachineID, p store.MachinePatch) (store.Machine, error) {
 	for i := range l.machines {
 		if m := l.machines[i]; m.ID == id {
+			if p.Revision != 0 && p.Revision != m.Revision {
+				return m, store.Conflict("revision", "it was changed by somebody else")
+			}
 			if err := store.CheckExpected(ctx, "machine", fmt.Sprint(id), m.Name, m.Revision); err != nil {
 				return m, err
 			}
@@ -217,6 +221,18 @@ func (l *lab) SetMachine(ctx context.Context, _ store.Actor, id store.MachineID,
 			l.machines[i].Quirks = *p.Quirks
 		}
 	}
+	for i := range l.machines {
+		if l.machines[i].ID != id || l.refuse != nil {
+			continue
+		}
+		if p.Tags != nil {
+			l.machines[i].Tags = *p.Tags
+		}
+		if p.Profile != nil || p.Tags != nil {
+			l.machines[i].Revision++
+		}
+		return l.machines[i], nil
+	}
 	return store.Machine{}, l.refuse
 }
 
@@ -230,8 +246,10 @@ func (l *lab) Fix(ctx context.Context, by store.Actor, a store.Attempt, action s
 	return store.FixResult{OK: f.Kind != store.FixCheckAgain, Says: "port 3260 is still blocked"}, nil
 }
 
-func (l *lab) RemoveMachine(context.Context, store.Actor, store.MachineID, bool) error {
-	l.machines = nil
+func (l *lab) RemoveMachine(_ context.Context, _ store.Actor, id store.MachineID, _ bool) error {
+	if l.refuse == nil {
+		l.machines = slices.DeleteFunc(l.machines, func(m store.Machine) bool { return m.ID == id })
+	}
 	return l.refuse
 }
 func (l *lab) CreateVolume(_ context.Context, _ store.Actor, s store.VolumeSpec) (store.Volume, error) {

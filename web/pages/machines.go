@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -90,6 +89,7 @@ type machineRow struct {
 	Took    string
 	Volume  string
 	Profile string
+	Tags    []string
 	Address string
 	Seen    string
 }
@@ -104,6 +104,13 @@ type machinesView struct {
 	Search  string
 	Self    string // the URL of this view, for its own refresh
 	Form    addForm
+
+	List        listQuery
+	Match       int // machines that the whole filter matches
+	First, Last int // of them on this page
+	Before      string
+	After       string
+	Profiles    []store.Profile
 }
 
 type addForm struct{ Name, MAC string }
@@ -112,72 +119,25 @@ type addForm struct{ Name, MAC string }
 const maxRows = 100
 
 func (s *site) machines(w http.ResponseWriter, r *http.Request) {
-	s.showMachines(w, r, http.StatusOK, "", addForm{})
+	s.showMachines(w, r, readListQuery(r.URL.Query()), http.StatusOK, page{}, addForm{})
 }
 
-func (s *site) showMachines(w http.ResponseWriter, r *http.Request, status int, problem string, form addForm) {
-	v, err := s.listMachines(r.Context(), condition(r.URL.Query().Get("show")), strings.TrimSpace(r.URL.Query().Get("search")))
+func (s *site) showMachines(w http.ResponseWriter, r *http.Request, list listQuery, status int, p page, form addForm) {
+	v, err := s.listMachines(r.Context(), list)
+	if store.KindOf(err) == store.KindInvalid { // a search that is none keeps the page
+		status, p.Error = explain(err)
+		search := list.Search
+		list.Search = ""
+		v, err = s.listMachines(r.Context(), list)
+		v.Search = search
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	v.Form = form
-	s.render(w, r, status, "machines", page{Title: "Machines", Nav: "machines", Live: true, Error: problem, Data: v})
-}
-
-func (s *site) listMachines(ctx context.Context, show condition, search string) (machinesView, error) {
-	v := machinesView{Counts: map[condition]int{}, Filter: show, Search: search}
-	if show != "" && show.rank() < 0 {
-		v.Filter = ""
-	}
-	q := url.Values{}
-	if v.Filter != "" {
-		q.Set("show", string(v.Filter))
-	}
-	if search != "" {
-		q.Set("search", search)
-	}
-	v.Self = "/machines"
-	if len(q) > 0 {
-		v.Self += "?" + q.Encode()
-	}
-	asked, err := s.Inventory.UnknownMachines(ctx, true)
-	if err != nil {
-		return v, err
-	}
-	for _, u := range asked {
-		if u.Ignored {
-			v.Ignored++
-		} else {
-			v.Unknown = append(v.Unknown, u)
-		}
-	}
-	ms, total, err := s.Inventory.Machines(ctx, store.MachineFilter{Search: search})
-	if err != nil {
-		return v, err
-	}
-	names, err := s.volumeNames(ctx)
-	if err != nil {
-		return v, err
-	}
-	v.Total = total
-	for _, m := range ms {
-		row := s.row(m, names)
-		v.Counts[row.Cond]++
-		if v.Filter == "" || v.Filter == row.Cond {
-			v.Rows = append(v.Rows, row)
-		}
-	}
-	slices.SortStableFunc(v.Rows, func(a, b machineRow) int {
-		if d := a.Cond.rank() - b.Cond.rank(); d != 0 {
-			return d
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
-	if len(v.Rows) > maxRows {
-		v.Rows = v.Rows[:maxRows]
-	}
-	return v, nil
+	p.Title, p.Nav, p.Live, p.Data = "Machines", "machines", true, v
+	s.render(w, r, status, "machines", p)
 }
 
 // volumeNames says which volume each machine boots.
@@ -203,13 +163,12 @@ func (s *site) volumeNames(ctx context.Context) (map[store.MachineID]string, err
 	return out, nil
 }
 
-func (s *site) row(m store.Machine, volumes map[store.MachineID]string) machineRow {
-	row := machineRow{ID: m.ID, Name: m.Name, Volume: volumes[m.ID], Profile: m.Profile}
+func (s *site) row(f found, volumes map[store.MachineID]string) machineRow {
+	m, a, ok := f.Machine, f.attempt, f.tried
+	row := machineRow{ID: m.ID, Name: m.Name, Volume: volumes[m.ID], Profile: m.Profile, Tags: m.Tags, Attempt: a, Tried: ok, Cond: f.cond, Seen: s.ago(f.seen)}
 	if len(m.MACs) > 0 {
 		row.MAC, row.More = m.MACs[0].String(), len(m.MACs)-1
 	}
-	a, ok := s.Attempts.Latest(m.ID, store.MAC{})
-	row.Attempt, row.Tried, row.Cond = a, ok, conditionOf(a, ok)
 	switch row.Cond {
 	case condFailed:
 		row.Line = reason(a)
@@ -222,10 +181,6 @@ func (s *site) row(m store.Machine, volumes map[store.MachineID]string) machineR
 		row.Address = a.Address
 	} else if m.Address.IsValid() {
 		row.Address = m.Address.String()
-	}
-	row.Seen = s.ago(m.LastSeen)
-	if ok && a.Updated.After(m.LastSeen) {
-		row.Seen = s.ago(a.Updated)
 	}
 	return row
 }
@@ -308,7 +263,7 @@ func (s *site) addMachine(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	status, text := explain(err)
-	s.showMachines(w, r, status, text, form)
+	s.showMachines(w, r, readListQuery(nil), status, page{Error: text}, form)
 }
 
 func machinePath(id store.MachineID) string { return fmt.Sprintf("/machines/%d", id) }

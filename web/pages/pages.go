@@ -154,6 +154,9 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/help/{code}", s.helpCode)
 			r.Get("/machines", s.machines)
 			r.Post("/machines", s.addMachine)
+			r.Get("/machines/export", s.export)
+			r.Post("/machines/bulk", s.bulk)
+			r.Post("/machines/undo", s.takeBack)
 			r.Get("/unknown", s.unknown)
 			r.Post("/unknown/enroll", s.enrollAll)
 			r.Post("/unknown/rules", s.addRule)
@@ -290,6 +293,7 @@ type page struct {
 	Live   bool
 	Error  string // what did not happen, above the content
 	Said   string // what an act found out, above the content
+	Undo   *undo  // takes the act back
 	Data   any
 }
 

@@ -1,0 +1,256 @@
+package pages
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"lunboot/store"
+)
+
+// undo is what takes a change back: each machine as it was, as long as nobody
+// changed it since.
+type undo struct {
+	Was []string // ID:revision:profile:NAME or ID:revision:tags:A,B
+}
+
+// maxTold bounds the machines that a refusal of many names.
+const maxTold = 5
+
+// bulk does one act on the machines that are ticked, or on all that match.
+func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
+	ctx := r.Context()
+	if err := r.ParseForm(); err != nil {
+		s.fail(w, r, store.Invalid("form", "the form cannot be read"))
+		return
+	}
+	list := readListQuery(r.PostForm)
+	refuse := func(err error) {
+		status, text := explain(err)
+		s.showMachines(w, r, list, status, page{Error: text}, addForm{})
+	}
+	ms, err := s.chosen(ctx, list, r.PostForm)
+	if err != nil {
+		refuse(err)
+		return
+	}
+	act, value := r.PostFormValue("act"), strings.TrimSpace(r.PostFormValue("value"))
+	if act == "profile" {
+		value = r.PostFormValue("profile")
+	}
+	if act == "remove" {
+		if want := fmt.Sprintf("remove %d", len(ms)); value != want {
+			refuse(store.Invalid("value", "nothing was removed: type %q to remove %s; their volumes stay", want, count(len(ms))))
+			return
+		}
+	}
+	did, back, failures := 0, undo{}, []string{}
+	for _, m := range ms {
+		was, err := s.bulkOne(ctx, by(r), m, act, value)
+		if err != nil {
+			failures = append(failures, m.Name+": "+err.Error())
+			continue
+		}
+		did++
+		if was != "" {
+			back.Was = append(back.Was, was)
+		}
+	}
+	p := page{}
+	if did > 0 {
+		p.Said = fmt.Sprintf("Done for %s.", count(did))
+	}
+	if len(failures) > 0 {
+		p.Error = fmt.Sprintf("Not done for %s. %s", count(len(failures)), strings.Join(failures[:min(len(failures), maxTold)], "; "))
+		if more := len(failures) - maxTold; more > 0 {
+			p.Error += fmt.Sprintf("; and %d more", more)
+		}
+	}
+	status := http.StatusOK
+	if did == 0 {
+		status = http.StatusConflict
+	}
+	if len(back.Was) > 0 {
+		p.Undo = &back
+	}
+	s.showMachines(w, r, list, status, p, addForm{})
+}
+
+func count(n int) string {
+	if n == 1 {
+		return "1 machine"
+	}
+	return fmt.Sprintf("%d machines", n)
+}
+
+// chosen returns the machines that a form names: the ticked ones, or all that
+// match the list, when they are still as many as the form said.
+func (s *site) chosen(ctx context.Context, l listQuery, form url.Values) ([]store.Machine, error) {
+	var out []store.Machine
+	if form.Get("all") != "" {
+		all, _, _, err := s.find(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		if seen := form.Get("match"); seen != strconv.Itoa(len(all)) {
+			return nil, store.Conflict("match", "%s match now, and %s did when the page was made; look at the list again", count(len(all)), seen)
+		}
+		for _, f := range all {
+			out = append(out, f.Machine)
+		}
+	} else {
+		for _, t := range form["id"] {
+			id, err := strconv.ParseInt(t, 10, 64)
+			if err != nil {
+				return nil, store.Invalid("id", "%q is no machine's number", t)
+			}
+			m, err := s.Inventory.Machine(ctx, store.MachineID(id))
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, m)
+		}
+	}
+	if len(out) == 0 {
+		return nil, store.Invalid("id", "tick the machines that are meant, or choose all that match")
+	}
+	return out, nil
+}
+
+// bulkOne does the act on one machine and says how it is taken back, empty when
+// there is nothing to take back.
+func (s *site) bulkOne(ctx context.Context, who store.Actor, m store.Machine, act, value string) (was string, err error) {
+	set := func(p store.MachinePatch, old string) (string, error) {
+		p.Revision = m.Revision
+		now, err := s.Machines.SetMachine(ctx, who, m.ID, p)
+		if err != nil || now.Revision == m.Revision {
+			return "", err
+		}
+		return fmt.Sprintf("%d:%d:%s", m.ID, now.Revision, old), nil
+	}
+	tags := slices.Clone(m.Tags)
+	switch act {
+	case "profile":
+		return set(store.MachinePatch{Profile: &value}, "profile:"+m.Profile)
+	case "tag":
+		if !slices.Contains(tags, value) {
+			tags = append(tags, value)
+		}
+		return set(store.MachinePatch{Tags: &tags}, "tags:"+strings.Join(m.Tags, ","))
+	case "untag":
+		tags = slices.DeleteFunc(tags, func(t string) bool { return t == value })
+		return set(store.MachinePatch{Tags: &tags}, "tags:"+strings.Join(m.Tags, ","))
+	case "remove":
+		return "", s.Machines.RemoveMachine(ctx, who, m.ID, false)
+	}
+	return "", store.Invalid("act", "choose what to do with the machines")
+}
+
+// takeBack makes machines what they were before an act.
+func (s *site) takeBack(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		s.fail(w, r, store.Invalid("form", "the form cannot be read"))
+		return
+	}
+	did, failures := 0, []string{}
+	for _, was := range r.PostForm["was"] {
+		if err := s.takeOneBack(r, was); err != nil {
+			failures = append(failures, err.Error())
+		} else {
+			did++
+		}
+	}
+	p := page{}
+	if did > 0 {
+		p.Said = fmt.Sprintf("Taken back for %s.", count(did))
+	}
+	if len(failures) > 0 {
+		p.Error = "Not taken back: " + strings.Join(failures[:min(len(failures), maxTold)], "; ")
+	}
+	s.showMachines(w, r, readListQuery(r.PostForm), http.StatusOK, p, addForm{})
+}
+
+func (s *site) takeOneBack(r *http.Request, was string) error {
+	part := strings.SplitN(was, ":", 4)
+	if len(part) != 4 {
+		return store.Invalid("was", "%q says not what to take back", was)
+	}
+	id, err1 := strconv.ParseInt(part[0], 10, 64)
+	revision, err2 := strconv.ParseInt(part[1], 10, 64)
+	if err1 != nil || err2 != nil {
+		return store.Invalid("was", "%q says not what to take back", was)
+	}
+	p := store.MachinePatch{Revision: revision}
+	switch part[2] {
+	case "profile":
+		p.Profile = &part[3]
+	case "tags":
+		tags := []string{}
+		if part[3] != "" {
+			tags = strings.Split(part[3], ",")
+		}
+		p.Tags = &tags
+	default:
+		return store.Invalid("was", "%q cannot be taken back", part[2])
+	}
+	_, err := s.Machines.SetMachine(r.Context(), by(r), store.MachineID(id), p)
+	return err
+}
+
+// export sends the machines of the list as a table file.
+func (s *site) export(w http.ResponseWriter, r *http.Request) {
+	all, _, _, err := s.find(r.Context(), readListQuery(r.URL.Query()))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	names, err := s.volumeNames(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="machines-`+s.Now().UTC().Format("2006-01-02")+`.csv"`)
+	out := csv.NewWriter(w)
+	out.Write([]string{"name", "macs", "uuid", "serial", "asset_tag", "address", "profile", "tags", "notes", "initiator", "volume", "firmware", "arch", "last_boot", "last_seen"})
+	for _, f := range all {
+		var macs []string
+		for _, m := range f.MACs {
+			macs = append(macs, m.String())
+		}
+		uuid, address, seen := "", "", ""
+		if !f.UUID.IsZero() {
+			uuid = f.UUID.String()
+		}
+		if f.Address.IsValid() {
+			address = f.Address.String()
+		}
+		if !f.seen.IsZero() {
+			seen = f.seen.UTC().Format(time.RFC3339)
+		}
+		row := []string{f.Name, strings.Join(macs, " "), uuid, f.Serial, f.AssetTag, address, f.Profile, strings.Join(f.Tags, ","), f.Notes, string(f.Initiator), names[f.ID], f.Firmware, f.Arch, string(f.cond), seen}
+		for i := range row {
+			row[i] = cell(row[i])
+		}
+		out.Write(row)
+	}
+	out.Flush()
+	if err := out.Error(); err != nil {
+		s.Log.Warn("an export broke off", "error", err)
+	}
+}
+
+// cell keeps a table program from running what a machine said of itself as a
+// formula.
+func cell(s string) string {
+	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+		return "'" + s
+	}
+	return s
+}
