@@ -136,6 +136,9 @@ func (s *site) showMachines(w http.ResponseWriter, r *http.Request, list listQue
 		return
 	}
 	v.Form = form
+	if list.Search == "" { // the list has looked at every machine
+		p.Failed, p.counted = v.Counts[condFailed], true
+	}
 	p.Title, p.Nav, p.Live, p.Data = "Machines", "machines", true, v
 	s.render(w, r, status, "machines", p)
 }

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -121,6 +122,14 @@ type site struct {
 	Config
 	views  map[string]*template.Template
 	assets *assets
+	failed failedCount
+}
+
+// failedCount is the badge's number as of a version of what is shown.
+type failedCount struct {
+	mu sync.Mutex
+	at string
+	n  int
 }
 
 //go:embed view/*.html
@@ -284,24 +293,27 @@ func (s *site) needLogin(next http.Handler) http.Handler {
 
 // page is what every view gets.
 type page struct {
-	Title  string
-	Nav    string // the active item
-	User   store.Actor
-	Role   string
-	Status Status
-	Failed int // machines whose last boot failed: the badge
-	Live   bool
-	Error  string // what did not happen, above the content
-	Said   string // what an act found out, above the content
-	Undo   *undo  // takes the act back
-	Data   any
+	Title   string
+	Nav     string // the active item
+	User    store.Actor
+	Role    string
+	Status  Status
+	Failed  int  // machines whose last boot failed: the badge
+	counted bool // Failed is known already
+	Live    bool
+	Error   string // what did not happen, above the content
+	Said    string // what an act found out, above the content
+	Undo    *undo  // takes the act back
+	Data    any
 }
 
 func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view string, p page) {
 	p.User, p.Role = auth.From(r.Context()).Actor, roleOf(auth.From(r.Context()).Scope)
 	if p.User != "" {
 		p.Status = s.Status(r.Context())
-		p.Failed = s.failedBoots(r.Context())
+		if !p.counted {
+			p.Failed = s.failedBoots(r.Context())
+		}
 	}
 	var b bytes.Buffer
 	if err := s.views[view].ExecuteTemplate(&b, "layout", p); err != nil {
@@ -316,6 +328,12 @@ func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view s
 
 // failedBoots counts the machines whose last boot failed, for the badge.
 func (s *site) failedBoots(ctx context.Context) int {
+	s.failed.mu.Lock()
+	defer s.failed.mu.Unlock()
+	now := s.version()
+	if s.failed.at == now && now != "" {
+		return s.failed.n
+	}
 	ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{})
 	if err != nil {
 		s.Log.Error("count the failed boots", "error", err)
@@ -327,6 +345,7 @@ func (s *site) failedBoots(ctx context.Context) int {
 			n++
 		}
 	}
+	s.failed.at, s.failed.n = now, n
 	return n
 }
 
