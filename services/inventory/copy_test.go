@@ -246,3 +246,36 @@ func TestTheFixGivesAMachineItsOwnCopy(t *testing.T) {
 		t.Errorf("snapshots: %+v", d.Snapshots)
 	}
 }
+
+// A machine that reads a golden volume itself would find other bytes under it.
+func TestAGoldenVolumeThatAMachineReadsIsNotMovedOn(t *testing.T) {
+	var sessions live
+	h, f := layeredHouse(t, func(c *Config) { c.Sessions = &sessions })
+	g := h.golden(t, "debian")
+	work := h.cloned(t, g, "work", false)
+	m := h.machine(t, "lab-03", "00:07:e9:00:00:03")
+	h.mapped(t, m, g)
+	reads := live{{ID: "s3", Machine: m.ID, Addr: "10.0.0.3:1"}}
+	sessions = reads
+	h.wantRefusal(t, store.KindInUse, []string{"lab-03", "debian", "session drop s3"}, func() error { _, err := h.Promote(t.Context(), ada, work.ID, ""); return err })
+	// Nor when it logs in while the copy is made: the copy goes.
+	sessions = nil
+	hold := make(chan struct{})
+	f.mu.Lock()
+	f.hold = hold
+	f.mu.Unlock()
+	job, err := h.Promote(t.Context(), ada, work.ID, "")
+	must(t, err)
+	f.mu.Lock()
+	sessions = reads
+	close(hold)
+	f.mu.Unlock()
+	job = h.done(t, job, nil)
+	if job.State != store.JobFailed || !strings.Contains(job.Error, "lab-03") {
+		t.Errorf("the job ends %+v", job)
+	}
+	if v := h.now(t, g); v.Version != 1 {
+		t.Errorf("the version is %d", v.Version)
+	}
+	h.tidy(t)
+}

@@ -35,6 +35,11 @@ func (i *Inventory) Promote(ctx context.Context, by store.Actor, id store.Volume
 	if err := i.free(parent); err != nil {
 		return store.Job{}, err
 	}
+	// A machine that reads the golden volume itself would find other bytes from
+	// one block to the next.
+	if err := i.closed(ctx, parent, false); err != nil {
+		return store.Job{}, err
+	}
 	if err := (&store.VolumeVersion{Note: note}).Validate(); err != nil {
 		return store.Job{}, err
 	}
@@ -76,6 +81,10 @@ func (i *Inventory) Promote(ctx context.Context, by store.Actor, id store.Volume
 		turn := i.work.turn(parent.ID)
 		turn.Lock()
 		defer turn.Unlock()
+		if err := i.closed(ctx, parent, false); err != nil { // it logged in meanwhile
+			undo()
+			return err
+		}
 		out, err := i.db.AddVersion(context.WithoutCancel(ctx), by, store.VolumeVersion{Volume: parent.ID, Layer: next.ID, Note: note})
 		if err != nil {
 			undo()
