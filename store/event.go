@@ -75,6 +75,7 @@ const (
 	EventVolumeFailed EventKind = "volume.failed" // a volume turned read-only or unreadable
 
 	// services/inventory and services/events.
+	EventSpace          EventKind = "space.changed"   // the room for volumes fell below what is to be kept, or is above again: Detail.Bytes are free, Detail.Reason
 	EventMachineChanged EventKind = "machine.changed" // enrolled, changed, removed
 	EventDropped        EventKind = "events.dropped"  // samples that were dropped: Detail.Bytes holds the count
 )
@@ -89,7 +90,7 @@ func EventKinds() []EventKind {
 		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventInstalled, EventReportUp,
 		EventISCSILogin, EventISCSIRefused, EventISCSINoLUN, EventISCSIFirstRead, EventISCSIFirstWrite, EventISCSIIO, EventISCSIIOFailed,
 		EventISCSILogout, EventISCSIClosed,
-		EventVolumeFailed, EventMachineChanged, EventDropped,
+		EventVolumeFailed, EventSpace, EventMachineChanged, EventDropped,
 	}
 }
 

@@ -35,6 +35,8 @@ const (
 	// SettingFreshClones says whether those clones begin anew at each boot: "on"
 	// or "off".
 	SettingFreshClones SettingKey = "fresh-clones"
+	// SettingSpaceLow is the room for volumes below which there is a warning.
+	SettingSpaceLow SettingKey = "space-low"
 )
 
 // Setting is one of them with the value that counts.
@@ -89,7 +91,14 @@ func settingRules() []settingRule {
 			"The golden volume that new machines get a clone of unless something else is chosen; empty: the only golden volume, when there is one."}, volumeName, nil},
 		{Setting{SettingFreshClones, "off", "off",
 			"Whether those clones begin anew at each boot unless something else is chosen: on or off."}, onOff, nil},
+		{Setting{SettingSpaceLow, "10%", "10%",
+			"Room for volumes below which there is a warning: per cent of the file system, such as 10%, or a size, such as 20G."}, spaceLow, nil},
 	}
+}
+
+func spaceLow(v string) error {
+	_, err := SpaceLow(v, 0)
+	return err
 }
 
 func onOff(value string) error {

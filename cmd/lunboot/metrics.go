@@ -67,8 +67,12 @@ func (a *appliance) measure(ctx context.Context) []metrics.Value {
 		}
 		add(metrics.VolumeBytes, float64(size))
 	}
-	if free, err := a.pool.Free(); !failed("free space", err) {
-		add(metrics.FreeBytes, float64(free))
+	if s, err := a.space.Space(ctx); !failed("room for volumes", err) {
+		add(metrics.FreeBytes, float64(s.Free))
+		add(metrics.DiskBytes, float64(s.Size))
+		add(metrics.UsedBytes, float64(s.Used))
+		add(metrics.LowBytes, float64(s.Low))
+		add(metrics.FillRate, float64(s.Rate))
 	}
 	if all, err := a.db.Leases(ctx); !failed("leases", err) {
 		states := map[store.LeaseState]int{store.LeaseOffered: 0, store.LeaseBound: 0, store.LeaseDeclined: 0}

@@ -96,6 +96,7 @@ type appliance struct {
 	pool    *volume.Pool
 	journal *events.Journal
 	inv     *inventory.Inventory
+	space   *inventory.SpaceWatch
 	runner  *attempts.Runner
 	loaders *loaders.Ladder
 	media   *media.Library
@@ -212,6 +213,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		return nil, err
 	}
 	a.closers = append(a.closers, a.inv.Close)
+	a.space = inventory.NewSpaceWatch(a.inv, func(s store.Space) { a.banner("space", s.Warning()) })
 	if err := a.inv.Recover(ctx); err != nil {
 		return nil, fmt.Errorf("finish what the last run left half-done: %w", err)
 	}
@@ -254,7 +256,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
-		a.journal, events.NewKeeper(a.table, log.With("part", "events")), a.notify, a.once, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, inventory.NewAutoEnroller(a.inv, a.db), socket)
+		a.journal, events.NewKeeper(a.table, log.With("part", "events")), a.notify, a.once, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, a.space, inventory.NewAutoEnroller(a.inv, a.db), socket)
 	return a, nil
 }
 
@@ -344,6 +346,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Explainer: dry,
 		Volumes:   a.inv,
 		Storage:   a.inv,
+		Space:     a.space.Space,
 		Attempts:  a.runner,
 		Loaders:   a.loaders,
 		Media:     a.media,
@@ -368,8 +371,19 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	r.Group(func(r chi.Router) {
 		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
 		api.Mount(r, api.Config{
-			Store: a.db, Acts: acts{a.inv, a}, Volumes: a.inv, Sessions: a.target, Attempts: a.runner, Events: eventLog{a.journal}, Scripts: previews{a}, Explainer: dry, Loaders: a.loaders, Media: a.media, Power: waker{a},
-			Access: a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Backups: saved, Version: version, Log: log,
+			Store:     a.db,
+			Acts:      acts{a.inv, a},
+			Volumes:   a.inv,
+			Space:     a.space.Space,
+			Sessions:  a.target,
+			Attempts:  a.runner,
+			Events:    eventLog{a.journal},
+			Scripts:   previews{a},
+			Explainer: dry,
+			Loaders:   a.loaders,
+			Media:     a.media,
+			Power:     waker{a},
+			Access:    a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Backups: saved, Version: version, Log: log,
 		})
 	})
 	r.With(a.auth.API).Method(http.MethodGet, metrics.Path, a.metrics)

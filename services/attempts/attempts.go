@@ -257,7 +257,7 @@ func (r *Runner) take(ctx context.Context, e store.Event) {
 	switch e.Kind {
 	case store.EventMachineChanged:
 		r.forgetNames(e)
-	case store.EventDropped, store.EventReportStray:
+	case store.EventDropped, store.EventReportStray, store.EventSpace:
 		return
 	}
 	l, k, ok := r.find(ctx, e)

@@ -27,6 +27,7 @@ type Config struct {
 	Store     Store
 	Acts      Acts
 	Volumes   VolumeActs
+	Space     func(context.Context) (store.Space, error)
 	Sessions  Sessions
 	Attempts  Attempts
 	Events    Events

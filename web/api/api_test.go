@@ -253,8 +253,24 @@ func openWith(t *testing.T, rates api.Rates) *house {
 		})
 	})
 	h.api = api.Mount(h.router, api.Config{
-		Store: db, Acts: inv, Volumes: inv, Sessions: live{}, Attempts: boots{}, Captures: boots{}, Events: log{journal}, Scripts: scripted{}, Explainer: dry{}, Loaders: &shelf{}, Media: library(t, db), Power: boots{}, Access: h.auth, Network: wires{}, Backups: boots{}, Rates: rates,
-		Health: func(context.Context) api.Health { return api.Health{OK: true, Version: "test"} }, Version: "test", Log: quiet,
+		Store:     db,
+		Acts:      inv,
+		Volumes:   inv,
+		Space:     inventory.NewSpaceWatch(inv, func(store.Space) {}).Space,
+		Sessions:  live{},
+		Attempts:  boots{},
+		Captures:  boots{},
+		Events:    log{journal},
+		Scripts:   scripted{},
+		Explainer: dry{},
+		Loaders:   &shelf{},
+		Media:     library(t, db),
+		Power:     boots{},
+		Access:    h.auth,
+		Network:   wires{},
+		Backups:   boots{},
+		Rates:     rates,
+		Health:    func(context.Context) api.Health { return api.Health{OK: true, Version: "test"} }, Version: "test", Log: quiet,
 	})
 	h.Server = httptest.NewServer(h.router)
 	h.Client().Transport.(*http.Transport).ExpectContinueTimeout = 10 * time.Second

@@ -23,6 +23,11 @@ func (s *server) storage(a huma.API) {
 		func(context.Context, *struct{}) (*body[List[store.ImageFile]], error) {
 			return all(s.Volumes.ImageFiles())
 		})
+	register(a, http.MethodGet, "/space", "show-space", "Say how much room there is for volumes, and how long it lasts", store.ScopeRead,
+		func(ctx context.Context, _ *struct{}) (*body[Space], error) {
+			sp, err := s.Space(ctx)
+			return reply(Space{Space: sp, Promised: sp.Promised(), Forecast: sp.Forecast(), Warning: sp.Warning()}, err)
+		})
 	s.exports(a)
 	// A device is the appliance's own machine's, so this needs admin.
 	register(a, http.MethodPost, "/volumes/attach", "attach-volume", "Make a volume of a block device of the appliance, as it is", store.ScopeAdmin,
@@ -39,6 +44,14 @@ func (s *server) storage(a huma.API) {
 			b := in.Body
 			return reply(s.Volumes.AttachDevice(ctx, actor(ctx), store.DeviceSpec{Name: b.Name, Path: b.Path, BlockSize: b.BlockSize, ReadOnly: b.ReadOnly, Shared: b.Shared, Direct: b.Direct}))
 		})
+}
+
+// Space is the room for volumes with what is said of it.
+type Space struct {
+	store.Space
+	Promised int64  `json:"promised" doc:"bytes that the volumes may still come to take"`
+	Forecast string `json:"forecast,omitempty" doc:"absent when nothing is known"`
+	Warning  string `json:"warning,omitempty"`
 }
 
 // exports sends volumes as files. What a disk holds is no less secret than what

@@ -60,6 +60,10 @@ var (
 	Volumes            = &Metric{"lunboot_volumes", "Volumes, by their state.", false, []string{"state"}, false}
 	VolumeBytes        = &Metric{"lunboot_volume_size_bytes", "Size of all volumes as machines see them.", false, nil, false}
 	FreeBytes          = &Metric{"lunboot_volume_free_bytes", "Room left in the file system that holds the volumes.", false, nil, false}
+	DiskBytes          = &Metric{"lunboot_volume_filesystem_size_bytes", "Size of the file system that holds the volumes.", false, nil, false}
+	UsedBytes          = &Metric{"lunboot_volume_used_bytes", "Room that the volumes' files take.", false, nil, false}
+	LowBytes           = &Metric{"lunboot_volume_low_bytes", "Room below which there is a warning.", false, nil, false}
+	FillRate           = &Metric{"lunboot_volume_fill_bytes_per_day", "How much room is taken a day, by what was seen of at most the last day; 0 when it does not shrink, or was not watched for half an hour.", false, nil, false}
 	Leases             = &Metric{"lunboot_dhcp_leases", "Leases, by their state.", false, []string{"state"}, false}
 	DHCPDropped        = &Metric{"lunboot_dhcp_dropped_packets_total", "DHCP packets that were not answered, by network and reason.", true, []string{"interface", "subnet", "reason"}, false}
 	TFTPMalformed      = &Metric{"lunboot_tftp_malformed_packets_total", "Packets to the TFTP port that were no request.", true, nil, false}
@@ -84,7 +88,7 @@ var (
 // Table lists every metric that Config.Read may return.
 func Table() []*Metric {
 	return []*Metric{
-		BuildInfo, Machines, Volumes, VolumeBytes, FreeBytes, Leases, DHCPDropped, TFTPMalformed, TFTPRefused, HTTPRefused, Sessions, ReadBytes, WrittenBytes,
+		BuildInfo, Machines, Volumes, VolumeBytes, FreeBytes, DiskBytes, UsedBytes, LowBytes, FillRate, Leases, DHCPDropped, TFTPMalformed, TFTPRefused, HTTPRefused, Sessions, ReadBytes, WrittenBytes,
 		Events, EventsDropped, EventsWaiting, FileBytes, ServiceUp, ServiceRestarts, CapturePackets, CaptureDropped, CaptureBytes, Notifications, NotificationsQueue,
 	}
 }

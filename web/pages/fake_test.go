@@ -52,6 +52,7 @@ type lab struct {
 	all      []store.EnrollSpec
 	enrolled []store.Enrolled
 	dryRuns  []store.ExplainQuery
+	space    store.Space
 	sent     []store.Upload
 	jobs     []store.Job
 	got      map[string]string // what forms sent, by the volume's name
@@ -399,6 +400,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Explainer: l,
 		Volumes:   l,
 		Storage:   l,
+		Space:     func(context.Context) (store.Space, error) { return l.space, nil },
 		Attempts:  l,
 		Loaders:   l,
 		Media:     l,
@@ -480,6 +482,7 @@ func mustMAC(s string) store.MAC {
 // full is a lab with a machine in every condition.
 func full() *lab {
 	l := newLab()
+	l.space = store.Space{At: noon, Size: 500 << 30, Free: 80 << 30, Used: 300 << 30, Virtual: 1200 << 30, Rate: 25 << 30, Seen: 24 * time.Hour, Low: 50 << 30}
 	l.facts = SetupFacts{
 		Interfaces: []store.Link{
 			{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.10/24")}, Up: true, Carrier: true, Default: true, Mode: store.DHCPOff, Proposed: mustRange("192.0.2.128-192.0.2.254")},

@@ -92,6 +92,7 @@ type Config struct {
 	Explainer Explainer
 	Volumes   VolumeActs
 	Storage   Storage
+	Space     func(context.Context) (store.Space, error)
 	Attempts  Attempts
 	Loaders   Loaders
 	Media     Media

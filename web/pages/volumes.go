@@ -26,6 +26,7 @@ type volumeUse struct {
 type volumesView struct {
 	Rows []volumeRow
 	Way  underWay
+	Room store.Space
 	Self string
 }
 
@@ -60,6 +61,9 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 	}
 	v := volumesView{Self: "/volumes"}
 	called, clones := map[store.VolumeID]string{}, map[store.VolumeID]int{}
+	if v.Room, err = s.Space(ctx); err != nil {
+		s.Log.Warn("the room for volumes is not known", "error", err)
+	}
 	if v.Way, err = s.underWay(ctx); err != nil {
 		s.fail(w, r, err)
 		return

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"fmt"
+
 	"lunboot/store"
 )
 
@@ -22,4 +24,28 @@ func (a *VolumeAttachCmd) Run(c *Context) error {
 		return err
 	}
 	return c.show(v, func() { c.say("attached %s as volume %s, %s", v.Path, v.Name, store.Bytes(v.Size)) })
+}
+
+// VolumeSpaceCmd shows the room for volumes.
+type VolumeSpaceCmd struct{}
+
+// Run shows the room.
+func (*VolumeSpaceCmd) Run(c *Context) error {
+	var s struct {
+		store.Space
+		Promised int64  `json:"promised"`
+		Forecast string `json:"forecast,omitempty"`
+		Warning  string `json:"warning,omitempty"`
+	}
+	if err := c.Client.Do(c, "GET", "/space", nil, &s); err != nil {
+		return err
+	}
+	return c.show(s, func() {
+		forecast := s.Forecast
+		if forecast == "" {
+			forecast = "none: it does not shrink, or was not watched for long enough"
+		}
+		c.facts("File system", store.Bytes(s.Size), "Free", store.Bytes(s.Free), "Volumes take", store.Bytes(s.Used), "Machines see", store.Bytes(s.Virtual),
+			"May still take", fmt.Sprintf("%s%s", store.Bytes(s.Promised), yes(s.Overcommitted(), ", which is more than is free")), "Forecast", forecast, "Warning", s.Warning)
+	})
 }

@@ -17,6 +17,7 @@ type VolumeCmd struct {
 	Create  VolumeCreateCmd  `cmd:"" help:"Create an empty volume."`
 	Import  VolumeImportCmd  `cmd:"" help:"Create a volume from a disk image: raw, also packed with gzip, xz or zstd, or qcow2."`
 	Export  VolumeExportCmd  `cmd:"" help:"Write a volume to a file, raw or as qcow2."`
+	Space   VolumeSpaceCmd   `cmd:"" help:"Show the room for volumes, and how long it lasts."`
 	Uploads VolumeUploadsCmd `cmd:"" help:"List images that are being sent, and drop or finish them."`
 	Attach  VolumeAttachCmd  `cmd:"" help:"Make a volume of a block device of the appliance, as it is."`
 	Set     VolumeSetCmd     `cmd:"" help:"Change a volume."`

@@ -1,0 +1,145 @@
+package inventory
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"lunboot/store"
+)
+
+const (
+	// spaceEvery is how often the room is looked at, and keepSamples how many
+	// looks are remembered: a day.
+	spaceEvery  = time.Minute
+	keepSamples = 24 * 60
+	// leastSeen is how long the room is watched before a forecast is made of it.
+	leastSeen = 30 * time.Minute
+)
+
+// measurer is a pool that knows how much its volumes take.
+type measurer interface {
+	Used(v store.Volume) (int64, error)
+	Room() (size, free int64, err error)
+}
+
+// sample is the free room at a moment.
+type sample struct {
+	at   time.Time
+	free int64
+}
+
+// SpaceWatch watches the room for volumes: a service.
+type SpaceWatch struct {
+	inv  *Inventory
+	tell func(store.Space)
+
+	mu      sync.Mutex
+	samples []sample // oldest first
+	short   bool
+}
+
+// NewSpaceWatch makes a SpaceWatch. tell is called with every look, and must not
+// block.
+func NewSpaceWatch(i *Inventory, tell func(store.Space)) *SpaceWatch {
+	return &SpaceWatch{inv: i, tell: tell}
+}
+
+// String names the service.
+func (w *SpaceWatch) String() string { return "space" }
+
+// Listen binds nothing.
+func (w *SpaceWatch) Listen() error { return nil }
+
+// Serve looks until ctx ends.
+func (w *SpaceWatch) Serve(ctx context.Context) error {
+	tick := time.NewTicker(spaceEvery)
+	defer tick.Stop()
+	for {
+		if s, err := w.Space(ctx); err != nil && ctx.Err() == nil {
+			w.inv.log.Warn("the room for volumes is not known", "err", err)
+		} else if err == nil {
+			w.note(s)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// note remembers a look, and tells of one that crosses the threshold.
+func (w *SpaceWatch) note(s store.Space) {
+	w.mu.Lock()
+	w.samples = append(w.samples, sample{s.At, s.Free})
+	if over := len(w.samples) - keepSamples; over > 0 {
+		w.samples = append(w.samples[:0], w.samples[over:]...)
+	}
+	turned := s.Short() != w.short
+	w.short = s.Short()
+	w.mu.Unlock()
+	w.tell(s)
+	if turned && w.inv.emit != nil {
+		reason := s.Warning()
+		if reason == "" {
+			reason = store.Bytes(s.Free) + " are free for volumes again"
+		}
+		w.inv.emit.Emit(store.Event{At: s.At, Kind: store.EventSpace, Detail: store.Detail{Reason: reason, Bytes: s.Free}})
+	}
+}
+
+// Space is the room for volumes now, with a forecast when it was watched for
+// long enough.
+func (w *SpaceWatch) Space(ctx context.Context) (store.Space, error) {
+	s := store.Space{At: w.inv.now()}
+	m, ok := w.inv.volumes.(measurer)
+	if !ok {
+		free, err := w.inv.volumes.Free()
+		s.Free = free
+		return s, err
+	}
+	var err error
+	if s.Size, s.Free, err = m.Room(); err != nil {
+		return s, err
+	}
+	text, err := store.SettingValue(ctx, w.inv.db, store.SettingSpaceLow)
+	if err != nil {
+		return s, err
+	}
+	if s.Low, err = store.SpaceLow(text, s.Size); err != nil {
+		return s, err
+	}
+	all, err := w.inv.db.Volumes(ctx)
+	if err != nil {
+		return s, err
+	}
+	for _, v := range all {
+		if v.Kind == store.VolumeDevice || v.State == store.VolumeFailed {
+			continue
+		}
+		used, err := m.Used(v)
+		if err != nil {
+			continue // one that is being made or removed
+		}
+		s.Used += used
+		s.Virtual += v.Size
+	}
+	s.Rate, s.Seen = w.rate(s)
+	return s, nil
+}
+
+// rate is how many bytes a day the room shrank since the oldest look.
+func (w *SpaceWatch) rate(now store.Space) (perDay int64, seen time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.samples) == 0 {
+		return 0, 0
+	}
+	first := w.samples[0]
+	seen = now.At.Sub(first.at)
+	if seen < leastSeen || first.free <= now.Free {
+		return 0, 0
+	}
+	return int64(float64(first.free-now.Free) / seen.Hours() * 24), seen
+}

@@ -1,0 +1,76 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"lunboot/store"
+)
+
+// room is a pool on a file system of the test's.
+type room struct {
+	Volumes
+	size, free int64
+}
+
+func (r *room) Room() (size, free int64, err error) { return r.size, r.free, nil }
+func (r *room) Used(v store.Volume) (int64, error) {
+	return r.Volumes.(measurer).Used(v)
+}
+
+func TestTheRoomIsWatchedAndToldWhenItIsShort(t *testing.T) {
+	r := &room{size: 100 << 30, free: 60 << 30}
+	at := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	h := newHouse(t, func(c *Config) { r.Volumes, c.Volumes = c.Volumes, r; c.Now = func() time.Time { return at } })
+	disk := patchy()
+	_, err := h.ImportStream(t.Context(), ada, store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: "debian"}}, "", bytes.NewReader(disk), int64(len(disk)))
+	must(t, err)
+	h.volume(t, "empty", 8<<30)
+	var told []store.Space
+	w := NewSpaceWatch(h.Inventory, func(s store.Space) { told = append(told, s) })
+	look := func() store.Space {
+		t.Helper()
+		s, err := w.Space(t.Context())
+		must(t, err)
+		w.note(s)
+		return s
+	}
+	s := look()
+	if s.Size != 100<<30 || s.Free != 60<<30 || s.Used < 1<<20 || s.Used > 3<<20 || s.Virtual != 8<<30+24<<20 || s.Low != 10<<30 || s.Forecast() != "" {
+		t.Errorf("%+v", s)
+	}
+	at, r.free = at.Add(29*time.Minute), 59<<30
+	if s := look(); s.Forecast() != "" {
+		t.Errorf("a forecast of half an hour: %q", s.Forecast())
+	}
+	before := h.journal.last().Kind
+	at, r.free = at.Add(11*time.Hour+31*time.Minute), 48<<30
+	if s := look(); s.Rate != 24<<30 || s.Forecast() != "at the rate of the last 12 hours, 24 GiB a day, it is full in about 2 days" {
+		t.Errorf("%+v: %q", s, s.Forecast())
+	}
+	if h.journal.last().Kind != before {
+		t.Errorf("told while there is room: %+v", h.journal.last())
+	}
+	r.free = 9 << 30
+	look()
+	if e := h.journal.last(); e.Kind != store.EventSpace || e.Detail.Bytes != 9<<30 || e.Detail.Reason != told[len(told)-1].Warning() {
+		t.Errorf("%+v", e)
+	}
+	n := len(h.journal.events)
+	look()
+	if len(h.journal.events) != n {
+		t.Error("told twice")
+	}
+	must(t, h.db.PutSetting(t.Context(), ada, string(store.SettingSpaceLow), "5G"))
+	look()
+	if e := h.journal.last(); e.Detail.Reason != "9 GiB are free for volumes again" {
+		t.Errorf("%+v", e)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Serve(ctx) }()
+	cancel()
+	must(t, <-done)
+}
