@@ -352,6 +352,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Media:     a.media,
 		Power:     waker{a},
 		Profiles:  a.inv,
+		Scripts:   previews{a},
 		Changes:   []pages.Change{revisions{a.db}, a.runner},
 		Setup:     setup{a},
 		Network:   networks{a},

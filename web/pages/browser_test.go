@@ -142,6 +142,8 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	l.mu.Unlock()
 	check("volumes-busy", base+"/volumes")
 	check("profiles", base+"/profiles")
+	check("profile", base+"/profiles/install-debian")
+	check("profile-new", base+"/profiles/new?kind=menu")
 	check("media", base+"/media")
 	check("loaders", base+"/loaders")
 	check("settings-new", base+"/settings")

@@ -405,6 +405,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Loaders:   l,
 		Media:     l,
 		Profiles:  l,
+		Scripts:   l,
 		Power:     l,
 		Changes:   []Change{l},
 		Setup:     l,

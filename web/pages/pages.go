@@ -97,6 +97,7 @@ type Config struct {
 	Loaders   Loaders
 	Media     Media
 	Profiles  ProfileActs
+	Scripts   Scripts
 	Power     Power
 	Changes   []Change
 	Setup     Setup
@@ -209,6 +210,9 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/loaders", s.addLoader)
 			r.Post("/loaders/remove", s.removeLoader)
 			r.Get("/profiles", s.profiles)
+			r.Post("/profiles", s.putProfile)
+			r.Get("/profiles/new", s.profile)
+			r.Get("/profiles/{profile}", s.profile)
 			r.Post("/profiles/remove", s.removeProfile)
 			r.Get("/media", s.media)
 			r.Post("/media", s.addMedia)
@@ -416,6 +420,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"volume",
 		"newvolume",
 		"profiles",
+		"profile",
 		"media",
 		"loaders",
 		"help",

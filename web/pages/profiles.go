@@ -9,7 +9,14 @@ import (
 
 // ProfileActs are the operator's acts on profiles.
 type ProfileActs interface {
+	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
 	DeleteProfile(ctx context.Context, by store.Actor, name string) error
+}
+
+// Scripts shows what a machine would be given now. It mints nothing: no attempt,
+// no secret.
+type Scripts interface {
+	Preview(ctx context.Context, m store.Machine, profile *store.Profile) (string, error)
 }
 
 type profilesView struct{ Rows []profileRow }
@@ -27,6 +34,7 @@ var profileWords = map[store.ProfileKind]string{
 	store.ProfileSAN:     "starts the machine’s own volume over iSCSI",
 	store.ProfileInstall: "runs an installer that sees the machine’s volume",
 	store.ProfileKernel:  "starts a kernel over HTTP",
+	store.ProfileWimboot: "starts Windows setup",
 	store.ProfileMenu:    "lets somebody at the machine choose",
 	store.ProfileLocal:   "starts the machine’s own disk",
 	store.ProfileCustom:  "runs a script of your own",

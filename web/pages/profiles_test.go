@@ -2,6 +2,7 @@ package pages
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"testing"
@@ -47,5 +48,44 @@ func TestAMachineIsWokenFromItsPage(t *testing.T) {
 	l.refuse = &store.Error{Kind: store.KindUnavailable, Msg: "no network is served"}
 	if code, _ := post("/machines/2/wake"); code != http.StatusServiceUnavailable {
 		t.Errorf("a wake that cannot be sent answers %d", code)
+	}
+}
+
+func (l *lab) PutProfile(_ context.Context, _ store.Actor, p store.Profile) (store.Profile, error) {
+	l.uploads = append(l.uploads, fmt.Sprintf("%s %s %d %v %q", p.Name, p.Kind, p.Revision, p.Fields, p.Text))
+	return p, l.refuse
+}
+
+func (l *lab) Preview(_ context.Context, m store.Machine, p *store.Profile) (string, error) {
+	if m.Name == "nobody" {
+		return "", store.Invalid("profile", "it has no volume")
+	}
+	return "#!ipxe\n# " + m.Name + " by " + p.Name + "\n", nil
+}
+
+func TestAProfileIsMadeAndChangedWithoutScript(t *testing.T) {
+	l := full()
+	get, post := l.enter(t)
+	_, body := get("/profiles/new?kind=install")
+	has(t, body, "runs an installer that sees the machine’s volume", `<option>mini.iso</option>`, `name="cmdline"`, `name="text"`, `name="disk"`, "{{done_url}}")
+	_, body = get("/profiles/new?kind=menu")
+	has(t, body, `name="items"`, `name="timeout"`)
+	_, body = get("/profiles/install-debian?machine=" + l.machines[1].Name)
+	has(t, body, "<option selected>debian-12.5.0-amd64-netinst.iso</option>", "# "+l.machines[1].Name+" by install-debian")
+	_, body = get("/profiles/san")
+	has(t, body, "It is built in")
+	if code, _ := get("/profiles/none"); code != http.StatusNotFound {
+		t.Errorf("a profile that is not there: %d", code)
+	}
+	code, to := post("/profiles", "name", " deb ", "kind", "install", "revision", "3", "media", "mini.iso", "initrd", "a\r\nb", "items", "not its own", "text", "one\r\ntwo")
+	if want := []string{`deb install 3 map[initrd:a` + "\n" + `b media:mini.iso] "one\ntwo"`}; code != http.StatusSeeOther || to != "/profiles/deb" || !slices.Equal(l.uploads, want) {
+		t.Errorf("it answers %d %s, kept %q", code, to, l.uploads)
+	}
+	if code, _ := post("/profiles", "name", "san", "kind", "kernel", "kernel", "x"); code != http.StatusConflict {
+		t.Errorf("a new profile of an old name answers %d", code)
+	}
+	l.refuse = store.Invalid("media", "there is no media x")
+	if code, _ := post("/profiles", "name", "deb", "kind", "install", "media", "x"); code != http.StatusUnprocessableEntity {
+		t.Errorf("a refusal answers %d", code)
 	}
 }
