@@ -77,17 +77,22 @@ func TestLeasesSurviveKill9(t *testing.T) {
 	server, flags := giving(t, "127.5.1.0-127.5.200.255")
 	p := bear(t, dir, flags...)
 	had := map[int]netip.Addr{}
-	for round := range 3 {
+	for round, wait := 0, 300*time.Millisecond; round < 3; {
 		ctx, cancel := context.WithCancel(t.Context())
-		end := time.AfterFunc(300*time.Millisecond, func() {
+		end := time.AfterFunc(wait, func() {
 			_ = p.cmd.Process.Signal(syscall.SIGKILL)
 			<-p.done
 			cancel()
 		})
 		r, err := dhcp.Run(ctx, dhcp.Load{Server: server, Relay: relay, Clients: 20000, Flight: 64, Timeout: 10 * time.Second})
 		end.Stop()
-		if err != nil || r.Failures() > 0 || len(r.Leases) < 50 {
+		if err != nil || r.Failures() > 0 || wait > 20*time.Second {
 			t.Fatalf("round %d: %d leases, %+v, %v", round, len(r.Leases), r, err)
+		}
+		if len(r.Leases) < 50 {
+			wait *= 3 // others have the processor: what was given counts, and the kill comes again later
+		} else {
+			round++
 		}
 		_ = p.cmd.Wait()
 		for client, a := range r.Leases {
