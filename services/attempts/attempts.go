@@ -178,7 +178,8 @@ func (r *Runner) Serve(ctx context.Context) error {
 		wake := r.events.Wake(r.cursor)
 		wait := r.nextWait()
 		r.mu.Unlock()
-		took := time.Since(begun)
+		ended := time.Now()
+		took := ended.Sub(begun)
 		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
@@ -194,7 +195,9 @@ func (r *Runner) Serve(ctx context.Context) error {
 		case <-wake:
 			// Events come in bursts; the rest of this one is awaited, or ctx. A look
 			// at thousands of boots takes its time: a twentieth of it all is enough.
-			timer.Reset(min(max(round, 19*took), saveEvery))
+			// What was quiet since the last look counts, so that somebody who
+			// watches a page sees the first event of a boot at once.
+			timer.Reset(max(round, min(19*took, saveEvery)-time.Since(ended)))
 			select {
 			case <-ctx.Done():
 			case <-timer.C:
