@@ -111,7 +111,7 @@ func (w *world) run(args []string) int {
 	client := cli.NewClient(g.Data, g.Server, g.Token)
 	defer client.Close()
 	c := &cli.Context{Context: w.ctx, Client: client, In: w.in, Out: w.out, JSON: g.JSON}
-	switch err := kctx.Run(w, c); {
+	switch err := kctx.Run(w, c, parser); {
 	case err == nil:
 		return exitDone
 	case cli.IsUsage(err):

@@ -35,10 +35,11 @@ type Commands struct {
 	Job     JobCmd     `cmd:"" help:"Long work: imports, promotions, flattening."`
 	Token   TokenCmd   `cmd:"" help:"Tokens for the REST API."`
 
-	User     UserCmd     `cmd:"" help:"People: who may log in, and what they may do."`
-	Audit    AuditCmd    `cmd:"" help:"Who changed what, from what to what."`
-	Password PasswordCmd `cmd:"" help:"Set the password of the web pages."`
-	Backup   BackupCmd   `cmd:"" help:"Back the appliance up into one file, while machines boot."`
+	User       UserCmd       `cmd:"" help:"People: who may log in, and what they may do."`
+	Audit      AuditCmd      `cmd:"" help:"Who changed what, from what to what."`
+	Completion CompletionCmd `cmd:"" help:"Print what makes a shell complete lunboot's verbs and flags."`
+	Password   PasswordCmd   `cmd:"" help:"Set the password of the web pages."`
+	Backup     BackupCmd     `cmd:"" help:"Back the appliance up into one file, while machines boot."`
 }
 
 // Context is what a verb runs with.
