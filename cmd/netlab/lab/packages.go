@@ -65,6 +65,7 @@ func TestPackages() []Package {
 		{"dnsmasq-base", "/usr/sbin/dnsmasq", "a router that gives the addresses"},
 		{"sg3-utils", "/usr/bin/sg_raw", "a guest resets, copies and reserves"},
 		{"sbsigntool", "/usr/bin/sbsign", "loaders are signed for machines with Secure Boot"},
+		{"genisoimage", "/usr/bin/genisoimage", "the disc of an installer"},
 		{"openssl", "/usr/bin/openssl", "opens the key that they are signed with"},
 		{"binutils", "/usr/bin/objcopy", "gives a loader the section that a shim wants to see"},
 	}
