@@ -149,8 +149,10 @@ func (c *counter) Read(p []byte) (int, error) {
 // fill makes a volume's bytes of an image, and returns the volume with the size
 // that it has and where it is from. Nothing is left when it fails.
 func (i *Inventory) fill(ctx context.Context, v store.Volume, s *source, progress func(done, total int64)) (store.Volume, error) {
-	var err error
-	sum := s.sum
+	var (
+		sum string
+		err error
+	)
 	switch {
 	case s.disk != nil:
 		sum, err = i.fillDisk(ctx, v, s, progress)

@@ -33,7 +33,7 @@ func defaultRates(r Rates) Rates {
 func limit(rates Rates) func(http.Handler) http.Handler {
 	rates = defaultRates(rates)
 	bound := func(n int, key httprate.KeyFunc) func(http.Handler) http.Handler {
-		return httprate.Limit(n, time.Minute, httprate.WithKeyFuncs(key), httprate.WithLimitHandler(func(w http.ResponseWriter, _ *http.Request) {
+		return httprate.LimitBy(n, time.Minute, key, httprate.WithLimitHandler(func(w http.ResponseWriter, _ *http.Request) {
 			writeProblem(w, http.StatusTooManyRequests, "too many requests in a minute; wait "+w.Header().Get("Retry-After")+" seconds (Retry-After)")
 		}))
 	}

@@ -276,7 +276,7 @@ func secure(next http.Handler) http.Handler {
 
 // loginLimit bounds the tries to log in from one address.
 func (s *site) loginLimit(n int, per time.Duration) func(http.Handler) http.Handler {
-	return httprate.Limit(n, per, httprate.WithKeyFuncs(remoteKey), httprate.WithLimitHandler(func(w http.ResponseWriter, r *http.Request) {
+	return httprate.LimitBy(n, per, remoteKey, httprate.WithLimitHandler(func(w http.ResponseWriter, r *http.Request) {
 		s.showLogin(w, r, http.StatusTooManyRequests, "Too many tries from this address. Wait "+w.Header().Get("Retry-After")+" seconds, then try again.")
 	}))
 }
