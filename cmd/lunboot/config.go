@@ -24,6 +24,9 @@ type serveCmd struct {
 	Advertise   string   `placeholder:"IP" help:"Address to tell machines instead of ours on their interface."`
 	ScriptGuard string   `name:"script-guard" enum:"strict,subnet,off" default:"strict" help:"Who gets a script with passwords: the address that the machine's MAC holds (strict), its subnet, anybody (off)."`
 	Admin       string   `default:":8080" placeholder:"ADDR" help:"Pages and API for people (default: :8080)."`
+	TLS         string   `name:"tls" enum:"off,self" default:"off" help:"HTTPS on the admin port: ${enum}. self: with a certificate that the appliance makes and keeps; its fingerprint is printed."`
+	TLSCert     string   `name:"tls-cert" placeholder:"FILE" help:"HTTPS on the admin port with this certificate chain (PEM); read again when it changes."`
+	TLSKey      string   `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert (PEM)."`
 	Boot        string   `default:":80" placeholder:"ADDR" help:"Scripts and files for machines (default: :80)."`
 	TFTP        string   `name:"tftp" default:":69" placeholder:"ADDR" help:"Loaders for machines (default: :69)."`
 	ISCSI       string   `name:"iscsi" default:":3260" placeholder:"ADDR" help:"Portal of the iSCSI target (default: :3260). Up to 1024 sessions, 64 of one initiator; the data that they have under way takes at most 512 MiB and 1 MiB for each."`
@@ -44,6 +47,9 @@ type settings struct {
 
 // read checks every flag, before anything is opened.
 func (c *serveCmd) read() (s settings, err error) {
+	if err := c.checkTLS(); err != nil {
+		return s, err
+	}
 	if c.DHCPRange != "" {
 		if s.rng, err = store.ParseRange(c.DHCPRange); err != nil {
 			return s, fmt.Errorf("--dhcp-range: %w", err)

@@ -384,7 +384,7 @@ func (a *appliance) examine(ctx context.Context) (own, way []doctor.Check) {
 		h.Space(a.dir, filepath.Join(a.dir, "inventory.db.reserve"), reserveSize, lowSpace),
 		loadersOf(a.loaders.Set, nil), h.Clock(), h.Kernel(),
 		h.Rights(exe, false, len(on) > 0), // the ports are held already
-		captureCheck(a.capture), notifyCheck(a),
+		captureCheck(a.capture), notifyCheck(a), a.certificateCheck(),
 	}
 	way = append([]doctor.Check{
 		h.Firewall(doors(len(on) > 0, a.tftp.Addr().String(), a.boot.Addr().String(), a.target.Addr().String()), on),

@@ -33,6 +33,7 @@ type grammar struct {
 	Data   string `default:"/var/lib/lunboot" placeholder:"DIR" help:"Data folder of the appliance (default: /var/lib/lunboot)."`
 	Server string `placeholder:"URL" help:"Talk to an appliance over HTTP(S) instead of the socket in its data folder."`
 	Token  string `placeholder:"TOKEN" help:"API token for --server."`
+	Pin    string `name:"fingerprint" placeholder:"SHA256" help:"Trust this certificate of --server, by its SHA-256, whoever issued it."`
 	JSON   bool   `name:"json" help:"Print JSON."`
 
 	Serve serveCmd `cmd:"" help:"Run the appliance."`
@@ -108,7 +109,12 @@ func (w *world) run(args []string) int {
 		fmt.Fprintf(w.err, "lunboot: %v\nTry: lunboot --help\n", err)
 		return exitUsage
 	}
-	client := cli.NewClient(g.Data, g.Server, g.Token)
+	trust, err := pinned(g.Pin)
+	if err != nil {
+		fmt.Fprintln(w.err, "lunboot:", err)
+		return exitUsage
+	}
+	client := cli.NewClient(g.Data, g.Server, g.Token, trust)
 	defer client.Close()
 	c := &cli.Context{Context: w.ctx, Client: client, In: w.in, Out: w.out, JSON: g.JSON}
 	switch err := kctx.Run(w, c, parser); {

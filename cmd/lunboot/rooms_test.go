@@ -53,6 +53,7 @@ var rooms = map[string]room{
 	"services/dhcp/wire":          {may: "store", why: "frames below UDP"},
 	"services/ra":                 {may: "store services services/boot", why: "services share nouns, names and events"},
 	"services/backup":             {may: "store store/archive", why: "which rows and files an appliance is"},
+	"services/certificate":        {may: "store", why: "bytes of X.509 and two files; who shows it is another's matter"},
 	"services/capture":            {may: "store services", why: "services share nouns, names and events"},
 	"services/media":              {may: "store store/media store/volume/stage", why: "operator acts on media join rows and files"},
 	"services/power":              {may: "store services", why: "services share nouns, names and events"},

@@ -27,6 +27,7 @@ import (
 	"lunboot/services/attempts"
 	"lunboot/services/backup"
 	"lunboot/services/capture"
+	"lunboot/services/certificate"
 	"lunboot/services/dhcp/ledger"
 	"lunboot/services/dhcp/survey"
 	"lunboot/services/doctor"
@@ -104,6 +105,7 @@ type appliance struct {
 	target  *iscsi.Server
 	boot    *httpd.Server
 	admin   *httpd.Server
+	cert    *certificate.Source // of the admin port; nil: plain HTTP
 	tftp    *tftp.Server
 	network *network
 	surveys *survey.Book
@@ -247,11 +249,14 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	a.surveys = survey.NewBook(time.Now)
 	a.capture = newCapture(a)
 
+	if a.cert, err = c.certificate(a.dir, set.advertise, log.With("part", "admin")); err != nil {
+		return nil, err
+	}
 	adminHandler, err := a.adminSide(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a.admin = httpd.New("admin HTTP", c.Admin, adminHandler, httpd.Options{Hurry: w.hurry, Flag: "--admin", Log: log.With("part", "admin")})
+	a.admin = httpd.New("admin HTTP", c.Admin, adminHandler, httpd.Options{Hurry: w.hurry, Flag: "--admin", TLS: a.tlsConfig(), Log: log.With("part", "admin")})
 	socket := httpd.NewUnix("socket", filepath.Join(a.dir, cli.SocketName), adminHandler, httpd.Options{Hurry: w.hurry, Log: log.With("part", "admin"), SocketGroup: socketGroup})
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
@@ -281,6 +286,9 @@ func (a *appliance) run(w *world) error {
 	a.network.ready = func() {
 		if code := a.auth.Code(); code != "" { // now that the port is known
 			fmt.Fprintf(w.err, "\n  Set up at %s/setup?code=%s\n\n", a.adminURL(firstAddress()), code)
+			if a.cert != nil && a.cert.SelfMade() {
+				fmt.Fprintf(w.err, "  The browser warns of a certificate that nobody issued; its SHA-256 should be\n  %s\n\n", a.cert.Fingerprint())
+			}
 		}
 		a.log.Info("the appliance is up", "version", version, "data", a.dir, "target", a.iqn, "portal", a.target.Addr(), "boot", a.boot.Addr(), "admin", a.admin.Addr(), "tftp", a.tftp.Addr())
 		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
@@ -328,7 +336,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	log := a.log.With("part", "admin")
 	var err error
 	a.auth, err = auth.New(ctx, auth.Config{
-		Users: a.db, Tokens: a.db, Sessions: a.db, Log: log, Now: time.Now,
+		Users: a.db, Tokens: a.db, Secure: a.cert != nil, Sessions: a.db, Log: log, Now: time.Now,
 		Peer: func(ctx context.Context) (int, bool) {
 			c, ok := httpd.Peer(ctx)
 			return int(c.UID), ok
@@ -441,7 +449,11 @@ func (a *appliance) adminURL(local netip.Addr) string {
 	} else if a.set.advertise.IsValid() {
 		local = a.set.advertise
 	}
-	return "http://" + netip.AddrPortFrom(local, port).String()
+	scheme := "http://"
+	if a.cert != nil {
+		scheme = "https://"
+	}
+	return scheme + netip.AddrPortFrom(local, port).String()
 }
 
 // banner shows text on every page until it is taken back with an empty one.

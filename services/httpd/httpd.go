@@ -7,6 +7,7 @@ package httpd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,6 +43,7 @@ type Options struct {
 	MaxConns    int             // connections at a time; default 2048
 	MaxPerHost  int             // connections at a time from one address; default an eighth of MaxConns, at least 1; TCP only
 	Hurry       <-chan struct{} // when closed, what still runs at the end is cut off at once
+	TLS         *tls.Config     // TCP: with it the port speaks HTTPS, and shows who speaks HTTP the way
 	SocketGroup string          // unix: the group that may connect besides root, when it exists
 }
 
@@ -218,6 +220,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		ConnContext:       connContext,
 		ConnState:         s.connState,
 		ErrorLog:          slog.NewLogLogger(s.opts.Log.Handler(), slog.LevelDebug),
+	}
+	if s.opts.TLS != nil {
+		ln = plainAware{ln, s.opts.TLS, s.opts.MaxHeader}
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()

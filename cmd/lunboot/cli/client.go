@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,10 +35,11 @@ const expectTime = 5 * time.Second
 // ErrNoAppliance says that nothing answers at the socket or address.
 var ErrNoAppliance = errors.New("no appliance answers")
 
-// NewClient makes a client. An empty server means the socket in data.
-func NewClient(data, server, token string) *Client {
+// NewClient makes a client. An empty server means the socket in data. trust says
+// whose certificate is good; nil: whom the system trusts.
+func NewClient(data, server, token string, trust *tls.Config) *Client {
 	if server != "" {
-		return &Client{http: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, ExpectContinueTimeout: expectTime}}, base: strings.TrimSuffix(server, "/"), token: token}
+		return &Client{http: &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: trust, ExpectContinueTimeout: expectTime}}, base: strings.TrimSuffix(server, "/"), token: token}
 	}
 	path := filepath.Join(data, SocketName)
 	return &Client{
