@@ -13,13 +13,16 @@ import (
 	"path/filepath"
 	"time"
 
+	"lunboot/services/backup"
 	"lunboot/services/certificate"
 	"lunboot/services/doctor"
 	"lunboot/store"
 )
 
-// certificateFile is the appliance's own certificate with its key.
-const certificateFile = "admin.pem"
+// certificateFile is the appliance's own certificate with its key, in a folder
+// that a backup takes along: who knows its fingerprint knows a restored
+// appliance again.
+const certificateFile = backup.TLSFolder + "/admin.pem"
 
 // checkTLS refuses flags that contradict each other.
 func (c *serveCmd) checkTLS() error {
@@ -59,6 +62,9 @@ func (c *serveCmd) certificate(dir string, advertise netip.Addr, log *slog.Logge
 	}
 	if advertise.IsValid() {
 		addrs = append(addrs, advertise)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, backup.TLSFolder), 0o750); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
 	}
 	return certificate.SelfMade(filepath.Join(dir, certificateFile), names, addrs, log, time.Now)
 }
