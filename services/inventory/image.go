@@ -48,13 +48,32 @@ func openSource(from string, file io.ReaderAt, size int64, format, want string) 
 		return nil, store.Invalid("format", "%s is %s, not %s", from, article(found), format)
 	}
 	s.format = found
-	if found == image.FormatRaw || found.Compressed() {
+	if found.Compressed() {
+		return s, s.begins()
+	}
+	if found == image.FormatRaw {
 		return s, nil
 	}
 	if s.disk, err = image.Open(file, size); err != nil {
 		return nil, of(from, err)
 	}
 	return s, nil
+}
+
+// begins unpacks the first byte, so that what cannot be unpacked at all is refused
+// before there is a volume.
+func (s *source) begins() error {
+	stream, err := image.OpenStream(io.NewSectionReader(s.file, 0, s.size), s.format, store.MaxVolumeSize)
+	if err != nil {
+		return of(s.from, err)
+	}
+	defer stream.Close()
+	if _, err := io.ReadFull(stream, make([]byte, 1)); err == io.EOF {
+		return of(s.from, store.Invalid("source", "there is nothing in it but the wrapping of %s", s.format))
+	} else if err != nil {
+		return of(s.from, err)
+	}
+	return nil
 }
 
 // of names the image in an error that the reader of images cannot name.

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -68,6 +69,19 @@ func TestImportFileFillsAVolumeInAJob(t *testing.T) {
 	wantSentence(t, h.CancelJob(t.Context(), ada, 99), store.KindNotFound)
 }
 
+func gzipped(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	if _, err := z.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
 // crowded is a pool with little room.
 type crowded struct{ Volumes }
 
@@ -97,7 +111,9 @@ func TestAnImportThatCannotWorkIsRefusedBeforeAnythingChanges(t *testing.T) {
 		{"QED", at("QED\x00", 0, 4096), "x", 0, []string{"QED", "qemu-img convert"}, store.KindInvalid},
 		{"VDI", at("\x7f\x10\xda\xbe", 64, 4096), "x", 0, []string{"VDI"}, store.KindInvalid},
 		{"a zip archive", at("PK\x03\x04", 0, 4096), "x", 0, []string{"zip", "unpack"}, store.KindInvalid},
-		{"a compressed image with a size", at("\x1f\x8b\x08", 0, 4096), "x", 8192, []string{"grow"}, store.KindInvalid},
+		{"a broken gzip", at("\x1f\x8b\x08", 0, 4096), "x", 0, []string{"gzip", "damaged"}, store.KindInvalid},
+		{"a gzip of nothing", imageFile(t, gzipped(t, nil)), "x", 0, []string{"nothing in it"}, store.KindInvalid},
+		{"a compressed image with a size", imageFile(t, gzipped(t, someBytes(4096))), "x", 8192, []string{"grow"}, store.KindInvalid},
 		{"a name that is taken", good, "taken", 0, []string{"taken"}, store.KindConflict},
 		{"a bad name", good, "a/b", 0, []string{"position 2"}, store.KindInvalid},
 		{"another size", good, "x", 8192, []string{"4096 bytes", "grow"}, store.KindInvalid},
