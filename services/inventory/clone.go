@@ -306,8 +306,9 @@ func (i *Inventory) replace(ctx context.Context, by store.Actor, why string, v s
 	return out, nil
 }
 
-// ResetVolume lets a clone begin anew at a boot of its machine: on the current
-// version of a golden parent, else on the snapshot that it was made of. Other
+// ResetVolume lets a clone begin anew at a boot of its machine: a clone of a
+// golden volume's version on the current one, a clone of a snapshot on that
+// snapshot, whether or not its volume became golden since. Other
 // volumes are left alone. It waits for no act on other volumes.
 func (i *Inventory) ResetVolume(ctx context.Context, id store.VolumeID, machine string) (store.Volume, error) {
 	if i.layers == nil {
@@ -326,7 +327,7 @@ func (i *Inventory) ResetVolume(ctx context.Context, id store.VolumeID, machine 
 	}
 	below := parent.Layers
 	detail := fmt.Sprintf("machine %s boots; it begins anew on version %d of %s", machine, parent.Version, parent.Name)
-	if !parent.Golden {
+	if v.Version == 0 {
 		base := v.Base()
 		if below, err = i.chain(ctx, base.ID); err != nil {
 			return store.Volume{}, err

@@ -189,7 +189,7 @@ func (i *Inventory) Detail(ctx context.Context, v store.Volume) (store.VolumeDet
 	}
 	for _, o := range all {
 		if o.Parent != v.ID {
-			if o.ID == v.Parent && o.Golden {
+			if o.ID == v.Parent && v.Version != 0 { // a snapshot has no newer version
 				d.Stale = o.Version != v.Version
 			}
 			continue
