@@ -308,8 +308,10 @@ func (i *Inventory) replace(ctx context.Context, by store.Actor, why string, v s
 
 // ResetVolume lets a clone begin anew at a boot of its machine: a clone of a
 // golden volume's version on the current one, a clone of a snapshot on that
-// snapshot, whether or not its volume became golden since. Other
-// volumes are left alone. It waits for no act on other volumes.
+// snapshot, whether or not its volume became golden since. A volume that owes
+// no new beginning, or is not ready for one, is returned as it is: of several
+// boots that ask for one beginning, one makes it. It waits for no act on other
+// volumes.
 func (i *Inventory) ResetVolume(ctx context.Context, id store.VolumeID, machine string) (store.Volume, error) {
 	if i.layers == nil {
 		return i.db.Volume(ctx, id)
@@ -317,8 +319,12 @@ func (i *Inventory) ResetVolume(ctx context.Context, id store.VolumeID, machine 
 	turn := i.work.turn(id)
 	turn.Lock()
 	defer turn.Unlock()
+	due, err := i.db.ResetDue(ctx, id)
+	if err != nil {
+		return store.Volume{}, err
+	}
 	v, err := i.db.Volume(ctx, id)
-	if err != nil || !v.Reset || v.State != store.VolumeReady {
+	if err != nil || !due || v.State != store.VolumeReady {
 		return v, err
 	}
 	parent, err := i.db.Volume(ctx, v.Parent)
@@ -334,7 +340,15 @@ func (i *Inventory) ResetVolume(ctx context.Context, id store.VolumeID, machine 
 		}
 		detail = fmt.Sprintf("machine %s boots; it begins anew on %s", machine, v.From)
 	}
-	return i.replace(ctx, store.ActorSystem, "volume.reset", v, below, detail)
+	out, err := i.replace(ctx, store.ActorSystem, "volume.reset", v, below, detail)
+	if store.KindOf(err) != store.KindConflict {
+		return out, err
+	}
+	// Its operator may have turned that off meanwhile, or begun to promote it.
+	if due, failed := i.db.ResetDue(ctx, id); failed != nil || due {
+		return store.Volume{}, err
+	}
+	return i.db.Volume(ctx, id)
 }
 
 // FlattenVolume makes a volume stand alone, while machines run from it: a job

@@ -16,6 +16,7 @@ type LayerRows interface {
 	LooseLayers(context.Context) ([]store.Layer, error)
 	CreateLayer(context.Context, store.Layer) (store.Layer, error)
 	DeleteLayer(context.Context, store.LayerID) error
+	ResetDue(context.Context, store.VolumeID) (bool, error)
 	LayerActs
 	VersionRows
 }

@@ -285,7 +285,7 @@ func TestAPromotedCloneIsTheNextVersionAndGoingBackIsOneAct(t *testing.T) {
 	}
 
 	// The machine that begins anew moves at its boot.
-	moved, err := h.ResetVolume(t.Context(), fresh.ID, "lab-02")
+	moved, err := h.boots(t, fresh, "lab-02")
 	must(t, err)
 	h.audited(t, store.ActorSystem, "volume.reset", "fresh")
 	if moved.Version != 2 || moved.Base().ID != g.Top || h.detail(t, fresh).Stale {
@@ -298,7 +298,7 @@ func TestAPromotedCloneIsTheNextVersionAndGoingBackIsOneAct(t *testing.T) {
 	g, err = h.SetVersion(t.Context(), ada, g.ID, 1)
 	must(t, err)
 	h.audited(t, ada, "version.current", "debian")
-	if moved, err = h.ResetVolume(t.Context(), fresh.ID, "lab-02"); err != nil || moved.Version != 1 {
+	if moved, err = h.boots(t, fresh, "lab-02"); err != nil || moved.Version != 1 {
 		t.Errorf("after the next boot the clone is %+v, %v", moved, err)
 	}
 	h.tidy(t)
@@ -438,7 +438,7 @@ func TestACloneThatBeginsAnewIsNotFlattenedOrRolledBack(t *testing.T) {
 		_, err := h.SetVolume(t.Context(), ada, raw.ID, store.VolumePatch{Reset: ptr(true)})
 		return err
 	})
-	c, err = h.ResetVolume(t.Context(), c.ID, "lab-01")
+	c, err = h.boots(t, c, "lab-01")
 	must(t, err)
 	if len(c.Layers) != 2 {
 		t.Errorf("after a boot the clone lies in %+v", c.Layers)
@@ -630,6 +630,9 @@ func TestAnActOnLayersIsDoneOrUndoneAfterAPowerCutAtEveryStep(t *testing.T) {
 					h.cloned(t, g, "fresh", true)
 					_, err := h.SnapshotVolume(t.Context(), ada, h.cloned(t, g, "kept", false).ID, "first", "")
 					must(t, err)
+					if name == "reset" {
+						h.owes(t, find(h, "fresh"))
+					}
 					h.work.sweep.Wait()
 					p.mu.Lock()
 					p.n, p.after, p.count = n, after, 0

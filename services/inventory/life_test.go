@@ -93,7 +93,7 @@ func TestTheLifeOfAVolumeThroughAllItsActs(t *testing.T) {
 
 	// Reset at boot, with a session of before still there.
 	before := h.opened(t, fresh)
-	_, err = h.ResetVolume(ctx, fresh.ID, "lab-01")
+	_, err = h.boots(t, fresh, "lab-01")
 	must(t, err)
 	if err := before.WriteAt(ctx, []byte("late"), 0); store.KindOf(err) != store.KindConflict {
 		t.Errorf("a write of the boot before: %v", err)
@@ -121,13 +121,13 @@ func TestTheLifeOfAVolumeThroughAllItsActs(t *testing.T) {
 	job, err := h.Promote(ctx, ada, kept.ID, "with updates")
 	h.done(t, job, err)
 	must(t, h.passed(t, job))
-	_, err = h.ResetVolume(ctx, fresh.ID, "lab-01")
+	_, err = h.boots(t, fresh, "lab-01")
 	must(t, err)
 	h.holds(t, fresh, at(disk, 5000, "kept"))
 	h.holds(t, kept, at(disk, 5000, "kept"))
 	_, err = h.SetVersion(ctx, ada, g.ID, 1)
 	must(t, err)
-	_, err = h.ResetVolume(ctx, fresh.ID, "lab-01")
+	_, err = h.boots(t, fresh, "lab-01")
 	must(t, err)
 	h.holds(t, fresh, disk)
 	h.clean(t)

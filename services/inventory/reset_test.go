@@ -1,7 +1,9 @@
 package inventory
 
 import (
+	"context"
 	"os"
+	"sync"
 	"testing"
 
 	"lunboot/store"
@@ -69,6 +71,62 @@ func TestACloneOfASnapshotBeginsAnewOnThatSnapshot(t *testing.T) {
 	}
 	if got, err := h.boots(t, follows, "lab-01"); err != nil || got.Base().ID != v.Top || got.Version != 1 {
 		t.Errorf("a clone of the version is %+v, %v", got, err)
+	}
+	h.tidy(t)
+}
+
+// meanwhile is a database that lets something happen while a layer is made.
+type meanwhile struct {
+	DB
+	act *func()
+}
+
+func (d meanwhile) CreateLayer(ctx context.Context, l store.Layer) (store.Layer, error) {
+	l, err := d.DB.CreateLayer(ctx, l)
+	if act := *d.act; act != nil {
+		*d.act = nil
+		act()
+	}
+	return l, err
+}
+
+func TestABootMakesOneNewBeginning(t *testing.T) {
+	var act func()
+	h, _ := layeredHouse(t, func(c *Config) { c.DB = meanwhile{c.DB, &act} })
+	c := h.cloned(t, h.golden(t, "debian"), "c", true)
+	h.mapped(t, h.machine(t, "lab-01", "00:07:e9:00:00:01"), c)
+	_, err := h.Map(t.Context(), ada, store.MappingSpec{Machine: h.machine(t, "lab-02", "00:07:e9:00:00:02").ID, Volume: c.ID, ReadOnly: true})
+	must(t, err)
+	if got, err := h.ResetVolume(t.Context(), c.ID, "lab-01"); err != nil || got.Top != c.Top {
+		t.Errorf("without a boot the volume is %+v, %v", got, err)
+	}
+	// The logins of both machines find it due.
+	h.owes(t, c)
+	var tops [2]store.LayerID
+	var logins sync.WaitGroup
+	for n := range tops {
+		logins.Go(func() {
+			got, err := h.ResetVolume(t.Context(), c.ID, "lab-01")
+			if err != nil {
+				t.Error(err)
+			}
+			tops[n] = got.Top
+		})
+	}
+	logins.Wait()
+	if tops[0] == c.Top || tops[0] != tops[1] || h.now(t, c).Top != tops[0] {
+		t.Errorf("one boot made the layers %v, after %d", tops, c.Top)
+	}
+	h.tidy(t)
+
+	// What is turned off while the new layer is made is not carried out.
+	h.owes(t, c)
+	act = func() {
+		_, err := h.SetVolume(t.Context(), ada, c.ID, store.VolumePatch{Reset: ptr(false)})
+		must(t, err)
+	}
+	if got, err := h.ResetVolume(t.Context(), c.ID, "lab-01"); err != nil || got.Top != tops[0] || got.Reset {
+		t.Errorf("after it was turned off the volume is %+v, %v", got, err)
 	}
 	h.tidy(t)
 }

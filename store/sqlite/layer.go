@@ -329,18 +329,27 @@ func (db *DB) SnapshotVolume(ctx context.Context, actor store.Actor, s store.Sna
 
 // ReplaceTop puts a layer in the place of a volume's top: why names the act,
 // "volume.rollback" or "volume.reset". The old top is loose afterwards, unless a
-// snapshot keeps it. The volume owes its machine no new beginning any more.
+// snapshot keeps it. The volume owes its machine no new beginning any more; one
+// that owed none is not reset, which is a KindConflict: another boot was first, or
+// its operator has turned that off.
 func (db *DB) ReplaceTop(ctx context.Context, actor store.Actor, why string, id store.VolumeID, next store.LayerID, detail string) (store.Volume, error) {
 	return db.act(ctx, actor, "replace layer", why, id, func(t *tx, v store.Volume) (store.Volume, string, error) {
 		if v.Golden {
 			return v, "", store.Conflict("golden", "volume %s is golden and never changes; make another of its versions the current one", v.Name)
 		}
+		if v.State != store.VolumeReady {
+			return v, "", store.Conflict("state", "volume %s is %s, and keeps the bytes that it has until that is over", v.Name, v.State)
+		}
 		l, err := t.newTop(v, next)
 		if err != nil {
 			return v, "", err
 		}
-		if _, err := t.Run("UPDATE volume SET reset_due = 0 WHERE id = ?", int64(id)); err != nil {
+		due, err := t.Run("UPDATE volume SET reset_due = 0 WHERE id = ? AND reset_due = 1", int64(id))
+		if err != nil {
 			return v, "", err
+		}
+		if due == 0 && why == "volume.reset" {
+			return v, "", store.Conflict("reset_at_boot", "volume %s owes no machine a new beginning", v.Name)
 		}
 		v.Size = max(v.Size, l.Size)
 		v, err = t.setTop(v, next)

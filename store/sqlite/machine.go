@@ -415,6 +415,14 @@ func (db *DB) ResetsDue(ctx context.Context, id store.MachineID) ([]store.Volume
 		"SELECT DISTINCT volume.id FROM volume JOIN mapping ON mapping.volume = volume.id WHERE volume.reset_due = 1 AND volume.reset = 1 AND mapping.machine = ? ORDER BY volume.id", int64(id))
 }
 
+// ResetDue reports whether a volume is to begin anew before a machine has it
+// again.
+func (db *DB) ResetDue(ctx context.Context, id store.VolumeID) (bool, error) {
+	n, err := dbfile.One(ctx, db.file.Reader(), dbfile.Scalar[int64], store.NotFound("volume with number", fmt.Sprint(id)),
+		"SELECT reset_due AND reset FROM volume WHERE id = ?", int64(id))
+	return n != 0, err
+}
+
 // tidyMachine puts what people write in several ways into one.
 func tidyMachine(m store.Machine) store.Machine {
 	m.Name = strings.ToLower(m.Name)

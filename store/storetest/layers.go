@@ -104,7 +104,20 @@ func goldenLife(k *kit) {
 	// A clone moves when its own layer is replaced by one over the new version.
 	top := k.layer(fresh, g.Top)
 	old := fresh.Top
-	fresh = must(k.ReplaceTop(ctx, store.ActorSystem, "volume.reset", fresh.ID, top.ID, "its machine boots"))(k)
+	k.unchanged(func() { // no boot has fired
+		_, err := k.ReplaceTop(ctx, store.ActorSystem, "volume.reset", fresh.ID, top.ID, "its machine boots")
+		k.refused(err, store.KindConflict, "reset_at_boot", fresh.Name)
+	})
+	held := fresh
+	held.State = store.VolumePromoting
+	held = must(k.UpdateVolume(ctx, actor, held))(k)
+	k.unchanged(func() {
+		_, err := k.ReplaceTop(ctx, actor, "volume.rollback", fresh.ID, top.ID, "")
+		k.refused(err, store.KindConflict, "state", fresh.Name, "promoting")
+	})
+	held.State = store.VolumeReady
+	must(k.UpdateVolume(ctx, actor, held))(k)
+	fresh = must(k.ReplaceTop(ctx, actor, "volume.rollback", fresh.ID, top.ID, "to the new version"))(k)
 	if fresh.Version != 2 || fresh.Base().ID != g.Top || fresh.Parent != g.ID {
 		k.Errorf("the clone that moved is %+v", fresh)
 	}
