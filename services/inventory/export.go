@@ -32,13 +32,34 @@ func (i *Inventory) ExportVolume(ctx context.Context, id store.VolumeID, spec st
 	if err := i.jobs.room(); err != nil {
 		return nil, err
 	}
+	x, err := i.openExport(ctx, id, spec)
+	if err != nil {
+		return nil, err
+	}
+	// The plan is made of the whole disk, which takes its time on a large one:
+	// no other act waits for it.
+	if spec.Format == "qcow2" {
+		x.length = -1
+		if !spec.Compress {
+			if x.plan, err = image.PlanQcow2(ctx, x.disk); err != nil {
+				x.end(err)
+				return nil, err
+			}
+			x.length = x.plan.Length()
+		}
+	}
+	return x, nil
+}
+
+// openExport keeps other acts from a volume that goes out, and opens it.
+func (i *Inventory) openExport(ctx context.Context, id store.VolumeID, spec store.ExportSpec) (*export, error) {
 	i.acts.Lock()
 	defer i.acts.Unlock()
 	v, err := i.db.Volume(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	if err := i.usable(v); err != nil {
+	if err := i.usableFor(v, true); err != nil {
 		return nil, err
 	}
 	if err := i.quiet(ctx, v); err != nil {
@@ -50,19 +71,11 @@ func (i *Inventory) ExportVolume(ctx context.Context, id store.VolumeID, spec st
 		return nil, err
 	}
 	x := &export{i: i, v: v, spec: spec, job: job, length: v.Size, release: func() {}}
-	if !v.ReadOnly {
-		x.release = i.work.occupy(v.ID, fmt.Sprintf("being exported by job %d", job.ID))
+	if !v.Golden { // which nobody will ever write
+		x.release = i.work.occupy(v.ID, claim{why: fmt.Sprintf("being exported by job %d", job.ID), reads: true})
 	}
 	x.ctx, x.run = i.jobs.start(settle, job.ID)
-	if x.disk, err = i.volumes.Disk(x.ctx, v); err == nil && spec.Format == "qcow2" {
-		x.length = -1
-		if !spec.Compress {
-			if x.plan, err = image.PlanQcow2(ctx, x.disk); err == nil {
-				x.length = x.plan.Length()
-			}
-		}
-	}
-	if err != nil {
+	if x.disk, err = i.volumes.Disk(x.ctx, v); err != nil {
 		x.end(err)
 		return nil, err
 	}
@@ -172,7 +185,7 @@ func (x *export) compress(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	n, err := image.WriteQcow2Compressed(x.ctx, &roomy{File: f, i: x.i}, x.disk, image.CompressionZlib, func(done int64) { x.progress(done, data) })
+	n, err := image.WriteQcow2Compressed(x.ctx, &roomy{File: f, x: x}, x.disk, image.CompressionZlib, func(done int64) { x.progress(done, data) })
 	if err != nil {
 		return err
 	}
@@ -183,17 +196,21 @@ func (x *export) compress(w io.Writer) error {
 	return err
 }
 
-// roomy is a file that ends before it has filled the file system.
+// roomy is a file that ends with the export, and before it has filled the file
+// system.
 type roomy struct {
 	*os.File
-	i     *Inventory
+	x     *export
 	since int64
 }
 
 func (r *roomy) WriteAt(p []byte, off int64) (int, error) {
+	if err := r.x.look(); err != nil {
+		return 0, err
+	}
 	if r.since += int64(len(p)); r.since >= 64<<20 {
 		r.since = 0
-		free, err := r.i.volumes.Free()
+		free, err := r.x.i.volumes.Free()
 		if err != nil {
 			return 0, err
 		}
@@ -221,11 +238,15 @@ func (x *export) progress(done, total int64) {
 	}
 }
 
-// look ends an export that was canceled, or whose volume a machine began to
-// write: the file would be a mixture.
+// look ends an export that was canceled, or whose volume a machine wrote or can
+// write: the file would be a mixture. A session that came and went between two
+// looks is known by what it wrote.
 func (x *export) look() error {
 	if err := x.ctx.Err(); err != nil {
 		return context.Cause(x.ctx)
+	}
+	if x.disk.Changed() {
+		return store.InUse("a machine wrote to volume %s while it was exported, so that the file would be a mixture of old and new; export it again, or take a snapshot, make a clone of that, and export the clone", x.v.Name)
 	}
 	now := x.i.now()
 	if now.Sub(x.looked) < lookEvery {

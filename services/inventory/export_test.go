@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"lunboot/store"
@@ -141,4 +142,90 @@ func TestACanceledExportEnds(t *testing.T) {
 		}
 	}
 	must(t, h.RemoveVolume(t.Context(), ada, v.ID))
+}
+
+// A session that came and went between two looks at the sessions is known by what
+// it wrote, and no file is a mixture.
+func TestAnExportOfAVolumeThatWasWrittenMeanwhileFails(t *testing.T) {
+	h := newHouse(t)
+	v := h.volume(t, "disk", 8<<20)
+	write := func() {
+		w, err := h.pool.Open(t.Context(), v)
+		must(t, err)
+		must(t, w.WriteAt(t.Context(), bytes.Repeat([]byte{7}, 4096), 4<<20))
+		must(t, w.Close())
+	}
+	write()
+	for name, spec := range map[string]store.ExportSpec{"raw": {Format: "raw"}, "qcow2": {Format: "qcow2"}, "small": {Format: "qcow2", Compress: true}} {
+		for _, early := range []bool{true, false} {
+			x, err := h.ExportVolume(t.Context(), v.ID, spec)
+			must(t, err)
+			out := &stalling{}
+			if early {
+				write()
+			} else {
+				out.then = write
+			}
+			err = x.Send(t.Context(), out)
+			x.Close(err)
+			if (early || name == "raw") && err == nil || early && out.n > 0 {
+				t.Errorf("%s, written before it was sent (%v): %d bytes went out, %v", name, early, out.n, err)
+			}
+			all, bad := h.Jobs(t.Context())
+			must(t, bad)
+			if all[0].State != store.JobFailed || !strings.Contains(all[0].Error, "mixture") || !strings.Contains(all[0].Error, "snapshot") {
+				t.Errorf("%s, written before it was sent (%v): the job is %+v", name, early, all[0])
+			}
+		}
+	}
+	if _, got := h.sent(t, v, store.ExportSpec{Format: "qcow2", Compress: true}); len(got) == 0 {
+		t.Error("nothing is sent when nobody writes")
+	}
+}
+
+func TestAReadOnlyVolumeStaysSoWhileItIsExported(t *testing.T) {
+	h := newHouse(t)
+	v := h.volume(t, "disk", 1<<20)
+	yes, no := true, false
+	v, err := h.SetVolume(t.Context(), ada, v.ID, store.VolumePatch{ReadOnly: &yes})
+	must(t, err)
+	x, err := h.ExportVolume(t.Context(), v.ID, store.ExportSpec{Format: "raw"})
+	must(t, err)
+	writable := func() error {
+		_, err := h.SetVolume(t.Context(), ada, v.ID, store.VolumePatch{ReadOnly: &no})
+		return err
+	}
+	h.wantRefusal(t, store.KindInUse, []string{"disk", "being exported"}, writable)
+	// Others may fetch it as well, and the first that ends lets go of its own alone.
+	h.sent(t, v, store.ExportSpec{Format: "qcow2"})
+	h.wantRefusal(t, store.KindInUse, []string{"disk", "being exported"}, writable)
+	x.Close(nil)
+	must(t, writable())
+}
+
+// asking is a context that calls ask whenever somebody looks whether it ended.
+type asking struct {
+	context.Context
+	ask func()
+}
+
+func (a asking) Err() error { a.ask(); return a.Context.Err() }
+
+func TestOtherActsDoNotWaitForThePlanOfAnExport(t *testing.T) {
+	h := newHouse(t)
+	disk := patchy()
+	v, err := h.ImportStream(t.Context(), ada, store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: "debian"}}, "", bytes.NewReader(disk), int64(len(disk)))
+	must(t, err)
+	free := 0
+	x, err := h.ExportVolume(asking{t.Context(), func() {
+		if h.acts.TryLock() {
+			h.acts.Unlock()
+			free++
+		}
+	}}, v.ID, store.ExportSpec{Format: "qcow2"})
+	must(t, err)
+	x.Close(nil)
+	if free == 0 {
+		t.Error("while the plan was made no other act could begin")
+	}
 }

@@ -68,45 +68,61 @@ type layerWork struct {
 	// does not wait for them.
 	turns [64]sync.Mutex
 	mu    sync.Mutex
-	busy  map[store.VolumeID]string // by a job: why no other act may change it
-	sweep sync.WaitGroup            // removals of files behind an answer
+	busy  map[store.VolumeID][]*claim // by jobs
+	sweep sync.WaitGroup              // removals of files behind an answer
 }
 
 func (w *layerWork) turn(id store.VolumeID) *sync.Mutex {
 	return &w.turns[uint64(id)%uint64(len(w.turns))]
 }
 
-// occupy keeps other acts from a volume while a job changes it.
-func (w *layerWork) occupy(id store.VolumeID, why string) (release func()) {
+// claim is a job's hold of a volume.
+type claim struct {
+	why   string // no other act may change it
+	reads bool   // and nothing more, so that others may read as well
+}
+
+// occupy keeps other acts from a volume while a job works on it.
+func (w *layerWork) occupy(id store.VolumeID, c claim) (release func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.busy == nil {
-		w.busy = map[store.VolumeID]string{}
+		w.busy = map[store.VolumeID][]*claim{}
 	}
-	w.busy[id] = why
+	w.busy[id] = append(w.busy[id], &c)
 	return func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		delete(w.busy, id)
+		w.busy[id] = slices.DeleteFunc(w.busy[id], func(o *claim) bool { return o == &c })
+		if len(w.busy[id]) == 0 {
+			delete(w.busy, id)
+		}
 	}
 }
 
 // free refuses a volume that is half-made, or that a job works on.
-func (i *Inventory) free(v store.Volume) error {
+func (i *Inventory) free(v store.Volume) error { return i.freeFor(v, false) }
+
+// freeFor is free; who only reads is not refused for others that do.
+func (i *Inventory) freeFor(v store.Volume, reading bool) error {
 	if err := settled(v); err != nil {
 		return err
 	}
 	i.work.mu.Lock()
 	defer i.work.mu.Unlock()
-	if why := i.work.busy[v.ID]; why != "" {
-		return store.InUse("volume %s is %s; wait for the job, or cancel it", v.Name, why)
+	for _, c := range i.work.busy[v.ID] {
+		if !reading || !c.reads {
+			return store.InUse("volume %s is %s; wait for the job, or cancel it", v.Name, c.why)
+		}
 	}
 	return nil
 }
 
 // usable is free for a volume whose bytes are needed.
-func (i *Inventory) usable(v store.Volume) error {
-	if err := i.free(v); err != nil {
+func (i *Inventory) usable(v store.Volume) error { return i.usableFor(v, false) }
+
+func (i *Inventory) usableFor(v store.Volume, reading bool) error {
+	if err := i.freeFor(v, reading); err != nil {
 		return err
 	}
 	if v.State != store.VolumeReady {
@@ -218,7 +234,7 @@ func (i *Inventory) runJob(ctx context.Context, kind string, v store.Volume, why
 	if err != nil {
 		return store.Job{}, err
 	}
-	release := i.work.occupy(v.ID, fmt.Sprintf("%s by job %d", why, job.ID))
+	release := i.work.occupy(v.ID, claim{why: fmt.Sprintf("%s by job %d", why, job.ID)})
 	work, r := i.jobs.start(settle, job.ID)
 	go func() {
 		defer i.jobs.finish(job.ID)

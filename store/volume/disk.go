@@ -12,8 +12,9 @@ import (
 
 // OpenDisk is a volume that is read as a disk: to be exported, say.
 type OpenDisk struct {
-	ctx context.Context
-	h   *Handle
+	ctx    context.Context
+	h      *Handle
+	writes uint64 // that were begun before
 }
 
 // Disk opens a volume to be read until ctx ends.
@@ -22,8 +23,14 @@ func (p *Pool) Disk(ctx context.Context, v store.Volume) (*OpenDisk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &OpenDisk{ctx, h}, nil
+	h.s.still.Lock() // until those under way have returned
+	defer h.s.still.Unlock()
+	return &OpenDisk{ctx, h, h.s.writes.Load()}, nil
 }
+
+// Changed reports whether anybody began to write to the volume since it was
+// opened: what was read may then be a mixture of old and new.
+func (d *OpenDisk) Changed() bool { return d.h.s.writes.Load() != d.writes }
 
 // Size is the volume's size in bytes.
 func (d *OpenDisk) Size() int64 { return d.h.Size() }
