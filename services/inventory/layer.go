@@ -57,7 +57,7 @@ type Layers interface {
 	Check(ctx context.Context, v store.Volume) (store.VolumeCheck, error)
 	// RemoveLayers removes files; those that are gone already are no error.
 	RemoveLayers(context.Context, []store.Layer) error
-	// Used is how many bytes the volume's own layers take.
+	// Used is how many bytes those of the layers of v that are its own take.
 	Used(v store.Volume) (int64, error)
 }
 

@@ -174,3 +174,44 @@ func (h *house) passed(t *testing.T, job store.Job) error {
 	}
 	return nil
 }
+
+// What was kept of a volume takes room, too, when it does not stand on it any
+// more.
+func TestAVolumeTakesTheRoomOfAllThatWasKeptOfIt(t *testing.T) {
+	h := living(t, t.TempDir())
+	ctx := t.Context()
+	const size = 4 << 20
+	v := h.volume(t, "debian", size)
+	h.writes(t, v, 0, volumetest.Pattern(make([]byte, size), 1))
+	g, err := h.FreezeVolume(ctx, ada, v.ID, "")
+	must(t, err)
+	next := h.cloned(t, g, "next", false)
+	h.writes(t, next, 0, volumetest.Pattern(make([]byte, size), 2))
+	job, err := h.Promote(ctx, ada, next.ID, "")
+	h.done(t, job, err)
+	must(t, h.passed(t, job))
+	must(t, h.RemoveVolume(ctx, ada, next.ID))
+
+	// Two snapshots, of which the volume stands on the older alone.
+	w := h.volume(t, "work", size)
+	h.writes(t, w, 0, volumetest.Pattern(make([]byte, size), 3))
+	for n, name := range []string{"older", "newer"} {
+		_, err = h.SnapshotVolume(ctx, ada, w.ID, name, "")
+		must(t, err)
+		h.writes(t, h.now(t, w), 0, volumetest.Pattern(make([]byte, size), uint64(4+n)))
+	}
+	_, err = h.Rollback(ctx, ada, w.ID, "older")
+	must(t, err)
+	h.work.sweep.Wait()
+
+	for _, v := range []store.Volume{g, w} {
+		if d := h.detail(t, h.now(t, v)); d.Used < 2*size || d.Used > 2*size+size/2 {
+			t.Errorf("%s takes %d bytes of the %d that are kept of it", v.Name, d.Used, 2*size)
+		}
+	}
+	s, err := NewSpaceWatch(h.Inventory, func(store.Space) {}).Space(ctx)
+	must(t, err)
+	if s.Used < 4*size || s.Used > 4*size+size {
+		t.Errorf("volumes take %d bytes of %d", s.Used, 4*size)
+	}
+}

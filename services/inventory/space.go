@@ -114,11 +114,15 @@ func (w *SpaceWatch) Space(ctx context.Context) (store.Space, error) {
 	if err != nil {
 		return s, err
 	}
+	layers, err := w.inv.db.Layers(ctx)
+	if err != nil {
+		return s, err
+	}
 	for _, v := range all {
 		if v.Kind == store.VolumeDevice || v.State == store.VolumeFailed {
 			continue
 		}
-		used, err := m.Used(v)
+		used, err := m.Used(withFiles(v, layers))
 		if err != nil {
 			continue // one that is being made or removed
 		}
@@ -127,6 +131,21 @@ func (w *SpaceWatch) Space(ctx context.Context) (store.Space, error) {
 	}
 	s.Rate, s.Seen = w.rate(s)
 	return s, nil
+}
+
+// withFiles is a volume with all of the layers that are its own: versions and
+// snapshots that it does not stand on any more take room as well.
+func withFiles(v store.Volume, all []store.Layer) store.Volume {
+	var own []store.Layer
+	for _, l := range all {
+		if l.Volume == v.ID {
+			own = append(own, l)
+		}
+	}
+	if len(own) > 0 {
+		v.Layers = own
+	}
+	return v
 }
 
 // rate is how many bytes a day the room shrank since the oldest look.

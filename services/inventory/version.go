@@ -205,7 +205,7 @@ func (i *Inventory) Detail(ctx context.Context, v store.Volume) (store.VolumeDet
 		d.Clones = append(d.Clones, c)
 	}
 	if i.layers != nil && v.State == store.VolumeReady {
-		if n, err := i.layers.Used(v); err == nil {
+		if n, err := i.layers.Used(withFiles(v, layers)); err == nil {
 			d.Used = n
 		}
 	}

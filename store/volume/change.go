@@ -169,7 +169,8 @@ func (p *Pool) RemoveLayers(ctx context.Context, rows []store.Layer) error {
 	return nil
 }
 
-// Used is how many bytes a volume's own layers take on the disk, with their maps.
+// Used is how many bytes those of the layers of v that are its own take on the
+// disk, with their maps.
 func (p *Pool) Used(v store.Volume) (total int64, err error) {
 	for _, row := range layersOf(v) {
 		if row.Volume != 0 && row.Volume != v.ID || row.Kind == store.LayerDevice {
