@@ -102,7 +102,15 @@ func (f *Folder) Copy(ctx context.Context, r io.Reader) (path, sum string, size 
 		if err := ctx.Err(); err != nil {
 			return "", "", 0, err
 		}
-		n, end := io.ReadFull(r, buf)
+		// A source that breaks off says io.ErrUnexpectedEOF, as io.ReadFull does of
+		// one that ends: only the source's own io.EOF ends it.
+		var n int
+		var end error
+		for n < len(buf) && end == nil {
+			var m int
+			m, end = r.Read(buf[n:])
+			n += m
+		}
 		if n > 0 {
 			h.Write(buf[:n])
 			if _, err := tmp.Write(buf[:n]); err != nil {
@@ -116,7 +124,7 @@ func (f *Folder) Copy(ctx context.Context, r io.Reader) (path, sum string, size 
 				dirty = 0
 			}
 		}
-		if end == io.EOF || end == io.ErrUnexpectedEOF {
+		if end == io.EOF {
 			break
 		}
 		if end != nil {

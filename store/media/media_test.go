@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
@@ -173,6 +174,20 @@ func TestAFolderKeepsFilesUnderTheirHash(t *testing.T) {
 	}
 	if _, _, _, err := f.Copy(t.Context(), io.MultiReader(strings.NewReader("part"), broken{})); err == nil {
 		t.Error("a source that breaks is kept")
+	}
+	// What is left of a request whose sender is gone.
+	for _, cut := range []io.Reader{
+		io.MultiReader(strings.NewReader("part"), iotest.ErrReader(io.ErrUnexpectedEOF)),
+		iotest.DataErrReader(io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)), iotest.ErrReader(io.ErrUnexpectedEOF))),
+	} {
+		if _, _, _, err := f.Copy(t.Context(), cut); store.KindOf(err) != store.KindUnavailable {
+			t.Errorf("a source that is cut off: %v", err)
+		}
+	}
+	if tmp, _, size, err := f.Copy(t.Context(), iotest.OneByteReader(strings.NewReader("whole"))); err != nil || size != 5 {
+		t.Errorf("a slow source: %d bytes, %v", size, err)
+	} else if err := os.Remove(tmp); err != nil {
+		t.Error(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "new-123"), nil, 0o600); err != nil {
 		t.Fatal(err)

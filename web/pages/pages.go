@@ -190,7 +190,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/volumes/new", s.newVolume)
 			r.With(s.need(store.ScopeAdmin)).Post("/volumes/import", s.importVolume)
 			r.Post("/volumes/upload", s.uploadVolume)
-			r.Post("/volumes/attach", s.attachDevice)
+			r.With(s.need(store.ScopeAdmin)).Post("/volumes/attach", s.attachDevice)
 			r.Post("/volumes/uploads/{upload}/finish", s.finishUpload)
 			r.Post("/volumes/uploads/{upload}/remove", s.removeUpload)
 			r.Post("/volumes/jobs/{job}/cancel", s.cancelJob)
