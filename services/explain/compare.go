@@ -185,11 +185,15 @@ func ints(list []int) string {
 	return strings.Join(out, ", ")
 }
 
-// plumbing are the lines by which a script comes back to the appliance. A report
-// carries its attempt, which a dry run has not.
-var plumbing = regexp.MustCompile(`^goto again$|` + regexp.QuoteMeta(boot.ReportPath) + `\?|` + regexp.QuoteMeta(boot.ScriptPath) + `\?mac=`)
+// plumbing are the lines by which a script comes back to the appliance, and where
+// it sends who reads it. A report and a case number are their attempt's, which a
+// dry run has not.
+var plumbing = regexp.MustCompile(`^goto again$|^echo (Case number [0-9]+\. )?See http|` + regexp.QuoteMeta(boot.ReportPath) + `\?|` + regexp.QuoteMeta(boot.ScriptPath) + `\?mac=`)
 
-// body takes a script's comments and its plumbing away.
+// ticket is the part of an answer file's address that is an attempt's.
+var ticket = regexp.MustCompile(`(/files/` + store.AnswerRoot + `/[^/ ]+/[^/ ]+/)[^/ ]+`)
+
+// body takes a script's comments and its plumbing away, and what is its attempt's.
 func body(script string) []string {
 	var out []string
 	for _, line := range strings.Split(script, "\n") {
@@ -197,7 +201,7 @@ func body(script string) []string {
 		if line == "" || line[0] == '#' || plumbing.MatchString(line) {
 			continue
 		}
-		out = append(out, line)
+		out = append(out, ticket.ReplaceAllString(line, "${1}0"))
 	}
 	return out
 }

@@ -77,7 +77,7 @@ func (l *lab) Latest(store.MachineID, store.MAC) (store.Attempt, bool) {
 
 func (l *lab) EventsOf(context.Context, store.Attempt) ([]store.Event, error) { return l.events, l.err }
 
-const script = "#!ipxe\n# comment\nset initiator-iqn iqn.x:lab-03\nset password (secret)\nsanboot iscsi:10.77.0.1::3260:2:iqn.x:t || goto failed\n"
+const script = "#!ipxe\n# comment\nset initiator-iqn iqn.x:lab-03\nset password (secret)\nsanboot iscsi:10.77.0.1::3260:2:iqn.x:t || goto failed\necho See http://10.77.0.1:8080\nimgargs vmlinuz url=http://10.77.0.1/files/answer/lab-03/deb/0/preseed.cfg\n"
 
 func newLab() *lab {
 	return &lab{
@@ -178,7 +178,8 @@ func TestBadQuestionsAndFaultsAreErrors(t *testing.T) {
 
 // before is an attempt that went as the lab would answer now.
 func before() (*store.Attempt, []store.Event) {
-	a := &store.Attempt{ID: 17, Machine: 3, Firmware: "BIOS", Arch: "x86", Script: strings.Replace(script, "|| goto failed\n", "|| goto failed\n\nchain --replace http://10.77.0.1/report?attempt=17&key=k&step=sanboot&code=${errno:hexraw} || goto again\n", 1)}
+	given := strings.NewReplacer("echo See", "echo Case number 17. See", "/deb/0/", "/deb/17-k/").Replace(script) // what belongs to an attempt
+	a := &store.Attempt{ID: 17, Machine: 3, Firmware: "BIOS", Arch: "x86", Script: strings.Replace(given, "|| goto failed\n", "|| goto failed\n\nchain --replace http://10.77.0.1/report?attempt=17&key=k&step=sanboot&code=${errno:hexraw} || goto again\n", 1)}
 	return a, []store.Event{
 		{Kind: store.EventDHCPOffer, Addr: next, Detail: store.Detail{Loader: "snponly.efi"}},
 		{Kind: store.EventDHCPAck, Addr: next, Detail: store.Detail{Loader: "."}},
