@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"lunboot/services/iscsi"
@@ -105,7 +107,8 @@ func (c *catalog) Access(ctx context.Context, initiator store.IQN) (iscsi.Access
 // The firmware's first login after its script fires the boot that the script
 // armed: sessions of the boot before end, and clones that begin anew at each
 // boot do. Only such a login does either, and each once for a script: the next
-// login of the same boot, or one whose answer was lost, finds nothing due.
+// login of the same boot, or one whose answer was lost, finds nothing due. A
+// volume that is still due is left out of every other login.
 func (c *catalog) Open(ctx context.Context, initiator store.IQN, isid [6]byte) (iscsi.Map, error) {
 	m, fault, err := c.open(ctx, initiator, iscsi.IsIPXE(isid))
 	if err == nil && len(m.LUNs) == 0 && fault != nil {
@@ -133,14 +136,15 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 		return iscsi.Map{}, nil, err
 	}
 	volumes := r.volumes
-	if fire {
-		begun, err := c.begin(ctx, r)
-		if err != nil {
+	due, err := c.due(ctx, r)
+	if err != nil {
+		return iscsi.Map{}, nil, err
+	}
+	if fire && c.reset != nil && len(due) > 0 {
+		if volumes, err = c.begin(ctx, r, due); err != nil {
 			return iscsi.Map{}, nil, err
 		}
-		if begun != nil {
-			volumes, fired = begun, true
-		}
+		due, fired = nil, true
 	}
 	out := iscsi.Map{Generation: generation, Fired: fired, LUNs: make(map[store.LUN]iscsi.Entry, len(r.mappings))}
 	handles := make([]*volume.Handle, 0, len(r.mappings))
@@ -151,6 +155,10 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 	}
 	for _, mp := range r.mappings {
 		v := volumes[mp.Volume]
+		if slices.Contains(due, v.ID) {
+			fault = &store.Error{Kind: store.KindUnavailable, Op: "open volume", Subject: v.Name, Msg: "it is to begin anew first, at the next login of its machine's firmware"}
+			continue
+		}
 		h, err := c.pool.Open(ctx, v)
 		if store.KindOf(err) == store.KindConflict { // its layers changed since its row was read
 			if v, err = c.db.Volume(ctx, mp.Volume); err == nil {
@@ -170,27 +178,30 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 	return out, fault, nil
 }
 
-// begin lets the machine's volumes begin anew that are due, and returns all its
-// volumes as they are then, or nil when none was. What a boot owes stands in the
-// database from the moment that it fires until the volume's empty layer is
-// named: a login that is refused here, or cut off by a power failure, is followed
-// by one that does the rest. A machine that was promised a fresh volume never
-// boots from a used one.
-func (c *catalog) begin(ctx context.Context, r *record) (map[store.VolumeID]store.Volume, error) {
-	resets := false
+// due returns the machine's volumes that owe it a new beginning. The record does
+// not know: a boot is no change of the inventory.
+func (c *catalog) due(ctx context.Context, r *record) ([]store.VolumeID, error) {
 	for _, v := range r.volumes {
-		resets = resets || v.Reset
+		if v.Reset {
+			return c.db.ResetsDue(ctx, r.machine.ID)
+		}
 	}
-	if !resets || c.reset == nil {
-		return nil, nil
-	}
-	due, err := c.db.ResetsDue(ctx, r.machine.ID)
-	if err != nil || len(due) == 0 {
-		return nil, err
-	}
+	return nil, nil
+}
+
+// begin lets the machine's volumes begin anew that are due, and returns all its
+// volumes as they are then. What a boot owes stands in the database from the
+// moment that it fires until the volume's empty layer is named: a login that is
+// refused here, or cut off by a power failure, is followed by one that does the
+// rest, and until then nobody gets the volume. A machine that was promised a
+// fresh volume never boots from a used one.
+func (c *catalog) begin(ctx context.Context, r *record, due []store.VolumeID) (map[store.VolumeID]store.Volume, error) {
 	out := maps.Clone(r.volumes)
 	for _, id := range due {
 		v, err := c.reset(ctx, id, r.machine.Name)
+		if err == nil && v.State != store.VolumeReady {
+			err = fmt.Errorf("the volume is %s; the login succeeds when that is over", v.State)
+		}
 		if err != nil {
 			return nil, &store.Error{Kind: store.KindUnavailable, Op: "begin anew", Subject: r.volumes[id].Name, Err: err}
 		}
