@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"lunboot/store"
 )
@@ -128,5 +129,33 @@ func TestABootMakesOneNewBeginning(t *testing.T) {
 	if got, err := h.ResetVolume(t.Context(), c.ID, "lab-01"); err != nil || got.Top != tops[0] || got.Reset {
 		t.Errorf("after it was turned off the volume is %+v, %v", got, err)
 	}
+	h.tidy(t)
+}
+
+func TestARemovalWaitsForTheBootThatMakesALayer(t *testing.T) {
+	var act func()
+	h, _ := layeredHouse(t, func(c *Config) { c.DB = meanwhile{c.DB, &act} })
+	g := h.golden(t, "debian")
+	c := h.cloned(t, g, "c", true)
+	h.owes(t, c)
+	removed := make(chan error, 1)
+	act = func() {
+		go func() { removed <- h.RemoveVolume(t.Context(), ada, c.ID) }()
+		select {
+		case err := <-removed:
+			t.Errorf("the volume is removed while its new layer is made: %v", err)
+			removed <- err
+		case <-time.After(200 * time.Millisecond): // as long as a removal takes here, and more
+		}
+	}
+	if _, err := h.ResetVolume(t.Context(), c.ID, "lab-01"); err != nil {
+		t.Error(err)
+	}
+	must(t, <-removed)
+	h.tidy(t)
+	if _, err := h.ResetVolume(t.Context(), c.ID, "lab-01"); !store.IsNotFound(err) {
+		t.Errorf("a removed volume begins anew: %v", err)
+	}
+	must(t, h.RemoveVolume(t.Context(), ada, g.ID))
 	h.tidy(t)
 }

@@ -175,25 +175,12 @@ func (i *Inventory) ResizeVolume(ctx context.Context, by store.Actor, id store.V
 func (i *Inventory) RemoveVolume(ctx context.Context, by store.Actor, id store.VolumeID) error {
 	i.acts.Lock()
 	defer i.acts.Unlock()
-	v, err := i.db.Volume(ctx, id)
+	v, was, err := i.condemn(ctx, by, id)
 	if err != nil {
 		return err
 	}
-	if err := i.free(v); err != nil {
-		return err
-	}
-	if err := store.CheckExpected(ctx, "volume", fmt.Sprint(v.ID), v.Name, v.Revision); err != nil {
-		return err
-	}
-	if err := i.unused(ctx, v); err != nil {
-		return err
-	}
+	// From here on a caller that hangs up changes nothing.
 	ctx = context.WithoutCancel(ctx)
-	was := v.State
-	v.State = store.VolumeRemoving
-	if v, err = i.db.UpdateVolume(ctx, by, v); err != nil {
-		return err
-	}
 	if err := i.volumes.Remove(ctx, v); err != nil {
 		v.State = was
 		if _, back := i.db.UpdateVolume(ctx, store.ActorSystem, v); back != nil {
@@ -207,6 +194,30 @@ func (i *Inventory) RemoveVolume(ctx context.Context, by store.Actor, id store.V
 		return err
 	}
 	return i.db.DeleteVolume(ctx, by, v.ID)
+}
+
+// condemn marks a volume that may be removed, and returns its row and the state
+// that it had. A boot that is making a new layer for the volume is waited for,
+// else its files would outlive their row; one that comes later finds the mark.
+func (i *Inventory) condemn(ctx context.Context, by store.Actor, id store.VolumeID) (v store.Volume, was store.VolumeState, err error) {
+	turn := i.work.turn(id)
+	turn.Lock()
+	defer turn.Unlock()
+	if v, err = i.db.Volume(ctx, id); err != nil {
+		return v, "", err
+	}
+	if err := i.free(v); err != nil {
+		return v, "", err
+	}
+	if err := store.CheckExpected(ctx, "volume", fmt.Sprint(v.ID), v.Name, v.Revision); err != nil {
+		return v, "", err
+	}
+	if err := i.unused(ctx, v); err != nil {
+		return v, "", err
+	}
+	was, v.State = v.State, store.VolumeRemoving
+	v, err = i.db.UpdateVolume(context.WithoutCancel(ctx), by, v)
+	return v, was, err
 }
 
 // unused refuses a volume that something needs, and names it: the row's own
