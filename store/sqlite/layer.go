@@ -134,6 +134,18 @@ func (t *tx) insertLayer(l *store.Layer) error {
 		if !below.Frozen && below.Volume != l.Volume {
 			return store.Conflict("parent", "volume %s can still be written; freeze it (lunboot volume freeze %s), or take a snapshot and clone that", owner.Name, owner.Name)
 		}
+		// Once the new layer stands there, its version or snapshot is kept.
+		// Before, it may have been forgotten since the caller read its row.
+		if below.Volume != l.Volume {
+			kept, err := dbfile.One(t.Ctx, t, dbfile.Scalar[int64], nil,
+				"SELECT EXISTS (SELECT 1 FROM volume_version WHERE layer = ?1) OR EXISTS (SELECT 1 FROM snapshot WHERE layer = ?1)", int64(below.ID))
+			if err != nil {
+				return err
+			}
+			if kept == 0 {
+				return store.Conflict("below", "what was to be cloned of volume %s is being removed; choose another of its versions or snapshots", owner.Name)
+			}
+		}
 		if len(chain) >= store.MaxLayers {
 			return store.Conflict("layers", "volume %s lies in %d layers already, and a read would look through one more; flatten it first (lunboot volume flatten %s)", owner.Name, len(chain), owner.Name)
 		}

@@ -158,6 +158,11 @@ func goldenLife(k *kit) {
 	if loose := must(k.LooseLayers(ctx))(k); len(loose) != 1 || loose[0].ID != next.ID {
 		k.Errorf("loose after a version was removed: %+v", loose)
 	}
+	// Its file may be gone, so that nothing comes to stand on it any more.
+	k.unchanged(func() {
+		_, err := k.CreateLayer(ctx, store.NewLayer(kept, next.ID))
+		k.refused(err, store.KindConflict, "below", g.Name)
+	})
 	k.ok(k.DeleteVolume(ctx, actor, kept.ID))
 	k.ok(k.DeleteVolume(ctx, actor, g.ID))
 	if left := must(k.Inventory.Layers(ctx))(k); len(left) != 0 {
