@@ -204,18 +204,25 @@ const maxVolumeName = 63
 
 // cloneName is a free name for a machine's clone: "lab-12-debian".
 func (i *Inventory) cloneName(ctx context.Context, machine, parent string) (string, error) {
-	name := machine + "-" + parent
-	for k, try := 2, name; ; k++ {
-		try = strings.TrimRight(try[:min(len(try), maxVolumeName)], "-.")
+	return freeName(machine+"-"+parent, func(try string) error {
 		_, err := i.db.VolumeByName(ctx, try)
+		return err
+	})
+}
+
+// freeName is a name that find does not find: the one that is wanted, or with a
+// number behind it, and cut to what a name may be.
+func freeName(name string, find func(string) error) (string, error) {
+	for k, end := 2, ""; ; k++ {
+		try := strings.TrimRight(name[:min(len(name), maxVolumeName-len(end))], "-.") + end
+		err := find(try)
 		if store.IsNotFound(err) {
 			return try, nil
 		}
 		if err != nil {
 			return "", err
 		}
-		end := fmt.Sprintf("-%d", k)
-		try = name[:min(len(name), maxVolumeName-len(end))] + end
+		end = fmt.Sprintf("-%d", k)
 	}
 }
 
@@ -285,15 +292,8 @@ func (i *Inventory) ownCopy(ctx context.Context, by store.Actor, m store.Machine
 
 // freeSnapshot is a name that no snapshot of the volume has.
 func (i *Inventory) freeSnapshot(ctx context.Context, v store.Volume, name string) (string, error) {
-	for k, try := 2, name; ; k++ {
+	return freeName(name, func(try string) error {
 		_, err := i.snapshot(ctx, v, try)
-		if store.IsNotFound(err) {
-			return try, nil
-		}
-		if err != nil {
-			return "", err
-		}
-		end := fmt.Sprintf("-%d", k)
-		try = name[:min(len(name), maxVolumeName-len(end))] + end
-	}
+		return err
+	})
 }

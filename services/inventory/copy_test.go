@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -199,6 +200,32 @@ func TestABootOwesItsVolumesANewBeginningOnce(t *testing.T) {
 		must(t, err)
 	}
 	due(m)
+	h.tidy(t)
+}
+
+func TestTheFixGivesAMachineWithALongNameItsOwnCopy(t *testing.T) {
+	h, _ := layeredHouse(t)
+	held := h.volume(t, "win11", 1<<20)
+	// Cut at what a name may be, one of them would end with a dash.
+	for n, name := range []string{strings.Repeat("x", 63), strings.Repeat("x", 62) + "y", strings.Repeat("y", 58) + "-abcd"} {
+		m := h.machine(t, name, "00:07:e9:00:01:0"+strconv.Itoa(n))
+		h.fixed(t, failing(m, m.MACs[0], "own-copy-win11"), "own-copy-win11")
+		if maps := h.mappings(t, m); len(maps) != 1 || !maps[0].Boot {
+			t.Errorf("the machine boots %+v", maps)
+		}
+	}
+	snapshots, err := h.db.Snapshots(t.Context())
+	must(t, err)
+	var names []string
+	for _, s := range snapshots {
+		if s.Volume == held.ID {
+			names = append(names, s.Name)
+		}
+	}
+	x := strings.Repeat("x", 59)
+	if want := []string{"for-" + x, "for-" + x[:57] + "-2", "for-" + strings.Repeat("y", 58)}; !slices.Equal(names, want) {
+		t.Errorf("the snapshots are %q, want %q", names, want)
+	}
 	h.tidy(t)
 }
 
