@@ -200,7 +200,6 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	emit := a.seen // sees every event on its way to the journal
 	a.pool.OnFault(func(name, sentence string) {
 		emit.Emit(store.Event{Kind: store.EventVolumeFailed, Detail: store.Detail{Volume: name, Reason: sentence}})
-		a.banner("volume "+name, "Volume "+name+": "+sentence)
 	})
 
 	a.inv, err = inventory.New(inventory.Config{
@@ -540,12 +539,21 @@ func (a *appliance) status(context.Context) pages.Status {
 			s.OK, s.Text = false, h.Name+" is stopped"
 		}
 	}
+	s.Banners = a.warnings()
+	return s
+}
+
+// warnings is what every page shows: the banners, and what is wrong with volumes.
+func (a *appliance) warnings() (out []string) {
+	for _, f := range a.pool.Faults() {
+		out = append(out, "Volume "+f.Volume+": "+f.Sentence)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, text := range a.banners {
-		s.Banners = append(s.Banners, text)
+		out = append(out, text)
 	}
-	return s
+	return out
 }
 
 // previews shows scripts as a machine on the boot network would get them.

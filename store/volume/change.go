@@ -92,6 +92,7 @@ func (p *Pool) Replace(ctx context.Context, v store.Volume, next store.Layer, be
 		p.part(s)
 	}
 	delete(p.broken, v.ID) // it was of the layer that is gone
+	delete(p.faults, v.ID)
 	p.looks.forget(v.ID)
 	return nil
 }

@@ -39,6 +39,7 @@ type Pool struct {
 	layers     map[store.LayerID]*layer
 	tops       map[store.VolumeID]top
 	broken     map[store.VolumeID]*store.Error // outlives the handles: a flush failed
+	faults     map[store.VolumeID]Fault        // what was told and is still so
 	held       map[store.VolumeID]bool         // being removed: no new handles
 	generation int64
 	closed     bool
@@ -90,6 +91,7 @@ func newPool(f files, log *slog.Logger) (*Pool, error) {
 		layers: map[store.LayerID]*layer{},
 		tops:   map[store.VolumeID]top{},
 		broken: map[store.VolumeID]*store.Error{},
+		faults: map[store.VolumeID]Fault{},
 		held:   map[store.VolumeID]bool{},
 	}
 	names, err := f.Names()
@@ -135,36 +137,6 @@ func lockFolder(dir string) (*os.File, error) {
 		return nil, fault("lock volume folder", dir, err)
 	}
 	return f, nil
-}
-
-// OnFault registers what is told of a volume that turned read-only or
-// unreadable, in one sentence. It must not block and not call the pool.
-func (p *Pool) OnFault(fn func(volume, sentence string)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.onFault = fn
-}
-
-func (p *Pool) tell(name string, err error) {
-	p.log.Error("volume failed", "volume", name, "err", err)
-	p.mu.Lock()
-	fn := p.onFault
-	p.mu.Unlock()
-	if fn == nil {
-		return
-	}
-	sentence := err.Error()
-	var e *store.Error
-	if errors.As(err, &e) && e.Msg != "" {
-		sentence = e.Msg
-	}
-	fn(name, sentence)
-}
-
-func (p *Pool) markBroken(id store.VolumeID, e *store.Error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.broken[id] = e
 }
 
 // Open returns a handle of a volume that is ready.
@@ -265,6 +237,7 @@ func (p *Pool) opened(s *shared, v store.Volume, top *layer, err error) (*Handle
 		return nil, nil, fault("open volume", v.Name, err)
 	}
 	if s.closing = p.closed || s.fenced.Load(); !s.closing {
+		p.well(s)
 		p.mu.Unlock()
 		return &Handle{s: s}, nil, nil
 	}
@@ -328,6 +301,10 @@ func (p *Pool) Update(v store.Volume) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.know(v)
+	if f, ok := p.faults[v.ID]; ok {
+		f.Volume = v.Name
+		p.faults[v.ID] = f
+	}
 	s := p.open[v.ID]
 	switch {
 	case s == nil:
@@ -497,6 +474,7 @@ func (p *Pool) Remove(ctx context.Context, v store.Volume) error {
 	}
 	p.mu.Lock()
 	delete(p.broken, v.ID)
+	delete(p.faults, v.ID)
 	delete(p.tops, v.ID)
 	p.mu.Unlock()
 	return nil

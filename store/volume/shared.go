@@ -168,7 +168,7 @@ func (s *shared) harmed(err error) {
 	name := *s.name.Load()
 	e := damageError(name, d)
 	if s.damaged.CompareAndSwap(nil, e) {
-		s.pool.tell(name, e)
+		s.pool.tell(s, e)
 	}
 }
 
@@ -184,7 +184,7 @@ func (s *shared) readFailed(err error) error {
 	s.harmed(err)
 	err = fault("read volume", *s.name.Load(), err)
 	if store.KindOf(err) == store.KindCorrupt && s.damaged.Load() == nil && !s.unread.Swap(true) {
-		s.pool.tell(*s.name.Load(), err)
+		s.pool.tell(s, err)
 	}
 	return err
 }
@@ -242,7 +242,7 @@ func (s *shared) flush(o *opened) error {
 	e := lostError(name, err)
 	s.broken.Store(e)
 	s.pool.markBroken(s.id, e)
-	s.pool.tell(name, e)
+	s.pool.tell(s, e)
 	// A full disk at the flush (delayed allocation, thin provisioning) lost
 	// data like any other error: it is no longer a condition that passes.
 	return e
