@@ -416,9 +416,9 @@ func (i *Inventory) roomFor(v store.Volume, what string) error {
 		}
 		need += n
 	}
-	if need = min(need, v.Size); need > free {
+	if need = min(need, v.Size); need > free-scratchRoom {
 		return &store.Error{Kind: store.KindUnavailable, Op: "copy volume", Subject: v.Name, Field: "space",
-			Msg: fmt.Sprintf("%s needs up to %s, and %s are free for volumes; make room and try again", what, store.Bytes(need), store.Bytes(free))}
+			Msg: fmt.Sprintf("%s needs up to %s, and %s are free for volumes, of which %s are kept for machines that run; make room and try again", what, store.Bytes(need), store.Bytes(free), store.Bytes(scratchRoom))}
 	}
 	return nil
 }

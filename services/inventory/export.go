@@ -18,7 +18,8 @@ const (
 	jobExport = "volume.export"
 	// lookEvery is how often it is asked whether a machine writes meanwhile.
 	lookEvery = time.Second
-	// scratchRoom is what a file that is made on the way leaves to machines.
+	// scratchRoom is what a copy, or a file that is made on the way, leaves to
+	// machines.
 	scratchRoom = 256 << 20
 )
 

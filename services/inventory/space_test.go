@@ -16,6 +16,7 @@ type room struct {
 }
 
 func (r *room) Room() (size, free int64, err error) { return r.size, r.free, nil }
+func (r *room) Free() (int64, error)                { return r.free, nil }
 func (r *room) Used(v store.Volume) (int64, error) {
 	return r.Volumes.(measurer).Used(v)
 }
@@ -73,4 +74,26 @@ func TestTheRoomIsWatchedAndToldWhenItIsShort(t *testing.T) {
 	go func() { done <- w.Serve(ctx) }()
 	cancel()
 	must(t, <-done)
+}
+
+func TestACopyIsRefusedThatWouldTakeTheRoomOfMachines(t *testing.T) {
+	r := &room{}
+	h := living(t, t.TempDir())
+	r.Volumes = h.Inventory.volumes
+	h.Inventory.volumes = r
+	g := h.golden(t, "debian")
+	h.writes(t, h.cloned(t, g, "work", false), 0, bytes.Repeat([]byte{1}, 1<<20))
+	v, err := h.db.VolumeByName(t.Context(), "work")
+	must(t, err)
+	r.free = scratchRoom + 1<<20 - 1
+	for _, act := range []func() error{
+		func() error { _, err := h.FlattenVolume(t.Context(), ada, v.ID); return err },
+		func() error { _, err := h.Promote(t.Context(), ada, v.ID, ""); return err },
+	} {
+		h.wantRefusal(t, store.KindUnavailable, []string{"1 MiB", "256 MiB", "machines that run"}, act)
+	}
+	r.free = scratchRoom + 1<<20
+	job, err := h.FlattenVolume(t.Context(), ada, v.ID)
+	h.done(t, job, err)
+	must(t, h.passed(t, job))
 }

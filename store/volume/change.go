@@ -98,7 +98,8 @@ func (p *Pool) Replace(ctx context.Context, v store.Volume, next store.Layer, be
 }
 
 // Flatten copies into the top layer what lies below, while machines use it. What
-// was copied when it ends early is not copied again.
+// was copied when it ends early is not copied again. It ends before it has
+// filled the file system.
 func (p *Pool) Flatten(ctx context.Context, v store.Volume, progress func(done, total int64), commit func() (store.Volume, error)) (err error) {
 	h, err := p.Open(ctx, v)
 	if err != nil {
@@ -112,7 +113,7 @@ func (p *Pool) Flatten(ctx context.Context, v store.Volume, progress func(done, 
 		return store.Conflict("layers", "volume %s stands alone already", v.Name)
 	}
 	s.wrote()
-	if err := o.Flatten(ctx, progress); err != nil {
+	if err := o.Flatten(ctx, progress, func() error { return p.spare("flatten volume", v.Name) }); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -53,6 +53,9 @@ func (h *Handle) copyTo(ctx context.Context, f file, size int64, progress func(d
 			if err := f.Sync(); err != nil {
 				return err
 			}
+			if err := h.s.pool.spare("copy volume", *h.s.name.Load()); err != nil {
+				return err
+			}
 			dirty = 0
 		}
 	}

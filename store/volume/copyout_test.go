@@ -147,3 +147,49 @@ func TestACopySharesBlocksWhereTheFileSystemCan(t *testing.T) {
 		t.Errorf("the copy says it takes %d bytes", used)
 	}
 }
+
+// tight is a folder of which the test says how much is free.
+type tight struct {
+	files
+	free int64
+}
+
+func (f *tight) Free() (int64, error) { return f.free, nil }
+
+// A copy that would fill the file system ends while machines still have room,
+// and what they have is unharmed.
+func TestACopyLeavesRoomToMachinesThatRun(t *testing.T) {
+	y := &yard{Pool: openPool(t, t.TempDir())}
+	f := &tight{files: y.files, free: keepFree - 1}
+	y.files = f
+	const size = flushEvery + 4<<20
+	disk := volumetest.Pattern(make([]byte, size), 1)
+	below := y.clone(t, y.raw(t, size, 512))
+	h := y.open(t, below)
+	put(t, h, 0, disk)
+	must(t, h.Close())
+	c := y.clone(t, below)
+
+	out := store.Volume{ID: 77, Name: "copy", Kind: store.VolumeRaw, Size: size, BlockSize: 512, State: store.VolumeReady}
+	before, err := f.Names()
+	must(t, err)
+	e := wantKind(t, y.CopyOut(t.Context(), c, y.row(&out), nil), store.KindUnavailable)
+	after, err := f.Names()
+	must(t, err)
+	if e.Field != SpaceField || len(after) != len(before) {
+		t.Errorf("the copy ended with %v, and left %d files of %d", e, len(after), len(before))
+	}
+	_, err = y.flatten(t.Context(), c)
+	if e := wantKind(t, err, store.KindUnavailable); e.Field != SpaceField {
+		t.Errorf("flatten ended with %v", e)
+	}
+	h = y.open(t, c)
+	wantBytes(t, h, 0, disk)
+	put(t, h, 0, []byte("goes on"))
+	copy(disk, "goes on")
+
+	f.free = keepFree
+	alone, err := y.flatten(t.Context(), c)
+	must(t, err)
+	wantBytes(t, y.open(t, alone), 0, disk)
+}

@@ -21,8 +21,8 @@ const (
 	// flushEvery bounds what an import leaves to its last flush: on a
 	// journaling file system a large one holds up other volumes' flushes.
 	flushEvery = 64 << 20
-	// keepFree is what an import leaves to the machines that run: it ends before
-	// it has filled the file system.
+	// keepFree is what imports and copies leave to the machines that run: they
+	// end before they have filled the file system.
 	keepFree = 256 << 20
 )
 
@@ -176,12 +176,18 @@ func (w *filler) write(b []byte, off int64) error {
 	if err := w.f.Sync(); err != nil {
 		return err
 	}
-	free, err := w.pool.Free()
+	return w.pool.spare("import volume", w.v.Name)
+}
+
+// spare ends what fills the file system while there is still room for the
+// machines that run.
+func (p *Pool) spare(op, name string) error {
+	free, err := p.Free()
 	if err != nil {
 		return err
 	}
 	if free < keepFree {
-		return &store.Error{Kind: store.KindUnavailable, Op: "import volume", Subject: w.v.Name, Field: SpaceField,
+		return &store.Error{Kind: store.KindUnavailable, Op: op, Subject: name, Field: SpaceField,
 			Msg: fmt.Sprintf("only %s are free in the file system that holds the volumes, and machines that run need them; make room and try again", store.Bytes(free))}
 	}
 	return nil

@@ -8,8 +8,8 @@ const flushEvery = 64 << 20
 // Flatten copies into the data file everything that only the parent has, while
 // the layer is used. When it returns nil the data file alone is the layer, on
 // the disk too, and stays so. It may be ended and begun again; what was copied
-// is not copied twice.
-func (l *Layer) Flatten(ctx context.Context, progress func(done, total int64)) error {
+// is not copied twice. more is asked now and then whether to go on, or nil.
+func (l *Layer) Flatten(ctx context.Context, progress func(done, total int64), more func() error) error {
 	if err := l.takesWrites(); err != nil {
 		return err
 	}
@@ -37,6 +37,11 @@ func (l *Layer) Flatten(ctx context.Context, progress func(done, total int64)) e
 		if copied += k; copied >= flushEvery {
 			if err := l.Sync(); err != nil {
 				return err
+			}
+			if more != nil {
+				if err := more(); err != nil {
+					return err
+				}
 			}
 			copied = 0
 		}

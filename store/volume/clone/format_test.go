@@ -294,7 +294,7 @@ func TestADamagedMapIsNamedAndTheLayerReadOnly(t *testing.T) {
 			t.Fatalf("bit %d: %v, and Check says %+v", bit, damage, rep.Damage)
 		}
 		_, err = d.WriteAt(model[:Granule], sweepBase+30*Granule)
-		for name, err := range map[string]error{"write": err, "punch": d.Punch(sweepBase, Granule), "flatten": d.Flatten(t.Context(), nil)} {
+		for name, err := range map[string]error{"write": err, "punch": d.Punch(sweepBase, Granule), "flatten": d.Flatten(t.Context(), nil, nil)} {
 			if !errors.As(err, &damage) {
 				t.Fatalf("bit %d: %s: %v", bit, name, err)
 			}

@@ -53,7 +53,7 @@ func scribble(t *testing.T, l *Layer, model []byte, rng *rand.Rand, steps int, r
 		case op == 14 && reopen != nil:
 			l = reopen()
 		case op == 15:
-			if err := l.Flatten(t.Context(), nil); err != nil {
+			if err := l.Flatten(t.Context(), nil, nil); err != nil {
 				t.Fatal(err)
 			}
 		case op == 16:
@@ -188,7 +188,7 @@ func TestWritersOfDifferentPartsOfAGranuleDoNotDisturbEachOther(t *testing.T) {
 	}
 	wg.Go(func() {
 		for range 3 {
-			must(t, r.Flatten(context.Background(), nil))
+			must(t, r.Flatten(context.Background(), nil, nil))
 		}
 	})
 	wg.Wait()
@@ -217,14 +217,14 @@ func TestAFlattenedLayerIsItsDataFileAlone(t *testing.T) {
 			if done > size/2 {
 				cancel()
 			}
-		})
+		}, nil)
 		if !errors.Is(err, context.Canceled) {
 			t.Fatalf("a flatten that was canceled returned %v", err)
 		}
 		if !bytes.Equal(r.all(t), model) {
 			t.Fatal("a flatten that was canceled changed what is read")
 		}
-		must(t, r.Flatten(t.Context(), nil))
+		must(t, r.Flatten(t.Context(), nil, nil))
 		for range 2 {
 			if !bytes.Equal(readAll(t, r.data), model) {
 				t.Fatalf("seed %d: the data file alone is not the layer", seed)
@@ -305,7 +305,7 @@ func TestALayerForReadingTakesNoWrites(t *testing.T) {
 	l, err := Open(r.data, r.file, r.Layer.parent, r.id, false)
 	must(t, err)
 	_, err = l.WriteAt(make([]byte, 512), 0)
-	for name, err := range map[string]error{"write": err, "punch": l.Punch(0, 4096), "grow": l.Truncate(1 << 20), "flatten": l.Flatten(t.Context(), nil)} {
+	for name, err := range map[string]error{"write": err, "punch": l.Punch(0, 4096), "grow": l.Truncate(1 << 20), "flatten": l.Flatten(t.Context(), nil, nil)} {
 		if !errors.Is(err, errReadOnly) {
 			t.Errorf("%s: %v", name, err)
 		}
