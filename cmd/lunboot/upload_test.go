@@ -248,4 +248,19 @@ func TestAVolumeGoesOutAsItCameIn(t *testing.T) {
 	if b, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusPartialContent || string(b) != "lunboot " || resp.Header.Get("Content-Disposition") != `attachment; filename="v.raw"` || err != nil {
 		t.Errorf("a part: %s %q %v", resp.Status, b, err)
 	}
+	// Only what is fetched is a job: asking about it alone is not answered.
+	head, err := c.Head("http://lunboot/api/v1/volumes/v/export")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head.Body.Close()
+	jobs, err := c.Get("http://lunboot/api/v1/jobs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer jobs.Body.Close()
+	b, err := io.ReadAll(jobs.Body)
+	if n := bytes.Count(b, []byte(`"volume.export"`)); head.StatusCode < 400 || n != 4 || err != nil {
+		t.Errorf("HEAD: %s; %d jobs of exports, want 4, %v", head.Status, n, err)
+	}
 }

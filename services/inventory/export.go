@@ -112,6 +112,7 @@ type export struct {
 	job    store.Job
 	told   time.Time
 	looked time.Time
+	whole  bool // all of it was sent
 }
 
 // Name is what the file may be called.
@@ -125,19 +126,20 @@ func (x *export) Part() io.ReadSeeker {
 	if x.spec.Format != "raw" {
 		return nil
 	}
-	return &watched{io.NewSectionReader(x.disk, 0, x.disk.Size()), x}
+	return &watched{SectionReader: io.NewSectionReader(x.disk, 0, x.disk.Size()), x: x}
 }
 
 // watched tells the job how far it is, and ends with it.
 type watched struct {
 	*io.SectionReader
 	x *export
+	n int64 // what was read, wherever: a part may be from the end
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.SectionReader.Read(p)
-	at, _ := w.Seek(0, io.SeekCurrent)
-	if bad := w.x.tell(at, w.Size()); bad != nil {
+	w.n += int64(n)
+	if bad := w.x.tell(min(w.n, w.Size()), w.Size()); bad != nil {
 		return 0, bad
 	}
 	return n, err
@@ -145,6 +147,12 @@ func (w *watched) Read(p []byte) (int, error) {
 
 // Send writes the whole file.
 func (x *export) Send(ctx context.Context, w io.Writer) error {
+	err := x.send(ctx, w)
+	x.whole = err == nil
+	return err
+}
+
+func (x *export) send(ctx context.Context, w io.Writer) error {
 	defer context.AfterFunc(ctx, func() { x.run.cancel(context.Cause(ctx)) })()
 	w = &teller{w, x}
 	switch {
@@ -278,7 +286,9 @@ func (x *export) end(failed error) {
 		x.job.State = store.JobDone
 		switch cause := context.Cause(x.ctx); {
 		case failed == nil:
-			x.job.Done = x.job.Total
+			if x.whole {
+				x.job.Done = x.job.Total
+			}
 		case errors.Is(cause, errCanceled):
 			x.job.State, x.job.Error = store.JobCanceled, "canceled by "+string(x.i.jobs.canceler(x.run))
 		case errors.Is(cause, errStopping):
