@@ -98,6 +98,17 @@ func (m Menu) Offers(profile string) bool {
 	return slices.ContainsFunc(m.Items, func(i MenuItem) bool { return i.Profile == profile })
 }
 
+// Gives reports whether a boot by the profile of that name is one by this
+// profile: it is the same, or its menu offers it. A menu that cannot be shown
+// offers nothing.
+func (p *Profile) Gives(name string) bool {
+	if p.Name == name {
+		return true
+	}
+	menu, err := p.Menu()
+	return p.Kind == ProfileMenu && err == nil && menu.Offers(name)
+}
+
 // Uses reports whether the profile's scripts name a media file: as its media, or
 // as the first word of a path below /files/.
 func (p *Profile) Uses(media string) bool {

@@ -99,8 +99,7 @@ func (k *onceKeeper) settle(ctx context.Context, t store.Attempt) error {
 		if err != nil {
 			return err
 		}
-		menu, err := once.Menu()
-		if once.Kind != store.ProfileMenu || err != nil || !menu.Offers(given.Name) {
+		if !once.Gives(given.Name) {
 			return nil
 		}
 	}

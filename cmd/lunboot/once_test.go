@@ -64,7 +64,9 @@ func TestAOneShotProfileGoesWhenItsBootHasProvenItself(t *testing.T) {
 		k := newOnceKeeper(rows, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		k.ended(c.t)
-		for _, t := range k.up {
+		up := k.up
+		k.up = nil // else Serve may take them once more before it sees that ctx ended
+		for _, t := range up {
 			if err := k.settle(ctx, t); err != nil {
 				cancel()
 				return

@@ -59,7 +59,7 @@ var rooms = map[string]room{
 	"services/power":              {may: "store services", why: "services share nouns, names and events"},
 	"services/notify":             {may: "store services", why: "services share nouns, names and events"},
 	"services/tftp":               {may: "store services services/boot", why: "services share nouns, names and events"},
-	"services/httpboot":           {may: "store services services/boot scripts", why: "the only service that renders scripts"},
+	"services/httpboot":           {may: "store services services/boot services/boot/attempt scripts", why: "the only service that renders scripts, and the fold says by which profile a boot's was made"},
 	"services/loaders":            {may: "store services services/boot", why: "files and their manifest"},
 	"services/httpd":              {may: "services store", why: "a listener around a handler"},
 	"services/doctor":             {may: "store services services/boot services/doctor/filter", why: "checks, also in-process"},

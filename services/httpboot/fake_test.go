@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,8 +30,9 @@ type lab struct {
 	profiles map[string]store.Profile
 	media    []store.Media
 	attempts map[store.AttemptID]store.MachineID
-	sick     error  // when set, every look-up fails with it
-	broken   string // the one method that fails with sick, or panics when sick is nil
+	given    map[store.AttemptID]store.Event // the newest script of each
+	sick     error                           // when set, every look-up fails with it
+	broken   string                          // the one method that fails with sick, or panics when sick is nil
 	events   []store.Event
 	begun    int
 	armed    []store.MachineID
@@ -72,7 +74,7 @@ func newLab(t *testing.T, change ...func(*lab)) *lab {
 		t:        t,
 		machines: []store.Machine{labMachine(1, "a", macA, uuidA), labMachine(2, "b", macB, uuidB), labMachine(3, "c", macC, uuidC)},
 		unknown:  map[store.MAC]store.UnknownMachine{},
-		attempts: map[store.AttemptID]store.MachineID{},
+		attempts: map[store.AttemptID]store.MachineID{}, given: map[store.AttemptID]store.Event{},
 		volumes: map[store.VolumeID]store.Volume{
 			1: {ID: 1, Name: "debian", State: store.VolumeReady}, 2: {ID: 2, Name: "data", State: store.VolumeReady}, 3: {ID: 3, Name: "win", State: store.VolumeReady},
 		},
@@ -233,10 +235,35 @@ func (l *lab) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if m := l.attempts[id]; m != 0 {
-		return store.Attempt{ID: id, Machine: m}, nil
+	if l.attempts[id] != 0 {
+		return l.attempt(id), nil
 	}
 	return store.Attempt{}, store.NotFound("attempt", "id")
+}
+
+// attempt is what the fold makes of a boot; mu is held.
+func (l *lab) attempt(id store.AttemptID) store.Attempt {
+	a := store.Attempt{ID: id, Machine: l.attempts[id]}
+	if e, ok := l.given[id]; ok {
+		a.MAC, a.Firmware = e.MAC, e.Detail.Firmware
+		a.Stages = []store.Stage{{Name: store.StageScript, State: store.StageDone, Detail: "Profile " + e.Detail.Profile + ", matched by " + e.Detail.MatchedBy}}
+	}
+	return a
+}
+
+func (l *lab) Attempts(_ context.Context, f store.AttemptFilter) (out []store.Attempt, _ int, _ error) {
+	if err := l.trip("Attempts"); err != nil {
+		return nil, 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, m := range l.attempts {
+		if m == f.Machine {
+			out = append(out, l.attempt(id))
+		}
+	}
+	slices.SortFunc(out, func(a, b store.Attempt) int { return int(b.ID - a.ID) })
+	return out[:min(len(out), f.Limit)], len(out), nil
 }
 
 func (l *lab) UnknownMachine(_ context.Context, mac store.MAC) (store.UnknownMachine, error) {
@@ -344,6 +371,9 @@ func (l *lab) Emit(e store.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events = append(l.events, e)
+	if e.Kind == store.EventScriptSent {
+		l.given[e.Attempt] = e
+	}
 }
 
 // said returns the events so far and forgets them.

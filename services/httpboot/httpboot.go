@@ -69,6 +69,7 @@ type Attempts interface {
 	Begin(ctx context.Context, mac store.MAC, machine store.MachineID) (id store.AttemptID, key string, err error)
 	Check(id store.AttemptID, key string) bool
 	Attempt(context.Context, store.AttemptID) (store.Attempt, error)
+	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
 }
 
 // Evidence says whether an address is held by a MAC, and by what that is known.

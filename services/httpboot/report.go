@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"lunboot/scripts"
+	"lunboot/services/boot/attempt"
 	"lunboot/store"
 )
 
 // Bounds of a report.
 const (
 	maxReport   = 4 << 10
+	maxNewer    = 64              // attempts that are looked through for a newer boot
 	explainTime = 2 * time.Second // the machine waits with a black screen
 )
 
@@ -67,13 +69,13 @@ func (s *Server) report(w *responseWriter, r *http.Request) {
 	w.script(http.StatusOK, scripts.Explained(at, title, cause, fix, scripts.Help{Case: strconv.FormatInt(int64(id), 10), Admin: s.admin(r)}))
 }
 
-// reportDone takes an installer's word that it has finished. Its profile for the
-// next boot is used up, on disk, before it is answered: the next boot is that of
-// what was installed.
+// reportDone takes an installer's word that it has finished. If its boot was the
+// one that the profile for the next boot was for, that is used up, on disk, before
+// it is answered: the next boot is that of what was installed.
 func (s *Server) reportDone(w *responseWriter, r *http.Request, id store.AttemptID, d store.Detail) {
 	a, err := s.cfg.Attempts.Attempt(r.Context(), id)
 	if err == nil && a.Machine != 0 {
-		err = s.cfg.Inventory.ConsumeOnce(r.Context(), a.Machine)
+		err = s.settle(r.Context(), a)
 	}
 	if err != nil && !store.IsNotFound(err) {
 		s.cfg.Log.Error("an installer's report could not be kept", "attempt", id, "error", err)
@@ -83,6 +85,35 @@ func (s *Server) reportDone(w *responseWriter, r *http.Request, id store.Attempt
 	d.Step = "done"
 	s.emit(store.Event{Kind: store.EventInstalled, Addr: remote(r), Attempt: id, Machine: a.Machine, MAC: a.MAC, Detail: d})
 	w.script(http.StatusOK, scripts.Recorded)
+}
+
+// settle uses up the profile for the next boot if a is the boot that it was for:
+// made by it, or by what its menu offers, and the newest boot of its machine. An
+// installer of yesterday says nothing of the one that was chosen today.
+func (s *Server) settle(ctx context.Context, a store.Attempt) error {
+	m, err := s.cfg.Inventory.Machine(ctx, a.Machine)
+	if err != nil || m.OnceProfile == "" {
+		return err
+	}
+	once, err := s.cfg.Inventory.Profile(ctx, m.OnceProfile)
+	if err != nil || !once.Gives(attempt.ProfileOf(a)) {
+		return err
+	}
+	// What runs now may ask for an address again, which begins an attempt as
+	// well. Only one with a script is another boot.
+	newer, _, err := s.cfg.Attempts.Attempts(ctx, store.AttemptFilter{Machine: m.ID, Page: store.Page{Limit: maxNewer}})
+	if err != nil {
+		return err
+	}
+	for _, n := range newer {
+		if n.ID > a.ID && attempt.ProfileOf(n) != "" {
+			return nil
+		}
+	}
+	if len(newer) > 0 && newer[len(newer)-1].ID > a.ID {
+		return nil // too long ago
+	}
+	return s.cfg.Inventory.ConsumeOnce(ctx, m.ID)
 }
 
 // reportUp takes the word of an operating system. It may know the attempt, from

@@ -289,6 +289,38 @@ func TestAOneShotProfileStaysUntilItIsProven(t *testing.T) {
 	contains(t, l.get(query("a", uuidA, macA)), "sanboot iscsi")
 }
 
+// A report speaks of its own boot: not of a profile that was chosen since, nor
+// of the boot that another script began.
+func TestAnInstallersReportUsesUpItsOwnProfileOnly(t *testing.T) {
+	for what, c := range map[string]struct {
+		now   string // the one-shot profile when the report comes
+		after func(*lab)
+		left  string
+	}{
+		"its own":                     {"install", func(*lab) {}, ""},
+		"one of a menu":               {"bench", func(*lab) {}, ""},
+		"chosen meanwhile":            {"local", func(*lab) {}, "local"},
+		"a menu without it":           {"other", func(*lab) {}, "other"},
+		"the machine boots again":     {"install", func(l *lab) { l.get(query("a", uuidA, macA)) }, "install"},
+		"another machine boots":       {"install", func(l *lab) { l.get(query("b", uuidB, macB)) }, ""},
+		"its system asks for a lease": {"install", func(l *lab) { l.attempts[77] = 1 }, ""},
+	} {
+		l := newLab(t, trustAll, func(l *lab) {
+			l.machines[0].OnceProfile = "install"
+			l.profiles["bench"] = store.Profile{Name: "bench", Kind: store.ProfileMenu, Fields: map[string]string{"items": "local\ninstall"}}
+			l.profiles["other"] = store.Profile{Name: "other", Kind: store.ProfileMenu, Fields: map[string]string{"items": "local"}}
+		})
+		l.get(query("a", uuidA, macA))
+		c.after(l)
+		l.machines[0].OnceProfile = c.now
+		for range 2 { // the second, when the answer to the first was lost
+			if res, _ := l.do("GET", "/report?attempt=42&key="+labKey+"&done=1", "User-Agent", "Wget"); res.StatusCode != 200 || l.machines[0].OnceProfile != c.left {
+				t.Errorf("%s: %s, and the profile is %q", what, res.Status, l.machines[0].OnceProfile)
+			}
+		}
+	}
+}
+
 func TestAnInstallersReportIsKeptBeforeItIsAnswered(t *testing.T) {
 	l := newLab(t, trustAll, func(l *lab) { l.machines[0].OnceProfile = "install" })
 	l.get(query("a", uuidA, macA))
