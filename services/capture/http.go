@@ -57,6 +57,7 @@ type httpHalf struct {
 	lost     bool
 
 	part   httpPart
+	path   answerPath
 	name   name
 	keep   bool // this value may be kept
 	seen   int  // bytes of this part or line so far
@@ -127,6 +128,10 @@ func (h *httpHalf) next(c byte) byte {
 		}
 		return h.keepName(c, c, httpMethods)
 	case httpPath:
+		if h.seen == 1 {
+			h.path = answerPath{}
+		}
+		secret := h.path.secret(c)
 		switch {
 		case h.seen == 1:
 			h.keep = c == '/' // a whole URL may hold a password
@@ -137,7 +142,7 @@ func (h *httpHalf) next(c byte) byte {
 		case c == ' ':
 			return h.toVersion(c)
 		}
-		return h.keepIf(h.keep, c)
+		return h.keepIf(h.keep && !secret, c)
 	case httpQueryKey:
 		switch c {
 		case '=':
@@ -191,6 +196,45 @@ func (h *httpHalf) next(c byte) byte {
 		}
 		return h.keepIf(h.keep || c == ' ', c)
 	}
+}
+
+// answerPath looks for the key of an attempt in the path of an installer's
+// answers, /files/answer/MACHINE/PROFILE/ATTEMPT-KEY/FILE.
+type answerPath struct {
+	read   int  // bytes of answersRoot; further when all of it is read, -1 for another path
+	part   int  // of the path below it
+	masked bool // the key has begun
+	last   byte
+}
+
+const answersRoot = "/files/answer/"
+
+// secret takes the next byte and reports whether it may be of a key. A slash too
+// many counts as one, as to the server; a byte in its escaped form may be any.
+func (p *answerPath) secret(c byte) bool {
+	if c == '/' && p.last == '/' {
+		return false
+	}
+	p.last = c
+	switch {
+	case p.read < 0:
+		return p.masked
+	case c == '%':
+		p.read, p.masked = -1, true
+		return true
+	case p.read < len(answersRoot):
+		if p.read++; c != answersRoot[p.read-1] {
+			p.read = -1
+		}
+		return false
+	case c == '/':
+		p.part++
+		// Behind a path that is askew the key may come later.
+		p.masked = false
+		return false
+	}
+	p.masked = p.part >= 2 && (p.masked || p.part == 2 && (c < '0' || c > '9'))
+	return p.masked
 }
 
 func (h *httpHalf) toVersion(c byte) byte {

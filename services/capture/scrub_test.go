@@ -172,6 +172,11 @@ func TestHTTPIsKeptWithoutBodiesAndKeys(t *testing.T) {
 	k.send(false, []byte("POST /report HTTP/1.1\r\nContent-Length: 20\r\n\r\nkey="+secret))
 	k.send(true, []byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n"+secret+"\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n"))
 	k.send(false, []byte("HEAD /files/a HTTP/1.1\r\n\r\n"))
+	k = w.dial(1001, 80)
+	k.send(false, []byte("GET /files/answer/lab-03/deb/17-"+secret+"/preseed.cfg HTTP/1.1\r\n\r\n"))
+	k.send(false, []byte("GET /files//answer/lab-03/deb/17-"+secret+"/user-data HTTP/1.1\r\n\r\n"))
+	k.send(false, []byte("GET /files/%61nswer/lab-03/deb/17-"+secret+"/meta-data HTTP/1.1\r\n\r\n"))
+	k.send(false, []byte("GET /files/disc.iso/answer/17-x HTTP/1.1\r\n\r\n"))
 	all := w.text()
 	for i := 0; i+6 <= len(secret); i++ {
 		assert.NotContains(t, all, secret[i:i+6])
@@ -179,6 +184,7 @@ func TestHTTPIsKeptWithoutBodiesAndKeys(t *testing.T) {
 	for _, want := range []string{
 		"GET /boot.ipxe?mac=52:54:00:12:34:56&uuid=u1 HTTP/1.1\r\n", "User-Agent: iPXE/1.21\r\nAuthorization: xxxxx xxxx", "HTTP/1.1 200 OK\r\nContent-Type: text/plain",
 		"/report?attempt=7&key=xxxxxxxxxxxxxxxx&step=login&kxxxx=", "HTTP/1.1 204 No Content\r\n", "POST /report HTTP/1.1\r\nContent-Length: 20\r\n", "HEAD /files/a HTTP/1.1",
+		"GET /files/answer/lab-03/deb/17xxxxxxxxxxxxxxxxx/preseed.cfg HTTP/1.1\r\n", "/deb/17xxxxxxxxxxxxxxxxx/user-data HTTP/1.1\r\n", "GET /files/disc.iso/answer/17-x HTTP/1.1\r\n",
 	} {
 		assert.Contains(t, all, want)
 	}

@@ -1,6 +1,9 @@
 package httpboot
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -69,5 +72,81 @@ func TestAnswersGoToTheMachinesOwnAddressOnly(t *testing.T) {
 	}
 	if res, body := l.do("GET", "/files/answer/a/deb/0/preseed.cfg"); res.StatusCode != 403 || !strings.HasPrefix(body, "#!ipxe\n") {
 		t.Errorf("an iPXE is answered %s %q", res.Status, body)
+	}
+}
+
+// A ticket speaks for its own machine, and for what its boot was given.
+func TestATicketIsItsOwnMachinesOnly(t *testing.T) {
+	l := newLab(t, installing, trustAll, func(l *lab) {
+		p := l.profiles["deb"]
+		p.Text = "{{platform}} {{mac}} {{done_url}}"
+		l.profiles["deb"] = p
+		p.Name = "newer"
+		l.profiles["newer"] = p
+	})
+	second := store.MAC{0x52, 0x54, 0, 0, 0, 0x1a}
+	l.machines[0].MACs = append(l.machines[0].MACs, second)
+	l.get(strings.Replace(query("a", uuidA, second), "platform=pcbios", "platform=efi", 1))
+	l.machines[0].Firmware = "BIOS" // another boot of it
+	ticket := "42-" + labKey
+	for path, want := range map[string]string{
+		"/files/answer/a/deb/" + ticket + "/preseed.cfg":   "efi " + second.String() + " " + l.srv.URL + "/report?attempt=42&done=1&key=" + labKey,
+		"/files/answer/a/deb/0/preseed.cfg":                "pcbios " + macA.String() + " " + l.srv.URL + "/report?attempt=0&done=1&key=",
+		"/files/answer/a/deb/42-wrong/preseed.cfg":         "pcbios " + macA.String() + " " + l.srv.URL + "/report?attempt=0&done=1&key=",
+		"/files/answer/a/newer/" + ticket + "/preseed.cfg": "",
+		"/files/answer/b/deb/" + ticket + "/preseed.cfg":   "",
+	} {
+		l.said()
+		res, body := l.do("GET", path, "User-Agent", "Wget")
+		if want == "" {
+			if res.StatusCode != 404 {
+				t.Errorf("%s answers %s %q", path, res.Status, body)
+			}
+			continue
+		}
+		if body != want {
+			t.Errorf("%s answers %s %q, want %q", path, res.Status, body, want)
+		}
+		if e := l.saidOne(store.EventFileSent); (e.Attempt == 42) != strings.Contains(path, ticket) {
+			t.Errorf("%s: the event is of attempt %d", path, e.Attempt)
+		}
+	}
+	l.machines[0].Profile = "local" // meanwhile
+	if res, _ := l.do("GET", "/files/answer/a/deb/"+ticket+"/preseed.cfg"); res.StatusCode != 200 {
+		t.Errorf("what the boot was given is answered %s", res.Status)
+	}
+}
+
+func TestAKeyStandsInNoEventAndNoLog(t *testing.T) {
+	var log bytes.Buffer
+	l := newLab(t, installing, func(l *lab) { l.cfg.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	l.get(query("a", uuidA, macA))
+	l.owners = nil
+	for _, path := range []string{"/a/deb/42-KEY/preseed.cfg", "/a/deb/42-KEY/none", "/a/none/42-KEY/preseed.cfg", "/a/deb/42-KEY", "/a/deb/x/42-KEY/preseed.cfg", "//a/deb/42-KEY/x.ipxe", "/a/d%65b/42%2dKEY/none"} {
+		for _, method := range []string{"GET", "DELETE"} {
+			l.do(method, "/files/answer"+strings.ReplaceAll(path, "KEY", labKey))
+		}
+	}
+	if len(log.String()) == 0 || strings.Contains(log.String(), labKey) {
+		t.Errorf("the log:\n%s", log.String())
+	}
+	for _, e := range l.said() {
+		if e.Kind != store.EventScriptSent && strings.Contains(fmt.Sprintf("%+v", e), labKey) {
+			t.Errorf("the event is %+v", e)
+		}
+	}
+}
+
+// Who says a machine's name from somewhere else takes no boot away from it.
+func TestAOneShotBootOfTheOwnDiskIsTheMachinesOwn(t *testing.T) {
+	l := newLab(t, func(l *lab) { l.machines[0].OnceProfile = "local"; l.owners[netip.MustParseAddr("127.0.0.1")] = macB })
+	contains(t, l.get(query("a", uuidA, macA)), "own disk")
+	if l.machines[0].OnceProfile != "local" {
+		t.Error("somebody else used it up")
+	}
+	l.owners[netip.MustParseAddr("127.0.0.1")] = macA
+	contains(t, l.get(query("a", uuidA, macA)), "own disk")
+	if l.machines[0].OnceProfile != "" {
+		t.Error("the machine's own boot did not use it up")
 	}
 }

@@ -133,6 +133,8 @@ func (s *Server) send(w *responseWriter, r *http.Request, e store.Event, content
 // file that is itself a script is run at once, so one with the status 200 takes
 // its place.
 func (s *Server) noFile(w *responseWriter, r *http.Request, name string, err error) {
+	script := path.Ext(name) == ".ipxe"
+	name = strings.TrimPrefix(shown(boot.FilesRoot+name), boot.FilesRoot)
 	status, why := http.StatusNotFound, "There is no file "+name+" on this appliance."
 	var errno syscall.Errno // a path out of the folder has none
 	if errors.As(err, &errno) && errno != syscall.ENOENT && errno != syscall.ENOTDIR || store.KindOf(err) == store.KindUnavailable {
@@ -140,7 +142,7 @@ func (s *Server) noFile(w *responseWriter, r *http.Request, name string, err err
 		s.cfg.Log.Error("a file could not be sent to a machine", "file", name, "addr", remote(r), "error", err)
 	}
 	switch {
-	case isIPXE(r) && path.Ext(name) == ".ipxe":
+	case isIPXE(r) && script:
 		s.missing(r, "")
 		w.script(http.StatusOK, s.wrong(r, why))
 	case isIPXE(r):

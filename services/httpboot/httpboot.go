@@ -176,7 +176,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rw := &responseWriter{ResponseWriter: w, req: r}
 	if isIPXE(r) {
 		rw.stand = func(status int) string {
-			return s.wrong(r, fmt.Sprintf("The appliance cannot answer %s %s: %s.", r.Method, r.URL.Path, strings.ToLower(http.StatusText(status))))
+			return s.wrong(r, fmt.Sprintf("The appliance cannot answer %s %s: %s.", r.Method, shown(r.URL.Path), strings.ToLower(http.StatusText(status))))
 		}
 	}
 	// Firmware and shims put a slash too many into a path. They follow no
@@ -188,7 +188,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		again.URL = &u
 		r, rw.req = &again, &again
 	}
-	err := services.Guard(s.cfg.Log, "boot request "+r.Method+" "+r.URL.Path, func() error {
+	err := services.Guard(s.cfg.Log, "boot request "+r.Method+" "+shown(r.URL.Path), func() error {
 		s.mux.ServeHTTP(rw, r)
 		return nil
 	})
@@ -199,7 +199,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case isIPXE(r):
 		a := s.ask(r)
 		a.id, _ = boot.ParseIdentity(r.URL.Query())
-		rw.script(http.StatusOK, s.failed(a, store.Machine{}, "answer "+r.URL.Path, err).text)
+		rw.script(http.StatusOK, s.failed(a, store.Machine{}, "answer "+shown(r.URL.Path), err).text)
 	default:
 		http.Error(rw, "The appliance had an internal fault; its log says more.", http.StatusInternalServerError)
 	}
@@ -224,7 +224,7 @@ func (s *Server) other(w *responseWriter, r *http.Request) {
 	if isIPXE(r) {
 		s.missing(r, "")
 		w.script(http.StatusOK, s.wrong(r,
-			"There is nothing at "+r.URL.Path+" on this appliance.", "A machine's script is at "+boot.ScriptURL(s.bootAddr(r))))
+			"There is nothing at "+shown(r.URL.Path)+" on this appliance.", "A machine's script is at "+boot.ScriptURL(s.bootAddr(r))))
 		return
 	}
 	http.Error(w, "There is nothing at this address. People open "+s.admin(r), http.StatusNotFound)
@@ -233,7 +233,7 @@ func (s *Server) other(w *responseWriter, r *http.Request) {
 // method answers a method that the path does not know.
 func (s *Server) method(w *responseWriter, r *http.Request) {
 	if isIPXE(r) {
-		w.script(http.StatusOK, s.wrong(r, "The appliance does not answer the method "+r.Method+" at "+r.URL.Path+"."))
+		w.script(http.StatusOK, s.wrong(r, "The appliance does not answer the method "+r.Method+" at "+shown(r.URL.Path)+"."))
 		return
 	}
 	allow := "GET, HEAD"

@@ -80,13 +80,14 @@ func (s *Server) ask(r *http.Request) ask {
 	}
 }
 
-// boundedURL cuts a request's URL for events.
+// boundedURL cuts a request's URL for events and the log.
 func boundedURL(u *url.URL) string {
 	const most = 512
-	if s := u.RequestURI(); len(s) <= most {
-		return s
+	s := u.RequestURI()
+	if strings.HasPrefix(u.Path, answersRoot) {
+		s = (&url.URL{Path: shown(u.Path), RawQuery: u.RawQuery}).RequestURI()
 	}
-	return u.RequestURI()[:most]
+	return s[:min(len(s), most)]
 }
 
 func (s *Server) serve(w *responseWriter, r *http.Request, a ask, walk bool) {
@@ -274,10 +275,15 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 			return s.failed(a, m, "arm the boot of "+m.Name, err)
 		}
 	}
+	// Nothing more is heard of a machine that boots from its own disk. Every other
+	// one-shot profile is used up by what proves that it was of use: a script that
+	// was fetched is no system that was installed. A name is soon said: who asks
+	// from an address that is not shown to be the machine's gets the script, and
+	// the profile stays.
 	if once && p.profile.Kind == store.ProfileLocal {
-		// Nothing more is heard of a machine that boots from its own disk. Every
-		// other one-shot profile is used up by what proves that it was of use:
-		// a script that was fetched is no system that was installed.
+		once, _ = s.allowed(ctx, m, a.addr, a.reached)
+	}
+	if once && p.profile.Kind == store.ProfileLocal {
 		if err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID); err != nil {
 			return s.failed(a, m, "use up the one-shot profile of "+m.Name, err)
 		}
@@ -363,6 +369,17 @@ func firmware(platform string) string {
 		return boot.BIOS.String()
 	case "efi":
 		return boot.UEFI.String()
+	}
+	return ""
+}
+
+// platform is firmware's inverse.
+func platform(firmware string) string {
+	switch firmware {
+	case boot.BIOS.String():
+		return "pcbios"
+	case boot.UEFI.String():
+		return "efi"
 	}
 	return ""
 }
