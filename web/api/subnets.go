@@ -119,7 +119,7 @@ func (s *server) subnets(a huma.API) {
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Subnet]], error) {
 			return all(s.Store.Subnets(ctx))
 		})
-	register(a, http.MethodPost, "/subnets", "add-subnet", "Add a subnet: on an interface, or behind a relay", store.ScopeOperate,
+	register(a, http.MethodPost, "/subnets", "add-subnet", "Add a subnet: on an interface, or behind a relay", store.ScopeAdmin,
 		func(ctx context.Context, in *body[subnetInput]) (*body[store.Subnet], error) {
 			n := store.Subnet{Mode: store.DHCPFull}
 			if err := in.Body.apply(&n); err != nil {
@@ -132,7 +132,7 @@ func (s *server) subnets(a huma.API) {
 		func(ctx context.Context, in *SubnetKey) (*body[store.Subnet], error) {
 			return reply(s.subnet(ctx, in.Subnet))
 		})
-	register(a, http.MethodPatch, "/subnets/{subnet}", "set-subnet", "Change a subnet", store.ScopeOperate,
+	register(a, http.MethodPatch, "/subnets/{subnet}", "set-subnet", "Change a subnet", store.ScopeAdmin,
 		func(ctx context.Context, in *struct {
 			SubnetKey
 			Body subnetInput
@@ -146,7 +146,7 @@ func (s *server) subnets(a huma.API) {
 			}
 			return reply(s.Acts.PutSubnet(ctx, actor(ctx), n))
 		})
-	register(a, http.MethodDelete, "/subnets/{subnet}", "remove-subnet", "Remove a subnet; its leases stay until they end", store.ScopeOperate,
+	register(a, http.MethodDelete, "/subnets/{subnet}", "remove-subnet", "Remove a subnet; its leases stay until they end", store.ScopeAdmin,
 		func(ctx context.Context, in *SubnetKey) (*empty, error) {
 			return done(s.Acts.DeleteSubnet(ctx, actor(ctx), in.Subnet))
 		})

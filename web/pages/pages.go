@@ -231,7 +231,7 @@ func Handler(cfg Config) (http.Handler, error) {
 				r.Post("/people/tokens", s.createToken)
 				r.Post("/people/tokens/{token}/remove", s.removeToken)
 			})
-			r.Post("/settings/network/{interface}", s.chooseMode)
+			r.With(s.need(store.ScopeAdmin)).Post("/settings/network/{interface}", s.chooseMode)
 			r.Post("/settings/network/{interface}/ask", s.askNetwork)
 			r.Get("/live", s.live)
 		})
