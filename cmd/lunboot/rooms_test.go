@@ -55,7 +55,7 @@ var rooms = map[string]room{
 	"services/backup":             {may: "store store/archive", why: "which rows and files an appliance is"},
 	"services/certificate":        {may: "store", why: "bytes of X.509 and two files; who shows it is another's matter"},
 	"services/capture":            {may: "store services", why: "services share nouns, names and events"},
-	"services/media":              {may: "store store/media store/volume/stage", why: "operator acts on media join rows and files"},
+	"services/media":              {may: "store store/media store/volume store/volume/stage", why: "operator acts on media join rows and files, and a file of the appliance is opened as for a volume"},
 	"services/power":              {may: "store services", why: "services share nouns, names and events"},
 	"services/notify":             {may: "store services", why: "services share nouns, names and events"},
 	"services/tftp":               {may: "store services services/boot", why: "services share nouns, names and events"},

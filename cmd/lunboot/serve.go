@@ -204,7 +204,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	a.inv, err = inventory.New(inventory.Config{
 		DB: a.db, Volumes: a.pool, Layers: a.pool, Shelf: shelf, Renderer: renderer{a.db}, Sessions: liveSessions{a}, Loaders: a.loaders, Emit: emit, Log: log.With("part", "inventory"), Now: time.Now,
-		Images: append([]string{filepath.Join(a.dir, imagesFolder)}, c.Images...), Scratch: filepath.Join(a.dir, "uploads"),
+		Images: a.imageFolders(), Scratch: filepath.Join(a.dir, "uploads"),
 		Check: a.checkAgain,
 		Serve: func(ctx context.Context, by store.Actor, n store.Subnet) (store.Subnet, error) {
 			return acts{a.inv, a}.PutSubnet(ctx, by, n)
@@ -264,6 +264,11 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	return a, nil
 }
 
+// imageFolders are the folders with files that may be named from afar.
+func (a *appliance) imageFolders() []string {
+	return append([]string{filepath.Join(a.dir, imagesFolder)}, a.cmd.Images...)
+}
+
 // openMedia opens the folder of media, and the one of those that are being sent.
 func (a *appliance) openMedia(ctx context.Context) error {
 	log := a.log.With("part", "media")
@@ -276,7 +281,7 @@ func (a *appliance) openMedia(ctx context.Context) error {
 		return err
 	}
 	a.closers = append(a.closers, shelf.Close)
-	a.media, err = media.New(ctx, media.Config{Rows: a.db, Folder: folder, Shelf: shelf, Log: log})
+	a.media, err = media.New(ctx, media.Config{Rows: a.db, Folder: folder, Shelf: shelf, Log: log, Images: a.imageFolders(), Data: a.dir})
 	return err
 }
 

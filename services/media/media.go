@@ -18,10 +18,9 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"lunboot/store"
 	"lunboot/store/media"
+	"lunboot/store/volume"
 	"lunboot/store/volume/stage"
 )
 
@@ -39,6 +38,8 @@ type Config struct {
 	Folder *media.Folder
 	Shelf  *stage.Shelf // of what is being sent
 	Log    *slog.Logger
+	Images []string // folders from which everybody who may add media by a path may
+	Data   string   // the appliance's own folder: of what lies in it, Images alone is for machines
 }
 
 // Library is every media file, and an fs.FS of them: what is called NAME is the
@@ -90,14 +91,15 @@ func (l *Library) free(ctx context.Context, name, file string) (string, error) {
 	return name, nil
 }
 
-// AddMedia copies a file that lies on the appliance. It is kept when AddMedia
-// returns; a failure leaves nothing behind.
-func (l *Library) AddMedia(ctx context.Context, by store.Actor, name, path string) (store.Media, error) {
+// AddMedia copies a file that lies on the appliance: in a folder for images, or
+// anywhere for who could read it there as well. It is kept when AddMedia returns;
+// a failure leaves nothing behind.
+func (l *Library) AddMedia(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Media, error) {
 	name, err := l.free(ctx, name, path)
 	if err != nil {
 		return store.Media{}, err
 	}
-	f, size, err := openSource(path)
+	f, size, err := l.openSource(path, anywhere)
 	if err != nil {
 		return store.Media{}, err
 	}
@@ -138,15 +140,27 @@ func (l *Library) take(ctx context.Context, by store.Actor, m store.Media, r io.
 	return l.keep(ctx, by, m)
 }
 
-// openSource opens a plain file by its full path.
-func openSource(path string) (*os.File, int64, error) {
-	if !filepath.IsAbs(path) {
-		return nil, 0, store.Invalid("path", "%q is not a full path; name the file from / on", path)
+// openSource opens a plain file. What machines fetch is for everybody, and the
+// appliance's own folder is full of secrets.
+func (l *Library) openSource(path string, anywhere bool) (*os.File, int64, error) {
+	inside := append([]string{}, l.Images...)
+	if anywhere {
+		inside = nil
 	}
-	// Without O_NONBLOCK, opening a named pipe waits for its writer.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := volume.OpenInside(path, inside)
+	var known *store.Error
+	if errors.As(err, &known) {
+		return nil, 0, store.Invalid("path", "%s", known.Msg)
+	}
 	if err != nil {
 		return nil, 0, &store.Error{Kind: store.KindInvalid, Op: "add media", Subject: path, Field: "path", Err: err, Msg: "the file cannot be opened by the appliance"}
+	}
+	own, err := l.own(f)
+	if err == nil && own {
+		err = store.Invalid("path", "%s belongs to the appliance itself, and machines would fetch it; copy what is meant for them into a folder for images", path)
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
 	}
 	st, err := f.Stat()
 	switch {
@@ -160,6 +174,46 @@ func openSource(path string) (*os.File, int64, error) {
 		return nil, 0, errors.Join(err, f.Close())
 	}
 	return f, st.Size(), nil
+}
+
+// own reports whether an open file lies in the appliance's folder, and in no
+// folder for images there.
+func (l *Library) own(f *os.File) (bool, error) {
+	if l.Data == "" {
+		return false, nil
+	}
+	// The kernel's word is where the links lead that the path went through.
+	at, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	if err != nil {
+		return false, fmt.Errorf("look where the file lies: %w", err)
+	}
+	data, err := realPath(l.Data)
+	if err != nil {
+		return false, fmt.Errorf("look up the data folder: %w", err)
+	}
+	if !below(at, data) {
+		return false, nil
+	}
+	for _, dir := range l.Images {
+		if dir, err := realPath(dir); err == nil && below(dir, data) && below(at, dir) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// realPath is the full path of a folder, without links.
+func realPath(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(dir)
+}
+
+// below reports whether a path lies in a folder; both are clean.
+func below(path, dir string) bool {
+	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // keep writes the row of a file that lies in the folder; acts is held.

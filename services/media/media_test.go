@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -192,11 +193,11 @@ func TestFilesOfTheApplianceAreCopied(t *testing.T) {
 	if err := os.WriteFile(src, []byte("d-i netcfg/get_hostname string lab\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	one, err := k.AddMedia(ctx, "ann", "", src)
+	one, err := k.AddMedia(ctx, "ann", "", src, true)
 	if err != nil || one.Name != "preseed.cfg" || one.Kind != store.MediaFile {
 		t.Fatalf("%+v, %v", one, err)
 	}
-	two, err := k.AddMedia(ctx, "ann", "same", src)
+	two, err := k.AddMedia(ctx, "ann", "same", src, true)
 	if err != nil || two.SHA256 != one.SHA256 {
 		t.Fatalf("%+v, %v", two, err)
 	}
@@ -211,7 +212,7 @@ func TestFilesOfTheApplianceAreCopied(t *testing.T) {
 		"a folder":                {"x", filepath.Dir(src), store.KindInvalid},
 		"a device":                {"x", "/dev/zero", store.KindInvalid},
 	} {
-		if _, err := k.AddMedia(ctx, "ann", c.name, c.path); store.KindOf(err) != c.kind {
+		if _, err := k.AddMedia(ctx, "ann", c.name, c.path, true); store.KindOf(err) != c.kind {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -317,5 +318,49 @@ func TestAnUploadGoesOnAfterARestart(t *testing.T) {
 	}
 	if m, err := k.FinishMediaUpload(ctx, "ann", id); err != nil || m.SHA256 != sumOf([]byte("abcdef")) {
 		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+func TestFromAfarOnlyTheFoldersForImagesAreRead(t *testing.T) {
+	dir := t.TempDir()
+	k := library(t, dir, &rows{})
+	away := t.TempDir()
+	k.Images, k.Data = []string{filepath.Join(dir, "images"), away}, dir
+	if err := os.Mkdir(k.Images[0], 0o700); err != nil {
+		t.Fatal(err)
+	}
+	outside := filepath.Join(t.TempDir(), "outside")
+	for _, path := range []string{outside, filepath.Join(dir, "inventory.db"), filepath.Join(k.Images[0], "disc"), filepath.Join(away, "kernel")} {
+		if err := os.WriteFile(path, []byte(path), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(away, "link")
+	if err := os.Symlink(filepath.Join(dir, "inventory.db"), link); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range []struct {
+		path       string
+		afar, here bool
+	}{
+		{"disc", true, false}, // a full path is wanted from who may name any
+		{filepath.Join(k.Images[0], "disc"), true, true},
+		{filepath.Join(away, "kernel"), true, true},
+		{outside, false, true},
+		{filepath.Join(dir, "inventory.db"), false, false},
+		{filepath.Join(k.Images[0], "..", "inventory.db"), false, false},
+		{"../inventory.db", false, false},
+		{link, false, false},
+	} {
+		for anywhere, want := range map[bool]bool{false: c.afar, true: c.here} {
+			name := fmt.Sprintf("m%d-%t", i, anywhere)
+			if _, err := k.AddMedia(t.Context(), "ann", name, c.path, anywhere); (err == nil) != want || err != nil && store.KindOf(err) != store.KindInvalid {
+				t.Errorf("%s, anywhere %t: %v", c.path, anywhere, err)
+			}
+		}
+	}
+	k.Images = nil
+	if _, err := k.AddMedia(t.Context(), "ann", "none", outside, false); store.KindOf(err) != store.KindInvalid {
+		t.Errorf("without a folder for images: %v", err)
 	}
 }

@@ -104,7 +104,7 @@ type Source struct {
 // lies in one of these folders, through symbolic links too; a plain name is
 // looked for in them. It changes nothing.
 func (p *Pool) OpenSource(path string, inside []string) (*Source, error) {
-	f, err := openInside(path, inside)
+	f, err := OpenInside(path, inside)
 	var known *store.Error
 	if errors.As(err, &known) {
 		return nil, err
@@ -124,7 +124,10 @@ func (p *Pool) OpenSource(path string, inside []string) (*Source, error) {
 // sourceFlags open without waiting for the writer of a named pipe.
 const sourceFlags = os.O_RDONLY | unix.O_NONBLOCK
 
-func openInside(path string, inside []string) (*os.File, error) {
+// OpenInside opens a file for reading by its full path. When inside is not nil,
+// the file lies in one of these folders, through symbolic links too; a plain name
+// is looked for in them.
+func OpenInside(path string, inside []string) (*os.File, error) {
 	if inside == nil {
 		if !filepath.IsAbs(path) {
 			return nil, store.Invalid("source", "%q is not a full path; name the file from / on", path)
@@ -158,7 +161,7 @@ func openInside(path string, inside []string) (*os.File, error) {
 	if missing != nil {
 		return nil, missing
 	}
-	return nil, store.Invalid("source", "%s is not in a folder for images; put it below %s, or import it at the appliance itself, with lunboot volume import", path, strings.Join(inside, " or "))
+	return nil, store.Invalid("source", "%s is not in a folder for images; put it below %s, or name it at the appliance itself, to the command lunboot", path, strings.Join(inside, " or "))
 }
 
 func (p *Pool) checkSource(f *os.File, path string) (*Source, error) {

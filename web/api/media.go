@@ -8,13 +8,14 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
+	"lunboot/web/auth"
 )
 
 // Media keeps the files that machines fetch while they boot.
 type Media interface {
 	AllMedia(context.Context) ([]store.Media, error)
 	Media(ctx context.Context, name string) (store.Media, error)
-	AddMedia(ctx context.Context, by store.Actor, name, path string) (store.Media, error)
+	AddMedia(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Media, error)
 	AddMediaStream(ctx context.Context, by store.Actor, name, file string, r io.Reader, size int64) (store.Media, error)
 	RemoveMedia(ctx context.Context, by store.Actor, name string) error
 	MediaUploads
@@ -48,10 +49,10 @@ func (s *server) media(a huma.API) {
 		func(ctx context.Context, in *struct {
 			Body struct {
 				Name string `json:"name,omitempty" doc:"default: made of the file's"`
-				Path string `json:"path" doc:"full path of the file on the appliance"`
+				Path string `json:"path" doc:"a file in a folder for images; over the appliance's own socket the full path of any"`
 			}
 		}) (*body[store.Media], error) {
-			return reply(s.Media.AddMedia(ctx, actor(ctx), in.Body.Name, in.Body.Path))
+			return reply(s.Media.AddMedia(ctx, actor(ctx), in.Body.Name, in.Body.Path, auth.From(ctx).Local))
 		})
 	register(a, http.MethodPost, "/media/{media}/upload", "upload-media", "Add a media file from the request's body, sent in one piece", store.ScopeOperate,
 		func(ctx context.Context, in *struct {

@@ -78,6 +78,8 @@ func TestMediaAreAddedShownAndRemoved(t *testing.T) {
 	if err := os.WriteFile(path, []byte("d-i\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	h.must(422, "POST", "/api/v1/media", fmt.Sprintf(`{"path":%q}`, path)) // from afar
+	h.as.Local = true
 	h.must(201, "POST", "/api/v1/media", fmt.Sprintf(`{"path":%q}`, path))
 	h.must(409, "POST", "/api/v1/media", fmt.Sprintf(`{"path":%q}`, path))
 	h.must(422, "POST", "/api/v1/media", `{"path":"preseed.cfg","name":"x"}`)

@@ -8,12 +8,13 @@ import (
 	"strings"
 
 	"lunboot/store"
+	"lunboot/web/auth"
 )
 
 // Media keeps the files that machines fetch while they boot.
 type Media interface {
 	AllMedia(context.Context) ([]store.Media, error)
-	AddMedia(ctx context.Context, by store.Actor, name, path string) (store.Media, error)
+	AddMedia(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Media, error)
 	AddMediaStream(ctx context.Context, by store.Actor, name, file string, r io.Reader, size int64) (store.Media, error)
 	RemoveMedia(ctx context.Context, by store.Actor, name string) error
 	MediaUploads() []store.Upload
@@ -129,7 +130,7 @@ func (s *site) addMedia(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) addMediaPath(w http.ResponseWriter, r *http.Request) {
-	_, err := s.Media.AddMedia(r.Context(), by(r), strings.TrimSpace(r.PostFormValue("name")), strings.TrimSpace(r.PostFormValue("path")))
+	_, err := s.Media.AddMedia(r.Context(), by(r), strings.TrimSpace(r.PostFormValue("name")), strings.TrimSpace(r.PostFormValue("path")), auth.From(r.Context()).Local)
 	s.mediaAct(w, r, err)
 }
 

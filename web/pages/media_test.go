@@ -22,7 +22,7 @@ func keptMedia() []store.Media {
 }
 
 func (l *lab) AllMedia(context.Context) ([]store.Media, error) { return l.kept, nil }
-func (l *lab) AddMedia(_ context.Context, _ store.Actor, name, path string) (store.Media, error) {
+func (l *lab) AddMedia(_ context.Context, _ store.Actor, name, path string, _ bool) (store.Media, error) {
 	l.uploads = append(l.uploads, fmt.Sprintf("%s of %s", name, path))
 	return store.Media{}, l.refuse
 }
