@@ -2,7 +2,9 @@ package pages
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/csv"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -90,7 +92,7 @@ func count(n int) string {
 }
 
 // chosen returns the machines that a form names: the ticked ones, or all that
-// match the list, when they are still as many as the form said.
+// match the list, when they are still those of which the form speaks.
 func (s *site) chosen(ctx context.Context, l listQuery, form url.Values) ([]store.Machine, error) {
 	var out []store.Machine
 	if form.Get("all") != "" {
@@ -98,8 +100,8 @@ func (s *site) chosen(ctx context.Context, l listQuery, form url.Values) ([]stor
 		if err != nil {
 			return nil, err
 		}
-		if seen := form.Get("match"); seen != strconv.Itoa(len(all)) {
-			return nil, store.Conflict("match", "%s match now, and %s did when the page was made; look at the list again", count(len(all)), seen)
+		if form.Get("match") != digest(all) {
+			return nil, store.Conflict("match", "%s match now, and they are not those that did when the page was made; look at the list again", count(len(all)))
 		}
 		for _, f := range all {
 			out = append(out, f.Machine)
@@ -121,6 +123,20 @@ func (s *site) chosen(ctx context.Context, l listQuery, form url.Values) ([]stor
 		return nil, store.Invalid("id", "tick the machines that are meant, or choose all that match")
 	}
 	return out, nil
+}
+
+// digest stands for the machines that match, in whatever order they are shown.
+func digest(all []found) string {
+	ids := make([]store.MachineID, len(all))
+	for i, f := range all {
+		ids[i] = f.ID
+	}
+	slices.Sort(ids)
+	h := sha256.New()
+	for _, id := range ids {
+		fmt.Fprintln(h, id)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // bulkOne does the act on one machine and says how it is taken back, empty when
@@ -147,6 +163,7 @@ func (s *site) bulkOne(ctx context.Context, who store.Actor, m store.Machine, ac
 		tags = slices.DeleteFunc(tags, func(t string) bool { return t == value })
 		return set(store.MachinePatch{Tags: &tags}, "tags:"+strings.Join(m.Tags, ","))
 	case "remove":
+		ctx = store.Expecting(ctx, store.Expectation{Noun: "machine", Key: fmt.Sprint(m.ID), Revision: m.Revision})
 		return "", s.Machines.RemoveMachine(ctx, who, m.ID, false)
 	}
 	return "", store.Invalid("act", "choose what to do with the machines")

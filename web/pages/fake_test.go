@@ -48,6 +48,7 @@ type lab struct {
 	checks   []Check
 	heard    map[string]store.Survey // what each network says when it is asked
 	refuse   error                   // returned by every act
+	removed  []error                 // what removing says to machines with another revision
 	rules    store.AutoEnroll
 	all      []store.EnrollSpec
 	enrolled []store.Enrolled
@@ -247,7 +248,12 @@ func (l *lab) Fix(ctx context.Context, by store.Actor, a store.Attempt, action s
 	return store.FixResult{OK: f.Kind != store.FixCheckAgain, Says: "port 3260 is still blocked"}, nil
 }
 
-func (l *lab) RemoveMachine(_ context.Context, _ store.Actor, id store.MachineID, _ bool) error {
+func (l *lab) RemoveMachine(ctx context.Context, _ store.Actor, id store.MachineID, _ bool) error {
+	for _, m := range l.machines {
+		if m.ID == id {
+			l.removed = append(l.removed, store.CheckExpected(ctx, "machine", fmt.Sprint(id), m.Name, m.Revision+1))
+		}
+	}
 	if l.refuse == nil {
 		l.machines = slices.DeleteFunc(l.machines, func(m store.Machine) bool { return m.ID == id })
 	}

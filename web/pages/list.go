@@ -158,7 +158,7 @@ func (s *site) listMachines(ctx context.Context, l listQuery) (machinesView, err
 	if err != nil {
 		return v, err
 	}
-	v.Counts, v.Total, v.Match = counts, total, len(all)
+	v.Counts, v.Total, v.Match, v.Digest = counts, total, len(all), digest(all)
 	if l.From >= len(all) { // machines were removed meanwhile
 		l.From = max(0, (len(all)-1)/maxRows*maxRows)
 		v.List.From = l.From

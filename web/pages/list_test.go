@@ -82,7 +82,23 @@ func TestTheListIsSearchedSortedAndPaged(t *testing.T) {
 
 func TestManyMachinesAreChangedAndTakenBack(t *testing.T) {
 	l := many(150)
-	_, post := l.enter(t)
+	get, post := l.enter(t)
+	match := func(url string) string {
+		_, body := get(url)
+		m := regexp.MustCompile(`name="match" value="([^"]*)"`).FindStringSubmatch(body)
+		if m == nil {
+			t.Fatalf("%s has no match:\n%s", url, body)
+		}
+		return m[1]
+	}
+	seen := match("/machines?search=pc-&sort=state")
+	last := &l.machines[len(l.machines)-1]
+	was := last.ID
+	last.ID = 9999 // another one in its place
+	if code, body := post("/machines/bulk", "search", "pc-", "all", "yes", "match", seen, "act", "profile", "profile", "local"); code != http.StatusConflict || l.machines[20].Profile == "local" {
+		t.Errorf("others that match are changed: %d\n%s", code, body)
+	}
+	last.ID = was
 	undone := func(body string) (form []string) {
 		for _, m := range regexp.MustCompile(`name="was" value="([^"]*)"`).FindAllStringSubmatch(body, -1) {
 			form = append(form, m[1])
@@ -90,7 +106,7 @@ func TestManyMachinesAreChangedAndTakenBack(t *testing.T) {
 		return form
 	}
 	// All that match, on every page.
-	code, body := post("/machines/bulk", "search", "pc-", "sort", "name", "all", "yes", "match", "150", "act", "profile", "profile", "local")
+	code, body := post("/machines/bulk", "search", "pc-", "sort", "name", "all", "yes", "match", seen, "act", "profile", "profile", "local")
 	has(t, body, "Done for 150 machines.", ">Undo<")
 	moved := 0
 	for _, m := range l.machines {
@@ -132,6 +148,9 @@ func TestManyMachinesAreChangedAndTakenBack(t *testing.T) {
 	}
 	if code, _ := post("/machines/bulk", "id", "1001", "act", "remove", "value", "remove 1"); code != http.StatusOK || len(l.machines) != 153 {
 		t.Errorf("removing: %d, %d machines", code, len(l.machines))
+	}
+	if len(l.removed) != 1 || store.KindOf(l.removed[0]) != store.KindStale {
+		t.Errorf("one that was changed meanwhile would be removed: %v", l.removed)
 	}
 	for _, was := range []string{"", "x", "1:2:3", "a:b:profile:san", "1:1:password:x"} {
 		if _, body := post("/machines/undo", "was", was); !strings.Contains(body, "Not taken back") {

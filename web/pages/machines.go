@@ -106,8 +106,9 @@ type machinesView struct {
 	Form    addForm
 
 	List        listQuery
-	Match       int // machines that the whole filter matches
-	First, Last int // of them on this page
+	Match       int    // machines that the whole filter matches
+	Digest      string // of these
+	First, Last int    // of them on this page
 	Before      string
 	After       string
 	Profiles    []store.Profile
