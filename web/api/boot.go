@@ -29,7 +29,7 @@ func (s *server) profiles(a huma.API) {
 			ProfileKey
 			Body struct {
 				Revision int64             `json:"revision,omitempty"`
-				Kind     string            `json:"kind" doc:"san, kernel, local or custom"`
+				Kind     string            `json:"kind" doc:"san, install, kernel, wimboot, menu, local or custom"`
 				Fields   map[string]string `json:"fields,omitempty"`
 				Text     string            `json:"text,omitempty"`
 			}

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,10 +24,13 @@ import (
 const (
 	onceHeader = "Idempotency-Key"
 	onceLife   = 24 * time.Hour
-	maxOnce    = 4096    // answers that are kept, the oldest go first
-	maxOnceKey = 255     // bytes of a key
-	maxRequest = 1 << 20 // bytes of a request that can have a key
-	maxAnswer  = 1 << 20
+	maxOnce    = 4096     // keys that are remembered, the oldest go first
+	maxOnceOf  = 256      // of one who asks
+	maxOnceKey = 255      // bytes of a key
+	maxRequest = 1 << 20  // bytes of a request that can have a key
+	maxAnswer  = 64 << 10 // bytes of an answer that is kept; of a longer one the key is
+	maxAnswers = 32 << 20 // bytes of all answers; the oldest go first, and leave their keys
+	headerRoom = 1 << 10  // what a kept answer is counted for besides its body
 )
 
 // onceID is one key of one who asks.
@@ -39,7 +44,8 @@ type outcome struct {
 	request [sha256.Size]byte
 	began   time.Time
 	done    chan struct{}
-	kept    bool // there is an answer to give again
+	kept    bool // it was done: it is not done again
+	gone    bool // its answer is not kept, or no longer
 	status  int
 	header  http.Header
 	body    []byte
@@ -49,11 +55,15 @@ type outcome struct {
 type once struct {
 	mu    sync.Mutex
 	by    map[onceID]*outcome
-	order []onceID // the oldest first
+	order []onceID // of by, the oldest first
+	of    map[auth.Identity]int
+	bytes int // of the answers that are kept
 	now   func() time.Time
 }
 
-func newOnce(now func() time.Time) *once { return &once{by: map[onceID]*outcome{}, now: now} }
+func newOnce(now func() time.Time) *once {
+	return &once{by: map[onceID]*outcome{}, of: map[auth.Identity]int{}, now: now}
+}
 
 // middleware gives a repeated POST the answer of the first.
 func (o *once) middleware(next http.Handler) http.Handler {
@@ -93,23 +103,51 @@ func (o *once) begin(id onceID, sum [sha256.Size]byte) (_ *outcome, mine bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.now()
-	for len(o.order) > 0 {
-		eldest := o.by[o.order[0]]
-		if len(o.order) <= maxOnce && eldest != nil && now.Sub(eldest.began) < onceLife {
-			break
-		}
-		if eldest != nil {
-			delete(o.by, o.order[0])
-		}
-		o.order = o.order[1:]
+	for len(o.order) > 0 && now.Sub(o.by[o.order[0]].began) >= onceLife {
+		o.forget(0)
 	}
 	if c, ok := o.by[id]; ok {
 		return c, false
 	}
+	if o.of[id.who] >= maxOnceOf {
+		o.forgetOldest(func(old onceID) bool { return old.who == id.who })
+	}
+	if len(o.order) >= maxOnce {
+		o.forgetOldest(func(onceID) bool { return true })
+	}
 	c := &outcome{request: sum, began: now, done: make(chan struct{})}
 	o.by[id] = c
 	o.order = append(o.order, id)
+	o.of[id.who]++
 	return c, true
+}
+
+// forgetOldest drops the oldest of some keys whose request has ended; one that is
+// being done would else be done beside itself. mu is held.
+func (o *once) forgetOldest(of func(onceID) bool) {
+	i := slices.IndexFunc(o.order, func(id onceID) bool { return of(id) && o.by[id].kept })
+	if i >= 0 {
+		o.forget(i)
+	}
+}
+
+// forget drops a key by its place in the order; mu is held.
+func (o *once) forget(i int) {
+	id := o.order[i]
+	o.drop(o.by[id])
+	delete(o.by, id)
+	o.order = slices.Delete(o.order, i, i+1)
+	if o.of[id.who]--; o.of[id.who] == 0 {
+		delete(o.of, id.who)
+	}
+}
+
+// drop lets an answer go, and keeps that its request was done; mu is held.
+func (o *once) drop(c *outcome) {
+	if c.kept && !c.gone {
+		o.bytes -= len(c.body) + headerRoom
+		c.gone, c.header, c.body = true, nil, nil
+	}
 }
 
 // end keeps an answer. What failed by the appliance's fault, or was never whole,
@@ -117,12 +155,23 @@ func (o *once) begin(id onceID, sum [sha256.Size]byte) (_ *outcome, mine bool) {
 func (o *once) end(id onceID, c *outcome, rec *recorder) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if rec.wrote && rec.status < 500 && rec.status != http.StatusTooManyRequests && !rec.long {
-		c.kept, c.status, c.header, c.body = true, rec.status, rec.Header().Clone(), rec.body.Bytes()
-	} else if o.by[id] == c {
-		delete(o.by, id)
+	defer close(c.done)
+	mine := o.by[id] == c
+	if !rec.wrote || rec.status >= 500 || rec.status == http.StatusTooManyRequests {
+		if mine {
+			o.forget(slices.Index(o.order, id))
+		}
+		return
 	}
-	close(c.done)
+	c.kept, c.gone, c.status = true, true, rec.status
+	if rec.long || !mine { // a day passed meanwhile: nobody would ever let it go
+		return
+	}
+	c.gone, c.header, c.body = false, rec.Header().Clone(), bytes.Clone(rec.body.Bytes())
+	o.bytes += len(c.body) + headerRoom
+	for i := 0; o.bytes > maxAnswers && i < len(o.order); i++ {
+		o.drop(o.by[o.order[i]])
+	}
 }
 
 // again waits for the first request's answer and gives it.
@@ -141,14 +190,21 @@ func (o *once) again(ctx context.Context, w http.ResponseWriter, c *outcome, sum
 		writeProblem(w, http.StatusServiceUnavailable, "the first request with this "+onceHeader+" failed; send it again")
 		return
 	}
-	for k, v := range c.header {
+	o.mu.Lock()
+	status, header, body, gone := c.status, c.header, c.body, c.gone
+	o.mu.Unlock()
+	if gone {
+		writeProblem(w, http.StatusConflict, "the first request with this "+onceHeader+" was done and answered with the status "+strconv.Itoa(status)+", and its answer is not kept; look at what there is now, and choose a new key for another request")
+		return
+	}
+	for k, v := range header {
 		if !strings.HasPrefix(k, "X-Ratelimit") {
 			w.Header()[k] = v
 		}
 	}
 	w.Header().Set("Idempotency-Replayed", "true")
-	w.WriteHeader(c.status)
-	w.Write(c.body)
+	w.WriteHeader(status)
+	w.Write(body)
 }
 
 // recorder keeps what is answered.
