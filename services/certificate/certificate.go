@@ -151,21 +151,23 @@ func make509(names []string, addrs []netip.Addr, now time.Time) ([]byte, error) 
 }
 
 // keep writes a file whole and durable, for its owner alone.
-func keep(file string, b []byte) (err error) {
+func keep(file string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // 0600
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
 	_, err = f.Write(b)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if err = os.Rename(f.Name(), file); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	folder, err := os.Open(filepath.Dir(file))
+	if err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), file)
+	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // Config is what a listener needs: TLS 1.2 and later, with this certificate.

@@ -14,7 +14,7 @@ import (
 	"lunboot/store"
 )
 
-// Serve answers with an exported volume, and closes it.
+// Serve answers a GET with an exported volume, and closes it.
 func Serve(w http.ResponseWriter, r *http.Request, x store.Export, log *slog.Logger) {
 	var failed error
 	defer func() { x.Close(failed) }()
@@ -29,16 +29,13 @@ func Serve(w http.ResponseWriter, r *http.Request, x store.Export, log *slog.Log
 		switch {
 		case in.err != nil:
 			failed = in.err
-		case r.Method == http.MethodHead || err != nil:
+		case err != nil:
 		case sent.n < want:
 			failed = errors.New("whoever fetched it broke off")
 		}
 	} else {
 		if n := x.Length(); n >= 0 {
 			h.Set("Content-Length", strconv.FormatInt(n, 10))
-		}
-		if r.Method == http.MethodHead {
-			return
 		}
 		w.WriteHeader(http.StatusOK)
 		if f, ok := w.(http.Flusher); ok {
@@ -48,7 +45,6 @@ func Serve(w http.ResponseWriter, r *http.Request, x store.Export, log *slog.Log
 	}
 	if failed != nil {
 		log.Warn("an export was not sent whole", "file", x.Name(), "error", failed)
-		x.Close(failed)
 		panic(http.ErrAbortHandler)
 	}
 }
