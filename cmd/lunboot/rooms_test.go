@@ -81,7 +81,7 @@ var rooms = map[string]room{
 	"store/media":                 {may: "store store/media/disc", why: "what media are is told by their bytes, and these survive power loss"},
 	"store/media/disc":            {may: "", stdlib: true, why: "bytes of a disc to files"},
 	"store/storetest":             {may: "store", why: "the contract of every inventory"},
-	"store/volume":                {may: "store store/volume/clone store/volume/crashfs store/volume/preflight", why: "bytes that survive power loss"},
+	"store/volume":                {may: "store store/volume/clone store/volume/crashfs store/volume/image store/volume/preflight", why: "bytes that survive power loss"},
 	"store/volume/clone":          {may: "store", why: "one layer over another, whatever holds their bytes"},
 	"store/volume/crashfs":        {may: "store", stdlib: true, why: "a test kit"},
 	"store/volume/image":          {may: "store", why: "bytes of a file to the bytes of a disk, and back"},

@@ -25,6 +25,7 @@ import (
 
 	"lunboot/store"
 	"lunboot/store/volume"
+	"lunboot/store/volume/image"
 )
 
 // DB is what is durable besides the volumes' bytes. Its methods check what
@@ -125,7 +126,7 @@ type Volumes interface {
 // Imports are how bytes come in from outside.
 type Imports interface {
 	Import(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (sum string, err error)
-	ImportDisk(ctx context.Context, v store.Volume, d volume.Disk, progress func(done int64)) error
+	ImportDisk(ctx context.Context, v store.Volume, d image.Source, progress func(done int64)) error
 	ImportStream(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (size int64, err error)
 	Disk(context.Context, store.Volume) (*volume.OpenDisk, error)
 	OpenSource(path string, inside []string) (*volume.Source, error)

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"lunboot/store"
-	"lunboot/store/volume"
+	"lunboot/store/volume/image"
 )
 
 var errPower = errors.New("the power failed")
@@ -104,7 +104,7 @@ func (w weakPool) Import(ctx context.Context, v store.Volume, r io.Reader, progr
 	})
 }
 
-func (w weakPool) ImportDisk(ctx context.Context, v store.Volume, d volume.Disk, _ func(int64)) error {
+func (w weakPool) ImportDisk(ctx context.Context, v store.Volume, d image.Source, _ func(int64)) error {
 	return w.p.change(func() error { return w.Volumes.ImportDisk(ctx, v, d, nil) })
 }
 

@@ -566,6 +566,9 @@ func TestClonesReadOneFileFromOnePageCache(t *testing.T) {
 		must(t, err)
 		var st unix.Cachestat_t
 		if err := unix.Cachestat(uint(f.Fd()), &unix.CachestatRange{}, &st, 0); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatalf("this system does not tell what is in its page cache: %v", err)
+			}
 			t.Skipf("this system does not tell what is in its page cache: %v", err)
 		}
 		must(t, f.Close())

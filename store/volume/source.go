@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,62 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lunboot/store"
+	"lunboot/store/volume/image"
 )
-
-// Disk is a disk at random access, such as an image file holds.
-type Disk interface {
-	io.ReaderAt
-	// Size is the disk's size in bytes.
-	Size() int64
-	// Extent reports whether there are bytes for the disk at off, and the end of
-	// the run that begins there. What is no data reads as zeros.
-	Extent(off int64) (data bool, end int64, err error)
-}
 
 // ImportDisk fills a new volume with a disk, which is as large, or smaller by
 // less than a block. What it does not hold, and runs of zeros, become holes.
 // progress is told of the bytes that the disk holds. As with Import, the file
 // appears whole and durable or not at all.
-func (p *Pool) ImportDisk(ctx context.Context, v store.Volume, d Disk, progress func(done int64)) error {
+func (p *Pool) ImportDisk(ctx context.Context, v store.Volume, d image.Source, progress func(done int64)) error {
 	size := d.Size()
 	if size > v.Size || v.Size-size >= int64(max(v.BlockSize, 512)) {
 		return store.Invalid("size", "the disk has %d bytes, the volume %d", size, v.Size)
 	}
 	return p.bring(ctx, v, func(f file) error {
 		w := &filler{pool: p, f: f, v: v}
-		buf := make([]byte, copyChunk)
-		var done int64
-		for off := int64(0); off < size; {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			data, end, err := d.Extent(off)
-			if err != nil {
-				return err
-			}
-			if end = min(end, size); end <= off {
-				return fmt.Errorf("a run of the disk ends at %d and begins at %d", end, off)
-			}
-			for ; data && off < end; off += int64(len(buf)) {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				// Pieces end at multiples of the chunk, so that zeros are found
-				// where the granules of the file are.
-				buf = buf[:min(end-off, copyChunk-off%copyChunk)]
-				if n, err := d.ReadAt(buf, off); n < len(buf) {
-					return fmt.Errorf("read the disk at %d: %w", off, cmp.Or(err, io.ErrUnexpectedEOF))
-				}
-				if err := w.write(buf, off); err != nil {
-					return err
-				}
-				if done += int64(len(buf)); progress != nil {
-					progress(done)
-				}
-			}
-			off = end
-		}
-		return nil
+		return image.Walk(ctx, d, w.write, progress)
 	})
 }
 
