@@ -63,11 +63,7 @@ func (s *server) uploads(a huma.API) {
 			uploadBody
 			Offset int64 `header:"Upload-Offset" doc:"how much has arrived before; another one than the appliance's is refused"`
 		}) (*body[store.Upload], error) {
-			r := in.stream
-			if r == nil {
-				r = http.NoBody
-			}
-			return reply(s.Volumes.AppendUpload(ctx, in.Upload, in.Offset, r))
+			return reply(s.Volumes.AppendUpload(ctx, in.Upload, in.Offset, in.reader()))
 		})
 	finish := operation(a, http.MethodPost, "/uploads/{upload}/finish", "finish-upload", "Make a volume of an image that has arrived; a job does it", store.ScopeOperate)
 	finish.DefaultStatus = http.StatusAccepted
