@@ -18,6 +18,32 @@ import (
 	"lunboot/web/metrics"
 )
 
+// gaugeOf reads one number without labels of an appliance that runs on dir.
+func gaugeOf(t *testing.T, dir, name string) float64 {
+	t.Helper()
+	tr := overSocket(dir)
+	defer tr.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Get("http://lunboot" + metrics.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(resp.Body)
+	if err != nil || families[name] == nil || len(families[name].Metric) != 1 {
+		t.Fatalf("%s: %v, %v", name, families[name], err)
+	}
+	return families[name].Metric[0].GetGauge().GetValue()
+}
+
+// overSocket reaches the appliance that runs on dir without a token.
+func overSocket(dir string) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(dir, "lunboot.sock"))
+	}}
+}
+
 func TestPrometheusScrapesWithATokenOrOverTheSocket(t *testing.T) {
 	dir := dataDir(t)
 	a := started(t, dir)
@@ -56,10 +82,7 @@ func TestPrometheusScrapesWithATokenOrOverTheSocket(t *testing.T) {
 		}
 	}
 	token := regexp.MustCompile(`lb_\w+`).FindString(a.must(t, "token", "create", "prometheus", "--scope", "read"))
-	socket := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(dir, "lunboot.sock"))
-	}}
+	socket := overSocket(dir)
 	defer socket.CloseIdleConnections()
 	if status, text := scrape(&http.Client{Transport: socket}, "http://lunboot", ""); status != http.StatusOK || !strings.Contains(text, "\nlunboot_machines 1\n") {
 		t.Errorf("over the socket: %d, %s", status, text)
