@@ -162,6 +162,20 @@ type Event struct {
 	Detail  Detail     `json:"detail"`
 }
 
+// Retention is what is kept of the log of events, the newest first; what exceeds
+// any of the three is forgotten. The newest event stays in any case, since its
+// number must not be given again.
+type Retention struct {
+	// Events is how many are kept.
+	Events int
+	// Bytes is what the log may hold on disk, attempts and indexes among it; 0 is
+	// without a bound. The file itself does not shrink: what is free in it is
+	// used again.
+	Bytes int64
+	// Since is when the oldest kept event came.
+	Since time.Time
+}
+
 // EventFilter narrows a listing of events.
 type EventFilter struct {
 	After   int64 // only events with a larger Seq

@@ -206,23 +206,55 @@ func (j *Journal) LastAttemptID(ctx context.Context) (store.AttemptID, error) {
 // events of a boot do not wait for it.
 const pruneStep = 5000
 
-// Prune removes the oldest events, down to keepEvents and those that came at or
-// after since, but at least one, and the attempts that have none left. The newest attempt of each machine stays, since
-// its page shows it; so does the newest of all, whose number must not be given
-// again.
-func (j *Journal) Prune(ctx context.Context, keepEvents int, since time.Time) error {
+// Prune removes the oldest events until what is left meets keep, and the attempts
+// that have none left. The newest attempt of each machine stays, since its page
+// shows it; so does the newest of all, whose number must not be given again.
+func (j *Journal) Prune(ctx context.Context, keep store.Retention) error {
 	first, err := dbfile.One(ctx, j.file.Reader(), dbfile.Scalar[int64], nil,
-		"SELECT coalesce((SELECT seq FROM event ORDER BY seq DESC LIMIT 1 OFFSET ?), 0)", max(keepEvents, 1)-1)
+		"SELECT coalesce((SELECT seq FROM event ORDER BY seq DESC LIMIT 1 OFFSET ?), 0)", max(keep.Events, 1)-1)
 	if err != nil {
 		return err
 	}
 	// Numbers rise with time, so the first young one ends the search.
 	young, err := dbfile.One(ctx, j.file.Reader(), dbfile.Scalar[int64], nil,
-		"SELECT coalesce((SELECT seq FROM event WHERE at >= ? ORDER BY seq LIMIT 1), (SELECT max(seq) FROM event), 0)", dbfile.Nanos(since))
+		"SELECT coalesce((SELECT seq FROM event WHERE at >= ? ORDER BY seq LIMIT 1), (SELECT max(seq) FROM event), 0)", dbfile.Nanos(keep.Since))
 	if err != nil {
 		return err
 	}
-	first = max(first, young)
+	if err := j.forget(ctx, max(first, young)); err != nil || keep.Bytes <= 0 {
+		return err
+	}
+	for {
+		held, err := j.held(ctx)
+		if err != nil || held <= keep.Bytes {
+			return err
+		}
+		// The pages of the oldest step of them come free, and one more look tells how
+		// many those were.
+		next, err := dbfile.One(ctx, j.file.Reader(), dbfile.Scalar[int64], nil,
+			"SELECT coalesce(max(seq), 0) FROM (SELECT seq FROM event ORDER BY seq LIMIT ?)", pruneStep+1)
+		if err != nil {
+			return err
+		}
+		last, err := lastSeq(ctx, j.file.Reader())
+		if err != nil {
+			return err
+		}
+		if err := j.forget(ctx, next); err != nil || next == last {
+			return err // one event is left, and what else is held are the machines' newest attempts
+		}
+	}
+}
+
+// held is how many bytes of the file are in use.
+func (j *Journal) held(ctx context.Context) (int64, error) {
+	return dbfile.One(ctx, j.file.Reader(), dbfile.Scalar[int64], nil,
+		"SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size")
+}
+
+// forget removes the events before first, a step at a time, and the attempts that
+// have none left.
+func (j *Journal) forget(ctx context.Context, first int64) error {
 	for _, query := range []string{
 		"DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq < ? ORDER BY seq LIMIT ?)",
 		`DELETE FROM attempt WHERE id IN (SELECT id FROM attempt WHERE last_seq < ?

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -238,13 +239,13 @@ func TestPruneForgetsTheOldest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := j.Prune(t.Context(), n+1, time.Time{}); err != nil {
+	if err := j.Prune(t.Context(), store.Retention{Events: n + 1}); err != nil {
 		t.Fatal(err)
 	}
 	if es, err := j.Events(t.Context(), store.EventFilter{}); len(es) != n || err != nil {
 		t.Errorf("pruned to more than there is: %d events, %v", len(es), err)
 	}
-	if err := j.Prune(t.Context(), 100, time.Time{}); err != nil {
+	if err := j.Prune(t.Context(), store.Retention{Events: 100}); err != nil {
 		t.Fatal(err)
 	}
 	es, err := j.Events(t.Context(), store.EventFilter{})
@@ -260,7 +261,7 @@ func TestPruneForgetsTheOldest(t *testing.T) {
 		t.Errorf("attempts that are left: %v, %v", ids, err)
 	}
 	// Numbers are never given again, whatever is forgotten.
-	if err := j.Prune(t.Context(), 0, time.Time{}); err != nil {
+	if err := j.Prune(t.Context(), store.Retention{}); err != nil {
 		t.Fatal(err)
 	}
 	if last, err := j.LastSeq(t.Context()); last != n || err != nil {
@@ -287,7 +288,7 @@ func TestTheLogForgetsByAge(t *testing.T) {
 		since time.Time
 		left  int
 	}{{begun, 10}, {begun.AddDate(0, 0, 3), 7}, {begun.AddDate(0, 0, 3).Add(time.Second), 6}, {begun.AddDate(1, 0, 0), 1}} {
-		if err := j.Prune(t.Context(), 1000, c.since); err != nil {
+		if err := j.Prune(t.Context(), store.Retention{Events: 1000, Since: c.since}); err != nil {
 			t.Fatal(err)
 		}
 		es, err := j.Events(t.Context(), store.EventFilter{})
@@ -296,8 +297,68 @@ func TestTheLogForgetsByAge(t *testing.T) {
 		}
 	}
 	empty := openTestJournal(t, t.TempDir())
-	if err := empty.Prune(t.Context(), 10, begun); err != nil {
+	if err := empty.Prune(t.Context(), store.Retention{Events: 10, Bytes: 1, Since: begun}); err != nil {
 		t.Error(err)
+	}
+}
+
+// What takes more of the disk than it may goes, the oldest first, and what was
+// freed is used again, so that the file does not grow from then on.
+func TestTheLogForgetsBySize(t *testing.T) {
+	dir := t.TempDir()
+	j := openTestJournal(t, dir)
+	const n, bytes = 5 * pruneStep, 1 << 20
+	keep := store.Retention{Events: 10 * n, Bytes: bytes}
+	size := func() int64 {
+		t.Helper()
+		fi, err := os.Stat(filepath.Join(dir, "journal.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fi.Size()
+	}
+	var full int64
+	for round := range 3 {
+		first := round*n + 1
+		if err := j.AppendEvents(t.Context(), boots(first, n)); err != nil {
+			t.Fatal(err)
+		}
+		a := store.Attempt{ID: store.AttemptID(round + 1), LastSeq: int64(first)}
+		if err := j.PutAttempt(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+		before, err := j.held(t.Context())
+		if err != nil || before <= bytes {
+			t.Fatalf("%d bytes are held, %v", before, err)
+		}
+		if err := j.Prune(t.Context(), keep); err != nil {
+			t.Fatal(err)
+		}
+		held, err := j.held(t.Context())
+		if err != nil || held > bytes || held < bytes/8 {
+			t.Errorf("round %d: %d bytes are held of %d, %v", round, held, before, err)
+		}
+		es, err := j.Events(t.Context(), store.EventFilter{})
+		if err != nil || len(es) < pruneStep/8 || es[len(es)-1].Seq != int64(first+n-1) || es[0].Seq != es[len(es)-1].Seq-int64(len(es)-1) {
+			t.Errorf("round %d: %d events are left, %v", round, len(es), err)
+		}
+		as, _, err := j.Attempts(t.Context(), store.AttemptFilter{})
+		if err != nil || len(as) != 1 || as[0].ID != a.ID {
+			t.Errorf("round %d: attempts that are left: %+v, %v", round, as, err)
+		}
+		if round == 0 {
+			full = size()
+		} else if got := size(); got > full+2*bytes {
+			t.Errorf("round %d: the file grew from %d to %d bytes", round, full, got)
+		}
+	}
+	// Nothing is kept but the newest when not even that fits.
+	keep.Bytes = 1
+	if err := j.Prune(t.Context(), keep); err != nil {
+		t.Fatal(err)
+	}
+	if es, err := j.Events(t.Context(), store.EventFilter{}); len(es) != 1 || es[0].Seq != 3*n || err != nil {
+		t.Errorf("%d events are left, %v", len(es), err)
 	}
 }
 
