@@ -44,6 +44,9 @@ const (
 	// for a change of state and for one of bytes alone.
 	saveEvery  = 500 * time.Millisecond
 	saveCounts = 10 * time.Second
+	// saveMost is how many are written at a time: the journal of events waits for
+	// its turn meanwhile.
+	saveMost = 256
 	// history is how many earlier boots say what is usual.
 	history = 10
 )
@@ -57,7 +60,8 @@ type Events interface {
 
 // Cache keeps attempts for listings, and across restarts.
 type Cache interface {
-	PutAttempt(ctx context.Context, a store.Attempt) error
+	// PutAttempts writes all of them or none.
+	PutAttempts(ctx context.Context, attempts []store.Attempt) error
 	Attempt(ctx context.Context, id store.AttemptID) (store.Attempt, error)
 	Attempts(ctx context.Context, f store.AttemptFilter) ([]store.Attempt, int, error)
 	LastAttemptID(ctx context.Context) (store.AttemptID, error)

@@ -80,7 +80,7 @@ type cache struct {
 	fail error
 }
 
-func (c *cache) PutAttempt(_ context.Context, a store.Attempt) error {
+func (c *cache) PutAttempts(_ context.Context, attempts []store.Attempt) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fail != nil {
@@ -89,8 +89,10 @@ func (c *cache) PutAttempt(_ context.Context, a store.Attempt) error {
 	if c.rows == nil {
 		c.rows = map[store.AttemptID]store.Attempt{}
 	}
-	c.puts++
-	c.rows[a.ID] = a
+	for _, a := range attempts {
+		c.puts++
+		c.rows[a.ID] = a
+	}
 	return nil
 }
 

@@ -318,10 +318,12 @@ func (r *Runner) flush(ctx context.Context, all bool) error {
 	slices.SortFunc(rows, func(a, b store.Attempt) int { return int(a.ID - b.ID) })
 	failed := map[store.AttemptID]bool{}
 	var errs []error
-	for _, a := range rows {
-		if err := r.cache.PutAttempt(ctx, a); err != nil {
-			failed[a.ID] = true
-			errs = append(errs, fmt.Errorf("keep attempt %d: %w", a.ID, err))
+	for some := range slices.Chunk(rows, saveMost) {
+		if err := r.cache.PutAttempts(ctx, some); err != nil {
+			for _, a := range some {
+				failed[a.ID] = true
+			}
+			errs = append(errs, fmt.Errorf("keep attempts %d to %d: %w", some[0].ID, some[len(some)-1].ID, err))
 		}
 	}
 	r.mu.Lock()

@@ -116,7 +116,7 @@ func (s *Server) Listen() error { return nil }
 // Ended takes the end of a boot and returns at once.
 func (s *Server) Ended(a store.Attempt) {
 	n := Notification{
-		ID: fmt.Sprintf("%d-%s", a.ID, a.Outcome), Event: a.Outcome, At: s.cfg.Now(), Machine: a.Machine, Name: a.Name, Page: s.cfg.Page(a), Attempt: a,
+		ID: fmt.Sprintf("%d-%s", a.ID, a.Outcome), Event: a.Outcome, At: s.cfg.Now(), Machine: a.Machine, Name: a.Name, Attempt: a,
 	}
 	var lost *Notification
 	s.mu.Lock()
@@ -260,6 +260,7 @@ func (s *Server) try(ctx context.Context, n Notification) error {
 	if hook.URL == "" || !slices.Contains(hook.Outcomes, n.Event) {
 		return nil
 	}
+	n.Page = s.cfg.Page(n.Attempt) // which asks the kernel for our addresses: not for an end that nobody is told of
 	body, err := json.Marshal(n)
 	if err != nil {
 		return &refused{err.Error()}

@@ -141,25 +141,37 @@ func scanAttempt(r dbfile.Row) (store.Attempt, error) {
 	return a, nil
 }
 
-// PutAttempt writes an attempt over what was known of it.
-func (j *Journal) PutAttempt(ctx context.Context, a store.Attempt) error {
-	if a.ID <= 0 {
-		return store.Invalid("id", "an attempt needs its number")
+// PutAttempts writes attempts over what was known of them, all or none.
+func (j *Journal) PutAttempts(ctx context.Context, attempts []store.Attempt) error {
+	if len(attempts) == 0 {
+		return nil
 	}
-	stages, err := json.Marshal(a.Stages)
-	if err != nil {
-		return dbfile.Explain("write attempt", err)
-	}
-	diagnoses, err := json.Marshal(a.Diagnoses)
-	if err != nil {
-		return dbfile.Explain("write attempt", err)
-	}
-	return j.write(ctx, "write attempt", func(t *dbfile.Tx) error {
-		_, err := t.Run(`INSERT OR REPLACE INTO attempt (id, machine, machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
-			firmware, arch, address, script, first_seq, last_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			int64(a.ID), dbfile.Ref(a.Machine), a.Name, dbfile.Text(a.MAC), a.Key, dbfile.Nanos(a.Started), dbfile.Nanos(a.Updated), string(a.Outcome), string(a.Stage),
-			string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.FirstSeq, a.LastSeq)
-		return err
+	return j.write(ctx, "write attempts", func(t *dbfile.Tx) error {
+		put, err := t.PrepareContext(t.Ctx, `INSERT OR REPLACE INTO attempt (id, machine, machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
+			firmware, arch, address, script, first_seq, last_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+		if err != nil {
+			return err
+		}
+		defer put.Close()
+		for i := range attempts {
+			a := &attempts[i]
+			if a.ID <= 0 {
+				return store.Invalid("id", "an attempt needs its number")
+			}
+			stages, err := json.Marshal(a.Stages)
+			if err != nil {
+				return err
+			}
+			diagnoses, err := json.Marshal(a.Diagnoses)
+			if err != nil {
+				return err
+			}
+			if _, err := put.ExecContext(t.Ctx, int64(a.ID), dbfile.Ref(a.Machine), a.Name, dbfile.Text(a.MAC), a.Key, dbfile.Nanos(a.Started), dbfile.Nanos(a.Updated),
+				string(a.Outcome), string(a.Stage), string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.FirstSeq, a.LastSeq); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

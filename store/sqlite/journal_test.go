@@ -169,10 +169,8 @@ func TestJournalKeepsAttemptsAsTheyWere(t *testing.T) {
 	first := want
 	first.Outcome, first.Diagnoses = store.OutcomeRunning, nil
 	bare := store.Attempt{ID: 4, Outcome: store.OutcomeRunning}
-	for _, a := range []store.Attempt{first, want, bare} {
-		if err := j.PutAttempt(t.Context(), a); err != nil {
-			t.Fatal(err)
-		}
+	if err := j.PutAttempts(t.Context(), []store.Attempt{first, bare, want}); err != nil {
+		t.Fatal(err)
 	}
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
@@ -190,15 +188,18 @@ func TestJournalKeepsAttemptsAsTheyWere(t *testing.T) {
 	if _, err := j.Attempt(t.Context(), 5); !store.IsNotFound(err) {
 		t.Errorf("an attempt that never was: %v", err)
 	}
-	if err := j.PutAttempt(t.Context(), store.Attempt{}); store.KindOf(err) != store.KindInvalid {
+	if err := j.PutAttempts(t.Context(), []store.Attempt{fullAttempt(5), {}}); store.KindOf(err) != store.KindInvalid {
 		t.Errorf("an attempt without a number: %v", err)
+	}
+	if _, err := j.Attempt(t.Context(), 5); !store.IsNotFound(err) {
+		t.Errorf("an attempt that was written beside one that was refused: %v", err)
 	}
 }
 
 func TestJournalListsAttempts(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
 	for i := 1; i <= 30; i++ {
-		if err := j.PutAttempt(t.Context(), store.Attempt{ID: store.AttemptID(i), Machine: store.MachineID(i % 3), MAC: testMAC(i%2 + 1)}); err != nil {
+		if err := j.PutAttempts(t.Context(), []store.Attempt{{ID: store.AttemptID(i), Machine: store.MachineID(i % 3), MAC: testMAC(i%2 + 1)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -234,7 +235,7 @@ func TestPruneForgetsTheOldest(t *testing.T) {
 		{ID: 4, Machine: 1, LastSeq: n},
 		{ID: 5, LastSeq: 50}, // the newest of all
 	} {
-		if err := j.PutAttempt(t.Context(), a); err != nil {
+		if err := j.PutAttempts(t.Context(), []store.Attempt{a}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -322,7 +323,7 @@ func TestTheLogForgetsBySize(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := store.Attempt{ID: store.AttemptID(round + 1), LastSeq: int64(first)}
-		if err := j.PutAttempt(t.Context(), a); err != nil {
+		if err := j.PutAttempts(t.Context(), []store.Attempt{a}); err != nil {
 			t.Fatal(err)
 		}
 		before, err := j.held(t.Context())
