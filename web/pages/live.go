@@ -14,6 +14,7 @@ import (
 // paused or broken one loses nothing: on its next connect the version differs.
 const (
 	liveGap       = 250 * time.Millisecond // at most four refreshes a second
+	liveSettle    = 15 * time.Millisecond  // what changes with a change is shown with it
 	liveHeartbeat = 15 * time.Second
 )
 
@@ -38,6 +39,7 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 	beat := time.NewTicker(liveHeartbeat)
 	defer beat.Stop()
 	ctx := r.Context()
+	var told time.Time // when the page was told of a change
 	for {
 		// The channels are asked for before the version is read: a change in
 		// between is then seen by one of the two.
@@ -50,7 +52,7 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 		}
 		if now := s.version(); now != seen {
 			fmt.Fprintf(w, "id: %s\nevent: change\ndata: %s\n\n", now, now)
-			seen = now
+			seen, told = now, time.Now()
 		}
 		if err := out.Flush(); err != nil {
 			return
@@ -60,11 +62,11 @@ func (s *site) live(w http.ResponseWriter, r *http.Request) {
 			return
 		case 1:
 			fmt.Fprint(w, ": still here\n\n")
-		default:
+		default: // the first change after a pause is told of at once, those of a burst are gathered
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(liveGap):
+			case <-time.After(max(liveSettle, liveGap-time.Since(told))):
 			}
 		}
 	}
