@@ -303,7 +303,9 @@ func (s *State) pass(name store.StageName, at time.Time) {
 	for i := range s.Stages[:index(name)] {
 		st := &s.Stages[i]
 		switch st.State {
-		case store.StageRunning, store.StageFailed:
+		case store.StageFailed: // by another way than the one that was seen to fail
+			st.State, st.Detail = store.StageUnsure, st.Detail+", and yet it came further"
+		case store.StageRunning:
 			st.State = store.StageDone
 			if st.Ended.IsZero() {
 				st.Ended = at

@@ -337,6 +337,15 @@ func TestALatePacketTurnsTheFailureBack(t *testing.T) {
 	}
 }
 
+// A stage that failed, and was then passed by a way that cannot be seen from here,
+// is not shown as if it had gone well.
+func TestAFailedStageThatWasPassedAllTheSame(t *testing.T) {
+	p := newTape(t).dora(ipxeBIOS, "").see(9, store.EventScriptWithheld, store.Detail{Reason: "nobody knows whose address that is"})
+	p.expect(store.OutcomeFailed, store.StageScript, "done done skipped failed waiting waiting waiting")
+	p.login(ipxeID, "s1").expect(store.OutcomeRunning, store.StageLogin, "done done skipped unsure done waiting waiting")
+	p.detail(store.StageScript, "The script was withheld: nobody knows whose address that is, and yet it came further")
+}
+
 func TestALateEventSaysForHowLongNothingWasHeard(t *testing.T) {
 	p := newTape(t).dora(ipxeBIOS, "").quiet(30 * time.Second).script()
 	p.detail(store.StageScript, "Profile san, matched by MAC, after 30 s of silence")

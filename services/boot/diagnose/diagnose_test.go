@@ -675,6 +675,17 @@ func TestADecimalLUNThatWasReadAsHexadecimal(t *testing.T) {
 	if last := d.Fixes[len(d.Fixes)-1].Label; !strings.Contains(last, "::::A:") {
 		t.Error(last)
 	}
+	// And who reads that line takes its 10 for a decimal number.
+	p = bios().script().logged(ipxeID, "s1").noLUN(10, 16)
+	d = Explain(p.s.Snapshot(), p.events, lab12(Mapping{LUN: 16, Volume: "debian", Boot: true}), p.at)[0]
+	if !strings.Contains(d.Cause, "where LUN 16 is written as 10") {
+		t.Error(d.Cause)
+	}
+	p = bios().script().logged(ipxeID, "s1").noLUN(11, 16)
+	d = Explain(p.s.Snapshot(), p.events, lab12(Mapping{LUN: 16, Volume: "debian", Boot: true}), p.at)[0]
+	if strings.Contains(d.Cause, "hexadecimal") {
+		t.Error(d.Cause)
+	}
 }
 
 func TestAGoodBootHasNoDiagnosis(t *testing.T) {

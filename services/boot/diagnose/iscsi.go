@@ -77,6 +77,8 @@ func wrongLUN(v *view) (store.Diagnosis, bool) {
 		d.Cause += " An iSCSI address that leaves the LUN out asks for LUN 0."
 	case asked > 9 && hexTwin(asked) == int(has.LUN):
 		d.Cause += fmt.Sprintf(" iPXE reads the LUN as hexadecimal: %d was written and LUN %d was asked for.", has.LUN, asked)
+	case asked > 9 && hexTwin(int(has.LUN)) == asked:
+		d.Cause += fmt.Sprintf(" An iSCSI address for iPXE has the LUN in hexadecimal, where LUN %d is written as %d: that was taken for a decimal number.", has.LUN, asked)
 	}
 
 	uri := "iscsi:…::::" + has.LUN.URI() + ":…"
@@ -100,7 +102,8 @@ func wrongLUN(v *view) (store.Diagnosis, bool) {
 	return d, true
 }
 
-// hexTwin is the number that somebody wrote in decimal for iPXE to read n.
+// hexTwin is the number whose decimal digits are those of n in hexadecimal, or -1:
+// what somebody wrote for iPXE to read n, or read where n stood for iPXE.
 func hexTwin(n int) int {
 	m, err := strconv.Atoi(strconv.FormatInt(int64(n), 16))
 	if err != nil {
