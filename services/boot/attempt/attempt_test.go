@@ -342,7 +342,7 @@ func TestALatePacketTurnsTheFailureBack(t *testing.T) {
 func TestAFailedStageThatWasPassedAllTheSame(t *testing.T) {
 	p := newTape(t).dora(ipxeBIOS, "").see(9, store.EventScriptWithheld, store.Detail{Reason: "nobody knows whose address that is"})
 	p.expect(store.OutcomeFailed, store.StageScript, "done done skipped failed waiting waiting waiting")
-	p.login(ipxeID, "s1").expect(store.OutcomeRunning, store.StageLogin, "done done skipped unsure done waiting waiting")
+	p.login(ipxeID, "s1").expect(store.OutcomeRunning, store.StageRead, "done done skipped unsure done done waiting")
 	p.detail(store.StageScript, "The script was withheld: nobody knows whose address that is, and yet it came further")
 }
 
