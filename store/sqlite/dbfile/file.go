@@ -26,19 +26,14 @@ import (
 // readers is how many connections read at a time beside the one that writes.
 const readers = 4
 
-// checkpointPages is how many pages of 4 KiB the write-ahead log has before it is
-// folded into the file: SQLite's own choice is 1000
-// (https://www.sqlite.org/wal.html#ckpt). A connection that is made anew falls
-// back to that, which costs speed alone. The log must fit the reserve.
-const checkpointPages = 4000
-
 // File is one open SQLite file. Its methods may be called from many goroutines.
 type File struct {
 	path string
 	w    *sql.DB // one connection: SQLite has one writer, and a queue in Go is fair where its busy handler is not
 	r    *sql.DB
 
-	reserve reserve
+	checkpoints *checkpointer
+	reserve     reserve
 }
 
 // Reader reads the file outside of any transaction.
@@ -77,9 +72,9 @@ func Open(ctx context.Context, path string, c Config) (_ *File, err error) {
 	if err := f.migrate(ctx, c, size); err != nil {
 		return nil, err
 	}
-	// A page that is written again and again goes into the file once a
-	// checkpoint, and a checkpoint holds up who writes then.
-	if _, err := f.w.ExecContext(ctx, fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", checkpointPages)); err != nil {
+	// A connection that is made anew falls back to SQLite's choice, which costs
+	// speed alone.
+	if _, err := f.w.ExecContext(ctx, fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", checkpointAnyway)); err != nil {
 		return nil, fmt.Errorf("set how long the write-ahead log may grow: %w", err)
 	}
 	if f.r, err = openPool(path, readers, url.Values{
@@ -89,6 +84,9 @@ func Open(ctx context.Context, path string, c Config) (_ *File, err error) {
 		return nil, err
 	}
 	if err := errors.Join(f.assertPragmas(ctx, f.w, c.Synchronous, 0), f.assertPragmas(ctx, f.r, c.Synchronous, 1)); err != nil {
+		return nil, err
+	}
+	if f.checkpoints, err = newCheckpointer(path, f.w, c); err != nil {
 		return nil, err
 	}
 	f.reserve.hold()
@@ -155,6 +153,9 @@ func (f *File) assertPragmas(ctx context.Context, db *sql.DB, synchronous string
 // folds the write-ahead log into the file. Calling it twice is harmless.
 func (f *File) Close() error {
 	var err error
+	if f.checkpoints != nil {
+		err = f.checkpoints.close()
+	}
 	for _, db := range []*sql.DB{f.r, f.w} {
 		if db != nil {
 			err = errors.Join(err, db.Close())

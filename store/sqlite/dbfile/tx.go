@@ -65,7 +65,10 @@ func (f *File) Write(ctx context.Context, fn func(*Tx) error) (err error) {
 		err = ctx.Err()
 	}
 	if err == nil {
-		return t.Commit()
+		if err = t.Commit(); err == nil {
+			f.checkpoints.wake()
+		}
+		return err
 	}
 	if t.Rollback() != nil {
 		// On a full disk SQLite has rolled back by itself. Whatever it was,
