@@ -452,9 +452,9 @@ func TestTheSignsOfAnOperatingSystem(t *testing.T) {
 		begun().see(1, store.EventISCSILogin, iscsi(osID, "s2")).
 			expect(store.OutcomeRunning, store.StageUp, "done done skipped done done done running")
 	})
-	t.Run("a minute of steady I/O is a guess", func(t *testing.T) {
+	t.Run("three minutes of steady I/O are a guess", func(t *testing.T) {
 		p := begun()
-		for range 12 {
+		for range 36 { // a kernel that comes slowly is none
 			p.io(5000, ipxeID, "s1", 1000)
 		}
 		p.expect(store.OutcomeRunning, store.StageUp, "done done skipped done done done waiting")

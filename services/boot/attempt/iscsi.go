@@ -12,7 +12,7 @@ import (
 // counts as a sign of life, though not as proof.
 const (
 	ioGap    = 20 * time.Second
-	steadyIO = 60 * time.Second
+	steadyIO = 3 * time.Minute
 )
 
 // foldISCSI reads the login, read and up stages. One machine logs in several
@@ -174,8 +174,9 @@ func (s *State) count(e store.Event) {
 	}
 }
 
-// steady watches for I/O that goes on. Reading for a minute is more than any
-// boot loader does, and less than proof.
+// steady watches for I/O that goes on. Reading for three minutes is more than a
+// boot loader does (one on a slow machine was seen to take more than one for its
+// kernel), and less than proof.
 func (s *State) steady(e store.Event) {
 	if s.ioStart.IsZero() || e.At.Sub(s.ioLast) > ioGap {
 		s.ioStart = e.At

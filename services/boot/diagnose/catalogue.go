@@ -231,7 +231,7 @@ func Catalogue() []Entry {
 			"The boot loader read the volume, its session ended, and the operating system did not log in.",
 			"Windows: the driver of the network card must be boot-critical (stop code 0x7B). Linux: iSCSI and the network card's driver must be in the initial RAM disk."},
 		{"LB-OS-03", "Up, not confirmed",
-			"It has read its volume steadily for more than a minute, and has not said that it is up.",
+			"It has read its volume steadily for more than three minutes, and has not said that it is up.",
 			"Add one line to its start-up that fetches the report address, and the appliance knows."},
 		{"LB-OS-04", "Its own disk did not start",
 			"The profile local left the machine to its own disk, and its iPXE reported that this failed.",

@@ -789,7 +789,7 @@ func TestAMachineThatStartsOver(t *testing.T) {
 
 func TestAProbableUp(t *testing.T) {
 	p := bios().script().logged(ipxeID, "s1").see(5, store.EventISCSIFirstRead, session(ipxeID, "s1"))
-	for range 14 {
+	for range 38 {
 		d := session(ipxeID, "s1")
 		d.Bytes = 18e6
 		p.see(5000, store.EventISCSIIO, d)

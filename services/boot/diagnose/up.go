@@ -158,7 +158,7 @@ func upUnconfirmed(v *view) (store.Diagnosis, bool) {
 		v.note(e.At, "it read or wrote last")
 		return store.Diagnosis{
 			Title:      v.who() + " is probably up: it is reading its volume but has not said so",
-			Cause:      "It has used its volume steadily for more than a minute, which a boot loader does not do. Nothing else tells that its operating system runs.",
+			Cause:      "It has used its volume steadily for more than three minutes, which a boot loader does not do. Nothing else tells that its operating system runs.",
 			Confidence: store.BestGuess,
 			Fixes:      []store.Fix{{Label: "Let its start-up say that it is up, by fetching http://APPLIANCE/report?up=1&mac=MAC"}},
 		}, true
