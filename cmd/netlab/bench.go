@@ -18,13 +18,15 @@ import (
 // benchCmd measures the appliance's services under load, each beside others that
 // do the same work, in one run.
 type benchCmd struct {
-	What   []string      `arg:"" optional:"" help:"Which: iscsi, clone, boot, tftp, dhcp. Without a word, all."`
-	Binary string        `default:"bin/lunboot" help:"The lunboot to measure." type:"path"`
-	Rounds int           `default:"3" help:"Rounds of each load; medians are told."`
-	Time   time.Duration `default:"3s" help:"How long each load runs."`
-	Only   string        `help:"Only loads whose name has this in it."`
-	Size   int64         `default:"1024" help:"iscsi, clone: MiB of the volume, which stays in the page cache."`
-	Leases int           `default:"2000" help:"dhcp: leases that each server has on file before it is measured."`
+	What     []string      `arg:"" optional:"" help:"Which: iscsi, clone, storm, boot, tftp, dhcp. Without a word, all."`
+	Binary   string        `default:"bin/lunboot" help:"The lunboot to measure." type:"path"`
+	Rounds   int           `default:"3" help:"Rounds of each load; medians are told."`
+	Time     time.Duration `default:"3s" help:"How long each load runs."`
+	Only     string        `help:"Only loads whose name has this in it."`
+	Size     int64         `default:"1024" help:"iscsi, clone: MiB of the volume, which stays in the page cache."`
+	Machines []int         `default:"16,64,256" help:"storm: how many machines are switched on at the same time."`
+	Trace    string        `placeholder:"FILE" help:"storm: the boot that each of them replays, made by netlab trace (default: the one of a BIOS machine that is built in)." type:"existingfile"`
+	Leases   int           `default:"2000" help:"dhcp: leases that each server has on file before it is measured."`
 
 	netlab string // this program; empty: the one that runs
 }
@@ -42,6 +44,7 @@ func (b *benchCmd) subjects() []subject {
 	return []subject{
 		{name: "iscsi", measure: b.iscsi},
 		{name: "clone", measure: b.clone},
+		{name: "storm", measure: b.storm},
 		{name: "boot", root: true, measure: b.boot},
 		{name: "tftp", root: true, measure: b.tftp},
 		{name: "dhcp", root: true, measure: b.dhcp},

@@ -305,6 +305,10 @@ func cached(pattern string) (total int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	return cachedOf(files)
+}
+
+func cachedOf(files []string) (total int64, err error) {
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {

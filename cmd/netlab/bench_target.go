@@ -199,6 +199,10 @@ func (b *benchCmd) setUpLunboot(ctx context.Context, dir, image string) (starter
 	return starter{files[0], start}, layCopy(files[0], image)
 }
 
+// tgtControl is the control port of this program's tgt: a number in a socket's
+// name, not a network port.
+func tgtControl() string { return fmt.Sprint(10000 + os.Getpid()%20000) }
+
 // setUpTgt makes what tgt serves: the same bytes, in a control domain of its own.
 func setUpTgt(dir, image string) (starter, error) {
 	const name = "iqn.2026-11.netlab:tgt"
@@ -206,8 +210,7 @@ func setUpTgt(dir, image string) (starter, error) {
 	if err != nil {
 		return starter{}, err
 	}
-	// The control port is a number in a socket's name, not a network port.
-	control := fmt.Sprint(10000 + os.Getpid()%20000)
+	control := tgtControl()
 	if err := os.MkdirAll("/var/run/tgtd", 0o755); err != nil {
 		return starter{}, err
 	}

@@ -3,6 +3,7 @@
 //
 //	netlab demo       power-on to operating system, on BIOS and on UEFI
 //	netlab bench      the services under load, each beside others of its kind
+//	netlab trace FILE what a machine asks of its volume while it boots
 //	netlab image DIR  the disk images that the machines boot from
 //	netlab check      the Debian packages that are missing
 //	netlab packages   the Debian packages that the lab and its tests use
@@ -36,6 +37,7 @@ const (
 type grammar struct {
 	Demo     demoCmd     `cmd:"" help:"Boot machines from an appliance, from power-on to their operating systems, and check every byte."`
 	Bench    benchCmd    `cmd:"" help:"Measure the services under load, each beside others of its kind where they are installed."`
+	Trace    traceCmd    `cmd:"" help:"Record what a machine asks of its volume while it boots, for bench storm to replay."`
 	Echo     echoCmd     `cmd:"" hidden:"" help:"Answer requests as fast as Go can: what bench holds the target against."`
 	Image    imageCmd    `cmd:"" help:"Build the disk images that the machines boot from."`
 	Check    checkCmd    `cmd:"" help:"Say which Debian packages are missing."`

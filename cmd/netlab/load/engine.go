@@ -52,6 +52,7 @@ type engine struct {
 	data    []byte // what writes carry
 	rng     *rand.Rand
 	lat     Latencies
+	moved   int64     // bytes
 	now     time.Time // when events were last looked at
 	heard   time.Time // when anything came last
 	place   int64     // of all sessions together, where commands are counted
@@ -79,13 +80,22 @@ func newEngine(l Load, lun byte, sessions []*session) (_ *engine, err error) {
 		if err != nil {
 			return nil, errors.Join(err, e.close())
 		}
-		e.streams = append(e.streams, st)
-		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(k)}
-		if err := unix.EpollCtl(e.poll, unix.EPOLL_CTL_ADD, st.fd, &event); err != nil {
-			return nil, errors.Join(fmt.Errorf("epoll: %w", err), e.close())
+		e.streams = append(e.streams, nil)
+		if err := e.join(st, k); err != nil {
+			return nil, errors.Join(err, e.close())
 		}
 	}
 	return e, nil
+}
+
+// join has epoll look at a stream, under its number.
+func (e *engine) join(s *stream, number int) error {
+	s.number, e.streams[number] = number, s
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(number)}
+	if err := unix.EpollCtl(e.poll, unix.EPOLL_CTL_ADD, s.fd, &event); err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
+	return nil
 }
 
 // close gives the sockets back to their sessions, which log out.
@@ -130,15 +140,8 @@ func (e *engine) run() (own time.Duration, err error) {
 			e.now = looked
 		}
 		for _, event := range events[:max(n, 0)] {
-			s := e.streams[event.Fd]
-			if event.Events&unix.EPOLLOUT != 0 {
-				err = s.flush()
-			}
-			if err == nil && event.Events&^unix.EPOLLOUT != 0 {
-				err = s.receive()
-			}
-			if err != nil {
-				return 0, fmt.Errorf("session %d: %w", event.Fd, err)
+			if err := e.streams[event.Fd].act(event.Events); err != nil {
+				return 0, err
 			}
 		}
 	}
@@ -150,6 +153,9 @@ func (e *engine) run() (own time.Duration, err error) {
 // flight and the target lets nothing be sent.
 func (e *engine) watch(now time.Time) error {
 	for k, s := range e.streams {
+		if s == nil { // between two sessions
+			continue
+		}
 		for tag := range s.flight {
 			if c := &s.flight[tag]; c.busy && now.Sub(c.at) > e.stall {
 				return fmt.Errorf("session %d: a command has had no answer for %s", k, now.Sub(c.at).Round(time.Millisecond))

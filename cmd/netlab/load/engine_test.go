@@ -247,11 +247,11 @@ func TestADigestThatIsWrongEndsTheLoad(t *testing.T) {
 		p := pdu.DataIn{Final: true}
 		p.Encode(&h)
 		h.SetDataSegmentLength(8)
-		st.flight[0].busy = true
+		st.flight[0] = command{request: request{read: true, length: l.Block}, busy: true}
 		good := pdu.AppendDigest(append([]byte(nil), h[:]...), pdu.Digest(h[:]))
 		good = pdu.AppendDigest(append(good, 1, 2, 3, 4, 5, 6, 7, 8), pdu.Digest([]byte{1, 2, 3, 4, 5, 6, 7, 8}))
 		for k := range good {
-			st.head, st.rest, st.flight[0] = nil, 0, command{busy: true}
+			st.head, st.rest, st.flight[0] = nil, 0, command{request: request{read: true, length: l.Block}, busy: true}
 			bad := append([]byte(nil), good...)
 			bad[k] ^= 0x10
 			err := st.feed(bad[:k/2])
@@ -262,7 +262,7 @@ func TestADigestThatIsWrongEndsTheLoad(t *testing.T) {
 				t.Errorf("byte %d is wrong: %v", k, err)
 			}
 		}
-		st.head, st.rest, st.flight[0] = nil, 0, command{busy: true}
+		st.head, st.rest, st.flight[0] = nil, 0, command{request: request{read: true, length: l.Block}, busy: true}
 		if err := st.feed(good); err != nil || st.flight[0].got != 8 {
 			t.Errorf("all is well: %v", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -229,4 +230,23 @@ func Resident(pid int) (int64, error) {
 		return 0, fmt.Errorf("a process's memory: %w", err)
 	}
 	return pages * int64(os.Getpagesize()), nil
+}
+
+// Anonymous is the memory that a process holds for itself, in bytes: without the
+// pages of files, which it shares with the page cache (proc_pid_status(5)).
+func Anonymous(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			var kib int64
+			if _, err := fmt.Sscan(rest, &kib); err != nil {
+				return 0, fmt.Errorf("a process's memory: %w", err)
+			}
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("process %d does not say RssAnon", pid)
 }

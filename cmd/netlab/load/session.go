@@ -70,12 +70,17 @@ type session struct {
 
 // login opens a session. The number makes its ISID.
 func login(t Target, initiator string, number int, digests bool) (*session, error) {
+	return loginAs(t, initiator, number, digests, segment)
+}
+
+// loginAs is login by an initiator that takes Data-In of at most so many bytes.
+func loginAs(t Target, initiator string, number int, digests bool, receiveMax int) (*session, error) {
 	conn, err := net.DialTimeout("tcp", t.Portal, 5*time.Second)
 	if err != nil {
 		return nil, err
 	}
 	// Small buffers: a storm of logins is to cost the target more than us.
-	s := &session{conn: conn, in: bufio.NewReaderSize(conn, 4<<10), out: bufio.NewWriterSize(conn, 4<<10), cmdSN: 1, receiveMax: segment}
+	s := &session{conn: conn, in: bufio.NewReaderSize(conn, 4<<10), out: bufio.NewWriterSize(conn, 4<<10), cmdSN: 1, receiveMax: receiveMax}
 	if t.Bare {
 		s.receiveMax, s.window = pdu.MaxDataSegmentLength, s.cmdSN
 		return s, nil
@@ -106,7 +111,7 @@ func (s *session) lead(t Target, initiator string, number int, digests bool) err
 		return err
 	}
 	err = s.stage(&q, pdu.OperationalNegotiation, pdu.FullFeaturePhase, keys,
-		"HeaderDigest", digest, "DataDigest", digest, "MaxRecvDataSegmentLength", fmt.Sprint(segment),
+		"HeaderDigest", digest, "DataDigest", digest, "MaxRecvDataSegmentLength", fmt.Sprint(s.receiveMax),
 		"FirstBurstLength", fmt.Sprint(segment), "MaxBurstLength", fmt.Sprint(burst),
 		"InitialR2T", "No", "ImmediateData", "Yes", "MaxOutstandingR2T", "8", "ErrorRecoveryLevel", "0",
 		"DefaultTime2Wait", "2", "DefaultTime2Retain", "0", "MaxConnections", "1")

@@ -11,11 +11,18 @@ import (
 	"lunboot/services/iscsi/pdu"
 )
 
+// request is what a command asks for; without a direction it is a flush.
+type request struct {
+	read, write bool
+	off         int64 // on the volume
+	length      int   // bytes
+}
+
 // command is one in flight.
 type command struct {
+	request
 	busy bool
 	at   time.Time
-	off  int64  // on the volume
 	sent int    // of what it writes
 	got  int    // of what it reads
 	sn   uint32 // of its next Data-In or R2T
@@ -31,7 +38,8 @@ type stream struct {
 	number int
 	fd     int
 	lun    byte
-	place  int64 // of a sequential load
+	place  int64   // of a sequential load
+	replay *replay // what it plays; nil for a load that makes its commands itself
 
 	flight []command
 	free   []int // tags that are not in flight
@@ -48,7 +56,7 @@ type stream struct {
 
 	// What is to be sent. Headers stand in the arena until all has been sent; one
 	// that grows leaves its old bytes where the vectors point.
-	next    pdu.Header // of the PDU that is queued
+	bhs     pdu.Header // of the PDU that is queued
 	arena   []byte
 	queue   []unix.Iovec
 	sent    int  // vectors of the queue
@@ -59,7 +67,7 @@ type stream struct {
 
 // newStream takes a session's socket over.
 func newStream(e *engine, lun byte, s *session) (_ *stream, err error) {
-	st := &stream{session: s, engine: e, number: len(e.streams), lun: lun, flight: make([]command, e.load.Depth)}
+	st := &stream{session: s, engine: e, lun: lun, flight: make([]command, e.load.Depth)}
 	st.head = make([]byte, 0, pdu.BHSLength+pdu.DigestLength)
 	for k := range st.flight {
 		st.free = append(st.free, k)
@@ -98,12 +106,26 @@ func (s *stream) begin() error {
 	return s.pump()
 }
 
+// act does what epoll has found there is to do.
+func (s *stream) act(events uint32) (err error) {
+	if events&unix.EPOLLOUT != 0 {
+		err = s.flush()
+	}
+	if err == nil && events&^unix.EPOLLOUT != 0 {
+		err = s.receive()
+	}
+	if err != nil {
+		return fmt.Errorf("session %d: %w", s.number, err)
+	}
+	return nil
+}
+
 // receive takes what has come, and sends what that made room for.
 func (s *stream) receive() error {
 	e := s.engine
 	for taken := 0; taken < turn; {
 		b, flags := e.in, uintptr(0)
-		if e.load.Block >= dropFrom && !s.digests && e.load.Generation == 0 {
+		if e.load.Block >= dropFrom && !s.digests && e.load.Generation == 0 && s.replay == nil {
 			// Only headers are looked at.
 			if s.rest > 0 {
 				b, flags = e.void[:min(s.rest, len(e.void))], unix.MSG_TRUNC
@@ -207,12 +229,12 @@ func (s *stream) header() error {
 	// DataPDUInOrder and DataSequenceInOrder are Yes by default (RFC 7143 §13.18,
 	// §13.19): data comes in one run from the beginning.
 	switch {
-	case s.engine.load.Write:
+	case !c.read:
 		return errors.New("a write is answered with data")
 	case uint32(p.DataSN) != c.sn:
 		return fmt.Errorf("a Data-In with DataSN %d, %d is next", p.DataSN, c.sn)
-	case int(p.BufferOffset) != c.got || c.got+s.length > s.engine.load.Block:
-		return fmt.Errorf("a Data-In of %d bytes at offset %d, %d of %d have come", s.length, p.BufferOffset, c.got, s.engine.load.Block)
+	case int(p.BufferOffset) != c.got || c.got+s.length > c.length:
+		return fmt.Errorf("a Data-In of %d bytes at offset %d, %d of %d have come", s.length, p.BufferOffset, c.got, c.length)
 	}
 	s.tag = int(p.InitiatorTaskTag)
 	c.sn++
@@ -290,7 +312,7 @@ func (s *stream) complete() error {
 func (s *stream) end(c *command, tag int, status uint8, sn pdu.SN, residual bool) error {
 	e := s.engine
 	moved := c.got
-	if e.load.Write {
+	if c.write {
 		moved = c.sent
 	}
 	switch {
@@ -298,12 +320,13 @@ func (s *stream) end(c *command, tag int, status uint8, sn pdu.SN, residual bool
 		return fmt.Errorf("a status with StatSN %d, %d is next", sn.StatSN, s.stat)
 	case status != 0:
 		return fmt.Errorf("a command ended with status %02Xh", status)
-	case moved != e.load.Block || residual:
-		return fmt.Errorf("a command ended after %d of %d bytes (residual: %v)", moved, e.load.Block, residual)
+	case moved != c.length || residual:
+		return fmt.Errorf("a command ended after %d of %d bytes (residual: %v)", moved, c.length, residual)
 	}
 	s.stat = s.stat.Add(1)
 	s.window = serial(s.window, sn)
 	e.lat.Add(e.now.Sub(c.at))
+	e.moved += int64(moved)
 	c.busy = false
 	s.free = append(s.free, tag)
 	e.busy--
@@ -322,8 +345,8 @@ func (s *stream) transfer() error {
 		return err
 	}
 	end := int(p.BufferOffset) + int(p.DesiredDataTransferLength)
-	if !s.engine.load.Write || uint32(p.R2TSN) != c.sn || int(p.BufferOffset) != c.sent || end > s.engine.load.Block || p.DesiredDataTransferLength == 0 {
-		return fmt.Errorf("an R2T, number %d, for bytes %d to %d, %d of %d were sent", p.R2TSN, p.BufferOffset, end, c.sent, s.engine.load.Block)
+	if !c.write || uint32(p.R2TSN) != c.sn || int(p.BufferOffset) != c.sent || end > c.length || p.DesiredDataTransferLength == 0 {
+		return fmt.Errorf("an R2T, number %d, for bytes %d to %d, %d of %d were sent", p.R2TSN, p.BufferOffset, end, c.sent, c.length)
 	}
 	c.sn++
 	s.window = serial(s.window, p.SN)
@@ -340,7 +363,7 @@ func (s *stream) ping() error {
 	s.window = serial(s.window, p.SN)
 	if p.TargetTransferTag != pdu.ReservedTag {
 		q := pdu.NOPOut{Immediate: true, LUN: p.LUN, InitiatorTaskTag: pdu.ReservedTag, TargetTransferTag: p.TargetTransferTag, CmdSN: s.cmdSN, ExpStatSN: s.stat}
-		q.Encode(&s.next)
+		q.Encode(&s.bhs)
 		s.put(nil)
 	}
 	return nil
@@ -349,46 +372,70 @@ func (s *stream) ping() error {
 // pump sends as many commands as the queue, the target's window and the load
 // allow, and whatever else is to be sent.
 func (s *stream) pump() error {
-	for len(s.free) > 0 && s.engine.more() && !s.window.Less(s.cmdSN) {
-		s.issue()
+	for len(s.free) > 0 && s.more() && !s.window.Less(s.cmdSN) {
+		s.issue(s.next())
 	}
 	return s.flush()
 }
 
-// issue queues a READ(10) or WRITE(10) with what data may go with it.
-func (s *stream) issue() {
+// more says whether the session's next command may be sent.
+func (s *stream) more() bool {
+	if s.replay != nil {
+		return s.replay.more(len(s.flight) - len(s.free))
+	}
+	return s.engine.more()
+}
+
+// next is the session's next command.
+func (s *stream) next() request {
+	if s.replay != nil {
+		return s.replay.next()
+	}
+	l := &s.engine.load
+	return request{read: !l.Write, write: l.Write, off: s.engine.offset(s), length: l.Block}
+}
+
+// issue queues a READ(10) or WRITE(10) with what data may go with it, or a
+// SYNCHRONIZE CACHE(10).
+func (s *stream) issue(r request) {
 	e := s.engine
 	tag := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	c := &s.flight[tag]
-	*c = command{busy: true, at: e.now, off: e.offset(s), data: c.data}
+	*c = command{request: r, busy: true, at: e.now, data: c.data}
 	e.busy++
 	e.left = max(e.left-1, -1)
 	q := pdu.SCSICommand{
-		Final: true, Read: !e.load.Write, Write: e.load.Write, Attr: pdu.AttrSimple, LUN: pdu.LUN{0, s.lun},
-		InitiatorTaskTag: pdu.TaskTag(tag), ExpectedDataTransferLength: uint32(e.load.Block), CmdSN: s.cmdSN, ExpStatSN: s.stat,
+		Final: true, Read: c.read, Write: c.write, Attr: pdu.AttrSimple, LUN: pdu.LUN{0, s.lun},
+		InitiatorTaskTag: pdu.TaskTag(tag), ExpectedDataTransferLength: uint32(c.length), CmdSN: s.cmdSN, ExpStatSN: s.stat,
 	}
-	q.CDB[0] = 0x28
-	if e.load.Write {
+	switch {
+	case c.read:
+		q.CDB[0] = 0x28
+	case c.write:
 		q.CDB[0] = 0x2a
+	default:
+		q.CDB[0] = 0x35
 	}
-	binary.BigEndian.PutUint32(q.CDB[2:], uint32(c.off/512))
-	binary.BigEndian.PutUint16(q.CDB[7:], uint16(e.load.Block/512))
+	if c.length > 0 { // a flush is of everything
+		binary.BigEndian.PutUint32(q.CDB[2:], uint32(c.off/512))
+		binary.BigEndian.PutUint16(q.CDB[7:], uint16(c.length/512))
+	}
 	s.cmdSN = s.cmdSN.Add(1)
-	if !e.load.Write {
-		q.Encode(&s.next)
+	if !c.write {
+		q.Encode(&s.bhs)
 		s.put(nil)
 		return
 	}
 	if c.data != nil {
 		fill(c.data, e.load.Generation, c.off)
 	}
-	first := min(e.load.Block, s.first)
+	first := min(c.length, s.first)
 	if s.immediate {
 		c.sent = min(first, s.sendMax)
 	}
 	q.Final = c.sent >= first || !s.noR2T
-	q.Encode(&s.next)
+	q.Encode(&s.bhs)
 	s.put(s.payload(c)[:c.sent])
 	if !q.Final {
 		s.dataOut(c, q.InitiatorTaskTag, pdu.ReservedTag, first)
@@ -410,19 +457,19 @@ func (s *stream) dataOut(c *command, tag, ttt pdu.TaskTag, end int) {
 			Final: c.sent+n == end, LUN: pdu.LUN{0, s.lun}, InitiatorTaskTag: tag, TargetTransferTag: ttt,
 			ExpStatSN: s.stat, DataSN: sn, BufferOffset: uint32(c.sent),
 		}
-		p.Encode(&s.next)
+		p.Encode(&s.bhs)
 		s.put(s.payload(c)[c.sent : c.sent+n])
 		c.sent += n
 	}
 }
 
-// put queues a PDU with the header in s.next. The data is sent from where it stands; its length is a
+// put queues a PDU with the header in s.bhs. The data is sent from where it stands; its length is a
 // multiple of four, as every block's is.
 func (s *stream) put(data []byte) {
-	s.next.SetDataSegmentLength(len(data))
-	s.gather(s.next[:])
+	s.bhs.SetDataSegmentLength(len(data))
+	s.gather(s.bhs[:])
 	if s.digests {
-		s.gather(pdu.AppendDigest(s.scratch[:0], pdu.Digest(s.next[:])))
+		s.gather(pdu.AppendDigest(s.scratch[:0], pdu.Digest(s.bhs[:])))
 	}
 	if len(data) == 0 {
 		return
