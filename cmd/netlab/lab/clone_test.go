@@ -1,10 +1,16 @@
 package lab_test
 
 import (
+	"bytes"
+	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
 
 	"lunboot/cmd/netlab/lab"
 	"lunboot/cmd/netlab/lab/area"
@@ -133,6 +139,123 @@ func TestAPromotedCloneIsWhatTheNextMachineBoots(t *testing.T) {
 	b.end()
 	b.cli("volume", "rollback", work.clone, "clean")
 	work.boots("-")
+}
+
+// Linux runs from a clone as from any volume: its loader, its kernel and its root
+// file system come out of the golden volume, and what it writes stays in its own
+// layer.
+func TestLinuxBootsFromACloneOnBIOS(t *testing.T) { linuxFromAClone(t, lab.BIOS, 96) }
+
+func TestLinuxBootsFromACloneOnUEFI(t *testing.T) {
+	if os.Getenv("LUNBOOT_SOAK") == "" {
+		t.Skip("LUNBOOT_SOAK=1 boots Linux on UEFI from a clone")
+	}
+	linuxFromAClone(t, lab.UEFI, 97)
+}
+
+func linuxFromAClone(t *testing.T, firmware lab.Firmware, n byte) {
+	b := start(t, linuxLimit)
+	d, err := b.LinuxDisk(b.ctx, "golden", area.PowerOff, 0)
+	b.must(err)
+	b.golden("golden", d)
+	m := b.machine("linux", firmware, n)
+	b.cli("machine", "add", m.Name, "--mac", m.MAC.String(), "--uuid", m.UUID.String())
+	b.cli("volume", "clone", "golden", "--for", m.Name)
+	c := b.NewClient(b.appliance, m, 0, d)
+	golden := filepath.Join(b.appliance.Data, "volumes", b.volume("golden").Path)
+	before, err := os.ReadFile(golden)
+	b.must(err)
+	r := b.powerOn(c)
+	up, err := c.WaitUp(b.ctx, r)
+	b.must(err)
+	_, err = r.WaitWrote(b.ctx)
+	b.must(err)
+	b.must(r.Wait(b.ctx))
+	t.Logf("%s: up after %.1f s from its clone", firmware, up.At.Seconds())
+	if a := b.attempt(m.Name); a.Outcome != store.OutcomeUp {
+		t.Errorf("its attempt is %s, explained as %+v", a.Outcome, a.Diagnoses)
+	}
+	b.end()
+	// What it wrote is in the clone, and its file system is whole there.
+	file := filepath.Join(b.Dir, "exported")
+	b.cli("volume", "export", "linux-golden", file)
+	f, err := os.Open(file)
+	b.must(err)
+	defer f.Close()
+	b.must(area.CheckPattern(f, d.Nonce))
+	b.must(lab.CheckRoot(b.ctx, f, b.Dir))
+	b.cli("volume", "check", "linux-golden")
+	// Nothing of it is in the golden volume.
+	after, err := os.ReadFile(golden)
+	b.must(err)
+	if !bytes.Equal(before, after) {
+		t.Error("the golden volume has changed")
+	}
+	if err := area.CheckPattern(bytes.NewReader(after), d.Nonce); err == nil {
+		t.Error("the guest's pattern is in the golden volume")
+	}
+}
+
+// An image is dropped on the page, and a machine boots from it: sent in pieces by
+// the page's own script, converted from qcow2 on its way.
+func TestAMachineBootsFromAnImageUploadedInTheBrowser(t *testing.T) {
+	b := start(t, 2*sectorLimit)
+	programs := map[string]string{}
+	for _, name := range []string{"chromium", "qemu-img"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+		programs[name] = path
+	}
+	d, err := b.SectorDisk("uploaded", area.PowerOff)
+	b.must(err)
+	image := filepath.Join(b.Dir, "classroom.qcow2")
+	_, err = lab.Run(b.ctx, lab.Command{Path: programs["qemu-img"], Args: []string{"convert", "-f", "raw", "-O", "qcow2", d.Path, image}})
+	b.must(err)
+	p := b.pages()
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(programs["chromium"]), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-component-update", true))
+	ctx, stop := chromedp.NewExecAllocator(b.ctx, opts...)
+	defer stop()
+	ctx, closeTab := chromedp.NewContext(ctx)
+	defer closeTab()
+	b.must(chromedp.Do(ctx,
+		chromedp.Navigate(p.base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), operatorPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail")),
+		chromedp.Navigate(p.base+"/volumes/new"), chromedp.WaitVisible(chromedp.CSS("form[data-upload]")),
+		chromedp.SetUploadFiles(chromedp.CSS("form[data-upload] input[type=file]"), []string{image}),
+		chromedp.Click(chromedp.CSS("form[data-upload] .primary"))))
+	waitVolume(b.ctx, b, "classroom")
+
+	m := b.machine("first", lab.BIOS, 98)
+	b.cli("machine", "add", m.Name, "--mac", m.MAC.String())
+	b.cli("mapping", "add", m.Name, "classroom", "--lun", "2", "--boot")
+	c := &cloned{b.NewClient(b.appliance, m, 2, d), b, "classroom"}
+	c.boots("-")
+}
+
+// waitVolume waits until a volume is there as a whole.
+func waitVolume(ctx context.Context, b *bench, name string) {
+	b.t.Helper()
+	var list struct{ Items []store.Volume }
+	for {
+		b.must(b.appliance.JSON(ctx, &list, "volume", "list"))
+		for _, v := range list.Items {
+			if v.Name == name && v.State == store.VolumeReady {
+				return
+			}
+			if v.Name == name && v.State == store.VolumeFailed {
+				b.t.Fatalf("the volume %s: %+v", name, v)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			b.t.Fatalf("no volume %s after all: %+v: %v", name, list.Items, context.Cause(ctx))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // A machine that nobody enrolled boots from a fresh clone of the lab's default
