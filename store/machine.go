@@ -117,6 +117,7 @@ type Machine struct {
 	Tags        []string   `json:"tags,omitempty"`
 	Notes       string     `json:"notes,omitempty"`
 	Quirks      []Quirk    `json:"quirks,omitempty"` // what its firmware needs
+	BMC         BMC        `json:"bmc,omitzero"`     // what switches it on and off; zero for none
 
 	Firmware string    `json:"firmware,omitempty"` // last seen: "BIOS", "UEFI"
 	Arch     string    `json:"arch,omitempty"`     // last seen: "x86", "x86-64", "arm64"
@@ -171,7 +172,7 @@ func (m *Machine) Validate() error {
 	if m.Profile == "" {
 		errs = append(errs, Invalid("profile", "a profile is needed; %q boots from the machine's volume", DefaultProfile))
 	}
-	errs = append(errs, validateTags(m.Tags), nilOr(validateQuirks(m.Quirks)))
+	errs = append(errs, validateTags(m.Tags), nilOr(validateQuirks(m.Quirks)), m.BMC.validate())
 	errs = append(errs, nilOr(validateText("notes", m.Notes, 4096)), nilOr(validateText("serial", m.Serial, 128)), nilOr(validateText("loader", m.Loader, 128)), nilOr(validateText("asset_tag", m.AssetTag, 128)))
 	return joinFields(errs...)
 }

@@ -21,6 +21,7 @@ type MachineSpec struct {
 	Tags      []string
 	Notes     string
 	Quirks    []Quirk
+	BMC       BMC
 }
 
 // MachinePatch changes the fields that are not nil. Revision, when not zero,
@@ -43,6 +44,8 @@ type MachinePatch struct {
 	Tags        *[]string
 	Notes       *string
 	Quirks      *[]Quirk
+	// BMC replaces the machine's. Without a secret it keeps the one that is there.
+	BMC *BMC
 }
 
 // VolumeSpec is what an operator says of a volume to create.

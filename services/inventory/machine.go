@@ -45,6 +45,7 @@ func (i *Inventory) addMachine(ctx context.Context, by store.Actor, spec store.M
 		Name: strings.ToLower(spec.Name), MACs: slices.Clone(spec.MACs), UUID: spec.UUID, Serial: spec.Serial, AssetTag: spec.AssetTag,
 		Initiator: spec.Initiator, Auth: spec.Auth, CHAP: spec.CHAP, Reverse: spec.Reverse,
 		Address: spec.Address, Profile: spec.Profile, Loader: loaderName(spec.Loader), Tags: slices.Clone(spec.Tags), Notes: spec.Notes, Quirks: slices.Clone(spec.Quirks),
+		BMC: trusting(spec.BMC),
 	}
 	if err := store.ValidateHostname(m.Name); err != nil {
 		return store.Machine{}, err
@@ -148,6 +149,9 @@ func (i *Inventory) SetMachine(ctx context.Context, by store.Actor, id store.Mac
 	set(&m.Tags, p.Tags)
 	set(&m.Notes, p.Notes)
 	set(&m.Quirks, p.Quirks)
+	if p.BMC != nil {
+		m.BMC = mergeBMC(old.BMC, *p.BMC)
+	}
 	merge(&m.CHAP, p.CHAP)
 	merge(&m.Reverse, p.Reverse)
 	if p.Auth != nil || p.CHAP != nil || p.Reverse != nil {
@@ -175,6 +179,35 @@ func merge(c *store.Credential, given *store.Credential) {
 	if given.Secret != "" {
 		c.Secret = given.Secret
 	}
+}
+
+// mergeBMC keeps of the present BMC what a new one does not say. Another address or
+// user is another BMC: it is never sent the password of the one before, and its
+// certificate is to be trusted anew.
+func mergeBMC(now, given store.BMC) store.BMC {
+	if given.IsZero() {
+		return given
+	}
+	if given.Protocol == now.Protocol && given.Trust == "" {
+		given.Trust = now.Trust
+	}
+	same := given.Protocol == now.Protocol && given.HostPort() == now.HostPort()
+	if same && given.User == now.User && given.Secret == "" {
+		given.Secret = now.Secret
+	}
+	if same && given.Trust == store.BMCPinned && given.Fingerprint == "" {
+		given.Fingerprint = now.Fingerprint
+	}
+	return trusting(given)
+}
+
+// trusting pins the certificate of a Redfish BMC unless something else is chosen:
+// BMCs make theirs themselves.
+func trusting(b store.BMC) store.BMC {
+	if b.Protocol == store.BMCRedfish && b.Trust == "" {
+		b.Trust = store.BMCPinned
+	}
+	return b
 }
 
 // updateMachine checks and writes m in place of old. Without a revision of the

@@ -21,6 +21,7 @@ import (
 const machineColumns = `SELECT id, revision, name, uuid, serial, asset_tag, initiator, auth,
 	chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile, loader,
 	tags, notes, quirks, firmware, arch, last_seen, port, port_seen, created, updated,
+	bmc_protocol, bmc_address, bmc_user, bmc_secret, bmc_trust, bmc_fingerprint,
 	(SELECT group_concat(mac, ' ' ORDER BY position) FROM machine_mac WHERE machine = machine.id)
 	FROM machine `
 
@@ -34,7 +35,8 @@ func scanMachine(r dbfile.Row) (store.Machine, error) {
 	)
 	err := r.Scan(&m.ID, &m.Revision, &m.Name, &uuid, &m.Serial, &m.AssetTag, &m.Initiator, &m.Auth,
 		&m.CHAP.User, &m.CHAP.Secret, &m.Reverse.User, &m.Reverse.Secret, &m.Pinned, &address, &m.Profile, &once, &m.Loader,
-		&tags, &m.Notes, &quirks, &m.Firmware, &m.Arch, &seen, &m.Port, &portSeen, &created, &updated, &macs)
+		&tags, &m.Notes, &quirks, &m.Firmware, &m.Arch, &seen, &m.Port, &portSeen, &created, &updated,
+		&m.BMC.Protocol, &m.BMC.Address, &m.BMC.User, &m.BMC.Secret, &m.BMC.Trust, &m.BMC.Fingerprint, &macs)
 	if err != nil {
 		return store.Machine{}, err
 	}
@@ -202,7 +204,8 @@ func (db *DB) CreateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		}
 		n, err := t.Insert(`INSERT INTO machine (revision, name, uuid, serial, asset_tag, initiator, auth,
 			chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile, loader,
-			tags, notes, quirks, firmware, arch, last_seen, created, updated) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			tags, notes, quirks, firmware, arch, last_seen, bmc_protocol, bmc_address, bmc_user, bmc_secret, bmc_trust, bmc_fingerprint, created, updated)
+			VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			append(machineValues(&m), dbfile.Nanos(m.Created), dbfile.Nanos(m.Updated))...)
 		if err != nil {
 			return err
@@ -249,7 +252,8 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 		m.Revision, m.Updated = old.Revision+1, t.now
 		_, err = t.Run(`UPDATE machine SET name = ?, uuid = ?, serial = ?, asset_tag = ?, initiator = ?, auth = ?,
 			chap_user = ?, chap_secret = ?, reverse_user = ?, reverse_secret = ?, pinned = ?, address = ?, profile = ?, once_profile = ?, loader = ?,
-			tags = ?, notes = ?, quirks = ?, firmware = ?, arch = ?, last_seen = ?, revision = ?, updated = ? WHERE id = ?`,
+			tags = ?, notes = ?, quirks = ?, firmware = ?, arch = ?, last_seen = ?,
+			bmc_protocol = ?, bmc_address = ?, bmc_user = ?, bmc_secret = ?, bmc_trust = ?, bmc_fingerprint = ?, revision = ?, updated = ? WHERE id = ?`,
 			append(machineValues(&m), m.Revision, dbfile.Nanos(m.Updated), int64(m.ID))...)
 		if err != nil {
 			return err
@@ -517,7 +521,8 @@ func machineValues(m *store.Machine) []any {
 	}
 	return []any{m.Name, dbfile.Text(m.UUID), m.Serial, m.AssetTag, string(m.Initiator), string(m.Auth),
 		m.CHAP.User, m.CHAP.Secret, m.Reverse.User, m.Reverse.Secret, m.Pinned, addrText(m.Address), m.Profile, once, m.Loader,
-		jsonList(m.Tags), m.Notes, jsonList(m.Quirks), m.Firmware, m.Arch, dbfile.Nanos(m.LastSeen)}
+		jsonList(m.Tags), m.Notes, jsonList(m.Quirks), m.Firmware, m.Arch, dbfile.Nanos(m.LastSeen),
+		string(m.BMC.Protocol), m.BMC.Address, m.BMC.User, m.BMC.Secret, string(m.BMC.Trust), m.BMC.Fingerprint}
 }
 
 // machineChanges says what differs, for the audit log. Secrets only ever say
@@ -543,5 +548,9 @@ func machineChanges(a, b *store.Machine) diff {
 	d.add("tags", strings.Join(a.Tags, ", "), strings.Join(b.Tags, ", "))
 	d.long("notes", a.Notes, b.Notes)
 	d.add("quirks", joinQuirks(a.Quirks), joinQuirks(b.Quirks))
+	d.add("BMC", a.BMC.String(), b.BMC.String())
+	d.secret("BMC secret", a.BMC.Secret, b.BMC.Secret)
+	d.add("BMC trust", string(a.BMC.Trust), string(b.BMC.Trust))
+	d.add("BMC fingerprint", a.BMC.Fingerprint, b.BMC.Fingerprint)
 	return d
 }

@@ -24,6 +24,7 @@ func fullMachine(k *kit) store.Machine {
 	m.Tags = []string{"rack-1", "Ünïcode", "100%_\\"}
 	m.Notes = "two\nlines"
 	m.Quirks = []store.Quirk{store.QuirkNoProxyOffer, store.QuirkNoOption43}
+	m.BMC = store.BMC{Protocol: store.BMCRedfish, Address: "bmc-1.lab:8443", User: "operator", Secret: "a password", Trust: store.BMCPinned, Fingerprint: strings.Repeat("ab", 32)}
 	m.Firmware, m.Arch = "UEFI", "x86-64"
 	m.LastSeen = time.Now().Add(-time.Hour)
 	return m
@@ -335,6 +336,7 @@ func auditTrail(k *kit) {
 	ctx := k.Context()
 	m, v := k.machine(1), k.volume(1)
 	m.Name, m.CHAP.Secret = "renamed", "a-brand-new-secret"
+	m.BMC = store.BMC{Protocol: store.BMCIPMI, Address: "10.0.0.7", User: "operator", Secret: "the-bmc-password"}
 	m = must(k.UpdateMachine(ctx, "somebody else", m))(k)
 	k.mapping(m, v, 7)
 	k.ok(k.DeleteMapping(ctx, actor, m.ID, 7))
@@ -349,7 +351,7 @@ func auditTrail(k *kit) {
 	var got []string
 	for i, a := range log {
 		got = append(got, string(a.Actor)+" "+a.Action+" "+a.Subject)
-		for _, secret := range []string{"secret-01", "a-brand-new-secret", "the-value", "the-hash"} {
+		for _, secret := range []string{"secret-01", "a-brand-new-secret", "the-bmc-password", "the-value", "the-hash"} {
 			if strings.Contains(fmt.Sprint(a), secret) {
 				k.Errorf("the audit log tells a secret: %+v", a)
 			}
@@ -364,7 +366,7 @@ func auditTrail(k *kit) {
 		"somebody else machine.update renamed", "tester volume.create vol-01", "tester machine.create lab-01",
 	}, got)
 	for i, words := range map[int][]string{
-		7: {"lab-01 → renamed", "CHAP secret set"},
+		7: {"lab-01 → renamed", "CHAP secret set", "ipmi://operator@10.0.0.7", "BMC secret"},
 		6: {"LUN 7", "vol-01"},
 	} {
 		for _, w := range words {

@@ -361,7 +361,7 @@ func (k *kit) dump() []string {
 	add("machines", total)
 	for _, m := range ms {
 		add("machine", m)
-		add("secrets", [2]string{m.CHAP.Secret, m.Reverse.Secret})
+		add("secrets", [3]string{m.CHAP.Secret, m.Reverse.Secret, m.BMC.Secret})
 	}
 	dumpAll(add, "unknown machine", must(k.UnknownMachines(ctx, true))(k))
 	dumpAll(add, "volume", must(k.Volumes(ctx))(k))

@@ -44,6 +44,10 @@ type machineInput struct {
 	Tags        *[]string `json:"tags,omitempty"`
 	Notes       *string   `json:"notes,omitempty"`
 	Quirks      *[]string `json:"quirks,omitempty" doc:"what its firmware needs: no-proxy-offer, no-option-43, option-43; an empty list for nothing"`
+	BMC         *string   `json:"bmc,omitempty" doc:"what switches it on and off: redfish://user@host or ipmi://user@host; none or empty for nothing"`
+	BMCSecret   *string   `json:"bmc_secret,omitempty" doc:"the password of the BMC's user; it is never shown"`
+	BMCTrust    *string   `json:"bmc_trust,omitempty" doc:"how a Redfish BMC proves itself: verify, pinned (the default) or none"`
+	BMCPrint    *string   `json:"bmc_fingerprint,omitempty" doc:"SHA-256 of the certificate that is pinned"`
 }
 
 func (s *server) machines(a huma.API) {
@@ -251,12 +255,16 @@ func (in *machineInput) spec() (store.MachineSpec, error) {
 	if err != nil {
 		return store.MachineSpec{}, err
 	}
+	bmc, err := in.bmc(store.BMC{})
+	if err != nil {
+		return store.MachineSpec{}, err
+	}
 	return store.MachineSpec{
 		Name: deref(in.Name), MACs: deref(p.macs), UUID: deref(p.uuid), Serial: deref(in.Serial), AssetTag: deref(in.AssetTag),
 		Initiator: deref(p.iqn), Auth: deref(p.auth),
 		CHAP:    store.Credential{User: deref(in.CHAPUser), Secret: deref(in.CHAPSecret)},
 		Reverse: store.Credential{User: deref(in.RevUser), Secret: deref(in.RevSecret)},
-		Address: deref(p.address), Profile: deref(in.Profile), Loader: deref(in.Loader), Tags: deref(in.Tags), Notes: deref(in.Notes), Quirks: deref(p.quirks),
+		Address: deref(p.address), Profile: deref(in.Profile), Loader: deref(in.Loader), Tags: deref(in.Tags), Notes: deref(in.Notes), Quirks: deref(p.quirks), BMC: deref(bmc),
 	}, nil
 }
 
@@ -269,9 +277,45 @@ func (in *machineInput) patch(m store.Machine) (store.MachinePatch, error) {
 		Revision: deref(in.Revision), Name: in.Name, MACs: p.macs, UUID: p.uuid, Serial: in.Serial, AssetTag: in.AssetTag,
 		Initiator: p.iqn, Auth: p.auth, Address: p.address, Profile: in.Profile, OnceProfile: in.OnceProfile, Loader: in.Loader, Tags: in.Tags, Notes: in.Notes, Quirks: p.quirks,
 	}
+	if out.BMC, err = in.bmc(m.BMC); err != nil {
+		return store.MachinePatch{}, err
+	}
 	out.CHAP = mergeCredential(m.CHAP, in.CHAPUser, in.CHAPSecret)
 	out.Reverse = mergeCredential(m.Reverse, in.RevUser, in.RevSecret)
 	return out, nil
+}
+
+// bmc lays what is given over the present BMC; nil when nothing is.
+func (in *machineInput) bmc(now store.BMC) (*store.BMC, error) {
+	if in.BMC == nil && in.BMCSecret == nil && in.BMCTrust == nil && in.BMCPrint == nil {
+		return nil, nil
+	}
+	b := now
+	if in.BMC != nil {
+		var err error
+		if b, err = store.ParseBMC(*in.BMC); err != nil {
+			return nil, err
+		}
+	}
+	if b.IsZero() && in.BMC == nil {
+		return nil, store.Invalid("bmc", "the machine has no BMC yet; say how it is reached: redfish://user@host or ipmi://user@host")
+	}
+	if in.BMCSecret != nil {
+		b.Secret = *in.BMCSecret
+	}
+	if in.BMCTrust != nil {
+		b.Trust = store.BMCTrust(*in.BMCTrust)
+		if b.Trust != store.BMCPinned {
+			b.Fingerprint = ""
+		}
+	}
+	if in.BMCPrint != nil {
+		var err error
+		if b.Fingerprint, err = store.ParseFingerprint(*in.BMCPrint); err != nil {
+			return nil, err
+		}
+	}
+	return &b, nil
 }
 
 // mergeCredential lays a given name or secret over the present pair.

@@ -22,6 +22,7 @@ type MachineCmd struct {
 	Auto    MachineAutoCmd    `cmd:"" help:"List or change the rules that enroll machines by themselves."`
 	Explain MachineExplainCmd `cmd:"" help:"Say what a machine would get if it booted now, and how its last boot went."`
 	Wake    MachineWakeCmd    `cmd:"" help:"Wake a machine by Wake-on-LAN."`
+	Power   MachinePowerCmd   `cmd:"" help:"Switch a machine on or off by its BMC, or ask whether it is on."`
 	Boot    MachineBootCmd    `cmd:"" help:"Choose the profile of the next boot only."`
 }
 
@@ -66,6 +67,13 @@ func (m machine) quirks() string {
 	return strings.Join(out, ", ")
 }
 
+func (m machine) bmcTrust() string {
+	if m.BMC.Trust == store.BMCPinned && m.BMC.Fingerprint == "" {
+		return "pinned, to no certificate yet"
+	}
+	return strings.TrimSpace(string(m.BMC.Trust) + " " + m.BMC.Fingerprint)
+}
+
 // machineFields are the flags that add and set share. A nil field is not sent.
 type machineFields struct {
 	MAC           []string `help:"MAC address; repeat for several cards." placeholder:"MAC"`
@@ -84,9 +92,20 @@ type machineFields struct {
 	Tag           []string `help:"Tag; repeat for several."`
 	Notes         *string  `help:"Free text."`
 	Quirk         []string `help:"What its firmware needs in its boot answers: no-proxy-offer (in proxy mode it is offered nothing, and answered on port 4011 only), no-option-43 or option-43 (it is told to ask on port 4011, or to fetch its loader at once); repeat for several, none for nothing."`
+	BMC           *string  `name:"bmc" help:"What switches it on and off: redfish://user@host or ipmi://user@host, with :port where it is not the usual one; none for nothing." placeholder:"URL"`
+	BMCSecret     *string  `name:"bmc-secret" help:"Password of the BMC's user; a dash reads it from standard input. It is never shown again."`
+	BMCTrust      *string  `name:"bmc-trust" help:"How a Redfish BMC proves itself: verify (by an authority that the appliance's host trusts), pinned (by the one certificate that you compared) or none (whoever answers is given the password) (default: pinned)." placeholder:"HOW"`
+	BMCPrint      *string  `name:"bmc-fingerprint" help:"SHA-256 of the certificate that the BMC must show; 'machine power M status' says which it shows now." placeholder:"SHA256"`
 }
 
-func (f machineFields) body() map[string]any {
+func (f machineFields) body(c *Context) (map[string]any, error) {
+	if f.BMCSecret != nil && *f.BMCSecret == "-" {
+		line, err := c.readPassword("the BMC")
+		if err != nil {
+			return nil, err
+		}
+		f.BMCSecret = &line
+	}
 	b := map[string]any{}
 	put := func(key string, v *string) {
 		if v != nil {
@@ -117,7 +136,11 @@ func (f machineFields) body() map[string]any {
 	put("serial", f.Serial)
 	put("asset_tag", f.AssetTag)
 	put("notes", f.Notes)
-	return b
+	put("bmc", f.BMC)
+	put("bmc_secret", f.BMCSecret)
+	put("bmc_trust", f.BMCTrust)
+	put("bmc_fingerprint", f.BMCPrint)
+	return b, nil
 }
 
 // MachineListCmd lists machines.
@@ -179,7 +202,7 @@ func printMachine(c *Context, m machine) {
 	c.facts("Name", m.Name, "Id", strconv.FormatInt(int64(m.ID), 10), "MAC", m.macs(), "UUID", uuid, "Serial", m.Serial, "Asset tag", m.AssetTag,
 		"Address", addr, "Firmware", strings.TrimSpace(m.Firmware+" "+m.Arch), "Profile", m.Profile, "Loader", m.Loader, "Next boot only", m.OnceProfile,
 		"Initiator", string(m.Initiator), "Login", string(m.Auth), "CHAP user", m.CHAP.User, "CHAP secret", m.CHAP.Secret,
-		"Reverse user", m.Reverse.User, "Reverse secret", m.Reverse.Secret, "LUNs", m.luns(), "Tags", strings.Join(m.Tags, ", "), "Quirks", m.quirks(), "Seen", when(m.LastSeen), "Plugged in", port, "Notes", m.Notes)
+		"Reverse user", m.Reverse.User, "Reverse secret", m.Reverse.Secret, "LUNs", m.luns(), "Tags", strings.Join(m.Tags, ", "), "Quirks", m.quirks(), "Seen", when(m.LastSeen), "Plugged in", port, "BMC", m.BMC.String(), "BMC trust", m.bmcTrust(), "Notes", m.Notes)
 }
 
 // MachineAddCmd adds a machine.
@@ -190,7 +213,10 @@ type MachineAddCmd struct {
 
 // Run adds a machine.
 func (a *MachineAddCmd) Run(c *Context) error {
-	b := a.body()
+	b, err := a.body(c)
+	if err != nil {
+		return err
+	}
 	b["name"] = a.Name
 	var m machine
 	if err := c.Client.Do(c, "POST", "/machines", b, &m); err != nil {
@@ -208,7 +234,10 @@ type MachineSetCmd struct {
 
 // Run changes a machine.
 func (s *MachineSetCmd) Run(c *Context) error {
-	b := s.body()
+	b, err := s.body(c)
+	if err != nil {
+		return err
+	}
 	if s.Name != nil {
 		b["name"] = *s.Name
 	}
