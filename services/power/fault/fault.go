@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"syscall"
 
@@ -98,7 +99,7 @@ func OfTLS(err error, at string) *Fault {
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	switch {
-	case errors.As(err, &plain):
+	case errors.As(err, &plain), errors.Is(err, http.ErrSchemeMismatch):
 		return New(TLS, err, "what answers at %s speaks no TLS; a password is not sent to it. Give the port of its HTTPS service", at)
 	case errors.As(err, &unknown):
 		return New(Certificate, err, "nobody whom this appliance's host trusts vouches for the BMC at %s; pin its certificate instead: --bmc-trust pinned", at)

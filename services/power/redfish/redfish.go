@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/stmcginnis/gofish/common"
 	"github.com/stmcginnis/gofish/redfish"
 
+	"lunboot/services"
 	"lunboot/services/power/fault"
 	"lunboot/store"
 )
@@ -25,6 +27,7 @@ type Target struct {
 	Machine string // its name here
 	UUID    store.UUID
 	Serial  string
+	Log     *slog.Logger
 }
 
 // BMC is a login at a BMC, and the system that is meant.
@@ -45,11 +48,16 @@ const pollEvery = 500 * time.Millisecond
 // Open logs in and finds the system. Everything that follows ends with ctx.
 func Open(ctx context.Context, to Target) (*BMC, error) {
 	b := &BMC{ctx: ctx, to: to, web: newClient(to)}
-	if err := b.open(); err != nil {
+	if err := b.guard("log in", b.open); err != nil {
 		b.Close()
 		return nil, b.explain(err)
 	}
 	return b, nil
+}
+
+// guard keeps a fault of the library in what a BMC made it decode inside this order.
+func (b *BMC) guard(what string, do func() error) error {
+	return services.Guard(b.to.Log, "Redfish: "+what, do)
 }
 
 func (b *BMC) open() error {
@@ -213,7 +221,7 @@ func (b *BMC) reload() error {
 
 // State asks whether the system is on.
 func (b *BMC) State() (store.PowerState, error) {
-	if err := b.reload(); err != nil {
+	if err := b.guard("ask for the state", b.reload); err != nil {
 		return store.PowerUnknown, b.explain(err)
 	}
 	return stateOf(b.system), nil
@@ -248,9 +256,13 @@ func (b *BMC) override() (o override, err error) {
 // by BIOS or UEFI stays as it is: another mode would start another system. A BMC
 // that says yes and forgets it is found out.
 func (b *BMC) BootNetworkOnce() error {
+	return b.explain(b.guard("choose the next boot", b.bootNetworkOnce))
+}
+
+func (b *BMC) bootNetworkOnce() error {
 	o, err := b.override()
 	if err != nil {
-		return b.explain(err)
+		return err
 	}
 	if len(o.Boot.Allowed) > 0 && !slices.Contains(o.Boot.Allowed, string(redfish.PxeBootSourceOverrideTarget)) {
 		return fault.New(fault.Unable, nil, "the BMC at %s cannot make the next boot one from the network, only from: %s; put the network first in the machine's firmware", b.to.BMC.HostPort(), clean(strings.Join(o.Boot.Allowed, ", ")))
@@ -266,22 +278,22 @@ func (b *BMC) BootNetworkOnce() error {
 		}
 	}
 	if err != nil {
-		return b.explain(err)
+		return err
 	}
 	var is string
 	for range 4 { // some take a moment to show what they took
 		if err := b.reload(); err != nil {
-			return b.explain(err)
+			return err
 		}
 		if o, err = b.override(); err != nil {
-			return b.explain(err)
+			return err
 		}
 		if o.Boot.Enabled == string(redfish.OnceBootSourceOverrideEnabled) && o.Boot.Target == string(redfish.PxeBootSourceOverrideTarget) {
 			return nil
 		}
 		is = clean(strings.TrimSpace(o.Boot.Enabled + " " + o.Boot.Target))
 		if err := b.pause(); err != nil {
-			return b.explain(err)
+			return err
 		}
 	}
 	return fault.New(fault.Ignored, nil, "the BMC at %s took it that the next boot is one from the network, and does not show it (it says %q); the machine was left alone", b.to.BMC.HostPort(), is)
@@ -327,13 +339,17 @@ func (b *BMC) way(act store.PowerAct) redfish.ResetType {
 // Do carries an act out on a system that is on or off as before says, and waits
 // until the BMC shows what is to be seen of it.
 func (b *BMC) Do(act store.PowerAct, before store.PowerState) error {
+	return b.explain(b.guard("switch", func() error { return b.do(act, before) }))
+}
+
+func (b *BMC) do(act store.PowerAct, before store.PowerState) error {
 	way := b.way(act)
 	switch {
 	case act == store.PowerCycle && way == "": // one that knows no cycle is switched off and on
-		if err := b.Do(store.PowerOff, before); err != nil {
+		if err := b.do(store.PowerOff, before); err != nil {
 			return err
 		}
-		return b.Do(store.PowerOn, store.PowerStateOff)
+		return b.do(store.PowerOn, store.PowerStateOff)
 	case way == "":
 		var allowed []string
 		for _, t := range b.system.SupportedResetTypes {
@@ -343,7 +359,7 @@ func (b *BMC) Do(act store.PowerAct, before store.PowerState) error {
 	}
 	b.system.DisableEtagMatch(true) // an act changes nothing that somebody else could have changed meanwhile
 	if err := b.system.Reset(way); err != nil {
-		return b.explain(err)
+		return err
 	}
 	switch act {
 	case store.PowerOn:

@@ -1,0 +1,391 @@
+package redfish
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"lunboot/services/power/fault"
+	"lunboot/store"
+)
+
+func open(t *testing.T, to Target, within time.Duration) (*BMC, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	t.Cleanup(cancel)
+	return Open(ctx, to)
+}
+
+func must(t *testing.T, to Target) *BMC {
+	t.Helper()
+	b, err := open(t, to, 30*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
+func TestABMCDoesWhatItIsTold(t *testing.T) {
+	s := one()
+	m := newMock(t, s)
+	b := must(t, m.to())
+	state := func(want store.PowerState) {
+		t.Helper()
+		if is, err := b.State(); is != want || err != nil {
+			t.Fatalf("it is %q (%v), want %q", is, err, want)
+		}
+	}
+	state(store.PowerStateOff)
+	if err := b.BootNetworkOnce(); err != nil {
+		t.Fatal(err)
+	}
+	if s.enabled != "Once" || s.target != "Pxe" || s.mode != "UEFI" {
+		t.Errorf("the next boot: %s %s by %s", s.enabled, s.target, s.mode)
+	}
+	for _, c := range []struct {
+		act  store.PowerAct
+		says string
+		then store.PowerState
+	}{
+		{store.PowerOn, "On", store.PowerStateOn},
+		{store.PowerReset, "ForceRestart", store.PowerStateOn},
+		{store.PowerCycle, "PowerCycle", store.PowerStateOn},
+		{store.PowerShutdown, "GracefulShutdown", store.PowerStateOn},
+		{store.PowerOff, "ForceOff", store.PowerStateOff},
+	} {
+		if err := b.Do(c.act, stateOf(b.system)); err != nil {
+			t.Fatalf("%s: %v", c.act, err)
+		}
+		if last := s.did[len(s.did)-1]; last != c.says {
+			t.Errorf("%s was said as %s", c.act, last)
+		}
+		state(c.then)
+	}
+	b.Close()
+	if len(m.sessions) != 0 || m.made != 1 {
+		t.Errorf("%d of %d sessions are left behind", len(m.sessions), m.made)
+	}
+}
+
+func TestAnActIsSaidAsTheSystemKnowsIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		allowed []string
+		act     store.PowerAct
+		want    string
+		why     fault.Why
+	}{
+		"on by force":                  {[]string{"ForceOn", "ForceOff"}, store.PowerOn, "[ForceOn]", ""},
+		"a cycle of two":               {[]string{"On", "ForceOff"}, store.PowerCycle, "[ForceOff On]", ""},
+		"a shutdown by its button":     {[]string{"PushPowerButton"}, store.PowerShutdown, "[PushPowerButton]", ""},
+		"nothing is listed":            {nil, store.PowerReset, "[ForceRestart]", ""},
+		"a reset that there is not":    {[]string{"On", "ForceOff"}, store.PowerReset, "[]", fault.Unable},
+		"a shutdown that there is not": {[]string{"On", "ForceOff"}, store.PowerShutdown, "[]", fault.Unable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := one()
+			s.resets, s.state = c.allowed, "On"
+			b := must(t, newMock(t, s).to())
+			err := b.Do(c.act, store.PowerStateOn)
+			if fault.Of(err) != c.why || fmt.Sprint(s.did) != c.want {
+				t.Errorf("it did %v: %v", s.did, err)
+			}
+			if c.why != "" && !strings.Contains(err.Error(), "ForceOff") {
+				t.Errorf("it does not say what the BMC can: %v", err)
+			}
+		})
+	}
+}
+
+func TestTheSystemThatIsMeantIsTold(t *testing.T) {
+	blade := func(n int) *system {
+		s := one()
+		s.id, s.uuid, s.serial = fmt.Sprint(n), fmt.Sprintf("4c4c4544-0034-4810-8051-b4c04f564a%02d", n), fmt.Sprintf("SN-%d", n)
+		return s
+	}
+	third, err := store.ParseUUID(blade(3).uuid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	turned := blade(3)
+	turned.uuid = "44454c4c-3400-1048-8051-b4c04f564a03"
+	for name, c := range map[string]struct {
+		systems []*system
+		uuid    store.UUID
+		serial  string
+		want    string
+		why     fault.Why
+	}{
+		"by its UUID":                 {[]*system{blade(1), blade(2), blade(3), blade(4), blade(5)}, third, "", "3", ""},
+		"by its UUID, turned round":   {[]*system{blade(1), turned}, third, "", "3", ""},
+		"by its serial number":        {[]*system{blade(1), blade(2)}, store.UUID{}, "sn-2", "2", ""},
+		"the only one":                {[]*system{blade(7)}, store.UUID{}, "", "7", ""},
+		"the only one, by its serial": {[]*system{blade(7)}, third, "SN-7", "7", ""},
+		"the only one is another":     {[]*system{blade(7)}, third, "", "", fault.Other},
+		"none of several":             {[]*system{blade(1), blade(2)}, third, "SN-9", "", fault.Other},
+		"none at all":                 {nil, third, "", "", fault.Answer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMock(t, c.systems...)
+			to := m.to()
+			to.UUID, to.Serial = c.uuid, c.serial
+			b, err := open(t, to, 30*time.Second)
+			if fault.Of(err) != c.why {
+				t.Fatal(err)
+			}
+			if err == nil {
+				defer b.Close()
+				if b.system.ID != c.want {
+					t.Errorf("system %s is told", b.system.ID)
+				}
+				return
+			}
+			for _, s := range c.systems {
+				if len(s.did) > 0 {
+					t.Errorf("system %s did %v", s.id, s.did)
+				}
+			}
+			if len(m.sessions) != 0 {
+				t.Error("a session is left behind")
+			}
+		})
+	}
+}
+
+func TestNothingIsSentToABMCThatIsNotTrusted(t *testing.T) {
+	m := newMock(t, one())
+	for name, pin := range map[string]string{"none is trusted yet": "", "another is trusted": strings.Repeat("ab", 32)} {
+		to := m.to()
+		to.BMC.Fingerprint = pin
+		_, err := open(t, to, 10*time.Second)
+		var u *store.UntrustedBMC
+		if u, _ = err.(*store.UntrustedBMC); u == nil || u.Fingerprint != m.fingerprint() || u.Was != pin || !strings.Contains(err.Error(), "--bmc-fingerprint "+m.fingerprint()) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	to := m.to()
+	to.BMC.Trust, to.BMC.Fingerprint = store.BMCVerify, ""
+	if _, err := open(t, to, 10*time.Second); fault.Of(err) != fault.Certificate {
+		t.Errorf("vouched for by nobody: %v", err)
+	}
+	m.mu.Lock()
+	if len(m.asked) > 0 {
+		t.Errorf("it was sent %v", m.asked)
+	}
+	m.mu.Unlock()
+	to.BMC.Trust = store.BMCNone
+	must(t, to)
+}
+
+func TestABMCWithoutSessionsTakesThePasswordEachTime(t *testing.T) {
+	for name, set := range map[string]func(*mock){"it has none": func(m *mock) { m.noSessions = true }, "none is left": func(m *mock) { m.full = true }} {
+		s := one()
+		m := newMock(t, s)
+		set(m)
+		b := must(t, m.to())
+		if err := b.Do(store.PowerOn, store.PowerStateOff); err != nil || s.state != "On" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAnETagThatIsStaleIsNoReasonToGiveUp(t *testing.T) {
+	s := one()
+	m := newMock(t, s)
+	b := must(t, m.to())
+	s.etag++ // somebody changed the system meanwhile
+	if err := b.BootNetworkOnce(); err != nil || s.enabled != "Once" {
+		t.Errorf("%v, %s", err, s.enabled)
+	}
+}
+
+func TestABMCThatAsksToWaitIsWaitedFor(t *testing.T) {
+	s := one()
+	m := newMock(t, s)
+	left := 2
+	m.odd = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, ".Reset") || left == 0 {
+			return false
+		}
+		left--
+		w.Header().Set("Retry-After", "0")
+		refuse(w, 503, "Base.1.15.ServiceTemporarilyUnavailable", "The service is temporarily unavailable.")
+		return true
+	}
+	b := must(t, m.to())
+	if err := b.Do(store.PowerOn, store.PowerStateOff); err != nil || left != 0 || !slices.Equal(s.did, []string{"On"}) {
+		t.Errorf("%v, %d left, it did %v", err, left, s.did)
+	}
+}
+
+func TestABMCThatSaysYesAndDoesNothingIsFoundOut(t *testing.T) {
+	m := newMock(t, one())
+	m.liar = true
+	b, err := open(t, m.to(), 4*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.BootNetworkOnce(); fault.Of(err) != fault.Ignored {
+		t.Errorf("the next boot: %v", err)
+	}
+	if err := b.Do(store.PowerOn, store.PowerStateOff); fault.Of(err) != fault.Ignored || !strings.Contains(err.Error(), "lab-01 is off") {
+		t.Errorf("on: %v", err)
+	}
+}
+
+func TestWhatKeepsOneFromABMCIsSaidInWords(t *testing.T) {
+	plain := httptestPlain(t)
+	status := func(code int, header ...string) func(*mock) {
+		return func(m *mock) {
+			m.odd = func(w http.ResponseWriter, r *http.Request) bool {
+				if strings.HasSuffix(r.URL.Path, "/Systems") {
+					for i := 0; i+1 < len(header); i += 2 {
+						w.Header().Set(header[i], header[i+1])
+					}
+					refuse(w, code, "Base.1.15.GeneralError", "The\x1b[31m BMC\nis unwell.")
+					return true
+				}
+				return false
+			}
+		}
+	}
+	body := func(text string) func(*mock) {
+		return func(m *mock) {
+			m.odd = func(w http.ResponseWriter, r *http.Request) bool { fmt.Fprint(w, text); return true }
+		}
+	}
+	for name, c := range map[string]struct {
+		set  func(*mock)
+		to   func(*Target)
+		want fault.Why
+		says string
+	}{
+		"a wrong password":    {nil, func(to *Target) { to.BMC.Secret = "hunter3" }, fault.Password, "the user ana"},
+		"one with basic":      {func(m *mock) { m.noSessions = true }, func(to *Target) { to.BMC.Secret = "hunter3" }, fault.Password, "the user ana"},
+		"nobody listens":      {nil, func(to *Target) { to.BMC.Address = closedPort(t) }, fault.Closed, "does not listen"},
+		"no TLS":              {nil, func(to *Target) { to.BMC.Address = plain }, fault.TLS, "speaks no TLS"},
+		"a name that is none": {nil, func(to *Target) { to.BMC.Address = "bmc.invalid" }, fault.NoName, "bmc.invalid"},
+		"nothing comes back":  {func(m *mock) { m.odd = silence }, nil, fault.Silent, "did not answer in time"},
+		"another web server":  {body("<html>printer</html>"), nil, fault.Answer, "no Redfish service"},
+		"a number for a root": {body("17"), nil, fault.Answer, "no Redfish service"},
+		"no such page": {func(m *mock) {
+			m.odd = func(w http.ResponseWriter, r *http.Request) bool { http.NotFound(w, r); return true }
+		}, nil, fault.Answer, "has no Redfish service"},
+		"it is busy":             {status(503), nil, fault.Busy, "The [31m BMC is unwell."},
+		"it is busy for an hour": {status(503, "Retry-After", "3600"), nil, fault.Busy, "try again"},
+		"it fails":               {status(500), nil, fault.Answer, "status 500"},
+		"it sends us elsewhere":  {status(302, "Location", "https://elsewhere.invalid/redfish/v1/Systems"), nil, fault.Unable, "status 302"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMock(t, one())
+			if c.set != nil {
+				c.set(m)
+			}
+			to := m.to()
+			if c.to != nil {
+				c.to(&to)
+			}
+			b, err := open(t, to, 3*time.Second)
+			if err == nil {
+				b.Close()
+			}
+			if fault.Of(err) != c.want || !strings.Contains(fmt.Sprint(err), c.says) || strings.ContainsAny(fmt.Sprint(err), "\x1b\n") {
+				t.Errorf("%s: %q", fault.Of(err), err)
+			}
+			if strings.Contains(fmt.Sprint(err, fault.Error("lab-01", err)), to.BMC.Secret) {
+				t.Errorf("the password is told: %v", err)
+			}
+		})
+	}
+}
+
+func TestAUserWhoMayOnlyLookIsToldSo(t *testing.T) {
+	s := one()
+	m := newMock(t, s)
+	m.readOnly = true
+	b := must(t, m.to())
+	if is, err := b.State(); is != store.PowerStateOff || err != nil {
+		t.Errorf("%q, %v", is, err)
+	}
+	for what, err := range map[string]error{"the next boot": b.BootNetworkOnce(), "on": b.Do(store.PowerOn, store.PowerStateOff)} {
+		if fault.Of(err) != fault.Rights || !strings.Contains(err.Error(), "role Operator") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestABMCThatCannotBootFromTheNetworkIsLeftAlone(t *testing.T) {
+	s := one()
+	s.targets = []string{"None", "Hdd"}
+	b := must(t, newMock(t, s).to())
+	if err := b.BootNetworkOnce(); fault.Of(err) != fault.Unable || !strings.Contains(err.Error(), "None, Hdd") {
+		t.Error(err)
+	}
+}
+
+// silence answers when nobody asks any more.
+func silence(_ http.ResponseWriter, r *http.Request) bool {
+	<-r.Context().Done()
+	return true
+}
+
+// closedPort is an address at which nobody listens.
+func closedPort(t *testing.T) string {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// httptestPlain is a web server without TLS.
+func httptestPlain(t *testing.T) string {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.NotFoundHandler()}
+	done := make(chan struct{})
+	go func() { defer close(done); s.Serve(l) }()
+	t.Cleanup(func() { s.Close(); <-done })
+	return l.Addr().String()
+}
+
+// Whatever a BMC says of its system, an order ends and nothing falls over.
+func FuzzSystem(f *testing.F) {
+	for _, s := range []string{`{}`, `null`, `[]`, `{"Boot":{"BootSourceOverrideTarget@Redfish.AllowableValues":[1]}}`, `{"PowerState":7,"UUID":null}`, `{"Actions":{"#ComputerSystem.Reset":{"target":"//elsewhere/x"}}}`} {
+		f.Add([]byte(s))
+	}
+	good, err := json.Marshal(one().document("/redfish/v1/Systems/1"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Fuzz(func(t *testing.T, document []byte) {
+		m := newMock(t, one())
+		m.odd = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/Systems/1") {
+				w.Write(document)
+				return true
+			}
+			return false
+		}
+		to := m.to()
+		to.UUID = store.UUID{}
+		b, err := open(t, to, 2*time.Second)
+		if err != nil {
+			return
+		}
+		defer b.Close()
+		b.BootNetworkOnce()
+		b.Do(store.PowerReset, store.PowerStateOn)
+	})
+}
