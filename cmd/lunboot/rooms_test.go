@@ -57,7 +57,10 @@ var rooms = map[string]room{
 	"services/certificate":        {may: "store", why: "bytes of X.509 and two files; who shows it is another's matter"},
 	"services/capture":            {may: "store services", why: "services share nouns, names and events"},
 	"services/media":              {may: "store store/media store/volume store/volume/stage", why: "operator acts on media join rows and files, and a file of the appliance is opened as for a volume"},
-	"services/power":              {may: "store services", why: "services share nouns, names and events"},
+	"services/power":              {may: "store services services/power", why: "one order, whatever a BMC speaks"},
+	"services/power/fault":        {may: "store", why: "why a BMC did not do it, in words, whatever it speaks"},
+	"services/power/ipmi":         {may: "store services services/power/fault", why: "a protocol leaf"},
+	"services/power/redfish":      {may: "store services services/power/fault", why: "a protocol leaf"},
 	"services/notify":             {may: "store services", why: "services share nouns, names and events"},
 	"services/tftp":               {may: "store services services/boot", why: "services share nouns, names and events"},
 	"services/httpboot":           {may: "store services services/boot services/boot/attempt scripts", why: "the only service that renders scripts, and the fold says by which profile a boot's was made"},
@@ -100,7 +103,7 @@ var rooms = map[string]room{
 }
 
 // subfolders names the rooms whose own subfolders come with them.
-var subfolders = map[string]bool{"services/iscsi": true, "services/iscsi/scsi": true, "services/dhcp": true, "cmd/netlab/lab": true, "cmd/netlab/load": true}
+var subfolders = map[string]bool{"services/iscsi": true, "services/iscsi/scsi": true, "services/dhcp": true, "services/power": true, "cmd/netlab/lab": true, "cmd/netlab/load": true}
 
 const module = "lunboot/"
 

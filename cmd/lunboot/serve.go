@@ -39,6 +39,7 @@ import (
 	"lunboot/services/loaders"
 	"lunboot/services/media"
 	"lunboot/services/notify"
+	"lunboot/services/power"
 	"lunboot/services/tftp"
 	"lunboot/store"
 	filed "lunboot/store/media"
@@ -114,6 +115,7 @@ type appliance struct {
 	users   *ledger.Use
 	seen    *seen
 	metrics *metrics.Exporter
+	bmcs    *power.Controller
 	scripts *httpboot.Server
 	iqn     store.IQN
 	auth    *auth.Auth
@@ -246,6 +248,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	})
 	a.network = newNetwork(a, emit)
 	a.surveys = survey.NewBook(time.Now)
+	a.bmcs = power.NewController(log.With("part", "power"))
 	a.capture = newCapture(a)
 
 	if a.cert, err = c.certificate(a.dir, set.advertise, log.With("part", "admin")); err != nil {

@@ -1,4 +1,5 @@
-// Package power switches machines on from afar.
+// Package power switches machines on and off from afar: by waking their cards, and
+// by their BMCs.
 //
 // Wake-on-LAN is a frame that a sleeping card looks for: six bytes of ones and
 // sixteen times its own address, anywhere in a packet (AMD, publication 20213,
