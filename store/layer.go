@@ -19,9 +19,15 @@ const (
 	LayerOverlay LayerKind = "overlay" // a sparse file, with a map of what it holds over the layer below
 )
 
-// MaxLayers is how many layers a volume's bytes may lie in: a read that finds
-// nothing above looks through all of them.
-const MaxLayers = 4
+// A read that finds nothing above looks through all layers that a volume's bytes
+// lie in. When there are more than LongChain, some of them are merged behind the
+// machines' backs until there are MergedChain; more than MaxLayers are refused,
+// which only an appliance that cannot merge, or not as fast, comes to.
+const (
+	MergedChain = 4
+	LongChain   = 5
+	MaxLayers   = 16
+)
 
 // Layer is one piece of a volume's bytes. A machine writes to the top layer of a
 // volume; every layer below another one is frozen and never changes. A layer

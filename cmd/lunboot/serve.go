@@ -263,7 +263,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
-		a.journal, events.NewKeeper(a.table, log.With("part", "events")), a.notify, a.once, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, a.space, inventory.NewAutoEnroller(a.inv, a.db), socket)
+		a.journal, events.NewKeeper(a.table, log.With("part", "events")), a.notify, a.once, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, a.space, inventory.NewMerger(a.inv), inventory.NewAutoEnroller(a.inv, a.db), socket)
 	return a, nil
 }
 

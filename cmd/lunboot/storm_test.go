@@ -416,9 +416,20 @@ func TestAStormOfKillsOnAFullDisk(t *testing.T) {
 		_ = v.i.Conn.Close()
 		w.kill()
 	}
+	// After the last kill every block is read once more, and the maps are sound.
+	v.i = w.login(9000)
+	if err := v.verify(true); err != nil {
+		t.Errorf("after the last of %d rounds: %v", rounds, err)
+	}
+	_ = v.i.Conn.Close()
 	t.Logf("%d rounds, %d writes, %d flushes, %d writes refused", rounds, v.written, v.flushed, full)
-	if code, errs := w.cli("volume check lab1"); code != exitDone {
-		t.Errorf("volume check: %s", errs)
+	if full < 8*rounds || v.written < 8*rounds {
+		t.Errorf("only %d writes were refused and %d done", full, v.written)
+	}
+	for _, name := range []string{"lab1", "golden"} {
+		if code, errs := w.cli("volume check " + name); code != exitDone {
+			t.Errorf("volume check %s: %s", name, errs)
+		}
 	}
 }
 

@@ -108,7 +108,9 @@ func (i *Inventory) clone(ctx context.Context, by store.Actor, spec store.CloneS
 	if err := i.volumes.Create(ctx, v); err != nil {
 		return store.Volume{}, i.undo(ctx, v, err)
 	}
-	return i.ready(ctx, v)
+	v, err = i.ready(ctx, v)
+	i.merges.stacked()
+	return v, err
 }
 
 // layerSize is the size of a layer, or what is assumed when it is gone.
@@ -193,6 +195,7 @@ func (i *Inventory) SnapshotVolume(ctx context.Context, by store.Actor, id store
 		return store.Volume{}, err
 	}
 	i.volumes.Update(out)
+	i.merges.stacked()
 	return out, nil
 }
 
@@ -303,6 +306,7 @@ func (i *Inventory) replace(ctx context.Context, by store.Actor, why string, v s
 	}
 	i.volumes.Update(out)
 	i.discard(v)
+	i.merges.stacked()
 	return out, nil
 }
 

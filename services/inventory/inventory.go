@@ -209,9 +209,10 @@ type Inventory struct {
 	// acts makes the checks of one act and its changes one step: a volume
 	// that is not mapped when its removal is decided is not mapped when its
 	// file goes.
-	acts sync.Mutex
-	jobs jobs
-	work layerWork
+	acts   sync.Mutex
+	jobs   jobs
+	work   layerWork
+	merges merges
 }
 
 const defaultPrefix = "iqn.2026-11.lunboot"
@@ -235,6 +236,7 @@ func New(c Config) (*Inventory, error) {
 		i.serve = i.PutSubnet
 	}
 	i.jobs.init()
+	i.merges.wake = make(chan struct{}, 1)
 	return i, nil
 }
 

@@ -88,6 +88,20 @@ func (j *jobs) canceler(r *running) store.Actor {
 	return r.by
 }
 
+// outcome writes into a job's row how it ended.
+func (j *jobs) outcome(row *store.Job, r *running, cause, err error) {
+	row.State = store.JobDone
+	switch {
+	case err == nil:
+	case errors.Is(cause, errCanceled):
+		row.State, row.Error = store.JobCanceled, "canceled by "+string(j.canceler(r))
+	case errors.Is(cause, errStopping):
+		row.State, row.Error = store.JobFailed, "lunboot was stopped before the job ended"
+	default:
+		row.State, row.Error = store.JobFailed, sentence(err)
+	}
+}
+
 // acquire waits for a place to copy.
 func (j *jobs) acquire(ctx context.Context) error {
 	select {

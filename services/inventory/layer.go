@@ -27,6 +27,7 @@ type LayerActs interface {
 	SnapshotVolume(ctx context.Context, by store.Actor, s store.Snapshot, next store.LayerID) (store.Volume, error)
 	ReplaceTop(ctx context.Context, by store.Actor, why string, id store.VolumeID, next store.LayerID, detail string) (store.Volume, error)
 	FlattenVolume(ctx context.Context, by store.Actor, id store.VolumeID) (store.Volume, error)
+	MergeLayers(ctx context.Context, first, last, next store.LayerID) error
 }
 
 // VersionRows are what was kept of volumes.
@@ -51,6 +52,8 @@ type Layers interface {
 	Replace(ctx context.Context, v store.Volume, next store.Layer, below []store.Layer, commit func() (store.Volume, error)) error
 	// Flatten copies into the top layer what lies below. It may be begun again.
 	Flatten(ctx context.Context, v store.Volume, progress func(done, total int64), commit func() (store.Volume, error)) error
+	// Merge makes one layer of those from first up to last, while they are used.
+	Merge(ctx context.Context, v store.Volume, first, last store.LayerID, next store.Layer, progress func(done, total int64), commit func() error) error
 	// CopyOut makes a raw layer of everything that the volume holds.
 	CopyOut(ctx context.Context, v store.Volume, dst store.Layer, progress func(done, total int64)) error
 	// Check reads the maps of all layers.
@@ -239,19 +242,10 @@ func (i *Inventory) runJob(ctx context.Context, kind string, v store.Volume, why
 	go func() {
 		defer i.jobs.finish(job.ID)
 		row := job
-		told := i.now()
 		err := i.jobs.acquire(work)
 		if err == nil {
 			err = i.guard(kind+" of volume "+v.Name, func() error {
-				return run(work, func(done, total int64) {
-					row.Done, row.Total = done, total
-					if now := i.now(); now.Sub(told) >= progressEvery {
-						told = now
-						if err := i.db.UpdateJob(work, row); err != nil && work.Err() == nil {
-							i.log.Warn("the progress of a job could not be written", "job", job.ID, "err", err)
-						}
-					}
-				})
+				return run(work, i.progressOf(work, &row))
 			})
 			i.jobs.release()
 		}
@@ -261,18 +255,25 @@ func (i *Inventory) runJob(ctx context.Context, kind string, v store.Volume, why
 			after(settle)
 		}
 		release()
-		row.State = store.JobDone
-		switch cause := context.Cause(work); {
-		case err == nil:
-		case errors.Is(cause, errCanceled):
-			row.State, row.Error = store.JobCanceled, "canceled by "+string(i.jobs.canceler(r))
-		case errors.Is(cause, errStopping):
-			row.State, row.Error = store.JobFailed, "lunboot was stopped before the job ended"
-		default:
-			row.State, row.Error = store.JobFailed, sentence(err)
+		cause := context.Cause(work)
+		if i.jobs.outcome(&row, r, cause, err); row.State == store.JobFailed && !errors.Is(cause, errStopping) {
 			i.log.Warn("a job failed", "job", job.ID, "kind", kind, "volume", v.Name, "err", err)
 		}
 		i.endJob(settle, row)
 	}()
 	return job, nil
+}
+
+// progressOf returns what writes a job's progress now and then.
+func (i *Inventory) progressOf(ctx context.Context, row *store.Job) func(done, total int64) {
+	told := i.now()
+	return func(done, total int64) {
+		row.Done, row.Total = done, total
+		if now := i.now(); now.Sub(told) >= progressEvery {
+			told = now
+			if err := i.db.UpdateJob(ctx, *row); err != nil && ctx.Err() == nil {
+				i.log.Warn("the progress of a job could not be written", "job", row.ID, "err", err)
+			}
+		}
+	}
 }

@@ -181,6 +181,7 @@ func (i *Inventory) RemoveVolume(ctx context.Context, by store.Actor, id store.V
 	}
 	// From here on a caller that hangs up changes nothing.
 	ctx = context.WithoutCancel(ctx)
+	i.merges.yield(v.ID)
 	if err := i.volumes.Remove(ctx, v); err != nil {
 		v.State = was
 		if _, back := i.db.UpdateVolume(ctx, store.ActorSystem, v); back != nil {

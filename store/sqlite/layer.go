@@ -2,7 +2,9 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"lunboot/store"
@@ -147,7 +149,7 @@ func (t *tx) insertLayer(l *store.Layer) error {
 			}
 		}
 		if len(chain) >= store.MaxLayers {
-			return store.Conflict("layers", "volume %s lies in %d layers already, and a read would look through one more; flatten it first (lunboot volume flatten %s)", owner.Name, len(chain), owner.Name)
+			return store.Conflict("layers", "volume %s lies in %d layers, and a read would look through one more; they are merged in the background, which its job tells of (lunboot job list): wait for it and mend what it says, or flatten the volume (lunboot volume flatten %s)", owner.Name, len(chain), owner.Name)
 		}
 	}
 	other, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT volume.name FROM layer JOIN volume ON volume.id = layer.volume WHERE layer.path = ?", l.Path)
@@ -278,7 +280,7 @@ func (db *DB) FreezeVolume(ctx context.Context, actor store.Actor, id store.Volu
 			return v, "", store.Conflict("golden", "volume %s has no bytes to freeze", v.Name)
 		}
 		if len(v.Layers) >= store.MaxLayers {
-			return v, "", store.Conflict("layers", "volume %s lies in %d layers, so that nothing can be cloned from it; flatten it first (lunboot volume flatten %s)", v.Name, len(v.Layers), v.Name)
+			return v, "", store.Conflict("layers", "volume %s lies in %d layers, so that nothing can be cloned from it; they are merged in the background, which its job tells of (lunboot job list): wait for it and mend what it says, or flatten the volume (lunboot volume flatten %s)", v.Name, len(v.Layers), v.Name)
 		}
 		v.Golden, v.ReadOnly, v.Shared, v.Reset, v.Sanitize, v.Version = true, true, false, false, false, 1
 		if err := t.insertVersion(&store.VolumeVersion{Volume: id, Number: 1, Layer: v.Top, Note: note}); err != nil {
@@ -382,5 +384,66 @@ func (db *DB) FlattenVolume(ctx context.Context, actor store.Actor, id store.Vol
 		}
 		v, err := t.setTop(v, v.Top)
 		return v, fmt.Sprintf("it stands alone, %d layers became one", len(was)), err
+	})
+}
+
+// MergeLayers says that the files of a loose layer, next, hold what the layers
+// from first up to last do: last has them from then on and stands on what first
+// stands on, and next has those that last had, which are to be removed. What lay
+// between is loose afterwards, unless something else names it. Layers that are
+// others by now are a KindConflict.
+func (db *DB) MergeLayers(ctx context.Context, first, last, next store.LayerID) error {
+	return db.write(ctx, "merge layers", func(t *tx) error {
+		to, err := layerBy(t.Ctx, t, last)
+		if err != nil {
+			return err
+		}
+		with, err := layerBy(t.Ctx, t, next)
+		if err != nil {
+			return err
+		}
+		v, err := volumeBy(t.Ctx, t, to.Volume)
+		if err != nil {
+			return err
+		}
+		other := store.Conflict("layers", "the layers of volume %s changed while they were being merged", v.Name)
+		loose, err := dbfile.List(t.Ctx, t, scanLayer, looseLayers)
+		if err != nil {
+			return err
+		}
+		named := func(id store.LayerID) bool {
+			return !slices.ContainsFunc(loose, func(l store.Layer) bool { return l.ID == id })
+		}
+		if v.State == store.VolumeRemoving || with.Volume != v.ID || named(next) || !named(last) {
+			return other
+		}
+		tops, err := dbfile.List(t.Ctx, t, dbfile.Scalar[int64], "SELECT id FROM volume WHERE top = ?", int64(last))
+		if err != nil || len(tops) > 0 {
+			return errors.Join(err, other)
+		}
+		chain, err := chainOf(t.Ctx, t, last)
+		if err != nil {
+			return err
+		}
+		from := slices.IndexFunc(chain, func(l store.Layer) bool { return l.ID == first })
+		if from < 1 || from == len(chain)-1 {
+			return other
+		}
+		for _, l := range chain[from:] {
+			if l.Kind != store.LayerOverlay || !l.Frozen || l.Volume != v.ID {
+				return other
+			}
+		}
+		for _, row := range []struct {
+			id    store.LayerID
+			path  string
+			below store.LayerID
+		}{{next, ".merged", with.Below}, {last, with.Path, chain[from].Below}, {next, to.Path, to.Below}} {
+			if _, err := t.Run("UPDATE layer SET path = ?, below = ? WHERE id = ?", row.path, int64(row.below), int64(row.id)); err != nil {
+				return err
+			}
+		}
+		t.move(changed)
+		return t.audit(store.ActorSystem, "volume.merge", v.Name, fmt.Sprintf("%d of its layers became one", len(chain)-from))
 	})
 }

@@ -242,6 +242,58 @@ func snapshotLife(k *kit) {
 	k.ok(k.DeleteVolume(ctx, actor, v.ID))
 }
 
+func layerMerge(k *kit) {
+	ctx := k.Context()
+	v := k.volume(1)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		v = must(k.SnapshotVolume(ctx, actor, store.Snapshot{Volume: v.ID, Name: name}, k.layer(v, v.Top).ID))(k)
+	}
+	c := newVolume(2)
+	c.Kind, c.Parent, c.Layers = store.VolumeClone, v.ID, []store.Layer{store.NewLayer(c, v.Layers[3].ID)}
+	c = must(k.CreateVolume(ctx, actor, c))(k)
+	k.ok(k.DeleteSnapshot(ctx, actor, v.ID, "c"))
+	next := k.layer(v, v.Layers[0].ID)
+	elsewhere := k.layer(k.volume(3), 0)
+	for name, ids := range map[string][3]store.LayerID{
+		"what machines write to":   {v.Layers[1].ID, v.Top, next.ID},
+		"what stands on nothing":   {v.Layers[0].ID, v.Layers[3].ID, next.ID},
+		"one layer":                {v.Layers[1].ID, v.Layers[1].ID, next.ID},
+		"layers in another order":  {v.Layers[3].ID, v.Layers[1].ID, next.ID},
+		"files that are used":      {v.Layers[1].ID, v.Layers[3].ID, v.Layers[2].ID},
+		"another volume's files":   {v.Layers[1].ID, v.Layers[3].ID, elsewhere.ID},
+		"a layer that nobody uses": {v.Layers[1].ID, next.ID, elsewhere.ID},
+	} {
+		k.unchanged(func() { k.refused(k.MergeLayers(ctx, ids[0], ids[1], ids[2]), store.KindConflict, "layers") })
+		if k.Failed() {
+			k.Fatalf("at the case %q", name)
+		}
+	}
+	k.unchanged(func() { k.refused(k.MergeLayers(ctx, v.Layers[1].ID, v.Layers[3].ID, 4711), store.KindNotFound, "") })
+
+	k.ok(k.MergeLayers(ctx, v.Layers[1].ID, v.Layers[3].ID, next.ID))
+	now := k.current(v.ID)
+	same(k, "the layers of the volume", []store.LayerID{v.Layers[0].ID, v.Layers[3].ID, v.Top}, stack(now))
+	same(k, "the layers of the clone", []store.LayerID{v.Layers[0].ID, v.Layers[3].ID, c.Top}, stack(k.current(c.ID)))
+	if l := now.Layers[1]; l.Path != next.Path || l.UUID != v.Layers[3].UUID || l.Size != v.Layers[3].Size || !l.Frozen {
+		k.Errorf("the merged layer is %+v, it was %+v", l, v.Layers[3])
+	}
+	if now.Revision != v.Revision+1 { // of the snapshot that was removed
+		k.Errorf("the merge moved the volume's revision to %d", now.Revision)
+	}
+	// The lowest is kept by its snapshot; what a merge leaves can be removed in
+	// the order in which it is told.
+	loose := must(k.LooseLayers(ctx))(k)
+	k.ok(k.DeleteLayer(ctx, elsewhere.ID))
+	if len(loose) != 3 || loose[0].ID != elsewhere.ID || loose[1].ID != next.ID || loose[1].Path != v.Layers[3].Path || loose[2].ID != v.Layers[2].ID {
+		k.Fatalf("loose after a merge: %+v", loose)
+	}
+	for _, l := range loose[1:] {
+		k.ok(k.DeleteLayer(ctx, l.ID))
+	}
+	k.reopen()
+	same(k, "the volume", now, k.current(v.ID))
+}
+
 func layerLoose(k *kit) {
 	ctx := k.Context()
 	v, other := k.volume(1), k.volume(2)
@@ -303,7 +355,7 @@ func layerRefused(k *kit) {
 	})
 	// A chain ends.
 	for n := range store.MaxLayers - 1 {
-		v = must(k.SnapshotVolume(ctx, actor, store.Snapshot{Volume: v.ID, Name: "s" + string(rune('1'+n))}, k.layer(v, v.Top).ID))(k)
+		v = must(k.SnapshotVolume(ctx, actor, store.Snapshot{Volume: v.ID, Name: "s" + string(rune('a'+n))}, k.layer(v, v.Top).ID))(k)
 	}
 	k.unchanged(func() {
 		_, err := k.CreateLayer(ctx, store.NewLayer(v, v.Top))

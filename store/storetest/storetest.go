@@ -88,6 +88,7 @@ type Layers interface {
 	SnapshotVolume(ctx context.Context, by store.Actor, s store.Snapshot, next store.LayerID) (store.Volume, error)
 	ReplaceTop(ctx context.Context, by store.Actor, why string, id store.VolumeID, next store.LayerID, detail string) (store.Volume, error)
 	FlattenVolume(ctx context.Context, by store.Actor, id store.VolumeID) (store.Volume, error)
+	MergeLayers(ctx context.Context, first, last, next store.LayerID) error
 	DeleteSnapshot(ctx context.Context, by store.Actor, id store.VolumeID, name string) error
 	AddVersion(context.Context, store.Actor, store.VolumeVersion) (store.Volume, error)
 	SetVersion(ctx context.Context, by store.Actor, id store.VolumeID, number int) (store.Volume, error)
@@ -210,6 +211,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"a golden volume and its clones stand on its versions": goldenLife,
 		"snapshots keep what a rollback brings back":           snapshotLife,
 		"a layer is loose until an act names it":               layerLoose,
+		"layers become one":                                    layerMerge,
 		"an act on layers that breaks a rule changes nothing":  layerRefused,
 		"a mapping comes back as it was written":               mappingRoundTrip,
 		"a mapping that breaks a rule changes nothing":         mappingInvalid,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -115,6 +116,22 @@ func (r *grove) step(ctx context.Context, rng *rand.Rand) (string, error) {
 			return out, nil
 		})
 		return "flatten", err
+	case op < 22 && len(r.v.Layers) > 3:
+		from := 1 + rng.IntN(len(r.v.Layers)-3)
+		to := from + 1 + rng.IntN(len(r.v.Layers)-2-from)
+		next := store.NewLayer(r.v, r.v.Layers[from].Below)
+		loose := slices.Clone(r.v.Layers[from:to])
+		old := next
+		old.Path = r.v.Layers[to].Path
+		err := r.Merge(ctx, r.v, r.v.Layers[from].ID, r.v.Layers[to].ID, next, nil, func() error {
+			r.v = merged(r.v, from, to, next)
+			r.kept = slices.Delete(r.kept, from, to)
+			return nil
+		})
+		if err == nil {
+			err = r.RemoveLayers(ctx, append(loose, old))
+		}
+		return fmt.Sprintf("merge %d to %d", from, to), err
 	default:
 		p := make([]byte, n)
 		if err := r.h.ReadAt(ctx, p, off); err != nil {
@@ -261,10 +278,13 @@ func TestLayersChangeUnderRunningMachines(t *testing.T) {
 	}
 	var err error
 	for range rounds {
-		for len(v.Layers) < store.MaxLayers && err == nil {
+		for n := 0; n < 6 && err == nil; n++ {
 			v, err = y.snapshot(t.Context(), v)
 			if err == nil {
 				err = y.stays(v)
+			}
+			if err == nil && len(v.Layers) > 4 {
+				v, _, err = y.merge(t.Context(), v, 1, 2+n%2)
 			}
 		}
 		if err == nil {

@@ -13,7 +13,7 @@ import (
 // go on, on the new layer; their writes wait for a flush and for commit, which
 // writes the rows.
 func (p *Pool) Snapshot(ctx context.Context, v store.Volume, next store.Layer, commit func() (store.Volume, error)) (err error) {
-	chain := layersOf(v)
+	chain := p.layersOf(v)
 	top := chain[len(chain)-1]
 	h, err := p.Open(ctx, v)
 	if err != nil {
@@ -29,7 +29,8 @@ func (p *Pool) Snapshot(ctx context.Context, v store.Volume, next store.Layer, c
 	if err != nil {
 		return fault("take snapshot", v.Name, errors.Join(err, p.discardLayer(next)))
 	}
-	above := &layer{id: next.ID, name: next.Path, f: f, below: below, write: write, refs: 1, ready: make(chan struct{}), closed: make(chan struct{})}
+	above := &layer{id: next.ID, name: next.Path, f: f, write: write, refs: 1, ready: make(chan struct{}), closed: make(chan struct{})}
+	above.below.Store(below)
 	close(above.ready)
 	if err := h.Sync(ctx); err != nil { // most of it while machines still write
 		return errors.Join(err, f.Close())
@@ -113,7 +114,9 @@ func (p *Pool) Flatten(ctx context.Context, v store.Volume, progress func(done, 
 		return store.Conflict("layers", "volume %s stands alone already", v.Name)
 	}
 	s.wrote()
-	if err := o.Flatten(ctx, progress, func() error { return p.spare("flatten volume", v.Name) }); err != nil {
+	under := p.keep(old.below.Load())
+	err = o.Flatten(ctx, progress, func() error { return p.spare("flatten volume", v.Name) })
+	if err = errors.Join(err, p.drop(under)); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -152,7 +155,7 @@ func (p *Pool) standAlone(s *shared, old *layer, o *clone.Layer, row store.Volum
 	alone := &layer{id: old.id, name: old.name, f: o.Keep(), write: true, refs: 1, ready: old.ready, closed: old.closed}
 	p.layers[alone.id] = alone
 	s.replace(newOpened(alone), func() {
-		if err := errors.Join(o.Close(), p.drop(old.below)); err != nil {
+		if err := errors.Join(o.Close(), p.drop(old.below.Load())); err != nil {
 			p.log.Warn("close what a volume stood on", "volume", row.Name, "err", err)
 		}
 	})

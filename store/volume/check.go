@@ -24,7 +24,7 @@ func (p *Pool) Check(ctx context.Context, v store.Volume) (_ store.VolumeCheck, 
 	}
 	defer o.gate.leave()
 	found := store.VolumeCheck{OK: true}
-	for l := o.top; l != nil; l = l.below {
+	for l := o.top; l != nil; l = l.below.Load() {
 		one := store.LayerCheck{Layer: l.id, Path: l.name, Damage: []store.Damage{}}
 		if c := l.overlay(); c != nil {
 			r, err := c.Check(ctx)
@@ -58,7 +58,7 @@ func (p *Pool) checkClosed(ctx context.Context, v store.Volume, why error) (stor
 		return store.VolumeCheck{}, why
 	}
 	var found store.VolumeCheck
-	chain := layersOf(v)
+	chain := p.layersOf(v)
 	v.ReadOnly = true
 	for i, row := range chain {
 		one := store.LayerCheck{Layer: row.ID, Path: row.Path, Damage: []store.Damage{}}

@@ -115,8 +115,8 @@ func (h *Handle) reflink(ctx context.Context, f file) (bool, error) {
 	}
 	defer o.gate.leave()
 	base := o.top
-	for base.below != nil {
-		base = base.below
+	for under := base.below.Load(); under != nil; under = base.below.Load() {
+		base = under
 	}
 	to, ok := f.(*osFile)
 	from, same := base.f.(*osFile)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +22,7 @@ type layer struct {
 	id    store.LayerID // 0: of a volume whose row names no layers; nobody shares it
 	name  string        // of its file
 	f     file
-	below *layer
+	below atomic.Pointer[layer]
 	write bool // f is open for writing
 
 	refs   int           // those who stand on it; under Pool.mu
@@ -40,6 +41,23 @@ func layersOf(v store.Volume) []store.Layer {
 	all := append([]store.Layer{}, v.Layers...)
 	all[len(all)-1].Size = v.Size
 	return all
+}
+
+// layersOf is what a volume's bytes lie in, also when its row was read before
+// some of the layers were merged: the files of then may be gone.
+func (p *Pool) layersOf(v store.Volume) []store.Layer { return p.current(layersOf(v)) }
+
+func (p *Pool) current(chain []store.Layer) []store.Layer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := len(chain) - 1; i >= 0; i-- {
+		known := p.merged[chain[i].ID]
+		if n := len(known); n > 0 && known[n-1].Path != chain[i].Path {
+			chain = append(append([]store.Layer{}, known...), chain[i+1:]...)
+			i = n - 1
+		}
+	}
+	return chain
 }
 
 // hold opens the uppermost layer of a chain and those below it, or takes them as
@@ -95,7 +113,7 @@ func (p *Pool) drop(l *layer) (err error) {
 		err = errors.Join(err, l.f.Close())
 		p.forget(l)
 		close(l.closed)
-		l = l.below
+		l = l.below.Load()
 	}
 	return err
 }
@@ -171,7 +189,7 @@ func (p *Pool) openOverlay(l *layer, v store.Volume, chain []store.Layer) error 
 	if l.f, l.write, err = p.openOver(below.f, chain[n-1], chain[n-2], v); err != nil {
 		return errors.Join(err, p.drop(below))
 	}
-	l.below = below
+	l.below.Store(below)
 	return nil
 }
 
@@ -203,7 +221,8 @@ func (p *Pool) createOverlay(v store.Volume, row, below store.Layer) error {
 		return store.Invalid("below", "the layer %s does not stand on %s", row.Path, below.Path)
 	}
 	if below.Kind != store.LayerDevice {
-		f, err := p.files.Open(below.Path, false) // or nobody would notice before a machine boots
+		now := p.current([]store.Layer{below})
+		f, err := p.files.Open(now[len(now)-1].Path, false) // or nobody would notice before a machine boots
 		if err != nil {
 			return fault("create layer", v.Name, err)
 		}
@@ -236,6 +255,9 @@ func (p *Pool) discardLayer(rows ...store.Layer) error {
 		if row.Kind == store.LayerDevice {
 			continue
 		}
+		p.mu.Lock()
+		delete(p.merged, row.ID)
+		p.mu.Unlock()
 		for _, name := range []string{row.Path, row.Path + mapSuffix} {
 			if gone := p.files.Remove(name); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
 				err = errors.Join(err, gone)
@@ -253,7 +275,7 @@ func (l *layer) overlay() *clone.Layer {
 
 // damage returns the first damage that is known of a layer or of one below.
 func (l *layer) damage() *clone.DamageError {
-	for ; l != nil; l = l.below {
+	for ; l != nil; l = l.below.Load() {
 		if o := l.overlay(); o != nil {
 			if d := o.Damage(); d != nil {
 				return d

@@ -38,6 +38,7 @@ type Pool struct {
 	former     map[*shared]bool // of which the volume has other layers by now
 	layers     map[store.LayerID]*layer
 	tops       map[store.VolumeID]top
+	merged     map[store.LayerID][]store.Layer // with what they stand on, as of now
 	broken     map[store.VolumeID]*store.Error // outlives the handles: a flush failed
 	faults     map[store.VolumeID]Fault        // what was told and is still so
 	held       map[store.VolumeID]bool         // being removed: no new handles
@@ -90,6 +91,7 @@ func newPool(f files, log *slog.Logger) (*Pool, error) {
 		former: map[*shared]bool{},
 		layers: map[store.LayerID]*layer{},
 		tops:   map[store.VolumeID]top{},
+		merged: map[store.LayerID][]store.Layer{},
 		broken: map[store.VolumeID]*store.Error{},
 		faults: map[store.VolumeID]Fault{},
 		held:   map[store.VolumeID]bool{},
@@ -197,7 +199,7 @@ func (p *Pool) tryOpen(v store.Volume) (*Handle, <-chan struct{}, error) {
 	}
 	s = p.announce(v)
 	p.mu.Unlock()
-	top, err := p.hold(v, layersOf(v))
+	top, err := p.hold(v, p.layersOf(v))
 	return p.opened(s, v, top, err)
 }
 
@@ -417,7 +419,7 @@ func (p *Pool) Create(ctx context.Context, v store.Volume) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	chain := layersOf(v)
+	chain := p.layersOf(v)
 	row := chain[len(chain)-1]
 	switch {
 	case v.Kind == store.VolumeDevice:

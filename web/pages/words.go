@@ -142,6 +142,8 @@ func jobWords(kind string) string {
 		return "Exporting"
 	case "volume.flatten":
 		return "Flattening"
+	case "volume.merge":
+		return "Merging layers"
 	case "volume.promote":
 		return "Promoting"
 	case "volume.copy":

@@ -14,7 +14,7 @@ func (l *Layer) Flatten(ctx context.Context, progress func(done, total int64), m
 		return err
 	}
 	buf := make([]byte, region)
-	parent := extents{f: l.parent, end: l.id.ParentSize}
+	parent := extents{f: l.under(), end: l.id.ParentSize}
 	copied := int64(0)
 	for off := int64(0); ; {
 		size := l.size.Load() // it may grow meanwhile
@@ -151,7 +151,7 @@ func (l *Layer) Own(off int64) (own bool, end int64, err error) {
 		return true, end, nil
 	}
 	end = min(end, l.id.ParentSize)
-	if o, ok := l.parent.(*Layer); ok {
+	if o, ok := l.under().(*Layer); ok {
 		own, until, err := o.Own(off)
 		return own, min(until, end), err
 	}

@@ -42,7 +42,7 @@ const (
 // writing allocate nothing but the map pages that they are the first to touch.
 type Layer struct {
 	data, file File
-	parent     File
+	parent     atomic.Pointer[File]
 	id         Identity
 	writable   bool
 	kept       bool // data is another's
@@ -90,7 +90,8 @@ func Create(data, file File, id Identity) error {
 // that says something else is refused. The layer owns data and file from then
 // on, not the parent; when Open fails it owns nothing.
 func Open(data, file, parent File, id Identity, write bool) (*Layer, error) {
-	l := &Layer{data: data, file: file, parent: parent, writable: write, batch: batch}
+	l := &Layer{data: data, file: file, writable: write, batch: batch}
+	l.parent.Store(&parent)
 	if err := l.identify(id); err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func (l *Layer) identify(id Identity) error {
 	} else if have < id.Size {
 		return &CutError{What: "data file", Have: have, Want: id.Size}
 	}
-	if have, err := l.parent.Size(); err != nil {
+	if have, err := l.under().Size(); err != nil {
 		return err
 	} else if have < id.ParentSize {
 		return &CutError{What: "parent", Have: have, Want: id.ParentSize}
@@ -177,6 +178,13 @@ func (l *Layer) verifySmall() error {
 	}
 	return nil
 }
+
+// under is what the layer stands on.
+func (l *Layer) under() File { return *l.parent.Load() }
+
+// Rest puts another parent under the layer, which reads as the one before. What
+// began to read from that one may still do so.
+func (l *Layer) Rest(parent File) { l.parent.Store(&parent) }
 
 func pagesOf(size int64) int { return int((size + pageSpan - 1) / pageSpan) }
 
@@ -349,7 +357,7 @@ func (l *Layer) readParent(b []byte, off int64) error {
 	if n == 0 {
 		return nil
 	}
-	return readFull(l.parent, b[:n], off)
+	return readFull(l.under(), b[:n], off)
 }
 
 // Resident fills p when the page cache has all of it, without waiting.
@@ -377,7 +385,7 @@ func (l *Layer) Resident(p []byte, off int64) bool {
 		default:
 			k := max(0, min(n, l.id.ParentSize-off))
 			clear(b[k:])
-			if k > 0 && !l.parent.Resident(b[:k], off) {
+			if k > 0 && !l.under().Resident(b[:k], off) {
 				return false
 			}
 		}
@@ -403,7 +411,7 @@ func (l *Layer) Cached(off, n int64) (fd int, ok bool) {
 	case s == here:
 		return l.data.Cached(off, n)
 	case s == below && off+n <= l.id.ParentSize:
-		return l.parent.Cached(off, n)
+		return l.under().Cached(off, n)
 	}
 	return 0, false
 }
@@ -419,7 +427,7 @@ func (l *Layer) Extent(off int64) (data bool, end int64, err error) {
 		}
 		kind, until := s == here, end+n
 		if s == below && end < l.id.ParentSize {
-			if kind, until, err = l.parent.Extent(end); err != nil {
+			if kind, until, err = l.under().Extent(end); err != nil {
 				return false, 0, err
 			}
 			if until >= l.id.ParentSize && kind {

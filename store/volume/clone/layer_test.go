@@ -302,7 +302,7 @@ func TestAWrongParentIsRefusedInWords(t *testing.T) {
 
 func TestALayerForReadingTakesNoWrites(t *testing.T) {
 	r := newRig(t, 1, 64<<10, nil)
-	l, err := Open(r.data, r.file, r.Layer.parent, r.id, false)
+	l, err := Open(r.data, r.file, r.Layer.under(), r.id, false)
 	must(t, err)
 	_, err = l.WriteAt(make([]byte, 512), 0)
 	for name, err := range map[string]error{"write": err, "punch": l.Punch(0, 4096), "grow": l.Truncate(1 << 20), "flatten": l.Flatten(t.Context(), nil, nil)} {

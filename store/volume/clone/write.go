@@ -246,7 +246,7 @@ func (l *Layer) Punch(off, n int64) error {
 	if err := l.takesWrites(); err != nil {
 		return err
 	}
-	hole := extents{f: l.parent, end: l.id.ParentSize}
+	hole := extents{f: l.under(), end: l.id.ParentSize}
 	for n > 0 {
 		part := min(n, region-off%region)
 		if err := l.punchRegion(off, part, &hole); err != nil {

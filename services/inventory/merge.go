@@ -1,0 +1,321 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"lunboot/store"
+)
+
+// mergeAgain is how long a merge that failed is not tried again, unless the
+// layers change.
+const mergeAgain = time.Hour
+
+// errYields ends a merge for an act that wants the volume gone.
+var errYields = errors.New("the volume is being removed")
+
+// merges are what acts know of the merge under way: nobody asked for it, and
+// nobody is made to wait for it or refused because of it.
+type merges struct {
+	wake  chan struct{} // layers were put upon others
+	mu    sync.Mutex
+	of    store.VolumeID // whose layers are being merged; 0: nobody's
+	under *running
+}
+
+// stacked says that a volume may have more layers now.
+func (m *merges) stacked() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *merges) begin(of store.VolumeID, r *running) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.of, m.under = of, r
+}
+
+// yield ends the merge of a volume's layers, and returns when what it had made is
+// gone.
+func (m *merges) yield(id store.VolumeID) {
+	m.mu.Lock()
+	r := m.under
+	if m.of != id {
+		r = nil
+	}
+	m.mu.Unlock()
+	if r != nil {
+		r.cancel(errYields)
+		<-r.done
+	}
+}
+
+// Merger merges layers of volumes that lie in many, so that a read looks through
+// few: a service. It is one job at a time, while machines run and operators act.
+type Merger struct {
+	inv   *Inventory
+	every time.Duration
+	// given is what could not be merged: not again before its layers change, or
+	// the time has come.
+	given map[store.VolumeID]givenUp
+}
+
+type givenUp struct {
+	layers string
+	until  time.Time // zero: for good
+}
+
+// NewMerger makes a Merger.
+func NewMerger(i *Inventory) *Merger {
+	return &Merger{inv: i, every: mergeAgain, given: map[store.VolumeID]givenUp{}}
+}
+
+// String names the service.
+func (m *Merger) String() string { return "merger" }
+
+// Listen binds nothing.
+func (m *Merger) Listen() error { return nil }
+
+// Serve merges what is long until ctx ends. A merge that this ends is begun
+// again by the next Serve.
+func (m *Merger) Serve(ctx context.Context) error {
+	tick := time.NewTicker(m.every)
+	defer tick.Stop()
+	for {
+		m.settle(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.inv.merges.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// settle merges until nothing is long that can be merged.
+func (m *Merger) settle(ctx context.Context) {
+	for ctx.Err() == nil {
+		p, err := m.plan(ctx)
+		if err != nil && ctx.Err() == nil {
+			m.inv.log.Warn("whether layers are to be merged is not known", "err", err)
+		}
+		if err != nil || p == nil {
+			return
+		}
+		if err := m.merge(ctx, p); err != nil && ctx.Err() == nil {
+			m.inv.log.Warn("the merge of layers was not begun", "volume", p.owner.Name, "err", err)
+			return
+		}
+	}
+}
+
+// mergePlan is a run of one volume's layers that are to become one.
+type mergePlan struct {
+	v     store.Volume  // that is long
+	owner store.Volume  // of the layers
+	run   []store.Layer // bottom to top
+	below store.LayerID // what they stand on
+	room  int64         // bytes that are kept twice afterwards
+	work  int64         // bytes that are copied
+}
+
+// plan finds the next merge: the one that takes the least room, then the least
+// work, of a volume that lies in too many layers.
+func (m *Merger) plan(ctx context.Context) (*mergePlan, error) {
+	i := m.inv
+	if i.layers == nil {
+		return nil, nil
+	}
+	all, err := i.db.Volumes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var named map[store.LayerID]int
+	for _, v := range all {
+		if v.State != store.VolumeReady || len(v.Layers) <= store.LongChain || m.gaveUp(v) {
+			continue
+		}
+		if named == nil {
+			if named, err = i.namings(ctx, all); err != nil {
+				return nil, err
+			}
+		}
+		if p := i.cheapest(v, named); p != nil {
+			if p.owner, err = i.db.Volume(ctx, p.run[0].Volume); err != nil {
+				return nil, err
+			}
+			return p, nil
+		}
+		m.giveUp(v, time.Time{}) // what is in between is nobody's to merge
+	}
+	return nil, nil
+}
+
+// asTop is what a volume counts for whose top a layer is.
+const asTop = 1 << 20
+
+// namings counts who names each layer: volumes as their top, snapshots, versions
+// and layers above.
+func (i *Inventory) namings(ctx context.Context, all []store.Volume) (map[store.LayerID]int, error) {
+	out := map[store.LayerID]int{}
+	for _, v := range all {
+		out[v.Top] += asTop
+	}
+	layers, err := i.db.Layers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		out[l.Below]++
+	}
+	snapshots, err := i.db.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range snapshots {
+		out[s.Layer]++
+	}
+	versions, err := i.db.Versions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range versions {
+		out[n.Layer]++
+	}
+	return out, nil
+}
+
+// cheapest is the run of a volume's layers that is merged at the least cost: the
+// longest that is needed. Nil when there is none.
+func (i *Inventory) cheapest(v store.Volume, named map[store.LayerID]int) (best *mergePlan) {
+	chain := v.Layers
+	size := map[store.LayerID]int64{}
+	for _, l := range chain {
+		n, err := i.layers.Used(store.Volume{ID: l.Volume, Name: v.Name, Layers: []store.Layer{l}})
+		if err == nil {
+			size[l.ID] = n
+		}
+	}
+	for n := len(chain) - store.MergedChain + 1; n > 1 && best == nil; n-- {
+		for from := 1; from+n < len(chain); from++ {
+			p := &mergePlan{v: v, run: chain[from : from+n], below: chain[from-1].ID}
+			last := p.run[n-1]
+			fits := named[last.ID] < asTop
+			for _, l := range p.run {
+				fits = fits && l.Kind == store.LayerOverlay && l.Frozen && l.Volume == last.Volume
+				p.work += size[l.ID]
+				if l.ID != last.ID && named[l.ID] > 1 { // it stays beside the merged one
+					p.room += size[l.ID]
+				}
+			}
+			if fits && (best == nil || p.room < best.room || p.room == best.room && p.work < best.work) {
+				best = p
+			}
+		}
+	}
+	return best
+}
+
+// merge is one job.
+func (m *Merger) merge(ctx context.Context, p *mergePlan) error {
+	i := m.inv
+	if err := i.jobs.room(); err != nil {
+		return err
+	}
+	settle := context.WithoutCancel(ctx)
+	job, err := i.db.CreateJob(settle, store.Job{Kind: "volume.merge", Subject: p.owner.Name, State: store.JobRunning, Total: p.v.Size, Started: i.now()})
+	if err != nil {
+		return err
+	}
+	work, r := i.jobs.start(ctx, job.ID)
+	defer i.jobs.finish(job.ID)
+	i.merges.begin(p.owner.ID, r)
+	defer i.merges.begin(0, nil)
+	err = i.jobs.acquire(work)
+	row := job
+	if err == nil {
+		err = i.guard("merge of layers of volume "+p.owner.Name, func() error { return i.carryOut(work, p, i.progressOf(work, &row)) })
+		i.jobs.release()
+	}
+	cause := context.Cause(work)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil, errors.Is(cause, errStopping), errors.Is(cause, errYields):
+	case errors.Is(cause, errCanceled):
+		m.giveUp(p.v, time.Time{})
+	default:
+		m.giveUp(p.v, i.now().Add(m.every))
+	}
+	i.jobs.outcome(&row, r, cause, err)
+	if row.State == store.JobFailed && errors.Is(cause, context.Canceled) {
+		row.Error = "lunboot was stopped before the job ended; it begins again at the next start"
+	} else if errors.Is(cause, errYields) {
+		row.Error = errYields.Error()
+	} else if row.State == store.JobFailed {
+		i.log.Warn("a job failed", "job", job.ID, "kind", job.Kind, "volume", p.owner.Name, "err", err)
+	}
+	i.endJob(settle, row)
+	return nil
+}
+
+// carryOut makes the files of the merged layer, changes the rows over to it and
+// removes what nothing names any more.
+func (i *Inventory) carryOut(ctx context.Context, p *mergePlan, progress func(done, total int64)) error {
+	// An act that removes the volume marks it before it looks for us.
+	v, err := i.db.Volume(ctx, p.owner.ID)
+	if err != nil {
+		return err
+	}
+	if err := settled(v); err != nil {
+		return err
+	}
+	free, err := i.volumes.Free()
+	if err != nil {
+		return err
+	}
+	if p.work > free-scratchRoom {
+		return &store.Error{Kind: store.KindUnavailable, Op: "merge layers", Subject: v.Name, Field: "space",
+			Msg: fmt.Sprintf("the merge of %d layers needs up to %s, and %s are free for volumes, of which %s are kept for machines that run; make room, or remove snapshots that nobody needs", len(p.run), store.Bytes(p.work), store.Bytes(free), store.Bytes(scratchRoom))}
+	}
+	next, undo, err := i.newLayer(ctx, store.NewLayer(v, p.below))
+	if err != nil {
+		return err
+	}
+	first, last := p.run[0], p.run[len(p.run)-1]
+	err = i.layers.Merge(ctx, p.v, first.ID, last.ID, next, progress, func() error {
+		return i.db.MergeLayers(context.WithoutCancel(ctx), first.ID, last.ID, next.ID)
+	})
+	if err != nil {
+		undo()
+		return err
+	}
+	if err := i.removeLayers(context.WithoutCancel(ctx), append(slices.Clone(p.run), next)); err != nil {
+		i.log.Error("layers that were merged stay until the next start", "volume", v.Name, "err", err)
+	}
+	return nil
+}
+
+// layersAre tells one chain from another.
+func layersAre(v store.Volume) string {
+	var b strings.Builder
+	for _, l := range v.Layers {
+		fmt.Fprint(&b, l.ID, l.Path, " ")
+	}
+	return b.String()
+}
+
+func (m *Merger) gaveUp(v store.Volume) bool {
+	g, ok := m.given[v.ID]
+	return ok && g.layers == layersAre(v) && (g.until.IsZero() || m.inv.now().Before(g.until))
+}
+
+func (m *Merger) giveUp(v store.Volume, until time.Time) {
+	m.given[v.ID] = givenUp{layersAre(v), until}
+}
