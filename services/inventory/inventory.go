@@ -60,6 +60,8 @@ type MachineChanges interface {
 	CreateMachine(context.Context, store.Actor, store.Machine) (store.Machine, error)
 	UpdateMachine(context.Context, store.Actor, store.Machine) (store.Machine, error)
 	DeleteMachine(context.Context, store.Actor, store.MachineID) error
+	// PutMachines adds those without an ID and changes the others: all or none.
+	PutMachines(context.Context, store.Actor, []store.Machine) ([]store.Machine, error)
 }
 
 // UnknownRows are the machines that asked and are not enrolled.

@@ -27,7 +27,7 @@ const ada store.Actor = "ada"
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func newHouse(t *testing.T, change ...func(*Config)) *house {
 }
 
 // reopen starts an appliance on a folder.
-func reopen(t *testing.T, dir string, change ...func(*Config)) *house {
+func reopen(t testing.TB, dir string, change ...func(*Config)) *house {
 	t.Helper()
 	h := &house{dir: dir, journal: &journal{}}
 	var err error

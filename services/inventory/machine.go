@@ -41,6 +41,26 @@ func (i *Inventory) AddMachine(ctx context.Context, by store.Actor, spec store.M
 }
 
 func (i *Inventory) addMachine(ctx context.Context, by store.Actor, spec store.MachineSpec, what string) (store.Machine, error) {
+	m, err := i.newMachine(spec)
+	if err != nil {
+		return store.Machine{}, err
+	}
+	if err := i.checkAddress(ctx, &m); err != nil {
+		return store.Machine{}, err
+	}
+	if err := i.checkLoader(m); err != nil {
+		return store.Machine{}, err
+	}
+	m, err = i.db.CreateMachine(ctx, by, m)
+	if err != nil {
+		return store.Machine{}, err
+	}
+	i.changed(m, what)
+	return m, nil
+}
+
+// newMachine is a machine as the operator says it, with what they do not say.
+func (i *Inventory) newMachine(spec store.MachineSpec) (store.Machine, error) {
 	m := store.Machine{
 		Name: strings.ToLower(spec.Name), MACs: slices.Clone(spec.MACs), UUID: spec.UUID, Serial: spec.Serial, AssetTag: spec.AssetTag,
 		Initiator: spec.Initiator, Auth: spec.Auth, CHAP: spec.CHAP, Reverse: spec.Reverse,
@@ -62,21 +82,7 @@ func (i *Inventory) addMachine(ctx context.Context, by store.Actor, spec store.M
 	if err := credentials(&m, !spec.CHAP.IsZero(), !spec.Reverse.IsZero()); err != nil {
 		return store.Machine{}, err
 	}
-	if err := m.Validate(); err != nil {
-		return store.Machine{}, err
-	}
-	if err := i.checkAddress(ctx, &m); err != nil {
-		return store.Machine{}, err
-	}
-	if err := i.checkLoader(m); err != nil {
-		return store.Machine{}, err
-	}
-	m, err := i.db.CreateMachine(ctx, by, m)
-	if err != nil {
-		return store.Machine{}, err
-	}
-	i.changed(m, what)
-	return m, nil
+	return m, m.Validate()
 }
 
 // newInitiator names an initiator after its machine. The random end keeps a
@@ -132,6 +138,15 @@ func (i *Inventory) SetMachine(ctx context.Context, by store.Actor, id store.Mac
 	if err != nil {
 		return store.Machine{}, err
 	}
+	m, err := patched(old, p)
+	if err != nil {
+		return store.Machine{}, err
+	}
+	return i.updateMachine(ctx, by, old, m, p.Revision, "changed")
+}
+
+// patched is a machine with the fields that a patch names.
+func patched(old store.Machine, p store.MachinePatch) (store.Machine, error) {
 	m := old
 	set(&m.Name, p.Name)
 	set(&m.MACs, p.MACs)
@@ -159,7 +174,7 @@ func (i *Inventory) SetMachine(ctx context.Context, by store.Actor, id store.Mac
 			return store.Machine{}, err
 		}
 	}
-	return i.updateMachine(ctx, by, old, m, p.Revision, "changed")
+	return m, nil
 }
 
 func set[T any](field *T, value *T) {

@@ -196,31 +196,32 @@ func (db *DB) CreateMachine(ctx context.Context, actor store.Actor, m store.Mach
 	if err := m.Validate(); err != nil {
 		return store.Machine{}, err
 	}
-	err := db.write(ctx, "create machine", func(t *tx) error {
-		m.ID, m.Revision, m.Created, m.Updated = 0, 1, t.now, t.now
-		m.Port, m.PortSeen = "", time.Time{} // what the unknown machine's was, if it was one
-		if err := t.checkMachine(&m); err != nil {
-			return err
-		}
-		n, err := t.Insert(`INSERT INTO machine (revision, name, uuid, serial, asset_tag, initiator, auth,
-			chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile, loader,
-			tags, notes, quirks, firmware, arch, last_seen, bmc_protocol, bmc_address, bmc_user, bmc_secret, bmc_trust, bmc_fingerprint, created, updated)
-			VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			append(machineValues(&m), dbfile.Nanos(m.Created), dbfile.Nanos(m.Updated))...)
-		if err != nil {
-			return err
-		}
-		m.ID = store.MachineID(n)
-		if err := t.putMACs(&m); err != nil {
-			return err
-		}
-		t.move(enrolled)
-		return t.auditDiff(actor, "machine.create", m.Name, machineChanges(&store.Machine{}, &m))
-	})
-	if err != nil {
+	if err := db.write(ctx, "create machine", func(t *tx) error { return t.createMachine(actor, &m) }); err != nil {
 		return store.Machine{}, err
 	}
 	return m, nil
+}
+
+func (t *tx) createMachine(actor store.Actor, m *store.Machine) error {
+	m.ID, m.Revision, m.Created, m.Updated = 0, 1, t.now, t.now
+	m.Port, m.PortSeen = "", time.Time{} // what the unknown machine's was, if it was one
+	if err := t.checkMachine(m); err != nil {
+		return err
+	}
+	n, err := t.Insert(`INSERT INTO machine (revision, name, uuid, serial, asset_tag, initiator, auth,
+		chap_user, chap_secret, reverse_user, reverse_secret, pinned, address, profile, once_profile, loader,
+		tags, notes, quirks, firmware, arch, last_seen, bmc_protocol, bmc_address, bmc_user, bmc_secret, bmc_trust, bmc_fingerprint, created, updated)
+		VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		append(machineValues(m), dbfile.Nanos(m.Created), dbfile.Nanos(m.Updated))...)
+	if err != nil {
+		return err
+	}
+	m.ID = store.MachineID(n)
+	if err := t.putMACs(m); err != nil {
+		return err
+	}
+	t.move(enrolled)
+	return t.auditDiff(actor, "machine.create", m.Name, machineChanges(&store.Machine{}, m))
 }
 
 // UpdateMachine changes a machine. A Revision that is not zero must be the
@@ -230,44 +231,73 @@ func (db *DB) UpdateMachine(ctx context.Context, actor store.Actor, m store.Mach
 	if err := m.Validate(); err != nil {
 		return store.Machine{}, err
 	}
-	err := db.write(ctx, "change machine", func(t *tx) error {
-		old, err := machineBy(t.Ctx, t, "number", fmt.Sprint(m.ID), "id = ?", int64(m.ID))
-		if err != nil {
-			return err
-		}
-		if err := checkRevision("machine", old.Name, old.Revision, m.Revision); err != nil {
-			return err
-		}
-		if err := t.checkMachine(&m); err != nil {
-			return err
-		}
-		// What was seen of the machine is not the editor's to set back.
-		m.Created, m.LastSeen, m.Firmware, m.Arch = old.Created, old.LastSeen, old.Firmware, old.Arch
-		m.Port, m.PortSeen = old.Port, old.PortSeen
-		changes := machineChanges(&old, &m)
-		if changes.empty() {
-			m = old
-			return nil
-		}
-		m.Revision, m.Updated = old.Revision+1, t.now
-		_, err = t.Run(`UPDATE machine SET name = ?, uuid = ?, serial = ?, asset_tag = ?, initiator = ?, auth = ?,
-			chap_user = ?, chap_secret = ?, reverse_user = ?, reverse_secret = ?, pinned = ?, address = ?, profile = ?, once_profile = ?, loader = ?,
-			tags = ?, notes = ?, quirks = ?, firmware = ?, arch = ?, last_seen = ?,
-			bmc_protocol = ?, bmc_address = ?, bmc_user = ?, bmc_secret = ?, bmc_trust = ?, bmc_fingerprint = ?, revision = ?, updated = ? WHERE id = ?`,
-			append(machineValues(&m), m.Revision, dbfile.Nanos(m.Updated), int64(m.ID))...)
-		if err != nil {
-			return err
-		}
-		if err := t.putMACs(&m); err != nil {
-			return err
-		}
-		t.move(enrolled)
-		return t.auditDiff(actor, "machine.update", m.Name, changes)
-	})
-	if err != nil {
+	if err := db.write(ctx, "change machine", func(t *tx) error { return t.updateMachine(actor, &m) }); err != nil {
 		return store.Machine{}, err
 	}
 	return m, nil
+}
+
+func (t *tx) updateMachine(actor store.Actor, m *store.Machine) error {
+	old, err := machineBy(t.Ctx, t, "number", fmt.Sprint(m.ID), "id = ?", int64(m.ID))
+	if err != nil {
+		return err
+	}
+	if err := checkRevision("machine", old.Name, old.Revision, m.Revision); err != nil {
+		return err
+	}
+	if err := t.checkMachine(m); err != nil {
+		return err
+	}
+	// What was seen of the machine is not the editor's to set back.
+	m.Created, m.LastSeen, m.Firmware, m.Arch = old.Created, old.LastSeen, old.Firmware, old.Arch
+	m.Port, m.PortSeen = old.Port, old.PortSeen
+	changes := machineChanges(&old, m)
+	if changes.empty() {
+		*m = old
+		return nil
+	}
+	m.Revision, m.Updated = old.Revision+1, t.now
+	_, err = t.Run(`UPDATE machine SET name = ?, uuid = ?, serial = ?, asset_tag = ?, initiator = ?, auth = ?,
+		chap_user = ?, chap_secret = ?, reverse_user = ?, reverse_secret = ?, pinned = ?, address = ?, profile = ?, once_profile = ?, loader = ?,
+		tags = ?, notes = ?, quirks = ?, firmware = ?, arch = ?, last_seen = ?,
+		bmc_protocol = ?, bmc_address = ?, bmc_user = ?, bmc_secret = ?, bmc_trust = ?, bmc_fingerprint = ?, revision = ?, updated = ? WHERE id = ?`,
+		append(machineValues(m), m.Revision, dbfile.Nanos(m.Updated), int64(m.ID))...)
+	if err != nil {
+		return err
+	}
+	if err := t.putMACs(m); err != nil {
+		return err
+	}
+	t.move(enrolled)
+	return t.auditDiff(actor, "machine.update", m.Name, changes)
+}
+
+// PutMachines adds the machines without an ID and changes the others, in their
+// order: all of them, or none.
+func (db *DB) PutMachines(ctx context.Context, actor store.Actor, ms []store.Machine) ([]store.Machine, error) {
+	out := make([]store.Machine, len(ms))
+	for i, m := range ms {
+		out[i] = tidyMachine(m)
+		if err := out[i].Validate(); err != nil {
+			return nil, err
+		}
+	}
+	err := db.write(ctx, "put machines", func(t *tx) error {
+		for i := range out {
+			put := t.updateMachine
+			if out[i].ID == 0 {
+				put = t.createMachine
+			}
+			if err := put(actor, &out[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // DeleteMachine removes a machine and its mappings.

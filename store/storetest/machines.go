@@ -48,6 +48,45 @@ func machineRoundTrip(k *kit) {
 	same(k, "a machine with nothing set", made, must(k.Machine(ctx, made.ID))(k))
 }
 
+func machinesTogether(k *kit) {
+	ctx := k.Context()
+	old := k.machine(1)
+	unknown := mac(70)
+	k.ok(k.SeeUnknown(ctx, store.UnknownMachine{MAC: unknown}))
+	changed, added := old, newMachine(2)
+	changed.Notes, changed.MACs, added.MACs = "moved", []store.MAC{mac(50)}, append(old.MACs, unknown) // the second takes what the first lets go
+	before := k.Revision()
+	out := must(k.PutMachines(ctx, actor, []store.Machine{changed, added}))(k)
+	if len(out) != 2 || out[0].Revision != old.Revision+1 || out[1].ID == 0 || out[1].Revision != 1 || k.Revision() == before {
+		k.Fatalf("they are put as %+v", out)
+	}
+	for _, m := range out {
+		same(k, "a machine that was put", m, must(k.Machine(ctx, m.ID))(k))
+	}
+	if us := must(k.UnknownMachines(ctx, true))(k); len(us) != 0 {
+		k.Errorf("%v waits though it is enrolled", us)
+	}
+	rows, _, err := k.Audit(ctx, store.Page{Limit: 2})
+	if err != nil || rows[0].Action != "machine.create" || rows[1].Action != "machine.update" || rows[1].Subject != old.Name {
+		k.Errorf("the audit log says %+v, %v", rows, err)
+	}
+	before = k.Revision()
+	third, again := newMachine(3), out[0]
+	again.Notes = "changed with the third"
+	stale := out[0]
+	stale.Revision = 1
+	for what, bad := range map[string]store.Machine{"a machine in the way": {Name: out[1].Name, MACs: []store.MAC{mac(71)}, Initiator: "iqn.2026-11.lab:z", Auth: store.AuthNone, Profile: "local"}, "an old state": stale} {
+		if _, err := k.PutMachines(ctx, actor, []store.Machine{third, again, bad}); store.KindOf(err) != store.KindConflict {
+			k.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err = k.PutMachines(ctx, actor, []store.Machine{third, {Name: "no MAC"}})
+	k.refused(err, store.KindInvalid, "")
+	if _, err := k.MachineByName(ctx, third.Name); !store.IsNotFound(err) || k.Revision() != before || must(k.Machine(ctx, out[0].ID))(k).Notes != "moved" {
+		k.Errorf("half of what was refused is there: %v", err)
+	}
+}
+
 func machineLookUps(k *kit) {
 	ctx := k.Context()
 	m := must(k.CreateMachine(ctx, actor, fullMachine(k)))(k)

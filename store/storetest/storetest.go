@@ -54,6 +54,7 @@ type Machines interface {
 	Machines(context.Context, store.MachineFilter) ([]store.Machine, int, error)
 	CreateMachine(context.Context, store.Actor, store.Machine) (store.Machine, error)
 	UpdateMachine(context.Context, store.Actor, store.Machine) (store.Machine, error)
+	PutMachines(context.Context, store.Actor, []store.Machine) ([]store.Machine, error)
 	DeleteMachine(context.Context, store.Actor, store.MachineID) error
 	SeenMachine(ctx context.Context, id store.MachineID, firmware, arch string, at time.Time) error
 	ConsumeOnce(context.Context, store.MachineID) error
@@ -187,6 +188,7 @@ type People interface {
 func Run(t *testing.T, open func(*testing.T) Inventory) {
 	for name, f := range map[string]func(*kit){
 		"a machine comes back as it was written":               machineRoundTrip,
+		"machines are put together or not at all":              machinesTogether,
 		"persistent reservations come back":                    reservations,
 		"a machine is found by everything that names it":       machineLookUps,
 		"a machine that is in the way is named":                machineConflicts,
