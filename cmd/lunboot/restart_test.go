@@ -2,9 +2,9 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -21,6 +21,7 @@ type child struct {
 	dir  string
 	cmd  *exec.Cmd
 	done chan struct{}
+	log  *logs
 	up   struct{ Msg, Target, Portal, Boot, Admin, TFTP string }
 }
 
@@ -38,7 +39,7 @@ func bear(t *testing.T, dir string, flags ...string) *child {
 // bearBy is bear with a command of the test's own.
 func bearBy(t *testing.T, dir string, c *exec.Cmd) *child {
 	t.Helper()
-	p := &child{dir: dir, cmd: c, done: make(chan struct{})}
+	p := &child{dir: dir, cmd: c, done: make(chan struct{}), log: &logs{more: make(chan struct{})}}
 	p.cmd.Env = append(os.Environ(), "LUNBOOT_DATA="+dir)
 	errs, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -48,11 +49,10 @@ func bearBy(t *testing.T, dir string, c *exec.Cmd) *child {
 		t.Fatal(err)
 	}
 	up := make(chan struct{})
-	var said bytes.Buffer
 	go func() {
 		defer close(p.done)
 		for s := bufio.NewScanner(errs); s.Scan(); {
-			said.WriteString(s.Text() + "\n")
+			fmt.Fprintln(p.log, s.Text())
 			if strings.Contains(s.Text(), "the appliance is up") && json.Unmarshal(s.Bytes(), &p.up) == nil {
 				close(up)
 			}
@@ -62,7 +62,7 @@ func bearBy(t *testing.T, dir string, c *exec.Cmd) *child {
 	select {
 	case <-up:
 	case <-p.done:
-		t.Fatalf("it ended: %s", said.String())
+		t.Fatalf("it ended: %s", p.log)
 	case <-time.After(30 * time.Second):
 		t.Fatal("it is not up")
 	}

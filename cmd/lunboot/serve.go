@@ -162,11 +162,11 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		return nil, err
 	}
 	a.closers = append(a.closers, shelf.Close)
-	if a.db, err = sqlite.Open(ctx, a.dir, time.Now); err != nil {
+	if a.db, err = sqlite.Open(ctx, a.dir, time.Now, sqlite.WithLog(log.With("part", "database"))); err != nil {
 		return nil, err
 	}
 	a.closers = append(a.closers, a.db.Close)
-	if a.table, err = sqlite.OpenJournal(ctx, a.dir, time.Now); err != nil {
+	if a.table, err = sqlite.OpenJournal(ctx, a.dir, time.Now, sqlite.WithLog(log.With("part", "database"))); err != nil {
 		return nil, err
 	}
 	a.closers = append(a.closers, a.table.Close)

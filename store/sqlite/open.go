@@ -46,7 +46,7 @@ type options struct {
 	reserve int64
 }
 
-// WithLog gives migrations a log. Without it they are silent.
+// WithLog gives migrations a log. It names the copy that is made before one. Without it they are silent.
 func WithLog(log *slog.Logger) Option { return func(o *options) { o.log = log } }
 
 // DB is the inventory. Its methods may be called from many goroutines.

@@ -237,11 +237,19 @@ func TestNewerFileIsRefusedAndUntouched(t *testing.T) {
 			t.Errorf("the error does not say %q: %v", word, err)
 		}
 	}
-	// A copy that this program can open is named with its whole path.
-	for _, schema := range []string{"1", "2"} {
-		if err := os.WriteFile(path+".schema-"+schema, nil, 0o600); err != nil {
+	// A copy that this program can open is named with its whole path; one that
+	// it cannot, and what is no copy at all, are passed over.
+	for n := range 2 {
+		f, err := Open(t.Context(), fmt.Sprint(path, ".schema-", n+1), config(n+1))
+		if err != nil {
 			t.Fatal(err)
 		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path+".schema-0", []byte("no database"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := Open(t.Context(), path, config(1)); err == nil || !strings.Contains(err.Error(), "put back the copy") || !strings.HasSuffix(err.Error(), path+".schema-1") {
 		t.Errorf("the way back is: %v", err)
@@ -249,6 +257,48 @@ func TestNewerFileIsRefusedAndUntouched(t *testing.T) {
 	after, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the file was changed (%v)", err)
+	}
+}
+
+// Two programs of schema 3, one of which lacks migration 2: the file of the one
+// is refused by the other, in words that do not say that 3 is newer than 3.
+func TestAFileWithAMigrationThatCameLateIsRefusedByWhoLacksIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	lacks := config(3)
+	delete(lacks.Migrations.(fstest.MapFS), "0002_c.sql")
+	upgrade := func(c Config) {
+		f, err := Open(t.Context(), path, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	upgrade(lacks)
+	upgrade(lacks)
+	upgrade(config(3))
+	if _, err := Open(t.Context(), path, lacks); store.KindOf(err) != store.KindConflict || !strings.Contains(err.Error(), "migration 2, which this program does not know") || !strings.HasSuffix(err.Error(), path+".schema-3") {
+		t.Errorf("the refusal is: %v", err)
+	}
+	if _, err := Inspect(t.Context(), path, lacks.Migrations, func(Querier) error { return nil }); store.KindOf(err) != store.KindConflict || !strings.Contains(err.Error(), "migration 2") {
+		t.Errorf("a restore of it: %v", err)
+	}
+	upgrade(config(4))
+	// The second upgrade from a schema 3 kept the copy of the first, and each
+	// program is sent to the one that it can open.
+	for _, c := range []struct {
+		program Config
+		copy    string
+	}{{lacks, ".schema-3"}, {config(3), ".schema-3.2"}} {
+		if _, err := Open(t.Context(), path, c.program); err == nil || !strings.HasSuffix(err.Error(), path+c.copy) {
+			t.Errorf("of the copies %s: %v", glob(t, filepath.Dir(path)), err)
+		}
+		if f, err := Open(t.Context(), path+c.copy, c.program); err != nil {
+			t.Error(err)
+		} else if err := f.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

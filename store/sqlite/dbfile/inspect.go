@@ -9,10 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-
-	"github.com/pressly/goose/v3"
 
 	"lunboot/store"
 )
@@ -44,17 +40,18 @@ func Inspect(ctx context.Context, path string, migrations fs.FS, fn func(Querier
 	if word != "ok" {
 		return 0, &store.Error{Kind: store.KindCorrupt, Op: op, Msg: "the file is damaged (" + word + ")"}
 	}
-	known, err := newest(migrations)
+	known, err := numbers(migrations)
 	if err != nil {
 		return 0, err
 	}
-	err = db.QueryRowContext(ctx, "SELECT max(version_id) FROM "+goose.DefaultTablename+" WHERE is_applied").Scan(&schema)
-	if err != nil {
+	have, err := applied(ctx, db)
+	if err != nil || len(have) == 0 {
 		return 0, &store.Error{Kind: store.KindInvalid, Op: op, Msg: "the file is not lunboot's", Err: err}
 	}
-	if schema > known {
+	schema = have.newest()
+	if strange := have.without(known); len(strange) > 0 {
 		return schema, &store.Error{Kind: store.KindConflict, Op: op,
-			Msg: fmt.Sprintf("it was written by a newer lunboot (its schema is %d, this program knows %d); use that version", schema, known)}
+			Msg: fmt.Sprintf("it was written by a newer lunboot (%s); use that version", unlike(have, known, strange))}
 	}
 	return schema, Explain(op, fn(db))
 }
@@ -79,39 +76,4 @@ func danglingReference(ctx context.Context, db *sql.DB) (string, error) {
 		word = "a row of " + table + " refers to a " + parent + " that is not there"
 	}
 	return word, rows.Err()
-}
-
-// newest is the version of the last migration: goose names a file by a number
-// and an underscore.
-func newest(migrations fs.FS) (version int64, err error) {
-	files, err := fs.Glob(migrations, "*.sql")
-	if err != nil {
-		return 0, err
-	}
-	for _, f := range files {
-		number, _, _ := strings.Cut(f, "_")
-		n, err := strconv.ParseInt(number, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("the migration %s has no number", f)
-		}
-		version = max(version, n)
-	}
-	return version, nil
-}
-
-// lastCopy is the newest copy of the file that a program which knows this schema
-// can open, empty when there is none.
-func (f *File) lastCopy(schema int64) string {
-	copies, err := filepath.Glob(f.path + ".schema-*")
-	if err != nil {
-		return ""
-	}
-	best, path := int64(-1), ""
-	for _, c := range copies {
-		n, err := strconv.ParseInt(c[strings.LastIndexByte(c, '-')+1:], 10, 64)
-		if err == nil && n <= schema && n > best {
-			best, path = n, c
-		}
-	}
-	return path
 }

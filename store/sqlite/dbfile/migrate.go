@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,7 +23,8 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 			return err
 		}
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, f.w, c.Migrations, goose.WithSlog(c.Log), goose.WithVerbose(true), goose.WithDisableGlobalRegistry(true), goose.WithAllowOutofOrder(true))
+	// What is done to somebody's data is told; how a new file is made is not.
+	p, err := goose.NewProvider(goose.DialectSQLite3, f.w, c.Migrations, goose.WithSlog(c.Log), goose.WithVerbose(size > 0), goose.WithDisableGlobalRegistry(true), goose.WithAllowOutofOrder(true))
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
@@ -30,13 +32,8 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 	if err != nil {
 		return fmt.Errorf("read the schema's version: %w", err)
 	}
-	if have > want {
-		back := "start that version again, or restore a backup into an empty folder"
-		if c := f.lastCopy(want); c != "" {
-			back = "start that version again, or put back the copy that it made before it changed the file, which knows nothing of what came after: " + c
-		}
-		return &store.Error{Kind: store.KindConflict, Op: "open", Subject: f.path,
-			Msg: fmt.Sprintf("%s was written by a newer lunboot (its schema is %d, this program knows %d); %s", name, have, want, back)}
+	if err := f.refuseNewer(ctx, c.Migrations); err != nil {
+		return err
 	}
 	// A migration with a smaller number than the file's newest may be due still:
 	// numbers are given out when work begins, not when it is done.
@@ -44,9 +41,14 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 		return err
 	}
 	if have > 0 {
-		if err := f.Backup(ctx, f.copyName(have)); err != nil {
+		copied, err := f.copyName(ctx, have)
+		if err != nil {
+			return err
+		}
+		if err := f.Backup(ctx, copied); err != nil {
 			return fmt.Errorf("copy %s before its schema changes: %w", name, err)
 		}
+		c.Log.Info("the database was copied before its schema changes", "file", f.path, "copy", copied)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("bring %s from schema %d to %d: %w", name, have, want, err)
@@ -54,9 +56,27 @@ func (f *File) migrate(ctx context.Context, c Config, size int64) error {
 	return nil
 }
 
-// copyName is where the copy of a file with an older schema goes.
-func (f *File) copyName(version int64) string {
-	return fmt.Sprintf("%s.schema-%d", f.path, version)
+// refuseNewer fails when the file has had a migration that this program does
+// not know, and names the copy of the file that it can open.
+func (f *File) refuseNewer(ctx context.Context, migrations fs.FS) error {
+	known, err := numbers(migrations)
+	if err != nil {
+		return err
+	}
+	have, err := applied(ctx, f.w)
+	if err != nil {
+		return err
+	}
+	strange := have.without(known)
+	if len(strange) == 0 {
+		return nil
+	}
+	back := "start that version again, or restore a backup into an empty folder"
+	if c := f.lastCopy(ctx, known); c != "" {
+		back = "start that version again, or put back the copy that it made before it changed the file, which knows nothing of what came after: " + c
+	}
+	return &store.Error{Kind: store.KindConflict, Op: "open", Subject: f.path,
+		Msg: fmt.Sprintf("%s was written by a newer lunboot (%s); %s", filepath.Base(f.path), unlike(have, known, strange), back)}
 }
 
 // maxCheck is the largest file that is read through at each start: a second on
