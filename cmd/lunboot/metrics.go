@@ -123,15 +123,11 @@ func (a *appliance) measureServices() (out []metrics.Value) {
 	add(metrics.HTTPRefused, float64(a.boot.Refused()), "boot")
 	add(metrics.HTTPRefused, float64(a.admin.Refused()), "admin")
 
-	// Those that ended first: one that ends between the two is missed for a
-	// moment, and not counted twice for ever.
-	read, written := a.seen.read.Load(), a.seen.written.Load()
 	by := map[bool]int{}
 	for _, s := range a.target.Sessions() {
 		by[s.IPXE]++
-		read += s.Read
-		written += s.Written
 	}
+	read, written := a.moved()
 	add(metrics.Sessions, float64(by[true]), "ipxe")
 	add(metrics.Sessions, float64(by[false]), "os")
 	add(metrics.ReadBytes, float64(read))

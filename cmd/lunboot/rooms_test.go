@@ -96,6 +96,7 @@ var rooms = map[string]room{
 	"scripts":                     {may: "store services/boot", why: "profiles to text"},
 	"web/api":                     {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/download", why: "never a service: it declares what it needs"},
 	"web/auth":                    {may: "store", why: "who, and what they may do"},
+	"web/chart":                   {may: "", stdlib: true, why: "numbers to a picture, whatever they count"},
 	"web/download":                {may: "store", why: "pages and API send a volume in the same way"},
 	"web/metrics":                 {may: "store web/auth", why: "never a service: it is given a function to read by"},
 	"deploy":                      {may: "", why: "nothing but tests of what is shipped around the binary"},

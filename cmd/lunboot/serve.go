@@ -99,6 +99,7 @@ type appliance struct {
 	journal *events.Journal
 	inv     *inventory.Inventory
 	space   *inventory.SpaceWatch
+	through *throughput
 	runner  *attempts.Runner
 	loaders *loaders.Ladder
 	media   *media.Library
@@ -247,6 +248,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		Script: func(local netip.Addr) []byte { return []byte(scripts.FirstStage(a.bootAddr(local))) },
 	})
 	a.network = newNetwork(a, emit)
+	a.through = &throughput{moved: a.moved, now: time.Now}
 	a.surveys = survey.NewBook(time.Now)
 	a.bmcs = power.NewController(log.With("part", "power"))
 	a.capture = newCapture(a)
@@ -263,7 +265,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
-		a.journal, events.NewKeeper(a.table, log.With("part", "events")), a.notify, a.once, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, a.space, inventory.NewMerger(a.inv), inventory.NewAutoEnroller(a.inv, a.db), socket)
+		a.journal, events.NewKeeper(a.table, log.With("part", "events")), a.notify, a.once, a.runner, a.target, a.boot, a.admin, a.tftp, a.capture, a.network, a.space, a.through, inventory.NewMerger(a.inv), inventory.NewAutoEnroller(a.inv, a.db), socket)
 	return a, nil
 }
 
@@ -363,6 +365,9 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Storage:   a.inv,
 		Space:     a.space.Space,
 		Attempts:  a.runner,
+		Ends:      a.table.AttemptEnds,
+		Moved:     a.through.Throughput,
+		SpaceSeen: a.space.Seen,
 		Loaders:   a.loaders,
 		Media:     a.media,
 		Power:     waker{a},

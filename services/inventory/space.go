@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,19 +24,13 @@ type measurer interface {
 	Room() (size, free int64, err error)
 }
 
-// sample is the free room at a moment.
-type sample struct {
-	at   time.Time
-	free int64
-}
-
 // SpaceWatch watches the room for volumes: a service.
 type SpaceWatch struct {
 	inv  *Inventory
 	tell func(store.Space)
 
 	mu      sync.Mutex
-	samples []sample // oldest first
+	samples []store.SpaceSample // oldest first
 	short   bool
 }
 
@@ -72,7 +67,7 @@ func (w *SpaceWatch) Serve(ctx context.Context) error {
 // note remembers a look, and tells of one that crosses the threshold.
 func (w *SpaceWatch) note(s store.Space) {
 	w.mu.Lock()
-	w.samples = append(w.samples, sample{s.At, s.Free})
+	w.samples = append(w.samples, store.SpaceSample{At: s.At, Free: s.Free})
 	if over := len(w.samples) - keepSamples; over > 0 {
 		w.samples = append(w.samples[:0], w.samples[over:]...)
 	}
@@ -87,6 +82,13 @@ func (w *SpaceWatch) note(s store.Space) {
 		}
 		w.inv.emit.Emit(store.Event{At: s.At, Kind: store.EventSpace, Detail: store.Detail{Reason: reason, Bytes: s.Free}})
 	}
+}
+
+// Seen is the room as it was in the last day, oldest first.
+func (w *SpaceWatch) Seen() []store.SpaceSample {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.samples)
 }
 
 // Space is the room for volumes now, with a forecast when it was watched for
@@ -156,9 +158,9 @@ func (w *SpaceWatch) rate(now store.Space) (perDay int64, seen time.Duration) {
 		return 0, 0
 	}
 	first := w.samples[0]
-	seen = now.At.Sub(first.at)
-	if seen < leastSeen || first.free <= now.Free {
+	seen = now.At.Sub(first.At)
+	if seen < leastSeen || first.Free <= now.Free {
 		return 0, 0
 	}
-	return int64(float64(first.free-now.Free) / seen.Hours() * 24), seen
+	return int64(float64(first.Free-now.Free) / seen.Hours() * 24), seen
 }

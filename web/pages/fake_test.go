@@ -61,6 +61,9 @@ type lab struct {
 	auth     *auth.Auth
 	acts     []string // on volumes
 	check    store.VolumeCheck
+	ends     []store.AttemptEnd
+	moved    []store.Throughput
+	room     []store.SpaceSample
 }
 
 var noon = time.Date(2026, 11, 22, 14, 2, 8, 0, time.UTC)
@@ -313,8 +316,12 @@ func (l *lab) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, err
 	return store.Attempt{}, store.NotFound("attempt", fmt.Sprint(id))
 }
 
-func (l *lab) Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error) {
-	return l.past, len(l.past), nil
+func (l *lab) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
+	past := l.past[min(f.Offset, len(l.past)):]
+	if f.Limit > 0 {
+		past = past[:min(f.Limit, len(past))]
+	}
+	return past, len(l.past), nil
 }
 func (l *lab) Manifest() []boot.LoaderInfo { return l.loaders }
 func (l *lab) Add(_ context.Context, _ store.Actor, u boot.LoaderUpload, r io.Reader) (boot.LoaderInfo, error) {
@@ -408,6 +415,16 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Storage:   l,
 		Space:     func(context.Context) (store.Space, error) { return l.space, nil },
 		Attempts:  l,
+		Ends: func(_ context.Context, since time.Time) (ends []store.AttemptEnd, err error) {
+			for _, e := range l.ends {
+				if !e.Started.Before(since) {
+					ends = append(ends, e)
+				}
+			}
+			return ends, nil
+		},
+		Moved:     func() []store.Throughput { return l.moved },
+		SpaceSeen: func() []store.SpaceSample { return l.room },
 		Loaders:   l,
 		Media:     l,
 		Profiles:  l,

@@ -3,6 +3,7 @@ package pages
 import (
 	"context"
 	"fmt"
+	"html/template"
 	"net/http"
 	"slices"
 	"strconv"
@@ -33,6 +34,7 @@ type machineView struct {
 	Bars     []bar
 	Total    string
 	Usual    string // what its boots that went well take
+	Times    template.HTML
 	Mappings []mappingRow
 	Volumes  []store.Volume // that could be mapped
 	Goldens  []store.Volume // that it can get a clone of
@@ -101,7 +103,7 @@ func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, e
 	if ms := v.Attempt.UsualMillis; ms > 0 {
 		v.Usual = fmt.Sprintf("%d s", (ms+500)/1000)
 	}
-	past, _, err := s.Attempts.Attempts(ctx, store.AttemptFilter{Machine: m.ID, Page: store.Page{Limit: earlierBoots + 1}})
+	past, _, err := s.Attempts.Attempts(ctx, store.AttemptFilter{Machine: m.ID, Page: store.Page{Limit: machineBoots}})
 	if err != nil {
 		return v, err
 	}
@@ -110,6 +112,7 @@ func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, e
 			v.Earlier = append(v.Earlier, a)
 		}
 	}
+	v.Times = bootTimes(past, v.Attempt.UsualMillis)
 	v.Captured = map[store.AttemptID]bool{}
 	for _, a := range append([]store.Attempt{v.Attempt}, v.Earlier...) {
 		v.Captured[a.ID] = a.ID != 0 && s.Captures.Captured(ctx, a)

@@ -94,6 +94,12 @@ type Config struct {
 	Storage   Storage
 	Space     func(context.Context) (store.Space, error)
 	Attempts  Attempts
+	// Ends lists how boots ended since a time, newest first.
+	Ends func(ctx context.Context, since time.Time) ([]store.AttemptEnd, error)
+	// Moved is what all machines read and wrote lately, SpaceSeen the room that
+	// volumes had; oldest first.
+	Moved     func() []store.Throughput
+	SpaceSeen func() []store.SpaceSample
 	Loaders   Loaders
 	Media     Media
 	Profiles  ProfileActs
@@ -185,6 +191,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/machines/{id}/map", s.mapVolume)
 			r.Post("/machines/{id}/unmap", s.unmap)
 			r.Post("/machines/{id}/remove", s.removeMachine)
+			r.Get("/activity", s.activity)
 			r.Get("/volumes", s.volumes)
 			r.Post("/volumes", s.createVolume)
 			r.Get("/volumes/new", s.newVolume)
@@ -416,6 +423,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"unknown",
 		"newcomer",
 		"explain",
+		"activity",
 		"volumes",
 		"volume",
 		"newvolume",

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"html/template"
 	"net/http"
 	"strconv"
 
@@ -24,10 +25,11 @@ type volumeUse struct {
 }
 
 type volumesView struct {
-	Rows []volumeRow
-	Way  underWay
-	Room store.Space
-	Self string
+	Rows     []volumeRow
+	Way      underWay
+	Room     store.Space
+	RoomSeen template.HTML // the last day of it
+	Self     string
 }
 
 func (s *site) volumes(w http.ResponseWriter, r *http.Request) {
@@ -64,6 +66,7 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 	if v.Room, err = s.Space(ctx); err != nil {
 		s.Log.Warn("the room for volumes is not known", "error", err)
 	}
+	v.RoomSeen = roomChart(s.SpaceSeen())
 	if v.Way, err = s.underWay(ctx); err != nil {
 		s.fail(w, r, err)
 		return
