@@ -101,7 +101,7 @@ var rooms = map[string]room{
 	"web/metrics":                 {may: "store web/auth", why: "never a service: it is given a function to read by"},
 	"deploy":                      {may: "", why: "nothing but tests of what is shipped around the binary"},
 	"web/probe":                   {may: "", stdlib: true, why: "what watches from outside learns the names of parts and no more"},
-	"web/pages":                   {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/download", why: "never a service: it declares what it needs"},
+	"web/pages":                   {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/chart web/download", why: "never a service: it declares what it needs"},
 }
 
 // subfolders names the rooms whose own subfolders come with them.
