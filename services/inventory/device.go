@@ -21,11 +21,13 @@ type Devices interface {
 func (i *Inventory) AttachDevice(ctx context.Context, by store.Actor, spec store.DeviceSpec) (store.Volume, error) {
 	i.acts.Lock()
 	defer i.acts.Unlock()
-	d, err := i.volumes.Device(spec.Path, spec.ReadOnly)
-	if err != nil {
+	// Before it is opened: one that we hold ourselves for a machine looks like
+	// somebody else's.
+	if err := i.unattached(ctx, spec.Path); err != nil {
 		return store.Volume{}, err
 	}
-	if err := i.unattached(ctx, d); err != nil {
+	d, err := i.volumes.Device(spec.Path, spec.ReadOnly)
+	if err != nil {
 		return store.Volume{}, err
 	}
 	block := spec.BlockSize
@@ -58,7 +60,11 @@ func (i *Inventory) AttachDevice(ctx context.Context, by store.Actor, spec store
 // unattached refuses a device that a volume is already, under whatever name, or
 // is a part of, or has as a part. The kernel refuses that only while the other
 // one is open.
-func (i *Inventory) unattached(ctx context.Context, d volume.Device) error {
+func (i *Inventory) unattached(ctx context.Context, path string) error {
+	own, whole, err := volume.DeviceNumber(path)
+	if err != nil {
+		return nil // whoever opens it is told better
+	}
 	all, err := i.db.Volumes(ctx)
 	if err != nil {
 		return err
@@ -70,12 +76,12 @@ func (i *Inventory) unattached(ctx context.Context, d volume.Device) error {
 		number, disk, err := volume.DeviceNumber(v.Path)
 		switch {
 		case err != nil: // it is not there now
-		case number == d.Number:
-			return store.Conflict("path", "%s is volume %s already", d.Path, v.Name)
-		case number == d.Disk:
-			return store.Conflict("path", "%s is a part of %s, which is volume %s", d.Path, v.Path, v.Name)
-		case disk == d.Number:
-			return store.Conflict("path", "%s, which is volume %s, is a part of %s", v.Path, v.Name, d.Path)
+		case number == own:
+			return store.Conflict("path", "%s is volume %s already", path, v.Name)
+		case number == whole:
+			return store.Conflict("path", "%s is a part of %s, which is volume %s", path, v.Path, v.Name)
+		case disk == own:
+			return store.Conflict("path", "%s, which is volume %s, is a part of %s", v.Path, v.Name, path)
 		}
 	}
 	return nil

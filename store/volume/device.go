@@ -36,10 +36,8 @@ type Device struct {
 	// Path is a name that the device keeps from start to start, where it has
 	// one: the kernel's own, such as /dev/sdb, go to whoever is found first.
 	Path      string
-	Size      int64  // bytes
-	BlockSize int    // bytes of a logical block
-	Number    uint64 // the kernel's number of the device
-	Disk      uint64 // that of the whole disk: another one for a partition
+	Size      int64 // bytes
+	BlockSize int   // bytes of a logical block
 }
 
 // Device looks at a block device. It is opened for a moment, so one that is

@@ -44,12 +44,7 @@ func (h host) look(path string, write bool) (Device, error) {
 			return Device{}, syscall.EROFS
 		}
 	}
-	fi, err := d.Stat()
-	if err != nil {
-		return Device{}, err
-	}
-	number := fi.Sys().(*syscall.Stat_t).Rdev
-	return Device{Path: path, Size: size, BlockSize: int(d.block), Number: number, Disk: h.disk(number)}, nil
+	return Device{Path: path, Size: size, BlockSize: int(d.block)}, nil
 }
 
 // lasting returns the name of a device that stays the same from start to start.
