@@ -59,6 +59,14 @@ func TestADeviceBecomesAVolumeAsItIs(t *testing.T) {
 			return err
 		})
 	}
+	// Also while it is open for a machine: that is nobody else's program.
+	held, err := h.pool.Open(t.Context(), v)
+	must(t, err)
+	h.wantRefusal(t, store.KindConflict, []string{"is volume lv-1 already"}, func() error {
+		_, err := h.AttachDevice(t.Context(), ada, store.DeviceSpec{Name: "twice", Path: path})
+		return err
+	})
+	must(t, held.Close())
 	other, _ := loop(t, someBytes(4096))
 	h.wantRefusal(t, store.KindConflict, []string{"lv-1"}, func() error {
 		_, err := h.AttachDevice(t.Context(), ada, store.DeviceSpec{Name: "lv-1", Path: other})
