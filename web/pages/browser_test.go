@@ -123,6 +123,12 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
 	check("machines", base+"/machines")
 	check("machine-failed", base+"/machines/2")
+	l.mu.Lock()
+	for i := range l.machines {
+		l.machines[i].BMC = store.BMC{Protocol: store.BMCRedfish, Address: "bmc-02.lab.example.org:8443", User: "operator", Trust: store.BMCPinned}
+	}
+	l.mu.Unlock()
+	check("machine-power", base+"/machines/2/power")
 	check("machine-booting", base+"/machines/3")
 	check("machine-new", base+"/machines/4")
 	check("activity-new", base+"/activity")

@@ -53,8 +53,18 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	did, back, failures := 0, undo{}, []string{}
-	for _, m := range ms {
-		was, err := s.bulkOne(ctx, by(r), m, act, value)
+	var on []error
+	if act == "on" {
+		on = s.switchOn(ctx, by(r), ms)
+	}
+	for i, m := range ms {
+		var was string
+		var err error
+		if act == "on" {
+			err = on[i]
+		} else {
+			was, err = s.bulkOne(ctx, by(r), m, act, value)
+		}
 		if err != nil {
 			failures = append(failures, m.Name+": "+err.Error())
 			continue

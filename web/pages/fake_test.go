@@ -55,6 +55,7 @@ type lab struct {
 	dryRuns  []store.ExplainQuery
 	space    store.Space
 	sent     []store.Upload
+	orders   []string // to BMCs
 	jobs     []store.Job
 	got      map[string]string // what forms sent, by the volume's name
 	devices  []store.DeviceSpec
@@ -224,6 +225,9 @@ func (l *lab) SetMachine(ctx context.Context, _ store.Actor, id store.MachineID,
 		}
 		if l.machines[i].ID == id && p.Quirks != nil && l.refuse == nil {
 			l.machines[i].Quirks = *p.Quirks
+		}
+		if l.machines[i].ID == id && p.BMC != nil && l.refuse == nil {
+			l.machines[i].BMC = *p.BMC
 		}
 	}
 	for i := range l.machines {

@@ -46,6 +46,7 @@ type machineView struct {
 	Quirks   []quirkRow
 	Loaders  []loaderChoice
 	Self     string
+	Power    powerView
 	Captured map[store.AttemptID]bool // attempts whose packets can be downloaded
 }
 

@@ -212,6 +212,10 @@ func Handler(cfg Config) (http.Handler, error) {
 				r.Post("/volumes/{id}/"+act, do)
 			}
 			r.Post("/machines/{id}/wake", s.wake)
+			r.Get("/machines/{id}/power", s.askPower)
+			r.Post("/machines/{id}/power", s.setPower)
+			r.Post("/machines/{id}/bmc", s.setBMC)
+			r.Post("/machines/{id}/bmc/trust", s.trustBMC)
 			r.Post("/machines/{id}/loader", s.setLoader)
 			r.Get("/loaders", s.loaders)
 			r.Post("/loaders", s.addLoader)

@@ -37,6 +37,17 @@ func (l *lab) Wake(_ context.Context, _ store.Actor, m store.Machine) ([]string,
 	return []string{"eth1"}, l.refuse
 }
 
+func (l *lab) PowerState(_ context.Context, m store.Machine) (store.PowerReport, error) {
+	return store.PowerReport{Machine: m.Name, State: store.PowerStateOn, Says: m.Name + " is on"}, l.refuse
+}
+
+func (l *lab) Power(_ context.Context, _ store.Actor, m store.Machine, o store.PowerOrder) (store.PowerReport, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.orders = append(l.orders, fmt.Sprintf("%s %s %v %s %v", m.Name, o.Act, o.Network, o.Profile, o.Force))
+	return store.PowerReport{Machine: m.Name, State: store.PowerStateOn, Says: m.Name + " " + o.Act.Did()}, l.refuse
+}
+
 func TestAMachineIsWokenFromItsPage(t *testing.T) {
 	l := full()
 	get, post := l.enter(t)
