@@ -12,6 +12,7 @@ type FixKind string
 // The closed list of fixes.
 const (
 	FixProfileSAN   FixKind = "use-profile-san" // boot by the profile whose script always names the LUN
+	FixClearOnce    FixKind = "clear-once"      // take the profile for one boot back
 	FixMapLUN       FixKind = "map-lun"         // make the boot volume the LUN that the argument names
 	FixBootLUN      FixKind = "boot-lun"        // boot from the volume that is this LUN
 	FixMapVolume    FixKind = "map-volume"      // map the volume of this name and boot from it
@@ -34,7 +35,7 @@ const (
 // fixArguments says which fixes take an argument.
 func fixArguments() map[FixKind]bool {
 	return map[FixKind]bool{
-		FixProfileSAN: false, FixMapLUN: true, FixBootLUN: true, FixMapVolume: true, FixOwnCopy: true, FixSecret: false, FixMutual: false, FixUnignore: false,
+		FixProfileSAN: false, FixClearOnce: false, FixMapLUN: true, FixBootLUN: true, FixMapVolume: true, FixOwnCopy: true, FixSecret: false, FixMutual: false, FixUnignore: false,
 		FixEnroll: false, FixExtendRange: true, FixOtherAddress: true, FixLoader: true, FixLoaderAuto: false, FixQuirk: true, FixProxyMode: true, FixGrowVolume: false,
 		FixAllowWrites: true, FixCheckAgain: false,
 	}

@@ -75,6 +75,7 @@ type Inventory interface {
 	Volume(ctx context.Context, id store.VolumeID) (store.Volume, error)
 	Volumes(context.Context) ([]store.Volume, error)
 	Mappings(context.Context) ([]store.Mapping, error)
+	Profiles(context.Context) ([]store.Profile, error)
 	// Look says what stands on a volume.
 	Look(ctx context.Context, v store.Volume) (store.Preflight, error)
 }

@@ -166,6 +166,7 @@ func (v *inventory) Look(context.Context, store.Volume) (store.Preflight, error)
 func (v *inventory) Volumes(context.Context) ([]store.Volume, error) { return nil, nil }
 
 func (v *inventory) Mappings(context.Context) ([]store.Mapping, error) { return nil, nil }
+func (v *inventory) Profiles(context.Context) ([]store.Profile, error) { return nil, nil }
 
 func (v *inventory) MappingsOf(_ context.Context, id store.MachineID) ([]store.Mapping, error) {
 	v.mu.Lock()

@@ -148,7 +148,7 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 			facts.Earlier = r.earlier(ctx, j.a, behind[j.a.Machine])
 			facts.Usual = attempt.UsualOf(facts.Earlier)
 			n, _ := diagnose.Looping(j.a, facts.Earlier)
-			j.explain = j.explain || n > 0
+			j.explain = j.explain || n > 0 || diagnose.Installing(j.a, facts.Earlier, facts.Installers) != nil
 		}
 		var found []store.Diagnosis
 		if j.explain {
@@ -236,7 +236,16 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 		return f, err
 	}
 	f.Name, f.Initiator, f.Auth, f.Profile = m.Name, m.Initiator, m.Auth, m.Profile
-	f.OwnLoader = m.Loader
+	f.OwnLoader, f.Once = m.Loader, m.OnceProfile
+	profiles, err := r.inv.Profiles(ctx)
+	if err != nil {
+		return f, err
+	}
+	for _, p := range profiles {
+		if p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot {
+			f.Installers = append(f.Installers, p.Name)
+		}
+	}
 	all, err := r.inv.MappingsOf(ctx, m.ID)
 	if err != nil {
 		return f, err

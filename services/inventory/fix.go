@@ -69,6 +69,10 @@ func (i *Inventory) fixMachine(ctx context.Context, by store.Actor, m store.Mach
 		name := store.DefaultProfile
 		_, err := i.SetMachine(ctx, by, m.ID, store.MachinePatch{Profile: &name})
 		return done(err, "%s boots by the profile %s", m.Name, name)
+	case store.FixClearOnce:
+		none := ""
+		_, err := i.SetMachine(ctx, by, m.ID, store.MachinePatch{OnceProfile: &none})
+		return done(err, "%s boots by the profile %s", m.Name, m.Profile)
 	case store.FixMutual:
 		mode := store.AuthMutual
 		_, err := i.SetMachine(ctx, by, m.ID, store.MachinePatch{Auth: &mode})

@@ -81,6 +81,12 @@ func TestAFixDoesWhatItsLabelSays(t *testing.T) {
 	_, err = h.SetMachine(ctx, ada, m.ID, store.MachinePatch{Profile: ptr("mine"), Auth: ptr(store.AuthNone), Loader: ptr("ipxe.efi")})
 	must(t, err)
 	h.fixed(t, failing(m, m.MACs[0], "use-profile-san"), "use-profile-san")
+	_, err = h.SetMachine(ctx, ada, m.ID, store.MachinePatch{OnceProfile: ptr("mine")})
+	must(t, err)
+	h.fixed(t, failing(m, m.MACs[0], "clear-once"), "clear-once")
+	if got := look(); got.OnceProfile != "" {
+		t.Errorf("its next boot is by %q", got.OnceProfile)
+	}
 	h.fixed(t, failing(m, m.MACs[0], "set-auth-mutual"), "set-auth-mutual")
 	h.fixed(t, failing(m, m.MACs[0], "loader-auto"), "loader-auto")
 	for range 2 {

@@ -65,11 +65,14 @@ func (s *State) foldFetch(e store.Event) {
 	case store.EventReport:
 		s.report(e)
 	case store.EventInstalled:
-		s.up(e.At, "Its installer said that it is done")
+		s.up(e.At, InstallerDone)
 	case store.EventReportUp:
 		s.up(e.At, "It said so itself")
 	}
 }
+
+// InstallerDone is the line of a boot whose installer reported that it has finished.
+const InstallerDone = "Its installer said that it is done"
 
 // needSAN marks whether the script that was given needs the SAN.
 func (s *State) needSAN() {

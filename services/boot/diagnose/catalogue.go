@@ -248,6 +248,9 @@ func Catalogue() []Entry {
 			"It may have been switched off. Its screen may say more."},
 		{"LB-BOOT-04", "The machine boots again and again",
 			"Four boots or more within a quarter of an hour, each of which started something and then began anew.",
-			"An installer that is given again after it has installed, a system that crashes early, a watchdog. A profile for one boot is used up when it is fetched: lunboot machine boot MACHINE --once PROFILE."},
+			"An installer that is given again after it has installed, a system that crashes early, a watchdog. A profile for one boot is taken back when its boot has proven itself: lunboot machine boot MACHINE --once PROFILE."},
+		{"LB-BOOT-05", "The machine installs again and again",
+			"Two boots or more started an installer and came back after a time in which one installs, and this one is given an installer again.",
+			"An installer ends by starting the machine anew, and nothing but its own report tells that it is done. A profile for one boot is used up by that report: lunboot machine boot MACHINE --once PROFILE. A profile for every boot is never used up: give the machine profile san or local once it is installed."},
 	}
 }

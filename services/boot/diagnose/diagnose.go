@@ -25,16 +25,18 @@ import (
 
 // Facts is what the inventory says of the machine at this time.
 type Facts struct {
-	Name      string // empty when nobody enrolled it
-	Initiator store.IQN
-	Auth      store.AuthMode
-	Profile   string
-	Mappings  []Mapping // by rising LUN
-	Free      []string  // volumes that nobody has and that it could boot, when it has none
-	Goldens   []string  // golden volumes that it could get a clone of, when it has none
-	AdminURL  string    // where people manage the appliance: "http://10.0.0.1:8080"
-	OwnLoader string    // the loader that it names for itself; empty: the ladder chooses
-	Loader    *Loader   // nil when the machine said nothing of its hardware
+	Name       string // empty when nobody enrolled it
+	Initiator  store.IQN
+	Auth       store.AuthMode
+	Profile    string
+	Once       string    // the profile of its next boot only
+	Installers []string  // the profiles that install
+	Mappings   []Mapping // by rising LUN
+	Free       []string  // volumes that nobody has and that it could boot, when it has none
+	Goldens    []string  // golden volumes that it could get a clone of, when it has none
+	AdminURL   string    // where people manage the appliance: "http://10.0.0.1:8080"
+	OwnLoader  string    // the loader that it names for itself; empty: the ladder chooses
+	Loader     *Loader   // nil when the machine said nothing of its hardware
 
 	Usual   attempt.Usual   // from its boots that went well
 	Earlier []store.Attempt // its boots before this one, the newest first

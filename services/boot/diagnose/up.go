@@ -244,6 +244,7 @@ func doing(name store.StageName) string {
 func asideRules() []rule {
 	return []rule{
 		{code: "LB-NET-01", aside: true, build: slowPort},
+		{code: "LB-BOOT-05", aside: true, build: installLoop},
 		{code: "LB-BOOT-04", aside: true, build: again},
 	}
 }
@@ -311,7 +312,7 @@ func sanOf(a store.Attempt) bool {
 // again is a machine that boots again and again.
 func again(v *view) (store.Diagnosis, bool) {
 	n, took := Looping(v.a, v.f.Earlier)
-	if n == 0 {
+	if n == 0 || Installing(v.a, v.f.Earlier, v.f.Installers) != nil {
 		return store.Diagnosis{}, false
 	}
 	for _, e := range v.f.Earlier[:n-1] {

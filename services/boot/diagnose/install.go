@@ -1,0 +1,116 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"lunboot/services/boot/attempt"
+	"lunboot/store"
+)
+
+// A machine that came back from its installer so often is in a loop. What is back
+// sooner than leastInstall has installed nothing: it crashed, which another rule
+// speaks of. What is back later than mostInstall was told to install once more.
+const (
+	installs     = 2
+	leastInstall = 2 * time.Minute
+	mostInstall  = 4 * time.Hour
+)
+
+// Installing returns the boots before a, the newest first, that each started an
+// installer and ended in a boot that is given an installer again; nil when they
+// are too few. installers names the profiles that install.
+func Installing(a store.Attempt, earlier []store.Attempt, installers []string) []store.Attempt {
+	if !slices.Contains(installers, attempt.ProfileOf(a)) {
+		return nil
+	}
+	var out []store.Attempt
+	next := a.Started
+	for _, e := range earlier {
+		profile := attempt.ProfileOf(e)
+		if profile == "" { // it asked for an address and no more
+			continue
+		}
+		took := next.Sub(e.Started)
+		if !slices.Contains(installers, profile) || !startedInstaller(e) || took < leastInstall || took > mostInstall {
+			break
+		}
+		out = append(out, e)
+		next = e.Started
+	}
+	if len(out) < installs {
+		return nil
+	}
+	return out
+}
+
+// startedInstaller reports whether a boot by an installer's script went beyond its
+// script: its kernel was fetched, and nobody said that it could not start.
+func startedInstaller(e store.Attempt) bool {
+	if e.Outcome == store.OutcomeUp || e.Outcome == store.OutcomeUpUnconfirmed {
+		return true
+	}
+	if e.Stage != store.StageRead && e.Stage != store.StageUp {
+		return false
+	}
+	// A stage that began before it ended was under way: its kernel came.
+	return slices.ContainsFunc(e.Stages, func(st store.Stage) bool {
+		return st.Name == e.Stage && strings.HasPrefix(st.Detail, startedOver) && st.At.Before(st.Ended)
+	})
+}
+
+// saidDone reports whether a boot's installer said that it is done.
+func saidDone(e store.Attempt) bool {
+	return slices.ContainsFunc(e.Stages, func(st store.Stage) bool { return st.Detail == attempt.InstallerDone })
+}
+
+// installLoop is a machine that is installed, and is given its installer again.
+func installLoop(v *view) (store.Diagnosis, bool) {
+	loop := Installing(v.a, v.f.Earlier, v.f.Installers)
+	if loop == nil {
+		return store.Diagnosis{}, false
+	}
+	next, done := v.a.Started, false
+	for _, e := range loop {
+		says := "and nobody said that it was done"
+		if saidDone(e) {
+			says, done = "which said that it was done", true
+		}
+		v.note(e.Started, "it was given the installer of profile “%s”, %s, and was back after %s", attempt.ProfileOf(e), says, minutes(next.Sub(e.Started)))
+		next = e.Started
+	}
+	if len(v.evidence) > 6 {
+		v.evidence = v.evidence[:6]
+	}
+	profile := attempt.ProfileOf(v.a)
+	d := store.Diagnosis{
+		Title:      fmt.Sprintf("%s installs again and again: it has been given the installer %d times", v.who(), len(loop)+1),
+		Cause:      fmt.Sprintf("Each time the installer “%s” ran and the machine came back. Nothing told the appliance that it is done, so the installer is what it is given next.", profile),
+		Confidence: store.VeryLikely,
+	}
+	if done {
+		d.Cause = fmt.Sprintf("The installer “%s” said that it was done, and it is the machine’s profile for every boot, so it is given again.", profile)
+		d.Confidence = store.Certain
+	}
+	if v.f.Once != "" && slices.Contains(v.f.Installers, v.f.Once) {
+		d.Fixes = append(d.Fixes, fix(store.FixClearOnce, "", "It is installed: take the installer back, and boot by profile "+v.f.Profile))
+	}
+	if slices.Contains(v.f.Installers, v.f.Profile) {
+		if len(v.f.Mappings) > 0 {
+			d.Fixes = append(d.Fixes, fix(store.FixProfileSAN, "", "Use profile san: it is installed, and boots from "+v.volume()))
+		} else {
+			d.Fixes = append(d.Fixes, store.Fix{Label: "It is installed on its own disk: lunboot machine set " + v.who() + " --profile local"})
+		}
+	}
+	d.Fixes = append(d.Fixes, store.Fix{Label: "Choose an installer for one boot only (lunboot machine boot " + v.who() + " --once " + profile + "), and let its last step say that it is done; the profile’s page says how"})
+	return d, true
+}
+
+func minutes(d time.Duration) string {
+	if d < 2*time.Hour {
+		return fmt.Sprintf("%d minutes", int(d.Round(time.Minute)/time.Minute))
+	}
+	return fmt.Sprintf("%d hours", int(d.Round(time.Hour)/time.Hour))
+}
