@@ -109,6 +109,16 @@ func (db *DB) DeleteProfile(ctx context.Context, actor store.Actor, name string)
 		if len(used) > 0 {
 			return store.InUse("profile %s belongs to machine %s; give that another profile first", name, strings.Join(used, ", "))
 		}
+		// A menu that offered it would lead nowhere.
+		menus, err := dbfile.List(t.Ctx, t, scanProfile, profileColumns+"WHERE kind = ? AND name <> ? ORDER BY name", string(store.ProfileMenu), name)
+		if err != nil {
+			return err
+		}
+		for _, m := range menus {
+			if m.Gives(name) {
+				return store.InUse("the menu of profile %s offers %s; take it out of that menu first", m.Name, name)
+			}
+		}
 		if _, err := t.Run("DELETE FROM profile WHERE name = ?", name); err != nil {
 			return err
 		}
