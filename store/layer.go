@@ -34,15 +34,18 @@ const (
 // belongs to one volume, which it goes with, and layers of other volumes may
 // stand on it.
 type Layer struct {
-	ID      LayerID   `json:"id"`
-	UUID    UUID      `json:"uuid"`   // stands in the map of the layer above, which refuses any other
-	Volume  VolumeID  `json:"volume"` // whose it is
-	Kind    LayerKind `json:"kind"`
-	Path    string    `json:"path"`            // a file name in the volume folder, an overlay's map is beside it as Path.map; or a device's path
-	Below   LayerID   `json:"below,omitempty"` // 0: it stands on nothing
-	Size    int64     `json:"size"`            // bytes; a layer above may be larger, and reads zero beyond
-	Frozen  bool      `json:"frozen"`          // never written again
-	Created time.Time `json:"created"`
+	ID     LayerID   `json:"id"`
+	UUID   UUID      `json:"uuid"`   // stands in the map of the layer above, which refuses any other
+	Volume VolumeID  `json:"volume"` // whose it is
+	Kind   LayerKind `json:"kind"`
+	Path   string    `json:"path"`            // a file name in the volume folder, an overlay's map is beside it as Path.map; or a device's path
+	Below  LayerID   `json:"below,omitempty"` // 0: it stands on nothing
+	Size   int64     `json:"size"`            // bytes; a layer above may be larger, and reads zero beyond
+	Frozen bool      `json:"frozen"`          // never written again
+	// Volatile: it may be gone after a crash of the appliance's machine, since
+	// nobody waits for its bytes to be on the disk.
+	Volatile bool      `json:"volatile,omitempty"`
+	Created  time.Time `json:"created"`
 }
 
 // NewLayer is a layer that is about to be made for a volume: an overlay over
@@ -52,6 +55,7 @@ func NewLayer(v Volume, below LayerID) Layer {
 	l := Layer{UUID: NewUUID(), Volume: v.ID, Kind: LayerRaw, Below: below, Size: v.Size}
 	suffix := "raw"
 	if below != 0 {
+		l.Volatile = v.Volatile
 		l.Kind, suffix = LayerOverlay, "layer"
 	}
 	l.Path = fmt.Sprintf("%s-%s.%s", v.Name, l.UUID.String()[:8], suffix)
@@ -72,6 +76,9 @@ func (l *Layer) Validate() error {
 		}
 	default:
 		errs = append(errs, Invalid("kind", "%q is not a kind of layer", l.Kind))
+	}
+	if l.Volatile && (l.Kind != LayerOverlay || l.Frozen) {
+		errs = append(errs, Invalid("volatile", "a layer that others stand on, or that stands on nothing, cannot be volatile"))
 	}
 	if l.Path == "" {
 		errs = append(errs, Invalid("path", "a layer needs a file or a device"))

@@ -90,6 +90,7 @@ type VolumePatch struct {
 	Shared   *bool
 	Sanitize *bool
 	Reset    *bool
+	Volatile *bool // from the next boot on
 }
 
 // CloneSpec is what an operator says of a clone to make.
@@ -98,6 +99,7 @@ type CloneSpec struct {
 	Snapshot string // of the parent; empty: the current version of a golden one
 	Name     string // empty: made of the parent's name and the machine's, where there is one
 	Reset    bool   // it begins anew at each boot of its machine
+	Volatile bool   // with Reset: it may be gone after a crash of the appliance's machine
 }
 
 // MappingSpec is what an operator says of a mapping to add. A nil LUN is the

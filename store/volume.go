@@ -54,6 +54,7 @@ type Volume struct {
 	ReadOnly  bool        `json:"read_only"`
 	Shared    bool        `json:"shared"`            // may be written by several machines at a time
 	Reset     bool        `json:"reset_at_boot"`     // a clone that begins anew at each boot of its machine
+	Volatile  bool        `json:"volatile"`          // with Reset: what is written need not outlive a crash of the appliance's machine
 	Golden    bool        `json:"golden"`            // others are cloned from it; it never changes, but has versions
 	Version   int         `json:"version,omitempty"` // of a golden volume the current one, of a clone the parent's that it stands on; 0: none
 	Sanitize  bool        `json:"sanitize"`          // a machine that has it writable may wipe it with SANITIZE
@@ -92,6 +93,9 @@ func (v *Volume) Validate() error {
 	}
 	if v.Reset && v.Shared {
 		errs = append(errs, Invalid("reset_at_boot", "a volume that several machines write cannot begin anew when one of them boots"))
+	}
+	if v.Volatile && !v.Reset {
+		errs = append(errs, Invalid("volatile", "only a clone that begins anew at each boot can be volatile: what it holds may be gone after a crash of the appliance's machine"))
 	}
 	if v.Golden && !v.ReadOnly {
 		errs = append(errs, Invalid("read_only", "a golden volume stays read-only: its clones stand on its bytes; promote a clone to give it a new version"))

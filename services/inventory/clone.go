@@ -77,7 +77,7 @@ func (i *Inventory) clone(ctx context.Context, by store.Actor, spec store.CloneS
 	}
 	v := store.Volume{
 		Name: strings.ToLower(strings.TrimSpace(spec.Name)), Kind: store.VolumeClone, Parent: parent.ID, Size: parent.Size, BlockSize: parent.BlockSize,
-		Reset: spec.Reset, State: store.VolumeCreating, From: parent.Name,
+		Reset: spec.Reset, Volatile: spec.Volatile, State: store.VolumeCreating, From: parent.Name,
 	}
 	below := parent.Top
 	switch {

@@ -117,6 +117,7 @@ func (i *Inventory) SetVolume(ctx context.Context, by store.Actor, id store.Volu
 	set(&v.Shared, p.Shared)
 	set(&v.Sanitize, p.Sanitize)
 	set(&v.Reset, p.Reset)
+	set(&v.Volatile, p.Volatile)
 	if v, err = i.db.UpdateVolume(ctx, by, v); err != nil {
 		return store.Volume{}, err
 	}

@@ -11,7 +11,7 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const layerColumns = `SELECT layer.id, layer.uuid, layer.volume, layer.kind, layer.path, coalesce(layer.below, 0), layer.size, layer.frozen, layer.created FROM layer `
+const layerColumns = `SELECT layer.id, layer.uuid, layer.volume, layer.kind, layer.path, coalesce(layer.below, 0), layer.size, layer.frozen, layer.volatile, layer.created FROM layer `
 
 func scanLayer(r dbfile.Row) (store.Layer, error) {
 	var (
@@ -19,7 +19,7 @@ func scanLayer(r dbfile.Row) (store.Layer, error) {
 		uuid    string
 		created int64
 	)
-	err := r.Scan(&l.ID, &uuid, &l.Volume, &l.Kind, &l.Path, &l.Below, &l.Size, &l.Frozen, &created)
+	err := r.Scan(&l.ID, &uuid, &l.Volume, &l.Kind, &l.Path, &l.Below, &l.Size, &l.Frozen, &l.Volatile, &created)
 	if err != nil {
 		return store.Layer{}, err
 	}
@@ -160,8 +160,8 @@ func (t *tx) insertLayer(l *store.Layer) error {
 		return store.Conflict("path", "volume %s has the path %s already", other[0], l.Path)
 	}
 	l.Created = t.now
-	n, err := t.Insert("INSERT INTO layer (uuid, volume, kind, path, below, size, frozen, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-		l.UUID.String(), int64(l.Volume), string(l.Kind), l.Path, dbfile.Ref(l.Below), l.Size, l.Frozen, dbfile.Nanos(l.Created))
+	n, err := t.Insert("INSERT INTO layer (uuid, volume, kind, path, below, size, frozen, volatile, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		l.UUID.String(), int64(l.Volume), string(l.Kind), l.Path, dbfile.Ref(l.Below), l.Size, l.Frozen, l.Volatile, dbfile.Nanos(l.Created))
 	l.ID = store.LayerID(n)
 	return err
 }
@@ -232,8 +232,8 @@ func (t *tx) setTop(v store.Volume, top store.LayerID) (store.Volume, error) {
 // putVolume writes the row after one of the acts on layers.
 func (t *tx) putVolume(v store.Volume) (store.Volume, error) {
 	v.Revision, v.Updated = v.Revision+1, t.now
-	_, err := t.Run(`UPDATE volume SET kind = ?, size = ?, parent = ?, read_only = ?, shared = ?, sanitize = ?, reset = ?, reset_due = reset_due AND ?, golden = ?, version = ?, top = ?, updated = ?, revision = ? WHERE id = ?`,
-		string(v.Kind), v.Size, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Sanitize, v.Reset, v.Reset, v.Golden, v.Version, dbfile.Ref(v.Top), dbfile.Nanos(v.Updated), v.Revision, int64(v.ID))
+	_, err := t.Run(`UPDATE volume SET kind = ?, size = ?, parent = ?, read_only = ?, shared = ?, sanitize = ?, reset = ?, volatile = ?, reset_due = reset_due AND ?, golden = ?, version = ?, top = ?, updated = ?, revision = ? WHERE id = ?`,
+		string(v.Kind), v.Size, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Sanitize, v.Reset, v.Volatile, v.Reset, v.Golden, v.Version, dbfile.Ref(v.Top), dbfile.Nanos(v.Updated), v.Revision, int64(v.ID))
 	t.move(mapped)
 	return v, err
 }
@@ -282,7 +282,10 @@ func (db *DB) FreezeVolume(ctx context.Context, actor store.Actor, id store.Volu
 		if len(v.Layers) >= store.MaxLayers {
 			return v, "", store.Conflict("layers", "volume %s lies in %d layers, so that nothing can be cloned from it; they are merged in the background, which its job tells of (lunboot job list): wait for it and mend what it says, or flatten the volume (lunboot volume flatten %s)", v.Name, len(v.Layers), v.Name)
 		}
-		v.Golden, v.ReadOnly, v.Shared, v.Reset, v.Sanitize, v.Version = true, true, false, false, false, 1
+		if v.TopLayer().Volatile {
+			return v, "", volatileError(v)
+		}
+		v.Golden, v.ReadOnly, v.Shared, v.Reset, v.Volatile, v.Sanitize, v.Version = true, true, false, false, false, false, 1
 		if err := t.insertVersion(&store.VolumeVersion{Volume: id, Number: 1, Layer: v.Top, Note: note}); err != nil {
 			return v, "", err
 		}
@@ -302,6 +305,11 @@ func (t *tx) insertVersion(v *store.VolumeVersion) error {
 	_, err := t.Run("INSERT INTO volume_version (volume, number, layer, note, created) VALUES (?, ?, ?, ?, ?)",
 		int64(v.Volume), v.Number, int64(v.Layer), v.Note, dbfile.Nanos(v.Created))
 	return err
+}
+
+// volatileError is what an act gets that would keep what may be gone tomorrow.
+func volatileError(v store.Volume) error {
+	return store.Conflict("volatile", "what volume %s holds may be gone after a crash of the appliance's machine; turn that off (lunboot volume set %s --no-volatile) and boot its machine once more, or promote it, which copies it", v.Name, v.Name)
 }
 
 // SnapshotVolume freezes a volume's top layer under a name, and puts a new one
@@ -325,6 +333,9 @@ func (db *DB) SnapshotVolume(ctx context.Context, actor store.Actor, s store.Sna
 		l, err := t.newTop(v, next)
 		if err != nil {
 			return v, "", err
+		}
+		if v.TopLayer().Volatile {
+			return v, "", volatileError(v)
 		}
 		if l.Below != v.Top {
 			return v, "", store.Conflict("layer", "volume %s changed meanwhile; take the snapshot again", v.Name)

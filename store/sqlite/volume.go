@@ -10,7 +10,7 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const volumeColumns = `SELECT id, revision, name, uuid, kind, size, block_size, coalesce(parent, 0), read_only, shared, reset, sanitize, direct,
+const volumeColumns = `SELECT id, revision, name, uuid, kind, size, block_size, coalesce(parent, 0), read_only, shared, reset, sanitize, direct, volatile,
 	state, progress, reason, coalesce((SELECT layer.path FROM layer WHERE layer.id = volume.top), ''), created_from, created, updated,
 	golden, version, coalesce(top, 0) FROM volume `
 
@@ -20,7 +20,7 @@ func scanVolume(r dbfile.Row) (store.Volume, error) {
 		uuid             string
 		created, updated int64
 	)
-	err := r.Scan(&v.ID, &v.Revision, &v.Name, &uuid, &v.Kind, &v.Size, &v.BlockSize, &v.Parent, &v.ReadOnly, &v.Shared, &v.Reset, &v.Sanitize, &v.Direct,
+	err := r.Scan(&v.ID, &v.Revision, &v.Name, &uuid, &v.Kind, &v.Size, &v.BlockSize, &v.Parent, &v.ReadOnly, &v.Shared, &v.Reset, &v.Sanitize, &v.Direct, &v.Volatile,
 		&v.State, &v.Progress, &v.Reason, &v.Path, &v.From, &created, &updated, &v.Golden, &v.Version, &v.Top)
 	if err != nil {
 		return store.Volume{}, err
@@ -108,8 +108,8 @@ func (db *DB) CreateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		if err := t.checkVolume(&v); err != nil {
 			return err
 		}
-		n, err := t.Insert(`INSERT INTO volume (name, uuid, kind, size, block_size, parent, read_only, shared, reset, sanitize, direct, state, progress, reason,
-			created_from, updated, revision, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		n, err := t.Insert(`INSERT INTO volume (name, uuid, kind, size, block_size, parent, read_only, shared, reset, sanitize, direct, volatile, state, progress, reason,
+			created_from, updated, revision, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			append(volumeValues(&v), v.Revision, dbfile.Nanos(v.Created))...)
 		if err != nil {
 			return err
@@ -175,6 +175,9 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		if old.Golden && v.Size != old.Size {
 			return store.Conflict("size", "volume %s is golden and never changes; grow a clone and promote it", old.Name)
 		}
+		if old.Reset && !v.Reset && v.TopLayer().Volatile {
+			return volatileError(old)
+		}
 		if !v.ReadOnly && !v.Shared && (old.ReadOnly || old.Shared) {
 			holders, err := t.writers(v.ID, 0)
 			if err != nil {
@@ -191,7 +194,7 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 			return nil
 		}
 		v.Revision, v.Updated = old.Revision+1, t.now
-		_, err = t.Run(`UPDATE volume SET name = ?, uuid = ?, kind = ?, size = ?, block_size = ?, parent = ?, read_only = ?, shared = ?, reset = ?, sanitize = ?, direct = ?,
+		_, err = t.Run(`UPDATE volume SET name = ?, uuid = ?, kind = ?, size = ?, block_size = ?, parent = ?, read_only = ?, shared = ?, reset = ?, sanitize = ?, direct = ?, volatile = ?,
 			state = ?, progress = ?, reason = ?, created_from = ?, updated = ?, revision = ?, reset_due = reset_due AND ? WHERE id = ?`,
 			append(volumeValues(&v), v.Revision, v.Reset, int64(v.ID))...)
 		if err != nil {
@@ -324,7 +327,7 @@ func (t *tx) checkVolume(v *store.Volume) error {
 }
 
 func volumeValues(v *store.Volume) []any {
-	return []any{v.Name, v.UUID.String(), string(v.Kind), v.Size, v.BlockSize, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Reset, v.Sanitize, v.Direct,
+	return []any{v.Name, v.UUID.String(), string(v.Kind), v.Size, v.BlockSize, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Reset, v.Sanitize, v.Direct, v.Volatile,
 		string(v.State), v.Progress, v.Reason, v.From, dbfile.Nanos(v.Updated)}
 }
 
@@ -341,6 +344,7 @@ func volumeChanges(a, b *store.Volume) diff {
 	d.flag("read-only", a.ReadOnly, b.ReadOnly)
 	d.flag("shared", a.Shared, b.Shared)
 	d.flag("reset at boot", a.Reset, b.Reset)
+	d.flag("volatile", a.Volatile, b.Volatile)
 	d.flag("sanitize", a.Sanitize, b.Sanitize)
 	d.flag("direct", a.Direct, b.Direct)
 	d.add("state", string(a.State), string(b.State))

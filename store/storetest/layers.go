@@ -294,6 +294,51 @@ func layerMerge(k *kit) {
 	same(k, "the volume", now, k.current(v.ID))
 }
 
+func layerVolatile(k *kit) {
+	ctx := k.Context()
+	g := k.golden(1)
+	c := newVolume(2)
+	c.Kind, c.Parent, c.Volatile = store.VolumeClone, g.ID, true
+	k.unchanged(func() {
+		_, err := k.CreateVolume(ctx, actor, c)
+		k.refused(err, store.KindInvalid, "volatile")
+	})
+	c.Reset = true
+	c = must(k.CreateVolume(ctx, actor, c))(k)
+	if !c.Volatile || !c.TopLayer().Volatile || g.TopLayer().Volatile {
+		k.Errorf("a volatile clone is %+v", c)
+	}
+	k.reopen()
+	same(k, "the clone", c, k.current(c.ID))
+	next := store.NewLayer(c, c.Top)
+	next.Volatile = false
+	above := must(k.CreateLayer(ctx, next))(k)
+	k.unchanged(func() {
+		_, err := k.SnapshotVolume(ctx, actor, store.Snapshot{Volume: c.ID, Name: "s"}, above.ID)
+		k.refused(err, store.KindConflict, "volatile", c.Name, "--no-volatile")
+		_, err = k.FreezeVolume(ctx, actor, c.ID, "")
+		k.refused(err, store.KindConflict, "volatile", c.Name)
+		kept := c
+		kept.Reset, kept.Volatile = false, false
+		_, err = k.UpdateVolume(ctx, actor, kept)
+		k.refused(err, store.KindConflict, "volatile", c.Name)
+	})
+	k.ok(k.DeleteLayer(ctx, above.ID))
+	// What its next layer is, the volume says; what this one is stays.
+	c.Volatile = false
+	c = must(k.UpdateVolume(ctx, actor, c))(k)
+	if c.Volatile || !c.TopLayer().Volatile {
+		k.Errorf("a clone that is to be volatile no more is %+v", c)
+	}
+	c = must(k.ReplaceTop(ctx, actor, "volume.rollback", c.ID, k.layer(c, g.Top).ID, ""))(k)
+	if c.TopLayer().Volatile {
+		k.Errorf("its next layer is %+v", c.TopLayer())
+	}
+	c.Reset = false
+	c = must(k.UpdateVolume(ctx, actor, c))(k)
+	same(k, "the clone that is kept", c, k.current(c.ID))
+}
+
 func layerLoose(k *kit) {
 	ctx := k.Context()
 	v, other := k.volume(1), k.volume(2)

@@ -214,6 +214,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"snapshots keep what a rollback brings back":           snapshotLife,
 		"a layer is loose until an act names it":               layerLoose,
 		"layers become one":                                    layerMerge,
+		"a volatile layer is kept by nobody":                   layerVolatile,
 		"an act on layers that breaks a rule changes nothing":  layerRefused,
 		"a mapping comes back as it was written":               mappingRoundTrip,
 		"a mapping that breaks a rule changes nothing":         mappingInvalid,

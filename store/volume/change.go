@@ -25,7 +25,7 @@ func (p *Pool) Snapshot(ctx context.Context, v store.Volume, next store.Layer, c
 		return err
 	}
 	below := s.cur.Load().top // one change of a volume's layers at a time is the caller's to keep
-	f, write, err := p.openOver(below.f, next, top, v)
+	f, write, err := p.openOver(below.f, next, top, v, nil)
 	if err != nil {
 		return fault("take snapshot", v.Name, errors.Join(err, p.discardLayer(next)))
 	}

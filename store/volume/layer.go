@@ -23,7 +23,8 @@ type layer struct {
 	name  string        // of its file
 	f     file
 	below atomic.Pointer[layer]
-	write bool // f is open for writing
+	write bool  // f is open for writing
+	lazy  *lazy // what a volatile layer owes the disk; nil for another
 
 	refs   int           // those who stand on it; under Pool.mu
 	ready  chan struct{} // closed when opening it has ended
@@ -186,7 +187,13 @@ func (p *Pool) openOverlay(l *layer, v store.Volume, chain []store.Layer) error 
 	if err != nil {
 		return err
 	}
-	if l.f, l.write, err = p.openOver(below.f, chain[n-1], chain[n-2], v); err != nil {
+	row := chain[n-1]
+	if row.Volatile {
+		if l.lazy, err = p.volatile(v.Name, row); err != nil {
+			return errors.Join(err, p.drop(below))
+		}
+	}
+	if l.f, l.write, err = p.openOver(below.f, row, chain[n-2], v, l.lazy); err != nil {
 		return errors.Join(err, p.drop(below))
 	}
 	l.below.Store(below)
@@ -194,7 +201,7 @@ func (p *Pool) openOverlay(l *layer, v store.Volume, chain []store.Layer) error 
 }
 
 // openOver opens the two files of an overlay over open bytes.
-func (p *Pool) openOver(parent file, row, below store.Layer, v store.Volume) (*clone.Layer, bool, error) {
+func (p *Pool) openOver(parent file, row, below store.Layer, v store.Volume, z *lazy) (*clone.Layer, bool, error) {
 	data, write, err := p.openSized(row, v.ReadOnly, p.files.Open)
 	if err != nil {
 		return nil, false, err
@@ -202,6 +209,9 @@ func (p *Pool) openOver(parent file, row, below store.Layer, v store.Volume) (*c
 	m, err := p.files.Open(row.Path+mapSuffix, write)
 	if err != nil {
 		return nil, false, errors.Join(err, data.Close())
+	}
+	if z != nil {
+		data, m = z.wrap(data), z.wrap(m)
 	}
 	l, err := clone.Open(data, m, parent, identity(row, below, v.BlockSize), write)
 	if err != nil {
@@ -258,7 +268,7 @@ func (p *Pool) discardLayer(rows ...store.Layer) error {
 		p.mu.Lock()
 		delete(p.merged, row.ID)
 		p.mu.Unlock()
-		for _, name := range []string{row.Path, row.Path + mapSuffix} {
+		for _, name := range []string{row.Path, row.Path + mapSuffix, row.Path + markSuffix} {
 			if gone := p.files.Remove(name); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
 				err = errors.Join(err, gone)
 			}

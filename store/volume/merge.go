@@ -47,7 +47,7 @@ func (p *Pool) Merge(ctx context.Context, v store.Volume, first, last store.Laye
 		}
 		return err
 	}
-	f, _, err := p.openOver(base.f, row, m.under, v)
+	f, _, err := p.openOver(base.f, row, m.under, v, nil)
 	if err != nil {
 		return errors.Join(fault("merge layers", v.Name, err), p.drop(old), p.drop(base))
 	}

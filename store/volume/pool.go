@@ -44,6 +44,8 @@ type Pool struct {
 	held       map[store.VolumeID]bool         // being removed: no new handles
 	generation int64
 	closed     bool
+	unsettled  map[string]bool // marks of volatile layers that could not be made durable
+	boot       string          // of the machine that we run on: another one after a crash
 	onFault    func(volume, sentence string)
 
 	ends  sync.WaitGroup // closings behind an answer
@@ -95,6 +97,9 @@ func newPool(f files, log *slog.Logger) (*Pool, error) {
 		broken: map[store.VolumeID]*store.Error{},
 		faults: map[store.VolumeID]Fault{},
 		held:   map[store.VolumeID]bool{},
+		boot:   thisHost().boot(),
+
+		unsettled: map[string]bool{},
 	}
 	names, err := f.Names()
 	if err != nil {
@@ -236,6 +241,7 @@ func (p *Pool) opened(s *shared, v store.Volume, top *layer, err error) (*Handle
 		p.gone(s)
 		p.mu.Unlock()
 		close(s.closed)
+		p.discarded(v, err)
 		return nil, nil, fault("open volume", v.Name, err)
 	}
 	if s.closing = p.closed || s.fenced.Load(); !s.closing {
@@ -362,6 +368,16 @@ func (p *Pool) finish(s *shared) error {
 	if o.top.write && s.written.Load() && s.broken.Load() == nil && !s.fenced.Load() {
 		err = s.flush(o)
 	}
+	p.mu.Lock()
+	stops := p.closed
+	p.mu.Unlock()
+	if o.top.lazy != nil && stops && err == nil && !s.fenced.Load() {
+		if err = fault("keep volatile volume", *s.name.Load(), o.top.lazy.settle(p.files)); err != nil {
+			p.mu.Lock()
+			p.unsettled[o.top.lazy.mark] = true
+			p.mu.Unlock()
+		}
+	}
 	err = errors.Join(err, fault("close volume", *s.name.Load(), p.drop(o.top)))
 	p.mu.Lock()
 	p.gone(s)
@@ -402,7 +418,7 @@ func (p *Pool) Close() error {
 		<-s.closed
 	}
 	p.ends.Wait()
-	err = errors.Join(err, p.files.Close())
+	err = errors.Join(err, fault("keep volatile volumes", "", p.settleRest()), p.files.Close())
 	if p.lock != nil {
 		err = errors.Join(err, p.lock.Close())
 	}

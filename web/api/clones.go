@@ -70,12 +70,13 @@ func (s *server) clones(a huma.API) {
 				Name     string `json:"name,omitempty" doc:"of the clone; made of the parent's and the machine's name when absent"`
 				Snapshot string `json:"snapshot,omitempty" doc:"of the parent; the current version of a golden one when absent"`
 				Reset    bool   `json:"reset_at_boot,omitempty" doc:"it begins anew at each boot of its machine"`
+				Volatile bool   `json:"volatile,omitempty" doc:"with reset_at_boot: nobody waits for the disk, and what it holds is discarded after a crash of the appliance's machine"`
 				Machine  string `json:"machine,omitempty" doc:"the machine that is to boot from it"`
 			}
 		}) (*body[Cloned], error) {
 			b := in.Body
 			return onVolume(ctx, s, in.Volume, func(v store.Volume) (Cloned, error) {
-				spec := store.CloneSpec{Parent: v.ID, Name: b.Name, Snapshot: b.Snapshot, Reset: b.Reset}
+				spec := store.CloneSpec{Parent: v.ID, Name: b.Name, Snapshot: b.Snapshot, Reset: b.Reset, Volatile: b.Volatile}
 				if b.Machine == "" {
 					c, err := s.Volumes.CloneVolume(ctx, actor(ctx), spec)
 					return Cloned{Volume: c}, err

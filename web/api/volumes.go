@@ -52,6 +52,7 @@ func (s *server) volumes(a huma.API) {
 				Shared   *bool   `json:"shared,omitempty"`
 				Sanitize *bool   `json:"sanitize,omitempty" doc:"a machine that has it writable may wipe it with SANITIZE"`
 				Reset    *bool   `json:"reset_at_boot,omitempty" doc:"a clone begins anew at each boot of its machine"`
+				Volatile *bool   `json:"volatile,omitempty" doc:"from its next boot on: nobody waits for the disk, and what it holds is discarded after a crash of the appliance's machine; with reset_at_boot only"`
 				Size     *int64  `json:"size,omitempty" doc:"bytes; a volume only grows"`
 			}
 		}) (*body[store.Volume], error) {
@@ -62,7 +63,7 @@ func (s *server) volumes(a huma.API) {
 			if in.Body.Size != nil {
 				// Growing is one step and the rest another: half of a request
 				// that is refused must not stay done.
-				if in.Body.Name != nil || in.Body.ReadOnly != nil || in.Body.Shared != nil || in.Body.Sanitize != nil || in.Body.Reset != nil {
+				if in.Body.Name != nil || in.Body.ReadOnly != nil || in.Body.Shared != nil || in.Body.Sanitize != nil || in.Body.Reset != nil || in.Body.Volatile != nil {
 					return nil, problem(store.Invalid("size", "change the size in a request of its own"))
 				}
 				if in.Body.Revision != nil && *in.Body.Revision != v.Revision {
@@ -71,7 +72,7 @@ func (s *server) volumes(a huma.API) {
 				return reply(s.Volumes.ResizeVolume(ctx, actor(ctx), v.ID, *in.Body.Size))
 			}
 			return reply(s.Volumes.SetVolume(ctx, actor(ctx), v.ID, store.VolumePatch{
-				Revision: deref(in.Body.Revision), Name: in.Body.Name, ReadOnly: in.Body.ReadOnly, Shared: in.Body.Shared, Sanitize: in.Body.Sanitize, Reset: in.Body.Reset,
+				Revision: deref(in.Body.Revision), Name: in.Body.Name, ReadOnly: in.Body.ReadOnly, Shared: in.Body.Shared, Sanitize: in.Body.Sanitize, Reset: in.Body.Reset, Volatile: in.Body.Volatile,
 			}))
 		})
 	register(a, http.MethodDelete, "/volumes/{volume}", "remove-volume", "Remove a volume and its bytes", store.ScopeOperate,

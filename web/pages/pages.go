@@ -207,7 +207,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			for act, do := range map[string]http.HandlerFunc{
 				"clone": s.cloneVolume, "freeze": s.freezeVolume, "snapshots": s.takeSnapshot, "snapshots/remove": s.removeSnapshot, "rollback": s.rollBack,
 				"promote": s.promote, "version": s.setVersion, "note": s.noteVersion, "versions/remove": s.removeVersion, "flatten": s.flattenVolume,
-				"check": s.checkVolume, "reset": s.setReset, "grow": s.growVolume, "default": s.makeDefault, "cancel": s.cancelWork,
+				"check": s.checkVolume, "reset": s.setReset, "volatile": s.setVolatile, "grow": s.growVolume, "default": s.makeDefault, "cancel": s.cancelWork,
 			} {
 				r.Post("/volumes/{id}/"+act, do)
 			}

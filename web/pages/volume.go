@@ -182,7 +182,7 @@ func (s *site) cloneVolume(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	spec := store.CloneSpec{Parent: v.ID, Name: strings.TrimSpace(r.PostFormValue("name")), Snapshot: r.PostFormValue("snapshot"), Reset: r.PostFormValue("reset") != ""}
+	spec := store.CloneSpec{Parent: v.ID, Name: strings.TrimSpace(r.PostFormValue("name")), Snapshot: r.PostFormValue("snapshot"), Reset: r.PostFormValue("reset") != "", Volatile: r.PostFormValue("volatile") != ""}
 	to := ""
 	if t := r.PostFormValue("machine"); t != "" {
 		var id int64
@@ -324,6 +324,15 @@ func (s *site) setReset(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		_, err := s.Volumes.SetVolume(r.Context(), by(r), v.ID, store.VolumePatch{Reset: &on})
+		return err
+	})
+}
+
+// setVolatile says whether what is written waits for the disk, from the next boot on.
+func (s *site) setVolatile(w http.ResponseWriter, r *http.Request) {
+	s.onVolume(w, r, func(v store.Volume) error {
+		on := r.PostFormValue("volatile") != ""
+		_, err := s.Volumes.SetVolume(r.Context(), by(r), v.ID, store.VolumePatch{Volatile: &on})
 		return err
 	})
 }

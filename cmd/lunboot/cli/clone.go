@@ -24,6 +24,9 @@ func origin(v store.Volume) string {
 	if v.Kind != store.VolumeClone {
 		return ""
 	}
+	if v.Volatile {
+		return v.From + ", anew at each boot, volatile"
+	}
 	if v.Reset {
 		return v.From + ", anew at each boot"
 	}
@@ -51,7 +54,7 @@ func printDetail(c *Context, v store.VolumeDetail, more ...string) {
 	if v.Used >= 0 {
 		used = store.Bytes(v.Used)
 	}
-	printVolume(c, v.Volume, append([]string{"Golden", yes(v.Golden, "yes"), "Parent", v.ParentName, "Version", version, "Begins anew", yes(v.Reset, "at each boot of its machine"),
+	printVolume(c, v.Volume, append([]string{"Golden", yes(v.Golden, "yes"), "Parent", v.ParentName, "Version", version, "Begins anew", yes(v.Reset, "at each boot of its machine"), "Volatile", yes(v.Volatile, "from its next boot on, if it is not yet"),
 		"Layers", strings.Join(chain, ", "), "Takes", used, "Used by", strings.Join(machines, ", ")}, more...)...)
 	if len(v.Versions) > 0 {
 		c.say("")
@@ -107,10 +110,11 @@ func (c *Context) snapshots(ss []store.SnapshotDetail) {
 
 // VolumeCloneCmd makes a clone.
 type VolumeCloneCmd struct {
-	Parent  string `arg:"" help:"A golden volume, or VOLUME@SNAPSHOT."`
-	Volume  string `arg:"" optional:"" help:"Name of the clone; with --for it may be left out."`
-	Reset   bool   `name:"reset-at-boot" help:"It begins anew at each boot of its machine."`
-	Machine string `name:"for" help:"The machine that is to boot from it." placeholder:"MACHINE"`
+	Parent   string `arg:"" help:"A golden volume, or VOLUME@SNAPSHOT."`
+	Volume   string `arg:"" optional:"" help:"Name of the clone; with --for it may be left out."`
+	Reset    bool   `name:"reset-at-boot" help:"It begins anew at each boot of its machine."`
+	Volatile bool   `help:"With --reset-at-boot: nobody waits for the disk, which is faster; what it holds outlives a crash of lunboot, and is discarded after one of the appliance's machine."`
+	Machine  string `name:"for" help:"The machine that is to boot from it." placeholder:"MACHINE"`
 }
 
 // Run makes a clone.
@@ -123,7 +127,7 @@ func (v *VolumeCloneCmd) Run(c *Context) error {
 		Volume  store.Volume   `json:"volume"`
 		Mapping *store.Mapping `json:"mapping,omitempty"`
 	}
-	in := map[string]any{"name": v.Volume, "snapshot": snapshot, "reset_at_boot": v.Reset, "machine": v.Machine}
+	in := map[string]any{"name": v.Volume, "snapshot": snapshot, "reset_at_boot": v.Reset, "volatile": v.Volatile, "machine": v.Machine}
 	if err := c.Client.Do(c, "POST", "/volumes/"+esc(parent)+"/clone", in, &out); err != nil {
 		return err
 	}

@@ -200,6 +200,7 @@ type VolumeSetCmd struct {
 	Shared   *bool   `negatable:"" help:"Several machines may write to it."`
 	ReadOnly *bool   `name:"read-only" negatable:"" help:"Nobody writes to it."`
 	Reset    *bool   `name:"reset-at-boot" negatable:"" help:"A clone begins anew at each boot of its machine."`
+	Volatile *bool   `negatable:"" help:"With --reset-at-boot, from the next boot on: nobody waits for the disk, and what it holds is discarded after a crash of the appliance's machine."`
 	Sanitize *bool   `negatable:"" help:"A machine that has it writable may wipe it with the SCSI command SANITIZE; never a shared or read-only volume."`
 }
 
@@ -217,6 +218,9 @@ func (s *VolumeSetCmd) Run(c *Context) error {
 	}
 	if s.Reset != nil {
 		b["reset_at_boot"] = *s.Reset
+	}
+	if s.Volatile != nil {
+		b["volatile"] = *s.Volatile
 	}
 	if s.Sanitize != nil {
 		b["sanitize"] = *s.Sanitize

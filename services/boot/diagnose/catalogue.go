@@ -220,6 +220,9 @@ func Catalogue() []Entry {
 			"A command of the machine ended in RESERVATION CONFLICT, or its login was refused because the device is held by another program.",
 			"SCSI reservations are made by clusters and by some installers, and outlive a power cut when they were told to. On the appliance itself a mounted device, a virtual machine or RAID may hold the device."},
 
+		{"LB-VOL-11", "A volatile volume did not outlive a crash",
+			"A login was refused because the volume is volatile and the appliance's machine crashed, or was switched off, without stopping lunboot first.",
+			"A clone that begins anew at each boot can be volatile: nobody waits for the disk, which is faster. What its machine flushed outlives a crash of lunboot and an orderly stop, not a power cut of the appliance. After one the volume is not handed out again before it has begun anew: switch the machine off and on. To have the disk waited for: lunboot volume set VOLUME --no-volatile."},
 		{"LB-VOL-10", "The volume may not be written",
 			"A write of the machine was refused with DATA PROTECT, WRITE PROTECTED.",
 			"Its mapping is read-only, or the volume is, as golden volumes are. A system that starts from a golden volume needs a clone of its own: lunboot volume clone. A mapping is made writable with lunboot mapping set MACHINE LUN --no-read-only."},

@@ -322,6 +322,8 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"lab-12 has nothing to boot", store.Certain, "own-copy-debian"},
 		{"LB-TGT-03", "volume not ready", bios().script().refused(ipxeID, "0202", "no volume is mapped to the machine lab-12"), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, State: store.VolumeFailed, Reason: "the file is missing"}),
 			"lab-12 was refused, because its volume “win11” is not ready", store.Certain, ""},
+		{"LB-VOL-11", "", bios().script().refused(ipxeID, "0301", "the volumes of iqn.x cannot be opened now: open volume win11: volume win11 is volatile, and the appliance’s machine went down without stopping lunboot first: what was written to it is discarded"), lab12(win11),
+			"lab-12 was refused its volume “win11”, because what was on it is gone", store.Certain, ""},
 		{"LB-VOL-02", "its file is gone", bios().script().refused(ipxeID, "0301", "the volumes of iqn.x cannot be opened now: open volume win11: no such file or directory"), lab12(win11),
 			"lab-12 was refused its volume “win11”, because its storage failed", store.Certain, ""},
 		{"LB-VOL-03", "no report", bios().script().logged(ipxeID, "s1").quiet(), lab12(Mapping{LUN: 2, Volume: "win11", Boot: true, BlockSize: 4096}),

@@ -29,6 +29,7 @@ func iscsiRules() []rule {
 		{code: "LB-TGT-03", build: unknownInitiator},
 		{code: "LB-TGT-04", build: unknownTarget},
 		{code: "LB-TGT-05", build: loginUnfinished},
+		{code: "LB-VOL-11", build: volumeDiscarded},
 		{code: "LB-VOL-02", build: volumeUnopened},
 		{code: "LB-TGT-06", build: loginRefused},
 		{code: "LB-VOL-03", stage: store.StageRead, build: blockSize},

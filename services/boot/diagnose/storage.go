@@ -50,6 +50,26 @@ func volumeHeld(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
+// volumeDiscarded is a login that was refused because the volume is volatile and
+// the host has crashed since: a machine that ran from it is kept from going on
+// with what is only in its memory.
+func volumeDiscarded(v *view) (store.Diagnosis, bool) {
+	e, ok := v.refused("")
+	if !ok || !strings.HasPrefix(e.Detail.Status, "03") || !strings.Contains(e.Detail.Reason, "is volatile, and the appliance") {
+		return store.Diagnosis{}, false
+	}
+	v.noteRefused(e)
+	return store.Diagnosis{
+		Title:      v.subject() + " was refused " + v.volume() + ", because what was on it is gone",
+		Cause:      "The volume is volatile: nobody waits for its bytes to be on the disk. The appliance’s machine went down without stopping lunboot first, and nobody knows which of them are there. A system that went on would mix old blocks with new ones.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Label: "Switch " + v.who() + " off and on: its volume begins anew at that boot"},
+			{Label: "If what it writes must outlive a power cut of the appliance, make the volume wait for the disk: lunboot volume set VOLUME --no-volatile"},
+		},
+	}, true
+}
+
 // volumeUnopened is a login that was refused because no volume of the machine
 // could be opened: a file is gone, or its disk fails.
 func volumeUnopened(v *view) (store.Diagnosis, bool) {
