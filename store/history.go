@@ -14,9 +14,3 @@ type Throughput struct {
 	Read    float64   `json:"read"`    // bytes a second
 	Written float64   `json:"written"` // bytes a second
 }
-
-// SpaceSample is the room for volumes at a moment.
-type SpaceSample struct {
-	At   time.Time `json:"at"`
-	Free int64     `json:"free"` // bytes
-}

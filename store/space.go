@@ -22,6 +22,12 @@ type Space struct {
 	Low int64 `json:"low"`
 }
 
+// RoomSample is one look at the room for volumes.
+type RoomSample struct {
+	At         time.Time
+	Size, Free int64 // bytes, as in Space
+}
+
 // Short reports whether the room has fallen below what the operator wants kept.
 func (s Space) Short() bool { return s.Free < s.Low }
 

@@ -415,6 +415,9 @@ func TestAStormOfKillsOnAFullDisk(t *testing.T) {
 		}
 		_ = v.i.Conn.Close()
 		w.kill()
+		if round%20 == 19 {
+			t.Logf("%d rounds, %d writes, %d flushes, %d writes refused", round+1, v.written, v.flushed, full)
+		}
 	}
 	// After the last kill every block is read once more, and the maps are sound.
 	v.i = w.login(9000)

@@ -38,6 +38,7 @@ type DB interface {
 	MappingRows
 	NetworkRows
 	JobRows
+	RoomRows
 	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
 	DeleteProfile(ctx context.Context, by store.Actor, name string) error
 	Profile(ctx context.Context, name string) (store.Profile, error)
@@ -112,6 +113,12 @@ type JobRows interface {
 	UpdateJob(context.Context, store.Job) error
 	Jobs(context.Context) ([]store.Job, error)
 	Job(ctx context.Context, id int64) (store.Job, error)
+}
+
+// RoomRows are looks at the room for volumes.
+type RoomRows interface {
+	RoomSamples(context.Context) ([]store.RoomSample, error)
+	KeepRoomSample(ctx context.Context, s store.RoomSample, since time.Time) error
 }
 
 // Volumes are the volumes' bytes: a volume.Pool.

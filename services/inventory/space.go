@@ -14,6 +14,9 @@ const (
 	// looks are remembered: a day.
 	spaceEvery  = time.Minute
 	keepSamples = 24 * 60
+	keepFor     = 24 * time.Hour
+	// keepEvery is how often a look is kept for the next run.
+	keepEvery = 10 * time.Minute
 	// leastSeen is how long the room is watched before a forecast is made of it.
 	leastSeen = 30 * time.Minute
 )
@@ -30,7 +33,8 @@ type SpaceWatch struct {
 	tell func(store.Space)
 
 	mu      sync.Mutex
-	samples []store.SpaceSample // oldest first
+	samples []store.RoomSample // oldest first
+	kept    time.Time          // the newest that is kept
 	short   bool
 }
 
@@ -48,6 +52,9 @@ func (w *SpaceWatch) Listen() error { return nil }
 
 // Serve looks until ctx ends.
 func (w *SpaceWatch) Serve(ctx context.Context) error {
+	if err := w.remember(ctx); err != nil && ctx.Err() == nil {
+		w.inv.log.Warn("what was seen of the room for volumes before is not known", "err", err)
+	}
 	tick := time.NewTicker(spaceEvery)
 	defer tick.Stop()
 	for {
@@ -55,6 +62,7 @@ func (w *SpaceWatch) Serve(ctx context.Context) error {
 			w.inv.log.Warn("the room for volumes is not known", "err", err)
 		} else if err == nil {
 			w.note(s)
+			w.keep(ctx, s)
 		}
 		select {
 		case <-ctx.Done():
@@ -64,13 +72,47 @@ func (w *SpaceWatch) Serve(ctx context.Context) error {
 	}
 }
 
+// remember takes up what the last run saw of the room.
+func (w *SpaceWatch) remember(ctx context.Context) error {
+	all, err := w.inv.db.RoomSamples(ctx)
+	if err != nil {
+		return err
+	}
+	now := w.inv.now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range all { // a clock that was set back leaves looks of the future
+		if age := now.Sub(s.At); age >= 0 && age <= keepFor {
+			w.samples = append(w.samples, s)
+			w.kept = s.At
+		}
+	}
+	return nil
+}
+
+// keep keeps a look now and then for the next run.
+func (w *SpaceWatch) keep(ctx context.Context, s store.Space) {
+	if s.At.Sub(w.kept) < keepEvery {
+		return
+	}
+	if err := w.inv.db.KeepRoomSample(ctx, store.RoomSample{At: s.At, Size: s.Size, Free: s.Free}, s.At.Add(-keepFor)); err != nil {
+		if ctx.Err() == nil {
+			w.inv.log.Warn("the room for volumes could not be noted", "err", err)
+		}
+		return
+	}
+	w.kept = s.At
+}
+
 // note remembers a look, and tells of one that crosses the threshold.
 func (w *SpaceWatch) note(s store.Space) {
 	w.mu.Lock()
-	w.samples = append(w.samples, store.SpaceSample{At: s.At, Free: s.Free})
-	if over := len(w.samples) - keepSamples; over > 0 {
-		w.samples = append(w.samples[:0], w.samples[over:]...)
+	w.samples = append(w.samples, store.RoomSample{At: s.At, Size: s.Size, Free: s.Free})
+	old := max(0, len(w.samples)-keepSamples)
+	for old < len(w.samples)-1 && s.At.Sub(w.samples[old].At) > keepFor {
+		old++
 	}
+	w.samples = append(w.samples[:0], w.samples[old:]...)
 	turned := s.Short() != w.short
 	w.short = s.Short()
 	w.mu.Unlock()
@@ -85,7 +127,7 @@ func (w *SpaceWatch) note(s store.Space) {
 }
 
 // Seen is the room as it was in the last day, oldest first.
-func (w *SpaceWatch) Seen() []store.SpaceSample {
+func (w *SpaceWatch) Seen() []store.RoomSample {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.samples)
@@ -116,23 +158,46 @@ func (w *SpaceWatch) Space(ctx context.Context) (store.Space, error) {
 	if err != nil {
 		return s, err
 	}
-	layers, err := w.inv.db.Layers(ctx)
+	takes, err := w.inv.Takes(ctx)
 	if err != nil {
 		return s, err
+	}
+	for _, v := range all {
+		if used, known := takes[v.ID]; known {
+			s.Used += used
+			s.Virtual += v.Size
+		}
+	}
+	s.Rate, s.Seen = w.rate(s)
+	return s, nil
+}
+
+// Takes is how many bytes each volume takes of the file system, its versions and
+// snapshots included; devices take none, and of one that is being made or removed
+// nothing is known.
+func (i *Inventory) Takes(ctx context.Context) (map[store.VolumeID]int64, error) {
+	out := map[store.VolumeID]int64{}
+	m, ok := i.volumes.(measurer)
+	if !ok {
+		return out, nil
+	}
+	all, err := i.db.Volumes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	layers, err := i.db.Layers(ctx)
+	if err != nil {
+		return nil, err
 	}
 	for _, v := range all {
 		if v.Kind == store.VolumeDevice || v.State == store.VolumeFailed {
 			continue
 		}
-		used, err := m.Used(withFiles(v, layers))
-		if err != nil {
-			continue // one that is being made or removed
+		if used, err := m.Used(withFiles(v, layers)); err == nil {
+			out[v.ID] = used
 		}
-		s.Used += used
-		s.Virtual += v.Size
 	}
-	s.Rate, s.Seen = w.rate(s)
-	return s, nil
+	return out, nil
 }
 
 // withFiles is a volume with all of the layers that are its own: versions and
@@ -154,10 +219,15 @@ func withFiles(v store.Volume, all []store.Layer) store.Volume {
 func (w *SpaceWatch) rate(now store.Space) (perDay int64, seen time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.samples) == 0 {
+	// A file system that was grown, or is another one, tells nothing of before.
+	from := len(w.samples)
+	for from > 0 && w.samples[from-1].Size == now.Size {
+		from--
+	}
+	if from == len(w.samples) {
 		return 0, 0
 	}
-	first := w.samples[0]
+	first := w.samples[from]
 	seen = now.At.Sub(first.At)
 	if seen < leastSeen || first.Free <= now.Free {
 		return 0, 0

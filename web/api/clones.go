@@ -12,6 +12,7 @@ import (
 // CloneActs change what volumes stand on. Every refusal names who is in the way.
 type CloneActs interface {
 	Detail(context.Context, store.Volume) (store.VolumeDetail, error)
+	Takes(context.Context) (map[store.VolumeID]int64, error)
 	FreezeVolume(ctx context.Context, by store.Actor, id store.VolumeID, note string) (store.Volume, error)
 	CloneVolume(context.Context, store.Actor, store.CloneSpec) (store.Volume, error)
 	CloneFor(ctx context.Context, by store.Actor, machine store.MachineID, spec store.CloneSpec) (store.Volume, store.Mapping, error)

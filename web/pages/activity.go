@@ -177,7 +177,7 @@ func bootTime(a store.Attempt) (took time.Duration, up bool) {
 
 // roomChart draws how much room was free; empty when it was not watched for
 // long enough to show anything.
-func roomChart(seen []store.SpaceSample) template.HTML {
+func roomChart(seen []store.RoomSample) template.HTML {
 	c := chart.Chart{ID: "room-free", Title: "Room that was free", Place: "At", Unit: 1024, Format: func(f float64) string { return store.Bytes(int64(f)) }}
 	free := chart.Series{Name: "free", Look: chart.First}
 	last := time.Time{}

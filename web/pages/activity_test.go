@@ -47,7 +47,7 @@ func (l *lab) busy() {
 		l.moved = append(l.moved, store.Throughput{At: noon.Add(time.Duration(n-119) * 30 * time.Second), Read: 180e6 * wave * wave, Written: 20e6 * (1 + wave)})
 	}
 	for n := range 1440 {
-		l.room = append(l.room, store.SpaceSample{At: noon.Add(time.Duration(n-1439) * time.Minute), Free: int64(105<<30) - int64(n)<<24})
+		l.room = append(l.room, store.RoomSample{At: noon.Add(time.Duration(n-1439) * time.Minute), Free: int64(105<<30) - int64(n)<<24})
 	}
 }
 

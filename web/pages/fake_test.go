@@ -64,7 +64,7 @@ type lab struct {
 	check    store.VolumeCheck
 	ends     []store.AttemptEnd
 	moved    []store.Throughput
-	room     []store.SpaceSample
+	room     []store.RoomSample
 }
 
 var noon = time.Date(2026, 11, 22, 14, 2, 8, 0, time.UTC)
@@ -428,7 +428,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 			return ends, nil
 		},
 		Moved:     func() []store.Throughput { return l.moved },
-		SpaceSeen: func() []store.SpaceSample { return l.room },
+		SpaceSeen: func() []store.RoomSample { return l.room },
 		Loaders:   l,
 		Media:     l,
 		Profiles:  l,

@@ -99,7 +99,7 @@ type Config struct {
 	// Moved is what all machines read and wrote lately, SpaceSeen the room that
 	// volumes had; oldest first.
 	Moved     func() []store.Throughput
-	SpaceSeen func() []store.SpaceSample
+	SpaceSeen func() []store.RoomSample
 	Loaders   Loaders
 	Media     Media
 	Profiles  ProfileActs

@@ -17,6 +17,7 @@ import (
 // change it.
 type VolumeLife interface {
 	Detail(context.Context, store.Volume) (store.VolumeDetail, error)
+	Takes(context.Context) (map[store.VolumeID]int64, error)
 	SetVolume(context.Context, store.Actor, store.VolumeID, store.VolumePatch) (store.Volume, error)
 	ResizeVolume(ctx context.Context, by store.Actor, id store.VolumeID, size int64) (store.Volume, error)
 	FlattenVolume(ctx context.Context, by store.Actor, id store.VolumeID) (store.Job, error)

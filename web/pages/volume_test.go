@@ -56,7 +56,22 @@ func (l *lab) Detail(_ context.Context, v store.Volume) (store.VolumeDetail, err
 	}
 	return d, nil
 }
+
+// Takes says that the first volume takes the least, and nothing of the last.
+func (l *lab) Takes(context.Context) (map[store.VolumeID]int64, error) {
+	out := map[store.VolumeID]int64{}
+	for n, v := range l.vols {
+		if n < len(l.vols)-1 {
+			out[v.ID] = int64(n+1) << 30
+		}
+	}
+	return out, nil
+}
+
 func (l *lab) SetVolume(_ context.Context, _ store.Actor, id store.VolumeID, p store.VolumePatch) (store.Volume, error) {
+	if p.Volatile != nil {
+		return store.Volume{}, l.did("%d is volatile: %v", id, *p.Volatile)
+	}
 	return store.Volume{}, l.did("reset of %d is %v", id, *p.Reset)
 }
 func (l *lab) ResizeVolume(_ context.Context, _ store.Actor, id store.VolumeID, size int64) (store.Volume, error) {

@@ -1,9 +1,13 @@
 package pages
 
 import (
+	"cmp"
 	"html/template"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-chi/chi/v5"
 
@@ -15,7 +19,8 @@ type volumeRow struct {
 	UsedBy     []volumeUse
 	Holds      *store.Preflight // nil when it could not be looked into
 	ParentName string
-	Clones     int // that stand on it
+	Clones     int   // that stand on it
+	Takes      int64 // bytes of the file system; -1: not known, or a device
 }
 
 type volumeUse struct {
@@ -24,8 +29,63 @@ type volumeUse struct {
 	LUN     store.LUN
 }
 
+// volumeOrder is by what the volumes are sorted: the name, unless a column is
+// named, with a hyphen before it the largest first.
+type volumeOrder string
+
+// volumeColumns are those that the list can be sorted by, the usual one first.
+var volumeColumns = []string{"name", "size", "takes"}
+
+func parseVolumeOrder(text string) volumeOrder {
+	if slices.Contains(volumeColumns, strings.TrimPrefix(text, "-")) {
+		return volumeOrder(text)
+	}
+	return volumeOrder(volumeColumns[0])
+}
+
+// URL is the list in this order.
+func (o volumeOrder) URL() string {
+	if string(o) == volumeColumns[0] {
+		return "/volumes"
+	}
+	return "/volumes?" + url.Values{"sort": {string(o)}}.Encode()
+}
+
+// By is the list sorted by a column, of sizes the largest first; a second time the
+// other way.
+func (o volumeOrder) By(column string) string {
+	first, second := column, "-"+column
+	if column != volumeColumns[0] {
+		first, second = second, first
+	}
+	if string(o) == first {
+		return volumeOrder(second).URL()
+	}
+	return volumeOrder(first).URL()
+}
+
+// Order says how a column is sorted, for those who do not see the arrow.
+func (o volumeOrder) Order(column string) string { return listQuery{Sort: string(o)}.Order(column) }
+
+func (o volumeOrder) sort(rows []volumeRow) {
+	column, down := strings.CutPrefix(string(o), "-")
+	slices.SortStableFunc(rows, func(a, b volumeRow) int {
+		if down {
+			a, b = b, a
+		}
+		switch column {
+		case "size":
+			return cmp.Compare(a.Size, b.Size)
+		case "takes":
+			return cmp.Compare(a.Takes, b.Takes)
+		}
+		return cmp.Compare(a.Name, b.Name)
+	})
+}
+
 type volumesView struct {
 	Rows     []volumeRow
+	List     volumeOrder
 	Way      underWay
 	Room     store.Space
 	RoomSeen template.HTML // the last day of it
@@ -61,7 +121,12 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 	for _, m := range maps {
 		uses[m.Volume] = append(uses[m.Volume], volumeUse{Machine: m.Machine, Name: names[m.Machine], LUN: m.LUN})
 	}
-	v := volumesView{Self: "/volumes"}
+	v := volumesView{List: parseVolumeOrder(r.FormValue("sort"))}
+	v.Self = v.List.URL()
+	takes, err := s.Volumes.Takes(ctx)
+	if err != nil {
+		s.Log.Warn("what volumes take is not known", "error", err)
+	}
 	called, clones := map[store.VolumeID]string{}, map[store.VolumeID]int{}
 	if v.Room, err = s.Space(ctx); err != nil {
 		s.Log.Warn("the room for volumes is not known", "error", err)
@@ -76,7 +141,10 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 		clones[vol.Parent]++
 	}
 	for _, vol := range vols {
-		row := volumeRow{Volume: vol, UsedBy: uses[vol.ID], ParentName: called[vol.Parent], Clones: clones[vol.ID]}
+		row := volumeRow{Volume: vol, UsedBy: uses[vol.ID], ParentName: called[vol.Parent], Clones: clones[vol.ID], Takes: -1}
+		if used, known := takes[vol.ID]; known {
+			row.Takes = used
+		}
 		if vol.State == store.VolumeReady {
 			if found, err := s.Volumes.LookAtVolume(ctx, vol); err == nil {
 				row.Holds = &found
@@ -84,6 +152,7 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 		}
 		v.Rows = append(v.Rows, row)
 	}
+	v.List.sort(v.Rows)
 	s.render(w, r, status, "volumes", page{Title: "Volumes", Nav: "volumes", Live: true, Error: problem, Data: v})
 }
 

@@ -63,16 +63,23 @@ type VolumeListCmd struct{}
 
 // Run lists volumes.
 func (*VolumeListCmd) Run(c *Context) error {
-	var out list[store.Volume]
+	var out list[struct {
+		store.Volume
+		Used int64 `json:"used"`
+	}]
 	if err := c.Client.Do(c, "GET", "/volumes", nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {
 		var rows [][]string
-		for _, v := range out.Items {
-			rows = append(rows, []string{strconv.FormatInt(int64(v.ID), 10), v.Name, string(v.Kind), store.Bytes(v.Size), strconv.Itoa(v.BlockSize), volumeState(v), access(v), yes(v.Shared, "shared"), origin(v)})
+		for _, line := range out.Items {
+			v, takes := line.Volume, ""
+			if line.Used >= 0 {
+				takes = store.Bytes(line.Used)
+			}
+			rows = append(rows, []string{strconv.FormatInt(int64(v.ID), 10), v.Name, string(v.Kind), store.Bytes(v.Size), takes, strconv.Itoa(v.BlockSize), volumeState(v), access(v), yes(v.Shared, "shared"), origin(v)})
 		}
-		c.table("ID NAME KIND SIZE BLOCK STATE ACCESS SHARED FROM", rows)
+		c.table("ID NAME KIND SIZE TAKES BLOCK STATE ACCESS SHARED FROM", rows)
 	})
 }
 
