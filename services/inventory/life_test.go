@@ -2,6 +2,8 @@ package inventory
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -214,4 +216,69 @@ func TestAVolumeTakesTheRoomOfAllThatWasKeptOfIt(t *testing.T) {
 	if s.Used < 4*size || s.Used > 4*size+size {
 		t.Errorf("volumes take %d bytes of %d", s.Used, 4*size)
 	}
+}
+
+// A volatile clone is given to nobody after a crash of the host, before its
+// machine's next boot has let it begin anew.
+func TestAVolatileCloneBeginsAnewAfterACrashOfTheHost(t *testing.T) {
+	dir := t.TempDir()
+	h := living(t, dir)
+	g := h.golden(t, "debian")
+	_, err := h.CloneVolume(t.Context(), ada, store.CloneSpec{Parent: g.ID, Name: "lab-1", Volatile: true})
+	if store.KindOf(err) != store.KindInvalid {
+		t.Errorf("volatile, and kept: %v", err)
+	}
+	v, err := h.CloneVolume(t.Context(), ada, store.CloneSpec{Parent: g.ID, Name: "lab-1", Reset: true, Volatile: true})
+	must(t, err)
+	b := volumetest.Pattern(make([]byte, 64<<10), 1)
+	h.writes(t, v, 0, b)
+	h.wantRefusal(t, store.KindConflict, []string{"lab-1", "--no-volatile"}, func() error { _, err := h.SnapshotVolume(t.Context(), ada, v.ID, "kept", ""); return err })
+	h.wantRefusal(t, store.KindConflict, []string{"lab-1", "--no-volatile"}, func() error { _, err := h.FreezeVolume(t.Context(), ada, v.ID, ""); return err })
+	off := false
+	h.wantRefusal(t, store.KindConflict, []string{"lab-1"}, func() error {
+		_, err := h.SetVolume(t.Context(), ada, v.ID, store.VolumePatch{Reset: &off, Volatile: &off})
+		return err
+	})
+	h.stop() // in order
+	h = living(t, dir)
+	must(t, h.Recover(t.Context()))
+	h.holds(t, v, b)
+	handle := h.opened(t, v)
+	mark := filepath.Join(dir, "volumes", v.TopLayer().Path+".running")
+	crashed, err := os.ReadFile(mark)
+	must(t, err)
+	must(t, handle.Close())
+	h.stop()
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("the mark stays after a stop in order")
+	}
+	// As a crash leaves it, of a boot that was another one.
+	crashed[0] ^= 1
+	must(t, os.WriteFile(mark, crashed, 0o600))
+	h = living(t, dir)
+	must(t, h.Recover(t.Context()))
+	if _, err := h.pool.Open(t.Context(), h.now(t, v)); store.KindOf(err) != store.KindUnavailable || !strings.Contains(err.Error(), "is volatile") {
+		t.Errorf("what nobody knows of is handed out: %v", err)
+	}
+	v, err = h.boots(t, v, "lab-1")
+	must(t, err)
+	h.holds(t, v, make([]byte, 64<<10))
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("the mark of the layer that is gone stays")
+	}
+	// From its next boot on it waits for the disk.
+	v, err = h.SetVolume(t.Context(), ada, v.ID, store.VolumePatch{Volatile: &off})
+	must(t, err)
+	if !v.TopLayer().Volatile {
+		t.Error("the present layer is changed by a word")
+	}
+	v, err = h.boots(t, v, "lab-1")
+	must(t, err)
+	if v.TopLayer().Volatile {
+		t.Errorf("%+v", v.TopLayer())
+	}
+	v, err = h.SetVolume(t.Context(), ada, v.ID, store.VolumePatch{Reset: &off})
+	must(t, err)
+	_, err = h.SnapshotVolume(t.Context(), ada, v.ID, "kept", "")
+	must(t, err)
 }

@@ -97,3 +97,76 @@ func TestACopyIsRefusedThatWouldTakeTheRoomOfMachines(t *testing.T) {
 	h.done(t, job, err)
 	must(t, h.passed(t, job))
 }
+
+func TestTheForecastOutlivesARestart(t *testing.T) {
+	dir := t.TempDir()
+	r := &room{size: 100 << 30, free: 60 << 30}
+	at := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	start := func() (*house, *SpaceWatch) {
+		h := reopen(t, dir, func(c *Config) { r.Volumes, c.Volumes = c.Volumes, r; c.Now = func() time.Time { return at } })
+		w := NewSpaceWatch(h.Inventory, func(store.Space) {})
+		must(t, w.remember(t.Context()))
+		return h, w
+	}
+	look := func(w *SpaceWatch) store.Space {
+		t.Helper()
+		s, err := w.Space(t.Context())
+		must(t, err)
+		w.note(s)
+		w.keep(t.Context(), s)
+		return s
+	}
+	h, w := start()
+	for range 181 { // three hours, a look each minute, and a GiB an hour
+		look(w)
+		at, r.free = at.Add(time.Minute), r.free-1<<30/60
+	}
+	want := look(w).Forecast()
+	if want == "" {
+		t.Fatal("there is no forecast")
+	}
+	all, err := h.db.RoomSamples(t.Context())
+	if must(t, err); len(all) != 19 {
+		t.Errorf("%d looks are kept of three hours", len(all))
+	}
+	h.stop()
+	h, w = start()
+	if s := look(w); s.Forecast() != want {
+		t.Errorf("after a restart %q, before it %q", s.Forecast(), want)
+	}
+	// A day is all that is kept, and a file system that was grown begins anew.
+	at = at.Add(25 * time.Hour)
+	look(w)
+	if all, err = h.db.RoomSamples(t.Context()); err != nil || len(all) != 1 {
+		t.Errorf("%d looks are kept of long ago, %v", len(all), err)
+	}
+	at, r.free = at.Add(time.Hour), r.free-1<<30
+	if s := look(w); s.Forecast() == "" || s.Seen != time.Hour {
+		t.Errorf("%+v", s)
+	}
+	at, r.size, r.free = at.Add(time.Hour), 200<<30, r.free-1<<30
+	if s := look(w); s.Forecast() != "" {
+		t.Errorf("a forecast of a file system that was just grown: %q", s.Forecast())
+	}
+	h.stop()
+	// A clock that was set back has seen nothing yet.
+	at = at.Add(-48 * time.Hour)
+	if _, w = start(); len(w.samples) != 0 {
+		t.Errorf("looks of the future: %v", w.samples)
+	}
+}
+
+func TestWhatEachVolumeTakes(t *testing.T) {
+	h := living(t, t.TempDir())
+	g := h.golden(t, "debian")
+	c := h.cloned(t, g, "lab-1", false)
+	h.writes(t, c, 0, bytes.Repeat([]byte{1}, 256<<10))
+	takes, err := h.Takes(t.Context())
+	must(t, err)
+	if n := takes[c.ID]; n < 256<<10 || n > 512<<10 {
+		t.Errorf("the clone takes %d bytes", n)
+	}
+	if n, known := takes[g.ID]; !known || n > 64<<10 {
+		t.Errorf("the empty golden volume takes %d bytes", n)
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"lunboot/store/volume/clone"
 )
 
 // file is what a volume needs of the thing that holds its bytes. The test kit
@@ -257,6 +259,26 @@ func (f *osFile) reflink(from *osFile) error {
 			return errors.ErrUnsupported
 		default:
 			return f.wrap("reflink", err)
+		}
+	}
+}
+
+// Share takes a range over from another file of the volumes, at the same offset,
+// without copying it (FICLONERANGE, ioctl_ficlonerange(2)): errors.ErrUnsupported
+// when the file system cannot, or the range is none of its whole blocks.
+func (f *osFile) Share(from clone.File, off, n int64) error {
+	other, ok := from.(*osFile)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	for {
+		err := unix.IoctlFileCloneRange(f.fd, &unix.FileCloneRange{Src_fd: int64(other.fd), Src_offset: uint64(off), Src_length: uint64(n), Dest_offset: uint64(off)})
+		switch err {
+		case unix.EINTR:
+		case unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOTTY, unix.EXDEV, unix.EINVAL:
+			return errors.ErrUnsupported
+		default:
+			return f.wrap("share blocks", err)
 		}
 	}
 }

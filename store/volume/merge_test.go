@@ -349,3 +349,62 @@ func TestACrashAtEveryChangeOfAMergeLosesNothing(t *testing.T) {
 	}
 	t.Logf("%d crashes", crashes)
 }
+
+// Where the file system can, layers are merged and a volume is made to stand alone
+// without room, and without reading what is shared.
+func TestMergesAndFlatVolumesShareBlocksWhereTheFileSystemCan(t *testing.T) {
+	dir, inside := onXFS(t)
+	if !inside {
+		return
+	}
+	p, err := OpenPool(dir, quiet())
+	must(t, err)
+	defer p.Close()
+	y := &yard{Pool: p}
+	const size = 48<<20 + 512
+	g := y.raw(t, size, 512)
+	h, err := y.Open(t.Context(), g)
+	must(t, err)
+	disk := volumetest.Pattern(make([]byte, size), 1)
+	put(t, h, 0, disk)
+	must(t, h.Close())
+	v := y.clone(t, g)
+	h, err = y.Open(t.Context(), v)
+	must(t, err)
+	defer h.Close()
+	for n := range int64(5) {
+		b := volumetest.Pattern(make([]byte, 8<<20+512), uint64(n)+2) // one granule is not whole
+		put(t, h, n*4<<20, b)
+		copy(disk[n*4<<20:], b)
+		must(t, h.Unmap(t.Context(), 40<<20+n<<20, 64<<10))
+		clear(disk[40<<20+n<<20 : 40<<20+n<<20+64<<10])
+		v, err = y.snapshot(t.Context(), v)
+		must(t, err)
+	}
+	free, err := p.Free()
+	must(t, err)
+	v, _, err = y.merge(t.Context(), v, 1, 4) // the files of before stay, as snapshots keep them
+	must(t, err)
+	wantBytes(t, h, 0, disk)
+	v, err = y.flatten(t.Context(), v)
+	must(t, err)
+	wantBytes(t, h, 0, disk)
+	must(t, p.files.Sync())
+	after, err := p.Free()
+	must(t, err)
+	if took := free - after; took > 4<<20 {
+		t.Errorf("a merge of 24 MiB and a flat volume of 48 MiB took %d KiB", took>>10)
+	}
+	used, err := p.Used(v)
+	must(t, err)
+	if used < 40<<20 {
+		t.Errorf("the flat volume says it takes %d bytes", used)
+	}
+	// What is shared is nobody else's to change.
+	put(t, h, 0, bytes.Repeat([]byte{0xee}, 1<<20))
+	gold, err := y.Open(t.Context(), y.freeze(g))
+	must(t, err)
+	defer gold.Close()
+	wantBytes(t, gold, 30<<20, volumetest.Pattern(make([]byte, size), 1)[30<<20:31<<20])
+	wantBytes(t, gold, 0, volumetest.Pattern(make([]byte, size), 1)[:1<<20])
+}

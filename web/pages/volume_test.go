@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -147,6 +148,45 @@ func cloning() *lab {
 	return l
 }
 
+func TestTheVolumesAreSortedByWhatTheyAreAndTake(t *testing.T) {
+	l := cloning()
+	get, _ := l.enter(t)
+	_, byName := get("/volumes")
+	want(t, byName, `aria-sort="ascending"><a href="/volumes?sort=-name">Name`, `<a href="/volumes?sort=-size">Size`, `<a href="/volumes?sort=-takes">Takes`, "1 GiB", "2 GiB")
+	// The fake's first volume takes the least, and what the last takes is not known.
+	order := func(path string) (names []string) {
+		t.Helper()
+		status, body := get(path)
+		if status != http.StatusOK {
+			t.Fatalf("%s: %d", path, status)
+		}
+		body, _, _ = strings.Cut(body, "</tbody>")
+		for _, part := range strings.Split(body, `<a class="name" href="/volumes/`)[1:] {
+			id, _, _ := strings.Cut(part, `"`)
+			names = append(names, id)
+		}
+		return names
+	}
+	var ids []string
+	for _, v := range l.vols {
+		ids = append(ids, fmt.Sprint(v.ID))
+	}
+	last := len(ids) - 1
+	up := append([]string{ids[last]}, ids[:last]...)
+	if got := order("/volumes?sort=takes"); !slices.Equal(got, up) {
+		t.Errorf("by rising takes: %v, want %v", got, up)
+	}
+	slices.Reverse(up)
+	if got := order("/volumes?sort=-takes"); !slices.Equal(got, up) {
+		t.Errorf("by falling takes: %v, want %v", got, up)
+	}
+	if got := order("/volumes?sort=nonsense"); !slices.Equal(got, order("/volumes")) {
+		t.Errorf("by nonsense: %v", got)
+	}
+	_, falling := get("/volumes?sort=-takes")
+	want(t, falling, `aria-sort="descending"><a href="/volumes?sort=takes">Takes`, `hx-get="/volumes?sort=-takes"`)
+}
+
 func TestThePageOfAVolumeSaysWhatStandsOnWhatAndWhoUsesIt(t *testing.T) {
 	l := cloning()
 	get, _ := l.enter(t)
@@ -161,7 +201,7 @@ func TestThePageOfAVolumeSaysWhatStandsOnWhatAndWhoUsesIt(t *testing.T) {
 		}
 	}
 	_, clone := get("/volumes/6")
-	want(t, clone, "Clone of debian-golden, anew at each boot", "it moves there at the next boot of its machine", "lab-03", "logged in since", "It cannot be removed: lab-03 has it, as LUN 0", "Keep what is written", "parent.raw", "21 GiB")
+	want(t, clone, "Clone of debian-golden, anew at each boot", "it moves there at the next boot of its machine", "lab-03", "logged in since", "It cannot be removed: lab-03 has it, as LUN 0", "Keep what is written", "Make it volatile from its next boot on", "parent.raw", "21 GiB")
 	if strings.Contains(clone, "/volumes/6/rollback") {
 		t.Error("a clone that begins anew is offered to be rolled back")
 	}
@@ -184,8 +224,11 @@ func TestEachActOnAVolumeIsAFormWithoutScript(t *testing.T) {
 		to   string
 		did  string
 	}{
-		{"/volumes/5/clone", []string{"name", "c", "reset", "1"}, "/volumes/9", "clone {Parent:5 Snapshot: Name:c Reset:true}"},
-		{"/volumes/7/clone", []string{"snapshot", "before", "machine", "4"}, "/machines/4", "clone for 4: {Parent:7 Snapshot:before Name: Reset:false}"},
+		{"/volumes/5/clone", []string{"name", "c", "reset", "1"}, "/volumes/9", "clone {Parent:5 Snapshot: Name:c Reset:true Volatile:false}"},
+		{"/volumes/5/clone", []string{"name", "c", "reset", "1", "volatile", "1"}, "/volumes/9", "clone {Parent:5 Snapshot: Name:c Reset:true Volatile:true}"},
+		{"/volumes/6/volatile", []string{"volatile", "1"}, "/volumes/6", "6 is volatile: true"},
+		{"/volumes/6/volatile", nil, "/volumes/6", "6 is volatile: false"},
+		{"/volumes/7/clone", []string{"snapshot", "before", "machine", "4"}, "/machines/4", "clone for 4: {Parent:7 Snapshot:before Name: Reset:false Volatile:false}"},
 		{"/volumes/1/freeze", []string{"confirm", "win11-lab", "note", " first "}, "/volumes/1", "freeze 1: first"},
 		{"/volumes/7/snapshots", []string{"name", "s", "note", "n"}, "/volumes/7", "snapshot s of 7: n"},
 		{"/volumes/7/snapshots/remove", []string{"name", "before"}, "/volumes/7", "forget before of 7"},
@@ -200,7 +243,7 @@ func TestEachActOnAVolumeIsAFormWithoutScript(t *testing.T) {
 		{"/volumes/7/grow", []string{"size", "64G"}, "/volumes/7", "grow 7 to 68719476736"},
 		{"/volumes/5/default", nil, "/volumes/5", "default-golden is debian-golden"},
 		{"/volumes/7/cancel", []string{"job", "4"}, "/volumes/7", "cancel 4"},
-		{"/machines/4/map", []string{"clone_of", "debian-golden", "reset", "1"}, "/machines/4", "clone for 4: {Parent:5 Snapshot: Name: Reset:true}"},
+		{"/machines/4/map", []string{"clone_of", "debian-golden", "reset", "1"}, "/machines/4", "clone for 4: {Parent:5 Snapshot: Name: Reset:true Volatile:false}"},
 	} {
 		l.acts = nil
 		if code, to := post(c.path, c.form...); code != http.StatusSeeOther || to != c.to || len(l.acts) != 1 || l.acts[0] != c.did {

@@ -7,14 +7,16 @@ const flushEvery = 64 << 20
 
 // Flatten copies into the data file everything that only the parent has, while
 // the layer is used. When it returns nil the data file alone is the layer, on
-// the disk too, and stays so. It may be ended and begun again; what was copied
-// is not copied twice. more is asked now and then whether to go on, or nil.
+// the disk too, and stays so. Where the file system can, it shares the blocks of
+// the files below. It may be ended and begun again; what was copied is not copied
+// twice. more is asked now and then whether to go on, or nil.
 func (l *Layer) Flatten(ctx context.Context, progress func(done, total int64), more func() error) error {
 	if err := l.takesWrites(); err != nil {
 		return err
 	}
 	buf := make([]byte, region)
 	parent := extents{f: l.under(), end: l.id.ParentSize}
+	take := taker{to: l}
 	copied := int64(0)
 	for off := int64(0); ; {
 		size := l.size.Load() // it may grow meanwhile
@@ -28,7 +30,7 @@ func (l *Layer) Flatten(ctx context.Context, progress func(done, total int64), m
 			return err
 		}
 		n := min(size-off, region-off%region)
-		k, err := l.flattenRegion(off, n, buf, &parent)
+		k, err := l.flattenRegion(off, n, buf, &parent, &take)
 		if err != nil {
 			return err
 		}
@@ -49,7 +51,7 @@ func (l *Layer) Flatten(ctx context.Context, progress func(done, total int64), m
 	return l.Sync()
 }
 
-func (l *Layer) flattenRegion(off, n int64, buf []byte, parent *extents) (copied int64, err error) {
+func (l *Layer) flattenRegion(off, n int64, buf []byte, parent *extents, take *taker) (copied int64, err error) {
 	lock := l.lock(off)
 	lock.Lock()
 	defer lock.Unlock()
@@ -68,6 +70,12 @@ func (l *Layer) flattenRegion(off, n int64, buf []byte, parent *extents) (copied
 				run = hole
 			} else {
 				run = min(run, (end-off+Granule-1)/Granule*Granule)
+				if shared, err := take.below(off, run); err != nil {
+					return copied, err
+				} else if shared > 0 {
+					off, n, copied = off+shared, n-shared, copied+shared
+					continue
+				}
 				if err := l.copyUp(off, buf[:run]); err != nil {
 					return copied, err
 				}

@@ -5,12 +5,6 @@ import (
 	"errors"
 )
 
-// sharer is a data file that can share the blocks of another one: ranges of whole
-// blocks of the file system, at one offset in both.
-type sharer interface {
-	Share(from File, off, n int64) error
-}
-
 // Merge makes of an empty layer what another one is over one of the layers below
 // it: everything that upper, or a layer between it and lower, or lower itself has
 // or hides. The merged layer stands on what lower stands on, and reads as upper
@@ -19,7 +13,7 @@ type sharer interface {
 // system can, it shares the blocks of those files. more is asked now and then
 // whether to go on, or nil.
 func Merge(ctx context.Context, merged, upper, lower *Layer, progress func(done, total int64), more func() error) error {
-	m := merger{to: merged, upper: upper, lower: lower, buf: make([]byte, region)}
+	m := merger{to: merged, upper: upper, lower: lower, buf: make([]byte, region), take: taker{to: merged}}
 	size := merged.size.Load()
 	for off, unsaved := int64(0), int64(0); off < size; {
 		if progress != nil {
@@ -55,7 +49,7 @@ func Merge(ctx context.Context, merged, upper, lower *Layer, progress func(done,
 type merger struct {
 	to, upper, lower *Layer
 	buf              []byte
-	copies           bool // blocks cannot be shared
+	take             taker
 }
 
 // next brings the run that begins at off, a granule's first byte, into the merged
@@ -68,10 +62,9 @@ func (m *merger) next(off, n int64) (run, copied int64, err error) {
 	if s == zero {
 		return run, 0, m.to.Punch(off, run)
 	}
-	if from != nil && !m.copies && off+run <= from.size.Load() {
-		shared, err := m.share(from, off, run)
-		if err != nil || shared {
-			return run, run, err
+	if off+run <= from.size.Load() {
+		if shared, err := m.take.from(from.data, off, run); err != nil || shared > 0 {
+			return shared, shared, err
 		}
 	}
 	run = min(run, int64(len(m.buf)))
@@ -80,26 +73,6 @@ func (m *merger) next(off, n int64) (run, copied int64, err error) {
 		return 0, 0, err
 	}
 	return run, run, m.to.bring(b, off)
-}
-
-// share takes a run over from the file of one layer.
-func (m *merger) share(from *Layer, off, n int64) (bool, error) {
-	to, ok := m.to.data.(sharer)
-	if !ok {
-		m.copies = true
-		return false, nil
-	}
-	if err := m.to.reserve(off, n); err != nil {
-		return false, err
-	}
-	switch err := to.Share(from.data, off, n); {
-	case errors.Is(err, errors.ErrUnsupported):
-		m.copies = true
-		return false, nil
-	case err != nil:
-		return false, err
-	}
-	return true, m.to.set(off, off+n, here)
 }
 
 // bring writes whole granules into a layer that has nothing there. Granules of
