@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/iotest"
@@ -190,4 +192,60 @@ func TestASourceLargerThanTheRoomIsRefusedUnlessItIsMostlyHoles(t *testing.T) {
 	if src.Size != 10<<20 {
 		t.Errorf("the size is %d", src.Size)
 	}
+}
+
+// An export while a machine writes holds what nobody writes as it is, and no write
+// is lost to it, nor to the volume's being made to stand alone at the same time.
+func TestAnExportWhileTheVolumeIsWrittenAndFlattened(t *testing.T) {
+	const size = 8 << 20
+	y := &yard{Pool: openPool(t, t.TempDir())}
+	g := y.raw(t, size, 512)
+	h := y.open(t, g)
+	still := volumetest.Pattern(make([]byte, size/2), 1)
+	put(t, h, 0, still)
+	must(t, h.Close())
+	v := y.clone(t, g)
+	h = y.open(t, v)
+	mine := make([]byte, size/2)
+	var stop atomic.Bool
+	var writer sync.WaitGroup
+	fail := make(chan error, 1)
+	writer.Go(func() {
+		for n := uint64(1); !stop.Load() || n < 100; n++ {
+			off := int64(n*7919%(size/2/4096)) * 4096
+			volumetest.Pattern(mine[off:off+4096], n)
+			if err := h.WriteAt(context.Background(), mine[off:off+4096], size/2+off); err != nil {
+				fail <- err
+				return
+			}
+		}
+	})
+	flat := make(chan error, 1)
+	go func() {
+		var err error
+		v, err = y.flatten(context.Background(), v)
+		flat <- err
+	}()
+	for range 3 {
+		var out bytes.Buffer
+		must(t, y.Export(t.Context(), g, io.Discard, nil)) // the parent, which both read
+		must(t, h.export(t.Context(), &out, nil))
+		got := out.Bytes()
+		if len(got) != size || !bytes.Equal(got[:size/2], still) {
+			t.Fatal("what nobody writes differs in the export")
+		}
+	}
+	must(t, <-flat)
+	stop.Store(true)
+	writer.Wait()
+	select {
+	case err := <-fail:
+		t.Fatal(err)
+	default:
+	}
+	wantBytes(t, h, size/2, mine)
+	must(t, h.Close())
+	h = y.open(t, v)
+	wantBytes(t, h, 0, still)
+	wantBytes(t, h, size/2, mine)
 }
