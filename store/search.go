@@ -5,48 +5,89 @@ import (
 	"strings"
 )
 
+// Search is what people type into a search box: words and qualifiers, all of
+// which must fit.
+type Search struct {
+	Words []string // each is part of something of the item
+	Terms []Term
+}
+
+// Term is one qualifier: tag:lab3.
+type Term struct{ Key, Value string }
+
+// ParseSearch reads words and qualifiers with the keys of a list. What stands in
+// quotation marks is one word. A word with another key, or with none, is text: a
+// MAC has five colons.
+func ParseSearch(text string, keys []string) (Search, error) {
+	var s Search
+	for _, word := range searchWords(text) {
+		key, value, ok := strings.Cut(word, ":")
+		if key = strings.ToLower(key); !ok || !slices.Contains(keys, key) {
+			s.Words = append(s.Words, word)
+			continue
+		}
+		if value = strings.TrimSpace(value); value == "" {
+			return s, Invalid("search", "%s: names nothing; write what you look for behind the colon, or put the word into quotation marks", key)
+		}
+		s.Terms = append(s.Terms, Term{key, value})
+	}
+	return s, nil
+}
+
+// OneOf reads the value of a qualifier that has a few.
+func (t Term) OneOf(values []string) (string, error) {
+	v := strings.ToLower(t.Value)
+	if !slices.Contains(values, v) {
+		return "", Invalid("search", "%q is no %s; there are: %s", t.Value, t.Key, strings.Join(values, ", "))
+	}
+	return v, nil
+}
+
 // MachineSearch is what people type into the search box of the machines.
 type MachineSearch struct {
 	MachineFilter
-	State string // where its last boot stands; empty for any
+	State BootState // where its last boot stands; empty for any
 }
 
-// MachineStates are the states that a search may name.
-func MachineStates() []string { return []string{"failed", "booting", "slow", "up", "never"} }
+// MachineKeys are the qualifiers of a search for machines.
+func MachineKeys() []string { return []string{"tag", "profile", "state", "mac"} }
 
-// ParseMachineSearch reads words and qualifiers: tag:lab3 profile:san
-// state:failed mac:0007e9, and free text, which is part of a name, MAC, UUID,
-// address, tag or initiator. A value with spaces stands in quotation marks. A
-// word with another colon is text: a MAC has five.
+// ParseMachineSearch reads a search for machines: tag:lab3 profile:san
+// state:failed mac:0007e9, and words, each of which is part of a name, MAC, UUID,
+// address, tag or initiator.
 func ParseMachineSearch(text string) (MachineSearch, error) {
-	var (
-		s    MachineSearch
-		free []string
-	)
-	for _, word := range searchWords(text) {
-		key, value, ok := strings.Cut(word, ":")
-		switch key = strings.ToLower(key); {
-		case ok && key == "tag":
-			s.Tag = value
-		case ok && key == "profile":
-			s.Profile = value
-		case ok && key == "mac":
-			s.MAC = value
-		case ok && key == "state":
-			s.State = strings.ToLower(value)
-			if !slices.Contains(MachineStates(), s.State) {
-				return s, Invalid("search", "%q is no state; there are: %s", value, strings.Join(MachineStates(), ", "))
-			}
-		default:
-			free = append(free, word)
-			continue
+	var out MachineSearch
+	s, err := ParseSearch(text, MachineKeys())
+	if err != nil {
+		return out, err
+	}
+	seen := map[string]bool{}
+	for _, t := range s.Terms {
+		if seen[t.Key] {
+			return out, Invalid("search", "%s: is there twice, and a search looks for one", t.Key)
 		}
-		if value == "" {
-			return s, Invalid("search", "%s: names nothing; write for example %s:%s", key, key, map[string]string{"tag": "lab3", "profile": "san", "mac": "00:07:e9"}[key])
+		seen[t.Key] = true
+		switch t.Key {
+		case "tag":
+			out.Tag = t.Value
+		case "profile":
+			out.Profile = t.Value
+		case "mac":
+			out.MAC = t.Value
+		case "state":
+			var states []string
+			for _, b := range BootStates() {
+				states = append(states, string(b))
+			}
+			v, err := t.OneOf(states)
+			if err != nil {
+				return out, err
+			}
+			out.State = BootState(v)
 		}
 	}
-	s.Search = strings.Join(free, " ")
-	return s, nil
+	out.Search = strings.Join(s.Words, " ")
+	return out, nil
 }
 
 // searchWords splits at spaces that stand in no quotation marks.
@@ -73,4 +114,40 @@ func searchWords(text string) (out []string) {
 	}
 	end()
 	return out
+}
+
+// BootState is where a machine's last boot stands.
+type BootState string
+
+// The states, in the order of who needs a look first.
+const (
+	BootFailed  BootState = "failed"
+	BootBooting BootState = "booting"
+	BootSlow    BootState = "slow"
+	BootUp      BootState = "up"
+	BootNever   BootState = "never"
+)
+
+// BootStates lists every state, in the order of who needs a look first.
+func BootStates() []BootState {
+	return []BootState{BootFailed, BootBooting, BootSlow, BootUp, BootNever}
+}
+
+// BootStateOf reads an attempt; ok is false when there is none.
+func BootStateOf(a Attempt, ok bool) BootState {
+	if !ok {
+		return BootNever
+	}
+	switch a.Outcome {
+	case OutcomeFailed:
+		return BootFailed
+	case OutcomeUp, OutcomeUpUnconfirmed:
+		for _, st := range a.Stages {
+			if st.State == StageSlow {
+				return BootSlow
+			}
+		}
+		return BootUp
+	}
+	return BootBooting
 }

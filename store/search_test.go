@@ -19,7 +19,7 @@ func TestASearchHasWordsAndQualifiers(t *testing.T) {
 			t.Errorf("%q is %+v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"state:broken", "tag:", "mac: x"} {
+	for _, text := range []string{"state:broken", "tag:", "mac: x", "tag:a tag:b"} {
 		if _, err := store.ParseMachineSearch(text); store.KindOf(err) != store.KindInvalid {
 			t.Errorf("%q: %v", text, err)
 		}

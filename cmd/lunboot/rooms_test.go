@@ -84,6 +84,7 @@ var rooms = map[string]room{
 	"store/archive":               {may: "store", why: "a backup is files and a manifest, and knows no noun"},
 	"store/media":                 {may: "store store/media/disc", why: "what media are is told by their bytes, and these survive power loss"},
 	"store/media/disc":            {may: "", stdlib: true, why: "bytes of a disc to files"},
+	"store/listing":               {may: "store", stdlib: true, why: "what lists are searched and sorted by, one table a noun"},
 	"store/sheet":                 {may: "store", stdlib: true, why: "machines to the cells of a table, and back"},
 	"store/storetest":             {may: "store", why: "the contract of every inventory"},
 	"store/volume":                {may: "store store/volume/clone store/volume/crashfs store/volume/image store/volume/preflight", why: "bytes that survive power loss"},
@@ -94,14 +95,14 @@ var rooms = map[string]room{
 	"store/volume/stage":          {may: "store", why: "what is being sent is no volume yet"},
 	"store/volume/volumetest":     {may: "store store/volume", why: "the contract of every volume"},
 	"scripts":                     {may: "store services/boot", why: "profiles to text"},
-	"web/api":                     {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/download", why: "never a service: it declares what it needs"},
+	"web/api":                     {may: "store store/sheet store/listing services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/download", why: "never a service: it declares what it needs"},
 	"web/auth":                    {may: "store", why: "who, and what they may do"},
 	"web/chart":                   {may: "", stdlib: true, why: "numbers to a picture, whatever they count"},
 	"web/download":                {may: "store", why: "pages and API send a volume in the same way"},
 	"web/metrics":                 {may: "store web/auth", why: "never a service: it is given a function to read by"},
 	"deploy":                      {may: "", why: "nothing but tests of what is shipped around the binary"},
 	"web/probe":                   {may: "", stdlib: true, why: "what watches from outside learns the names of parts and no more"},
-	"web/pages":                   {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/chart web/download", why: "never a service: it declares what it needs"},
+	"web/pages":                   {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/chart web/download store/listing", why: "never a service: it declares what it needs"},
 }
 
 // subfolders names the rooms whose own subfolders come with them.

@@ -152,7 +152,7 @@ func (db *DB) Machines(ctx context.Context, f store.MachineFilter) ([]store.Mach
 		where += `AND EXISTS (SELECT 1 FROM machine_mac WHERE machine = machine.id AND replace(mac, ':', '') LIKE ? ESCAPE '\') `
 		args = append(args, likePart(bareMAC(f.MAC)))
 	}
-	if s := strings.ToLower(strings.TrimSpace(f.Search)); s != "" {
+	for _, s := range strings.Fields(strings.ToLower(f.Search)) { // each word must fit
 		like := likePart(s)
 		where += `AND (name LIKE ? ESCAPE '\' OR initiator LIKE ? ESCAPE '\' OR uuid LIKE ? ESCAPE '\' OR address LIKE ? ESCAPE '\'
 			OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value LIKE ? ESCAPE '\')

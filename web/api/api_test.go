@@ -63,6 +63,9 @@ type boots struct{}
 func (boots) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, error) {
 	return store.Attempt{}, store.NotFound("attempt", fmt.Sprint(id))
 }
+func (boots) Latest(id store.MachineID, _ store.MAC) (store.Attempt, bool) {
+	return store.Attempt{ID: 1, Outcome: store.OutcomeFailed}, id == 2
+}
 func (boots) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
 	if f.MAC == (store.MAC{0, 0, 0, 0, 0, 0xff}) {
 		return nil, 0, errors.New("the disk broke")

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 	"lunboot/web/auth"
 )
 
@@ -50,21 +52,59 @@ type machineInput struct {
 	BMCPrint    *string   `json:"bmc_fingerprint,omitempty" doc:"SHA-256 of the certificate that is pinned"`
 }
 
+// MachineQuery is which machines, in which order.
+type MachineQuery struct {
+	Search string `query:"search" doc:"words and the qualifiers tag:, profile:, mac: and state: (failed, booting, slow, up, never), all of which must fit; a word is part of a name, MAC, UUID, address, tag or initiator"`
+	Tag    string `query:"tag" doc:"as the qualifier tag:"`
+	Sort   string `query:"sort" doc:"name (default), attention, profile, address or seen; with a hyphen before it the other way"`
+}
+
+// findMachines returns one page of the machines that a query finds, and how many
+// it finds in all.
+func (s *server) findMachines(ctx context.Context, q MachineQuery, page store.Page) ([]*listing.Machine, int, error) {
+	search, err := store.ParseMachineSearch(q.Search)
+	if err != nil {
+		return nil, 0, err
+	}
+	if q.Tag != "" {
+		search.Tag = q.Tag
+	}
+	by := cmp.Or(q.Sort, "name")
+	total := 0
+	source := listing.MachineSource{Latest: s.Attempts.Latest, Machines: func(ctx context.Context, f store.MachineFilter) (ms []store.Machine, n int, err error) {
+		ms, total, err = s.Store.Machines(ctx, f)
+		return ms, total, err
+	}}
+	// The usual order is that of the rows: one page of them is enough.
+	rows := by == "name" && search.State == ""
+	if rows {
+		search.Page = page
+	}
+	found, err := source.Find(ctx, search)
+	if err != nil || rows {
+		return found, total, err
+	}
+	if err := listing.SortMachines(found, by); err != nil {
+		return nil, 0, err
+	}
+	return listing.Cut(found, page), len(found), nil
+}
+
 func (s *server) machines(a huma.API) {
+	s.sheets(a)
 	register(a, http.MethodGet, "/machines", "list-machines", "List machines", store.ScopeRead,
 		func(ctx context.Context, in *struct {
-			Search string `query:"search" doc:"part of a name, MAC, UUID, address, tag or initiator"`
-			Tag    string `query:"tag"`
-			Limit  int    `query:"limit" minimum:"0" maximum:"1000" default:"100"`
-			Offset int    `query:"offset" minimum:"0"`
+			MachineQuery
+			Limit  int `query:"limit" minimum:"0" maximum:"1000" default:"100"`
+			Offset int `query:"offset" minimum:"0"`
 		}) (*body[List[Machine]], error) {
-			ms, total, err := s.Store.Machines(ctx, store.MachineFilter{Search: in.Search, Tag: in.Tag, Page: store.Page{Limit: in.Limit, Offset: in.Offset}})
+			ms, total, err := s.findMachines(ctx, in.MachineQuery, store.Page{Limit: in.Limit, Offset: in.Offset})
 			if err != nil {
 				return nil, problem(err)
 			}
 			out := make([]Machine, 0, len(ms))
 			for _, m := range ms {
-				v, err := s.machineView(ctx, m, false)
+				v, err := s.machineView(ctx, m.Machine, false)
 				if err != nil {
 					return nil, problem(err)
 				}

@@ -60,6 +60,7 @@ type MachineActs interface {
 	AddMachine(context.Context, store.Actor, store.MachineSpec) (store.Machine, error)
 	SetMachine(context.Context, store.Actor, store.MachineID, store.MachinePatch) (store.Machine, error)
 	RemoveMachine(ctx context.Context, by store.Actor, id store.MachineID, force bool) error
+	ImportMachines(context.Context, store.Actor, store.MachineImportSpec) (store.MachineImport, error)
 	Enroll(ctx context.Context, by store.Actor, mac store.MAC, name string, replace store.MachineID) (store.Machine, error)
 	Ignore(ctx context.Context, by store.Actor, mac store.MAC, ignored bool) error
 	Fix(ctx context.Context, by store.Actor, a store.Attempt, action string) (store.FixResult, error)
@@ -109,6 +110,7 @@ type Sessions interface {
 
 // Attempts answers how boots went.
 type Attempts interface {
+	Latest(store.MachineID, store.MAC) (store.Attempt, bool)
 	Attempt(context.Context, store.AttemptID) (store.Attempt, error)
 	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
 }

@@ -3,7 +3,6 @@ package pages
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/csv"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -11,9 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 // undo is what takes a change back: each machine as it was, as long as nobody
@@ -136,7 +135,7 @@ func (s *site) chosen(ctx context.Context, l listQuery, form url.Values) ([]stor
 }
 
 // digest stands for the machines that match, in whatever order they are shown.
-func digest(all []found) string {
+func digest(all []*listing.Machine) string {
 	ids := make([]store.MachineID, len(all))
 	for i, f := range all {
 		ids[i] = f.ID
@@ -228,56 +227,4 @@ func (s *site) takeOneBack(r *http.Request, was string) error {
 	}
 	_, err := s.Machines.SetMachine(r.Context(), by(r), store.MachineID(id), p)
 	return err
-}
-
-// export sends the machines of the list as a table file.
-func (s *site) export(w http.ResponseWriter, r *http.Request) {
-	all, _, _, err := s.find(r.Context(), readListQuery(r.URL.Query()))
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	names, err := s.volumeNames(r.Context())
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-	w.Header().Set("Content-Disposition", `attachment; filename="machines-`+s.Now().UTC().Format("2006-01-02")+`.csv"`)
-	out := csv.NewWriter(w)
-	out.Write([]string{"name", "macs", "uuid", "serial", "asset_tag", "address", "profile", "tags", "notes", "initiator", "volume", "firmware", "arch", "last_boot", "last_seen"})
-	for _, f := range all {
-		var macs []string
-		for _, m := range f.MACs {
-			macs = append(macs, m.String())
-		}
-		uuid, address, seen := "", "", ""
-		if !f.UUID.IsZero() {
-			uuid = f.UUID.String()
-		}
-		if f.Address.IsValid() {
-			address = f.Address.String()
-		}
-		if !f.seen.IsZero() {
-			seen = f.seen.UTC().Format(time.RFC3339)
-		}
-		row := []string{f.Name, strings.Join(macs, " "), uuid, f.Serial, f.AssetTag, address, f.Profile, strings.Join(f.Tags, ","), f.Notes, string(f.Initiator), names[f.ID], f.Firmware, f.Arch, string(f.cond), seen}
-		for i := range row {
-			row[i] = cell(row[i])
-		}
-		out.Write(row)
-	}
-	out.Flush()
-	if err := out.Error(); err != nil {
-		s.Log.Warn("an export broke off", "error", err)
-	}
-}
-
-// cell keeps a table program from running what a machine said of itself as a
-// formula.
-func cell(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
 }

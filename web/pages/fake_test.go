@@ -245,6 +245,34 @@ func (l *lab) SetMachine(ctx context.Context, _ store.Actor, id store.MachineID,
 	return store.Machine{}, l.refuse
 }
 
+// ImportMachines judges every line but those about the machine "bad" as new.
+func (l *lab) ImportMachines(_ context.Context, _ store.Actor, spec store.MachineImportSpec) (store.MachineImport, error) {
+	out := store.MachineImport{Lines: []store.LineVerdict{}, Match: fmt.Sprint("m", len(l.machines)), Done: !spec.DryRun}
+	if spec.Match != "" && spec.Match != out.Match {
+		out.Done, out.Lines = false, append(out.Lines, store.LineVerdict{Line: 2, Verdict: store.VerdictSame})
+		return out, store.Conflict("match", "nothing was imported: something changed since")
+	}
+	for _, line := range spec.Lines {
+		v := store.LineVerdict{Line: line.Line, Verdict: store.VerdictNew}
+		switch {
+		case line.Err != nil:
+			v.Verdict, v.Field, v.Reason = store.VerdictRefused, "macs", line.Err.Error()
+			out.Refused++
+		case *line.Patch.Name == "lab-01":
+			v.Verdict, v.Machine, v.Name, v.Changes = store.VerdictChanged, 1, "lab-01", []store.FieldChange{{Field: "address", Before: "10.77.0.101", After: "10.77.0.9"}, {Field: "notes", Before: "old"}}
+			out.Changed++
+		default:
+			v.Name, v.Changes = *line.Patch.Name, []store.FieldChange{{Field: "name", After: v.Name}, {Field: "macs", After: "00:07:e9:0f:ea:f5"}}
+			out.New++
+			if !spec.DryRun {
+				l.machines = append(l.machines, store.Machine{ID: store.MachineID(500 + out.New), Name: v.Name, MACs: *line.Patch.MACs, Profile: "san"})
+			}
+		}
+		out.Lines = append(out.Lines, v)
+	}
+	return out, l.refuse
+}
+
 // Fix does the fixes that the tests press; the real ones are the inventory's.
 func (l *lab) Fix(ctx context.Context, by store.Actor, a store.Attempt, action string) (store.FixResult, error) {
 	f, err := store.ParseFix(action)

@@ -1,15 +1,14 @@
 package pages
 
 import (
-	"cmp"
 	"context"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 // listQuery is the list of machines as its URL names it.
@@ -20,16 +19,12 @@ type listQuery struct {
 	From   int
 }
 
-// columns are what the list can be sorted by. Attention is the usual order: who
-// needs a look comes first.
-var columns = []string{"attention", "name", "profile", "address", "seen"}
-
 func readListQuery(q url.Values) listQuery {
 	l := listQuery{Show: condition(q.Get("show")), Search: strings.TrimSpace(q.Get("search")), Sort: q.Get("sort")}
-	if l.Show != "" && l.Show.rank() < 0 {
+	if !l.Show.known() {
 		l.Show = ""
 	}
-	if !slices.Contains(columns, strings.TrimPrefix(l.Sort, "-")) {
+	if columns := listing.MachineColumns(); !slices.Contains(columns, strings.TrimPrefix(l.Sort, "-")) {
 		l.Sort = columns[0]
 	}
 	if n, err := strconv.Atoi(q.Get("from")); err == nil && n > 0 {
@@ -49,7 +44,7 @@ func (l listQuery) path(base string) string {
 	if l.Search != "" {
 		q.Set("search", l.Search)
 	}
-	if l.Sort != columns[0] {
+	if l.Sort != listing.MachineColumns()[0] {
 		q.Set("sort", l.Sort)
 	}
 	if l.From > 0 {
@@ -63,6 +58,9 @@ func (l listQuery) path(base string) string {
 
 // Export is where the same machines come as a table file.
 func (l listQuery) Export() string { l.From = 0; return l.path("/machines/export") }
+
+// Labels is where the same machines come as labels to print.
+func (l listQuery) Labels() string { l.From = 0; return l.path("/machines/labels") }
 
 // With is the list with another condition, from its beginning.
 func (l listQuery) With(show condition) string { l.Show, l.From = show, 0; return l.URL() }
@@ -87,58 +85,30 @@ func (l listQuery) Order(column string) string {
 	return "none"
 }
 
-// found is one machine of the list with what it is sorted by.
-type found struct {
-	store.Machine
-	attempt store.Attempt
-	tried   bool
-	cond    condition
-	seen    time.Time
+// source is where the machines of a list come from.
+func (s *site) source() listing.MachineSource {
+	return listing.MachineSource{Machines: s.Inventory.Machines, Latest: s.Attempts.Latest}
 }
 
 // find returns the machines of a search, in the list's order, how many of them
 // are in each condition, and how many there are.
-func (s *site) find(ctx context.Context, l listQuery) (out []found, counts map[condition]int, total int, err error) {
+func (s *site) find(ctx context.Context, l listQuery) (out []*listing.Machine, counts map[condition]int, total int, err error) {
 	search, err := store.ParseMachineSearch(l.Search)
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	ms, total, err := s.Inventory.Machines(ctx, search.MachineFilter)
+	all, err := s.source().Find(ctx, search)
 	if err != nil {
 		return nil, nil, 0, err
 	}
 	counts = map[condition]int{}
-	for _, m := range ms {
-		f := found{Machine: m, seen: m.LastSeen}
-		f.attempt, f.tried = s.Attempts.Latest(m.ID, store.MAC{})
-		f.cond = conditionOf(f.attempt, f.tried)
-		if f.tried && f.attempt.Updated.After(f.seen) {
-			f.seen = f.attempt.Updated
-		}
-		if search.State != "" && f.cond != condition(search.State) {
-			total--
-			continue
-		}
-		counts[f.cond]++
-		if l.Show == "" || l.Show == f.cond {
-			out = append(out, f)
+	for _, m := range all {
+		counts[condition(m.State)]++
+		if l.Show == "" || l.Show == condition(m.State) {
+			out = append(out, m)
 		}
 	}
-	by := map[string]func(a, b found) int{
-		"attention": func(a, b found) int { return a.cond.rank() - b.cond.rank() },
-		"name":      func(a, b found) int { return 0 },
-		"profile":   func(a, b found) int { return cmp.Compare(a.Profile, b.Profile) },
-		"address":   func(a, b found) int { return a.Address.Compare(b.Address) },
-		"seen":      func(a, b found) int { return b.seen.Compare(a.seen) }, // the newest first
-	}[strings.TrimPrefix(l.Sort, "-")]
-	sign := 1
-	if strings.HasPrefix(l.Sort, "-") {
-		sign = -1
-	}
-	slices.SortStableFunc(out, func(a, b found) int {
-		return cmp.Or(sign*by(a, b), sign*cmp.Compare(a.Name, b.Name))
-	})
-	return out, counts, total, nil
+	return out, counts, len(all), listing.SortMachines(out, l.Sort)
 }
 
 func (s *site) listMachines(ctx context.Context, l listQuery) (machinesView, error) {

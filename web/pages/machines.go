@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 	"lunboot/web/auth"
 )
 
@@ -16,16 +17,15 @@ import (
 type condition string
 
 const (
-	condFailed  condition = "failed"
-	condBooting condition = "booting"
-	condSlow    condition = "slow"
-	condUp      condition = "up"
-	condNever   condition = "never"
+	condFailed  = condition(store.BootFailed)
+	condBooting = condition(store.BootBooting)
+	condSlow    = condition(store.BootSlow)
+	condUp      = condition(store.BootUp)
+	condNever   = condition(store.BootNever)
 )
 
-func (c condition) rank() int {
-	return slices.Index([]condition{condFailed, condBooting, condSlow, condUp, condNever}, c)
-}
+// known reports whether there is such a condition.
+func (c condition) known() bool { return slices.Contains(store.BootStates(), store.BootState(c)) }
 
 // Text is the words beside the icon.
 func (c condition) Text() string {
@@ -58,23 +58,7 @@ func (c condition) Icon() string {
 }
 
 // conditionOf reads an attempt; ok is false when there is none.
-func conditionOf(a store.Attempt, ok bool) condition {
-	if !ok {
-		return condNever
-	}
-	switch a.Outcome {
-	case store.OutcomeFailed:
-		return condFailed
-	case store.OutcomeUp, store.OutcomeUpUnconfirmed:
-		for _, st := range a.Stages {
-			if st.State == store.StageSlow {
-				return condSlow
-			}
-		}
-		return condUp
-	}
-	return condBooting
-}
+func conditionOf(a store.Attempt, ok bool) condition { return condition(store.BootStateOf(a, ok)) }
 
 // machineRow is one line of the list.
 type machineRow struct {
@@ -167,9 +151,9 @@ func (s *site) volumeNames(ctx context.Context) (map[store.MachineID]string, err
 	return out, nil
 }
 
-func (s *site) row(f found, volumes map[store.MachineID]string) machineRow {
-	m, a, ok := f.Machine, f.attempt, f.tried
-	row := machineRow{ID: m.ID, Name: m.Name, Volume: volumes[m.ID], Profile: m.Profile, Tags: m.Tags, Attempt: a, Tried: ok, Cond: f.cond, Seen: s.ago(f.seen)}
+func (s *site) row(m *listing.Machine, volumes map[store.MachineID]string) machineRow {
+	a := m.Attempt
+	row := machineRow{ID: m.ID, Name: m.Name, Volume: volumes[m.ID], Profile: m.Profile, Tags: m.Tags, Attempt: a, Tried: m.Tried, Cond: condition(m.State), Seen: s.ago(m.Seen)}
 	if len(m.MACs) > 0 {
 		row.MAC, row.More = m.MACs[0].String(), len(m.MACs)-1
 	}

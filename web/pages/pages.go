@@ -49,6 +49,7 @@ type MachineActs interface {
 	Ignore(ctx context.Context, by store.Actor, mac store.MAC, ignored bool) error
 	AddMachine(context.Context, store.Actor, store.MachineSpec) (store.Machine, error)
 	SetMachine(context.Context, store.Actor, store.MachineID, store.MachinePatch) (store.Machine, error)
+	ImportMachines(context.Context, store.Actor, store.MachineImportSpec) (store.MachineImport, error)
 	RemoveMachine(ctx context.Context, by store.Actor, id store.MachineID, force bool) error
 	Fix(ctx context.Context, by store.Actor, a store.Attempt, action string) (store.FixResult, error)
 }
@@ -172,6 +173,9 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/machines", s.machines)
 			r.Post("/machines", s.addMachine)
 			r.Get("/machines/export", s.export)
+			r.Get("/machines/import", s.importTable)
+			r.Post("/machines/import", s.importTablePost)
+			r.Get("/machines/labels", s.labels)
 			r.Post("/machines/bulk", s.bulk)
 			r.Post("/machines/undo", s.takeBack)
 			r.Get("/unknown", s.unknown)
@@ -424,6 +428,8 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 	for _, name := range []string{
 		"machines",
 		"machine",
+		"import",
+		"labels",
 		"unknown",
 		"newcomer",
 		"explain",

@@ -21,6 +21,8 @@ type MachineCmd struct {
 	Unknown MachineUnknownCmd `cmd:"" help:"List machines that asked to boot and are not enrolled."`
 	Auto    MachineAutoCmd    `cmd:"" help:"List or change the rules that enroll machines by themselves."`
 	Explain MachineExplainCmd `cmd:"" help:"Say what a machine would get if it booted now, and how its last boot went."`
+	Import  MachineImportCmd  `cmd:"" help:"Make and change machines by a CSV table; each line is done or refused with the reason."`
+	Export  MachineExportCmd  `cmd:"" help:"Write machines into a CSV table, without their secrets."`
 	Wake    MachineWakeCmd    `cmd:"" help:"Wake a machine by Wake-on-LAN."`
 	Power   MachinePowerCmd   `cmd:"" help:"Switch a machine on or off by its BMC, or ask whether it is on."`
 	Boot    MachineBootCmd    `cmd:"" help:"Choose the profile of the next boot only."`
@@ -145,13 +147,14 @@ func (f machineFields) body(c *Context) (map[string]any, error) {
 
 // MachineListCmd lists machines.
 type MachineListCmd struct {
-	Search string `arg:"" optional:"" help:"Part of a name, MAC, UUID, address or tag."`
+	Search string `arg:"" optional:"" help:"Words, each part of a name, MAC, UUID, address, tag or initiator, and the qualifiers tag:, profile:, mac: and state:failed, booting, slow, up or never. All must fit."`
+	Sort   string `help:"name (default), attention, profile, address or seen; with a hyphen before it the other way." placeholder:"COLUMN"`
 }
 
 // Run lists machines.
 func (l *MachineListCmd) Run(c *Context) error {
 	var out list[machine]
-	if err := c.Client.Do(c, "GET", "/machines?limit=1000&search="+url.QueryEscape(l.Search), nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/machines?limit=1000&search="+url.QueryEscape(l.Search)+"&sort="+url.QueryEscape(l.Sort), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

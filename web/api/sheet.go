@@ -1,0 +1,105 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"lunboot/store"
+	"lunboot/store/sheet"
+)
+
+// sheetType is the media type of a table (RFC 7111).
+const sheetType = "text/csv; charset=utf-8"
+
+// sheets adds machines as tables.
+func (s *server) sheets(a huma.API) {
+	imp := operation(a, http.MethodPost, "/machines/import", "import-machines",
+		"Make and change machines by a table, the request's body: CSV in UTF-8 whose first line names fields of machines. An empty cell leaves a field as it is, a hyphen empties it", store.ScopeOperate)
+	imp.DefaultStatus = http.StatusOK
+	imp.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}
+	huma.Register(a, imp, func(ctx context.Context, in *struct {
+		uploadBody
+		DryRun bool   `query:"dry_run" doc:"only say what would become of each line"`
+		Match  string `query:"match" doc:"that of a dry run: when a line would do something else by now, nothing is done and the answer is 409"`
+	}) (*body[store.MachineImport], error) {
+		lines, err := sheet.Read(in.reader())
+		if err != nil {
+			return nil, problem(err)
+		}
+		out, err := s.Acts.ImportMachines(ctx, actor(ctx), store.MachineImportSpec{Lines: lines, DryRun: in.DryRun, Match: in.Match})
+		return reply(out, err)
+	})
+	exp := operation(a, http.MethodGet, "/machines/export", "export-machines", "The machines as a table, without secrets; it can be imported again", store.ScopeRead)
+	exp.Responses = map[string]*huma.Response{"200": {Description: "CSV in UTF-8", Content: map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}}
+	huma.Register(a, exp, func(ctx context.Context, in *MachineQuery) (*huma.StreamResponse, error) {
+		text, err := s.sheetOf(ctx, *in)
+		if err != nil {
+			return nil, problem(err)
+		}
+		return &huma.StreamResponse{Body: func(hc huma.Context) {
+			hc.SetHeader("Content-Type", sheetType)
+			hc.SetHeader("Content-Disposition", `attachment; filename="machines.csv"`)
+			if _, err := hc.BodyWriter().Write(text); err != nil {
+				s.Log.Warn("an export broke off", "error", err)
+			}
+		}}, nil
+	})
+}
+
+// sheetOf writes the machines that a query finds into a table, which is whole
+// before its first byte leaves.
+func (s *server) sheetOf(ctx context.Context, q MachineQuery) ([]byte, error) {
+	found, _, err := s.findMachines(ctx, q, store.Page{})
+	if err != nil {
+		return nil, err
+	}
+	boots, err := s.bootVolumes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	out, err := sheet.NewWriter(&b)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range found {
+		seen := ""
+		if !m.Seen.IsZero() {
+			seen = m.Seen.UTC().Format(time.RFC3339)
+		}
+		if err := out.Write(sheet.Row{Machine: m.Machine, Volume: boots[m.ID], LastBoot: string(m.State), LastSeen: seen}); err != nil {
+			return nil, err
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// bootVolumes says which volume each machine boots.
+func (s *server) bootVolumes(ctx context.Context) (map[store.MachineID]string, error) {
+	maps, err := s.Store.Mappings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	vols, err := s.Store.Volumes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := map[store.VolumeID]string{}
+	for _, v := range vols {
+		names[v.ID] = v.Name
+	}
+	out := map[store.MachineID]string{}
+	for _, m := range maps {
+		if m.Boot {
+			out[m.Machine] = names[m.Volume]
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,86 @@
+package api_test
+
+import (
+	"strings"
+	"testing"
+
+	"lunboot/store"
+	"lunboot/web/api"
+	"lunboot/web/auth"
+)
+
+func TestATableOfMachinesIsJudgedImportedAndExported(t *testing.T) {
+	h := open(t)
+	table := "name;macs;tags\r\nlab-01;00-07-E9-0F-EA-F5;room 3\r\nlab-02;00:07:e9:0f:ea:f6;\r\nlab-03;nothing;\r\n"
+	var out store.MachineImport
+	h.must(200, "POST", "/api/v1/machines/import?dry_run=true", table).json(t, &out)
+	if out.Done || out.New != 2 || out.Refused != 1 || out.Lines[2].Line != 4 || out.Lines[2].Field != "macs" {
+		t.Errorf("it is judged as %+v", out)
+	}
+	h.must(404, "GET", "/api/v1/machines/lab-01", "")
+	if a := h.must(409, "POST", "/api/v1/machines/import?match=other", table); !strings.Contains(string(a.body), "nothing was imported") {
+		t.Errorf("another state: %s", a.body)
+	}
+	h.must(200, "POST", "/api/v1/machines/import?match="+out.Match, table).json(t, &out)
+	if !out.Done || out.Lines[0].Machine == 0 {
+		t.Errorf("it is imported as %+v", out)
+	}
+	if a := h.must(422, "POST", "/api/v1/machines/import", "name,chap_secret\na,b"); !strings.Contains(string(a.body), `"body.file"`) {
+		t.Errorf("secrets: %s", a.body)
+	}
+	h.must(422, "POST", "/api/v1/machines/import", "")
+	a := h.must(200, "GET", "/api/v1/machines/export?search=tag:%22room+3%22", "")
+	if a.kind != "text/csv; charset=utf-8" || !strings.Contains(string(a.body), "lab-01,00:07:e9:0f:ea:f5") || strings.Contains(string(a.body), "lab-02") {
+		t.Errorf("%s:\n%s", a.kind, a.body)
+	}
+	var m api.Machine
+	h.must(200, "GET", "/api/v1/machines/lab-01?secrets=true", "").json(t, &m)
+	if m.CHAP.Secret == "" || strings.Contains(string(a.body), m.CHAP.Secret) || strings.Contains(string(a.body), m.Reverse.Secret) {
+		t.Error("a secret leaves with the table")
+	}
+	all := h.must(200, "GET", "/api/v1/machines/export", "")
+	h.must(200, "POST", "/api/v1/machines/import?dry_run=true", string(all.body)).json(t, &out)
+	if out.Same != 2 || len(out.Lines) != 2 {
+		t.Errorf("what was exported changes %+v", out)
+	}
+	h.must(422, "GET", "/api/v1/machines/export?search=state:broken", "")
+	h.as = auth.Identity{Actor: "viewer", Scope: store.ScopeRead}
+	h.must(403, "POST", "/api/v1/machines/import?dry_run=true", table)
+	h.must(200, "GET", "/api/v1/machines/export", "")
+}
+
+func TestMachinesAreListedByTheSearchOfThePages(t *testing.T) {
+	h := open(t)
+	for _, m := range []string{`"name":"lab-01","macs":["00:07:e9:0f:ea:01"],"tags":["room 3"]`, `"name":"lab-02","macs":["00:07:e9:0f:ea:02"],"profile":"local"`, `"name":"pc-01","macs":["00:07:e9:0f:ea:03"],"profile":"local"`} {
+		h.must(201, "POST", "/api/v1/machines", "{"+m+"}")
+	}
+	for query, want := range map[string]string{
+		"":                                    "lab-01 lab-02 pc-01 of 3",
+		"limit=1&offset=1":                    "lab-02 of 3",
+		"search=profile:local+lab":            "lab-02 of 1",
+		"search=lab+ea02":                     "lab-02 of 1",
+		"search=tag:%22room+3%22":             "lab-01 of 1",
+		"tag=room+3":                          "lab-01 of 1",
+		"search=mac:0f-EA-03":                 "pc-01 of 1",
+		"search=state:failed":                 "lab-02 of 1",
+		"search=state:never&sort=-name":       "pc-01 lab-01 of 2",
+		"sort=attention":                      "lab-02 lab-01 pc-01 of 3",
+		"sort=-name&limit=1":                  "pc-01 of 3",
+		"sort=profile&limit=2&offset=1":       "pc-01 lab-01 of 3",
+		"search=state:never&limit=1":          "lab-01 of 2",
+		"search=state:never&limit=5&offset=9": " of 2",
+	} {
+		var out api.List[api.Machine]
+		h.must(200, "GET", "/api/v1/machines?"+query, "").json(t, &out)
+		var names []string
+		for _, m := range out.Items {
+			names = append(names, m.Name)
+		}
+		if got := strings.Join(names, " ") + " of " + string(rune('0'+out.Total)); got != want {
+			t.Errorf("%s finds %s, want %s", query, got, want)
+		}
+	}
+	h.must(422, "GET", "/api/v1/machines?search=state:broken", "")
+	h.must(422, "GET", "/api/v1/machines?search=tag:", "")
+	h.must(422, "GET", "/api/v1/machines?sort=colour", "")
+}
