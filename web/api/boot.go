@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 // ProfileKey is the path parameter of one profile.
@@ -17,8 +18,9 @@ type ProfileKey struct {
 
 func (s *server) profiles(a huma.API) {
 	register(a, http.MethodGet, "/profiles", "list-profiles", "List profiles", store.ScopeRead,
-		func(ctx context.Context, _ *struct{}) (*body[List[store.Profile]], error) {
-			return all(s.Store.Profiles(ctx))
+		func(ctx context.Context, in *ListQuery) (*body[List[store.Profile]], error) {
+			items, err := s.Store.Profiles(ctx)
+			return found(listing.Profiles(), *in, items, err)
 		})
 	register(a, http.MethodGet, "/profiles/{profile}", "show-profile", "Show a profile", store.ScopeRead,
 		func(ctx context.Context, in *ProfileKey) (*body[store.Profile], error) {
@@ -96,8 +98,8 @@ func (s *server) attempts(a huma.API) {
 
 func (s *server) sessions(a huma.API) {
 	register(a, http.MethodGet, "/sessions", "list-sessions", "List live iSCSI sessions", store.ScopeRead,
-		func(context.Context, *struct{}) (*body[List[store.Session]], error) {
-			return all(s.Sessions.Sessions(), nil)
+		func(_ context.Context, in *ListQuery) (*body[List[store.Session]], error) {
+			return found(listing.Sessions(), *in, s.Sessions.Sessions(), nil)
 		})
 	register(a, http.MethodDelete, "/sessions/{session}", "drop-session", "End a live iSCSI session", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
@@ -109,8 +111,9 @@ func (s *server) sessions(a huma.API) {
 			return done(s.Store.Record(ctx, actor(ctx), "session.drop", in.Session, ""))
 		})
 	register(a, http.MethodGet, "/leases", "list-leases", "List leases", store.ScopeRead,
-		func(ctx context.Context, _ *struct{}) (*body[List[store.Lease]], error) {
-			return all(s.Store.Leases(ctx))
+		func(ctx context.Context, in *ListQuery) (*body[List[store.Lease]], error) {
+			items, err := s.Store.Leases(ctx)
+			return found(listing.Leases(), *in, items, err)
 		})
 	register(a, http.MethodDelete, "/leases/{address}", "drop-lease", "Forget a lease", store.ScopeOperate,
 		func(ctx context.Context, in *struct {

@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 	"lunboot/web/auth"
 )
 
@@ -38,8 +39,9 @@ type MediaKey struct {
 
 func (s *server) media(a huma.API) {
 	register(a, http.MethodGet, "/media", "list-media", "List the discs, kernels and other files that machines fetch", store.ScopeRead,
-		func(ctx context.Context, _ *struct{}) (*body[List[store.Media]], error) {
-			return all(s.Media.AllMedia(ctx))
+		func(ctx context.Context, in *ListQuery) (*body[List[store.Media]], error) {
+			items, err := s.Media.AllMedia(ctx)
+			return found(listing.Media(), *in, items, err)
 		})
 	register(a, http.MethodGet, "/media/{media}", "show-media", "Show a media file, with what was found in it", store.ScopeRead,
 		func(ctx context.Context, in *MediaKey) (*body[store.Media], error) {

@@ -84,3 +84,46 @@ func TestMachinesAreListedByTheSearchOfThePages(t *testing.T) {
 	h.must(422, "GET", "/api/v1/machines?search=tag:", "")
 	h.must(422, "GET", "/api/v1/machines?sort=colour", "")
 }
+
+func TestEveryListTakesASearchASortAndAPage(t *testing.T) {
+	h := open(t)
+	for _, v := range []string{`"name":"win11","size":1048576`, `"name":"spare","size":2097152,"read_only":true`, `"name":"disk","size":3145728`} {
+		h.must(201, "POST", "/api/v1/volumes", "{"+v+"}")
+	}
+	h.must(201, "POST", "/api/v1/machines", `{"name":"lab-01","macs":["00:07:e9:0f:ea:01"]}`)
+	h.must(201, "POST", "/api/v1/mappings", `{"machine":"lab-01","volume":"spare"}`)
+	h.must(204, "PUT", "/api/v1/unknown-machines/52:54:00:12:34:56/ignored", `{"ignored":true}`)
+	for path, want := range map[string]string{
+		"/volumes":                                          "disk spare win11 3",
+		"/volumes?sort=name":                                "disk spare win11 3",
+		"/volumes?sort=-size&limit=1&offset=1":              "spare 3",
+		"/volumes?search=machine:lab-01":                    "spare 1",
+		"/volumes?search=used:no+state:ready":               "disk win11 2",
+		"/profiles?search=kind:local":                       "local 1",
+		"/sessions?search=by:ipxe":                          " 0",
+		"/sessions?search=by:os":                            " 1",
+		"/leases?search=state:bound":                        " 0",
+		"/media?search=kind:iso":                            " 0",
+		"/unknown-machines?search=maker:qemu&ignored=true":  " 1",
+		"/unknown-machines?search=maker:intel&ignored=true": " 0",
+	} {
+		var out api.List[struct {
+			Name string `json:"name"`
+		}]
+		h.must(200, "GET", "/api/v1"+path, "").json(t, &out)
+		var names []string
+		for _, item := range out.Items {
+			if item.Name != "" {
+				names = append(names, item.Name)
+			}
+		}
+		if got := strings.Join(names, " ") + " " + string(rune('0'+out.Total)); got != want {
+			t.Errorf("%s finds %q, want %q", path, got, want)
+		}
+	}
+	for _, path := range []string{"/volumes?search=state:broken", "/volumes?sort=colour", "/profiles?search=kind:x", "/sessions?search=by:x", "/leases?search=state:x", "/media?sort=x", "/unknown-machines?search=ignored:x"} {
+		if a := h.must(422, "GET", "/api/v1"+path, ""); !strings.Contains(string(a.body), "by") && !strings.Contains(string(a.body), "there are: ") {
+			t.Errorf("%s: %s", path, a.body)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"lunboot/services/boot/oui"
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 // UnknownMachine is an unknown machine as the API shows it.
@@ -36,13 +37,22 @@ func (s *server) unknown(a huma.API) {
 	register(a, http.MethodGet, "/unknown-machines", "list-unknown-machines", "List machines that asked to boot and are not enrolled", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Ignored bool `query:"ignored" doc:"also those that are ignored"`
+			ListQuery
 		}) (*body[List[UnknownMachine]], error) {
 			us, err := s.Store.UnknownMachines(ctx, in.Ignored)
-			out := make([]UnknownMachine, 0, len(us))
-			for _, u := range us {
-				out = append(out, UnknownMachine{u, oui.Of(u.MAC).String()})
+			if err != nil {
+				return nil, problem(err)
 			}
-			return all(out, err)
+			all := make([]listing.UnknownMachine, 0, len(us))
+			for _, u := range us {
+				all = append(all, listing.UnknownMachine{UnknownMachine: u, Maker: oui.Of(u.MAC).String()})
+			}
+			page, total, err := listing.UnknownMachines().Find(all, in.query())
+			out := make([]UnknownMachine, 0, len(page))
+			for _, u := range page {
+				out = append(out, UnknownMachine(u))
+			}
+			return listOf(out, total, err)
 		})
 	register(a, http.MethodPost, "/unknown-machines/{mac}/enroll", "enroll-machine", "Enroll an unknown machine", store.ScopeOperate,
 		func(ctx context.Context, in *struct {

@@ -27,31 +27,10 @@ type VolumeLine struct {
 	Used int64 `json:"used" doc:"bytes that it takes of the file system, with its versions and snapshots and without its parent; -1: not known, or a device"`
 }
 
-// lines adds to each volume what it takes.
-func (s *server) lines(ctx context.Context) ([]VolumeLine, error) {
-	vols, err := s.Store.Volumes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	takes, err := s.Volumes.Takes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]VolumeLine, 0, len(vols))
-	for _, v := range vols {
-		l := VolumeLine{Volume: v, Used: -1}
-		if used, known := takes[v.ID]; known {
-			l.Used = used
-		}
-		out = append(out, l)
-	}
-	return out, nil
-}
-
 func (s *server) volumes(a huma.API) {
 	register(a, http.MethodGet, "/volumes", "list-volumes", "List volumes", store.ScopeRead,
-		func(ctx context.Context, _ *struct{}) (*body[List[VolumeLine]], error) {
-			return all(s.lines(ctx))
+		func(ctx context.Context, in *ListQuery) (*body[List[VolumeLine]], error) {
+			return s.foundVolumes(ctx, *in)
 		})
 	register(a, http.MethodPost, "/volumes", "create-volume", "Create an empty volume", store.ScopeOperate,
 		func(ctx context.Context, in *body[VolumeInput]) (*body[store.Volume], error) {

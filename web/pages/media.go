@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 	"lunboot/web/auth"
 )
 
@@ -22,6 +23,7 @@ type Media interface {
 
 type mediaView struct {
 	Rows    []mediaRow
+	List    tableQuery
 	Uploads []store.Upload // on their way by other means
 }
 
@@ -48,7 +50,10 @@ func (s *site) showMedia(w http.ResponseWriter, r *http.Request, status int, pro
 		return
 	}
 	v := mediaView{Uploads: s.Media.MediaUploads()}
-	for _, m := range all {
+	list, shown, bad := listed(listing.Media(), "/media", "Name, kind:iso, arch:x86-64", r, all)
+	v.List = list
+	status, problem = refused(status, problem, bad)
+	for _, m := range shown {
 		row := mediaRow{Media: m, What: mediaWords(m)}
 		for _, p := range profiles {
 			if p.Uses(m.Name) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 // ProfileActs are the operator's acts on profiles.
@@ -19,7 +20,10 @@ type Scripts interface {
 	Preview(ctx context.Context, m store.Machine, profile *store.Profile) (string, error)
 }
 
-type profilesView struct{ Rows []profileRow }
+type profilesView struct {
+	Rows []profileRow
+	List tableQuery
+}
 
 // profileRow is a profile with how many machines have it.
 type profileRow struct {
@@ -56,7 +60,10 @@ func (s *site) showProfiles(w http.ResponseWriter, r *http.Request, status int, 
 		return
 	}
 	var v profilesView
-	for _, p := range all {
+	list, shown, bad := listed(listing.Profiles(), "/profiles", "Name, kind:install, media:debian", r, all)
+	v.List = list
+	status, problem = refused(status, problem, bad)
+	for _, p := range shown {
 		row := profileRow{Profile: p, What: profileWords[p.Kind]}
 		for _, m := range machines {
 			if m.Profile == p.Name {

@@ -13,6 +13,7 @@ import (
 
 	"lunboot/services/boot/oui"
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 // Enrolling is how machines get into the inventory by more than one click each.
@@ -48,6 +49,8 @@ func upperFirst(s string) string {
 // newcomers is the page of all unknown machines.
 type newcomers struct {
 	Waiting  []store.UnknownMachine
+	List     tableQuery
+	All      int // that wait, found or not
 	Ignored  []store.UnknownMachine
 	Rules    []ruleRow
 	Profiles []store.Profile
@@ -74,11 +77,32 @@ func (s *site) showUnknown(w http.ResponseWriter, r *http.Request, status int, p
 		s.fail(w, r, err)
 		return
 	}
+	var bad error
+	v.All = len(v.Waiting)
+	ignored := v.Ignored
+	v.List, v.Waiting, bad = findUnknown(r, v.Waiting)
+	_, v.Ignored, _ = findUnknown(r, ignored)
+	v.Self = v.List.URL()
+	status, problem = refused(status, problem, bad)
 	s.render(w, r, status, "unknown", page{Title: "New machines", Nav: "machines", Live: true, Error: problem, Data: v})
 }
 
+// findUnknown finds one page of unknown machines for a request.
+func findUnknown(r *http.Request, us []store.UnknownMachine) (tableQuery, []store.UnknownMachine, error) {
+	all := make([]listing.UnknownMachine, len(us))
+	for i, u := range us {
+		all[i] = listing.UnknownMachine{UnknownMachine: u, Maker: oui.Of(u.MAC).String()}
+	}
+	list, shown, err := listed(listing.UnknownMachines(), "/unknown", "MAC, maker:intel, port:Gi0/4, firmware:uefi", r, all)
+	out := make([]store.UnknownMachine, len(shown))
+	for i, u := range shown {
+		out[i] = u.UnknownMachine
+	}
+	return list, out, err
+}
+
 func (s *site) newcomers(ctx context.Context) (newcomers, error) {
-	v := newcomers{Self: "/unknown"}
+	var v newcomers
 	all, err := s.Inventory.UnknownMachines(ctx, true)
 	if err != nil {
 		return v, err

@@ -1,17 +1,14 @@
 package pages
 
 import (
-	"cmp"
 	"html/template"
 	"net/http"
-	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/go-chi/chi/v5"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 type volumeRow struct {
@@ -29,63 +26,9 @@ type volumeUse struct {
 	LUN     store.LUN
 }
 
-// volumeOrder is by what the volumes are sorted: the name, unless a column is
-// named, with a hyphen before it the largest first.
-type volumeOrder string
-
-// volumeColumns are those that the list can be sorted by, the usual one first.
-var volumeColumns = []string{"name", "size", "takes"}
-
-func parseVolumeOrder(text string) volumeOrder {
-	if slices.Contains(volumeColumns, strings.TrimPrefix(text, "-")) {
-		return volumeOrder(text)
-	}
-	return volumeOrder(volumeColumns[0])
-}
-
-// URL is the list in this order.
-func (o volumeOrder) URL() string {
-	if string(o) == volumeColumns[0] {
-		return "/volumes"
-	}
-	return "/volumes?" + url.Values{"sort": {string(o)}}.Encode()
-}
-
-// By is the list sorted by a column, of sizes the largest first; a second time the
-// other way.
-func (o volumeOrder) By(column string) string {
-	first, second := column, "-"+column
-	if column != volumeColumns[0] {
-		first, second = second, first
-	}
-	if string(o) == first {
-		return volumeOrder(second).URL()
-	}
-	return volumeOrder(first).URL()
-}
-
-// Order says how a column is sorted, for those who do not see the arrow.
-func (o volumeOrder) Order(column string) string { return listQuery{Sort: string(o)}.Order(column) }
-
-func (o volumeOrder) sort(rows []volumeRow) {
-	column, down := strings.CutPrefix(string(o), "-")
-	slices.SortStableFunc(rows, func(a, b volumeRow) int {
-		if down {
-			a, b = b, a
-		}
-		switch column {
-		case "size":
-			return cmp.Compare(a.Size, b.Size)
-		case "takes":
-			return cmp.Compare(a.Takes, b.Takes)
-		}
-		return cmp.Compare(a.Name, b.Name)
-	})
-}
-
 type volumesView struct {
 	Rows     []volumeRow
-	List     volumeOrder
+	List     tableQuery
 	Way      underWay
 	Room     store.Space
 	RoomSeen template.HTML // the last day of it
@@ -121,12 +64,15 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 	for _, m := range maps {
 		uses[m.Volume] = append(uses[m.Volume], volumeUse{Machine: m.Machine, Name: names[m.Machine], LUN: m.LUN})
 	}
-	v := volumesView{List: parseVolumeOrder(r.FormValue("sort"))}
-	v.Self = v.List.URL()
 	takes, err := s.Volumes.Takes(ctx)
 	if err != nil {
 		s.Log.Warn("what volumes take is not known", "error", err)
 	}
+	var v volumesView
+	all := listing.VolumesOf(vols, maps, takes, func(id store.MachineID) string { return names[id] })
+	list, shown, bad := listed(listing.Volumes(), "/volumes", "Name, machine:lab-03, state:ready, golden:yes, used:no", r, all)
+	v.List, v.Self = list, list.URL()
+	status, problem = refused(status, problem, bad)
 	called, clones := map[store.VolumeID]string{}, map[store.VolumeID]int{}
 	if v.Room, err = s.Space(ctx); err != nil {
 		s.Log.Warn("the room for volumes is not known", "error", err)
@@ -140,11 +86,9 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 		called[vol.ID] = vol.Name
 		clones[vol.Parent]++
 	}
-	for _, vol := range vols {
-		row := volumeRow{Volume: vol, UsedBy: uses[vol.ID], ParentName: called[vol.Parent], Clones: clones[vol.ID], Takes: -1}
-		if used, known := takes[vol.ID]; known {
-			row.Takes = used
-		}
+	for _, found := range shown {
+		vol := found.Volume
+		row := volumeRow{Volume: vol, UsedBy: uses[vol.ID], ParentName: called[vol.Parent], Clones: clones[vol.ID], Takes: found.Takes}
 		if vol.State == store.VolumeReady {
 			if found, err := s.Volumes.LookAtVolume(ctx, vol); err == nil {
 				row.Holds = &found
@@ -152,7 +96,6 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 		}
 		v.Rows = append(v.Rows, row)
 	}
-	v.List.sort(v.Rows)
 	s.render(w, r, status, "volumes", page{Title: "Volumes", Nav: "volumes", Live: true, Error: problem, Data: v})
 }
 

@@ -29,12 +29,12 @@ func mediaWords(m store.Media) string {
 }
 
 // MediaListCmd lists media.
-type MediaListCmd struct{}
+type MediaListCmd struct{ listFlags }
 
 // Run lists media.
-func (*MediaListCmd) Run(c *Context) error {
+func (l *MediaListCmd) Run(c *Context) error {
 	var out list[store.Media]
-	if err := c.Client.Do(c, "GET", "/media", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/media"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

@@ -19,12 +19,12 @@ type SessionCmd struct {
 }
 
 // SessionListCmd lists sessions.
-type SessionListCmd struct{}
+type SessionListCmd struct{ listFlags }
 
 // Run lists sessions.
-func (*SessionListCmd) Run(c *Context) error {
+func (l *SessionListCmd) Run(c *Context) error {
 	var out list[store.Session]
-	if err := c.Client.Do(c, "GET", "/sessions", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/sessions"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {
@@ -65,12 +65,12 @@ type LeaseCmd struct {
 }
 
 // LeaseListCmd lists leases.
-type LeaseListCmd struct{}
+type LeaseListCmd struct{ listFlags }
 
 // Run lists leases.
-func (*LeaseListCmd) Run(c *Context) error {
+func (l *LeaseListCmd) Run(c *Context) error {
 	var out list[store.Lease]
-	if err := c.Client.Do(c, "GET", "/leases", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/leases"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

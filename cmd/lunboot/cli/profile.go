@@ -19,12 +19,12 @@ type ProfileCmd struct {
 }
 
 // ProfileListCmd lists profiles.
-type ProfileListCmd struct{}
+type ProfileListCmd struct{ listFlags }
 
 // Run lists profiles.
-func (*ProfileListCmd) Run(c *Context) error {
+func (l *ProfileListCmd) Run(c *Context) error {
 	var out list[store.Profile]
-	if err := c.Client.Do(c, "GET", "/profiles", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/profiles"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

@@ -119,13 +119,14 @@ func (u unknownMachine) card() string {
 
 // MachineUnknownCmd lists unknown machines.
 type MachineUnknownCmd struct {
+	listFlags
 	All bool `help:"Also those that are ignored."`
 }
 
 // Run lists unknown machines.
 func (u *MachineUnknownCmd) Run(c *Context) error {
 	var out list[unknownMachine]
-	if err := c.Client.Do(c, "GET", "/unknown-machines?ignored="+strconv.FormatBool(u.All), nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/unknown-machines"+u.query("ignored", strconv.FormatBool(u.All)), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

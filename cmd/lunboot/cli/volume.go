@@ -59,15 +59,15 @@ func volumeState(v store.Volume) string {
 }
 
 // VolumeListCmd lists volumes.
-type VolumeListCmd struct{}
+type VolumeListCmd struct{ listFlags }
 
 // Run lists volumes.
-func (*VolumeListCmd) Run(c *Context) error {
+func (l *VolumeListCmd) Run(c *Context) error {
 	var out list[struct {
 		store.Volume
 		Used int64 `json:"used"`
 	}]
-	if err := c.Client.Do(c, "GET", "/volumes", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/volumes"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

@@ -1,0 +1,170 @@
+package listing
+
+import (
+	"cmp"
+	"net/netip"
+
+	"lunboot/store"
+)
+
+// texts makes what a field has from one text.
+func texts[T any](text func(T) string) func(T) []string {
+	return func(item T) []string { return []string{text(item)} }
+}
+
+// named are the values of a closed list.
+func named[S ~string](values ...S) (out []string) {
+	for _, v := range values {
+		out = append(out, string(v))
+	}
+	return out
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+var yesNo = []string{"yes", "no"}
+
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+// Volume is a volume of a list, with what its row does not say by name.
+type Volume struct {
+	store.Volume
+	Parent   string   // the volume that it is a clone of
+	Machines []string // that have it
+	Takes    int64    // bytes of the file system; -1: not known
+}
+
+// VolumesOf joins volumes with the names of what they belong to, and with what
+// they take.
+func VolumesOf(vols []store.Volume, maps []store.Mapping, takes map[store.VolumeID]int64, machine func(store.MachineID) string) []Volume {
+	names, users := map[store.VolumeID]string{}, map[store.VolumeID][]string{}
+	for _, v := range vols {
+		names[v.ID] = v.Name
+	}
+	for _, m := range maps {
+		users[m.Volume] = append(users[m.Volume], machine(m.Machine))
+	}
+	out := make([]Volume, len(vols))
+	for i, v := range vols {
+		out[i] = Volume{v, names[v.Parent], users[v.ID], -1}
+		if n, known := takes[v.ID]; known {
+			out[i].Takes = n
+		}
+	}
+	return out
+}
+
+// Volumes is what can be asked of volumes.
+func Volumes() List[Volume] {
+	return List[Volume]{Fields: []Field[Volume]{
+		{Name: "name", Texts: texts(func(v Volume) string { return v.Name }), Words: true, Column: true},
+		{Name: "size", Order: func(a, b Volume) int { return cmp.Compare(a.Size, b.Size) }, Column: true},
+		{Name: "takes", Order: func(a, b Volume) int { return cmp.Compare(a.Takes, b.Takes) }, Column: true},
+		{Name: "kind", Texts: texts(func(v Volume) string { return string(v.Kind) }), Values: named(store.VolumeRaw, store.VolumeDevice, store.VolumeClone), Column: true},
+		{Name: "state", Texts: texts(func(v Volume) string { return string(v.State) }), Column: true,
+			Values: named(store.VolumeReady, store.VolumeCreating, store.VolumeImporting, store.VolumeFailed, store.VolumeRemoving, store.VolumePromoting)},
+		{Name: "golden", Texts: texts(func(v Volume) string { return yes(v.Golden) }), Values: yesNo},
+		{Name: "used", Texts: texts(func(v Volume) string { return yes(len(v.Machines) > 0) }), Values: yesNo},
+		{Name: "parent", Texts: texts(func(v Volume) string { return v.Parent }), Words: true},
+		{Name: "machine", Texts: func(v Volume) []string { return v.Machines }, Words: true, Column: true},
+		{Name: "from", Texts: texts(func(v Volume) string { return v.From }), Words: true},
+		{Name: "created", Order: func(a, b Volume) int { return b.Created.Compare(a.Created) }, Column: true},
+	}}
+}
+
+// UnknownMachine is an unknown machine of a list, with the maker of its card.
+type UnknownMachine struct {
+	store.UnknownMachine
+	Maker string
+}
+
+// UnknownMachines is what can be asked of unknown machines.
+func UnknownMachines() List[UnknownMachine] {
+	type u = UnknownMachine
+	return List[u]{Fields: []Field[u]{
+		{Name: "mac", Texts: func(m u) []string { return []string{m.MAC.String(), m.MAC.Hex12()} }, Words: true, Column: true},
+		{Name: "maker", Texts: func(m u) []string { return []string{m.Vendor, m.Maker} }, Words: true, Column: true},
+		{Name: "firmware", Texts: texts(func(m u) string { return m.Firmware + " " + m.Arch }), Words: true, Column: true},
+		{Name: "card", Texts: func(m u) []string { return []string{m.Chip, m.NIC} }, Words: true},
+		{Name: "hostname", Texts: texts(func(m u) string { return m.Hostname }), Words: true},
+		{Name: "address", Texts: texts(func(m u) string { return address(m.Address) }), Order: func(a, b u) int { return a.Address.Compare(b.Address) }, Words: true, Column: true},
+		{Name: "port", Texts: texts(func(m u) string { return m.Port }), Words: true, Column: true},
+		{Name: "ignored", Texts: texts(func(m u) string { return yes(m.Ignored) }), Values: yesNo},
+		{Name: "asked", Order: func(a, b u) int { return cmp.Compare(b.Count, a.Count) }, Column: true}, // the most often first
+		{Name: "seen", Order: func(a, b u) int { return b.LastSeen.Compare(a.LastSeen) }, Column: true}, // the newest first
+	}}
+}
+
+// Leases is what can be asked of leases.
+func Leases() List[store.Lease] {
+	type l = store.Lease
+	return List[l]{Fields: []Field[l]{
+		{Name: "address", Texts: texts(func(x l) string { return address(x.Address) }), Order: func(a, b l) int { return a.Address.Compare(b.Address) }, Words: true, Column: true},
+		{Name: "mac", Texts: func(x l) []string { return []string{x.MAC.String(), x.MAC.Hex12()} }, Words: true, Column: true},
+		{Name: "hostname", Texts: texts(func(x l) string { return x.Hostname }), Words: true, Column: true},
+		{Name: "state", Texts: texts(func(x l) string { return string(x.State) }), Values: named(store.LeaseOffered, store.LeaseBound, store.LeaseDeclined), Column: true},
+		{Name: "interface", Texts: texts(func(x l) string { return x.Interface })},
+		{Name: "port", Texts: texts(func(x l) string { return x.Port }), Words: true, Column: true},
+		{Name: "expires", Order: func(a, b l) int { return a.Expires.Compare(b.Expires) }, Column: true},
+	}}
+}
+
+// Sessions is what can be asked of sessions.
+func Sessions() List[store.Session] {
+	type s = store.Session
+	return List[s]{Fields: []Field[s]{
+		{Name: "initiator", Texts: texts(func(x s) string { return string(x.Initiator) }), Words: true, Column: true},
+		{Name: "address", Texts: texts(func(x s) string { return x.Addr }), Words: true, Column: true},
+		{Name: "by", Texts: texts(func(x s) string {
+			if x.IPXE {
+				return "ipxe"
+			}
+			return "os"
+		}), Values: []string{"ipxe", "os"}, Column: true},
+		{Name: "auth", Texts: texts(func(x s) string { return string(x.Auth) }), Values: named(store.AuthNone, store.AuthCHAP, store.AuthMutual)},
+		{Name: "read", Order: func(a, b s) int { return cmp.Compare(b.Read, a.Read) }, Column: true}, // the most first
+		{Name: "written", Order: func(a, b s) int { return cmp.Compare(b.Written, a.Written) }, Column: true},
+		{Name: "since", Order: func(a, b s) int { return b.Since.Compare(a.Since) }, Column: true}, // the newest first
+	}}
+}
+
+// Profiles is what can be asked of profiles.
+func Profiles() List[store.Profile] {
+	type p = store.Profile
+	return List[p]{Fields: []Field[p]{
+		{Name: "name", Texts: texts(func(x p) string { return x.Name }), Words: true, Column: true},
+		{Name: "kind", Texts: texts(func(x p) string { return string(x.Kind) }), Column: true, Words: true,
+			Values: named(store.ProfileSAN, store.ProfileInstall, store.ProfileKernel, store.ProfileWimboot, store.ProfileMenu, store.ProfileLocal, store.ProfileCustom)},
+		{Name: "media", Texts: func(x p) (out []string) {
+			for _, v := range x.Fields {
+				out = append(out, v)
+			}
+			return out
+		}, Words: true},
+		{Name: "builtin", Texts: texts(func(x p) string { return yes(x.BuiltIn) }), Values: yesNo},
+	}}
+}
+
+// Media is what can be asked of media.
+func Media() List[store.Media] {
+	type m = store.Media
+	return List[m]{Fields: []Field[m]{
+		{Name: "name", Texts: func(x m) []string { return []string{x.Name, x.File} }, Words: true, Column: true},
+		{Name: "kind", Texts: texts(func(x m) string { return string(x.Kind) }), Column: true,
+			Values: named(store.MediaISO, store.MediaKernel, store.MediaInitrd, store.MediaWIM, store.MediaWimboot, store.MediaFile)},
+		{Name: "contents", Texts: func(x m) []string { return []string{x.Contents.Title, x.Contents.Label, string(x.Contents.OS)} }, Words: true},
+		{Name: "arch", Texts: texts(func(x m) string { return x.Contents.Arch }), Words: true, Column: true},
+		{Name: "size", Order: func(a, b m) int { return cmp.Compare(a.Size, b.Size) }, Column: true},
+		{Name: "added", Order: func(a, b m) int { return b.Created.Compare(a.Created) }, Column: true}, // the newest first
+	}}
+}

@@ -1,0 +1,105 @@
+package listing_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"lunboot/store"
+	"lunboot/store/listing"
+)
+
+// shows checks what searches find, each "SEARCH|SORT", by what names an item.
+func shows[T any](t *testing.T, l listing.List[T], items []T, name func(T) string, want map[string]string) {
+	t.Helper()
+	for q, names := range want {
+		search, sort, _ := strings.Cut(q, "|")
+		found, _, err := l.Find(items, listing.Query{Search: search, Sort: sort})
+		var got []string
+		for _, item := range found {
+			got = append(got, name(item))
+		}
+		if err != nil || strings.Join(got, " ") != names {
+			t.Errorf("%q finds %v, %v; want %s", q, got, err, names)
+		}
+	}
+	// Every column sorts, and every key that has a few values says which.
+	for _, c := range l.Columns() {
+		if _, n, err := l.Find(items, listing.Query{Sort: "-" + c}); err != nil || n != len(items) {
+			t.Errorf("sorted by %s: %d, %v", c, n, err)
+		}
+	}
+	for _, f := range l.Fields {
+		if f.Values == nil {
+			continue
+		}
+		if _, _, err := l.Find(items, listing.Query{Search: f.Name + ":nonsense"}); store.KindOf(err) != store.KindInvalid || !strings.Contains(err.Error(), f.Values[0]) {
+			t.Errorf("%s:nonsense: %v", f.Name, err)
+		}
+		for _, item := range items {
+			for _, v := range f.Texts(item) {
+				if !strings.Contains(" "+strings.Join(f.Values, " ")+" ", " "+v+" ") {
+					t.Errorf("%s of %v is %q, which nobody can look for", f.Name, item, v)
+				}
+			}
+		}
+	}
+}
+
+func TestVolumesAreFoundByWhatTheyAreAndWhoHasThem(t *testing.T) {
+	vols := []store.Volume{
+		{ID: 1, Name: "win11", Kind: store.VolumeRaw, Size: 64 << 30, State: store.VolumeReady, Golden: true, From: "win11.vhdx"},
+		{ID: 2, Name: "win11-lab-01", Kind: store.VolumeClone, Size: 64 << 30, State: store.VolumeReady, Parent: 1},
+		{ID: 3, Name: "arriving", Kind: store.VolumeRaw, Size: 8 << 30, State: store.VolumeImporting},
+	}
+	all := listing.VolumesOf(vols, []store.Mapping{{Machine: 7, Volume: 2}}, map[store.VolumeID]int64{1: 5 << 30, 2: 1 << 20}, func(id store.MachineID) string { return fmt.Sprint("lab-0", id) })
+	shows(t, listing.Volumes(), all, func(v listing.Volume) string { return v.Name }, map[string]string{
+		"": "win11 win11-lab-01 arriving", "win11": "win11 win11-lab-01", "golden:yes": "win11", "state:importing": "arriving", "kind:clone": "win11-lab-01",
+		"used:no": "win11 arriving", "machine:lab-07": "win11-lab-01", "lab-07": "win11-lab-01", "parent:win11": "win11-lab-01", "from:VHDX": "win11", "used:no|size": "arriving win11", "|takes": "arriving win11-lab-01 win11", "|-takes": "win11 win11-lab-01 arriving", "|-name": "win11-lab-01 win11 arriving",
+	})
+}
+
+func TestUnknownMachinesAreFoundByWhatTheySay(t *testing.T) {
+	at := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+	all := []listing.UnknownMachine{
+		{UnknownMachine: store.UnknownMachine{MAC: store.MAC{0xb8, 0x27, 0xeb, 1, 2, 3}, Vendor: "Raspberry Pi", Firmware: "UEFI", Arch: "arm64", Count: 3, LastSeen: at, Address: netip.MustParseAddr("10.77.0.140")}},
+		{UnknownMachine: store.UnknownMachine{MAC: store.MAC{0, 7, 0xe9, 1, 2, 3}, Firmware: "BIOS", Arch: "x86", Count: 12, LastSeen: at.Add(-time.Hour), Port: "switch tor, port Gi0/4", Ignored: true}, Maker: "Intel"},
+	}
+	shows(t, listing.UnknownMachines(), all, func(u listing.UnknownMachine) string { return u.MAC.Hex12()[:2] }, map[string]string{
+		"": "b8 00", "raspberry arm64": "b8", "maker:intel": "00", "mac:00:07:e9": "00", "0007e9": "00", "firmware:bios": "00", "gi0/4": "00", "ignored:no": "b8", "10.77": "b8", "|asked": "00 b8", "|-seen": "00 b8", "|address": "00 b8",
+	})
+}
+
+func TestLeasesAndSessionsAreFound(t *testing.T) {
+	at := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+	leases := []store.Lease{
+		{Address: netip.MustParseAddr("10.77.0.100"), MAC: store.MAC{0, 7, 0xe9, 1, 2, 3}, Hostname: "lab-01", State: store.LeaseBound, Interface: "eth1", Expires: at},
+		{Address: netip.MustParseAddr("10.77.0.9"), MAC: store.MAC{2, 7, 0xe9, 1, 2, 4}, State: store.LeaseDeclined, Expires: at.Add(-time.Hour)},
+	}
+	shows(t, listing.Leases(), leases, func(l store.Lease) string { return l.Address.String() }, map[string]string{
+		"state:bound": "10.77.0.100", "lab": "10.77.0.100", "mac:0207e9": "10.77.0.9", "interface:eth1": "10.77.0.100", "|address": "10.77.0.9 10.77.0.100", "|expires": "10.77.0.9 10.77.0.100",
+	})
+	sessions := []store.Session{
+		{ID: "1", Initiator: "iqn.2026-11.lab:a", IPXE: true, Addr: "10.77.0.100:49152", Auth: store.AuthMutual, Since: at},
+		{ID: "2", Initiator: "iqn.2026-11.lab:b", Addr: "10.77.0.101:49152", Auth: store.AuthNone, Since: at.Add(time.Minute), Read: 9},
+	}
+	shows(t, listing.Sessions(), sessions, func(s store.Session) string { return s.ID }, map[string]string{
+		"by:ipxe": "1", "by:OS": "2", "lab:b": "2", "initiator:lab:a": "1", "auth:none": "2", "|since": "2 1", "|read": "2 1", "|-initiator": "2 1",
+	})
+}
+
+func TestProfilesAndMediaAreFound(t *testing.T) {
+	profiles := []store.Profile{{Name: "install-debian", Kind: store.ProfileInstall, Fields: map[string]string{"media": "debian-12.iso"}}, {Name: "san", Kind: store.ProfileSAN, BuiltIn: true}}
+	shows(t, listing.Profiles(), profiles, func(p store.Profile) string { return p.Name }, map[string]string{
+		"kind:install": "install-debian", "media:debian-12": "install-debian", "builtin:yes": "san", "|-name": "san install-debian",
+	})
+	media := []store.Media{
+		{Name: "debian-12", Kind: store.MediaISO, Size: 9, Contents: store.MediaContents{Title: "Debian GNU/Linux 12", Arch: "x86-64", OS: store.MediaDebian}},
+		{Name: "memtest", Kind: store.MediaKernel, Size: 2, File: "memtest86+.bin"},
+	}
+	shows(t, listing.Media(), media, func(m store.Media) string { return m.Name }, map[string]string{
+		"gnu/linux": "debian-12", "kind:kernel": "memtest", "memtest86+": "memtest", "arch:x86": "debian-12", "|size": "memtest debian-12", "|added": "debian-12 memtest",
+	})
+}
