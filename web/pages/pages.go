@@ -341,9 +341,18 @@ func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view s
 		http.Error(w, "This page could not be made; the appliance's log says why.", http.StatusInternalServerError)
 		return
 	}
+	text := b.Bytes()
+	if p.User != "" {
+		var err error
+		if text, err = offered(text, auth.From(r.Context())); err != nil {
+			s.Log.Error("render a page", "view", view, "error", err)
+			http.Error(w, "This page could not be made; the appliance's log says why.", http.StatusInternalServerError)
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	w.Write(b.Bytes())
+	w.Write(text)
 }
 
 // failedBoots counts the machines whose last boot failed, for the badge.
