@@ -136,6 +136,9 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("activity", base+"/activity")
 	check("machine-times", base+"/machines/1")
 	check("volumes-room", base+"/volumes")
+	check("import", base+"/machines/import")
+	check("labels", base+"/machines/labels")
+	check("volumes-none", base+"/volumes?search=nothing")
 	check("unknown", base+"/unknown")
 	check("newcomer", base+"/unknown/b8:27:eb:91:3c:0d")
 	check("newcomer-ignored", base+"/unknown/52:54:00:12:34:56")
@@ -171,6 +174,9 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	l.roles["admin"] = store.RoleViewer
 	check("people-viewer", base+"/people")
 	check("machine-viewer", base+"/machines/2")
+	check("machines-viewer", base+"/machines")
+	l.roles["admin"] = store.RoleOperator
+	check("settings-operator", base+"/settings")
 	l.roles["admin"] = store.RoleAdmin
 	check("help", base+"/help")
 	check("help-code", base+"/help/LB-LUN-01")

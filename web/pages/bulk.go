@@ -15,12 +15,6 @@ import (
 	"lunboot/store/listing"
 )
 
-// undo is what takes a change back: each machine as it was, as long as nobody
-// changed it since.
-type undo struct {
-	Was []string // ID:revision:profile:NAME or ID:revision:tags:A,B
-}
-
 // maxTold bounds the machines that a refusal of many names.
 const maxTold = 5
 
@@ -176,55 +170,4 @@ func (s *site) bulkOne(ctx context.Context, who store.Actor, m store.Machine, ac
 		return "", s.Machines.RemoveMachine(ctx, who, m.ID, false)
 	}
 	return "", store.Invalid("act", "choose what to do with the machines")
-}
-
-// takeBack makes machines what they were before an act.
-func (s *site) takeBack(w http.ResponseWriter, r *http.Request) {
-	if err := r.ParseForm(); err != nil {
-		s.fail(w, r, store.Invalid("form", "the form cannot be read"))
-		return
-	}
-	did, failures := 0, []string{}
-	for _, was := range r.PostForm["was"] {
-		if err := s.takeOneBack(r, was); err != nil {
-			failures = append(failures, err.Error())
-		} else {
-			did++
-		}
-	}
-	p := page{}
-	if did > 0 {
-		p.Said = fmt.Sprintf("Taken back for %s.", count(did))
-	}
-	if len(failures) > 0 {
-		p.Error = "Not taken back: " + strings.Join(failures[:min(len(failures), maxTold)], "; ")
-	}
-	s.showMachines(w, r, readListQuery(r.PostForm), http.StatusOK, p, addForm{})
-}
-
-func (s *site) takeOneBack(r *http.Request, was string) error {
-	part := strings.SplitN(was, ":", 4)
-	if len(part) != 4 {
-		return store.Invalid("was", "%q says not what to take back", was)
-	}
-	id, err1 := strconv.ParseInt(part[0], 10, 64)
-	revision, err2 := strconv.ParseInt(part[1], 10, 64)
-	if err1 != nil || err2 != nil {
-		return store.Invalid("was", "%q says not what to take back", was)
-	}
-	p := store.MachinePatch{Revision: revision}
-	switch part[2] {
-	case "profile":
-		p.Profile = &part[3]
-	case "tags":
-		tags := []string{}
-		if part[3] != "" {
-			tags = strings.Split(part[3], ",")
-		}
-		p.Tags = &tags
-	default:
-		return store.Invalid("was", "%q cannot be taken back", part[2])
-	}
-	_, err := s.Machines.SetMachine(r.Context(), by(r), store.MachineID(id), p)
-	return err
 }

@@ -259,14 +259,6 @@ func (s *site) meanwhile(r *http.Request, m store.Machine, err error) string {
 	return b.String()
 }
 
-func (s *site) setProfile(w http.ResponseWriter, r *http.Request) {
-	s.change(w, r, func(m store.Machine) error {
-		name := r.PostFormValue("profile")
-		_, err := s.Machines.SetMachine(r.Context(), by(r), m.ID, store.MachinePatch{Profile: &name})
-		return err
-	})
-}
-
 // quirkRow is one quirk that a machine may be given.
 type quirkRow struct {
 	Quirk store.Quirk
@@ -369,16 +361,6 @@ func (s *site) cloneFor(r *http.Request, m store.Machine, c store.CloneChoice) e
 		}
 	}
 	return store.NotFound("volume", c.Of)
-}
-
-func (s *site) unmap(w http.ResponseWriter, r *http.Request) {
-	s.change(w, r, func(m store.Machine) error {
-		l, err := store.ParseLUN(r.PostFormValue("lun"))
-		if err != nil {
-			return err
-		}
-		return s.Volumes.Unmap(r.Context(), by(r), m.ID, l)
-	})
 }
 
 func (s *site) removeMachine(w http.ResponseWriter, r *http.Request) {

@@ -307,20 +307,21 @@ func (s *site) enroll(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) ignore(w http.ResponseWriter, r *http.Request) {
-	undo := r.PostFormValue("undo") != ""
+	stop := r.PostFormValue("undo") != ""
 	mac, err := store.ParseMAC(chi.URLParam(r, "mac"))
 	if err == nil {
-		err = s.Machines.Ignore(r.Context(), by(r), mac, !undo)
+		err = s.Machines.Ignore(r.Context(), by(r), mac, !stop)
 	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	to := "/machines"
-	if undo {
-		to = "/unknown"
+	if stop {
+		http.Redirect(w, r, "/unknown", http.StatusSeeOther)
+		return
 	}
-	http.Redirect(w, r, to, http.StatusSeeOther)
+	p := page{Said: mac.String() + " is ignored: it gets an address, and nothing to boot.", Undo: &undo{Was: []string{"0:0:ignore:" + mac.String()}, Back: "/unknown"}}
+	s.showMachines(w, r, readListQuery(nil), http.StatusOK, p, addForm{})
 }
 
 // enrollAll enrolls everybody who waits. Who could not be enrolled is named.
