@@ -60,6 +60,9 @@ func machinesTogether(k *kit) {
 	if len(out) != 2 || out[0].Revision != old.Revision+1 || out[1].ID == 0 || out[1].Revision != 1 || k.Revision() == before {
 		k.Fatalf("they are put as %+v", out)
 	}
+	if ids := must(k.MachineIDs(ctx))(k); !slices.Equal(ids, []store.MachineID{out[0].ID, out[1].ID}) {
+		k.Errorf("the numbers are %v", ids)
+	}
 	for _, m := range out {
 		same(k, "a machine that was put", m, must(k.Machine(ctx, m.ID))(k))
 	}

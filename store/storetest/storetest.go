@@ -52,6 +52,7 @@ type Machines interface {
 	MachineBySerial(context.Context, string) (store.Machine, error)
 	MachineByAssetTag(context.Context, string) (store.Machine, error)
 	Machines(context.Context, store.MachineFilter) ([]store.Machine, int, error)
+	MachineIDs(context.Context) ([]store.MachineID, error)
 	CreateMachine(context.Context, store.Actor, store.Machine) (store.Machine, error)
 	UpdateMachine(context.Context, store.Actor, store.Machine) (store.Machine, error)
 	PutMachines(context.Context, store.Actor, []store.Machine) ([]store.Machine, error)

@@ -148,6 +148,13 @@ func (l *lab) Machines(_ context.Context, f store.MachineFilter) ([]store.Machin
 	return out, len(out), nil
 }
 
+func (l *lab) MachineIDs(context.Context) (out []store.MachineID, _ error) {
+	for _, m := range l.machines {
+		out = append(out, m.ID)
+	}
+	return out, nil
+}
+
 func (l *lab) UnknownMachines(context.Context, bool) ([]store.UnknownMachine, error) {
 	return l.unknown, nil
 }

@@ -30,6 +30,7 @@ import (
 type Inventory interface {
 	Machine(context.Context, store.MachineID) (store.Machine, error)
 	Machines(context.Context, store.MachineFilter) ([]store.Machine, int, error)
+	MachineIDs(context.Context) ([]store.MachineID, error)
 	UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error)
 	Boots
 }
@@ -363,14 +364,14 @@ func (s *site) failedBoots(ctx context.Context) int {
 	if s.failed.at == now && now != "" {
 		return s.failed.n
 	}
-	ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{})
+	ids, err := s.Inventory.MachineIDs(ctx)
 	if err != nil {
 		s.Log.Error("count the failed boots", "error", err)
 		return 0
 	}
 	n := 0
-	for _, m := range ms {
-		if conditionOf(s.Attempts.Latest(m.ID, store.MAC{})) == condFailed {
+	for _, id := range ids {
+		if conditionOf(s.Attempts.Latest(id, store.MAC{})) == condFailed {
 			n++
 		}
 	}
