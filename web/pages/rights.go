@@ -100,8 +100,8 @@ func refusedTo(form *html.Node, who auth.Identity) bool {
 // nothing to press.
 func show(form *html.Node) {
 	_, class := attr(form, "class")
-	form.Data, form.DataAtom = "fieldset", atom.Fieldset
-	form.Attr = []html.Attribute{{Key: "disabled"}, {Key: "class", Val: strings.TrimSpace(class + " shown")}}
+	// It stays a form of its own: radio buttons of two would else be one group.
+	form.Attr = []html.Attribute{{Key: "class", Val: class}}
 	var strip func(*html.Node)
 	strip = func(n *html.Node) {
 		for c := n.FirstChild; c != nil; {
@@ -116,6 +116,13 @@ func show(form *html.Node) {
 		}
 	}
 	strip(form)
+	fields := &html.Node{Type: html.ElementNode, Data: "fieldset", DataAtom: atom.Fieldset, Attr: []html.Attribute{{Key: "disabled"}, {Key: "class", Val: "shown"}}}
+	for form.FirstChild != nil {
+		c := form.FirstChild
+		form.RemoveChild(c)
+		fields.AppendChild(c)
+	}
+	form.AppendChild(fields)
 }
 
 // hollow reports whether an element that lost something holds nothing more that
