@@ -135,9 +135,7 @@ func TestPagesKeepTheirShapeForEverybody(t *testing.T) {
 
 func TestNoPageIsHeavy(t *testing.T) {
 	l := cloning()
-	for _, m := range many(2000).machines[4:] {
-		l.machines = append(l.machines, m)
-	}
+	l.machines = append(l.machines, many(2000).machines[4:]...)
 	get, _ := l.enter(t)
 	base, c := l.open(t)
 	asset := map[string]int{}
