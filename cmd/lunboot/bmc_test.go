@@ -182,13 +182,18 @@ func TestAnInstallerThatIsGivenAgainAndAgainIsADiagnosis(t *testing.T) {
 	}
 	a = started(t, dir)
 	for _, path := range []string{"/boot.ipxe?mac=00:07:e9:0f:ea:f5", "/files/linux"} {
-		resp, err := http.Get("http://" + a.Boot + path)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.Boot+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("User-Agent", "iPXE/1.21.1")
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "linux") {
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "linux") || strings.Contains(path, "boot.ipxe") && !strings.Contains(string(body), "kernel") {
 			t.Fatalf("%s: %v %s %s", path, err, resp.Status, body)
 		}
 	}
@@ -201,7 +206,7 @@ func TestAnInstallerThatIsGivenAgainAndAgainIsADiagnosis(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%+v", boots.Items)
+			t.Fatalf("%d boots; the journal has\n%s", len(boots.Items), a.must(t, "event", "list"))
 		}
 	}
 	d := boots.Items[0].Diagnoses[0]
