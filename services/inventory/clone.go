@@ -17,7 +17,11 @@ func (i *Inventory) layered(ctx context.Context, id store.VolumeID) (store.Volum
 	if i.layers == nil {
 		return store.Volume{}, &store.Error{Kind: store.KindUnavailable, Msg: "this appliance keeps volumes without layers"}
 	}
-	return i.db.Volume(ctx, id)
+	v, err := i.db.Volume(ctx, id)
+	if err != nil {
+		return store.Volume{}, err
+	}
+	return v, store.CheckExpected(ctx, "volume", fmt.Sprint(v.ID), v.Name, v.Revision)
 }
 
 // FreezeVolume makes a volume golden: nobody writes to it any more, and others

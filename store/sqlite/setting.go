@@ -23,6 +23,15 @@ func setting(ctx context.Context, q dbfile.Querier, key string) (string, bool, e
 	return v, err == nil, err
 }
 
+// settingRevision is the row of the audit log that last changed a setting, and
+// one more, so that it is never 0.
+const settingRevision = "SELECT coalesce(max(id), 0) + 1 FROM audit WHERE subject = ? AND action = 'setting.put'"
+
+// SettingRevision rises with every change of a setting.
+func (db *DB) SettingRevision(ctx context.Context, key string) (int64, error) {
+	return dbfile.One(ctx, db.file.Reader(), dbfile.Scalar[int64], nil, settingRevision, key)
+}
+
 // PutSetting sets a setting. The audit log has the values of those that an
 // operator may read, and of the others the key alone.
 func (db *DB) PutSetting(ctx context.Context, actor store.Actor, key, value string) error {
@@ -31,8 +40,20 @@ func (db *DB) PutSetting(ctx context.Context, actor store.Actor, key, value stri
 	}
 	return db.write(ctx, "set setting", func(t *tx) error {
 		old, had, err := setting(t.Ctx, t, key)
-		if err != nil || had && old == value {
+		if err != nil {
 			return err
+		}
+		if store.Expected(ctx, "setting", key) != 0 {
+			revision, err := dbfile.One(t.Ctx, t, dbfile.Scalar[int64], nil, settingRevision, key)
+			if err != nil {
+				return err
+			}
+			if err := store.CheckExpected(ctx, "setting", key, key, revision); err != nil {
+				return err
+			}
+		}
+		if had && old == value {
+			return nil
 		}
 		if _, err := t.Run("INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value); err != nil {
 			return err

@@ -21,11 +21,19 @@ import (
 var conditional = []string{
 	"/api/v1/machines/{machine}", "/api/v1/volumes/{volume}", "/api/v1/mappings/{machine}/{lun}",
 	"/api/v1/profiles/{profile}", "/api/v1/subnets/{subnet}", "/api/v1/users/{user}",
+	"/api/v1/settings/{key}", "/api/v1/auto-enroll",
+}
+
+// conditionalActs are the operations on a part of such a noun, or that do
+// something to it: they take the noun's ETag as well.
+var conditionalActs = []string{
+	"freeze-volume", "promote-volume", "flatten-volume", "roll-back-volume", "take-snapshot", "remove-snapshot", "set-version", "remove-version",
+	"set-password",
 }
 
 // takesCondition reports whether an operation takes If-Match.
 func takesCondition(op *huma.Operation) bool {
-	return slices.Contains([]string{http.MethodPatch, http.MethodPut, http.MethodDelete}, op.Method) && slices.Contains(conditional, op.Path)
+	return slices.Contains([]string{http.MethodPatch, http.MethodPut, http.MethodDelete}, op.Method) && slices.Contains(conditional, op.Path) || slices.Contains(conditionalActs, op.OperationID)
 }
 
 // describeConditions writes the headers into the OpenAPI description.
@@ -47,7 +55,7 @@ func describeConditions(_ *huma.OpenAPI, op *huma.Operation) {
 
 // tag sets the ETag of an answer that is one noun with a revision.
 func tag(hc huma.Context, _ string, v any) (any, error) {
-	if !slices.Contains(conditional, hc.Operation().Path) && hc.Operation().Method != http.MethodPost {
+	if !slices.Contains(conditional, hc.Operation().Path) && !takesCondition(hc.Operation()) && hc.Operation().Method != http.MethodPost {
 		return v, nil
 	}
 	r := reflect.Indirect(reflect.ValueOf(v))
@@ -143,26 +151,33 @@ type target struct {
 func (s *server) noun(hc huma.Context) (target, error) {
 	ctx := hc.Context()
 	path := hc.Operation().Path
-	switch path {
-	case "/api/v1/machines/{machine}":
+	of := func(noun string) bool { return path == noun || strings.HasPrefix(path, noun+"/") }
+	switch {
+	case of("/api/v1/machines/{machine}"):
 		m, err := s.Acts.FindMachine(ctx, hc.Param("machine"))
 		return target{store.Expectation{Noun: "machine", Key: strconv.FormatInt(int64(m.ID), 10), Revision: m.Revision}, m.Name, m.Name}, err
-	case "/api/v1/volumes/{volume}":
+	case of("/api/v1/volumes/{volume}"):
 		v, err := s.Volumes.FindVolume(ctx, hc.Param("volume"))
 		return target{store.Expectation{Noun: "volume", Key: strconv.FormatInt(int64(v.ID), 10), Revision: v.Revision}, v.Name, v.Name}, err
-	case "/api/v1/profiles/{profile}":
+	case of("/api/v1/profiles/{profile}"):
 		p, err := s.Store.Profile(ctx, hc.Param("profile"))
 		return target{store.Expectation{Noun: "profile", Key: p.Name, Revision: p.Revision}, p.Name, p.Name}, err
-	case "/api/v1/users/{user}":
+	case of("/api/v1/users/{user}"):
 		u, err := s.Access.User(ctx, hc.Param("user"))
 		return target{store.Expectation{Noun: "user", Key: u.Name, Revision: u.Revision}, u.Name, u.Name}, err
-	case "/api/v1/subnets/{subnet}":
+	case of("/api/v1/subnets/{subnet}"):
 		id, err := strconv.ParseInt(hc.Param("subnet"), 10, 64)
 		if err != nil {
 			return target{}, store.NotFound("subnet with number", hc.Param("subnet"))
 		}
 		n, err := s.subnet(ctx, id)
 		return target{store.Expectation{Noun: "subnet", Key: strconv.FormatInt(n.ID, 10), Revision: n.Revision}, n.Name(), n.Name()}, err
+	case of("/api/v1/settings/{key}"):
+		v, err := s.setting(ctx, hc.Param("key"))
+		return target{store.Expectation{Noun: "setting", Key: string(v.Key), Revision: v.Revision}, string(v.Key), string(v.Key)}, err
+	case of("/api/v1/auto-enroll"):
+		revision, err := s.Store.SettingRevision(ctx, store.SettingAutoEnroll)
+		return target{store.Expectation{Noun: "setting", Key: store.SettingAutoEnroll, Revision: revision}, store.SettingAutoEnroll, store.SettingAutoEnroll}, err
 	}
 	return s.mappingTarget(ctx, hc.Param("machine"), hc.Param("lun"))
 }
@@ -203,6 +218,9 @@ func (s *server) since(ctx context.Context, n target, seen int64) ([]store.Audit
 		limit = maxStale
 	}
 	rows, _, err := s.Store.AuditLog(ctx, store.AuditFilter{Noun: n.Noun, Subject: n.subject, Page: store.Page{Limit: int(limit)}})
+	if n.Noun == "setting" { // whose revision is the number of its last change, and one
+		rows = slices.DeleteFunc(rows, func(a store.Audit) bool { return seen > 0 && a.ID < seen })
+	}
 	if rows == nil {
 		rows = []store.Audit{}
 	}

@@ -15,6 +15,7 @@ type Store interface {
 	Jobs(context.Context) ([]store.Job, error)
 	Job(ctx context.Context, id int64) (store.Job, error)
 	store.SettingRows
+	SettingRevision(ctx context.Context, key string) (int64, error)
 	AuditLog(context.Context, store.AuditFilter) ([]store.Audit, int, error)
 	Record(ctx context.Context, by store.Actor, action, subject, detail string) error
 }

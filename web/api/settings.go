@@ -9,10 +9,40 @@ import (
 	"lunboot/store"
 )
 
+// SettingView is a setting with its revision.
+type SettingView struct {
+	store.Setting
+	Revision int64 `json:"revision"`
+}
+
+func (s *server) setting(ctx context.Context, key string) (v SettingView, err error) {
+	// The revision first: a change between the two makes it one that is refused,
+	// not one that is lost.
+	if v.Revision, err = s.Store.SettingRevision(ctx, key); err != nil {
+		return v, err
+	}
+	known, err := store.Settings(ctx, s.Store)
+	if err != nil {
+		return v, err
+	}
+	for _, v.Setting = range known {
+		if v.Key == store.SettingKey(key) {
+			return v, nil
+		}
+	}
+	return v, store.NotFound("setting", key)
+}
+
 func (s *server) settings(a huma.API) {
 	register(a, http.MethodGet, "/settings", "list-settings", "List settings", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[store.Setting]], error) {
 			return all(store.Settings(ctx, s.Store))
+		})
+	register(a, http.MethodGet, "/settings/{key}", "show-setting", "Show a setting", store.ScopeRead,
+		func(ctx context.Context, in *struct {
+			Key string `path:"key"`
+		}) (*body[SettingView], error) {
+			return reply(s.setting(ctx, in.Key))
 		})
 	register(a, http.MethodPut, "/settings/{key}", "set-setting", "Change a setting", store.ScopeAdmin,
 		func(ctx context.Context, in *struct {

@@ -23,6 +23,12 @@ type AutoEnroll struct {
 	Rules store.AutoEnroll `json:"rules"`
 }
 
+// AutoEnrollView is the rules with their revision.
+type AutoEnrollView struct {
+	AutoEnroll
+	Revision int64 `json:"revision"`
+}
+
 // CloneChoice says what a machine that is enrolled boots from.
 type CloneChoice struct {
 	CloneOf string `json:"clone_of,omitempty" doc:"the golden volume that it gets a clone of, to boot from; default: the one of the setting default-golden; absent: none"`
@@ -113,16 +119,24 @@ func (s *server) unknown(a huma.API) {
 			return all(s.Acts.EnrollAll(ctx, actor(ctx), store.EnrollSpec{Name: name, Profile: in.Body.Profile, Clone: in.Body.choice()}))
 		})
 	register(a, http.MethodGet, "/auto-enroll", "show-auto-enroll", "The rules by which machines are enrolled by themselves", store.ScopeRead,
-		func(ctx context.Context, _ *struct{}) (*body[AutoEnroll], error) {
+		func(ctx context.Context, _ *struct{}) (*body[AutoEnrollView], error) {
+			revision, err := s.Store.SettingRevision(ctx, store.SettingAutoEnroll)
+			if err != nil {
+				return nil, problem(err)
+			}
 			rules, err := s.Acts.AutoEnroll(ctx)
-			return reply(AutoEnroll{Rules: notNil(rules)}, err)
+			return reply(AutoEnrollView{AutoEnroll{notNil(rules)}, revision}, err)
 		})
 	register(a, http.MethodPut, "/auto-enroll", "set-auto-enroll", "Replace the rules by which machines are enrolled by themselves; without any, none is", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			Body AutoEnroll
-		}) (*body[AutoEnroll], error) {
+		}) (*body[AutoEnrollView], error) {
 			set, err := s.Acts.SetAutoEnroll(ctx, actor(ctx), in.Body.Rules)
-			return reply(AutoEnroll{Rules: notNil(set)}, err)
+			if err != nil {
+				return nil, problem(err)
+			}
+			revision, err := s.Store.SettingRevision(ctx, store.SettingAutoEnroll)
+			return reply(AutoEnrollView{AutoEnroll{notNil(set)}, revision}, err)
 		})
 }
 

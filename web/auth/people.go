@@ -93,6 +93,7 @@ func (a *Auth) SetPassword(ctx context.Context, by store.Actor, name, password s
 	if u.Hash, err = a.hash(ctx, password); err != nil {
 		return err
 	}
+	u.Revision = cmp.Or(store.Expected(ctx, "user", name), u.Revision)
 	if _, err = a.cfg.Users.UpdateUser(ctx, by, u); err != nil {
 		return err
 	}
