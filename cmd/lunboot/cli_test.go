@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,6 +25,9 @@ func TestCommandLine(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := exec.LookPath("fish"); err != nil && os.Getenv("CI") == "true" {
+		t.Fatal("fish is missing: apt-get install fish")
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",

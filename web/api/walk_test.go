@@ -192,7 +192,9 @@ func TestASettingThatSomebodyChangedMeanwhileIsNotChanged(t *testing.T) {
 				continue
 			}
 			a.json(t, &p)
-			if len(p.Changes) != changes || p.Detail == "" || slices.ContainsFunc(p.Changes, func(c store.Audit) bool { return c.Action != "setting.put" || strings.Contains(fmt.Sprint(c), "secret of") }) {
+			if len(p.Changes) != changes || p.Detail == "" || slices.ContainsFunc(p.Changes, func(c store.Audit) bool {
+				return c.Action != "setting.put" || strings.Contains(fmt.Sprint(c), "secret of")
+			}) {
 				t.Errorf("PUT %s by %s tells of %+v", path, given, p)
 			}
 		}

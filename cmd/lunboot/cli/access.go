@@ -33,6 +33,7 @@ type token struct {
 	ID       int64     `json:"id"`
 	Name     string    `json:"name"`
 	Scope    string    `json:"scope"`
+	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires"`
 	LastUsed time.Time `json:"last_used"`
 	Secret   string    `json:"token,omitempty"`
