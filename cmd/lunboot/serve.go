@@ -356,7 +356,13 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	}
 	dry := a.dryRuns()
 	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
+	flags, err := serveFlags()
+	if err != nil {
+		return nil, err
+	}
 	site, err := pages.Handler(pages.Config{
+		Version:   version,
+		Flags:     flags,
 		Inventory: a.db,
 		Machines:  a.inv,
 		Enrolling: a.inv,

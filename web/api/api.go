@@ -93,6 +93,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.access(a)
 	s.people(a)
 	s.backup(a)
+	s.support(a)
 	s.explain(a)
 	describeEvents(a)
 	r.With(s.needRead).Get("/api/v1/events", s.events)

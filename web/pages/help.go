@@ -19,6 +19,14 @@ type helpView struct {
 	Query string
 	IPXE  *ipxeView // when the search is an iPXE code
 	Areas []helpArea
+	Flags []Flag
+}
+
+// Flag is one flag that the appliance is started with.
+type Flag struct {
+	Name string // with its dashes, and what it takes: "--admin ADDR"
+	Env  string
+	Help string
 }
 
 type helpArea struct {
@@ -52,12 +60,22 @@ func (s *site) help(w http.ResponseWriter, r *http.Request) {
 			v.Areas = append(v.Areas, a)
 		}
 	}
+	for _, f := range s.Flags {
+		if v.IPXE == nil && allWords(f.Name+" "+f.Env+" "+f.Help, q) {
+			v.Flags = append(v.Flags, f)
+		}
+	}
 	s.render(w, r, http.StatusOK, "help", page{Title: "Help", Nav: "help", Data: v})
 }
 
 // speaks reports whether an entry has every word of a search in it.
 func speaks(e diagnose.Entry, q string) bool {
-	text := strings.ToLower(e.Code + " " + e.Name + " " + e.Sign + " " + e.Help)
+	return allWords(e.Code+" "+e.Name+" "+e.Sign+" "+e.Help, q)
+}
+
+// allWords reports whether a text has every word of a search in it.
+func allWords(text, q string) bool {
+	text = strings.ToLower(text)
 	return !slices.ContainsFunc(strings.Fields(strings.ToLower(q)), func(word string) bool { return !strings.Contains(text, word) })
 }
 

@@ -116,6 +116,8 @@ type Config struct {
 	Captures  Captures
 	Audit     AuditLog
 	Backups   Backups
+	Version   string
+	Flags     []Flag // of the appliance, for the help
 	Log       *slog.Logger
 	Now       func() time.Time
 }

@@ -65,6 +65,8 @@ type settingsView struct {
 	Checks []Check
 	Faults int
 	Advice int
+
+	Version string
 }
 
 // linkView is one interface as the operator sees it.
@@ -197,7 +199,7 @@ func (s *site) showSettings(w http.ResponseWriter, r *http.Request, status int, 
 		s.fail(w, r, err)
 		return
 	}
-	var v settingsView
+	v := settingsView{Version: s.Version}
 	for _, l := range links {
 		lv := viewOf(l)
 		if wrong != nil && wrong.Name == l.Name {
