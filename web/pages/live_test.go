@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// counter is a source of changes that a test makes.
-type counter struct {
+// rising is a source of changes that a test makes.
+type rising struct {
 	mu   sync.Mutex
 	n    int64
 	wake chan struct{}
 }
 
-func (c *counter) Version() int64 {
+func (c *rising) Version() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.n
 }
 
-func (c *counter) Changed(after int64) <-chan struct{} {
+func (c *rising) Changed(after int64) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ch := make(chan struct{})
@@ -38,7 +38,7 @@ func (c *counter) Changed(after int64) <-chan struct{} {
 	return ch
 }
 
-func (c *counter) change() {
+func (c *rising) change() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.n++
@@ -77,7 +77,7 @@ func (s *stream) Write(b []byte) (int, error) {
 // times a second, the end of it included.
 func TestAPageHearsOfTheFirstChangeAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &counter{n: 1}
+		c := &rising{n: 1}
 		s := &site{Config: Config{Changes: []Change{c}}}
 		ctx, cancel := context.WithCancel(t.Context())
 		w := &stream{begun: time.Now()}
