@@ -1,9 +1,7 @@
 package sqlite
 
 import (
-	"bytes"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -409,17 +407,5 @@ func TestBackupOpensAsAnInventory(t *testing.T) {
 	defer copied.Close()
 	if v, ok, err := copied.Setting(t.Context(), "key"); v != "value" || !ok || err != nil {
 		t.Errorf("the copy holds %q, %v, %v", v, ok, err)
-	}
-}
-
-func TestMigrationsAreLogged(t *testing.T) {
-	var text bytes.Buffer
-	db, err := Open(t.Context(), t.TempDir(), time.Now, WithLog(slog.New(slog.NewTextHandler(&text, nil))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if !strings.Contains(text.String(), "0001_inventory.sql") {
-		t.Errorf("the log: %s", text.String())
 	}
 }

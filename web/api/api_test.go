@@ -411,7 +411,7 @@ func TestTheDescriptionNamesEveryRoute(t *testing.T) {
 }
 
 // wantAdmin are the routes that an operator may not use.
-var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "GET /api/v1/users", "POST /api/v1/users", "GET /api/v1/users/{user}", "PATCH /api/v1/users/{user}", "DELETE /api/v1/users/{user}", "PUT /api/v1/users/{user}/password", "POST /api/v1/subnets", "PATCH /api/v1/subnets/{subnet}", "DELETE /api/v1/subnets/{subnet}", "POST /api/v1/volumes/import", "POST /api/v1/volumes/attach", "POST /api/v1/backup", "POST /api/v1/media", "PUT /api/v1/settings/{key}"}
+var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "GET /api/v1/users", "POST /api/v1/users", "GET /api/v1/users/{user}", "PATCH /api/v1/users/{user}", "DELETE /api/v1/users/{user}", "PUT /api/v1/users/{user}/password", "POST /api/v1/subnets", "PATCH /api/v1/subnets/{subnet}", "DELETE /api/v1/subnets/{subnet}", "POST /api/v1/volumes/import", "POST /api/v1/volumes/attach", "POST /api/v1/backup", "POST /api/v1/media", "PUT /api/v1/settings/{key}", "GET /api/v1/support-bundle"}
 
 func TestEveryRouteAsksWhoItIs(t *testing.T) {
 	h := open(t)

@@ -19,6 +19,7 @@ import (
 var unconditional = map[string]string{
 	"fix-attempt":         "a boot that ended does not change; the fix looks at the machine as it is",
 	"wake-machine":        "a packet is sent, nothing is changed",
+	"set-power":           "as wake-machine: what its BMC is told is no state that is kept here",
 	"cancel-job":          "a job has no state that is edited; it runs or does not",
 	"drop-lease":          "a lease is made by packets; it is there or not",
 	"drop-session":        "a session is made by an initiator; it is there or not",
