@@ -226,8 +226,8 @@ const MaxUnknownMachines = 4096
 
 // MachineFilter narrows a listing of machines. Empty fields match all.
 type MachineFilter struct {
-	Search string // words, each part of a name, MAC, UUID, address, tag or initiator
-	Tag    string
+	Words []string // each part of a name, MAC, UUID, address, tag or initiator
+	Tag   string
 	// Profile is the profile's name, MAC a part of a MAC in any spelling.
 	Profile string
 	MAC     string

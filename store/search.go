@@ -20,10 +20,10 @@ type Term struct{ Key, Value string }
 // MAC has five colons.
 func ParseSearch(text string, keys []string) (Search, error) {
 	var s Search
-	for _, word := range searchWords(text) {
-		key, value, ok := strings.Cut(word, ":")
-		if key = strings.ToLower(key); !ok || !slices.Contains(keys, key) {
-			s.Words = append(s.Words, word)
+	for _, w := range searchWords(text) {
+		key, value, ok := strings.Cut(w.text, ":")
+		if key = strings.ToLower(key); !ok || w.quoted || !slices.Contains(keys, key) {
+			s.Words = append(s.Words, w.text)
 			continue
 		}
 		if value = strings.TrimSpace(value); value == "" {
@@ -86,25 +86,34 @@ func ParseMachineSearch(text string) (MachineSearch, error) {
 			out.State = BootState(v)
 		}
 	}
-	out.Search = strings.Join(s.Words, " ")
+	out.Words = s.Words
 	return out, nil
 }
 
+// searchWord is a word of a search; a quoted one began with a quotation mark, and
+// is no qualifier.
+type searchWord struct {
+	text   string
+	quoted bool
+}
+
 // searchWords splits at spaces that stand in no quotation marks.
-func searchWords(text string) (out []string) {
+func searchWords(text string) (out []searchWord) {
 	var (
-		word   strings.Builder
-		quoted bool
+		word         strings.Builder
+		quoted, mark bool
 	)
 	end := func() {
 		if word.Len() > 0 {
-			out = append(out, word.String())
+			out = append(out, searchWord{word.String(), mark})
 			word.Reset()
 		}
+		mark = false
 	}
 	for _, r := range text {
 		switch {
 		case r == '"':
+			mark = mark || word.Len() == 0
 			quoted = !quoted
 		case r == ' ' && !quoted:
 			end()

@@ -222,6 +222,12 @@ func TestProfilesAreCheckedByTheRenderer(t *testing.T) {
 	if p.ID == 0 || p.Text != good.Text {
 		t.Errorf("the profile is %+v", p)
 	}
+	// A change of what somebody removed meanwhile makes nothing anew.
+	seen := store.Expecting(t.Context(), store.Expectation{Noun: "profile", Key: "mine", Revision: p.Revision})
+	must(t, h.DeleteProfile(t.Context(), ada, "mine"))
+	if _, err := h.PutProfile(seen, ada, good); store.KindOf(err) != store.KindStale {
+		t.Errorf("a change of a profile that is gone: %v", err)
+	}
 }
 
 // refusing is a renderer that knows no variables.

@@ -40,6 +40,9 @@ func (i *Inventory) DeleteProfile(ctx context.Context, by store.Actor, name stri
 // expectedProfile refuses an act on a profile that changed meanwhile.
 func (i *Inventory) expectedProfile(ctx context.Context, name string) error {
 	p, err := i.db.Profile(ctx, name)
+	if seen := store.Expected(ctx, "profile", name); store.IsNotFound(err) && seen != 0 {
+		return store.Stale("profile", name, 0, seen) // else a change would make anew what somebody removed
+	}
 	if store.IsNotFound(err) {
 		return nil // the act says so in its own words
 	}

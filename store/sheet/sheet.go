@@ -347,20 +347,39 @@ func readLine(head []*column, cells []string) (p store.MachinePatch, err error) 
 // formula are the characters at which a table program begins to calculate.
 const formula = "=+-@\t\r"
 
+// cellEnd are the characters behind which some table program, of some country,
+// begins another cell, whatever stands in quotation marks.
+const cellEnd = ";\t\r\n"
+
 // guarded keeps a table program from running what a machine said of itself as a
 // formula; plain takes it back.
 func guarded(s string) string {
-	if s != "" && (s[0] == '\'' || strings.IndexByte(formula, s[0]) >= 0) {
-		return "'" + s
+	var out strings.Builder
+	for i := range len(s) {
+		if calculates(s, i) {
+			out.WriteByte('\'')
+		}
+		out.WriteByte(s[i])
 	}
-	return s
+	return out.String()
 }
 
 func plain(s string) string {
-	if len(s) > 1 && s[0] == '\'' && (s[1] == '\'' || strings.IndexByte(formula, s[1]) >= 0) {
-		return s[1:]
+	var out strings.Builder
+	for i, first := 0, true; i < len(s); i++ {
+		if first && s[i] == '\'' && i+1 < len(s) && (s[i+1] == '\'' || strings.IndexByte(formula, s[i+1]) >= 0) {
+			i++
+		}
+		out.WriteByte(s[i])
+		first = strings.IndexByte(cellEnd, s[i]) >= 0
 	}
-	return s
+	return out.String()
+}
+
+// calculates reports whether a cell that began at byte i of s would be calculated,
+// or loses a quotation mark to plain.
+func calculates(s string, i int) bool {
+	return (i == 0 || strings.IndexByte(cellEnd, s[i-1]) >= 0) && (s[i] == '\'' || strings.IndexByte(formula, s[i]) >= 0)
 }
 
 // Writer writes a table of machines.

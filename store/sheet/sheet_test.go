@@ -2,6 +2,7 @@ package sheet_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -189,6 +190,31 @@ func TestWhatIsWrittenIsReadAsItWas(t *testing.T) {
 			t.Errorf("the tags %q came back as %q", m.Tags, *p.Tags)
 		}
 	})
+}
+
+// What a machine says of itself is no formula in any country's table program, and
+// comes back as it was.
+func TestNoCellIsCalculated(t *testing.T) {
+	for _, note := range []string{"=1+1", "'=1", "''", "-", "x;=HYPERLINK(1)", "a\n=1\n@b", "\t\t=", ";';'=;", "plain; text - with = signs", "+49 30"} {
+		m := store.Machine{Name: "lab-01", MACs: []store.MAC{mac(t, "00:07:e9:0f:ea:f5")}, Notes: note}
+		var out bytes.Buffer
+		w, err := sheet.NewWriter(&out)
+		if err == nil {
+			err = w.Write(sheet.Row{Machine: m})
+		}
+		if err = errors.Join(err, w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		for _, cell := range strings.FieldsFunc(out.String(), func(r rune) bool { return strings.ContainsRune(",;\t\r\n\"", r) }) {
+			if strings.ContainsAny(cell[:1], "=+@") {
+				t.Errorf("%q begins a cell with %q: %s", note, cell, out.String())
+			}
+		}
+		back := read(t, out.String())
+		if len(back) != 1 || back[0].Err != nil || back[0].Patch.Notes == nil || *back[0].Patch.Notes != note {
+			t.Errorf("%q comes back as %+v", note, back)
+		}
+	}
 }
 
 func FuzzRead(f *testing.F) {

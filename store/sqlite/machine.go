@@ -152,7 +152,8 @@ func (db *DB) Machines(ctx context.Context, f store.MachineFilter) ([]store.Mach
 		where += `AND EXISTS (SELECT 1 FROM machine_mac WHERE machine = machine.id AND replace(mac, ':', '') LIKE ? ESCAPE '\') `
 		args = append(args, likePart(bareMAC(f.MAC)))
 	}
-	for _, s := range strings.Fields(strings.ToLower(f.Search)) { // each word must fit
+	for _, s := range f.Words { // each word must fit
+		s = strings.ToLower(s)
 		like := likePart(s)
 		where += `AND (name LIKE ? ESCAPE '\' OR initiator LIKE ? ESCAPE '\' OR uuid LIKE ? ESCAPE '\' OR address LIKE ? ESCAPE '\'
 			OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value LIKE ? ESCAPE '\')

@@ -327,7 +327,7 @@ func manyWriters(k *kit) {
 			if err := k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(1000)}); err != nil {
 				k.Error(err)
 			}
-			if _, _, err := k.Machines(ctx, store.MachineFilter{Search: "lab"}); err != nil {
+			if _, _, err := k.Machines(ctx, store.MachineFilter{Words: []string{"lab"}}); err != nil {
 				k.Error(err)
 			}
 			_ = n

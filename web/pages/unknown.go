@@ -320,7 +320,7 @@ func (s *site) ignore(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/unknown", http.StatusSeeOther)
 		return
 	}
-	p := page{Said: mac.String() + " is ignored: it gets an address, and nothing to boot.", Undo: &undo{Was: []string{"0:0:ignore:" + mac.String()}, Back: "/unknown"}}
+	p := page{Said: mac.String() + " is ignored: it is given nothing to boot.", Undo: &undo{Was: []string{"0:0:ignore:" + mac.String()}, Back: "/unknown"}}
 	s.showMachines(w, r, readListQuery(nil), http.StatusOK, p, addForm{})
 }
 

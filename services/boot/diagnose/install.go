@@ -69,7 +69,14 @@ func saidDone(e store.Attempt) bool {
 // installLoop is a machine that is installed, and is given its installer again.
 func installLoop(v *view) (store.Diagnosis, bool) {
 	loop := Installing(v.a, v.f.Earlier, v.f.Installers)
-	if loop == nil {
+	if !slices.Contains(v.f.Installers, v.f.Profile) {
+		// An installer for one boot that said that it was done is used up: what came
+		// after it was asked for anew by somebody.
+		if n := slices.IndexFunc(loop, saidDone); n >= 0 {
+			loop = loop[:n]
+		}
+	}
+	if len(loop) < installs {
 		return store.Diagnosis{}, false
 	}
 	next, done := v.a.Started, false

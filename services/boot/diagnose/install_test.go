@@ -48,6 +48,8 @@ func TestAMachineThatIsInstalledAgainAndAgain(t *testing.T) {
 		"onto a volume":                {earlier(20, onVolume.s.Snapshot(), up), "", "deb", false, store.VeryLikely, "use-profile-san", "3 times"},
 		"onto its own disk":            {earlier(20, up, up), "", "deb", true, store.VeryLikely, "", "--profile local"},
 		"with a boot without a script": {earlier(20, up, asked, up), "", "deb", false, store.VeryLikely, "use-profile-san", "3 times"},
+		"each for one boot, and done":  {earlier(20, done, done), "", "san", false, "", "", ""},
+		"done, then not any more":      {earlier(20, up, up, done), "", "san", false, store.VeryLikely, "", "3 times"},
 		"once is no loop":              {earlier(20, up), "", "deb", false, "", "", ""},
 		"a day apart":                  {earlier(600, up, up), "", "deb", false, "", "", ""},
 		"too fast to install anything": {earlier(1, up, up), "", "deb", false, "", "", ""},
