@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
+	"syscall"
 	"time"
 )
 
@@ -20,21 +22,28 @@ const (
 	checkpointAnyway = 12000
 	// checkpointPause is the pause between two looks at the log.
 	checkpointPause = 20 * time.Millisecond
+	// failingLong is how long it fails before somebody is told.
+	failingLong = time.Minute
 )
 
 // checkpointer folds the write-ahead log into the file while others write. SQLite's own
 // way is that the commit which makes the log too long does it, and that everybody
 // waits for that: thousands of pages and two fsyncs, in the middle of a rack that
 // boots. Here a connection of its own copies most of it (a passive checkpoint
-// holds up nobody), and then what was written meanwhile, which is little, in the
-// turn of a writer: only a log that was folded to its end begins anew.
+// holds up nobody) and the disk takes it, and then what was written meanwhile, which
+// is little, in the turn of a writer: only a log that was folded to its end begins
+// anew.
 type checkpointer struct {
 	w    *sql.DB // the one that writes
 	own  *sql.DB
+	file *os.File // the database's, for its sync alone
 	log  *slog.Logger
 	kick chan struct{}
 	stop context.CancelFunc
 	done chan struct{} // closed when run has ended
+
+	failing time.Time // since when; for run alone
+	told    bool
 }
 
 func newCheckpointer(path string, w *sql.DB, c Config) (*checkpointer, error) {
@@ -44,8 +53,12 @@ func newCheckpointer(path string, w *sql.DB, c Config) (*checkpointer, error) {
 	if err != nil {
 		return nil, err
 	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, errors.Join(err, own.Close())
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	k := &checkpointer{w: w, own: own, log: c.Log, kick: make(chan struct{}, 1), stop: stop, done: make(chan struct{})}
+	k := &checkpointer{w: w, own: own, file: file, log: c.Log, kick: make(chan struct{}, 1), stop: stop, done: make(chan struct{})}
 	go k.run(ctx)
 	return k, nil
 }
@@ -58,11 +71,21 @@ func (k *checkpointer) wake() {
 	}
 }
 
-// close ends it and waits for it.
-func (k *checkpointer) close() error {
+// end ends it and waits for it.
+func (k *checkpointer) end() error {
 	k.stop()
 	<-k.done
 	return k.own.Close()
+}
+
+// release closes the file, which must be after the last connection is: to close
+// any descriptor of a file gives up all locks that this process has on it (fcntl(2)),
+// and SQLite's are among them.
+func (k *checkpointer) release() error {
+	if err := k.file.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 func (k *checkpointer) run(ctx context.Context) {
@@ -75,10 +98,8 @@ func (k *checkpointer) run(ctx context.Context) {
 			return
 		case <-k.kick:
 		}
-		if err := k.fold(ctx); err != nil && ctx.Err() == nil {
-			// The writers go on, and fold it themselves when it is very long: with the
-			// disk full it fails until there is room.
-			k.log.Debug("the write-ahead log could not be folded into the database; trying again", "err", err)
+		if err := k.fold(ctx); ctx.Err() == nil {
+			k.note(err, k.file.Name())
 		}
 		pause.Reset(checkpointPause)
 		select {
@@ -86,6 +107,23 @@ func (k *checkpointer) run(ctx context.Context) {
 			return
 		case <-pause.C:
 		}
+	}
+}
+
+// note tells of what fails for long: a full disk gets room again, and the writers go
+// on meanwhile.
+func (k *checkpointer) note(err error, file string) {
+	switch {
+	case err == nil:
+		if k.told {
+			k.log.Info("the write-ahead log is folded into the database again", "file", file)
+		}
+		k.failing, k.told = time.Time{}, false
+	case k.failing.IsZero():
+		k.failing = time.Now()
+	case !k.told && time.Since(k.failing) > failingLong:
+		k.told = true
+		k.log.Warn("the write-ahead log cannot be folded into the database, and grows with each change; trying again at each", "file", file, "since", k.failing, "err", err)
 	}
 }
 
@@ -101,6 +139,11 @@ func (k *checkpointer) fold(ctx context.Context) error {
 	}
 	if _, err := checkpoint(ctx, own, "PASSIVE"); err != nil {
 		return err
+	}
+	// SQLite has synced the file only if nobody wrote meanwhile. Else the checkpoint
+	// in the writer's turn syncs all of it, and this leaves it little.
+	if err := syscall.Fdatasync(int(k.file.Fd())); err != nil {
+		return fmt.Errorf("sync the database: %w", err)
 	}
 	turn, err := k.w.Conn(ctx)
 	if err != nil {

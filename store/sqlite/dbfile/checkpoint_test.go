@@ -1,11 +1,16 @@
 package dbfile
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"errors"
+	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -161,3 +166,53 @@ func TestTheFileHoldsWhatWasWrittenWhileItWasFolded(t *testing.T) {
 		t.Errorf("%d rows, %v", n, err)
 	}
 }
+
+// A disk that takes no more is told of once, and so is that it takes again.
+func TestALogThatCannotBeFoldedIsToldOfOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said lines
+		k := &checkpointer{log: slog.New(slog.NewTextHandler(&said, nil))}
+		fails := errors.New("input/output error")
+		for range 100 {
+			k.note(fails, "x.db")
+			time.Sleep(time.Second)
+		}
+		if n := said.count("level=WARN"); n != 1 {
+			t.Errorf("told %d times: %s", n, said.text())
+		}
+		k.note(nil, "x.db")
+		k.note(nil, "x.db")
+		if n := said.count("folded into the database again"); n != 1 {
+			t.Errorf("told %d times that it is well: %s", n, said.text())
+		}
+		k.note(fails, "x.db")
+		time.Sleep(failingLong / 2)
+		k.note(nil, "x.db")
+		k.note(fails, "x.db")
+		time.Sleep(failingLong / 2)
+		k.note(fails, "x.db")
+		if n := said.count("level="); n != 2 {
+			t.Errorf("what passes is told of: %s", said.text())
+		}
+	})
+}
+
+// lines is a log.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lines) count(part string) int { return strings.Count(l.text(), part) }

@@ -154,12 +154,15 @@ func (f *File) assertPragmas(ctx context.Context, db *sql.DB, synchronous string
 func (f *File) Close() error {
 	var err error
 	if f.checkpoints != nil {
-		err = f.checkpoints.close()
+		err = f.checkpoints.end()
 	}
 	for _, db := range []*sql.DB{f.r, f.w} {
 		if db != nil {
 			err = errors.Join(err, db.Close())
 		}
+	}
+	if f.checkpoints != nil {
+		err = errors.Join(err, f.checkpoints.release())
 	}
 	return err
 }
