@@ -153,7 +153,7 @@ func (c *Controller) with(ctx context.Context, m store.Machine, limit time.Durat
 	}
 	var known *fault.Fault
 	if errors.As(err, &known) && known.Err != nil {
-		c.log.Info("a BMC did not do as it was told", "machine", m.Name, "bmc", m.BMC, "why", known.Why, "err", known.Err)
+		c.log.Info("a BMC did not do as it was told", "machine", m.Name, "bmc", m.BMC, "why", known.Why, "err", fault.Words(known.Err.Error()))
 	}
 	return fault.Error(m.Name, err)
 }

@@ -113,42 +113,57 @@ func (b *BMC) logout(s *gofish.Session) {
 	}
 }
 
+// identity is what tells systems apart. No more is read of those that are not meant.
+type identity struct {
+	Link   string `json:"-"` // as the collection has it
+	UUID   string
+	Serial string `json:"SerialNumber"`
+}
+
 // find chooses the system: by its UUID, by its serial number, or the only one.
 func (b *BMC) find() (*redfish.ComputerSystem, error) {
 	links, err := b.links()
 	if err != nil {
 		return nil, err
 	}
-	var all []*redfish.ComputerSystem
+	var all []identity
 	for _, l := range links {
-		s, err := redfish.GetComputerSystem(b.api, l)
-		if err != nil {
+		var s identity
+		if err := b.get(l, &s); err != nil {
 			return nil, err
 		}
-		all = append(all, s)
+		all = append(all, identity{Link: l, UUID: fault.Words(s.UUID), Serial: fault.Words(s.Serial)})
 	}
+	link, err := b.choose(all)
+	if err != nil {
+		return nil, err
+	}
+	return redfish.GetComputerSystem(b.api, link)
+}
+
+func (b *BMC) choose(all []identity) (link string, err error) {
 	for _, s := range all {
 		if sameUUID(s.UUID, b.to.UUID) {
-			return s, nil
+			return s.Link, nil
 		}
 	}
 	for _, s := range all {
-		if b.to.Serial != "" && strings.EqualFold(strings.TrimSpace(s.SerialNumber), b.to.Serial) {
-			return s, nil
+		if b.to.Serial != "" && strings.EqualFold(s.Serial, fault.Words(b.to.Serial)) {
+			return s.Link, nil
 		}
 	}
 	at := b.to.BMC.HostPort()
 	switch {
 	case len(all) == 0:
-		return nil, fault.New(fault.Answer, nil, "the BMC at %s lists no system that it could switch", at)
+		return "", fault.New(fault.Answer, nil, "the BMC at %s lists no system that it could switch", at)
 	case len(all) > 1:
-		return nil, fault.New(fault.Other, nil, "the BMC at %s has %d systems, and none is %s by its UUID or serial number; give the machine the one that its own is: %s", at, len(all), b.to.Machine, names(all))
+		return "", fault.New(fault.Other, nil, "the BMC at %s has %d systems, and none is %s by its UUID or serial number; give the machine the one that its own is: %s", at, len(all), b.to.Machine, names(all))
 	}
 	u, err := store.ParseUUID(all[0].UUID)
 	if err == nil && !u.IsPlaceholder() && !b.to.UUID.IsZero() {
-		return nil, fault.New(fault.Other, nil, "the BMC at %s belongs to the system %s, and %s is %s; nothing was done. Correct the BMC's address, or the machine's UUID", at, u, b.to.Machine, b.to.UUID)
+		return "", fault.New(fault.Other, nil, "the BMC at %s belongs to the system %s, and %s is %s; nothing was done. Correct the BMC's address, or the machine's UUID", at, u, b.to.Machine, b.to.UUID)
 	}
-	return all[0], nil
+	return all[0].Link, nil
 }
 
 // links follows the collection of systems, from page to page.
@@ -199,10 +214,10 @@ func sameUUID(text string, u store.UUID) bool {
 	return v == u || turned == u
 }
 
-func names(all []*redfish.ComputerSystem) string {
+func names(all []identity) string {
 	var out []string
 	for _, s := range all[:min(len(all), 4)] {
-		out = append(out, strings.TrimSpace(clean(s.UUID+" "+s.SerialNumber)))
+		out = append(out, fault.Words(s.UUID+" "+s.Serial))
 	}
 	if len(all) > 4 {
 		out = append(out, "…")
@@ -265,7 +280,7 @@ func (b *BMC) bootNetworkOnce() error {
 		return err
 	}
 	if len(o.Boot.Allowed) > 0 && !slices.Contains(o.Boot.Allowed, string(redfish.PxeBootSourceOverrideTarget)) {
-		return fault.New(fault.Unable, nil, "the BMC at %s cannot make the next boot one from the network, only from: %s; put the network first in the machine's firmware", b.to.BMC.HostPort(), clean(strings.Join(o.Boot.Allowed, ", ")))
+		return fault.New(fault.Unable, nil, "the BMC at %s cannot make the next boot one from the network, only from: %s; put the network first in the machine's firmware", b.to.BMC.HostPort(), fault.Words(strings.Join(o.Boot.Allowed, ", ")))
 	}
 	change := map[string]any{"Boot": map[string]any{
 		"BootSourceOverrideEnabled": redfish.OnceBootSourceOverrideEnabled, "BootSourceOverrideTarget": redfish.PxeBootSourceOverrideTarget,
@@ -291,7 +306,7 @@ func (b *BMC) bootNetworkOnce() error {
 		if o.Boot.Enabled == string(redfish.OnceBootSourceOverrideEnabled) && o.Boot.Target == string(redfish.PxeBootSourceOverrideTarget) {
 			return nil
 		}
-		is = clean(strings.TrimSpace(o.Boot.Enabled + " " + o.Boot.Target))
+		is = fault.Words(strings.TrimSpace(o.Boot.Enabled + " " + o.Boot.Target))
 		if err := b.pause(); err != nil {
 			return err
 		}
@@ -355,7 +370,7 @@ func (b *BMC) do(act store.PowerAct, before store.PowerState) error {
 		for _, t := range b.system.SupportedResetTypes {
 			allowed = append(allowed, string(t))
 		}
-		return fault.New(fault.Unable, nil, "the BMC at %s does not do this to its system; it can: %s", b.to.BMC.HostPort(), clean(strings.Join(allowed, ", ")))
+		return fault.New(fault.Unable, nil, "the BMC at %s does not do this to its system; it can: %s", b.to.BMC.HostPort(), fault.Words(strings.Join(allowed, ", ")))
 	}
 	b.system.DisableEtagMatch(true) // an act changes nothing that somebody else could have changed meanwhile
 	if err := b.system.Reset(way); err != nil {
@@ -408,8 +423,10 @@ func (b *BMC) explain(err error) error {
 	var untrusted *store.UntrustedBMC
 	at := b.to.BMC.HostPort()
 	switch {
-	case err == nil, errors.As(err, &known):
-		return err
+	case err == nil:
+		return nil
+	case errors.As(err, &known): // and not where it went wrong: that is the BMC's word, as long as it likes
+		return known
 	case errors.As(err, &untrusted):
 		return untrusted
 	case errors.Is(err, context.Canceled):
@@ -423,7 +440,7 @@ func (b *BMC) explain(err error) error {
 	}
 	var said *common.Error
 	if !errors.As(err, &said) || said.HTTPReturnedStatusCode == 0 {
-		return fault.New(fault.Answer, err, "what answers at %s is no Redfish service that can be understood (%s); look whether it is the BMC's address, and its Redfish service is on", at, clean(err.Error()))
+		return fault.New(fault.Answer, err, "what answers at %s is no Redfish service that can be understood (%s); look whether it is the BMC's address, and its Redfish service is on", at, fault.Words(err.Error()))
 	}
 	switch code := said.HTTPReturnedStatusCode; {
 	case code == http.StatusUnauthorized:
@@ -449,23 +466,10 @@ func message(e *common.Error) string {
 			break
 		}
 	}
-	if text = clean(text); text == "" {
+	if text = fault.Words(text); text == "" {
 		return ""
 	}
 	return ": " + text
-}
-
-// maxWords bounds what of a BMC's own words is repeated.
-const maxWords = 200
-
-// clean makes a word of the BMC's fit for a sentence: one short line of text.
-func clean(s string) string {
-	s = strings.ToValidUTF8(s, "")
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
-	if len(s) > maxWords {
-		s = strings.ToValidUTF8(s[:maxWords], "") + "…"
-	}
-	return s
 }
 
 func port(at string) string {

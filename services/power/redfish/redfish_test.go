@@ -330,6 +330,151 @@ func TestABMCThatCannotBootFromTheNetworkIsLeftAlone(t *testing.T) {
 	}
 }
 
+// One BMC that is somebody else's by now must not take the appliance's memory: a
+// look at it is enough to have it asked.
+func TestWhatABMCSendsIsBounded(t *testing.T) {
+	padded := func(s *system, padding int) []byte {
+		d := s.document("/redfish/v1/Systems/" + s.id)
+		d["Oem"] = map[string]any{"Padding": strings.Repeat("x", padding)}
+		out, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	many := func(n int) []*system {
+		var all []*system
+		for i := range n {
+			s := one()
+			s.id, s.uuid = fmt.Sprint(i+1), fmt.Sprintf("4c4c4544-0034-4810-8051-b4c04f5640%02d", i)
+			all = append(all, s)
+		}
+		return all
+	}
+	for name, c := range map[string]struct {
+		systems, padding int
+		says             string
+	}{
+		"a system that is large":         {1, maxBody - 4096, ""},
+		"a system that is too large":     {1, maxBody, "no Redfish service that can be understood"},
+		"systems that are large":         {32, maxBody / 8, "none is lab-01"},
+		"as much as an order may take":   {maxSystems, maxBody * 31 / 32, "none is lab-01"},
+		"more systems than are asked of": {maxSystems + 1, 0, "more than 64 systems"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMock(t, many(c.systems)...)
+			m.odd = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Header.Get("Accept-Encoding") != "" {
+					t.Errorf("a BMC may send what is small and unpacks to a lot: %s", r.Header.Get("Accept-Encoding"))
+				}
+				for _, s := range m.systems {
+					if r.Method == http.MethodGet && r.URL.Path == "/redfish/v1/Systems/"+s.id {
+						w.Write(padded(s, c.padding))
+						return true
+					}
+				}
+				return false
+			}
+			to := m.to()
+			if c.systems == 1 {
+				to.UUID = store.UUID{}
+			}
+			b, err := open(t, to, 30*time.Second)
+			if err == nil {
+				b.Close()
+			}
+			if (err == nil) != (c.says == "") || !strings.Contains(fmt.Sprint(err), c.says) {
+				t.Errorf("%.300v", err)
+			}
+		})
+	}
+}
+
+func TestAnOrderTakesNoMoreThanItMay(t *testing.T) {
+	m := newMock(t, one())
+	b := must(t, m.to())
+	m.mu.Lock()
+	m.odd = func(w http.ResponseWriter, r *http.Request) bool {
+		fmt.Fprintf(w, `{"PowerState":"On","Oem":{"Padding":%q}}`, strings.Repeat("x", maxBody-4096))
+		return true
+	}
+	m.mu.Unlock()
+	for n := 0; ; n++ {
+		is, err := b.State()
+		if err != nil {
+			if fault.Of(err) != fault.Answer || !strings.Contains(err.Error(), "16 MiB") || n < maxLogin/maxBody-1 {
+				t.Errorf("after %d answers: %v", n, err)
+			}
+			return
+		}
+		if is != store.PowerStateOn || n > 2*maxLogin/maxBody {
+			t.Fatalf("it is %q after %d answers", is, n)
+		}
+	}
+}
+
+// The library joins a BMC's links to its address as text.
+func TestABMCsLinksLeadNowhereElse(t *testing.T) {
+	elsewhere := newMock(t, one())
+	at := strings.TrimPrefix(elsewhere.URL, "https://")
+	for name, path := range map[string]string{
+		"another host": "@" + at + "/redfish/v1/Systems", "another port": "0/redfish/v1/Systems", "a user of its own": "@" + at, "a host after its own": ".elsewhere.invalid/x",
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMock(t, one())
+			m.odd = func(w http.ResponseWriter, r *http.Request) bool {
+				if strings.TrimSuffix(r.URL.Path, "/") != "/redfish/v1" {
+					return false
+				}
+				answer(w, 200, map[string]any{"@odata.id": "/redfish/v1/", "Id": "RootService", "Name": "Root", "Systems": link(path), "SessionService": link("/redfish/v1/SessionService"),
+					"Links": map[string]any{"Sessions": link("/redfish/v1/SessionService/Sessions")}})
+				return true
+			}
+			b, err := open(t, m.to(), 10*time.Second)
+			if err == nil {
+				b.Close()
+			}
+			if fault.Of(err) != fault.Answer {
+				t.Errorf("%s: %v", fault.Of(err), err)
+			}
+			if len(m.sessions) != 0 {
+				t.Error("a session is left behind")
+			}
+		})
+	}
+	// One whose certificate would be taken too, since whoever answers is trusted.
+	m := newMock(t, one())
+	m.odd = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost {
+			return false
+		}
+		w.Header().Set("Location", "@"+at+"/x")
+		w.Header().Set("X-Auth-Token", "token")
+		answer(w, 201, map[string]any{})
+		return true
+	}
+	to := m.to()
+	to.BMC.Trust, to.BMC.Fingerprint = store.BMCNone, ""
+	if b, err := open(t, to, 10*time.Second); err == nil {
+		b.Close()
+	}
+	web := newClient(to)
+	for _, u := range []string{"http://" + to.BMC.HostPort() + "/", "https://" + to.BMC.HostPort() + "@" + at + "/", "https://ana:hunter2@" + to.BMC.HostPort() + "/", elsewhere.URL} {
+		resp, err := web.Get(u)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if fault.Of(err) != fault.Answer || !strings.Contains(fmt.Sprint(err), "elsewhere") || strings.Contains(fmt.Sprint(err), "hunter2") {
+			t.Errorf("%s: %v", u, err)
+		}
+	}
+	elsewhere.mu.Lock()
+	defer elsewhere.mu.Unlock()
+	if len(elsewhere.asked) > 0 {
+		t.Errorf("another was sent %v", elsewhere.asked)
+	}
+}
+
 // silence answers when nobody asks any more.
 func silence(_ http.ResponseWriter, r *http.Request) bool {
 	<-r.Context().Done()
