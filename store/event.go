@@ -77,7 +77,7 @@ const (
 	// services/inventory and services/events.
 	EventSpace          EventKind = "space.changed"   // the room for volumes fell below what is to be kept, or is above again: Detail.Bytes are free, Detail.Reason
 	EventMachineChanged EventKind = "machine.changed" // enrolled, changed, removed
-	EventMachinePower   EventKind = "machine.power"   // its BMC was told something: Detail.Step is the act, Detail.Reason what became of it
+	EventMachinePower   EventKind = "machine.power"   // its BMC was told something: Detail.Step is the act that was carried out or failed, none when the machine was so already; Detail.Reason what became of it
 	EventDropped        EventKind = "events.dropped"  // samples that were dropped: Detail.Bytes holds the count
 )
 

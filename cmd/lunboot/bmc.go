@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"lunboot/services/power"
 	"lunboot/store"
 )
 
@@ -37,25 +38,30 @@ func (w waker) Power(ctx context.Context, by store.Actor, m store.Machine, o sto
 			}
 		}
 	}
-	state, err := w.a.bmcs.Order(ctx, m, o, func() error {
-		if o.Profile == "" || o.Profile == m.OnceProfile {
-			return nil
+	var once *string // the profile of its next boot, before this order chose another
+	out, err := w.a.bmcs.Order(ctx, m, o, func(ctx context.Context) error {
+		now, err := w.a.db.Machine(ctx, m.ID)
+		if err != nil || o.Profile == "" || o.Profile == now.OnceProfile {
+			return err
 		}
-		_, err := w.a.inv.SetMachine(ctx, by, m.ID, store.MachinePatch{OnceProfile: &o.Profile})
+		once = &now.OnceProfile
+		_, err = w.a.inv.SetMachine(ctx, by, m.ID, store.MachinePatch{OnceProfile: &o.Profile})
 		return err
 	})
-	r := store.PowerReport{Machine: m.Name, BMC: m.BMC.String(), State: state, Says: fmt.Sprintf("%s %s; its BMC says that it is %s", m.Name, o.Act.Did(), stateWord(state))}
-	if o.Network {
-		r.Says += "; its next boot is one from the network"
-	}
-	if o.Profile != "" {
-		r.Says += ", by the profile " + o.Profile
-	}
-	detail := r.Says
+	r := store.PowerReport{Machine: m.Name, BMC: m.BMC.String(), State: out.State, Says: became(m.Name, o, out)}
+	detail, step := r.Says, out.Act
 	if err != nil {
-		detail = "not done: " + err.Error()
+		if once != nil {
+			if e := w.disarm(context.WithoutCancel(ctx), by, m.ID, o.Profile, *once); e != nil {
+				err = fmt.Errorf("%w; its next boot is still by the profile %s: %w", err, o.Profile, e)
+			}
+		}
+		detail, step = "not done: "+err.Error(), o.Act
+		if out.Maybe {
+			detail = "failed, and may be done all the same: " + err.Error()
+		}
 	}
-	e := store.Event{At: time.Now(), Kind: store.EventMachinePower, Machine: m.ID, Detail: store.Detail{Hostname: m.Name, Step: string(o.Act), Reason: detail}}
+	e := store.Event{At: time.Now(), Kind: store.EventMachinePower, Machine: m.ID, Detail: store.Detail{Hostname: m.Name, Step: string(step), Reason: detail}}
 	if len(m.MACs) > 0 {
 		e.MAC = m.MACs[0]
 	}
@@ -69,4 +75,40 @@ func (w waker) Power(ctx context.Context, by store.Actor, m store.Machine, o sto
 		return store.PowerReport{}, err
 	}
 	return r, nil
+}
+
+// became says what became of an order that was carried out.
+func became(name string, o store.PowerOrder, out power.Outcome) string {
+	says := fmt.Sprintf("%s %s; its BMC says that it is %s", name, out.Act.Did(), stateWord(out.State))
+	if out.Act == "" {
+		is := store.PowerStateOff
+		if o.Act == store.PowerOn {
+			is = store.PowerStateOn
+		}
+		says = fmt.Sprintf("%s is %s already; nothing was switched", name, is)
+	}
+	if o.Network {
+		says += "; its next boot is one from the network"
+	}
+	if o.Profile != "" {
+		says += ", by the profile " + o.Profile
+	}
+	return says
+}
+
+// disarm takes back the profile that an order chose for a boot which it then did
+// not bring about: an installer would wait for whichever comes next. What somebody
+// else chose meanwhile stays.
+func (w waker) disarm(ctx context.Context, by store.Actor, id store.MachineID, chosen, before string) (err error) {
+	for range 3 { // somebody may change the machine in between
+		now, e := w.a.db.Machine(ctx, id)
+		if e != nil || now.OnceProfile != chosen {
+			return e
+		}
+		_, err = w.a.inv.SetMachine(ctx, by, id, store.MachinePatch{Revision: now.Revision, OnceProfile: &before})
+		if store.KindOf(err) != store.KindStale {
+			return err
+		}
+	}
+	return err
 }

@@ -197,16 +197,16 @@ func merge(c *store.Credential, given *store.Credential) {
 }
 
 // mergeBMC keeps of the present BMC what a new one does not say. Another address or
-// user is another BMC: it is never sent the password of the one before, and its
-// certificate is to be trusted anew.
+// user is another BMC: it is never sent the password of the one before. At another
+// address it is to be trusted anew, whatever was agreed to for the one before.
 func mergeBMC(now, given store.BMC) store.BMC {
 	if given.IsZero() {
 		return given
 	}
-	if given.Protocol == now.Protocol && given.Trust == "" {
+	same := given.Protocol == now.Protocol && given.HostPort() == now.HostPort()
+	if same && given.Trust == "" {
 		given.Trust = now.Trust
 	}
-	same := given.Protocol == now.Protocol && given.HostPort() == now.HostPort()
 	if same && given.User == now.User && given.Secret == "" {
 		given.Secret = now.Secret
 	}

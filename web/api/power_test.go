@@ -61,6 +61,18 @@ func TestTheBMCOfAMachineIsSetAndItsSecretNeverShown(t *testing.T) {
 	if b := bmc(); b.Secret != "hunter2-the-second" || b.Fingerprint != "" {
 		t.Errorf("another BMC has the certificate of the one before: %v %s", b, b.Fingerprint)
 	}
+	// Nor is it trusted blindly because the one before was.
+	h.must(200, "PATCH", "/api/v1/machines/near", `{"bmc_trust":"none"}`)
+	h.must(200, "PATCH", "/api/v1/machines/near", `{"bmc":"redfish://bob@10.0.0.10","bmc_secret":"hunter2-of-bob"}`)
+	if b := bmc(); b.Trust != store.BMCNone {
+		t.Errorf("another user at the same BMC changes how that is trusted: %s", b.Trust)
+	}
+	for _, at := range []string{"10.0.0.10:8443", "10.0.0.10"} {
+		h.must(200, "PATCH", "/api/v1/machines/near", `{"bmc":"redfish://ana@`+at+`","bmc_secret":"hunter2-the-second"}`)
+		if b := bmc(); b.Trust != store.BMCPinned || b.Fingerprint != "" {
+			t.Errorf("another BMC at %s is trusted as the one before: %s", at, b.Trust)
+		}
+	}
 	for _, bad := range []string{`{"bmc":"redfish://ana:hunter2@10.0.0.9"}`, `{"bmc":"telnet://ana@h","bmc_secret":"x"}`, `{"bmc_fingerprint":"ab"}`, `{"bmc_trust":"blindly"}`} {
 		h.must(422, "PATCH", "/api/v1/machines/near", bad)
 	}

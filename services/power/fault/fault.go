@@ -36,6 +36,8 @@ const (
 	Unable      Why = "unable"      // it does not do this
 	Ignored     Why = "ignored"     // it said yes, and did nothing
 	Answer      Why = "answer"      // what it says is no answer
+	Untold      Why = "untold"      // it said yes, and then not what became of it
+	Half        Why = "half"        // it did a part of it
 )
 
 // Fault is why, in a sentence that says what to do.
@@ -63,6 +65,17 @@ func Of(err error) Why {
 		return f.Why
 	}
 	return ""
+}
+
+// Before reports an error that came before a BMC did anything; after any other it may
+// have done what it was told.
+func Before(err error) bool {
+	var untrusted *store.UntrustedBMC
+	switch Of(err) {
+	case NoRoute, NoName, Closed, Password, Rights, Cipher, TLS, Certificate, Busy, Other, Unable:
+		return true
+	}
+	return errors.As(err, &untrusted)
 }
 
 // Of the network, whatever is spoken over it. at is where the BMC should be, and

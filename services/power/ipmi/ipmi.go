@@ -8,6 +8,7 @@ package ipmi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -129,7 +130,7 @@ func (b *BMC) session(c *ipmi.Client) (refused, err error) {
 		return nil, err
 	}
 	if _, err := c.RAKPMessage3(b.ctx); err != nil {
-		return nil, err
+		return nil, b.unproven(err)
 	}
 	_, err = c.SetSessionPrivilegeLevel(b.ctx, ipmi.PrivilegeLevelOperator)
 	return nil, err
@@ -147,6 +148,20 @@ func suiteRefused(code ipmi.RmcpStatusCode) bool {
 // which it can be guessed.
 func (b *BMC) wrongPassword() error {
 	return fault.New(fault.Password, nil, "the BMC at %s does not let the user %s in by this password; give the right one: --bmc-secret", b.to.BMC.HostPort(), b.to.BMC.User)
+}
+
+// unproven is what keeps the last message of a login from being good. Of the
+// library's error no more is kept than what is the network's: it too may tell proofs
+// of the password.
+func (b *BMC) unproven(err error) error {
+	var n net.Error
+	switch said := b.line.said; {
+	case errors.As(err, &n):
+		return n
+	case said != ipmi.RmcpStatusCodeNoErrors || b.ctx.Err() != nil:
+		return fmt.Errorf("RAKP message 4 has the status %#02x", uint8(said))
+	}
+	return fault.New(fault.Answer, nil, "the BMC at %s does not prove that it knows the password of the user %s; something between it and this appliance may change what is sent, or another answers at its address", b.to.BMC.HostPort(), b.to.BMC.User)
 }
 
 // Close ends the session, which a BMC has few of, in a time of its own.
@@ -184,6 +199,7 @@ func (b *BMC) State() (state store.PowerState, err error) {
 // forgets it is found out.
 func (b *BMC) BootNetworkOnce() error {
 	var is ipmi.BootOptionParam_BootFlags
+	took := false
 	err := b.guard("choose the next boot", func() error {
 		// The BIOS is told that there is news (parameter 4); a BMC without that
 		// parameter has the flags all the same.
@@ -194,8 +210,12 @@ func (b *BMC) BootNetworkOnce() error {
 		if err := b.client.SetSystemBootOptionsParamFor(b.ctx, networkOnce(b.to.UEFI)); err != nil {
 			return err
 		}
+		took = true
 		return b.client.GetSystemBootOptionsParamFor(b.ctx, &is)
 	})
+	if err != nil && took {
+		return b.untold("that the next boot is one from the network", err)
+	}
 	if err != nil {
 		return b.explain(err)
 	}
@@ -243,7 +263,10 @@ func (b *BMC) Do(act store.PowerAct, before store.PowerState) error {
 		if err := b.Do(store.PowerOff, before); err != nil {
 			return err
 		}
-		return b.Do(store.PowerOn, store.PowerStateOff)
+		if err := b.Do(store.PowerOn, store.PowerStateOff); err != nil {
+			return fault.New(fault.Half, err, "%s was switched off, and not on again: %s", b.to.Machine, err)
+		}
+		return nil
 	}
 	if err != nil {
 		return b.explain(err)
@@ -262,7 +285,7 @@ func (b *BMC) await(want store.PowerState, act store.PowerAct) error {
 	for {
 		is, err := b.State()
 		if err != nil && b.ctx.Err() == nil {
-			return err
+			return b.untold(fmt.Sprintf("the order %q", act), err)
 		}
 		if err == nil && is == want {
 			return nil
@@ -273,6 +296,11 @@ func (b *BMC) await(want store.PowerState, act store.PowerAct) error {
 		case <-time.After(pollEvery):
 		}
 	}
+}
+
+// untold is the error of a BMC that took something, and cannot be asked about it.
+func (b *BMC) untold(what string, err error) error {
+	return fault.New(fault.Untold, err, "the BMC at %s took %s, and does not say what became of it: %s", b.to.BMC.HostPort(), what, b.explain(err))
 }
 
 // codeOf is the completion code of an error; 0 for one without.

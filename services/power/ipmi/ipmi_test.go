@@ -320,6 +320,69 @@ func TestWhatKeepsOneFromABMCIsSaidInWords(t *testing.T) {
 	}
 }
 
+// relay is the simulator behind somebody who changes its answers.
+func (s *sim) relay(t *testing.T, change func(answer []byte)) string {
+	t.Helper()
+	c, err := net.Dial("udp4", s.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return peer(t, func(req []byte) []byte {
+		buf := make([]byte, 2048)
+		c.SetDeadline(time.Now().Add(answerTime))
+		if _, err := c.Write(req); err != nil {
+			return nil
+		}
+		n, err := c.Read(buf)
+		if err != nil {
+			return nil
+		}
+		change(buf[:n])
+		return buf[:n]
+	})
+}
+
+// What the library says of a proof that is not good has the proof in it, which a
+// password can be guessed from wherever it is logged.
+func TestAProofThatIsNotGoodIsToldToNobody(t *testing.T) {
+	s := startSim(t)
+	const kind, status, rakp4 = 5, 17, 0x15
+	for name, c := range map[string]struct {
+		change func([]byte)
+		want   fault.Why
+		says   string
+	}{
+		"another proof":       {func(b []byte) { b[len(b)-1] ^= 1 }, fault.Answer, "does not prove that it knows the password"},
+		"a status":            {func(b []byte) { b[status] = byte(0x0f) }, fault.Password, "the user ana"},
+		"a status of its own": {func(b []byte) { b[status] = byte(0xc0) }, fault.Answer, "no IPMI 2.0 BMC"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed := 0
+			at := s.relay(t, func(b []byte) {
+				if len(b) > status && b[kind]&0x3f == rakp4 {
+					changed++
+					c.change(b)
+				}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			b, err := Open(ctx, target(at, "ana", "hunter2"))
+			if err == nil {
+				b.Close()
+			}
+			if fault.Of(err) != c.want || !strings.Contains(fmt.Sprint(err), c.says) || changed == 0 {
+				t.Errorf("after %d changes %s: %v", changed, fault.Of(err), err)
+			}
+			for e := err; e != nil; e = unwrap(e) {
+				if strings.Contains(e.Error(), "mac") || strings.Contains(e.Error(), "authcode") {
+					t.Errorf("the error tells: %v", e)
+				}
+			}
+		})
+	}
+}
+
 // offersNothing takes every session with algorithms that protect nothing.
 func offersNothing(req []byte) []byte {
 	out := make([]byte, 36)

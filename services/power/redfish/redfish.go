@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -298,17 +299,17 @@ func (b *BMC) bootNetworkOnce() error {
 	var is string
 	for range 4 { // some take a moment to show what they took
 		if err := b.reload(); err != nil {
-			return err
+			return b.untold("that the next boot is one from the network", err)
 		}
 		if o, err = b.override(); err != nil {
-			return err
+			return b.untold("that the next boot is one from the network", err)
 		}
 		if o.Boot.Enabled == string(redfish.OnceBootSourceOverrideEnabled) && o.Boot.Target == string(redfish.PxeBootSourceOverrideTarget) {
 			return nil
 		}
-		is = fault.Words(strings.TrimSpace(o.Boot.Enabled + " " + o.Boot.Target))
+		is = fault.Words(o.Boot.Enabled + " " + o.Boot.Target)
 		if err := b.pause(); err != nil {
-			return err
+			return b.untold("that the next boot is one from the network", err)
 		}
 	}
 	return fault.New(fault.Ignored, nil, "the BMC at %s took it that the next boot is one from the network, and does not show it (it says %q); the machine was left alone", b.to.BMC.HostPort(), is)
@@ -361,10 +362,16 @@ func (b *BMC) do(act store.PowerAct, before store.PowerState) error {
 	way := b.way(act)
 	switch {
 	case act == store.PowerCycle && way == "": // one that knows no cycle is switched off and on
+		if b.way(store.PowerOn) == "" {
+			return b.do(store.PowerOn, before) // it says what there is
+		}
 		if err := b.do(store.PowerOff, before); err != nil {
 			return err
 		}
-		return b.do(store.PowerOn, store.PowerStateOff)
+		if err := b.do(store.PowerOn, store.PowerStateOff); err != nil {
+			return fault.New(fault.Half, err, "%s was switched off, and not on again: %s", b.to.Machine, b.explain(err))
+		}
+		return nil
 	case way == "":
 		var allowed []string
 		for _, t := range b.system.SupportedResetTypes {
@@ -390,7 +397,7 @@ func (b *BMC) await(want store.PowerState, act store.PowerAct) error {
 	for {
 		is, err := b.State()
 		if err != nil && b.ctx.Err() == nil {
-			return err
+			return b.untold(fmt.Sprintf("the order %q", act), err)
 		}
 		if is == want {
 			return nil
@@ -399,6 +406,11 @@ func (b *BMC) await(want store.PowerState, act store.PowerAct) error {
 			return fault.New(fault.Ignored, err, "the BMC at %s took the order %q, and still says that %s is %s; look at the machine", b.to.BMC.HostPort(), act, b.to.Machine, orUnknown(stateOf(b.system)))
 		}
 	}
+}
+
+// untold is the error of a BMC that took something, and cannot be asked about it.
+func (b *BMC) untold(what string, err error) error {
+	return fault.New(fault.Untold, err, "the BMC at %s took %s, and does not say what became of it: %s", b.to.BMC.HostPort(), what, b.explain(err))
 }
 
 func orUnknown(s store.PowerState) string {

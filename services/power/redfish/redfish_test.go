@@ -85,6 +85,7 @@ func TestAnActIsSaidAsTheSystemKnowsIt(t *testing.T) {
 		"a cycle of two":               {[]string{"On", "ForceOff"}, store.PowerCycle, "[ForceOff On]", ""},
 		"a shutdown by its button":     {[]string{"PushPowerButton"}, store.PowerShutdown, "[PushPowerButton]", ""},
 		"nothing is listed":            {nil, store.PowerReset, "[ForceRestart]", ""},
+		"a cycle without its half":     {[]string{"ForceOff", "Nmi"}, store.PowerCycle, "[]", fault.Unable},
 		"a reset that there is not":    {[]string{"On", "ForceOff"}, store.PowerReset, "[]", fault.Unable},
 		"a shutdown that there is not": {[]string{"On", "ForceOff"}, store.PowerShutdown, "[]", fault.Unable},
 	} {
@@ -303,6 +304,57 @@ func TestWhatKeepsOneFromABMCIsSaidInWords(t *testing.T) {
 				t.Errorf("the password is told: %v", err)
 			}
 		})
+	}
+}
+
+// Whether something was done by then decides what the operator is told.
+func TestABMCThatFallsOverAfterItTookAnOrderIsToldApart(t *testing.T) {
+	for name, c := range map[string]struct {
+		took bool // what it is told; it does not answer to questions
+		tell func(*BMC) error
+		want fault.Why
+	}{
+		"an order, at once":      {false, func(b *BMC) error { return b.Do(store.PowerOn, store.PowerStateOff) }, fault.Busy},
+		"an order, half way":     {true, func(b *BMC) error { return b.Do(store.PowerOn, store.PowerStateOff) }, fault.Untold},
+		"a cycle, at once":       {false, func(b *BMC) error { return b.Do(store.PowerCycle, store.PowerStateOn) }, fault.Busy},
+		"the next boot, at once": {false, (*BMC).BootNetworkOnce, fault.Busy},
+		"the next boot, later":   {true, (*BMC).BootNetworkOnce, fault.Untold},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := one()
+			s.resets, s.state = []string{"On", "ForceOff"}, "Off"
+			m := newMock(t, s)
+			b := must(t, m.to())
+			m.mu.Lock()
+			m.odd = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == http.MethodDelete || c.took && r.Method != http.MethodGet {
+					return false
+				}
+				refuse(w, 503, "Base.1.15.ServiceShuttingDown", "It restarts.")
+				return true
+			}
+			m.mu.Unlock()
+			if err := c.tell(b); fault.Of(err) != c.want || fault.Before(err) != (c.want == fault.Busy) || !strings.Contains(fmt.Sprint(err), "It restarts.") {
+				t.Errorf("%s: %v", fault.Of(err), err)
+			}
+		})
+	}
+	// A cycle of two of which the second is refused.
+	s := one()
+	s.resets, s.state = []string{"On", "ForceOff"}, "On"
+	m := newMock(t, s)
+	b := must(t, m.to())
+	m.mu.Lock()
+	m.odd = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || len(s.did) == 0 {
+			return false
+		}
+		refuse(w, 503, "Base.1.15.ServiceShuttingDown", "It restarts.")
+		return true
+	}
+	m.mu.Unlock()
+	if err := b.Do(store.PowerCycle, store.PowerStateOn); fault.Of(err) != fault.Half || fault.Before(err) || !strings.Contains(err.Error(), "lab-01 was switched off, and not on again: ") {
+		t.Errorf("%s: %v", fault.Of(err), err)
 	}
 }
 
