@@ -20,7 +20,8 @@ import (
 )
 
 // bmc starts OpenIPMI's simulator of a BMC on loopback. Its chassis is a script
-// that keeps what it is told in the folder that is returned.
+// that keeps what it is told in the folder that is returned; with a file "refuse"
+// there it does not touch the power, and with one "hold" it takes its time over that.
 func bmc(t *testing.T) (at, dir string) {
 	t.Helper()
 	path, err := exec.LookPath("ipmi_sim")
@@ -42,7 +43,7 @@ func bmc(t *testing.T) (at, dir string) {
 	}
 	for name, text := range map[string]string{
 		"power": "0\n", "boot": "default\n",
-		"chassis": "#!/bin/sh\ncd \"$(dirname \"$0\")\"\necho \"$@\" >> told\nop=$1\nshift\nwhile [ $# -gt 0 ]; do\n" +
+		"chassis": "#!/bin/sh\ncd \"$(dirname \"$0\")\"\necho \"$@\" >> told\n[ -e refuse ] && [ \"$1 $2\" = \"set power\" ] && { while [ -e hold ]; do sleep 0.02; done; exit 1; }\nop=$1\nshift\nwhile [ $# -gt 0 ]; do\n" +
 			"if [ \"$op\" = get ]; then echo \"$1:$(cat \"$1\")\"; shift; else [ \"$op\" = set ] && echo \"$2\" > \"$1\"; shift 2; fi\ndone\n",
 		"lan.conf": fmt.Sprintf("name \"lab\"\nset_working_mc 0x20\nstartlan 1\n  addr 127.0.0.1 %s\n  priv_limit admin\n  allowed_auths_admin none md5\n"+
 			"  guid a123456789abcdefa123456789abcdef\nendlan\nchassis_control \"%s/chassis\"\nuser 2 true \"ana\" \"hushhush-bmc\" admin 10 none md5\n", port, dir),
@@ -84,7 +85,7 @@ func TestAMachineIsSwitchedByItsBMC(t *testing.T) {
 		}
 		return strings.TrimSpace(string(b))
 	}
-	if out := a.must(t, "machine", "power", "lab1", "cycle", "--once", "pxe", "--profile", "local"); !strings.Contains(out, "its BMC says that it is on") {
+	if out := a.must(t, "machine", "power", "lab1", "cycle", "--once", "pxe", "--profile", "local"); !strings.Contains(out, "lab1 was switched on; its BMC says that it is on; its next boot is one from the network, by the profile local") {
 		t.Errorf("it says %q", out)
 	}
 	var m store.Machine
@@ -97,6 +98,61 @@ func TestAMachineIsSwitchedByItsBMC(t *testing.T) {
 	if out := a.must(t, "machine", "power", "lab1", "off"); !strings.Contains(out, "switched off") || read("power") != "0" {
 		t.Errorf("it says %q, and its power is %s", out, read("power"))
 	}
+	if out := a.must(t, "machine", "power", "lab1", "off"); !strings.Contains(out, "lab1 is off already; nothing was switched") || strings.Contains(out, "switched off") {
+		t.Errorf("an order for nothing says %q", out)
+	}
+	if out := a.must(t, "machine", "power", "lab1", "status"); !strings.Contains(out, "lab1 is off") {
+		t.Errorf("what was seen before the order is still the answer: %q", out)
+	}
+
+	// An order that fails leaves no installer behind that waits for another boot.
+	if err := os.WriteFile(filepath.Join(dir, "refuse"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	once := func() string {
+		t.Helper()
+		var m store.Machine
+		if err := json.Unmarshal([]byte(a.must(t, "--json", "machine", "show", "lab1")), &m); err != nil {
+			t.Fatal(err)
+		}
+		return m.OnceProfile
+	}
+	code, _, errs := cliIn(a.dir, "machine", "power", "lab1", "on", "--once", "pxe", "--profile", "san")
+	if code != exitFailed || !strings.Contains(errs, "its next boot is still one from the network") || once() != "local" || read("power") != "0" {
+		t.Errorf("it is %d %s, and the next boot is by %q", code, errs, once())
+	}
+	if code, _, errs := cliIn(a.dir, "machine", "power", "lab1", "on", "--once", "pxe", "--profile", "local"); code != exitFailed || once() != "local" {
+		t.Errorf("a profile that was chosen before the order is taken back: %d %s, %q", code, errs, once())
+	}
+	a.must(t, "machine", "boot", "lab1", "--once", "")
+	if code, _, errs := cliIn(a.dir, "machine", "power", "lab1", "on", "--once", "pxe", "--profile", "local"); code != exitFailed || once() != "" {
+		t.Errorf("it is %d %s, and the next boot is by %q", code, errs, once())
+	}
+	// What somebody chose while the order was under way is theirs.
+	if err := os.WriteFile(filepath.Join(dir, "hold"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan int, 1)
+	go func() {
+		code, _, _ := cliIn(a.dir, "machine", "power", "lab1", "on", "--once", "pxe", "--profile", "local")
+		failed <- code
+	}()
+	for end := time.Now().Add(20 * time.Second); once() != "local"; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the order has not come so far")
+		}
+	}
+	a.must(t, "machine", "boot", "lab1", "--once", "san")
+	for _, name := range []string{"hold", "refuse"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if name == "hold" {
+			if code := <-failed; code != exitFailed || once() != "san" {
+				t.Errorf("it is %d, and the next boot is by %q", code, once())
+			}
+		}
+	}
 	a.must(t, "machine", "set", "lab1", "--bmc-secret", "hushhush-other")
 	if code, _, errs := cliIn(a.dir, "machine", "power", "lab1", "on"); code != exitFailed || !strings.Contains(errs, "does not let the user ana in by this password") || read("power") != "0" {
 		t.Errorf("a wrong password: %d %s", code, errs)
@@ -106,7 +162,7 @@ func TestAMachineIsSwitchedByItsBMC(t *testing.T) {
 	}
 
 	audit := a.must(t, "--json", "audit")
-	for _, want := range []string{"machine.power", "cycle: ", "off: ", "not done: "} {
+	for _, want := range []string{"machine.power", "cycle: lab1 was switched on", "off: lab1 was switched off", "off: lab1 is off already", "on: not done: ", "on: failed, and may be done all the same: ", "still one from the network"} {
 		if !strings.Contains(audit, want) {
 			t.Errorf("the audit log has no %q", want)
 		}
