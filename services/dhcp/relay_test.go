@@ -258,10 +258,12 @@ func inform(t *testing.T, far *wired, from, to string) *dhcpv4.DHCPv4 {
 		require.NoError(t, err)
 		require.NoError(t, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
 		buf := make([]byte, 1500)
-		n, err := conn.Read(buf)
-		require.NoError(t, err)
-		back, err = dhcpv4.FromBytes(buf[:n])
-		require.NoError(t, err)
+		for back == nil || back.TransactionID != p.TransactionID { // what was asked before may be answered still
+			n, err := conn.Read(buf)
+			require.NoError(t, err)
+			back, err = dhcpv4.FromBytes(buf[:n])
+			require.NoError(t, err)
+		}
 	})
 	return back
 }
