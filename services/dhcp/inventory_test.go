@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -102,7 +103,7 @@ func (v *inventory) Machines(_ context.Context, f store.MachineFilter) ([]store.
 	defer v.mu.Unlock()
 	var out []store.Machine
 	for _, m := range v.machines {
-		if strings.Contains(m.Name+" "+m.Address.String(), f.Search) {
+		if !slices.ContainsFunc(f.Words, func(w string) bool { return !strings.Contains(m.Name+" "+m.Address.String(), w) }) {
 			out = append(out, m)
 		}
 	}

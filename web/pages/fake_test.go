@@ -141,7 +141,8 @@ func (l *lab) Machine(_ context.Context, id store.MachineID) (store.Machine, err
 func (l *lab) Machines(_ context.Context, f store.MachineFilter) ([]store.Machine, int, error) {
 	var out []store.Machine
 	for _, m := range l.machines {
-		if strings.Contains(m.Name, f.Search) && (f.Tag == "" || slices.Contains(m.Tags, f.Tag)) && (f.Profile == "" || m.Profile == f.Profile) {
+		fits := !slices.ContainsFunc(f.Words, func(w string) bool { return !strings.Contains(m.Name, w) })
+		if fits && (f.Tag == "" || slices.Contains(m.Tags, f.Tag)) && (f.Profile == "" || m.Profile == f.Profile) {
 			out = append(out, m)
 		}
 	}
