@@ -60,11 +60,18 @@ func (p *Pool) Snapshot(ctx context.Context, v store.Volume, next store.Layer, c
 }
 
 // replace puts other layers under the handles, and calls after when the last
-// operation has left those of before. pool.mu is held, and s.still.
+// operation has left those of before. pool.mu is held, and s.still where what is
+// written must not come between.
 func (s *shared) replace(o *opened, after func()) {
 	old := s.cur.Swap(o)
+	p, left := s.pool, make(chan struct{})
+	p.leaving[left] = true
 	s.draining.Go(func() {
 		old.gate.shut()
+		close(left)
+		p.mu.Lock()
+		delete(p.leaving, left)
+		p.mu.Unlock()
 		after()
 	})
 }
@@ -108,15 +115,24 @@ func (p *Pool) Flatten(ctx context.Context, v store.Volume, progress func(done, 
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
 	s := h.s
-	old := s.cur.Load().top
+	// It reads what lies below like any other operation, and no merge of layers
+	// down there closes them before it has ended.
+	in, err := h.begin(ctx, 0, 0)
+	if err != nil {
+		return err
+	}
+	old := in.top
 	o := old.overlay()
 	if o == nil {
+		in.gate.leave()
 		return store.Conflict("layers", "volume %s stands alone already", v.Name)
 	}
 	s.wrote()
-	under := p.keep(old.below.Load())
-	err = o.Flatten(ctx, progress, func() error { return p.spare("flatten volume", v.Name) })
-	if err = errors.Join(err, p.drop(under)); err != nil {
+	err = func() error {
+		defer in.gate.leave()
+		return o.Flatten(ctx, progress, func() error { return p.spare("flatten volume", v.Name) })
+	}()
+	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

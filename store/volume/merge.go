@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"lunboot/store"
 	"lunboot/store/volume/clone"
@@ -136,20 +135,23 @@ func (m *merging) put(l *layer) {
 		above.overlay().Rest(l.f)
 		l.refs++
 	}
-	var readers sync.WaitGroup
+	var readers []<-chan struct{}
 	for _, s := range p.using(moved) {
-		readers.Add(1)
 		if s.closing {
-			p.ends.Go(func() {
-				<-s.closed
-				readers.Done()
-			})
+			readers = append(readers, s.closed)
 			continue
 		}
-		s.replace(newOpened(s.cur.Load().top), readers.Done)
+		s.replace(newOpened(s.cur.Load().top), func() {})
+	}
+	// With those who have been leaving since an earlier change of layers: through
+	// what lay above they come here as well.
+	for left := range p.leaving {
+		readers = append(readers, left)
 	}
 	p.ends.Go(func() {
-		readers.Wait()
+		for _, left := range readers {
+			<-left
+		}
 		m.drop(len(moved) + 1)
 	})
 }
@@ -184,12 +186,4 @@ func (p *Pool) using(some map[*layer]bool) (out []*shared) {
 		add(s)
 	}
 	return out
-}
-
-// keep holds a layer that is open anyhow.
-func (p *Pool) keep(l *layer) *layer {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l.refs++
-	return l
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"lunboot/store"
 	"lunboot/store/volume/crashfs"
@@ -407,4 +408,85 @@ func TestMergesAndFlatVolumesShareBlocksWhereTheFileSystemCan(t *testing.T) {
 	defer gold.Close()
 	wantBytes(t, gold, 30<<20, volumetest.Pattern(make([]byte, size), 1)[30<<20:31<<20])
 	wantBytes(t, gold, 0, volumetest.Pattern(make([]byte, size), 1)[:1<<20])
+}
+
+// A volume is made to stand alone while layers below those that it stands on are
+// merged, and merged again: none of them is closed before it has read them.
+func TestLayersAreMergedBelowAVolumeThatIsMadeToStandAlone(t *testing.T) {
+	dir := t.TempDir()
+	y := &yard{Pool: openPool(t, dir)}
+	v, model, _ := y.tall(t, 3<<20, 6, 21)
+	h := y.open(t, v)
+	out, rows := v, v
+	top := v.TopLayer()
+	top.Kind, top.Below = store.LayerRaw, 0
+	out.Layers, out.Kind, out.Parent, out.Revision = []store.Layer{top}, store.VolumeRaw, 0, v.Revision+1
+	before := openFiles(t, dir)
+	merges := 0
+	err := y.Flatten(t.Context(), v, func(done, _ int64) {
+		if done == 0 || merges == 2 {
+			return
+		}
+		merges++
+		var loose []store.Layer
+		var err error
+		rows, loose, err = y.merge(t.Context(), rows, 1, 2)
+		must(t, err)
+		must(t, y.RemoveLayers(t.Context(), loose))
+		closed := make(chan struct{})
+		go func() { y.ends.Wait(); close(closed) }()
+		select {
+		case <-closed:
+			t.Errorf("the files of merge %d were closed under who reads them", merges)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}, func() (store.Volume, error) { return out, nil })
+	must(t, err)
+	if merges != 2 {
+		t.Fatalf("%d merges", merges)
+	}
+	y.ends.Wait()
+	wantBytes(t, h, 0, model)
+	must(t, h.Close())
+	if n := openFiles(t, dir); n != 0 {
+		t.Errorf("%d files are open at the end, %d were at the beginning", n, before)
+	}
+	wantBytes(t, y.open(t, out), 0, model)
+}
+
+// A read that began before a volume stood alone goes on through the layers of
+// then, whatever is merged below them.
+func TestAReadThatBeganBeforeAVolumeStoodAloneEndsInTheLayersOfThen(t *testing.T) {
+	dir := t.TempDir()
+	y := &yard{Pool: openPool(t, dir)}
+	v, model, _ := y.tall(t, 1<<20, 6, 23)
+	h := y.open(t, v)
+	kept := y.open(t, y.over(t, v, v.Layers[:5])) // somebody else stands on them
+	reads, err := h.begin(t.Context(), 0, v.Size)
+	must(t, err)
+	_, err = y.flatten(t.Context(), v)
+	must(t, err)
+	_, loose, err := y.merge(t.Context(), v, 1, 3)
+	must(t, err)
+	must(t, y.RemoveLayers(t.Context(), loose))
+	closed := make(chan struct{})
+	go func() { y.ends.Wait(); close(closed) }()
+	select {
+	case <-closed:
+		t.Error("the layers were closed under a read")
+	case <-time.After(50 * time.Millisecond):
+	}
+	got := make([]byte, v.Size)
+	_, err = reads.top.f.ReadAt(got, 0)
+	reads.gate.leave()
+	must(t, err)
+	if !bytes.Equal(got, model) {
+		t.Error("it read something else")
+	}
+	<-closed
+	must(t, h.Close())
+	must(t, kept.Close())
+	if n := openFiles(t, dir); n != 0 {
+		t.Errorf("%d files are open after the last handle was closed", n)
+	}
 }

@@ -48,8 +48,9 @@ type Pool struct {
 	boot       string          // of the machine that we run on: another one after a crash
 	onFault    func(volume, sentence string)
 
-	ends  sync.WaitGroup // closings behind an answer
-	looks looks
+	leaving map[chan struct{}]bool // closed when the last operation has left former layers of a volume
+	ends    sync.WaitGroup         // closings behind an answer
+	looks   looks
 }
 
 // top is the newest that is known of a volume's layers: somebody who comes with
@@ -97,7 +98,10 @@ func newPool(f files, log *slog.Logger) (*Pool, error) {
 		broken: map[store.VolumeID]*store.Error{},
 		faults: map[store.VolumeID]Fault{},
 		held:   map[store.VolumeID]bool{},
-		boot:   thisHost().boot(),
+
+		leaving: map[chan struct{}]bool{},
+
+		boot: thisHost().boot(),
 
 		unsettled: map[string]bool{},
 	}
