@@ -17,17 +17,22 @@ import (
 // on the disk: what its machine flushed is in the page cache, which outlives the
 // death of this process and not that of the host. While one is open for writing, a
 // mark beside it names the boot of the host. The mark is durable before the first
-// byte is written, and it goes when the appliance is stopped in order, after all
-// bytes are on the disk. A mark of another boot says that the host crashed: nobody
-// knows which of the bytes are there, and none of them is handed out.
+// byte is written. When the appliance is stopped in order it says that all bytes are
+// on the disk, after they are, or that some could not be written. A mark of another
+// boot says that the host crashed: nobody knows which of the bytes are there, and
+// none of them is handed out. A mark is written over in place, which needs no room
+// on a disk that is full.
 const (
 	markSuffix = ".running"
-	bootIDSize = 36 // /proc/sys/kernel/random/boot_id is a UUID (random(4))
+	markSize   = 36 // /proc/sys/kernel/random/boot_id is a UUID (random(4))
+
+	markSettled = "all of it is on the disk"
+	markLost    = "some of it could not be written"
 )
 
-// errDiscarded is in the error of a volume whose volatile layer did not outlive a
-// crash of the host.
-var errDiscarded = errors.New("volatile, and the host has crashed since")
+// errDiscarded is in the error of a volume whose volatile layer is not all on the
+// disk.
+var errDiscarded = errors.New("volatile, and not all of it is on the disk")
 
 // lazy is what a volatile layer owes the disk: its files, and the mark.
 type lazy struct {
@@ -47,17 +52,36 @@ func (z *lazy) wrap(f file) file {
 }
 
 // settle makes everything durable: the data before the map, which speaks of it,
-// and both before the mark goes.
+// and both before the mark says so. When some of it cannot be, the mark says that:
+// what the page cache still has is not what the disk will have.
 func (z *lazy) settle(folder files) error {
 	for _, f := range z.files {
 		if err := f.Sync(); err != nil {
-			return err
+			return errors.Join(err, mark(folder, z.mark, markLost))
 		}
 	}
-	if err := folder.Remove(z.mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := mark(folder, z.mark, markSettled)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the layer is being removed
+	}
+	return err
+}
+
+// mark writes over a mark that there is. When it returns nil that survives a power
+// cut.
+func mark(folder files, name, says string) error {
+	f, err := folder.Open(name, true)
+	if err != nil {
 		return err
 	}
-	return folder.Sync()
+	return errors.Join(writeMark(f, says), f.Close())
+}
+
+func writeMark(f file, says string) error {
+	if _, err := f.WriteAt(fmt.Appendf(nil, "%-*s", markSize, says), 0); err != nil {
+		return err
+	}
+	return f.Sync()
 }
 
 // settleRest does the same for the volatile layers that nobody has open: their
@@ -72,7 +96,7 @@ func (p *Pool) settleRest() error {
 		if !marked || p.unsettled[name] {
 			continue
 		}
-		if mine, bad := p.marked(name); bad != nil || !mine {
+		if says, bad := p.marked(name); bad != nil || says != p.boot {
 			err = errors.Join(err, bad)
 			continue
 		}
@@ -95,51 +119,58 @@ func (p *Pool) settleRest() error {
 	return err
 }
 
-// marked reports whether a mark is of this boot of the host.
-func (p *Pool) marked(name string) (bool, error) {
+// marked is what a mark says.
+func (p *Pool) marked(name string) (string, error) {
 	f, err := p.files.Open(name, false)
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	said := make([]byte, bootIDSize)
+	said := make([]byte, markSize)
 	n, err := f.ReadAt(said, 0)
 	if err = errors.Join(err, f.Close()); err != nil && !errors.Is(err, io.EOF) {
-		return false, err
+		return "", err
 	}
-	return string(said[:n]) == p.boot, nil
+	return string(bytes.TrimRight(said[:n], " ")), nil
 }
 
 // volatile marks a volatile layer as being written, or says that it is lost.
 func (p *Pool) volatile(name string, row store.Layer) (*lazy, error) {
 	z := &lazy{mark: row.Path + markSuffix}
-	switch mine, err := p.marked(z.mark); {
-	case err == nil && mine:
+	says, err := p.marked(z.mark)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return z, p.markNew(z.mark)
+	case err != nil:
+		return nil, err
+	case says == p.boot:
 		return z, nil
-	case err == nil:
-		return nil, discardedError(name)
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, err
+	case says == markSettled:
+		return z, mark(p.files, z.mark, p.boot)
+	case says == markLost:
+		return nil, discardedError(name, "what was written to it could not all be brought to the disk when lunboot was stopped; it is discarded")
 	}
-	f, err := p.files.Create(z.mark)
+	return nil, discardedError(name, "the appliance’s machine went down without stopping lunboot first: what was written to it is discarded")
+}
+
+// markNew marks a layer that was never written.
+func (p *Pool) markNew(name string) error {
+	f, err := p.files.Create(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	_, err = f.WriteAt([]byte(p.boot), 0)
+	err = errors.Join(writeMark(f, p.boot), f.Close())
 	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
 		err = p.files.Sync()
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.discard(z.mark))
+		return errors.Join(err, p.discard(name))
 	}
-	return z, nil
+	return nil
 }
 
-func discardedError(name string) error {
+func discardedError(name, why string) error {
 	return &store.Error{Kind: store.KindUnavailable, Op: "open volume", Subject: name, Err: errDiscarded,
-		Msg: fmt.Sprintf("volume %s is volatile, and the appliance’s machine went down without stopping lunboot first: what was written to it is discarded; switch its machine off and on, and it begins anew", name)}
+		Msg: fmt.Sprintf("volume %s is volatile, and %s; switch its machine off and on, and it begins anew", name, why)}
 }
 
 // discarded tells of a volume that cannot be opened because its layer is lost: once,

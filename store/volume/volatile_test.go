@@ -2,7 +2,9 @@ package volume
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"lunboot/store"
@@ -128,23 +130,143 @@ func TestAVolatileVolumeOutlivesAnOrderlyStop(t *testing.T) {
 	}
 }
 
+// What could not be brought to the disk is discarded by every later start: of the
+// same boot too, whose page cache has other bytes than the disk will have.
 func TestWhatCouldNotBeMadeDurableAtTheStopIsDiscarded(t *testing.T) {
+	for boot, again := range map[string]func(*crashfs.FS) *crashfs.FS{
+		"the first boot":  (*crashfs.FS).Revive,
+		"the second boot": (*crashfs.FS).Restart,
+	} {
+		for _, open := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, open: %v", boot, open), func(t *testing.T) {
+				fs := crashfs.New(3)
+				p, err := newPool(crashFiles{fs}, quiet())
+				must(t, err)
+				y := &yard{Pool: p}
+				y.boot = "the first boot"
+				v := y.volatileClone(t, y.raw(t, 1<<20, 512))
+				h, err := y.Open(t.Context(), v)
+				must(t, err)
+				must(t, h.WriteAt(t.Context(), make([]byte, 4096), 0))
+				if !open {
+					must(t, h.Close())
+				}
+				stop := failing(fs, crashfs.OpSync, v.Path, errDisk)
+				if err := y.Close(); err == nil {
+					t.Error("a stop that lost bytes says that all is well")
+				}
+				stop()
+				next := &yard{Pool: crashPool(t, again(fs))}
+				next.boot = boot
+				_, err = next.Open(t.Context(), v)
+				if e := wantKind(t, err, store.KindUnavailable); !strings.Contains(e.Msg, "could not all be brought to the disk") {
+					t.Errorf("%v", err)
+				}
+				// Nor does another stop, which has no error to tell of, make it good.
+				must(t, next.settleRest())
+				_, err = next.Open(t.Context(), v)
+				wantKind(t, err, store.KindUnavailable)
+			})
+		}
+	}
+}
+
+// A volatile volume that was stopped in order opens where there is no room for one
+// more file, and what is written from then on is volatile as before.
+func TestAVolatileVolumeOpensOnAFullDisk(t *testing.T) {
 	fs := crashfs.New(3)
-	p, err := newPool(crashFiles{fs}, quiet())
-	must(t, err)
-	y := &yard{Pool: p}
-	y.boot = "the first boot"
+	y := &yard{}
+	boot := func(name string, fs *crashfs.FS) {
+		p, err := newPool(crashFiles{fs}, quiet())
+		must(t, err)
+		y.Pool = p
+		y.boot = name
+	}
+	boot("the first boot", fs)
 	v := y.volatileClone(t, y.raw(t, 1<<20, 512))
+	want := bytes.Repeat([]byte{7}, 64<<10)
+	for n, name := range []string{"the first boot", "the first boot", "the second boot"} {
+		h, err := y.Open(t.Context(), v)
+		must(t, err)
+		if n > 0 {
+			wantBytes(t, h, 0, want)
+		}
+		must(t, h.WriteAt(t.Context(), want, 0))
+		must(t, h.Sync(t.Context()))
+		must(t, h.Close())
+		must(t, y.Close())
+		fs = fs.Restart()
+		fs.SetFree(0)
+		fs.Inject(func(o crashfs.Op) error {
+			if o.Kind == crashfs.OpCreate {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		boot(name, fs)
+	}
 	h, err := y.Open(t.Context(), v)
 	must(t, err)
-	must(t, h.WriteAt(t.Context(), make([]byte, 4096), 0))
-	stop := failing(fs, crashfs.OpSync, v.Path, errDisk)
-	if err := y.Close(); err == nil {
-		t.Error("a stop that lost bytes says that all is well")
-	}
-	stop()
+	wantBytes(t, h, 0, want)
+	must(t, h.WriteAt(t.Context(), want, 0))
+	// The host crashes, and the mark that was written over knows.
 	next := &yard{Pool: crashPool(t, fs.Restart())}
-	next.boot = "the second boot"
+	next.boot = "the third boot"
 	_, err = next.Open(t.Context(), v)
 	wantKind(t, err, store.KindUnavailable)
+}
+
+// Whenever the power fails in an orderly stop, or in the start after it, the next
+// boot has all of the bytes or hands out none.
+func TestACrashInAStopOrAStartOfAVolatileVolumeHandsOutAllOrNothing(t *testing.T) {
+	opened, refused := 0, 0
+	for seed := range uint64(8) {
+		for k := 1; ; k++ {
+			fs := crashfs.New(seed<<32 | uint64(k))
+			p, err := newPool(crashFiles{fs}, quiet())
+			must(t, err)
+			y := &yard{Pool: p}
+			y.boot = "the first boot"
+			v := y.volatileClone(t, y.raw(t, 1<<20, 512))
+			h, err := y.Open(t.Context(), v)
+			must(t, err)
+			want := volumetest.Pattern(make([]byte, 64<<10), seed)
+			must(t, h.WriteAt(t.Context(), want, 4096))
+			must(t, h.Sync(t.Context()))
+			if k%2 == 0 {
+				must(t, h.Close())
+			}
+			fs.CrashAt(k)
+			if err := y.Close(); err == nil {
+				y.Pool, err = newPool(crashFiles{fs}, quiet())
+				must(t, err)
+				y.boot = "the first boot"
+				if h, err := y.Open(t.Context(), v); err == nil {
+					// What is written from here on makes the layer volatile again.
+					_ = h.WriteAt(t.Context(), make([]byte, 512), 4096)
+				}
+			}
+			crashed := fs.Crashed()
+			next := &yard{Pool: crashPool(t, fs.Restart())}
+			next.boot = "the second boot"
+			if h, err := next.Open(t.Context(), v); err == nil {
+				opened++
+				got := make([]byte, len(want))
+				must(t, h.ReadAt(t.Context(), got, 4096))
+				if !bytes.Equal(got, volumetest.Pattern(make([]byte, len(want)), seed)) {
+					t.Fatalf("seed %d, change %d: other bytes are handed out", seed, k)
+				}
+				must(t, h.Close())
+			} else {
+				refused++
+				wantKind(t, err, store.KindUnavailable)
+			}
+			if !crashed {
+				break
+			}
+		}
+	}
+	if opened == 0 || refused == 0 {
+		t.Errorf("%d opened, %d refused", opened, refused)
+	}
 }
