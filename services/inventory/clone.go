@@ -185,7 +185,11 @@ func (i *Inventory) SnapshotVolume(ctx context.Context, by store.Actor, id store
 	turn.Lock()
 	defer turn.Unlock()
 	ctx = context.WithoutCancel(ctx)
-	next, undo, err := i.newLayer(ctx, store.NewLayer(v, v.Top))
+	above := store.NewLayer(v, v.Top)
+	// The volume goes on as it is open, and a volatile one has no snapshots: what it
+	// is to be from its next beginning on is not yet.
+	above.Volatile = false
+	next, undo, err := i.newLayer(ctx, above)
 	if err != nil {
 		return store.Volume{}, err
 	}

@@ -73,6 +73,7 @@ type layerWork struct {
 	mu    sync.Mutex
 	busy  map[store.VolumeID][]*claim // by jobs
 	sweep sync.WaitGroup              // removals of files behind an answer
+	swept chan struct{}               // closed when the last of them has ended; under mu
 }
 
 func (w *layerWork) turn(id store.VolumeID) *sync.Mutex {
@@ -195,16 +196,29 @@ func (i *Inventory) removeLayers(ctx context.Context, candidates []store.Layer) 
 	}
 	var errs []error
 	for _, l := range gone {
-		errs = append(errs, i.db.DeleteLayer(ctx, l.ID))
+		// With the row of a volume that is removed those of its layers are.
+		if err := i.db.DeleteLayer(ctx, l.ID); !store.IsNotFound(err) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
 
 // discard removes those of a volume's former layers that nothing names any more,
 // behind the answer: gigabytes take their time. What is not removed when the
-// appliance stops is removed at the next start.
+// appliance stops is removed at the next start. One follows the other, since a layer
+// goes after those that stood on it.
 func (i *Inventory) discard(before store.Volume) {
-	i.work.sweep.Go(func() {
+	w, swept := &i.work, make(chan struct{})
+	w.mu.Lock()
+	first := w.swept
+	w.swept = swept
+	w.mu.Unlock()
+	w.sweep.Go(func() {
+		defer close(swept)
+		if first != nil {
+			<-first
+		}
 		err := i.removeLayers(context.Background(), before.Layers)
 		if err != nil {
 			i.log.Error("the former layers of a volume stay until the next start", "volume", before.Name, "err", err)

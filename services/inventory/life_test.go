@@ -218,6 +218,29 @@ func TestAVolumeTakesTheRoomOfAllThatWasKeptOfIt(t *testing.T) {
 	}
 }
 
+// A clone that is to be volatile from its next boot on has, until then, layers that
+// wait for the disk, whatever is put upon them.
+func TestASnapshotMakesNothingVolatile(t *testing.T) {
+	on := true
+	dir := t.TempDir()
+	h := living(t, dir)
+	v, err := h.CloneVolume(t.Context(), ada, store.CloneSpec{Parent: h.golden(t, "debian").ID, Name: "lab-1", Reset: true})
+	must(t, err)
+	v, err = h.SetVolume(t.Context(), ada, v.ID, store.VolumePatch{Volatile: &on})
+	must(t, err)
+	v, err = h.SnapshotVolume(t.Context(), ada, v.ID, "kept", "")
+	must(t, err)
+	if v.TopLayer().Volatile || !v.Volatile {
+		t.Errorf("%+v", v)
+	}
+	h.mapped(t, h.machine(t, "lab-01", "00:07:e9:00:00:01"), v)
+	v, err = h.boots(t, v, "lab-01")
+	must(t, err)
+	if !v.TopLayer().Volatile {
+		t.Errorf("it began anew with %+v", v.TopLayer())
+	}
+}
+
 // A volatile clone is given to nobody after a crash of the host, before its
 // machine's next boot has let it begin anew.
 func TestAVolatileCloneBeginsAnewAfterACrashOfTheHost(t *testing.T) {

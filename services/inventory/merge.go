@@ -296,9 +296,8 @@ func (i *Inventory) carryOut(ctx context.Context, p *mergePlan, progress func(do
 		undo()
 		return err
 	}
-	if err := i.removeLayers(context.WithoutCancel(ctx), append(slices.Clone(p.run), next)); err != nil {
-		i.log.Error("layers that were merged stay until the next start", "volume", v.Name, "err", err)
-	}
+	// Behind the job's end, for which an act that removes the volume waits.
+	i.discard(store.Volume{ID: v.ID, Name: v.Name, Layers: append(slices.Clone(p.run), next)})
 	return nil
 }
 

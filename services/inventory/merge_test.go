@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -269,4 +270,90 @@ func TestAMergeLeavesRoomForMachines(t *testing.T) {
 	}
 	h.holds(t, v, bytes.Clone(model))
 	h.clean(t)
+}
+
+// sweeper holds up removals of files, until it is told to go on.
+type sweeper struct {
+	Layers
+	began chan struct{} // takes one for each removal
+	on    chan struct{}
+}
+
+func (s *sweeper) RemoveLayers(ctx context.Context, gone []store.Layer) error {
+	s.began <- struct{}{}
+	<-s.on
+	return s.Layers.RemoveLayers(ctx, gone)
+}
+
+// held makes removals of files wait until the test says go on.
+func (h *house) held() *sweeper {
+	s := &sweeper{h.Inventory.layers, make(chan struct{}, 16), make(chan struct{})}
+	h.Inventory.layers = s
+	return s
+}
+
+// The end of a merge does not wait for gigabytes to be removed: an act that removes
+// the volume waits for it.
+func TestTheFilesOfAMergeGoBehindItsEnd(t *testing.T) {
+	h, _ := layeredHouse(t)
+	v, _ := h.tower(t, 5)
+	for n := range 4 {
+		must(t, h.RemoveSnapshot(t.Context(), ada, v.ID, fmt.Sprintf("s%d", n+1)))
+	}
+	h.work.sweep.Wait()
+	s := h.held()
+	ended := make(chan struct{})
+	go func() {
+		NewMerger(h.Inventory).settle(context.Background())
+		close(ended)
+	}()
+	<-s.began
+	select {
+	case <-ended: // though nothing is removed yet
+	case <-time.After(10 * time.Second):
+		t.Error("the merge waits for the removal of its files")
+	}
+	close(s.on)
+	<-ended
+	if j := h.jobsOf(t, "volume.merge"); len(j) != 1 || j[0].State != store.JobDone {
+		t.Errorf("%+v", j)
+	}
+	h.noneLoose(t)
+	h.tidy(t)
+}
+
+// Layers whose files are being removed may be found by another removal, and by that
+// of their volume: nobody is told of an error that is none.
+func TestRemovalsThatMeetRaiseNoAlarm(t *testing.T) {
+	var log bytes.Buffer
+	h, _ := layeredHouse(t, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	v, _ := h.tower(t, 4)
+	v, err := h.Rollback(t.Context(), ada, v.ID, "s1")
+	must(t, err)
+	h.work.sweep.Wait()
+	s := h.held()
+	for _, name := range []string{"s4", "s3", "s2"} { // each lies upon the next
+		must(t, h.RemoveSnapshot(t.Context(), ada, v.ID, name))
+	}
+	<-s.began
+	close(s.on)
+	h.noneLoose(t)
+	h.tidy(t)
+
+	var loose []store.Layer
+	for range 2 {
+		l, err := h.db.CreateLayer(t.Context(), store.NewLayer(v, v.Layers[0].ID))
+		must(t, err)
+		loose = append(loose, l)
+	}
+	s = h.held()
+	h.discard(store.Volume{ID: v.ID, Name: v.Name, Layers: loose})
+	<-s.began
+	// The rows of its layers go with the volume's, before the removal is told to go on.
+	must(t, h.db.DeleteVolume(t.Context(), ada, v.ID))
+	close(s.on)
+	h.work.sweep.Wait()
+	if log.Len() > 0 {
+		t.Errorf("the log says %s", log.String())
+	}
 }
