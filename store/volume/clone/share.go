@@ -9,6 +9,11 @@ type sharer interface {
 	Share(from File, off, n int64) error
 }
 
+// shareLeast is the shortest run that is shared. A file system keeps a record for
+// each run, in both files, and looks through them at each write and at each merge
+// to come. What is short is copied, and lies together afterwards.
+const shareLeast = 256 << 10
+
 // taker brings bytes into a layer without copying them, as long as the file system
 // can do that.
 type taker struct {
@@ -17,11 +22,11 @@ type taker struct {
 }
 
 // from takes the whole granules of a run over from a file that holds it, and says
-// how many bytes those are: none where they must be copied. The caller has the
+// how many bytes those are: none where they are to be copied. The caller has the
 // region alone, or the layer.
 func (t *taker) from(f File, off, n int64) (taken int64, err error) {
 	to, ok := t.to.data.(sharer)
-	if n = n / Granule * Granule; !ok || t.cannot || n == 0 {
+	if n = n / Granule * Granule; !ok || t.cannot || n < shareLeast {
 		return 0, nil
 	}
 	if err := t.to.reserve(off, n); err != nil {
