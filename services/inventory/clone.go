@@ -403,8 +403,12 @@ func (i *Inventory) FlattenVolume(ctx context.Context, by store.Actor, id store.
 }
 
 // roomFor refuses a copy for which there is surely no room: what the layers of a
-// volume take is the most that its copy can need.
+// volume take is the most that its copy can need. Where it shares their blocks it
+// is begun, and ends before it has filled the file system.
 func (i *Inventory) roomFor(v store.Volume, what string) error {
+	if i.layers.Shares(v) {
+		return nil
+	}
 	free, err := i.volumes.Free()
 	if err != nil {
 		return err

@@ -62,6 +62,8 @@ type Layers interface {
 	RemoveLayers(context.Context, []store.Layer) error
 	// Used is how many bytes those of the layers of v that are its own take.
 	Used(v store.Volume) (int64, error)
+	// Shares is whether a copy of the layers of v takes no room to speak of.
+	Shares(v store.Volume) bool
 }
 
 // layerWork guards what is under way with layers.

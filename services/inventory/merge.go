@@ -280,7 +280,7 @@ func (i *Inventory) carryOut(ctx context.Context, p *mergePlan, progress func(do
 	if err != nil {
 		return err
 	}
-	if p.work > free-scratchRoom {
+	if p.work > free-scratchRoom && !i.layers.Shares(store.Volume{ID: v.ID, Name: v.Name, Layers: p.run}) {
 		return &store.Error{Kind: store.KindUnavailable, Op: "merge layers", Subject: v.Name, Field: "space",
 			Msg: fmt.Sprintf("the merge of %d layers needs up to %s, and %s are free for volumes, of which %s are kept for machines that run; make room, or remove snapshots that nobody needs", len(p.run), store.Bytes(p.work), store.Bytes(free), store.Bytes(scratchRoom))}
 	}

@@ -170,3 +170,26 @@ func TestWhatEachVolumeTakes(t *testing.T) {
 		t.Errorf("the empty golden volume takes %d bytes", n)
 	}
 }
+
+// sharedBlocks are layers on a file system of which copies take no room.
+type sharedBlocks struct{ Layers }
+
+func (sharedBlocks) Shares(store.Volume) bool { return true }
+
+func TestWhatSharesBlocksIsNotRefusedForRoom(t *testing.T) {
+	h := living(t, t.TempDir())
+	h.Inventory.volumes = &room{Volumes: h.Inventory.volumes, free: scratchRoom}
+	h.Inventory.layers = sharedBlocks{h.Inventory.layers}
+	v, model := h.towering(t, 5)
+	NewMerger(h.Inventory).settle(t.Context())
+	if n := len(h.now(t, v).Layers); n != store.MergedChain {
+		t.Errorf("%d layers", n)
+	}
+	job, err := h.Promote(t.Context(), ada, v.ID, "")
+	h.done(t, job, err)
+	must(t, h.passed(t, job))
+	job, err = h.FlattenVolume(t.Context(), ada, v.ID)
+	h.done(t, job, err)
+	must(t, h.passed(t, job))
+	h.holds(t, v, model)
+}

@@ -3,6 +3,8 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 
 	"lunboot/store"
 )
@@ -131,4 +133,58 @@ func (h *Handle) reflink(ctx context.Context, f file) (bool, error) {
 	default:
 		return false, err
 	}
+}
+
+// sharing is whether files of a folder can share blocks, once that was tried.
+type sharing struct {
+	sync.Mutex
+	tried, can bool
+}
+
+// Shares reports whether a copy of a volume's layers shares their blocks with them,
+// and so takes no room to speak of.
+func (p *Pool) Shares(v store.Volume) bool {
+	for _, l := range layersOf(v) {
+		if l.Kind == store.LayerDevice {
+			return false
+		}
+	}
+	s := &p.sharing
+	s.Lock()
+	defer s.Unlock()
+	if s.tried {
+		return s.can
+	}
+	can, err := p.tryShare()
+	if err != nil {
+		p.log.Warn("whether the file system that holds the volumes can share blocks is not known yet", "err", err)
+		return false
+	}
+	s.tried, s.can = true, can
+	return can
+}
+
+// tryShare shares a block between two files that are removed again: what a crash
+// leaves of them is removed at the next start.
+func (p *Pool) tryShare() (can bool, err error) {
+	var pair [2]*osFile
+	for n := range pair {
+		name := fmt.Sprintf(".share-%d%s", n, importSuffix)
+		f, bad := p.files.Create(name)
+		if bad != nil {
+			return false, bad
+		}
+		defer func() { err = errors.Join(err, f.Close(), p.files.Remove(name)) }()
+		if pair[n], _ = f.(*osFile); pair[n] == nil {
+			return false, nil
+		}
+	}
+	if _, err := pair[0].WriteAt(make([]byte, writePiece), 0); err != nil {
+		return false, err
+	}
+	err = pair[1].Share(pair[0], 0, writePiece)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -145,6 +146,44 @@ func TestACopySharesBlocksWhereTheFileSystemCan(t *testing.T) {
 	must(t, err)
 	if used < 4<<20 {
 		t.Errorf("the copy says it takes %d bytes", used)
+	}
+}
+
+// Whether copies take room is tried with files, of which nothing is left.
+func TestThePoolSaysWhetherCopiesTakeRoom(t *testing.T) {
+	dir, inside := onXFS(t)
+	if !inside {
+		// In memory nothing is shared, and the trial ends there too.
+		fs := crashfs.New(1)
+		y := &yard{Pool: crashPool(t, fs)}
+		v := y.raw(t, 1<<20, 512)
+		if y.Shares(v) || y.Shares(v) {
+			t.Error("memory shares blocks")
+		}
+		if left, err := fs.Names(); err != nil || len(left) != 1 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+		return
+	}
+	p, err := OpenPool(dir, quiet())
+	must(t, err)
+	defer p.Close()
+	y := &yard{Pool: p}
+	v := y.clone(t, y.raw(t, 1<<20, 512))
+	before := names(t, dir)
+	must(t, os.WriteFile(filepath.Join(dir, ".share-1"+importSuffix), nil, 0o600)) // something is in the way
+	if p.Shares(v) {
+		t.Error("what could not be tried is said to be so")
+	}
+	must(t, os.Remove(filepath.Join(dir, ".share-1"+importSuffix)))
+	if !p.Shares(v) {
+		t.Error("XFS is said not to share blocks")
+	}
+	if got := names(t, dir); !slices.Equal(got, before) {
+		t.Errorf("left: %v", got)
+	}
+	if p.Shares(store.Volume{Kind: store.VolumeDevice, Path: "/dev/vg/debian"}) {
+		t.Error("a device is said to share its blocks with files")
 	}
 }
 

@@ -50,6 +50,7 @@ type Pool struct {
 
 	leaving map[chan struct{}]bool // closed when the last operation has left former layers of a volume
 	ends    sync.WaitGroup         // closings behind an answer
+	sharing sharing
 	looks   looks
 }
 
