@@ -3,7 +3,7 @@
 # One tag set everywhere: another one compiles SQLite's C again.
 export GOFLAGS := -tags=sqlite_omit_load_extension
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-FUZZTIME ?= 12
+FUZZTIME ?= 10
 # A release adds -trimpath; here it would compile SQLite a second time.
 BUILDFLAGS ?=
 
