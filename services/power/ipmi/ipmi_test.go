@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -358,10 +359,10 @@ func TestAProofThatIsNotGoodIsToldToNobody(t *testing.T) {
 		"a status of its own": {func(b []byte) { b[status] = byte(0xc0) }, fault.Answer, "no IPMI 2.0 BMC"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			changed := 0
+			var changed atomic.Int32
 			at := s.relay(t, func(b []byte) {
 				if len(b) > status && b[kind]&0x3f == rakp4 {
-					changed++
+					changed.Add(1)
 					c.change(b)
 				}
 			})
@@ -371,8 +372,8 @@ func TestAProofThatIsNotGoodIsToldToNobody(t *testing.T) {
 			if err == nil {
 				b.Close()
 			}
-			if fault.Of(err) != c.want || !strings.Contains(fmt.Sprint(err), c.says) || changed == 0 {
-				t.Errorf("after %d changes %s: %v", changed, fault.Of(err), err)
+			if fault.Of(err) != c.want || !strings.Contains(fmt.Sprint(err), c.says) || changed.Load() == 0 {
+				t.Errorf("after %d changes %s: %v", changed.Load(), fault.Of(err), err)
 			}
 			for e := err; e != nil; e = unwrap(e) {
 				if strings.Contains(e.Error(), "mac") || strings.Contains(e.Error(), "authcode") {
