@@ -71,7 +71,7 @@ func faults() []fault {
 		{name: "no-secret", code: "LB-CHAP-02", says: "offered no password", script: "clear username\nclear password\nclear reverse-username\nclear reverse-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
 		{name: "one-way", code: "LB-CHAP-02", says: "offered no password", script: "clear reverse-username\nclear reverse-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
 		{name: "half-secrets", code: "LB-CHAP-05", says: "has only parts of the passwords", script: "clear username\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
-		{name: "wrong-reverse", code: "LB-TGT-05", says: "broke off its login", script: "set reverse-password not-the-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
+		{name: "wrong-reverse", code: "LB-CHAP-03", says: "did not accept the appliance’s own password", script: "set reverse-password not-the-password\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
 		{name: "asks-for-proof", code: "LB-CHAP-04", says: "asked the appliance to prove itself", auth: "chap", script: "set reverse-username lunboot\nset reverse-password some-secret-of-it\n" + rightAddress,
 			fix: "set-auth-mutual"},
 		{name: "other-name", code: "LB-TGT-03", says: "an iSCSI name that no machine has here", script: "set initiator-iqn iqn.2020-01.org.example:nobody\n" + rightAddress, fix: "use-profile-san", passes: store.StageLogin},
