@@ -82,6 +82,11 @@ func (s *site) sayOnMachine(w http.ResponseWriter, r *http.Request, said string)
 }
 
 func (s *site) machinePage(w http.ResponseWriter, r *http.Request, status int, p page) {
+	s.machinePageWith(w, r, status, p, func(*machineView) {})
+}
+
+// machinePageWith shows the machine with what add knows of it besides.
+func (s *site) machinePageWith(w http.ResponseWriter, r *http.Request, status int, p page, add func(*machineView)) {
 	m, err := s.machineOf(r)
 	if err != nil {
 		s.fail(w, r, err)
@@ -92,6 +97,7 @@ func (s *site) machinePage(w http.ResponseWriter, r *http.Request, status int, p
 		s.fail(w, r, err)
 		return
 	}
+	add(&v)
 	p.Title, p.Nav, p.Live, p.Data = m.Name, "machines", true, v
 	s.render(w, r, status, "machine", p)
 }

@@ -73,19 +73,7 @@ func (s *site) ask(ctx context.Context, m store.Machine) powerView {
 }
 
 func (s *site) powerPage(w http.ResponseWriter, r *http.Request, status int, p page, power powerView) {
-	m, err := s.machineOf(r)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	v, err := s.machineView(r.Context(), m)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	v.Power = power
-	p.Title, p.Nav, p.Live, p.Data = m.Name, "machines", true, v
-	s.render(w, r, status, "machine", p)
+	s.machinePageWith(w, r, status, p, func(v *machineView) { v.Power = power })
 }
 
 // setPower gives an order. What a running system would lose is said beside the
