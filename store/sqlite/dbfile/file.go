@@ -2,8 +2,8 @@
 // and written, and what its errors mean to an operator. It knows no noun and no
 // table; package sqlite gives it both.
 //
-// A file has one connection that writes and a few that read. It runs in WAL
-// mode (https://www.sqlite.org/wal.html), in which readers see the last commit
+// A file has one connection that writes, a few that read, and one that folds the
+// write-ahead log into it. It runs in WAL mode (https://www.sqlite.org/wal.html), in which readers see the last commit
 // and wait for nobody.
 package dbfile
 
