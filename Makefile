@@ -33,6 +33,7 @@ test: lint unit fuzz ## everything that CI runs
 
 unit: loaders
 	go test -race -timeout 20m ./...
+	go test -run TestNoAllocationPerCommand ./services/iscsi/session # the race detector allocates
 
 soak: ## no limit of time: everything again and again, and hours of fuzzing
 	LUNBOOT_SOAK=1 go test -race -count 5 -timeout 3h ./...

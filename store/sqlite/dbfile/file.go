@@ -3,8 +3,8 @@
 // table; package sqlite gives it both.
 //
 // A file has one connection that writes, a few that read, and one that folds the
-// write-ahead log into it. It runs in WAL mode (https://www.sqlite.org/wal.html), in which readers see the last commit
-// and wait for nobody.
+// write-ahead log into it. It runs in WAL mode (https://www.sqlite.org/wal.html), in
+// which readers see the last commit and wait for nobody.
 package dbfile
 
 import (
