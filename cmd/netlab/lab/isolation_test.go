@@ -70,7 +70,7 @@ func TestWhatOneMachineDoesReachesNothingOfTheOther(t *testing.T) {
 	before := session()
 	held := right.run("sg_persist -n -k " + disk(0) + "; sg_persist -n -r " + disk(0))
 	right.run("dmesg -c >/dev/null")
-	right.run("(fio --name=work --filename=" + disk(0) + " --ioengine=libaio --direct=1 --rw=randwrite --bsrange=4k-64k --iodepth=16 --size=32m --verify=crc32c --verify_fatal=1 --verify_backlog=64 --fsync=64 --time_based --runtime=600 >/tmp/said 2>&1; echo $? >/tmp/status) &")
+	right.run("(fio --name=work --filename=" + disk(0) + " --ioengine=libaio --direct=1 --rw=randwrite --bsrange=4k-64k --iodepth=16 --size=32m --verify=crc32c --verify_fatal=1 --verify_backlog=64 --fsync=64 --rate_iops=300 --time_based --runtime=600 >/tmp/said 2>&1; echo $? >/tmp/status) &")
 	b.must(right.waitIO())
 
 	wwid := func(i *initiator, lun int) string {
