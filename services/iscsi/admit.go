@@ -25,6 +25,7 @@ type admission struct {
 	conn   *session.Conn
 	access Access
 	live   *live
+	old    *live // whose place the new connection takes; nil for a new session
 
 	arrival *arrival
 }
@@ -80,34 +81,60 @@ func (a *admission) impostor(named Access, initiator store.IQN) *login.Refusal {
 }
 
 // join answers a connection that wants to belong to a session (RFC 7143
-// §6.3.1): a session has one connection.
-func (s *Server) join(initiator store.IQN, isid pdu.ISID, tsih uint16) *login.Refusal {
+// §6.3.1): a session has one connection, which one with the same CID replaces.
+func (a *admission) join(j login.Joining) (login.Params, *login.Refusal) {
+	s := a.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range s.sessions {
-		if v.tsih == tsih && v.res.Initiator == initiator && v.res.ISID == isid {
-			return refusal(pdu.LoginTooManyConnections, "the initiator asked for a second connection to session %s; a session has one", v.id)
+		switch {
+		case v.tsih != j.TSIH || v.res.Initiator != j.Initiator || v.res.ISID != j.ISID || v.ses.Ended():
+			continue
+		case v.res.CID != j.CID:
+			return login.Params{}, refusal(pdu.LoginTooManyConnections, "the initiator asked for a second connection (CID %d) to session %s; a session has one, and here that is CID %d", j.CID, v.id, v.res.CID)
+		case v.res.Discovery != j.Discovery:
+			return login.Params{}, refusal(pdu.LoginInitiatorError, "the initiator asked for a connection to session %s as if that were of another type", v.id)
 		}
+		a.old = v
+		return v.res.Params, nil
 	}
-	return refusal(pdu.LoginSessionDoesNotExist, "the initiator asked for a connection to a session (TSIH %d) that does not exist", tsih)
+	return login.Params{}, refusal(pdu.LoginSessionDoesNotExist, "the initiator asked for a connection to a session (TSIH %d) that does not exist", j.TSIH)
 }
 
 // admit makes the session of a login that has succeeded otherwise.
 func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 	s := a.server
-	if why := s.room(res); why != nil {
-		return 0, why
+	if a.old == nil {
+		if why := s.room(res); why != nil {
+			return 0, why
+		}
 	}
 	s.mark(&a.arrival.kept)
-	v := &live{server: s, res: *res, access: a.access, conn: a.conn, ipxe: IsIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), isid: res.ISID.String()}
+	v := &live{
+		server: s, res: *res, access: a.access, conn: a.conn, ipxe: IsIPXE(res.ISID), addr: a.conn.RemoteAddr(), portal: a.conn.LocalAddr(), isid: res.ISID.String(),
+		ended: make(chan struct{}),
+	}
 	v.since = s.cfg.Now()
 	v.heard = v.since
-	cfg := session.Config{Result: *res, Shared: s.shared, Observer: v, Targets: v.targets, Log: s.cfg.Log}
-	if res.Discovery {
-		v.ses = session.New(a.conn, nil, cfg)
+	switch {
+	case a.old != nil:
+		return a.reinstate(v, res)
+	case res.Discovery:
+		v.ses = session.New(a.conn, nil, v.config())
 		a.live = v
 		return s.register(v)
 	}
+	return a.begin(v)
+}
+
+// config is what the session needs of v.
+func (v *live) config() session.Config {
+	return session.Config{Result: v.res, Shared: v.server.shared, Observer: v, Targets: v.targets, Log: v.server.cfg.Log}
+}
+
+// begin makes a session with units.
+func (a *admission) begin(v *live) (uint16, *login.Refusal) {
+	s, res := a.server, &v.res
 	unlock, why := s.lockInitiator(a.ctx, res.Initiator)
 	if why != nil {
 		return 0, why
@@ -144,18 +171,19 @@ func (a *admission) admit(res *login.Result) (uint16, *login.Refusal) {
 		}
 	}
 	v.generation = m.Generation
+	v.seat = &seat{}
+	v.seat.Store(v)
 	v.nexus = scsi.NewNexus(scsi.NexusConfig{
 		Initiator: string(res.Initiator), ISID: res.ISID,
 		PortName:        s.portName,
 		DescriptorSense: v.ipxe,
-		OnNoLUN:         v.noLUN,
-		Abort:           func(lun store.LUN, rest func()) int { return v.ses.AbortUnit(lun, rest) },
+		OnNoLUN:         func(lun [8]byte, cdb []byte) { v.seat.Load().noLUN(lun, cdb) },
+		Abort:           func(lun store.LUN, rest func()) int { return v.seat.Load().ses.AbortUnit(lun, rest) },
 	})
-	v.ses = session.New(a.conn, v.nexus, cfg)
+	v.ses = session.New(a.conn, v.nexus, v.config())
 	v.setMap(m, entries, lease)
 	tsih, why := s.register(v)
 	if why != nil {
-		v.nexus.Close()
 		v.ses.Abandon()
 		return 0, why
 	}

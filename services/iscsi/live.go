@@ -36,6 +36,8 @@ type live struct {
 	conn       *session.Conn
 	nexus      *scsi.Nexus // nil in a discovery session
 	ses        *session.Session
+	seat       *seat         // the nexus's, nil in a discovery session
+	ended      chan struct{} // closed when nothing of it goes on
 	mapped     atomic.Pointer[mapState]
 
 	// Guarded by the server's lock.
@@ -55,6 +57,9 @@ type live struct {
 
 	limit limiter
 }
+
+// seat is whose a nexus is: a connection that is reinstated hands it on.
+type seat struct{ atomic.Pointer[live] }
 
 // mapState is the map that a session has now, by rising LUN. It is immutable.
 type mapState []entryState
@@ -146,6 +151,7 @@ func (v *live) reserver(lun store.LUN) string {
 
 // run serves the session to its end.
 func (v *live) run(res login.Result) {
+	defer close(v.ended)
 	reason := v.ses.Serve(res)
 	s := v.server
 	s.forget(v)

@@ -140,12 +140,12 @@ func TestISIDAndTSIH(t *testing.T) {
 		o      Options
 		status pdu.LoginStatus
 	}{
-		"its own session, once more":                 {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH}, pdu.LoginTooManyConnections},
+		"its own session, by a second connection":    {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH, CID: 2}, pdu.LoginTooManyConnections},
 		"its own session, under another ISID":        {Options{Name: string(alice), ISID: Linux(2), TSIH: first.TSIH}, pdu.LoginSessionDoesNotExist},
 		"another machine's session":                  {Options{Name: string(bob), ISID: Linux(1), TSIH: first.TSIH}, pdu.LoginSessionDoesNotExist},
 		"a session that is not":                      {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH + 1}, pdu.LoginSessionDoesNotExist},
 		"a session that is not, of a discovery":      {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH + 1, Discovery: true}, pdu.LoginSessionDoesNotExist},
-		"its session, for a discovery of all things": {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH, Discovery: true}, pdu.LoginTooManyConnections},
+		"its session, for a discovery of all things": {Options{Name: string(alice), ISID: Linux(1), TSIH: first.TSIH, Discovery: true}, pdu.LoginInitiatorError},
 	} {
 		if !c.o.Discovery {
 			c.o.Target = string(target)

@@ -315,7 +315,7 @@ func (s *Server) serve(ctx context.Context, in *arrival) {
 	a := &admission{server: s, ctx: ctx, conn: c, arrival: in}
 	m := login.New(login.Config{
 		Target: s.cfg.Target, PortalGroup: portalGroup, Offer: offer(),
-		Lookup: a.lookup, Join: s.join, Admit: a.admit,
+		Lookup: a.lookup, Join: a.join, Admit: a.admit,
 	})
 	defer s.leave(in) // after a panic too
 	err := c.Login(m, s.cfg.LoginTimeout)

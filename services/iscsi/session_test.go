@@ -65,7 +65,7 @@ func TestLoginIsRefusedWithTheStatusThatSaysWhy(t *testing.T) {
 	second.TSIH = 99
 	wantRefused(t, b, second, pdu.LoginSessionDoesNotExist, "does not exist")
 	i := b.login(t, alice, IPXE(1))
-	second.TSIH = i.TSIH
+	second.TSIH, second.CID = i.TSIH, 2
 	wantRefused(t, b, second, pdu.LoginTooManyConnections, "second connection")
 	i.Must(t, Ready(2)) // the session that was there goes on
 

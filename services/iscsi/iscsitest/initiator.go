@@ -4,6 +4,7 @@
 package iscsitest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,9 @@ type Options struct {
 	Name      string
 	Target    string
 	ISID      pdu.ISID
-	TSIH      uint16
+	TSIH      uint16     // of the session that the connection is for; 0 for a new one
+	CID       uint16     // 1 unless it is set
+	CmdSN     pdu.Serial // 1 unless it is set
 	Discovery bool
 	// Keys are offered in the operational stage, beside those that every
 	// login has: {"HeaderDigest", "CRC32C"}.
@@ -66,7 +69,11 @@ func Dial(addr netip.AddrPort, o Options) (*Initiator, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := Attach(c, 1, 0, false, false)
+	o.CID, o.CmdSN = cmp.Or(o.CID, 1), cmp.Or(o.CmdSN, 1)
+	i := Attach(c, o.CmdSN, 0, false, false)
+	if o.TSIH != 0 { // what the session expects is told at the end
+		i.SN.ExpCmdSN, i.SN.MaxCmdSN = i.SN.ExpCmdSN.Add(-256), i.SN.MaxCmdSN.Add(-256)
+	}
 	kind := "Normal"
 	if o.Discovery {
 		kind = "Discovery"
@@ -79,7 +86,7 @@ func Dial(addr netip.AddrPort, o Options) (*Initiator, error) {
 	for _, k := range o.Keys {
 		text = pdu.AppendText(text, k.Key, k.Value)
 	}
-	q := pdu.LoginRequest{Transit: true, CSG: pdu.OperationalNegotiation, NSG: pdu.FullFeaturePhase, ISID: o.ISID, TSIH: o.TSIH, CID: 1, CmdSN: 1}
+	q := pdu.LoginRequest{Transit: true, CSG: pdu.OperationalNegotiation, NSG: pdu.FullFeaturePhase, ISID: o.ISID, TSIH: o.TSIH, CID: o.CID, CmdSN: o.CmdSN}
 	if err := i.Send(&q, text); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

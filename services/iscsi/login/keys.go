@@ -47,6 +47,15 @@ func Defaults() Params {
 	}
 }
 
+// ofSession are the parameters that another connection of the session begins
+// with: what is agreed for one connection only is not known yet.
+func (p Params) ofSession() Params {
+	d := Defaults()
+	p.HeaderDigest, p.DataDigest = d.HeaderDigest, d.DataDigest
+	p.MaxRecvDataSegmentLength, p.TargetMaxRecvDataSegmentLength = d.MaxRecvDataSegmentLength, d.TargetMaxRecvDataSegmentLength
+	return p
+}
+
 // settle makes the parameters agree with each other: FirstBurstLength is at
 // most MaxBurstLength (§13.14).
 func (p *Params) settle() { p.FirstBurstLength = min(p.FirstBurstLength, p.MaxBurstLength) }
@@ -79,6 +88,7 @@ type key struct {
 	min, max int
 	declared bool // declarative: taken, not answered
 	normal   bool // Irrelevant in a discovery session
+	leading  bool // agreed for the session, by the connection that began it: "LO"
 	target   bool // only a target may send it
 	first    bool // in the first request only
 	anyStage bool // in the security stage too
@@ -134,7 +144,7 @@ var keys = table([]key{
 	{name: "HeaderDigest", kind: list, list: digest(func(p *Params) *bool { return &p.HeaderDigest })},
 	{name: "DataDigest", kind: list, list: digest(func(p *Params) *bool { return &p.DataDigest })},
 	// §13.2
-	{name: "MaxConnections", kind: number, min: 1, max: 65535, normal: true, number: num(func(p *Params) *int { return &p.MaxConnections }, lower)},
+	{name: "MaxConnections", kind: number, leading: true, min: 1, max: 65535, normal: true, number: num(func(p *Params) *int { return &p.MaxConnections }, lower)},
 	// §13.3; answered by the session, in full feature phase only
 	{name: "SendTargets", kind: obsolete, constant: valueReject},
 	// §13.4 to §13.7, §13.21: read from the first request
@@ -147,28 +157,28 @@ var keys = table([]key{
 	{name: "TargetAddress", kind: text, target: true},
 	{name: "TargetPortalGroupTag", kind: text, target: true},
 	// §13.10, §13.11
-	{name: "InitialR2T", kind: boolean, normal: true, boolean: flag(func(p *Params) *bool { return &p.InitialR2T }, either)},
-	{name: "ImmediateData", kind: boolean, normal: true, boolean: flag(func(p *Params) *bool { return &p.ImmediateData }, both)},
+	{name: "InitialR2T", kind: boolean, leading: true, normal: true, boolean: flag(func(p *Params) *bool { return &p.InitialR2T }, either)},
+	{name: "ImmediateData", kind: boolean, leading: true, normal: true, boolean: flag(func(p *Params) *bool { return &p.ImmediateData }, both)},
 	// §13.12
 	{name: "MaxRecvDataSegmentLength", kind: number, min: 512, max: pdu.MaxDataSegmentLength, declared: true, full: true, number: func(p, _ *Params, v int) int {
 		p.MaxRecvDataSegmentLength = v
 		return v
 	}},
 	// §13.13, §13.14
-	{name: "MaxBurstLength", kind: number, min: 512, max: pdu.MaxDataSegmentLength, normal: true, number: num(func(p *Params) *int { return &p.MaxBurstLength }, lower)},
-	{name: "FirstBurstLength", kind: number, min: 512, max: pdu.MaxDataSegmentLength, normal: true, number: num(func(p *Params) *int { return &p.FirstBurstLength }, lower)},
+	{name: "MaxBurstLength", kind: number, leading: true, min: 512, max: pdu.MaxDataSegmentLength, normal: true, number: num(func(p *Params) *int { return &p.MaxBurstLength }, lower)},
+	{name: "FirstBurstLength", kind: number, leading: true, min: 512, max: pdu.MaxDataSegmentLength, normal: true, number: num(func(p *Params) *int { return &p.FirstBurstLength }, lower)},
 	// §13.15, §13.16
-	{name: "DefaultTime2Wait", kind: number, max: 3600, number: num(func(p *Params) *int { return &p.DefaultTime2Wait }, higher)},
-	{name: "DefaultTime2Retain", kind: number, max: 3600, number: num(func(p *Params) *int { return &p.DefaultTime2Retain }, lower)},
+	{name: "DefaultTime2Wait", kind: number, leading: true, max: 3600, number: num(func(p *Params) *int { return &p.DefaultTime2Wait }, higher)},
+	{name: "DefaultTime2Retain", kind: number, leading: true, max: 3600, number: num(func(p *Params) *int { return &p.DefaultTime2Retain }, lower)},
 	// §13.17
-	{name: "MaxOutstandingR2T", kind: number, min: 1, max: 65535, normal: true, number: num(func(p *Params) *int { return &p.MaxOutstandingR2T }, lower)},
+	{name: "MaxOutstandingR2T", kind: number, leading: true, min: 1, max: 65535, normal: true, number: num(func(p *Params) *int { return &p.MaxOutstandingR2T }, lower)},
 	// §13.18, §13.19
-	{name: "DataPDUInOrder", kind: boolean, normal: true, boolean: flag(func(p *Params) *bool { return &p.DataPDUInOrder }, either)},
-	{name: "DataSequenceInOrder", kind: boolean, normal: true, boolean: flag(func(p *Params) *bool { return &p.DataSequenceInOrder }, either)},
+	{name: "DataPDUInOrder", kind: boolean, leading: true, normal: true, boolean: flag(func(p *Params) *bool { return &p.DataPDUInOrder }, either)},
+	{name: "DataSequenceInOrder", kind: boolean, leading: true, normal: true, boolean: flag(func(p *Params) *bool { return &p.DataSequenceInOrder }, either)},
 	// §13.20
-	{name: "ErrorRecoveryLevel", kind: number, max: 2, number: num(func(p *Params) *int { return &p.ErrorRecoveryLevel }, lower)},
+	{name: "ErrorRecoveryLevel", kind: number, leading: true, max: 2, number: num(func(p *Params) *int { return &p.ErrorRecoveryLevel }, lower)},
 	// §13.23: the reporting of RFC 3720 is the one that is done here
-	{name: "TaskReporting", kind: list, normal: true, list: func(_, _ *Params, offered []string) string {
+	{name: "TaskReporting", kind: list, leading: true, normal: true, list: func(_, _ *Params, offered []string) string {
 		for _, v := range offered {
 			if v == "RFC3720" {
 				return v
@@ -177,7 +187,7 @@ var keys = table([]key{
 		return valueReject
 	}},
 	// RFC 7144 §7.1.1
-	{name: "iSCSIProtocolLevel", kind: number, max: 31, normal: true, number: num(func(p *Params) *int { return &p.ProtocolLevel }, lower)},
+	{name: "iSCSIProtocolLevel", kind: number, leading: true, max: 31, normal: true, number: num(func(p *Params) *int { return &p.ProtocolLevel }, lower)},
 	// §13.25: obsolete, and never NotUnderstood. "No" is the answer to the
 	// first two that every initiator takes: older ones know the key and offer
 	// "No" themselves.
@@ -225,6 +235,10 @@ func (m *Machine) key(p pdu.Pair, offer *Params, first bool) *Refusal {
 	}
 	if k.normal && m.res.Discovery {
 		m.answer(k.name, valueIrrelevant)
+		return nil
+	}
+	if k.leading && m.first.TSIH != 0 {
+		m.answer(k.name, valueReject) // what the session has agreed on stays (§13)
 		return nil
 	}
 	if k.declared && len(p.Value) > maxValue {

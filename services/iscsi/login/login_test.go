@@ -29,6 +29,10 @@ type rig struct {
 	access Access
 	why    *Refusal // Admit refuses with it
 	admits int
+
+	session *Params // of the session that TSIHs name; nil when there is none
+	joined  Joining
+	next    pdu.Serial // that session's CmdSN
 }
 
 func machine(t *testing.T, a Access) *rig {
@@ -41,10 +45,18 @@ func machine(t *testing.T, a Access) *rig {
 			}
 			return r.access, nil
 		},
-		Join: func(store.IQN, pdu.ISID, uint16) *Refusal {
-			return &Refusal{pdu.LoginSessionDoesNotExist, "no such session"}
+		Join: func(j Joining) (Params, *Refusal) {
+			if r.joined = j; r.session == nil {
+				return Params{}, &Refusal{pdu.LoginSessionDoesNotExist, "no such session"}
+			}
+			return *r.session, nil
 		},
-		Admit: func(*Result) (uint16, *Refusal) { r.admits++; return 77, r.why },
+		Admit: func(res *Result) (uint16, *Refusal) {
+			if r.admits++; r.next != 0 {
+				res.ExpCmdSN = r.next
+			}
+			return 77, r.why
+		},
 		// A counting "random" makes the transcripts exact.
 		Random: func(b []byte) {
 			for i := range b {

@@ -39,14 +39,26 @@ type Config struct {
 	// in at all.
 	Lookup func(initiator store.IQN, discovery bool) (Access, *Refusal)
 	// Join answers a request that names a session that should exist (TSIH not
-	// zero). It always refuses here: MaxConnections is 1.
-	Join func(initiator store.IQN, isid pdu.ISID, tsih uint16) *Refusal
+	// zero): it returns what was negotiated for the session whose connection the
+	// new one replaces (§6.3.4), or refuses. Nothing is proved yet, and nothing
+	// happens.
+	Join func(Joining) (Params, *Refusal)
 	// Admit is asked once, when everything is agreed and before the last
-	// response is made: it makes the session and names it, or refuses.
+	// response is made: it makes the session and names it, or refuses. The
+	// session's next CmdSN is ExpCmdSN; Admit may set it.
 	Admit func(*Result) (tsih uint16, refusal *Refusal)
 
 	// Random fills a challenge; nil means crypto/rand.
 	Random func([]byte)
+}
+
+// Joining is a connection that wants to belong to a session.
+type Joining struct {
+	Initiator store.IQN
+	ISID      pdu.ISID
+	TSIH      uint16
+	CID       uint16
+	Discovery bool
 }
 
 // Result is a login that came to its end.
@@ -92,6 +104,7 @@ const (
 	maxText     = 32 << 10 // text of one request, spread over PDUs by the C bit
 	maxRequests = 64       // requests of one login
 	usualAnswer = 512      // bytes of an answer to all common keys
+	anyWindow   = 256      // no session has more commands under way
 	maxResponse = 8192     // default MaxRecvDataSegmentLength, in force until login ends (§13.12)
 	versionOurs = 0        // RFC 7143 §11.12.4
 )
@@ -148,6 +161,12 @@ func (m *Machine) Step(q Request) Response {
 		// The login's requests are immediate, and one is under way at a time.
 		SN: pdu.SN{ExpCmdSN: q.CmdSN, MaxCmdSN: q.CmdSN},
 	}}
+	if q.TSIH != 0 {
+		// Which command the session expects is known at the end. Until then no
+		// command is acknowledged: who knows more ignores what lies behind (§4.2.2.1).
+		r.SN.ExpCmdSN = q.CmdSN.Add(-anyWindow)
+		r.SN.MaxCmdSN = r.SN.ExpCmdSN.Add(-1)
+	}
 	if !m.started {
 		m.started, m.first, m.stage = true, q.LoginRequest, q.CSG
 		m.statSN = q.ExpStatSN // any start is allowed (§11.13.4)
@@ -315,8 +334,12 @@ func (m *Machine) lead(pairs []pdu.Pair) *Refusal {
 	if ok && !strings.EqualFold(target, string(m.cfg.Target)) {
 		return refuse(pdu.LoginNotFound, "the initiator asked for the target %.223q; this appliance's target is %s", target, m.cfg.Target)
 	}
-	if m.first.TSIH != 0 {
-		return m.cfg.Join(iqn, m.first.ISID, m.first.TSIH)
+	if f := &m.first; f.TSIH != 0 {
+		agreed, why := m.cfg.Join(Joining{Initiator: iqn, ISID: f.ISID, TSIH: f.TSIH, CID: f.CID, Discovery: m.res.Discovery})
+		if why != nil {
+			return why
+		}
+		m.res.Params = agreed.ofSession()
 	}
 	access, why := m.cfg.Lookup(iqn, m.res.Discovery)
 	if why != nil {
@@ -361,6 +384,7 @@ func (m *Machine) respond(r *Response) *Refusal {
 				return why
 			}
 			m.res.TSIH, r.TSIH = tsih, tsih
+			r.SN.ExpCmdSN, r.SN.MaxCmdSN = m.res.ExpCmdSN, m.res.ExpCmdSN
 			m.state = Done
 		}
 		m.stage = r.NSG

@@ -457,3 +457,49 @@ func TestAnswersToWhatTheTargetDeclares(t *testing.T) {
 		}
 	}
 }
+
+// §6.3.4, §13: another connection of a session proves itself as the first one
+// did, negotiates what is its own, and finds the rest agreed. No response
+// acknowledges a command before the session has said which it expects.
+func TestAConnectionOfASessionThatIsThere(t *testing.T) {
+	agreed := Defaults()
+	agreed.MaxBurstLength, agreed.FirstBurstLength, agreed.InitialR2T, agreed.ImmediateData = 8192, 4096, false, false
+	agreed.HeaderDigest, agreed.MaxRecvDataSegmentLength, agreed.TargetMaxRecvDataSegmentLength = true, 512, 1<<20
+	r := machine(t, chapOnly)
+	r.session, r.next = &agreed, 7
+	of := func(q Request) Request {
+		q.TSIH, q.CID = 77, 3
+		return q
+	}
+	for k, c := range []struct {
+		q       Request
+		transit bool
+		want    []string
+	}{
+		{request(0, 1, ini, tgt, "AuthMethod=CHAP"), false, []string{"TargetPortalGroupTag=1", "AuthMethod=CHAP"}},
+		{request(0, 1, "CHAP_A=5"), false, []string{"CHAP_A=5", "CHAP_I=1", challenge}},
+		{request(0, 1, "CHAP_N=lab", "CHAP_R=0x"+chapMD5(right)), true, nil},
+		{request(1, 3, "DataDigest=CRC32C", "MaxConnections=1", "InitialR2T=Yes", "ImmediateData=Yes", "MaxRecvDataSegmentLength=65536", "MaxBurstLength=262144", "FirstBurstLength=65536",
+			"DefaultTime2Wait=0", "DefaultTime2Retain=0", "MaxOutstandingR2T=1", "DataPDUInOrder=Yes", "DataSequenceInOrder=Yes", "ErrorRecoveryLevel=0", "TaskReporting=RFC3720", "iSCSIProtocolLevel=1"), true,
+			[]string{"DataDigest=CRC32C", "MaxConnections=Reject", "InitialR2T=Reject", "ImmediateData=Reject", "MaxBurstLength=Reject", "FirstBurstLength=Reject",
+				"DefaultTime2Wait=Reject", "DefaultTime2Retain=Reject", "MaxOutstandingR2T=Reject", "DataPDUInOrder=Reject", "DataSequenceInOrder=Reject", "ErrorRecoveryLevel=Reject", "TaskReporting=Reject", "iSCSIProtocolLevel=Reject",
+				"MaxRecvDataSegmentLength=262144"}},
+	} {
+		a := r.Step(of(c.q))
+		if got := lines(a.Data); a.Status != 0 || a.Transit != c.transit || !slices.Equal(got, c.want) {
+			t.Fatalf("request %d: %s, T %v, %q, want %q", k, a.Status, a.Transit, got, c.want)
+		}
+		last := r.State() == Done
+		if !last && (!a.SN.ExpCmdSN.Less(r.next) || a.SN.MaxCmdSN != a.SN.ExpCmdSN.Add(-1)) || last && (a.SN.ExpCmdSN != r.next || a.SN.MaxCmdSN != r.next || a.TSIH != 77) {
+			t.Errorf("request %d is answered with the window %d to %d of session %d", k, a.SN.ExpCmdSN, a.SN.MaxCmdSN, a.TSIH)
+		}
+	}
+	want := agreed
+	want.HeaderDigest, want.DataDigest, want.MaxRecvDataSegmentLength, want.TargetMaxRecvDataSegmentLength = false, true, 65536, 262144
+	if res := r.done(store.AuthCHAP); res.Params != want || res.ExpCmdSN != 7 || res.CID != 3 {
+		t.Errorf("%+v, want %+v", res, want)
+	}
+	if want := (Joining{Initiator: ipxe, ISID: pdu.ISID{0x40, 0, 0x27, 0x23, 1, 2}, TSIH: 77, CID: 3}); r.joined != want {
+		t.Errorf("joined as %+v, want %+v", r.joined, want)
+	}
+}

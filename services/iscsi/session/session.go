@@ -96,7 +96,7 @@ type Session struct {
 
 	sendingAt atomic.Int64 // when a write began that holds much memory; 0 when none is under way
 
-	why atomic.Pointer[string] // why the session ended; nil while it lives
+	why atomic.Pointer[ending] // nil while the session lives
 
 	mu       sync.Mutex
 	params   login.Params
@@ -140,10 +140,19 @@ type Session struct {
 	r2t     pdu.R2T
 	scratch *buffer // nil before the first command
 
+	heir        bool   // see Inherit
 	serving     bool   // the login is answered: the connection is this session's
 	lastCall    uint16 // seconds in which the initiator is to log out; 0: it was not asked to
 	negotiation negotiation
 	leaving     bool // a Logout was answered
+	kept        bool // the session is over, and its nexus waits for Inherit
+	forsaken    bool // nobody will call that
+}
+
+// ending is why a session ended.
+type ending struct {
+	reason string
+	yields bool // to a connection that takes its place: see Yield
 }
 
 // grant is one LUN map and the tasks that use it.
@@ -275,10 +284,17 @@ func (s *Session) Done() <-chan struct{} { return s.done }
 // is given stays. It does not wait for the lock, which a write to a stuck
 // connection may hold.
 func (s *Session) Close(reason string) {
-	if s.why.CompareAndSwap(nil, &reason) {
-		s.cancel()
-		_ = s.Conn.Close() // the reader finds it closed
+	s.end(&ending{reason: reason})
+}
+
+// end is Close; it says whether the session lived.
+func (s *Session) end(why *ending) bool {
+	if !s.why.CompareAndSwap(nil, why) {
+		return false
 	}
+	s.cancel()
+	_ = s.Conn.Close() // the reader finds it closed
+	return true
 }
 
 // Ended says whether Close was called; Done says when the session is over.
@@ -291,7 +307,10 @@ func (s *Session) closed() bool { return s.why.Load() != nil }
 func (s *Session) Serve(res login.Result) string {
 	defer close(s.done)
 	s.mu.Lock()
-	s.statSN, s.expCmdSN, s.told = res.StatSN, res.ExpCmdSN, res.ExpCmdSN
+	s.statSN, s.expCmdSN = res.StatSN, res.ExpCmdSN
+	if s.told.Less(res.ExpCmdSN) || !s.heir { // it never falls, whichever connection told of it
+		s.told = res.ExpCmdSN
+	}
 	if s.serving = true; s.lastCall > 0 && !s.closed() {
 		s.callLast()
 	}
@@ -309,16 +328,24 @@ func (s *Session) Serve(res login.Result) string {
 	s.unlock()
 	s.wg.Wait()
 	s.account.Close()
-	if s.nexus != nil {
-		s.nexus.Close()
-	}
 	s.mu.Lock()
-	s.dropAll()
 	s.shared.put(s.out)
 	s.shared.put(s.scratch)
 	s.out, s.scratch = nil, nil
+	why := s.why.Load()
+	if s.kept = why.yields && !s.forsaken; !s.kept {
+		s.letNexusGo()
+	}
 	s.unlock()
-	return *s.why.Load()
+	return why.reason
+}
+
+// letNexusGo ends the nexus and the maps of a session without tasks.
+func (s *Session) letNexusGo() {
+	if s.nexus != nil {
+		s.after = append(s.after, s.nexus.Close)
+	}
+	s.dropAll()
 }
 
 // reasonOf says in plain words why a connection ended.
@@ -449,7 +476,7 @@ func (s *Session) nextSN() pdu.SN {
 func (s *Session) Abandon() {
 	s.Close("the login was refused")
 	s.mu.Lock()
-	s.dropAll()
+	s.letNexusGo()
 	s.unlock()
 	close(s.done)
 }

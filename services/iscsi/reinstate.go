@@ -1,0 +1,69 @@
+package iscsi
+
+import (
+	"time"
+
+	"lunboot/services/iscsi/login"
+	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/session"
+)
+
+// reinstate puts a new connection in the place of a session's old one (RFC 7143
+// §6.3.4), which has come to rest before: without error recovery its tasks end
+// and the initiator hears no more of them.
+func (a *admission) reinstate(v *live, res *login.Result) (uint16, *login.Refusal) {
+	s, old := a.server, a.old
+	if !res.Discovery {
+		unlock, why := s.lockInitiator(a.ctx, res.Initiator)
+		if why != nil {
+			return 0, why
+		}
+		defer unlock()
+	}
+	if !old.ses.Yield("the initiator put a new connection in its place") {
+		return 0, refusal(pdu.LoginSessionDoesNotExist, "the session that the initiator asked for a connection to (TSIH %d) has ended meanwhile", old.tsih)
+	}
+	patience := time.NewTimer(taskPatience)
+	defer patience.Stop()
+	select {
+	case <-old.ended:
+	case <-a.ctx.Done():
+		old.ses.Forsake()
+		return 0, refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
+	case <-patience.C:
+		old.ses.Forsake()
+		return 0, refusal(pdu.LoginServiceUnavailable, "session %s still has a command that its volume has not finished after %s", old.id, taskPatience)
+	}
+	v.tsih, v.order, v.id = old.tsih, old.order, old.id
+	v.generation, v.seat, v.nexus, v.used, v.retireAt = old.generation, old.seat, old.nexus, old.used, old.retireAt
+	v.mapped.Store(old.mapped.Load())
+	v.ses = session.New(a.conn, v.nexus, v.config())
+	res.ExpCmdSN = v.ses.Inherit(old.ses)
+	v.res.ExpCmdSN = res.ExpCmdSN
+	if v.seat != nil {
+		v.seat.Store(v)
+	}
+	if why := s.resume(v); why != nil {
+		v.ses.Abandon()
+		return 0, why
+	}
+	a.live = v
+	if !res.Discovery {
+		v.refresh() // what changed meanwhile went by the watcher
+	}
+	return v.tsih, nil
+}
+
+// resume puts a session into the table again, under the name that it had.
+func (s *Server) resume(v *live) *login.Refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopping:
+		return refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
+	case s.taken(v.tsih) || s.sessions[v.id] != nil: // by a login in the moment between
+		return refusal(pdu.LoginSessionDoesNotExist, "the session that the initiator asked for a connection to (TSIH %d) has ended meanwhile", v.tsih)
+	}
+	s.sessions[v.id] = v
+	return nil
+}

@@ -1,0 +1,51 @@
+package session
+
+import (
+	"slices"
+
+	"lunboot/services/iscsi/pdu"
+)
+
+// Connection reinstatement (RFC 7143 §6.3.4): an initiator whose connection is
+// lost, as it sees it, logs in with a new one to the session that it has. The old
+// connection is logged out by that and its tasks end without a word; what belongs
+// to the session goes on: its nexus with reservations and unit attention
+// conditions, its order of commands, and what was negotiated for it. Here a
+// connection has a Session of its own, so one inherits from the other.
+
+// Yield ends a session in favour of a connection that takes its place; it returns
+// false when the session has ended already. Once Done is closed, Inherit or
+// Forsake must follow.
+func (s *Session) Yield(reason string) bool {
+	return s.end(&ending{reason: reason, yields: true})
+}
+
+// Inherit makes s, which is not served yet, go on where a session that has yielded
+// to it has ended. It returns the CmdSN that is next.
+func (s *Session) Inherit(old *Session) pdu.Serial {
+	old.mu.Lock()
+	defer old.unlock()
+	old.kept = false
+	s.heir = true
+	s.expCmdSN, s.told = old.expCmdSN, old.told
+	s.bare, s.strict, s.lus = old.bare, old.strict, old.lus
+	if s.grant = old.grant; s.grant != nil {
+		s.grant.uses = 1 // what held it beside the session was lost by a fault of ours
+		s.grants = append(s.grants, s.grant)
+		old.grants = slices.DeleteFunc(old.grants, func(g *grant) bool { return g == s.grant })
+	}
+	old.dropAll()
+	return s.expCmdSN
+}
+
+// Forsake says that nobody inherits from a session that has yielded: it ends as
+// every other one does, at once or when its last task has.
+func (s *Session) Forsake() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.forsaken = true
+	if s.kept {
+		s.kept = false
+		s.letNexusGo()
+	}
+}
