@@ -27,6 +27,9 @@ const (
 	ActorSocket     Actor = "local root"  // a CLI on the unix socket, known by peer credentials
 	ActorFlag       Actor = "flag"        // a value that a command-line flag set
 	ActorAutoEnroll Actor = "auto-enroll" // a rule of the operator's that enrolls machines by themselves
+	// ActorProvider is the OpenID Connect provider, which decides about those who
+	// sign in through it. No user can have the name.
+	ActorProvider Actor = "OpenID Connect"
 )
 
 // Audit is one line of the audit log: who changed what, when, and to what.

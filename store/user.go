@@ -44,12 +44,17 @@ func (r Role) Does() string {
 	return ""
 }
 
-// User is a person who may log in. Their password is kept as a hash alone.
+// User is a person who may log in: by a password, which is kept as a hash alone,
+// or through an OpenID Connect provider, which knows them by Issuer and Subject.
 type User struct {
 	Name      string    `json:"name"`
 	Role      Role      `json:"role"`
 	Revision  int64     `json:"revision"`
-	Hash      string    `json:"-"`
+	Hash      string    `json:"-"`        // empty: they have no password
+	Issuer    string    `json:"issuer"`   // the provider; empty: they have a password
+	Subject   string    `json:"subject"`  // what the provider knows them by, for ever
+	KnownAs   string    `json:"known_as"` // what the provider called them last
+	Disabled  bool      `json:"disabled"` // they may not log in
 	Created   time.Time `json:"created"`
 	Updated   time.Time `json:"updated"`
 	LastLogin time.Time `json:"last_login"` // the zero time: never
@@ -64,10 +69,23 @@ func (u *User) Validate() error {
 	if _, err := ParseRole(string(u.Role)); err != nil {
 		errs = append(errs, err)
 	}
-	if u.Hash == "" {
+	switch {
+	case u.Federated() && (u.Issuer == "" || u.Hash != ""):
+		errs = append(errs, Invalid("password", "%s signs in through the OpenID Connect provider and has no password here", u.Name))
+	case !u.Federated() && u.Hash == "":
 		errs = append(errs, Invalid("password", "a user needs a password"))
 	}
-	return joinFields(errs...)
+	return joinFields(append(errs, validateLine("known_as", u.KnownAs, maxOIDCText))...)
+}
+
+// Federated reports a person who signs in through the provider.
+func (u User) Federated() bool { return u.Subject != "" }
+
+// UserPatch is what is to change of a user; nil: nothing.
+type UserPatch struct {
+	Revision int64 // when it is not zero, the user has to have it
+	Role     *Role
+	Disabled *bool
 }
 
 // WebSession is a session of the pages as it is kept: its data are for the one

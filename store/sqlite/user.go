@@ -11,11 +11,11 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const userColumns = `SELECT name, role, revision, hash, created, updated, last_login FROM user `
+const userColumns = `SELECT name, role, revision, hash, created, updated, last_login, issuer, subject, known_as, disabled FROM user `
 
 func scanUser(r dbfile.Row) (u store.User, err error) {
 	var created, updated, login int64
-	err = r.Scan(&u.Name, &u.Role, &u.Revision, &u.Hash, &created, &updated, &login)
+	err = r.Scan(&u.Name, &u.Role, &u.Revision, &u.Hash, &created, &updated, &login, &u.Issuer, &u.Subject, &u.KnownAs, &u.Disabled)
 	u.Created, u.Updated, u.LastLogin = dbfile.Instant(created), dbfile.Instant(updated), dbfile.Instant(login)
 	return u, err
 }
@@ -34,25 +34,37 @@ func userBy(ctx context.Context, q dbfile.Querier, name string) (store.User, err
 	return dbfile.One(ctx, q, scanUser, store.NotFound("user", name), userColumns+"WHERE name = ?", name)
 }
 
-// CreateUser adds a user. The first one must be an admin: somebody has to be.
+// UserByIdentity returns who signs in through a provider under a subject.
+func (db *DB) UserByIdentity(ctx context.Context, issuer, subject string) (store.User, error) {
+	// To the one who asks, the subject says nothing.
+	return dbfile.One(ctx, db.file.Reader(), scanUser, &store.Error{Kind: store.KindNotFound, Msg: "nobody has signed in so yet"}, userColumns+"WHERE issuer = ? AND subject = ? AND subject <> ''", issuer, subject)
+}
+
+// CreateUser adds a user. The first one must be an admin with a password: somebody
+// has to be.
 func (db *DB) CreateUser(ctx context.Context, actor store.Actor, u store.User) (store.User, error) {
 	if err := u.Validate(); err != nil {
 		return store.User{}, err
 	}
 	err := db.write(ctx, "add user", func(t *tx) error {
-		others, err := dbfile.List(t.Ctx, t, dbfile.Scalar[string], "SELECT name FROM user")
+		others, err := dbfile.List(t.Ctx, t, scanUser, userColumns)
 		if err != nil {
 			return err
 		}
-		if slices.Contains(others, u.Name) {
+		for _, other := range others {
+			if u.Federated() && other.Issuer == u.Issuer && other.Subject == u.Subject {
+				return store.Conflict("subject", "%s is %s already", u.KnownAs, other.Name)
+			}
+		}
+		if slices.ContainsFunc(others, func(o store.User) bool { return o.Name == u.Name }) {
 			return store.Conflict("name", "there is a user %s already; choose another name", u.Name)
 		}
-		if len(others) == 0 && u.Role != store.RoleAdmin {
-			return store.Conflict("role", "the first user has to be an admin: nobody else could add others")
+		if len(others) == 0 && !keeper(&u) {
+			return store.Conflict("role", "the first user has to be an admin with a password: nobody else could add others")
 		}
 		u.Revision, u.Created, u.Updated, u.LastLogin = 1, stored(t.now), stored(t.now), time.Time{}
-		if _, err := t.Run("INSERT INTO user (name, role, revision, hash, created, updated) VALUES (?, ?, ?, ?, ?, ?)",
-			u.Name, string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Created), dbfile.Nanos(u.Updated)); err != nil {
+		if _, err := t.Run("INSERT INTO user (name, role, revision, hash, created, updated, issuer, subject, known_as, disabled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			u.Name, string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Created), dbfile.Nanos(u.Updated), u.Issuer, u.Subject, u.KnownAs, u.Disabled); err != nil {
 			return err
 		}
 		t.move(changed)
@@ -64,8 +76,9 @@ func (db *DB) CreateUser(ctx context.Context, actor store.Actor, u store.User) (
 	return u, nil
 }
 
-// UpdateUser changes a user's role and password. A Revision that is not zero
-// must be the present one. The last admin stays one.
+// UpdateUser changes a user's role, password, what they are known as and whether
+// they may log in. A Revision that is not zero must be the present one. The last
+// admin with a password stays one.
 func (db *DB) UpdateUser(ctx context.Context, actor store.Actor, u store.User) (store.User, error) {
 	if err := u.Validate(); err != nil {
 		return store.User{}, err
@@ -78,19 +91,22 @@ func (db *DB) UpdateUser(ctx context.Context, actor store.Actor, u store.User) (
 		if err := checkRevision("user", u.Name, old.Revision, u.Revision); err != nil {
 			return err
 		}
+		if u.Issuer != old.Issuer || u.Subject != old.Subject {
+			return store.Invalid("subject", "%s stays who they are; remove them, and add whom you mean", u.Name)
+		}
 		changes := userChanges(&old, &u)
 		if changes.empty() {
 			u = old
 			return nil
 		}
-		if old.Role == store.RoleAdmin && u.Role != store.RoleAdmin {
+		if keeper(&old) && !keeper(&u) {
 			if err := t.anotherAdmin(u.Name); err != nil {
 				return err
 			}
 		}
 		u.Revision, u.Created, u.Updated, u.LastLogin = old.Revision+1, old.Created, stored(t.now), old.LastLogin
-		if _, err := t.Run("UPDATE user SET role = ?, revision = ?, hash = ?, updated = ? WHERE name = ?",
-			string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Updated), u.Name); err != nil {
+		if _, err := t.Run("UPDATE user SET role = ?, revision = ?, hash = ?, updated = ?, known_as = ?, disabled = ? WHERE name = ?",
+			string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Updated), u.KnownAs, u.Disabled, u.Name); err != nil {
 			return err
 		}
 		t.move(changed)
@@ -102,7 +118,7 @@ func (db *DB) UpdateUser(ctx context.Context, actor store.Actor, u store.User) (
 	return u, nil
 }
 
-// DeleteUser removes a user; the last admin stays. A revision that is not zero
+// DeleteUser removes a user; the last admin with a password stays. A revision that is not zero
 // must be the present one.
 func (db *DB) DeleteUser(ctx context.Context, actor store.Actor, name string, revision int64) error {
 	return db.write(ctx, "remove user", func(t *tx) error {
@@ -113,7 +129,7 @@ func (db *DB) DeleteUser(ctx context.Context, actor store.Actor, name string, re
 		if err := checkRevision("user", name, old.Revision, revision); err != nil {
 			return err
 		}
-		if old.Role == store.RoleAdmin {
+		if keeper(&old) {
 			if err := t.anotherAdmin(name); err != nil {
 				return err
 			}
@@ -126,11 +142,17 @@ func (db *DB) DeleteUser(ctx context.Context, actor store.Actor, name string, re
 	})
 }
 
+// keeper reports one of those of whom one has to stay: an admin who can log in
+// whatever becomes of the provider.
+func keeper(u *store.User) bool {
+	return u.Role == store.RoleAdmin && !u.Federated() && !u.Disabled
+}
+
 // anotherAdmin refuses what would leave nobody who can add people.
 func (t *tx) anotherAdmin(but string) error {
-	n, err := dbfile.One(t.Ctx, t, dbfile.Scalar[int], nil, "SELECT count(*) FROM user WHERE role = 'admin' AND name <> ?", but)
-	if err == nil && n == 0 {
-		return store.Conflict("role", "%s is the last admin; make somebody else an admin first", but)
+	others, err := dbfile.List(t.Ctx, t, scanUser, userColumns+"WHERE name <> ?", but)
+	if err == nil && !slices.ContainsFunc(others, func(u store.User) bool { return keeper(&u) }) {
+		return store.Conflict("role", "%s is the last admin with a password; make somebody else one first", but)
 	}
 	return err
 }
@@ -139,6 +161,10 @@ func userChanges(a, b *store.User) diff {
 	var d diff
 	d.add("role", string(a.Role), string(b.Role))
 	d.secret("password", a.Hash, b.Hash)
+	d.add("provider", a.Issuer, b.Issuer)
+	d.add("subject", a.Subject, b.Subject)
+	d.add("known as", a.KnownAs, b.KnownAs)
+	d.flag("disabled", a.Disabled, b.Disabled)
 	return d
 }
 

@@ -168,6 +168,9 @@ type Work interface {
 type People interface {
 	Users(context.Context) ([]store.User, error)
 	User(ctx context.Context, name string) (store.User, error)
+	UserByIdentity(ctx context.Context, issuer, subject string) (store.User, error)
+	OIDC(context.Context) (store.OIDC, error)
+	PutOIDC(context.Context, store.Actor, store.OIDC) (store.OIDC, error)
 	CreateUser(context.Context, store.Actor, store.User) (store.User, error)
 	UpdateUser(context.Context, store.Actor, store.User) (store.User, error)
 	DeleteUser(ctx context.Context, actor store.Actor, name string, revision int64) error
@@ -239,6 +242,8 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"settings are kept":                                    settingLife,
 		"jobs are kept and bounded":                            jobLife,
 		"users log in by their hash":                           userLife,
+		"users sign in by a provider's word":                   federatedLife,
+		"the provider is kept":                                 providerLife,
 		"tokens are found by hash and revoked":                 tokenLife,
 		"web sessions end":                                     webSessionLife,
 		"everything survives a restart":                        survivesRestart,
