@@ -97,6 +97,8 @@ var rooms = map[string]room{
 	"scripts":                     {may: "store services/boot", why: "profiles to text"},
 	"web/api":                     {may: "store store/sheet store/listing services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/download", why: "never a service: it declares what it needs"},
 	"web/auth":                    {may: "store", why: "who, and what they may do"},
+	"web/auth/oidc":               {may: "store", why: "who the provider vouches for; who that is here is another's matter"},
+	"web/auth/oidc/oidctest":      {may: "", why: "a test kit: a provider that shares nothing with its client"},
 	"web/chart":                   {may: "", stdlib: true, why: "numbers to a picture, whatever they count"},
 	"web/download":                {may: "store", why: "pages and API send a volume in the same way"},
 	"web/metrics":                 {may: "store web/auth", why: "never a service: it is given a function to read by"},

@@ -1,0 +1,78 @@
+// Package oidc lets people sign in through an OpenID Connect provider: the
+// authorization code flow (OpenID Connect Core 1.0 §3.1) with PKCE (RFC 7636), of
+// which this is the client.
+//
+// The provider is asked when somebody signs in and never before, each time within
+// a deadline: one that is away hinders nobody but those who want to come through
+// it. What it says is believed only after its signature was checked, by keys that
+// were fetched for the purpose; its tokens are forgotten then. Who somebody is
+// here, and their session, is for web/auth.
+package oidc
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"lunboot/store"
+)
+
+// Rows keep the provider.
+type Rows interface {
+	OIDC(context.Context) (store.OIDC, error)
+	PutOIDC(context.Context, store.Actor, store.OIDC) (store.OIDC, error)
+}
+
+// Config is what a Client stands on; every field is needed.
+type Config struct {
+	Rows Rows
+	// URL is where people open the appliance, until an admin says it.
+	URL func() string
+	// EndFederated ends the logins of those who came through another provider than
+	// the one that it is given.
+	EndFederated func(ctx context.Context, but string) error
+	Version      string
+	Log          *slog.Logger
+	Now          func() time.Time
+}
+
+// Client is the appliance as the provider sees it.
+type Client struct {
+	cfg Config
+
+	mu      sync.Mutex
+	pending map[string]flow // the sign-ins that began, by their state
+}
+
+// New makes a Client. It sends nothing.
+func New(cfg Config) *Client { return &Client{cfg: cfg, pending: map[string]flow{}} }
+
+// OIDC returns the provider; the zero value when there is none.
+func (c *Client) OIDC(ctx context.Context) (store.OIDC, error) { return c.cfg.Rows.OIDC(ctx) }
+
+// PutOIDC changes the provider. When it becomes another, or none, whoever came
+// through the one before is out.
+func (c *Client) PutOIDC(ctx context.Context, by store.Actor, spec store.OIDCSpec) (store.OIDC, error) {
+	now, err := c.cfg.Rows.OIDC(ctx)
+	if err != nil {
+		return store.OIDC{}, err
+	}
+	wish, err := c.complete(spec, now)
+	if err != nil {
+		return store.OIDC{}, err
+	}
+	wish.Revision = cmp.Or(spec.Revision, now.Revision)
+	o, err := c.cfg.Rows.PutOIDC(ctx, by, wish)
+	if err != nil || o.Issuer == now.Issuer {
+		return o, err
+	}
+	return o, c.cfg.EndFederated(ctx, o.Issuer)
+}
+
+// complete is what is wished for beside what is there.
+func (c *Client) complete(spec store.OIDCSpec, now store.OIDC) (store.OIDC, error) {
+	spec.URL = cmp.Or(spec.URL, now.URL, c.cfg.URL())
+	return spec.Keep(now)
+}

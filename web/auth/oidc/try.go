@@ -1,0 +1,119 @@
+package oidc
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	rp "github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"lunboot/store"
+)
+
+// tryTime bounds a look at the provider.
+const tryTime = 20 * time.Second
+
+// findings are collected in the order in which they were found.
+type findings []store.OIDCFinding
+
+func (f *findings) ok(format string, args ...any)     { f.add("ok", format, args) }
+func (f *findings) advice(format string, args ...any) { f.add("advice", format, args) }
+func (f *findings) fault(format string, args ...any)  { f.add("fault", format, args) }
+
+func (f *findings) add(state, format string, args []any) {
+	*f = append(*f, store.OIDCFinding{State: state, Says: fmt.Sprintf(format, args...)})
+}
+
+// TryOIDC looks at a provider as it would be with these settings, and says what is
+// wrong. Nothing is kept. Whether the provider takes the URL that people are sent
+// back to is seen only when somebody signs in.
+func (c *Client) TryOIDC(ctx context.Context, spec store.OIDCSpec) ([]store.OIDCFinding, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryTime)
+	defer cancel()
+	now, err := c.cfg.Rows.OIDC(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o, err := c.complete(spec, now)
+	if err != nil {
+		return nil, err
+	}
+	if o.IsZero() {
+		return nil, store.Invalid("issuer", "the issuer is missing: say which provider to look at")
+	}
+	p, err := c.dial(o)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	var f findings
+	if err := p.discover(ctx); err != nil {
+		f.fault("%s", err)
+		return f, nil
+	}
+	f.ok("%s answers, and calls itself so", o.Issuer)
+	p.lookAtClock(&f)
+	p.lookAtOffers(&f)
+	if keys, err := p.keys(ctx); err != nil {
+		f.fault("%s", err)
+	} else {
+		f.ok("it shows %d keys by which it may sign", len(keys))
+	}
+	p.lookAtClient(ctx, &f)
+	return f, nil
+}
+
+func (p *provider) lookAtClock(f *findings) {
+	if p.clock.IsZero() {
+		return
+	}
+	if apart := p.now().Sub(p.clock).Round(time.Second); apart.Abs() > skew {
+		f.fault("its clock and this appliance's are %s apart: nobody's sign-in would be believed. It is %s here; look at both", apart.Abs(), p.now().UTC().Format(time.DateTime))
+		return
+	}
+	f.ok("its clock and this appliance's agree")
+}
+
+// lookAtOffers compares what is needed with what the provider says that it does.
+func (p *provider) lookAtOffers(f *findings) {
+	o := p.settings
+	if len(p.Answers) > 0 && !slices.Contains(p.Answers, "code") {
+		f.fault("it does not offer the authorization code flow, and nobody could sign in")
+	}
+	if !slices.Contains(p.Challenges, "S256") {
+		f.advice("it does not say that it checks PKCE (S256); it is sent, and protects nobody if the provider passes it over")
+	}
+	for _, s := range o.Scopes {
+		if len(p.Scopes) > 0 && !slices.Contains(p.Scopes, s) {
+			f.advice("it does not list the scope %s; some refuse a sign-in that asks for one that they do not know", s)
+		}
+	}
+	if o.Claim != "" && len(p.Claims) > 0 && !slices.Contains(p.Claims, o.Claim) {
+		f.advice("it does not list the claim %s; many tell claims that they do not list, once the client is allowed to have them", o.Claim)
+	}
+}
+
+// lookAtClient asks for the word on nobody: whoever the provider does not know is
+// told so before the code is looked at.
+func (p *provider) lookAtClient(ctx context.Context, f *findings) {
+	o := p.settings
+	_, err := p.config().Exchange(rp.ClientContext(ctx, p.http), "lunboot-"+rand.Text(), oauth2.VerifierOption(oauth2.GenerateVerifier()))
+	var said *oauth2.RetrieveError
+	switch {
+	case err == nil:
+		f.fault("it takes a made-up code for somebody: it is no provider that can be trusted")
+	case !errors.As(err, &said):
+		f.fault("%s", p.refusal(err))
+	case said.ErrorCode == "invalid_grant":
+		f.ok("it knows the client %s%s", o.ClientID, map[bool]string{true: ", which has no secret", false: " by its secret"}[o.Public()])
+	case said.ErrorCode == "invalid_client", said.ErrorCode == "unauthorized_client", said.Response.StatusCode == http.StatusUnauthorized:
+		f.fault("%s", p.refusal(err))
+	default:
+		f.advice("it answers %q when it is given a made-up code, which does not say whether it knows the client; that shows when somebody signs in", words(said.ErrorCode))
+	}
+}
