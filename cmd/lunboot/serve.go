@@ -48,6 +48,7 @@ import (
 	"lunboot/store/volume/stage"
 	"lunboot/web/api"
 	"lunboot/web/auth"
+	"lunboot/web/auth/oidc"
 	"lunboot/web/metrics"
 	"lunboot/web/pages"
 	"lunboot/web/probe"
@@ -354,6 +355,9 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	through := oidc.New(oidc.Config{
+		Rows: a.db, URL: func() string { return a.adminURL(firstAddress()) }, EndFederated: a.auth.EndFederated, Version: version, Log: log, Now: time.Now,
+	})
 	dry := a.dryRuns()
 	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
 	flags, err := serveFlags()
@@ -384,6 +388,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Network:   networks{a},
 		Health:    a.healthChecks,
 		Auth:      a.auth,
+		SignIn:    through,
 		Status:    a.status,
 		Captures:  a.captures(),
 		Audit:     a.db,
@@ -410,6 +415,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 			Loaders:   a.loaders,
 			Media:     a.media,
 			Power:     waker{a},
+			SignIn:    through,
 			Access:    a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Backups: saved, Version: version, Log: log,
 		})
 	})

@@ -37,6 +37,7 @@ type Config struct {
 	Media     Media
 	Power     Power
 	Access    Access
+	SignIn    SignIn
 	Network   Network
 	Health    func(context.Context) Health
 	Captures  Captures
@@ -92,6 +93,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.settings(a)
 	s.access(a)
 	s.people(a)
+	s.oidc(a)
 	s.backup(a)
 	s.support(a)
 	s.explain(a)

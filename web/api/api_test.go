@@ -31,6 +31,7 @@ import (
 	"lunboot/store/volume/stage"
 	"lunboot/web/api"
 	"lunboot/web/auth"
+	"lunboot/web/auth/oidc"
 )
 
 // house is the API over a real inventory, without the parts that speak to a
@@ -247,6 +248,9 @@ func openWith(t *testing.T, rates api.Rates) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
+	through := oidc.New(oidc.Config{
+		Rows: db, URL: func() string { return "http://10.77.0.1:8080" }, EndFederated: h.auth.EndFederated, Version: "test", Log: quiet, Now: time.Now,
+	})
 	h.router.Use(h.auth.API, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") == "" {
@@ -270,6 +274,7 @@ func openWith(t *testing.T, rates api.Rates) *house {
 		Media:     library(t, db),
 		Power:     boots{},
 		Access:    h.auth,
+		SignIn:    through,
 		Network:   wires{},
 		Backups:   boots{},
 		Rates:     rates,

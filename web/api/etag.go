@@ -21,7 +21,7 @@ import (
 var conditional = []string{
 	"/api/v1/machines/{machine}", "/api/v1/volumes/{volume}", "/api/v1/mappings/{machine}/{lun}",
 	"/api/v1/profiles/{profile}", "/api/v1/subnets/{subnet}", "/api/v1/users/{user}",
-	"/api/v1/settings/{key}", "/api/v1/auto-enroll",
+	"/api/v1/settings/{key}", "/api/v1/auto-enroll", "/api/v1/oidc",
 }
 
 // conditionalActs are the operations on a part of such a noun, or that do
@@ -178,6 +178,9 @@ func (s *server) noun(hc huma.Context) (target, error) {
 	case of("/api/v1/auto-enroll"):
 		revision, err := s.Store.SettingRevision(ctx, store.SettingAutoEnroll)
 		return target{store.Expectation{Noun: "setting", Key: store.SettingAutoEnroll, Revision: revision}, store.SettingAutoEnroll, store.SettingAutoEnroll}, err
+	case of("/api/v1/oidc"):
+		o, err := s.SignIn.OIDC(ctx)
+		return target{store.Expectation{Noun: "oidc", Key: "provider", Revision: o.Revision}, "provider", "provider"}, err
 	}
 	return s.mappingTarget(ctx, hc.Param("machine"), hc.Param("lun"))
 }

@@ -194,9 +194,16 @@ type People interface {
 
 // UserChanges changes users. A revision that is not zero must be the present one.
 type UserChanges interface {
-	SetRole(ctx context.Context, by store.Actor, name string, role store.Role, revision int64) (store.User, error)
+	SetUser(ctx context.Context, by store.Actor, name string, p store.UserPatch) (store.User, error)
 	SetPassword(ctx context.Context, by store.Actor, user, password string) error
 	RemoveUser(ctx context.Context, by store.Actor, name string, revision int64) error
+}
+
+// SignIn keeps the OpenID Connect provider through which people may sign in.
+type SignIn interface {
+	OIDC(context.Context) (store.OIDC, error)
+	PutOIDC(context.Context, store.Actor, store.OIDCSpec) (store.OIDC, error)
+	TryOIDC(context.Context, store.OIDCSpec) ([]store.OIDCFinding, error)
 }
 
 // Logins are the sessions of the pages; an empty user is everybody.

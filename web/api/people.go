@@ -36,17 +36,18 @@ func (s *server) people(a huma.API) {
 		func(ctx context.Context, in *UserKey) (*body[store.User], error) {
 			return reply(s.Access.User(ctx, in.User))
 		})
-	register(a, http.MethodPatch, "/users/{user}", "set-user", "Change what a person may do; the last admin stays one", store.ScopeAdmin,
+	register(a, http.MethodPatch, "/users/{user}", "set-user", "Change what a person may do, or whether they may log in; the last admin with a password stays one", store.ScopeAdmin,
 		func(ctx context.Context, in *struct {
 			UserKey
 			Body struct {
-				Revision int64      `json:"revision,omitempty" doc:"refuse the change when the user has another revision"`
-				Role     store.Role `json:"role" enum:"viewer,operator,admin"`
+				Revision int64       `json:"revision,omitempty" doc:"refuse the change when the user has another revision"`
+				Role     *store.Role `json:"role,omitempty" enum:"viewer,operator,admin" doc:"not of somebody who signs in through the provider, which says it"`
+				Disabled *bool       `json:"disabled,omitempty" doc:"they may not log in, and their logins end"`
 			}
 		}) (*body[store.User], error) {
-			return reply(s.Access.SetRole(ctx, actor(ctx), in.User, in.Body.Role, cmp.Or(in.Body.Revision, store.Expected(ctx, "user", in.User))))
+			return reply(s.Access.SetUser(ctx, actor(ctx), in.User, store.UserPatch{Role: in.Body.Role, Disabled: in.Body.Disabled, Revision: cmp.Or(in.Body.Revision, store.Expected(ctx, "user", in.User))}))
 		})
-	register(a, http.MethodDelete, "/users/{user}", "remove-user", "Remove a person, and end their logins; the last admin stays", store.ScopeAdmin,
+	register(a, http.MethodDelete, "/users/{user}", "remove-user", "Remove a person, and end their logins; the last admin with a password stays", store.ScopeAdmin,
 		func(ctx context.Context, in *UserKey) (*empty, error) {
 			return done(s.Access.RemoveUser(ctx, actor(ctx), in.User, store.Expected(ctx, "user", in.User)))
 		})

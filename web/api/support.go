@@ -76,6 +76,7 @@ func (s *server) supportFiles() []supportFile {
 		}},
 		{"health", func(ctx context.Context) (any, error) { return s.Health(ctx), nil }},
 		{"settings", func(ctx context.Context) (any, error) { return store.Settings(ctx, s.Store) }},
+		{"oidc", func(ctx context.Context) (any, error) { return s.SignIn.OIDC(ctx) }},
 		{"machines", listed(func(ctx context.Context) (any, int, error) {
 			return three(s.Store.Machines(ctx, store.MachineFilter{}))
 		})},

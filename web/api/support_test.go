@@ -41,12 +41,16 @@ func unpacked(t *testing.T, b []byte) map[string]string {
 func TestASupportBundleTellsMuchAndNoSecret(t *testing.T) {
 	h := open(t)
 	h.nouns()
-	secrets := []string{"forward-secret-1", "reverse-secret-2", "sesame-open-99", "hooks-are-signed", "rootpw hunter22", "secret-path-77"}
+	secrets := []string{"forward-secret-1", "reverse-secret-2", "sesame-open-99", "hooks-are-signed", "rootpw hunter22", "secret-path-77", "sso-secret-55"}
 	h.must(201, "POST", "/api/v1/machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"auth":"mutual","chap_user":"chapuser-one","chap_secret":"forward-secret-1","reverse_user":"reverseuser-1","reverse_secret":"reverse-secret-2"}`)
 	h.must(204, "PUT", "/api/v1/settings/webhook-secret", `{"value":"hooks-are-signed"}`)
 	h.must(204, "PUT", "/api/v1/settings/webhook-url", `{"value":"https://hooks.example/secret-path-77"}`)
 	h.must(200, "PUT", "/api/v1/profiles/p1", `{"kind":"custom","text":"#!ipxe\n# rootpw hunter22\n"}`)
 	h.must(204, "PUT", "/api/v1/users/u1/password", `{"password":"sesame-open-99"}`)
+	h.must(200, "PUT", "/api/v1/oidc", `{"issuer":"https://sso.example.org","client_id":"lunboot","secret":"sso-secret-55","default":"viewer"}`)
+	if o, err := h.db.OIDC(t.Context()); err != nil || o.Secret != "sso-secret-55" {
+		t.Fatal(o, err)
+	}
 	var token struct{ Token string }
 	h.must(201, "POST", "/api/v1/tokens", `{"name":"robot","scope":"read","days":7}`).json(t, &token)
 	if token.Token == "" {
@@ -81,14 +85,14 @@ func TestASupportBundleTellsMuchAndNoSecret(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"machines.json": `"name": "m2"`, "volumes.json": `"name": "v1"`, "mappings.json": `"lun": 0`, "profiles.json": `"name": "p1"`, "subnets.json": "10.9.0.0/24",
-		"settings.json": `"key": "webhook-secret"`, "changes.json": "setting.put", "health.json": `"ok"`, "README.txt": "no passwords", "about.json": `"platform"`,
+		"settings.json": `"key": "webhook-secret"`, "oidc.json": "sso.example.org", "changes.json": "setting.put", "health.json": `"ok"`, "README.txt": "no passwords", "about.json": `"platform"`,
 		"attempts.json": "", "events.json": "", "leases.json": "", "sessions.json": "", "jobs.json": "", "loaders.json": "", "unknown-machines.json": "", "space.json": "",
 	} {
 		if content, ok := files[name]; !ok || !strings.Contains(content, want) {
 			t.Errorf("%s (%t) has no %s: %s", name, ok, want, content)
 		}
 	}
-	if len(files) != 18 {
+	if len(files) != 19 {
 		t.Errorf("%d files", len(files))
 	}
 	if log := string(h.must(200, "GET", "/api/v1/audit", "").body); !strings.Contains(log, "support.create") {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -22,16 +23,18 @@ import (
 type Users interface {
 	Users(context.Context) ([]store.User, error)
 	User(ctx context.Context, name string) (store.User, error)
+	UserByIdentity(ctx context.Context, issuer, subject string) (store.User, error)
 	CreateUser(context.Context, store.Actor, store.User) (store.User, error)
 	UpdateUser(context.Context, store.Actor, store.User) (store.User, error)
 	DeleteUser(ctx context.Context, by store.Actor, name string, revision int64) error
 }
 
-// Sessions keeps the pages' sessions, and when somebody logged in last.
+// Sessions keeps the pages' sessions, and who logged in when and how.
 type Sessions interface {
 	scs.Store
 	WebSessions(context.Context) ([]store.WebSession, error)
 	NoteLogin(ctx context.Context, name string, at time.Time) error
+	Record(ctx context.Context, by store.Actor, action, subject, detail string) error
 }
 
 // Tokens keeps the hashes of the API's tokens.
@@ -69,8 +72,8 @@ type Auth struct {
 	live map[*life]struct{} // the requests that run
 }
 
-// Keys of the session: the user's name, the fingerprint of the password that was
-// theirs when it began, the name that it is listed by, and how it began.
+// Keys of the session: the user's name, the fingerprint of what they were known by
+// when it began, the name that it is listed by, and how it began.
 const (
 	sessionUser  = "user"
 	sessionProof = "proof"
@@ -82,6 +85,10 @@ const (
 
 // idleTime is how long a session lives without a request of a page.
 const idleTime = 7 * 24 * time.Hour
+
+// federatedTime is the longest session of somebody whom a provider vouches for: it
+// is asked again on the next day, so that whom it no longer knows is out by then.
+const federatedTime = 12 * time.Hour
 
 // maxHashing is how many passwords are hashed at a time.
 const maxHashing = 4
@@ -160,7 +167,14 @@ func (a *Auth) Login(ctx context.Context, user, password string) error {
 		a.cfg.Log.Warn("a login was refused", "from", visitorOf(ctx).from)
 		return &store.Error{Kind: store.KindDenied, Field: "password", Msg: "the name and password do not fit"}
 	}
-	return a.Begin(ctx, user)
+	if u.Disabled {
+		return disabled(u.Name)
+	}
+	return a.Begin(ctx, user, "password")
+}
+
+func disabled(name string) error {
+	return &store.Error{Kind: store.KindDenied, Msg: name + " may not log in: an admin has switched it off, and can switch it on again under Settings, People"}
 }
 
 // costly runs fn, which hashes, when fewer than maxHashing others do.
@@ -174,18 +188,25 @@ func (a *Auth) costly(ctx context.Context, fn func() error) error {
 	return fn()
 }
 
-// Begin starts a session for a user who has just proved who they are.
-func (a *Auth) Begin(ctx context.Context, user string) error {
+// Begin starts a session for a user who has just proved who they are; by is how.
+func (a *Auth) Begin(ctx context.Context, user, by string) error {
 	u, err := a.cfg.Users.User(ctx, user)
 	if err != nil {
+		return err
+	}
+	// Before there is a session: no login is without a trace.
+	v, now := visitorOf(ctx), a.cfg.Now()
+	if err := a.cfg.Sessions.Record(ctx, store.Actor(user), "user.login", user, "by "+by+", from "+v.from); err != nil {
 		return err
 	}
 	if err := a.session.RenewToken(ctx); err != nil { // against session fixation
 		return err
 	}
 	a.session.Put(ctx, sessionUser, user)
-	a.session.Put(ctx, sessionProof, fingerprint(u.Hash))
-	v, now := visitorOf(ctx), a.cfg.Now()
+	a.session.Put(ctx, sessionProof, fingerprint(u))
+	if u.Federated() {
+		a.session.SetDeadline(ctx, now.Add(federatedTime))
+	}
 	a.session.Put(ctx, sessionID, newID())
 	a.session.Put(ctx, sessionFrom, v.from)
 	a.session.Put(ctx, sessionAgent, v.agent)
@@ -193,11 +214,16 @@ func (a *Auth) Begin(ctx context.Context, user string) error {
 	return a.cfg.Sessions.NoteLogin(ctx, user, now)
 }
 
-// fingerprint ties a session to the password that it began with: the hash is
-// salted, so that every new password has another, and what a session's row
-// holds is no hash that can be guessed against.
-func fingerprint(hash string) string {
-	sum := sha256.Sum256([]byte("session " + hash))
+// fingerprint ties a session to what somebody was known by when it began. The
+// hash of a password is salted, so that every new password has another, and what
+// a session's row holds is no hash that can be guessed against. Whom a provider
+// vouches for is who they are, since they were added.
+func fingerprint(u store.User) string {
+	known := u.Hash
+	if u.Federated() {
+		known = fmt.Sprintf("%q %q %d", u.Issuer, u.Subject, u.Created.UnixNano())
+	}
+	sum := sha256.Sum256([]byte("session " + known))
 	return hex.EncodeToString(sum[:16])
 }
 
@@ -269,13 +295,13 @@ func (a *Auth) bySession(ctx context.Context) (Identity, time.Time) {
 		return Identity{}, time.Time{}
 	}
 	if !sameProof(a.session.GetString(ctx, sessionProof), u) {
-		return Identity{}, time.Time{} // the password was changed since
+		return Identity{}, time.Time{} // the password was changed since, or they may no longer
 	}
 	return Identity{Actor: store.Actor(name), Scope: u.Role.Scope(), User: name, Login: login}, a.session.Deadline(ctx)
 }
 
 func sameProof(proof string, u store.User) bool {
-	return subtle.ConstantTimeCompare([]byte(proof), []byte(fingerprint(u.Hash))) == 1
+	return !u.Disabled && subtle.ConstantTimeCompare([]byte(proof), []byte(fingerprint(u))) == 1
 }
 
 // tokenPrefix marks our tokens, so that a leaked one is recognised.

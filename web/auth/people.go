@@ -58,25 +58,57 @@ func (a *Auth) AddUser(ctx context.Context, by store.Actor, name string, role st
 	return u, nil
 }
 
-// SetRole changes what a person may do, at once, also for what runs. A revision
-// that is not zero must be the present one.
-func (a *Auth) SetRole(ctx context.Context, by store.Actor, name string, role store.Role, revision int64) (store.User, error) {
+// SetUser changes what a person may do and whether they may log in, at once, also
+// for what runs.
+func (a *Auth) SetUser(ctx context.Context, by store.Actor, name string, p store.UserPatch) (store.User, error) {
 	u, err := a.cfg.Users.User(ctx, name)
 	if err != nil {
 		return store.User{}, err
 	}
-	was := u.Role
-	u.Role = role
-	if revision != 0 {
-		u.Revision = revision
+	was := u
+	if p.Role != nil && *p.Role != u.Role {
+		if u.Federated() {
+			return store.User{}, store.Conflict("role", "%s has the role that the provider's word gives, anew at each sign-in; change the rules under Settings, Single sign-on", name)
+		}
+		u.Role = *p.Role
 	}
+	if p.Disabled != nil {
+		u.Disabled = *p.Disabled
+	}
+	u.Revision = cmp.Or(p.Revision, u.Revision)
 	if u, err = a.cfg.Users.UpdateUser(ctx, by, u); err != nil {
 		return store.User{}, err
 	}
-	if !u.Role.Scope().Allows(was.Scope()) {
-		a.endLives(ctx, func(l *life) bool { return l.id.User == name })
+	return u, a.follows(ctx, was, u)
+}
+
+// follows ends what a person may no longer do.
+func (a *Auth) follows(ctx context.Context, was, now store.User) error {
+	if now.Disabled && !was.Disabled {
+		return a.endLogins(ctx, now.Name)
 	}
-	return u, nil
+	if !now.Role.Scope().Allows(was.Role.Scope()) {
+		a.endLives(ctx, func(l *life) bool { return l.id.User == now.Name })
+	}
+	return nil
+}
+
+// endLogins ends every session of a person, and what runs for them.
+func (a *Auth) endLogins(ctx context.Context, name string) error {
+	defer a.endLives(ctx, func(l *life) bool { return l.id.User == name })
+	rows, err := a.cfg.Sessions.WebSessions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		_, values, err := scs.GobCodec{}.Decode(row.Data)
+		if who, _ := values[sessionUser].(string); err == nil && who == name {
+			if err := a.cfg.Sessions.Delete(row.Token); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // SetPassword sets a person's password, which ends every session of theirs. On
@@ -89,6 +121,9 @@ func (a *Auth) SetPassword(ctx context.Context, by store.Actor, name, password s
 	}
 	if err != nil {
 		return err
+	}
+	if u.Federated() {
+		return store.Conflict("password", "%s signs in through %s and has no password here", name, u.Issuer)
 	}
 	if u.Hash, err = a.hash(ctx, password); err != nil {
 		return err
@@ -124,8 +159,7 @@ func (a *Auth) RemoveUser(ctx context.Context, by store.Actor, name string, revi
 	if err := a.cfg.Users.DeleteUser(ctx, by, name, revision); err != nil {
 		return err
 	}
-	a.endLives(ctx, func(l *life) bool { return l.id.User == name })
-	return nil
+	return a.endLogins(ctx, name)
 }
 
 // Logins lists the sessions that are good, the newest use first. An empty user

@@ -57,14 +57,14 @@ func TestARoleIsWhatTheSessionMayDo(t *testing.T) {
 		if name != "olga" {
 			continue
 		}
-		if _, err := a.SetRole(t.Context(), "admin", "olga", store.RoleViewer, 0); err != nil {
+		if _, err := a.SetUser(t.Context(), "admin", "olga", store.UserPatch{Role: new(store.RoleViewer)}); err != nil {
 			t.Fatal(err)
 		}
 		if got := get(t, c, srv.URL+"/api/"); got != "olga/read" {
 			t.Errorf("after a new role: %q", got)
 		}
 	}
-	if _, err := a.SetRole(t.Context(), "admin", "admin", store.RoleViewer, 0); store.KindOf(err) != store.KindConflict {
+	if _, err := a.SetUser(t.Context(), "admin", "admin", store.UserPatch{Role: new(store.RoleViewer)}); store.KindOf(err) != store.KindConflict {
 		t.Errorf("the last admin: %v", err)
 	}
 	if err := a.SetPassword(t.Context(), "admin", "nobody", password); !store.IsNotFound(err) {
@@ -205,12 +205,12 @@ func TestARequestEndsWithWhatAllowedIt(t *testing.T) {
 	}
 	loginAs(t, c, srv.URL, "olga")
 	begin("a greater role", false, "", cookies(t, c, srv.URL), func() {
-		if _, err := a.SetRole(t.Context(), "admin", "olga", store.RoleAdmin, 0); err != nil {
+		if _, err := a.SetUser(t.Context(), "admin", "olga", store.UserPatch{Role: new(store.RoleAdmin)}); err != nil {
 			t.Error(err)
 		}
 	})
 	begin("a smaller role", true, "", cookies(t, c, srv.URL), func() {
-		if _, err := a.SetRole(t.Context(), "admin", "olga", store.RoleViewer, 0); err != nil {
+		if _, err := a.SetUser(t.Context(), "admin", "olga", store.UserPatch{Role: new(store.RoleViewer)}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -35,7 +35,7 @@ type changesView struct {
 
 // auditNouns are the kinds of things that the filter offers.
 func auditNouns() []string {
-	return []string{"machine", "volume", "mapping", "profile", "loader", "subnet", "lease", "unknown", "setting", "user", "token", "backup", "session"}
+	return []string{"machine", "volume", "mapping", "profile", "loader", "subnet", "lease", "unknown", "setting", "user", "oidc", "token", "backup", "session"}
 }
 
 // changesList shows who changed what, from what to what.

@@ -20,6 +20,7 @@ import (
 	"lunboot/services/boot"
 	"lunboot/store"
 	"lunboot/web/auth"
+	"lunboot/web/auth/oidc"
 )
 
 // lab is an inventory in memory, as large as these tests need.
@@ -65,6 +66,10 @@ type lab struct {
 	ends     []store.AttemptEnd
 	moved    []store.Throughput
 	room     []store.RoomSample
+	provider store.OIDC
+	people   map[string]store.User // who signs in through it
+	recorded []string
+	now      func() time.Time
 }
 
 var noon = time.Date(2026, 11, 22, 14, 2, 8, 0, time.UTC)
@@ -78,7 +83,8 @@ func mustRange(s string) store.Range {
 }
 
 func newLab() *lab {
-	return &lab{latest: map[store.MachineID]store.Attempt{}, users: map[string]string{}, sessions: map[string][]byte{}, roles: map[string]store.Role{}, changed: make(chan struct{}), version: 1}
+	return &lab{latest: map[store.MachineID]store.Attempt{}, users: map[string]string{}, sessions: map[string][]byte{}, roles: map[string]store.Role{}, changed: make(chan struct{}), version: 1,
+		people: map[string]store.User{}, now: func() time.Time { return noon }}
 }
 
 // trouble asks the networks, chooses modes and lets the doctor find things.
@@ -442,10 +448,13 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	var err error
-	l.auth, err = auth.New(t.Context(), auth.Config{Users: l, Tokens: l, Sessions: l, Peer: func(context.Context) (int, bool) { return 0, false }, Log: log, Now: func() time.Time { return noon }})
+	l.auth, err = auth.New(t.Context(), auth.Config{Users: l, Tokens: l, Sessions: l, Peer: func(context.Context) (int, bool) { return 0, false }, Log: log, Now: l.now})
 	if err != nil {
 		t.Fatal(err)
 	}
+	through := oidc.New(oidc.Config{
+		Rows: providerRows{l}, URL: func() string { return "http://10.77.0.1:8080" }, EndFederated: l.auth.EndFederated, Version: "test", Log: log, Now: l.now,
+	})
 	h, err := Handler(Config{
 		Inventory: l,
 		Machines:  l,
@@ -478,6 +487,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Audit:     l,
 		Backups:   l,
 		Auth:      l.auth,
+		SignIn:    through,
 		Log:       log,
 		Now:       func() time.Time { return noon },
 		Status: func(context.Context) Status {

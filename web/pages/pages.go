@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -112,6 +113,7 @@ type Config struct {
 	Network   Network
 	Health    func(context.Context) []Check
 	Auth      *auth.Auth
+	SignIn    SignIn
 	Status    func(context.Context) Status
 	Captures  Captures
 	Audit     AuditLog
@@ -167,6 +169,9 @@ func Handler(cfg Config) (http.Handler, error) {
 		r.With(httprate.LimitBy(20, time.Minute, remoteKey)).Post("/setup/ask", s.setupAsk)
 		r.Get("/login", s.login)
 		r.With(s.loginLimit(10, time.Minute), s.loginLimit(60, time.Hour)).Post("/login", s.loginPost)
+		// A provider sends people back many times until they have typed it right there.
+		r.With(s.loginLimit(30, time.Minute)).Get("/login/oidc", s.beginSignIn)
+		r.With(s.loginLimit(30, time.Minute)).Get(store.OIDCCallback, s.finishSignIn)
 		r.Post("/logout", s.logout)
 		r.Group(func(r chi.Router) {
 			r.Use(s.needLogin, s.guard)
@@ -244,10 +249,15 @@ func Handler(cfg Config) (http.Handler, error) {
 				r.Use(s.need(store.ScopeAdmin))
 				r.Post("/people", s.addUser)
 				r.Post("/people/{user}/role", s.setRole)
+				r.Post("/people/{user}/disabled", s.setDisabled)
 				r.Post("/people/{user}/password", s.resetPassword)
 				r.Post("/people/{user}/remove", s.removeUser)
 				r.Post("/people/tokens", s.createToken)
 				r.Post("/people/tokens/{token}/remove", s.removeToken)
+				r.Get("/settings/oidc", s.provider)
+				r.Post("/settings/oidc", s.setProvider)
+				r.Post("/settings/oidc/try", s.tryProvider)
+				r.Post("/settings/oidc/remove", s.removeProvider)
 			})
 			r.With(s.need(store.ScopeAdmin)).Post("/settings/network/{interface}", s.chooseMode)
 			r.Post("/settings/network/{interface}/ask", s.askNetwork)
@@ -295,7 +305,7 @@ func secure(next http.Handler) http.Handler {
 // loginLimit bounds the tries to log in from one address.
 func (s *site) loginLimit(n int, per time.Duration) func(http.Handler) http.Handler {
 	return httprate.LimitBy(n, per, remoteKey, httprate.WithLimitHandler(func(w http.ResponseWriter, r *http.Request) {
-		s.showLogin(w, r, http.StatusTooManyRequests, "Too many tries from this address. Wait "+w.Header().Get("Retry-After")+" seconds, then try again.")
+		s.showLogin(w, r, http.StatusTooManyRequests, "Too many tries from this address. Wait "+w.Header().Get("Retry-After")+" seconds, then try again.", r.FormValue("next"))
 	}))
 }
 
@@ -307,8 +317,11 @@ func (s *site) needLogin(next http.Handler) http.Handler {
 			return
 		}
 		to := "/login"
-		if s.Auth.Code() != "" {
+		switch at := wanted(r.URL.RequestURI()); {
+		case s.Auth.Code() != "":
 			to = "/setup"
+		case r.Method == http.MethodGet && at != "" && at != "/" && at != "/machines" && r.Header.Get("HX-Request") == "":
+			to += "?" + url.Values{"next": {at}}.Encode()
 		}
 		http.Redirect(w, r, to, http.StatusSeeOther)
 	})
@@ -458,6 +471,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"setup",
 		"settings",
 		"people",
+		"provider",
 		"changes",
 		"login",
 		"error",

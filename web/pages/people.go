@@ -51,6 +51,7 @@ func roleOf(s store.Scope) string {
 
 type peopleView struct {
 	Me     string
+	Own    bool // they have a password here
 	Admin  bool
 	Roles  []store.Role
 	Users  []userRow
@@ -82,6 +83,14 @@ func (s *site) showPeople(w http.ResponseWriter, r *http.Request, status int, p 
 	whose := v.Me
 	if v.Admin {
 		whose = ""
+	}
+	if v.Me != "" {
+		u, err := s.Auth.User(ctx, v.Me)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		v.Own = !u.Federated()
 	}
 	var err error
 	if v.Logins, err = s.Auth.Logins(ctx, whose); err != nil {
@@ -133,7 +142,16 @@ func (s *site) addUser(w http.ResponseWriter, r *http.Request) {
 func (s *site) setRole(w http.ResponseWriter, r *http.Request) {
 	revision, err := formRevision(r)
 	if err == nil {
-		_, err = s.Auth.SetRole(r.Context(), by(r), chi.URLParam(r, "user"), store.Role(r.PostFormValue("role")), revision)
+		_, err = s.Auth.SetUser(r.Context(), by(r), chi.URLParam(r, "user"), store.UserPatch{Role: new(store.Role(r.PostFormValue("role"))), Revision: revision})
+	}
+	s.peopleAct(w, r, err, peopleView{})
+}
+
+// setDisabled says whether somebody may log in.
+func (s *site) setDisabled(w http.ResponseWriter, r *http.Request) {
+	revision, err := formRevision(r)
+	if err == nil {
+		_, err = s.Auth.SetUser(r.Context(), by(r), chi.URLParam(r, "user"), store.UserPatch{Disabled: new(r.PostFormValue("disabled") == "yes"), Revision: revision})
 	}
 	s.peopleAct(w, r, err, peopleView{})
 }
@@ -176,7 +194,7 @@ func (s *site) resetPassword(w http.ResponseWriter, r *http.Request) {
 	name := chi.URLParam(r, "user")
 	err := s.Auth.SetPassword(r.Context(), by(r), name, r.PostFormValue("password"))
 	if err == nil && name == auth.From(r.Context()).User {
-		err = s.Auth.Begin(r.Context(), name) // their own: this session goes on
+		err = s.Auth.Begin(r.Context(), name, "a new password") // their own: this session goes on
 	}
 	s.peopleAct(w, r, err, peopleView{})
 }
@@ -199,7 +217,7 @@ func (s *site) changePassword(w http.ResponseWriter, r *http.Request) {
 	}
 	err := s.Auth.ChangePassword(r.Context(), me, r.PostFormValue("old"), r.PostFormValue("password"))
 	if err == nil {
-		err = s.Auth.Begin(r.Context(), me)
+		err = s.Auth.Begin(r.Context(), me, "a new password")
 	}
 	if err == nil {
 		// The new session's cookie goes out with this answer.

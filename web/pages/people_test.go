@@ -17,6 +17,9 @@ import (
 )
 
 func (l *lab) user(name string) store.User {
+	if u, ok := l.people[name]; ok {
+		return u
+	}
 	u := store.User{Name: name, Role: store.RoleAdmin, Hash: l.users[name], Revision: 1, Created: noon}
 	if r, ok := l.roles[name]; ok {
 		u.Role = r
@@ -30,6 +33,9 @@ func (l *lab) Users(context.Context) (out []store.User, _ error) {
 	for name := range l.users {
 		out = append(out, l.user(name))
 	}
+	for _, u := range l.people {
+		out = append(out, u)
+	}
 	slices.SortFunc(out, func(a, b store.User) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
@@ -37,20 +43,46 @@ func (l *lab) Users(context.Context) (out []store.User, _ error) {
 func (l *lab) User(_ context.Context, name string) (store.User, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.users[name]; ok {
+	_, local := l.users[name]
+	if _, ok := l.people[name]; ok || local {
 		return l.user(name), nil
 	}
 	return store.User{}, store.NotFound("user", name)
 }
 
+func (l *lab) UserByIdentity(_ context.Context, issuer, subject string) (store.User, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, u := range l.people {
+		if u.Issuer == issuer && u.Subject == subject {
+			return u, nil
+		}
+	}
+	return store.User{}, store.NotFound("user", subject)
+}
+
+func (l *lab) Record(_ context.Context, by store.Actor, action, subject, detail string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.recorded = append(l.recorded, strings.Join([]string{string(by), action, subject, detail}, " | "))
+	return nil
+}
+
 func (l *lab) CreateUser(ctx context.Context, by store.Actor, u store.User) (store.User, error) {
+	if _, err := l.User(ctx, u.Name); err == nil {
+		return u, store.Conflict("name", "there is a user %s already", u.Name)
+	}
 	return l.UpdateUser(ctx, by, u)
 }
 
 func (l *lab) UpdateUser(_ context.Context, _ store.Actor, u store.User) (store.User, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.refuse == nil {
+	switch {
+	case l.refuse != nil:
+	case u.Federated():
+		l.people[u.Name] = u
+	default:
 		l.users[u.Name], l.roles[u.Name] = u.Hash, u.Role
 	}
 	return u, l.refuse
@@ -60,6 +92,7 @@ func (l *lab) DeleteUser(_ context.Context, _ store.Actor, name string, _ int64)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.users, name)
+	delete(l.people, name)
 	return l.refuse
 }
 
@@ -113,7 +146,7 @@ func TestEveryPageAsksForTheRole(t *testing.T) {
 	for _, role := range store.Roles() {
 		l := full()
 		_, post := l.as(t, role)
-		admin := []string{"/people", "/people/admin/role", "/people/admin/password", "/people/admin/remove", "/people/tokens", "/people/tokens/1/remove", "/settings/backup", "/volumes/import", "/volumes/attach", "/media/path", "/settings/network/eth1"}
+		admin := []string{"/people", "/people/admin/role", "/people/admin/password", "/people/admin/remove", "/people/admin/disabled", "/settings/oidc", "/settings/oidc/try", "/settings/oidc/remove", "/people/tokens", "/people/tokens/1/remove", "/settings/backup", "/volumes/import", "/volumes/attach", "/media/path", "/settings/network/eth1"}
 		own := []string{"/login", "/logout", "/setup", "/setup/ask", "/people/me/password", "/people/me/logins/x/end"}
 		fill := strings.NewReplacer("{id}", "2", "{mac}", "b8:27:eb:91:3c:0d", "{interface}", "eth1", "{user}", "admin", "{token}", "1", "{login}", "x")
 		h, err := Handler(Config{Auth: l.auth})

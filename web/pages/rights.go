@@ -21,7 +21,7 @@ func scopeOf(path string) store.Scope {
 	case path == "/logout", under("/people/me/"):
 		return store.ScopeRead
 	case path == "/people", under("/people/"), path == "/volumes/import", path == "/volumes/attach", path == "/media/path", path == "/settings/backup",
-		under("/settings/network/") && !strings.HasSuffix(path, "/ask"):
+		under("/settings/oidc"), under("/settings/network/") && !strings.HasSuffix(path, "/ask"):
 		return store.ScopeAdmin
 	}
 	return store.ScopeOperate

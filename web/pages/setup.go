@@ -1,7 +1,9 @@
 package pages
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -159,11 +161,17 @@ func (s *site) setupPost(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	if err := s.Auth.Begin(ctx, adminUser); err != nil {
+	if err := s.Auth.Begin(ctx, adminUser, "the first-run code"); err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	http.Redirect(w, r, "/machines", http.StatusSeeOther)
+}
+
+type loginView struct {
+	Name     string
+	Next     string // the page that was wanted
+	Provider string // what the one is called through which people may sign in too; empty for none
 }
 
 func (s *site) login(w http.ResponseWriter, r *http.Request) {
@@ -171,17 +179,22 @@ func (s *site) login(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/setup", http.StatusSeeOther)
 		return
 	}
-	s.showLogin(w, r, http.StatusOK, "")
+	s.showLogin(w, r, http.StatusOK, "", r.FormValue("next"))
 }
 
 // showLogin shows the page, with the name that is the only one on most
 // appliances.
-func (s *site) showLogin(w http.ResponseWriter, r *http.Request, status int, problem string) {
-	name := strings.ToLower(strings.TrimSpace(r.PostFormValue("user")))
-	if users, err := s.Auth.Users(r.Context()); err == nil && name == "" && len(users) == 1 && users[0].Name == adminUser {
-		name = adminUser
+func (s *site) showLogin(w http.ResponseWriter, r *http.Request, status int, problem, next string) {
+	v := loginView{Name: strings.ToLower(strings.TrimSpace(r.PostFormValue("user"))), Next: wanted(next)}
+	if users, err := s.Auth.Users(r.Context()); err == nil && v.Name == "" && len(users) == 1 && users[0].Name == adminUser {
+		v.Name = adminUser
 	}
-	s.render(w, r, status, "login", page{Title: "Log in", Error: problem, Data: name})
+	if o, err := s.SignIn.OIDC(r.Context()); err != nil { // a password is enough to see what is wrong
+		s.Log.Error("read through whom people sign in", "error", err)
+	} else {
+		v.Provider = o.Name
+	}
+	s.render(w, r, status, "login", page{Title: "Log in", Error: problem, Data: v})
 }
 
 func (s *site) loginPost(w http.ResponseWriter, r *http.Request) {
@@ -189,12 +202,17 @@ func (s *site) loginPost(w http.ResponseWriter, r *http.Request) {
 	if name == "" {
 		name = adminUser
 	}
+	next := r.PostFormValue("next")
 	err := s.Auth.Login(r.Context(), name, r.PostFormValue("password"))
+	var refused *store.Error
 	switch {
 	case err == nil:
-		http.Redirect(w, r, "/machines", http.StatusSeeOther)
+		http.Redirect(w, r, cmp.Or(wanted(next), "/machines"), http.StatusSeeOther)
+	case errors.As(err, &refused) && refused.Kind == store.KindDenied && refused.Field == "password":
+		s.showLogin(w, r, http.StatusForbidden, "The name and the password do not fit. 'lunboot user password NAME' on the appliance sets a new one.", next)
 	case store.KindOf(err) == store.KindDenied:
-		s.showLogin(w, r, http.StatusForbidden, "The name and the password do not fit. 'lunboot user password NAME' on the appliance sets a new one.")
+		status, text := explain(err)
+		s.showLogin(w, r, status, text, next)
 	default:
 		s.fail(w, r, err)
 	}

@@ -36,6 +36,7 @@ type Commands struct {
 	Token   TokenCmd   `cmd:"" help:"Tokens for the REST API."`
 
 	User       UserCmd       `cmd:"" help:"People: who may log in, and what they may do."`
+	OIDC       OIDCCmd       `cmd:"" name:"oidc" help:"Single sign-on: the OpenID Connect provider through which people may log in too."`
 	Audit      AuditCmd      `cmd:"" help:"Who changed what, from what to what."`
 	Completion CompletionCmd `cmd:"" help:"Print what makes a shell complete lunboot's verbs and flags."`
 	Password   PasswordCmd   `cmd:"" help:"Set the password of the web pages."`

@@ -15,7 +15,7 @@ import (
 type UserCmd struct {
 	List     UserListCmd   `cmd:"" help:"List the people who may log in."`
 	Add      UserAddCmd    `cmd:"" help:"Add a person; the password comes from standard input."`
-	Set      UserSetCmd    `cmd:"" help:"Change what a person may do."`
+	Set      UserSetCmd    `cmd:"" help:"Change what a person may do, or whether they may log in."`
 	Remove   UserRemoveCmd `cmd:"" help:"Remove a person and end their logins."`
 	Password PasswordCmd   `cmd:"" help:"Set a person's password from standard input, which ends their logins."`
 	Logins   UserLoginsCmd `cmd:"" help:"List who is logged in on the web pages."`
@@ -51,9 +51,16 @@ func (*UserListCmd) Run(c *Context) error {
 	return c.show(out, func() {
 		var rows [][]string
 		for _, u := range out.Items {
-			rows = append(rows, []string{u.Name, string(u.Role), when(u.LastLogin), when(u.Created)})
+			how := "password"
+			if u.Federated() {
+				how = u.KnownAs + " of " + u.Issuer
+			}
+			if u.Disabled {
+				how = "none (disabled)"
+			}
+			rows = append(rows, []string{u.Name, string(u.Role), how, when(u.LastLogin), when(u.Created)})
 		}
-		c.table("NAME ROLE LOGIN ADDED", rows)
+		c.table("NAME ROLE BY LOGIN ADDED", rows)
 	})
 }
 
@@ -78,17 +85,30 @@ func (u *UserAddCmd) Run(c *Context) error {
 
 // UserSetCmd changes a user.
 type UserSetCmd struct {
-	Name string `arg:"" help:"Login name."`
-	Role string `enum:"viewer,operator,admin" required:"" help:"What they may do: ${enum}."`
+	Name     string  `arg:"" help:"Login name."`
+	Role     *string `placeholder:"ROLE" help:"What they may do: viewer, operator, admin; not of those who sign in through the provider, which says it."`
+	Disabled *bool   `negatable:"" help:"They may not log in, and their logins end."`
 }
 
 // Run changes a user.
 func (u *UserSetCmd) Run(c *Context) error {
+	in := map[string]any{}
+	if u.Role != nil {
+		in["role"] = *u.Role
+	}
+	if u.Disabled != nil {
+		in["disabled"] = *u.Disabled
+	}
+	if len(in) == 0 {
+		return usage("nothing to change: say --role or --disabled")
+	}
 	var out store.User
-	if err := c.Client.Do(c, "PATCH", "/users/"+esc(u.Name), map[string]string{"role": u.Role}, &out); err != nil {
+	if err := c.Client.Do(c, "PATCH", "/users/"+esc(u.Name), in, &out); err != nil {
 		return err
 	}
-	return c.show(out, func() { c.say("%s is %s", out.Name, out.Role) })
+	return c.show(out, func() {
+		c.say("%s is %s%s", out.Name, out.Role, map[bool]string{true: ", and may not log in"}[out.Disabled])
+	})
 }
 
 // UserRemoveCmd removes a user.

@@ -1,0 +1,126 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"lunboot/store"
+)
+
+// maxNamesakes is how many people of one name are told apart.
+const maxNamesakes = 100
+
+// SignIn begins a session for somebody whom the provider vouches for. Who comes
+// for the first time is added under a name that nobody has: what a provider calls
+// somebody makes them nobody else here. The role is the one that the provider's
+// word gives now.
+func (a *Auth) SignIn(ctx context.Context, p store.OIDCPerson) error {
+	if a.Code() != "" {
+		return &store.Error{Kind: store.KindDenied, Msg: "this appliance is not set up yet; the first admin has a password, and others sign in after that"}
+	}
+	if p.Role == "" {
+		return a.refuse(ctx, p)
+	}
+	u, err := a.cfg.Users.UserByIdentity(ctx, p.Issuer, p.Subject)
+	if store.IsNotFound(err) {
+		u, err = a.addFederated(ctx, p)
+	}
+	if err != nil {
+		return err
+	}
+	if u.Disabled {
+		return disabled(u.Name)
+	}
+	if u.Role != p.Role || u.KnownAs != p.KnownAs {
+		was := u
+		u.Role, u.KnownAs = p.Role, p.KnownAs
+		if u, err = a.cfg.Users.UpdateUser(ctx, store.ActorProvider, u); err != nil {
+			return err
+		}
+		if err := a.follows(ctx, was, u); err != nil {
+			return err
+		}
+	}
+	return a.Begin(ctx, u.Name, string(store.ActorProvider)+" ("+p.Issuer+" knows them as "+p.KnownAs+")")
+}
+
+// refuse ends every session of somebody to whom the provider's word gives no role,
+// any more or at all, and says so.
+func (a *Auth) refuse(ctx context.Context, p store.OIDCPerson) error {
+	said := &store.Error{Kind: store.KindDenied, Msg: p.Refusal}
+	u, err := a.cfg.Users.UserByIdentity(ctx, p.Issuer, p.Subject)
+	if store.IsNotFound(err) {
+		return said
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.endLogins(ctx, u.Name); err != nil {
+		return err
+	}
+	if err := a.cfg.Sessions.Record(ctx, store.ActorProvider, "user.refuse", u.Name, p.Refusal+"; their logins were ended"); err != nil {
+		return err
+	}
+	return said
+}
+
+// EndFederated ends the logins of those whom another provider than this one
+// vouched for.
+func (a *Auth) EndFederated(ctx context.Context, but string) error {
+	users, err := a.cfg.Users.Users(ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		if u.Federated() && u.Issuer != but {
+			if err := a.endLogins(ctx, u.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a *Auth) addFederated(ctx context.Context, p store.OIDCPerson) (u store.User, err error) {
+	base := userName(p.KnownAs)
+	for n := 1; n <= maxNamesakes; n++ {
+		name := base
+		if n > 1 {
+			name += "-" + strconv.Itoa(n)
+		}
+		u, err = a.cfg.Users.CreateUser(ctx, store.ActorProvider, store.User{Name: name, Role: p.Role, Issuer: p.Issuer, Subject: p.Subject, KnownAs: p.KnownAs})
+		var taken *store.Error
+		switch {
+		case !errors.As(err, &taken):
+			return u, err
+		case taken.Field == "subject": // their other tab was faster
+			return a.cfg.Users.UserByIdentity(ctx, p.Issuer, p.Subject)
+		case taken.Field != "name":
+			return u, err
+		}
+	}
+	return u, err
+}
+
+// maxUserName leaves room for what tells namesakes apart.
+const maxUserName = 56
+
+// userName makes a name of what a provider calls somebody: the part of an address
+// before its host, in the letters that a name may have.
+func userName(knownAs string) string {
+	local, _, _ := strings.Cut(strings.ToLower(knownAs), "@")
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.':
+			return r
+		}
+		return '-'
+	}, local)
+	name = strings.Trim(name[:min(len(name), maxUserName)], "-.")
+	if name == "" {
+		return "person"
+	}
+	return name
+}
