@@ -189,9 +189,6 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		log.Warn("loaders are missing", "detail", missing)
 	}
 
-	if err := a.openMedia(ctx); err != nil {
-		return nil, err
-	}
 	if a.journal, err = events.New(a.table, log.With("part", "events"), time.Now); err != nil {
 		return nil, err
 	}
@@ -221,6 +218,9 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	a.space = inventory.NewSpaceWatch(a.inv, func(s store.Space) { a.banner("space", s.Warning()) })
 	if err := a.inv.Recover(ctx); err != nil {
 		return nil, fmt.Errorf("finish what the last run left half-done: %w", err)
+	}
+	if err := a.openMedia(ctx); err != nil {
+		return nil, err
 	}
 
 	a.runner = attempts.New(a.journal, a.table, contents{a.db, a.pool}, log.With("part", "attempts"), time.Now)
@@ -287,7 +287,7 @@ func (a *appliance) openMedia(ctx context.Context) error {
 		return err
 	}
 	a.closers = append(a.closers, shelf.Close)
-	a.media, err = media.New(ctx, media.Config{Rows: a.db, Folder: folder, Shelf: shelf, Log: log, Images: a.imageFolders(), Data: a.dir})
+	a.media, err = media.New(ctx, media.Config{Rows: a.db, Jobs: a.inv, Folder: folder, Shelf: shelf, Log: log, Images: a.imageFolders(), Data: a.dir})
 	return err
 }
 

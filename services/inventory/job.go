@@ -114,6 +114,66 @@ func (j *jobs) acquire(ctx context.Context) error {
 
 func (j *jobs) release() { <-j.slots }
 
+// RunJob works behind the answer on what is no volume: run does it, and tells how
+// far it is. ended is called at the end, whatever it was, also when run never
+// began; not when RunJob fails.
+func (i *Inventory) RunJob(ctx context.Context, kind, subject string, total int64, run func(ctx context.Context, progress func(done, total int64)) error, ended func()) (store.Job, error) {
+	return i.behind(ctx, store.Job{Kind: kind, Subject: subject, Total: total}, run, func(int64) func(context.Context) {
+		return func(context.Context) { ended() }
+	})
+}
+
+// behind is a job: its row, its place among those that run, its progress and its
+// end. begun is called once its number is known; what that returns is called at
+// the end with the lock of the acts held.
+func (i *Inventory) behind(ctx context.Context, job store.Job, run func(ctx context.Context, progress func(done, total int64)) error, begun func(id int64) (ended func(context.Context))) (store.Job, error) {
+	if err := i.jobs.room(); err != nil {
+		return store.Job{}, err
+	}
+	settle := context.WithoutCancel(ctx)
+	job.State, job.Started = store.JobRunning, i.now()
+	job, err := i.db.CreateJob(settle, job)
+	if err != nil {
+		return store.Job{}, err
+	}
+	ended := begun(job.ID)
+	work, r := i.jobs.start(settle, job.ID)
+	go func() {
+		defer i.jobs.finish(job.ID)
+		row := job
+		err := i.jobs.acquire(work)
+		if err == nil {
+			err = i.guard(job.Kind+" of "+job.Subject, func() error {
+				return run(work, i.progressOf(work, &row))
+			})
+			i.jobs.release()
+		}
+		i.acts.Lock()
+		defer i.acts.Unlock()
+		ended(settle)
+		cause := context.Cause(work)
+		if i.jobs.outcome(&row, r, cause, err); row.State == store.JobFailed && !errors.Is(cause, errStopping) {
+			i.log.Warn("a job failed", "job", job.ID, "kind", job.Kind, "subject", job.Subject, "err", err)
+		}
+		i.endJob(settle, row)
+	}()
+	return job, nil
+}
+
+// progressOf returns what writes a job's progress now and then.
+func (i *Inventory) progressOf(ctx context.Context, row *store.Job) func(done, total int64) {
+	told := i.now()
+	return func(done, total int64) {
+		row.Done, row.Total = done, total
+		if now := i.now(); now.Sub(told) >= progressEvery {
+			told = now
+			if err := i.db.UpdateJob(ctx, *row); err != nil && ctx.Err() == nil {
+				i.log.Warn("the progress of a job could not be written", "job", row.ID, "err", err)
+			}
+		}
+	}
+}
+
 // Jobs lists the jobs, newest first.
 func (i *Inventory) Jobs(ctx context.Context) ([]store.Job, error) { return i.db.Jobs(ctx) }
 

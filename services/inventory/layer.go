@@ -241,55 +241,17 @@ func (i *Inventory) recoverLayers(ctx context.Context) error {
 	return i.removeLayers(ctx, loose)
 }
 
-// runJob works on a volume behind the answer: the job's row, its place, its
-// progress and its end. No other act may change the volume meanwhile. after is
-// called at the end, whatever it was, with the lock of the acts held.
+// runJob works on a volume behind the answer. No other act may change the volume
+// meanwhile. after is called at the end, whatever it was, with the lock of the acts
+// held.
 func (i *Inventory) runJob(ctx context.Context, kind string, v store.Volume, why string, run func(ctx context.Context, progress func(done, total int64)) error, after func(context.Context)) (store.Job, error) {
-	if err := i.jobs.room(); err != nil {
-		return store.Job{}, err
-	}
-	settle := context.WithoutCancel(ctx)
-	job, err := i.db.CreateJob(settle, store.Job{Kind: kind, Subject: v.Name, State: store.JobRunning, Total: v.Size, Started: i.now()})
-	if err != nil {
-		return store.Job{}, err
-	}
-	release := i.work.occupy(v.ID, claim{why: fmt.Sprintf("%s by job %d", why, job.ID)})
-	work, r := i.jobs.start(settle, job.ID)
-	go func() {
-		defer i.jobs.finish(job.ID)
-		row := job
-		err := i.jobs.acquire(work)
-		if err == nil {
-			err = i.guard(kind+" of volume "+v.Name, func() error {
-				return run(work, i.progressOf(work, &row))
-			})
-			i.jobs.release()
-		}
-		i.acts.Lock()
-		defer i.acts.Unlock()
-		if after != nil {
-			after(settle)
-		}
-		release()
-		cause := context.Cause(work)
-		if i.jobs.outcome(&row, r, cause, err); row.State == store.JobFailed && !errors.Is(cause, errStopping) {
-			i.log.Warn("a job failed", "job", job.ID, "kind", kind, "volume", v.Name, "err", err)
-		}
-		i.endJob(settle, row)
-	}()
-	return job, nil
-}
-
-// progressOf returns what writes a job's progress now and then.
-func (i *Inventory) progressOf(ctx context.Context, row *store.Job) func(done, total int64) {
-	told := i.now()
-	return func(done, total int64) {
-		row.Done, row.Total = done, total
-		if now := i.now(); now.Sub(told) >= progressEvery {
-			told = now
-			if err := i.db.UpdateJob(ctx, *row); err != nil && ctx.Err() == nil {
-				i.log.Warn("the progress of a job could not be written", "job", row.ID, "err", err)
+	return i.behind(ctx, store.Job{Kind: kind, Subject: v.Name, Total: v.Size}, run, func(id int64) (ended func(context.Context)) {
+		release := i.work.occupy(v.ID, claim{why: fmt.Sprintf("%s by job %d", why, id)})
+		return func(ctx context.Context) {
+			if after != nil {
+				after(ctx)
 			}
 		}
-	}
+	})
 }
+			release()

@@ -32,9 +32,17 @@ type Rows interface {
 	DeleteMedia(ctx context.Context, by store.Actor, name string) error
 }
 
+// Jobs carries out work behind the answer.
+type Jobs interface {
+	// RunJob calls run, which tells how far it is, and ended at the end, whatever
+	// it was; neither when it fails.
+	RunJob(ctx context.Context, kind, subject string, total int64, run func(ctx context.Context, progress func(done, total int64)) error, ended func()) (store.Job, error)
+}
+
 // Config is what a Library stands on.
 type Config struct {
 	Rows   Rows
+	Jobs   Jobs
 	Folder *media.Folder
 	Shelf  *stage.Shelf // of what is being sent
 	Log    *slog.Logger
@@ -48,6 +56,9 @@ type Library struct {
 	Config
 	// acts makes a row and its file one step: files may be shared by rows.
 	acts sync.Mutex
+
+	mu     sync.Mutex
+	coming map[string]bool // names of files that jobs copy
 }
 
 // New opens the library and removes the files that no row speaks of.
@@ -63,7 +74,7 @@ func New(ctx context.Context, cfg Config) (*Library, error) {
 	for _, name := range gone {
 		cfg.Log.Info("removed what was left of a media file", "file", name)
 	}
-	return &Library{Config: cfg}, nil
+	return &Library{Config: cfg, coming: map[string]bool{}}, nil
 }
 
 // AllMedia lists the media, by name.
@@ -91,28 +102,86 @@ func (l *Library) free(ctx context.Context, name, file string) (string, error) {
 	return name, nil
 }
 
+// jobAdd is the kind of job that copies a file of the appliance.
+const jobAdd = "media.add"
+
 // AddMedia copies a file that lies on the appliance: in a folder for images, or
-// anywhere for who could read it there as well. It is kept when AddMedia returns;
-// a failure leaves nothing behind.
-func (l *Library) AddMedia(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Media, error) {
+// anywhere for who could read it there as well. What cannot work is refused at
+// once; then a job copies, and the media file is there when it has ended well. One
+// that fails or is canceled leaves nothing behind.
+func (l *Library) AddMedia(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Job, error) {
 	name, err := l.free(ctx, name, path)
 	if err != nil {
-		return store.Media{}, err
+		return store.Job{}, err
 	}
 	f, size, err := l.openSource(path, anywhere)
 	if err != nil {
-		return store.Media{}, err
+		return store.Job{}, err
 	}
-	defer f.Close()
+	job, err := l.copy(ctx, by, store.Media{Name: name, File: filepath.Base(path)}, f, size)
+	if err != nil {
+		return store.Job{}, errors.Join(err, f.Close())
+	}
+	return job, nil
+}
+
+// copy begins the job that copies an open file, and closes it at its end.
+func (l *Library) copy(ctx context.Context, by store.Actor, m store.Media, f *os.File, size int64) (store.Job, error) {
 	room, err := l.Folder.Free()
 	if err != nil {
-		return store.Media{}, err
+		return store.Job{}, err
 	}
 	if size > room {
-		return store.Media{}, &store.Error{Kind: store.KindUnavailable, Op: "add media", Subject: name, Field: "space",
-			Msg: fmt.Sprintf("%s has %s, and %s are free for it; make room and try again", path, store.Bytes(size), store.Bytes(room))}
+		return store.Job{}, &store.Error{Kind: store.KindUnavailable, Op: "add media", Subject: m.Name, Field: "space",
+			Msg: fmt.Sprintf("%s has %s, and %s are free for it; make room and try again", m.File, store.Bytes(size), store.Bytes(room))}
 	}
-	return l.take(ctx, by, store.Media{Name: name, File: filepath.Base(path)}, f, size)
+	release, err := l.claim(m.Name)
+	if err != nil {
+		return store.Job{}, err
+	}
+	job, err := l.Jobs.RunJob(ctx, jobAdd, m.Name, size, func(ctx context.Context, progress func(done, total int64)) error {
+		_, err := l.take(ctx, by, m, &teller{Reader: f, tell: func(n int64) { progress(n, size) }}, size)
+		return err
+	}, func() {
+		if err := f.Close(); err != nil {
+			l.Log.Warn("a file that was copied could not be closed", "file", m.File, "err", err)
+		}
+		release()
+	})
+	if err != nil {
+		release()
+	}
+	return job, err
+}
+
+// claim keeps a name for a file that is being copied.
+func (l *Library) claim(name string) (release func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.coming[name] {
+		return nil, store.Conflict("name", "media %s is being added by a job already; wait for it, or choose another name", name)
+	}
+	l.coming[name] = true
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.coming, name)
+	}, nil
+}
+
+// teller says how much of a file has been read.
+type teller struct {
+	io.Reader
+	n    int64
+	tell func(n int64)
+}
+
+// Read is the file's.
+func (t *teller) Read(p []byte) (int, error) {
+	n, err := t.Reader.Read(p)
+	t.n += int64(n)
+	t.tell(t.n)
+	return n, err
 }
 
 // take copies a file of size bytes, any number when that is negative, and keeps

@@ -64,11 +64,47 @@ func (r *rows) DeleteMedia(_ context.Context, _ store.Actor, name string) error 
 	return store.NotFound("media", name)
 }
 
+// jobs does its work at once.
+type jobs struct {
+	work func(context.Context) context.Context // what it runs under
+	full bool                                  // no more is taken
+	row  store.Job
+	told []int64 // how far it said it was
+	err  error
+}
+
+func (j *jobs) RunJob(ctx context.Context, kind, subject string, total int64, run func(context.Context, func(done, total int64)) error, ended func()) (store.Job, error) {
+	if j.full {
+		return store.Job{}, &store.Error{Kind: store.KindUnavailable, Msg: "32 jobs are under way already"}
+	}
+	if j.work != nil {
+		ctx = j.work(ctx)
+	}
+	j.row = store.Job{ID: j.row.ID + 1, Kind: kind, Subject: subject, Total: total, State: store.JobRunning}
+	j.told = nil
+	j.err = run(ctx, func(done, _ int64) { j.told = append(j.told, done) })
+	ended()
+	return j.row, nil
+}
+
 type kit struct {
 	*Library
 	t    *testing.T
 	dir  string
 	rows *rows
+	jobs *jobs
+}
+
+// add copies a file of the appliance and waits for the job.
+func (k *kit) add(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Media, error) {
+	job, err := k.AddMedia(ctx, by, name, path, anywhere)
+	if err == nil {
+		err = k.jobs.err
+	}
+	if err != nil {
+		return store.Media{}, err
+	}
+	return k.Media(ctx, job.Subject)
 }
 
 func library(t *testing.T, dir string, r *rows) *kit {
@@ -83,11 +119,12 @@ func library(t *testing.T, dir string, r *rows) *kit {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { shelf.Close() })
-	l, err := New(t.Context(), Config{Rows: r, Folder: f, Shelf: shelf, Log: log})
+	j := &jobs{}
+	l, err := New(t.Context(), Config{Rows: r, Jobs: j, Folder: f, Shelf: shelf, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &kit{l, t, dir, r}
+	return &kit{l, t, dir, r, j}
 }
 
 // left is what lies in the folder.
@@ -193,11 +230,11 @@ func TestFilesOfTheApplianceAreCopied(t *testing.T) {
 	if err := os.WriteFile(src, []byte("d-i netcfg/get_hostname string lab\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	one, err := k.AddMedia(ctx, "ann", "", src, true)
+	one, err := k.add(ctx, "ann", "", src, true)
 	if err != nil || one.Name != "preseed.cfg" || one.Kind != store.MediaFile {
 		t.Fatalf("%+v, %v", one, err)
 	}
-	two, err := k.AddMedia(ctx, "ann", "same", src, true)
+	two, err := k.add(ctx, "ann", "same", src, true)
 	if err != nil || two.SHA256 != one.SHA256 {
 		t.Fatalf("%+v, %v", two, err)
 	}
@@ -212,7 +249,7 @@ func TestFilesOfTheApplianceAreCopied(t *testing.T) {
 		"a folder":                {"x", filepath.Dir(src), store.KindInvalid},
 		"a device":                {"x", "/dev/zero", store.KindInvalid},
 	} {
-		if _, err := k.AddMedia(ctx, "ann", c.name, c.path, true); store.KindOf(err) != c.kind {
+		if _, err := k.add(ctx, "ann", c.name, c.path, true); store.KindOf(err) != c.kind {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -226,6 +263,65 @@ func TestFilesOfTheApplianceAreCopied(t *testing.T) {
 	}
 	if err := k.RemoveMedia(ctx, "ann", "preseed.cfg"); err != nil || len(k.left()) != 0 {
 		t.Errorf("%q is left, %v", k.left(), err)
+	}
+}
+
+// opened is how many of this process's files lie below a folder.
+func opened(t *testing.T, dir string) (n int) {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if at, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && strings.HasPrefix(at, dir+"/") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestACopyIsAJobThatTellsHowFarItIsAndCanBeCanceled(t *testing.T) {
+	k := library(t, t.TempDir(), &rows{})
+	dir := t.TempDir()
+	src := filepath.Join(dir, "disc.iso")
+	if err := os.WriteFile(src, make([]byte, 3<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	job, err := k.AddMedia(t.Context(), "ann", "", src, true)
+	if err != nil || job.Kind != "media.add" || job.Subject != "disc.iso" || job.Total != 3<<20 {
+		t.Fatalf("%+v, %v", job, err)
+	}
+	if n := len(k.jobs.told); n < 3 || k.jobs.told[0] != 1<<20 || k.jobs.told[n-1] != 3<<20 {
+		t.Errorf("it is told at %v", k.jobs.told)
+	}
+
+	// Another of the name while it is copied, and then the end of the job.
+	var twice error
+	k.jobs.work = func(ctx context.Context) context.Context {
+		k.jobs.full = true
+		if _, twice = k.AddMedia(ctx, "bob", "other", src, true); store.KindOf(twice) != store.KindConflict {
+			t.Errorf("another of the name: %v", twice)
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		cancel()
+		return ctx
+	}
+	if _, err := k.add(t.Context(), "ann", "other", src, true); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+	if _, err := k.Media(t.Context(), "other"); !store.IsNotFound(err) || len(k.left()) != 1 {
+		t.Errorf("what was canceled leaves %q, %v", k.left(), err)
+	}
+	if _, err := k.AddMedia(t.Context(), "ann", "other", src, true); store.KindOf(err) != store.KindUnavailable {
+		t.Errorf("more than are taken: %v", err)
+	}
+	if n := opened(t, dir); n != 0 {
+		t.Errorf("%d files stay open", n)
+	}
+	k.jobs.full, k.jobs.work = false, nil
+	if _, err := k.add(t.Context(), "ann", "other", src, true); err != nil {
+		t.Errorf("the name is free again: %v", err)
 	}
 }
 
@@ -354,13 +450,13 @@ func TestFromAfarOnlyTheFoldersForImagesAreRead(t *testing.T) {
 	} {
 		for anywhere, want := range map[bool]bool{false: c.afar, true: c.here} {
 			name := fmt.Sprintf("m%d-%t", i, anywhere)
-			if _, err := k.AddMedia(t.Context(), "ann", name, c.path, anywhere); (err == nil) != want || err != nil && store.KindOf(err) != store.KindInvalid {
+			if _, err := k.add(t.Context(), "ann", name, c.path, anywhere); (err == nil) != want || err != nil && store.KindOf(err) != store.KindInvalid {
 				t.Errorf("%s, anywhere %t: %v", c.path, anywhere, err)
 			}
 		}
 	}
 	k.Images = nil
-	if _, err := k.AddMedia(t.Context(), "ann", "none", outside, false); store.KindOf(err) != store.KindInvalid {
+	if _, err := k.add(t.Context(), "ann", "none", outside, false); store.KindOf(err) != store.KindInvalid {
 		t.Errorf("without a folder for images: %v", err)
 	}
 }

@@ -271,7 +271,7 @@ func openWith(t *testing.T, rates api.Rates) *house {
 		Scripts:   scripted{},
 		Explainer: dry{},
 		Loaders:   &shelf{},
-		Media:     library(t, db),
+		Media:     library(t, db, inv),
 		Power:     boots{},
 		Access:    h.auth,
 		SignIn:    through,

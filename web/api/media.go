@@ -16,7 +16,7 @@ import (
 type Media interface {
 	AllMedia(context.Context) ([]store.Media, error)
 	Media(ctx context.Context, name string) (store.Media, error)
-	AddMedia(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Media, error)
+	AddMedia(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Job, error)
 	AddMediaStream(ctx context.Context, by store.Actor, name, file string, r io.Reader, size int64) (store.Media, error)
 	RemoveMedia(ctx context.Context, by store.Actor, name string) error
 	MediaUploads
@@ -47,15 +47,16 @@ func (s *server) media(a huma.API) {
 		func(ctx context.Context, in *MediaKey) (*body[store.Media], error) {
 			return reply(s.Media.Media(ctx, in.Media))
 		})
-	register(a, http.MethodPost, "/media", "add-media", "Add a media file that lies on the appliance; it is copied", store.ScopeAdmin,
-		func(ctx context.Context, in *struct {
-			Body struct {
-				Name string `json:"name,omitempty" doc:"default: made of the file's"`
-				Path string `json:"path" doc:"a file in a folder for images; over the appliance's own socket the full path of any"`
-			}
-		}) (*body[store.Media], error) {
-			return reply(s.Media.AddMedia(ctx, actor(ctx), in.Body.Name, in.Body.Path, auth.From(ctx).Local))
-		})
+	add := operation(a, http.MethodPost, "/media", "add-media", "Add a media file that lies on the appliance; a job copies it", store.ScopeAdmin)
+	add.DefaultStatus = http.StatusAccepted
+	huma.Register(a, add, func(ctx context.Context, in *struct {
+		Body struct {
+			Name string `json:"name,omitempty" doc:"default: made of the file's"`
+			Path string `json:"path" doc:"a file in a folder for images; over the appliance's own socket the full path of any"`
+		}
+	}) (*body[store.Job], error) {
+		return reply(s.Media.AddMedia(ctx, actor(ctx), in.Body.Name, in.Body.Path, auth.From(ctx).Local))
+	})
 	register(a, http.MethodPost, "/media/{media}/upload", "upload-media", "Add a media file from the request's body, sent in one piece", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			MediaKey

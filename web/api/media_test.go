@@ -20,7 +20,7 @@ import (
 	"lunboot/web/api"
 )
 
-func library(t *testing.T, db *sqlite.DB) *media.Library {
+func library(t *testing.T, db *sqlite.DB, jobs media.Jobs) *media.Library {
 	t.Helper()
 	dir, quiet := t.TempDir(), slog.New(slog.DiscardHandler)
 	folder, err := filed.OpenFolder(filepath.Join(dir, "media"))
@@ -32,7 +32,7 @@ func library(t *testing.T, db *sqlite.DB) *media.Library {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { shelf.Close() })
-	l, err := media.New(t.Context(), media.Config{Rows: db, Folder: folder, Shelf: shelf, Log: quiet})
+	l, err := media.New(t.Context(), media.Config{Rows: db, Jobs: jobs, Folder: folder, Shelf: shelf, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,9 @@ func TestMediaAreAddedShownAndRemoved(t *testing.T) {
 	}
 	h.must(422, "POST", "/api/v1/media", fmt.Sprintf(`{"path":%q}`, path)) // from afar
 	h.as.Local = true
-	h.must(201, "POST", "/api/v1/media", fmt.Sprintf(`{"path":%q}`, path))
+	if job := h.awaited(h.must(202, "POST", "/api/v1/media", fmt.Sprintf(`{"path":%q}`, path))); job.State != store.JobDone || job.Done != 4 || job.Subject != "preseed.cfg" {
+		t.Errorf("the job that copies it: %+v", job)
+	}
 	h.must(409, "POST", "/api/v1/media", fmt.Sprintf(`{"path":%q}`, path))
 	h.must(422, "POST", "/api/v1/media", `{"path":"preseed.cfg","name":"x"}`)
 	h.must(422, "POST", "/api/v1/media/answer/upload", "x")
@@ -98,4 +100,32 @@ func TestMediaAreAddedShownAndRemoved(t *testing.T) {
 	h.must(204, "DELETE", "/api/v1/media/other-one.iso", "")
 	h.must(404, "GET", "/api/v1/media/other-one.iso", "")
 	h.must(404, "DELETE", "/api/v1/media-uploads/none", "")
+}
+
+func TestACopyOfAFileOfTheApplianceIsCanceled(t *testing.T) {
+	h := open(t)
+	h.as.Local = true
+	path := filepath.Join(t.TempDir(), "large.iso")
+	f, err := os.Create(path)
+	if err == nil {
+		err = f.Truncate(1 << 30) // a hole: reading and summing it takes longer than to cancel
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	var job store.Job
+	h.must(202, "POST", "/api/v1/media", fmt.Sprintf(`{"path":%q}`, path)).json(t, &job)
+	if job.State != store.JobRunning || job.Kind != "media.add" || job.Total != 1<<30 {
+		t.Fatalf("the job is %+v", job)
+	}
+	if a := h.must(409, "POST", "/api/v1/media", fmt.Sprintf(`{"path":%q}`, path)); !strings.Contains(string(a.body), "by a job already") {
+		t.Errorf("the same once more: %s", a.body)
+	}
+	h.must(204, "DELETE", fmt.Sprintf("/api/v1/jobs/%d", job.ID), "")
+	h.must(200, "GET", fmt.Sprintf("/api/v1/jobs/%d", job.ID), "").json(t, &job)
+	if job.State != store.JobCanceled || job.Error != "canceled by tester" {
+		t.Errorf("the job is %+v", job)
+	}
+	h.must(404, "GET", "/api/v1/media/large.iso", "")
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"lunboot/store"
 	"lunboot/store/listing"
@@ -15,7 +17,7 @@ import (
 // Media keeps the files that machines fetch while they boot.
 type Media interface {
 	AllMedia(context.Context) ([]store.Media, error)
-	AddMedia(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Media, error)
+	AddMedia(ctx context.Context, by store.Actor, name, path string, anywhere bool) (store.Job, error)
 	AddMediaStream(ctx context.Context, by store.Actor, name, file string, r io.Reader, size int64) (store.Media, error)
 	RemoveMedia(ctx context.Context, by store.Actor, name string) error
 	MediaUploads() []store.Upload
@@ -25,6 +27,24 @@ type mediaView struct {
 	Rows    []mediaRow
 	List    tableQuery
 	Uploads []store.Upload // on their way by other means
+	Jobs    []store.Job    // that copy files of the appliance
+	Failed  []store.Job    // that did so in the last hour, in vain
+}
+
+// Any reports whether something is on its way.
+func (v mediaView) Any() bool { return len(v.Uploads)+len(v.Jobs) > 0 }
+
+// copies sorts the jobs that copy files of the appliance.
+func (v *mediaView) copies(all []store.Job, now time.Time) {
+	for _, j := range all {
+		switch {
+		case j.Kind != "media.add":
+		case j.State == store.JobRunning:
+			v.Jobs = append(v.Jobs, j)
+		case j.State == store.JobFailed && now.Sub(j.Finished) < time.Hour:
+			v.Failed = append(v.Failed, j)
+		}
+	}
 }
 
 // mediaRow is a media file with the profiles that name it.
@@ -50,6 +70,12 @@ func (s *site) showMedia(w http.ResponseWriter, r *http.Request, status int, pro
 		return
 	}
 	v := mediaView{Uploads: s.Media.MediaUploads()}
+	jobs, err := s.Inventory.Jobs(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	v.copies(jobs, s.Now())
 	list, shown, bad := listed(listing.Media(), "/media", "Name, kind:iso, arch:x86-64", r, all)
 	v.List = list
 	status, problem = refused(status, problem, bad)
@@ -141,4 +167,14 @@ func (s *site) addMediaPath(w http.ResponseWriter, r *http.Request) {
 
 func (s *site) removeMedia(w http.ResponseWriter, r *http.Request) {
 	s.mediaAct(w, r, s.Media.RemoveMedia(r.Context(), by(r), r.PostFormValue("name")))
+}
+
+// cancelMedia ends the copy of a file.
+func (s *site) cancelMedia(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(r.PostFormValue("job"), 10, 64)
+	if err != nil {
+		s.fail(w, r, store.NotFound("job", r.PostFormValue("job")))
+		return
+	}
+	s.mediaAct(w, r, s.Storage.CancelJob(r.Context(), by(r), id))
 }

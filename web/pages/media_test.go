@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lunboot/store"
 )
@@ -22,9 +23,9 @@ func keptMedia() []store.Media {
 }
 
 func (l *lab) AllMedia(context.Context) ([]store.Media, error) { return l.kept, nil }
-func (l *lab) AddMedia(_ context.Context, _ store.Actor, name, path string, _ bool) (store.Media, error) {
+func (l *lab) AddMedia(_ context.Context, _ store.Actor, name, path string, _ bool) (store.Job, error) {
 	l.uploads = append(l.uploads, fmt.Sprintf("%s of %s", name, path))
-	return store.Media{}, l.refuse
+	return store.Job{}, l.refuse
 }
 func (l *lab) AddMediaStream(_ context.Context, _ store.Actor, name, file string, r io.Reader, size int64) (store.Media, error) {
 	b, err := io.ReadAll(r)
@@ -50,7 +51,7 @@ func TestThePageOfTheMediaSaysWhatEachIs(t *testing.T) {
 		t.Fatalf("status %d", code)
 	}
 	has(t, body, "debian-12.5.0-amd64-netinst.iso", "629 MiB", "Disc: Debian GNU/Linux 12.5.0", "looks for the disc in the machine", "Disc: Debian’s network installer", "install.amd/vmlinuz", "sources/boot.wim",
-		"fedora.iso</strong>: 1 GiB of 2 GiB", "no profile", `action="/media/remove"`, `enctype="multipart/form-data"`)
+		"1 GiB of 2 GiB have arrived", "no profile", `action="/media/remove"`, `enctype="multipart/form-data"`)
 	if code, to := post("/media/remove", "name", "mini.iso"); code != http.StatusSeeOther || to != "/media" {
 		t.Errorf("a removal answers %d %s", code, to)
 	}
@@ -76,5 +77,36 @@ func TestMediaAreUploadedWithoutScript(t *testing.T) {
 	}
 	if code, body := full().uploadTo(t, "/media", "name", "x"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "hoose a file") {
 		t.Errorf("without a file it answers %d", code)
+	}
+}
+
+func TestThePageOfTheMediaSaysHowFarACopyIsAndCancelsIt(t *testing.T) {
+	l := full()
+	l.jobs = []store.Job{
+		{ID: 7, Kind: "media.add", Subject: "debian.iso", State: store.JobRunning, Done: 1 << 30, Total: 4 << 30},
+		{ID: 6, Kind: "media.add", Subject: "rocky.iso", State: store.JobFailed, Error: "the file system that holds the media is full; make room and try again", Finished: noon.Add(-time.Minute)},
+		{ID: 5, Kind: "media.add", Subject: "old.iso", State: store.JobFailed, Error: "long ago", Finished: noon.Add(-2 * time.Hour)},
+		{ID: 4, Kind: "media.add", Subject: "done.iso", State: store.JobDone, Finished: noon},
+		{ID: 3, Kind: "volume.flatten", Subject: "lab-12", State: store.JobRunning, Done: 1, Total: 2},
+	}
+	get, post := l.enter(t)
+	_, body := get("/media")
+	has(t, body, "debian.iso", "Copying: 1 GiB of 4 GiB", `action="/media/cancel"`, `name="job" value="7"`, "Not copied", "rocky.iso", "make room and try again", "every 2s")
+	for _, other := range []string{"old.iso", "done.iso", "Flattening"} {
+		if strings.Contains(body, other) {
+			t.Errorf("the page of the media shows %q", other)
+		}
+	}
+	if _, body := get("/volumes"); strings.Contains(body, "debian.iso") || !strings.Contains(body, "Flattening") {
+		t.Error("the page of the volumes shows the jobs of media, or not its own")
+	}
+	if code, to := post("/media/cancel", "job", "7"); code != http.StatusSeeOther || to != "/media" {
+		t.Errorf("a cancel answers %d %s", code, to)
+	}
+	if want := []string{"cancel 7"}; !slices.Equal(l.acts, want) {
+		t.Errorf("done: %q", l.acts)
+	}
+	if code, _ := post("/media/cancel", "job", "x"); code != http.StatusNotFound {
+		t.Errorf("no job: %d", code)
 	}
 }

@@ -212,7 +212,7 @@ func (s *site) underWay(ctx context.Context) (underWay, error) {
 	}
 	all, err := s.Storage.Jobs(ctx)
 	for _, j := range all {
-		if j.State == store.JobRunning {
+		if j.State == store.JobRunning && strings.HasPrefix(j.Kind, "volume.") {
 			out.Jobs = append(out.Jobs, j)
 		}
 	}

@@ -241,6 +241,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/media", s.addMedia)
 			r.With(s.need(store.ScopeAdmin)).Post("/media/path", s.addMediaPath)
 			r.Post("/media/remove", s.removeMedia)
+			r.Post("/media/cancel", s.cancelMedia)
 			r.Get("/settings", s.settings)
 			r.With(s.need(store.ScopeAdmin)).Post("/settings/backup", s.backup)
 			r.Get("/changes", s.changesList)

@@ -146,7 +146,7 @@ func jobWords(kind string) string {
 		return "Merging layers"
 	case "volume.promote":
 		return "Promoting"
-	case "volume.copy":
+	case "media.add":
 		return "Copying"
 	}
 	return kind

@@ -79,7 +79,7 @@ func (a *MediaAddCmd) Run(c *Context) error {
 	var m store.Media
 	var err error
 	if a.OnAppliance {
-		err = c.Client.Do(c, "POST", "/media", map[string]any{"name": a.Name, "path": a.File}, &m)
+		m, err = a.copied(c)
 	} else {
 		m, err = a.upload(c)
 	}
@@ -90,6 +90,19 @@ func (a *MediaAddCmd) Run(c *Context) error {
 		c.say("added media %s, %s", m.Name, store.Bytes(m.Size))
 		c.showMedia(m)
 	})
+}
+
+// copied lets the appliance copy a file of its own, and follows the job.
+func (a *MediaAddCmd) copied(c *Context) (m store.Media, err error) {
+	var job store.Job
+	if err := c.Client.Do(c, "POST", "/media", map[string]any{"name": a.Name, "path": a.File}, &job); err != nil {
+		return m, err
+	}
+	if job, err = endJob(c, job); err != nil {
+		return m, err
+	}
+	err = c.Client.Do(c, "GET", "/media/"+esc(job.Subject), nil, &m)
+	return m, err
 }
 
 func (a *MediaAddCmd) upload(c *Context) (m store.Media, err error) {

@@ -200,6 +200,18 @@ func waitJob(c *Context, job store.Job) (store.Job, error) {
 	return job, nil
 }
 
+// endJob follows a job to its end; one that does not end well is an error.
+func endJob(c *Context, job store.Job) (store.Job, error) {
+	job, err := waitJob(c, job)
+	if err == nil && job.State != store.JobDone {
+		if job.Error == "" {
+			job.Error = string(job.State)
+		}
+		err = fmt.Errorf("job %d: %s", job.ID, job.Error)
+	}
+	return job, err
+}
+
 // VolumeSetCmd changes a volume.
 type VolumeSetCmd struct {
 	Volume   string  `arg:"" help:"Id or name."`
