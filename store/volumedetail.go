@@ -16,6 +16,22 @@ type VolumeDetail struct {
 	// current one: at its next boot it moves there, if it begins anew at each.
 	Stale bool  `json:"stale,omitempty"`
 	Used  int64 `json:"used"` // bytes that its own layers really take; -1: not known
+	// Reflinked is how many of these lie in blocks that other volumes or versions
+	// hold as well, since they were made without copying; -1: the file system does
+	// not tell.
+	Reflinked int64 `json:"reflinked"`
+}
+
+// Sharing says in a few words how much of what the volume takes is its own; empty
+// when the file system does not tell.
+func (d VolumeDetail) Sharing() string {
+	switch {
+	case d.Used <= 0 || d.Reflinked < 0:
+		return ""
+	case d.Reflinked == 0:
+		return "all of it its own"
+	}
+	return Bytes(d.Reflinked) + " of it shared with other volumes or versions (reflink), " + Bytes(max(d.Used-d.Reflinked, 0)) + " its own"
 }
 
 // LayerDetail is a layer and whose it is.

@@ -62,6 +62,9 @@ type Layers interface {
 	RemoveLayers(context.Context, []store.Layer) error
 	// Used is how many bytes those of the layers of v that are its own take.
 	Used(v store.Volume) (int64, error)
+	// Reflinked is how many of those other files hold as well; errors.ErrUnsupported
+	// when the file system does not tell.
+	Reflinked(v store.Volume) (int64, error)
 	// Shares is whether a copy of the layers of v takes no room to speak of.
 	Shares(v store.Volume) bool
 }
@@ -251,7 +254,7 @@ func (i *Inventory) runJob(ctx context.Context, kind string, v store.Volume, why
 			if after != nil {
 				after(ctx)
 			}
+			release()
 		}
 	})
 }
-			release()

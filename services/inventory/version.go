@@ -161,7 +161,7 @@ func (i *Inventory) RemoveVersion(ctx context.Context, by store.Actor, id store.
 // Detail says everything about a volume: what it stands on, what was kept of it,
 // and who uses which.
 func (i *Inventory) Detail(ctx context.Context, v store.Volume) (store.VolumeDetail, error) {
-	d := store.VolumeDetail{Volume: v, Chain: []store.LayerDetail{}, Versions: []store.VersionDetail{}, Snapshots: []store.SnapshotDetail{}, Clones: []store.CloneDetail{}, Machines: []store.VolumeUser{}, Used: -1}
+	d := store.VolumeDetail{Volume: v, Chain: []store.LayerDetail{}, Versions: []store.VersionDetail{}, Snapshots: []store.SnapshotDetail{}, Clones: []store.CloneDetail{}, Machines: []store.VolumeUser{}, Used: -1, Reflinked: -1}
 	all, err := i.db.Volumes(ctx)
 	if err != nil {
 		return d, err
@@ -207,6 +207,9 @@ func (i *Inventory) Detail(ctx context.Context, v store.Volume) (store.VolumeDet
 	if i.layers != nil && v.State == store.VolumeReady {
 		if n, err := i.layers.Used(withFiles(v, layers)); err == nil {
 			d.Used = n
+		}
+		if n, err := i.layers.Reflinked(withFiles(v, layers)); err == nil {
+			d.Reflinked = min(n, max(d.Used, 0))
 		}
 	}
 	return d, nil

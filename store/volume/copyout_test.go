@@ -130,7 +130,7 @@ func TestACopySharesBlocksWhereTheFileSystemCan(t *testing.T) {
 	y := &yard{Pool: p}
 	free, err := p.Free()
 	must(t, err)
-	_, out, disk := copied(t, y)
+	v, out, disk := copied(t, y)
 	h, err := y.Open(t.Context(), out)
 	must(t, err)
 	wantBytes(t, h, 0, disk)
@@ -146,6 +146,52 @@ func TestACopySharesBlocksWhereTheFileSystemCan(t *testing.T) {
 	must(t, err)
 	if used < 4<<20 {
 		t.Errorf("the copy says it takes %d bytes", used)
+	}
+	// The copy's bytes are the golden volume's, but for what the clones wrote and
+	// unmapped.
+	shared, err := p.Reflinked(out)
+	must(t, err)
+	if shared < 4<<20 || shared >= used {
+		t.Errorf("of the %d bytes of the copy %d are said to be shared", used, shared)
+	}
+	if n, err := p.Reflinked(v); err != nil || n != 0 {
+		t.Errorf("of a clone's own layer %d bytes are said to be shared, %v", n, err)
+	}
+	// A file of more pieces than one answer holds: every second block is shared.
+	const pieces = 300
+	f, err := p.files.Create("pieces")
+	must(t, err)
+	other, err := p.files.Create("other")
+	must(t, err)
+	_, err = f.WriteAt(volumetest.Pattern(make([]byte, pieces*4096), 3), 0)
+	must(t, err)
+	for n := int64(0); n < pieces; n += 2 {
+		must(t, other.(*osFile).Share(f.(*osFile), n*4096, 4096))
+	}
+	must(t, errors.Join(f.Sync(), f.Close(), other.Close()))
+	for _, name := range []string{"pieces", "other"} {
+		if n, err := p.files.Reflinked(name); err != nil || n != pieces/2*4096 {
+			t.Errorf("%s: %d bytes are said to be shared, want %d; %v", name, n, pieces/2*4096, err)
+		}
+	}
+	if n, err := p.files.Reflinked("nosuch"); err != nil || n != 0 {
+		t.Errorf("a file that is none: %d, %v", n, err)
+	}
+}
+
+// A copy that is one of bytes shares nothing, or the file system does not tell.
+func TestWhatWasCopiedIsNotSaidToBeShared(t *testing.T) {
+	y := &yard{Pool: openPool(t, t.TempDir())}
+	v := y.raw(t, 1<<20, 512)
+	h := y.open(t, v)
+	put(t, h, 0, volumetest.Pattern(make([]byte, 1<<20), 1))
+	must(t, h.Sync(t.Context()))
+	must(t, h.Close())
+	if n, err := y.Reflinked(v); n != 0 || err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("%d bytes are said to be shared, %v", n, err)
+	}
+	if _, err := (&yard{Pool: crashPool(t, crashfs.New(1))}).Reflinked(v); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("in memory: %v", err)
 	}
 }
 

@@ -48,6 +48,9 @@ type files interface {
 	Free() (int64, error)
 	// Used is what a file takes of the room, 0 when there is none.
 	Used(name string) (int64, error)
+	// Reflinked is how much of that other files hold as well;
+	// errors.ErrUnsupported when the file system does not tell.
+	Reflinked(name string) (int64, error)
 	Close() error
 }
 

@@ -32,7 +32,7 @@ func (l *lab) volume(id store.VolumeID) store.Volume {
 
 func (l *lab) Jobs(context.Context) ([]store.Job, error) { return l.jobs, nil }
 func (l *lab) Detail(_ context.Context, v store.Volume) (store.VolumeDetail, error) {
-	d := store.VolumeDetail{Volume: v, Used: 21 << 30, ParentName: l.volume(v.Parent).Name, Stale: v.Parent != 0 && v.Version != l.volume(v.Parent).Version}
+	d := store.VolumeDetail{Volume: v, Used: 21 << 30, Reflinked: 18 << 30, ParentName: l.volume(v.Parent).Name, Stale: v.Parent != 0 && v.Version != l.volume(v.Parent).Version}
 	for _, m := range l.mappings {
 		if m.Volume == v.ID {
 			x, _ := l.Machine(context.Background(), m.Machine)
@@ -201,7 +201,7 @@ func TestThePageOfAVolumeSaysWhatStandsOnWhatAndWhoUsesIt(t *testing.T) {
 		}
 	}
 	_, clone := get("/volumes/6")
-	want(t, clone, "Clone of debian-golden, anew at each boot", "it moves there at the next boot of its machine", "lab-03", "logged in since", "It cannot be removed: lab-03 has it, as LUN 0", "Keep what is written", "Make it volatile from its next boot on", "parent.raw", "21 GiB")
+	want(t, clone, "Clone of debian-golden, anew at each boot", "it moves there at the next boot of its machine", "lab-03", "logged in since", "It cannot be removed: lab-03 has it, as LUN 0", "Keep what is written", "Make it volatile from its next boot on", "parent.raw", "21 GiB", "18 GiB of it shared with other volumes or versions (reflink), 3 GiB its own")
 	if strings.Contains(clone, "/volumes/6/rollback") {
 		t.Error("a clone that begins anew is offered to be rolled back")
 	}

@@ -152,6 +152,9 @@ func (f *FS) Used(name string) (int64, error) {
 	return 0, nil
 }
 
+// Reflinked is not known: no file in memory shares what it holds.
+func (f *FS) Reflinked(string) (int64, error) { return 0, errors.ErrUnsupported }
+
 // Free is the room that is left.
 func (f *FS) Free() (int64, error) {
 	f.mu.Lock()
