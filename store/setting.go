@@ -236,10 +236,15 @@ func ruleOf(key SettingKey) (settingRule, error) {
 	if at >= 0 {
 		return rules[at], nil
 	}
+	return settingRule{}, NoSetting(string(key))
+}
+
+// NoSetting says that there is no setting of a name, and which there are.
+func NoSetting(key string) *Error {
 	var known []string
-	for _, r := range rules {
+	for _, r := range settingRules() {
 		known = append(known, string(r.Key))
 	}
-	return settingRule{}, &Error{Kind: KindNotFound, Op: "find setting", Subject: string(key), Field: "key",
-		Msg: "there is no setting " + string(key) + "; there are: " + strings.Join(known, ", ")}
+	return &Error{Kind: KindNotFound, Op: "find setting", Subject: key, Field: "key",
+		Msg: "there is no setting " + key + "; there are: " + strings.Join(known, ", ")}
 }

@@ -1,6 +1,9 @@
 package store
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // VolumeID identifies a volume for good.
 type VolumeID int64
@@ -133,6 +136,18 @@ type Mapping struct {
 func (m *Mapping) Validate() error {
 	_, err := NewLUN(int64(m.LUN))
 	return err
+}
+
+// NoLUN says that a machine has no mapping of a LUN, and which it has.
+func NoLUN(machine string, lun LUN, have []Mapping) *Error {
+	e := &Error{Kind: KindNotFound, Field: "lun", Msg: fmt.Sprintf("machine %s has no LUN %d", machine, lun)}
+	for k, h := range have {
+		if k == 0 {
+			e.Msg += "; it has"
+		}
+		e.Msg += fmt.Sprintf(" %d", h.LUN)
+	}
+	return e
 }
 
 // Job is work of the appliance that outlives the request that asked for it.

@@ -177,12 +177,5 @@ func (i *Inventory) noMapping(ctx context.Context, id store.MachineID, lun store
 	if err != nil {
 		return err
 	}
-	e := &store.Error{Kind: store.KindNotFound, Field: "lun", Msg: fmt.Sprintf("machine %s has no LUN %d", m.Name, lun)}
-	for k, h := range have {
-		if k == 0 {
-			e.Msg += "; it has"
-		}
-		e.Msg += fmt.Sprintf(" %d", h.LUN)
-	}
-	return e
+	return store.NoLUN(m.Name, lun, have)
 }

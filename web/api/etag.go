@@ -194,14 +194,14 @@ func (s *server) mappingTarget(ctx context.Context, machine, lun string) (target
 	if err != nil {
 		return target{}, err
 	}
-	mp, err := s.mapping(ctx, m.ID, l)
+	mp, err := s.mapping(ctx, m, l)
 	key := strconv.FormatInt(int64(m.ID), 10) + "/" + strconv.FormatUint(uint64(l), 10)
 	return target{store.Expectation{Noun: "mapping", Key: key, Revision: mp.Revision}, "of LUN " + lun + " of " + m.Name, m.Name}, err
 }
 
 // mapping finds the mapping of one LUN.
-func (s *server) mapping(ctx context.Context, id store.MachineID, l store.LUN) (store.Mapping, error) {
-	all, err := s.Store.MappingsOf(ctx, id)
+func (s *server) mapping(ctx context.Context, machine store.Machine, l store.LUN) (store.Mapping, error) {
+	all, err := s.Store.MappingsOf(ctx, machine.ID)
 	if err != nil {
 		return store.Mapping{}, err
 	}
@@ -210,7 +210,7 @@ func (s *server) mapping(ctx context.Context, id store.MachineID, l store.LUN) (
 			return m, nil
 		}
 	}
-	return store.Mapping{}, &store.Error{Kind: store.KindNotFound, Field: "lun", Msg: "the machine has no LUN " + strconv.FormatUint(uint64(l), 10)}
+	return store.Mapping{}, store.NoLUN(machine.Name, l, all)
 }
 
 // since lists what was done to a noun after the revision that somebody saw: each

@@ -30,7 +30,7 @@ func (s *server) setting(ctx context.Context, key string) (v SettingView, err er
 			return v, nil
 		}
 	}
-	return v, store.NotFound("setting", key)
+	return v, store.NoSetting(key)
 }
 
 func (s *server) settings(a huma.API) {

@@ -212,21 +212,21 @@ func (s *server) mappings(a huma.API) {
 			mp, err := s.Acts.Map(ctx, actor(ctx), spec)
 			return s.replyMapping(ctx, mp, err)
 		})
-	find := func(ctx context.Context, k MappingKey) (store.MachineID, store.LUN, error) {
+	find := func(ctx context.Context, k MappingKey) (store.Machine, store.LUN, error) {
 		l, err := store.NewLUN(k.LUN)
 		if err != nil {
-			return 0, 0, err
+			return store.Machine{}, 0, err
 		}
 		m, err := s.Acts.FindMachine(ctx, k.Machine)
 		return m.ID, l, err
 	}
 	register(a, http.MethodGet, "/mappings/{machine}/{lun}", "show-mapping", "Show a mapping", store.ScopeRead,
 		func(ctx context.Context, in *MappingKey) (*body[Mapping], error) {
-			id, lun, err := find(ctx, *in)
+			machine, lun, err := find(ctx, *in)
 			if err != nil {
 				return nil, problem(err)
 			}
-			m, err := s.mapping(ctx, id, lun)
+			m, err := s.mapping(ctx, machine, lun)
 			return s.replyMapping(ctx, m, err)
 		})
 	register(a, http.MethodPatch, "/mappings/{machine}/{lun}", "set-mapping", "Change a mapping", store.ScopeOperate,
@@ -238,7 +238,7 @@ func (s *server) mappings(a huma.API) {
 				ReadOnly *bool  `json:"read_only,omitempty"`
 			}
 		}) (*body[Mapping], error) {
-			id, lun, err := find(ctx, in.MappingKey)
+			machine, lun, err := find(ctx, in.MappingKey)
 			if err != nil {
 				return nil, problem(err)
 			}
@@ -250,16 +250,16 @@ func (s *server) mappings(a huma.API) {
 				}
 				patch.LUN = &l
 			}
-			mp, err := s.Acts.SetMapping(ctx, actor(ctx), id, lun, patch)
+			mp, err := s.Acts.SetMapping(ctx, actor(ctx), machine.ID, lun, patch)
 			return s.replyMapping(ctx, mp, err)
 		})
 	register(a, http.MethodDelete, "/mappings/{machine}/{lun}", "remove-mapping", "Remove a mapping", store.ScopeOperate,
 		func(ctx context.Context, in *MappingKey) (*empty, error) {
-			id, lun, err := find(ctx, *in)
+			machine, lun, err := find(ctx, *in)
 			if err != nil {
 				return nil, problem(err)
 			}
-			return done(s.Acts.Unmap(ctx, actor(ctx), id, lun))
+			return done(s.Acts.Unmap(ctx, actor(ctx), machine.ID, lun))
 		})
 }
 

@@ -94,11 +94,15 @@ type PasswordCmd struct {
 
 // Run reads the password from standard input and sets it.
 func (p *PasswordCmd) Run(c *Context) error {
+	seen, err := c.look("/users/" + esc(p.User)) // before somebody takes their time to type
+	if err != nil {
+		return err
+	}
 	password, err := c.readPassword(p.User)
 	if err != nil {
 		return err
 	}
-	if err := c.Client.Do(c, "PUT", "/users/"+esc(p.User)+"/password", map[string]string{"password": password}, nil); err != nil {
+	if err := c.change("PUT", "/users/"+esc(p.User), "/password", seen, map[string]string{"password": password}, nil); err != nil {
 		return err
 	}
 	c.say("the password of %s is set; its sessions were ended", p.User)

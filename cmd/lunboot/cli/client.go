@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"lunboot/store"
 )
 
 // SocketName is the unix socket in the data folder.
@@ -69,12 +71,14 @@ func (c *Client) Local() bool { return c.local }
 
 // problem is the part of an RFC 9457 document that a person reads.
 type problem struct {
+	Status int    `json:"status"`
 	Title  string `json:"title"`
 	Detail string `json:"detail"`
 	Errors []struct {
 		Message  string `json:"message"`
 		Location string `json:"location"`
 	} `json:"errors"`
+	Changes []store.Audit `json:"changes"` // what others did meanwhile, the newest first
 }
 
 func (p problem) sentence() string {
@@ -85,10 +89,17 @@ func (p problem) sentence() string {
 		}
 		return strings.Join(parts, "; ")
 	}
-	if p.Detail != "" {
+	if p.Detail == "" {
+		return p.Title
+	}
+	if len(p.Changes) == 0 {
 		return p.Detail
 	}
-	return p.Title
+	var parts []string
+	for _, a := range p.Changes {
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("%s did %s %s", a.Actor, a.Action, a.Detail)))
+	}
+	return p.Detail + "; since then " + strings.Join(parts, ", before that ")
 }
 
 // refusal is the appliance's answer to a request that it does not carry out.
@@ -108,6 +119,10 @@ func unopened(err error) bool {
 
 // Do sends one request; in and out may be nil.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
+	return c.do(ctx, method, path, nil, in, out)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, header http.Header, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -116,7 +131,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		}
 		body = bytes.NewReader(b)
 	}
-	resp, err := c.send(ctx, method, path, body, "application/json", nil)
+	resp, err := c.send(ctx, method, path, body, "application/json", header)
 	if err != nil {
 		return err
 	}

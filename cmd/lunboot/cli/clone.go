@@ -50,10 +50,7 @@ func printDetail(c *Context, v store.VolumeDetail, more ...string) {
 	for _, m := range v.Machines {
 		machines = append(machines, user(m))
 	}
-	used := ""
-	if v.Used >= 0 {
-		used = store.Bytes(v.Used)
-	}
+	used := takes(v)
 	printVolume(c, v.Volume, append([]string{"Golden", yes(v.Golden, "yes"), "Parent", v.ParentName, "Version", version, "Begins anew", yes(v.Reset, "at each boot of its machine"), "Volatile", yes(v.Volatile, "from its next boot on, if it is not yet"),
 		"Layers", strings.Join(chain, ", "), "Takes", used, "Used by", strings.Join(machines, ", ")}, more...)...)
 	if len(v.Versions) > 0 {
@@ -72,6 +69,17 @@ func printDetail(c *Context, v store.VolumeDetail, more ...string) {
 		}
 		c.table("CLONE VERSION RESET MACHINES", rows)
 	}
+}
+
+// takes is what a volume takes of the file system, and how much of it is its own.
+func takes(v store.VolumeDetail) string {
+	if v.Used < 0 {
+		return ""
+	}
+	if sharing := v.Sharing(); sharing != "" {
+		return store.Bytes(v.Used) + ", " + sharing
+	}
+	return store.Bytes(v.Used)
 }
 
 func user(m store.VolumeUser) string {
@@ -144,12 +152,13 @@ func (v *VolumeCloneCmd) Run(c *Context) error {
 type VolumeFreezeCmd struct {
 	Volume string `arg:"" help:"Id or name."`
 	Note   string `help:"What people should know of version 1."`
+	ifSeen
 }
 
 // Run makes a volume golden.
 func (f *VolumeFreezeCmd) Run(c *Context) error {
 	var v store.Volume
-	if err := c.Client.Do(c, "POST", "/volumes/"+esc(f.Volume)+"/freeze", map[string]string{"note": f.Note}, &v); err != nil {
+	if err := c.change("POST", "/volumes/"+esc(f.Volume), "/freeze", f.tag(), map[string]string{"note": f.Note}, &v); err != nil {
 		return err
 	}
 	return c.show(v, func() { c.say("volume %s is golden, version %d", v.Name, v.Version) })
@@ -161,29 +170,30 @@ type VolumeSnapshotCmd struct {
 	Name   string `arg:"" optional:"" help:"Name of the snapshot; without one they are listed."`
 	Note   string `help:"What people should know of it."`
 	Remove bool   `help:"Forget the snapshot of this name."`
+	ifSeen
 }
 
 // Run takes, lists or removes snapshots.
 func (s *VolumeSnapshotCmd) Run(c *Context) error {
-	path := "/volumes/" + esc(s.Volume) + "/snapshots"
+	noun, part := "/volumes/"+esc(s.Volume), "/snapshots"
 	switch {
 	case s.Name == "" && (s.Remove || s.Note != ""):
 		return usage("name the snapshot")
 	case s.Name == "":
 		var out list[store.SnapshotDetail]
-		if err := c.Client.Do(c, "GET", path, nil, &out); err != nil {
+		if err := c.Client.Do(c, "GET", noun+part, nil, &out); err != nil {
 			return err
 		}
 		return c.show(out, func() { c.snapshots(out.Items) })
 	case s.Remove:
-		if err := c.Client.Do(c, "DELETE", path+"/"+esc(s.Name), nil, nil); err != nil {
+		if err := c.change("DELETE", noun, part+"/"+esc(s.Name), s.tag(), nil, nil); err != nil {
 			return err
 		}
 		c.say("removed snapshot %s of volume %s", s.Name, s.Volume)
 		return nil
 	}
 	var v store.Volume
-	if err := c.Client.Do(c, "POST", path, map[string]string{"name": s.Name, "note": s.Note}, &v); err != nil {
+	if err := c.change("POST", noun, part, s.tag(), map[string]string{"name": s.Name, "note": s.Note}, &v); err != nil {
 		return err
 	}
 	return c.show(v, func() { c.say("kept what volume %s holds as snapshot %s", v.Name, s.Name) })
@@ -193,12 +203,13 @@ func (s *VolumeSnapshotCmd) Run(c *Context) error {
 type VolumeRollbackCmd struct {
 	Volume string `arg:"" help:"Id or name."`
 	Name   string `arg:"" help:"Name of a snapshot, or the number of a golden volume's version."`
+	ifSeen
 }
 
 // Run brings a former state back.
 func (r *VolumeRollbackCmd) Run(c *Context) error {
 	var v store.Volume
-	if err := c.Client.Do(c, "POST", "/volumes/"+esc(r.Volume)+"/rollback", map[string]string{"to": r.Name}, &v); err != nil {
+	if err := c.change("POST", "/volumes/"+esc(r.Volume), "/rollback", r.tag(), map[string]string{"to": r.Name}, &v); err != nil {
 		return err
 	}
 	return c.show(v, func() {
@@ -214,40 +225,52 @@ func (r *VolumeRollbackCmd) Run(c *Context) error {
 type VolumePromoteCmd struct {
 	Volume string `arg:"" help:"A clone: id or name."`
 	Note   string `help:"What people should know of the new version."`
+	ifSeen
 }
 
 // Run promotes a clone and waits for it.
 func (p *VolumePromoteCmd) Run(c *Context) error {
-	return c.volumeJob(p.Volume, "promote", p.Note, "promoted volume %s: its golden volume has a new version")
+	return c.volumeJob(p.Volume, "promote", p.tag(), p.Note, func(v store.VolumeDetail) {
+		c.say("promoted volume %s: its golden volume has a new version", v.Name)
+	})
 }
 
 // VolumeFlattenCmd makes a volume stand alone.
 type VolumeFlattenCmd struct {
 	Volume string `arg:"" help:"Id or name."`
+	ifSeen
 }
 
 // Run flattens a volume and waits for it.
 func (f *VolumeFlattenCmd) Run(c *Context) error {
-	return c.volumeJob(f.Volume, "flatten", "", "volume %s stands alone")
+	return c.volumeJob(f.Volume, "flatten", f.tag(), "", func(v store.VolumeDetail) {
+		c.say("volume %s stands alone", v.Name)
+		c.sayTakes(v)
+	})
 }
 
 // volumeJob begins a job on a volume and follows it to its end.
-func (c *Context) volumeJob(volume, act, note, said string) error {
+func (c *Context) volumeJob(volume, act, seen, note string, said func(store.VolumeDetail)) error {
 	var job store.Job
-	if err := c.Client.Do(c, "POST", "/volumes/"+esc(volume)+"/"+act, map[string]string{"note": note}, &job); err != nil {
+	if err := c.change("POST", "/volumes/"+esc(volume), "/"+act, seen, map[string]string{"note": note}, &job); err != nil {
 		return err
 	}
-	job, err := waitJob(c, job)
+	job, err := endJob(c, job)
 	if err != nil {
 		return err
 	}
-	if job.State != store.JobDone {
-		if job.Error == "" {
-			job.Error = string(job.State)
-		}
-		return fmt.Errorf("job %d: %s", job.ID, job.Error)
+	var v store.VolumeDetail
+	if err := c.Client.Do(c, "GET", "/volumes/"+esc(job.Subject), nil, &v); err != nil {
+		return err
 	}
-	return c.show(job, func() { c.say(said, job.Subject) })
+	return c.show(job, func() { said(v) })
+}
+
+// sayTakes says what a volume takes that was just made, and whether it shares it.
+func (c *Context) sayTakes(v store.VolumeDetail) {
+	if words := takes(v); words != "" {
+		c.say("it takes %s", words)
+	}
 }
 
 // VolumeVersionsCmd lists or changes the versions of a golden volume.
@@ -257,6 +280,7 @@ type VolumeVersionsCmd struct {
 	Use    bool    `help:"Make it the current one: new clones are made of it, and those that begin anew move to it at their next boot."`
 	Note   *string `help:"What people should know of it."`
 	Remove bool    `help:"Remove it and its bytes; nothing may stand on it."`
+	ifSeen
 }
 
 // Run lists or changes versions.
@@ -268,10 +292,10 @@ func (v *VolumeVersionsCmd) Run(c *Context) error {
 	case v.Number != 0 && changes == v.Remove:
 		return usage("say what to do with the version: --use or --note, or --remove alone")
 	}
-	path := "/volumes/" + esc(v.Volume) + "/versions"
-	one := path + "/" + strconv.Itoa(v.Number)
+	noun, part := "/volumes/"+esc(v.Volume), "/versions"
+	one := part + "/" + strconv.Itoa(v.Number)
 	if v.Remove {
-		if err := c.Client.Do(c, "DELETE", one, nil, nil); err != nil {
+		if err := c.change("DELETE", noun, one, v.tag(), nil, nil); err != nil {
 			return err
 		}
 		c.say("removed version %d of volume %s", v.Number, v.Volume)
@@ -282,12 +306,12 @@ func (v *VolumeVersionsCmd) Run(c *Context) error {
 		if v.Note != nil {
 			in["note"] = *v.Note
 		}
-		if err := c.Client.Do(c, "PATCH", one, in, nil); err != nil {
+		if err := c.change("PATCH", noun, one, v.tag(), in, nil); err != nil {
 			return err
 		}
 	}
 	var out list[store.VersionDetail]
-	if err := c.Client.Do(c, "GET", path, nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", noun+part, nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() { c.versions(out.Items) })

@@ -233,6 +233,7 @@ type MachineSetCmd struct {
 	Machine string  `arg:"" help:"Id, name, MAC or UUID."`
 	Name    *string `help:"New host name."`
 	machineFields
+	ifSeen
 }
 
 // Run changes a machine.
@@ -248,7 +249,7 @@ func (s *MachineSetCmd) Run(c *Context) error {
 		return usage("nothing to change; name at least one flag, such as --profile")
 	}
 	var m machine
-	if err := c.Client.Do(c, "PATCH", "/machines/"+esc(s.Machine), b, &m); err != nil {
+	if err := c.change("PATCH", "/machines/"+esc(s.Machine), "", s.tag(), b, &m); err != nil {
 		return err
 	}
 	return c.show(m, func() { printMachine(c, m) })
@@ -258,11 +259,12 @@ func (s *MachineSetCmd) Run(c *Context) error {
 type MachineRemoveCmd struct {
 	Machine string `arg:"" help:"Id, name, MAC or UUID."`
 	Force   bool   `help:"Also when it has a live session."`
+	ifSeen
 }
 
 // Run removes a machine.
 func (r *MachineRemoveCmd) Run(c *Context) error {
-	if err := c.Client.Do(c, "DELETE", "/machines/"+esc(r.Machine)+"?force="+strconv.FormatBool(r.Force), nil, nil); err != nil {
+	if err := c.change("DELETE", "/machines/"+esc(r.Machine), "?force="+strconv.FormatBool(r.Force), r.tag(), nil, nil); err != nil {
 		return err
 	}
 	c.say("removed machine %s", r.Machine)
@@ -273,12 +275,13 @@ func (r *MachineRemoveCmd) Run(c *Context) error {
 type MachineBootCmd struct {
 	Machine string `arg:"" help:"Id, name, MAC or UUID."`
 	Once    string `required:"" help:"Profile of the next boot only; empty takes it back." placeholder:"PROFILE"`
+	ifSeen
 }
 
 // Run chooses the next boot's profile.
 func (b *MachineBootCmd) Run(c *Context) error {
 	var m machine
-	if err := c.Client.Do(c, "PATCH", "/machines/"+esc(b.Machine), map[string]string{"once_profile": b.Once}, &m); err != nil {
+	if err := c.change("PATCH", "/machines/"+esc(b.Machine), "", b.tag(), map[string]string{"once_profile": b.Once}, &m); err != nil {
 		return err
 	}
 	return c.show(m, func() {

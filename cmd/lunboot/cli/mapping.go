@@ -70,6 +70,7 @@ type MappingSetCmd struct {
 	NewLUN   *int64 `name:"lun" help:"New LUN."`
 	Boot     *bool  `negatable:"" help:"The machine boots this one."`
 	ReadOnly *bool  `name:"read-only" negatable:"" help:"This machine may not write to it."`
+	ifSeen
 }
 
 // Run changes a mapping.
@@ -88,7 +89,7 @@ func (s *MappingSetCmd) Run(c *Context) error {
 		return usage("nothing to change; name at least one flag, such as --boot")
 	}
 	var m mapping
-	if err := c.Client.Do(c, "PATCH", "/mappings/"+esc(s.Machine)+"/"+strconv.FormatInt(s.LUN, 10), in, &m); err != nil {
+	if err := c.change("PATCH", "/mappings/"+esc(s.Machine)+"/"+strconv.FormatInt(s.LUN, 10), "", s.tag(), in, &m); err != nil {
 		return err
 	}
 	return c.show(m, func() { c.say("%s is LUN %d of %s", m.VolumeName, m.LUN, m.MachineName) })
@@ -98,11 +99,12 @@ func (s *MappingSetCmd) Run(c *Context) error {
 type MappingRemoveCmd struct {
 	Machine string `arg:"" help:"Id, name, MAC or UUID."`
 	LUN     int64  `arg:"" name:"lun" help:"LUN."`
+	ifSeen
 }
 
 // Run removes a mapping.
 func (r *MappingRemoveCmd) Run(c *Context) error {
-	if err := c.Client.Do(c, "DELETE", "/mappings/"+esc(r.Machine)+"/"+strconv.FormatInt(r.LUN, 10), nil, nil); err != nil {
+	if err := c.change("DELETE", "/mappings/"+esc(r.Machine)+"/"+strconv.FormatInt(r.LUN, 10), "", r.tag(), nil, nil); err != nil {
 		return err
 	}
 	c.say("LUN %d of %s is gone", r.LUN, r.Machine)

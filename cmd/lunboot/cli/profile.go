@@ -64,6 +64,7 @@ type ProfileSetCmd struct {
 	File    string            `help:"Script of a custom profile, or the answers of an installer (preseed, kickstart, user-data, a batch file), with {{ }} variables; '-' reads standard input." placeholder:"FILE"`
 	Kind    string            `default:"custom" enum:"custom,install,kernel,wimboot,menu,local,san" help:"Kind: ${enum}."`
 	Field   map[string]string `help:"Field. kernel: media, kernel, initrd, cmdline; install: also system, disk; wimboot: media, wimboot, disk; menu: items, default, timeout; local: bios, drive." placeholder:"KEY=VALUE"`
+	ifSeen
 }
 
 // maxScript bounds what is read of a script file.
@@ -96,8 +97,16 @@ func (s *ProfileSetCmd) Run(c *Context) error {
 	} else if s.Kind == "custom" {
 		return usage("a custom profile needs --file with its script")
 	}
+	// One that is not there yet is made.
+	noun, seen := "/profiles/"+esc(s.Profile), s.tag()
+	if seen == "" {
+		var err error
+		if seen, err = c.look(noun); err != nil && !missing(err) {
+			return err
+		}
+	}
 	var p store.Profile
-	if err := c.Client.Do(c, "PUT", "/profiles/"+esc(s.Profile), in, &p); err != nil {
+	if err := c.Client.do(c, "PUT", noun, ifMatch(seen), in, &p); err != nil {
 		return err
 	}
 	return c.show(p, func() { c.say("profile %s is set (%s)", p.Name, p.Kind) })
@@ -117,11 +126,12 @@ func (p *ProfilePreviewCmd) Run(c *Context) error {
 // ProfileRemoveCmd removes a profile.
 type ProfileRemoveCmd struct {
 	Profile string `arg:"" help:"Name."`
+	ifSeen
 }
 
 // Run removes a profile.
 func (r *ProfileRemoveCmd) Run(c *Context) error {
-	if err := c.Client.Do(c, "DELETE", "/profiles/"+esc(r.Profile), nil, nil); err != nil {
+	if err := c.change("DELETE", "/profiles/"+esc(r.Profile), "", r.tag(), nil, nil); err != nil {
 		return err
 	}
 	c.say("removed profile %s", r.Profile)

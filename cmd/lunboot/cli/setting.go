@@ -34,7 +34,7 @@ type SettingSetCmd struct {
 
 // Run changes a setting.
 func (s *SettingSetCmd) Run(c *Context) error {
-	if err := c.Client.Do(c, "PUT", "/settings/"+esc(s.Key), map[string]any{"value": s.Value}, nil); err != nil {
+	if err := c.change("PUT", "/settings/"+esc(s.Key), "", "", map[string]any{"value": s.Value}, nil); err != nil {
 		return err
 	}
 	shown := store.HideSetting(store.SettingKey(s.Key), s.Value)

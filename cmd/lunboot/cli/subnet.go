@@ -151,6 +151,7 @@ func said(s store.Subnet) string {
 type SubnetSetCmd struct {
 	Subnet string `arg:"" help:"Id or network, such as 192.168.40.0/24."`
 	subnetFields
+	ifSeen
 }
 
 // Run changes a subnet.
@@ -163,8 +164,10 @@ func (s *SubnetSetCmd) Run(c *Context) error {
 	if err != nil {
 		return err
 	}
-	in["revision"] = n.Revision
-	if err := c.Client.Do(c, "PATCH", "/subnets/"+strconv.FormatInt(n.ID, 10), in, &n); err != nil {
+	if s.Revision == 0 {
+		s.Revision = n.Revision
+	}
+	if err := c.change("PATCH", "/subnets/"+strconv.FormatInt(n.ID, 10), "", s.tag(), in, &n); err != nil {
 		return err
 	}
 	return c.show(n, func() { c.say("%s", said(n)) })
@@ -173,6 +176,7 @@ func (s *SubnetSetCmd) Run(c *Context) error {
 // SubnetRemoveCmd removes a subnet.
 type SubnetRemoveCmd struct {
 	Subnet string `arg:"" help:"Id or network, such as 192.168.40.0/24."`
+	ifSeen
 }
 
 // Run removes a subnet.
@@ -181,7 +185,10 @@ func (r *SubnetRemoveCmd) Run(c *Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Client.Do(c, "DELETE", "/subnets/"+strconv.FormatInt(n.ID, 10), nil, nil); err != nil {
+	if r.Revision == 0 {
+		r.Revision = n.Revision
+	}
+	if err := c.change("DELETE", "/subnets/"+strconv.FormatInt(n.ID, 10), "", r.tag(), nil, nil); err != nil {
 		return err
 	}
 	c.say("%s is gone", n.Name())

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -163,7 +164,11 @@ func (a *MachineAutoCmd) Run(c *Context) error {
 		return usage("--name, --profile, --limit and --clone-of go with --add, and --reset-at-boot with --clone-of")
 	}
 	var now autoEnroll
-	if err := c.Client.Do(c, "GET", "/auto-enroll", nil, &now); err != nil {
+	resp, err := c.Client.send(c, http.MethodGet, "/auto-enroll", nil, "", nil)
+	if err != nil {
+		return err
+	}
+	if err := decode(resp, &now); err != nil {
 		return err
 	}
 	if a.Add != "" || a.Remove != "" {
@@ -186,7 +191,7 @@ func (a *MachineAutoCmd) Run(c *Context) error {
 		if a.Add != "" {
 			now.Rules = append(now.Rules, store.AutoEnrollRule{Prefix: store.MACPrefix(a.Add), Name: store.NamePattern(a.Name), Profile: a.Profile, Limit: a.Limit, CloneOf: a.CloneOf, Reset: a.Reset})
 		}
-		if err := c.Client.Do(c, "PUT", "/auto-enroll", now, &now); err != nil {
+		if err := c.change("PUT", "/auto-enroll", "", resp.Header.Get("ETag"), now, &now); err != nil {
 			return err
 		}
 	}

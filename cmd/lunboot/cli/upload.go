@@ -177,10 +177,10 @@ func (v *VolumeImportCmd) finished(c *Context, job store.Job, how string) error 
 		return fmt.Errorf("import %s: %s", v.Volume, job.Error)
 	}
 	shown := struct {
-		store.Volume
+		store.VolumeDetail
 		Preflight store.Preflight `json:"preflight"`
 	}{}
-	err = c.Client.Do(c, "GET", "/volumes/"+esc(v.Volume), nil, &shown.Volume)
+	err = c.Client.Do(c, "GET", "/volumes/"+esc(v.Volume), nil, &shown.VolumeDetail)
 	if err == nil {
 		err = c.Client.Do(c, "GET", "/volumes/"+esc(v.Volume)+"/preflight", nil, &shown.Preflight)
 	}
@@ -191,6 +191,7 @@ func (v *VolumeImportCmd) finished(c *Context, job store.Job, how string) error 
 		p := shown.Preflight
 		c.say("%s volume %s, %s from %s", how, shown.Name, store.Bytes(shown.Size), shown.From)
 		c.say("it holds: %s; boots on BIOS: %s; boots on UEFI: %s", p.Summary, bootable(p.BIOS), bootable(p.UEFI))
+		c.sayTakes(shown.VolumeDetail)
 	})
 }
 

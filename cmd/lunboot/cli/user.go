@@ -88,6 +88,7 @@ type UserSetCmd struct {
 	Name     string  `arg:"" help:"Login name."`
 	Role     *string `placeholder:"ROLE" help:"What they may do: viewer, operator, admin; not of those who sign in through the provider, which says it."`
 	Disabled *bool   `negatable:"" help:"They may not log in, and their logins end."`
+	ifSeen
 }
 
 // Run changes a user.
@@ -103,7 +104,7 @@ func (u *UserSetCmd) Run(c *Context) error {
 		return usage("nothing to change: say --role or --disabled")
 	}
 	var out store.User
-	if err := c.Client.Do(c, "PATCH", "/users/"+esc(u.Name), in, &out); err != nil {
+	if err := c.change("PATCH", "/users/"+esc(u.Name), "", u.tag(), in, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {
@@ -114,11 +115,12 @@ func (u *UserSetCmd) Run(c *Context) error {
 // UserRemoveCmd removes a user.
 type UserRemoveCmd struct {
 	Name string `arg:"" help:"Login name."`
+	ifSeen
 }
 
 // Run removes a user.
 func (u *UserRemoveCmd) Run(c *Context) error {
-	if err := c.Client.Do(c, "DELETE", "/users/"+esc(u.Name), nil, nil); err != nil {
+	if err := c.change("DELETE", "/users/"+esc(u.Name), "", u.tag(), nil, nil); err != nil {
 		return err
 	}
 	c.say("removed %s", u.Name)

@@ -221,6 +221,7 @@ type VolumeSetCmd struct {
 	Reset    *bool   `name:"reset-at-boot" negatable:"" help:"A clone begins anew at each boot of its machine."`
 	Volatile *bool   `negatable:"" help:"With --reset-at-boot, from the next boot on: nobody waits for the disk, and what it holds is discarded after a crash of the appliance's machine."`
 	Sanitize *bool   `negatable:"" help:"A machine that has it writable may wipe it with the SCSI command SANITIZE; never a shared or read-only volume."`
+	ifSeen
 }
 
 // Run changes a volume.
@@ -248,7 +249,7 @@ func (s *VolumeSetCmd) Run(c *Context) error {
 		return usage("nothing to change; name at least one flag, such as --shared")
 	}
 	var v store.Volume
-	if err := c.Client.Do(c, "PATCH", "/volumes/"+esc(s.Volume), b, &v); err != nil {
+	if err := c.change("PATCH", "/volumes/"+esc(s.Volume), "", s.tag(), b, &v); err != nil {
 		return err
 	}
 	return c.show(v, func() { printVolume(c, v) })
@@ -258,6 +259,7 @@ func (s *VolumeSetCmd) Run(c *Context) error {
 type VolumeResizeCmd struct {
 	Volume string `arg:"" help:"Id or name."`
 	Size   string `arg:"" help:"New size, such as 16G."`
+	ifSeen
 }
 
 // Run grows a volume.
@@ -267,7 +269,7 @@ func (r *VolumeResizeCmd) Run(c *Context) error {
 		return err
 	}
 	var v store.Volume
-	if err := c.Client.Do(c, "PATCH", "/volumes/"+esc(r.Volume), map[string]int64{"size": size}, &v); err != nil {
+	if err := c.change("PATCH", "/volumes/"+esc(r.Volume), "", r.tag(), map[string]int64{"size": size}, &v); err != nil {
 		return err
 	}
 	return c.show(v, func() { c.say("volume %s has %s now", v.Name, store.Bytes(v.Size)) })
@@ -276,11 +278,12 @@ func (r *VolumeResizeCmd) Run(c *Context) error {
 // VolumeRemoveCmd removes a volume.
 type VolumeRemoveCmd struct {
 	Volume string `arg:"" help:"Id or name."`
+	ifSeen
 }
 
 // Run removes a volume.
 func (r *VolumeRemoveCmd) Run(c *Context) error {
-	if err := c.Client.Do(c, "DELETE", "/volumes/"+esc(r.Volume), nil, nil); err != nil {
+	if err := c.change("DELETE", "/volumes/"+esc(r.Volume), "", r.tag(), nil, nil); err != nil {
 		return err
 	}
 	c.say("removed volume %s", r.Volume)
