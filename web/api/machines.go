@@ -22,7 +22,7 @@ type Machine struct {
 
 // MachineKey is the path parameter of one machine.
 type MachineKey struct {
-	Machine string `path:"machine" doc:"id, name, MAC or UUID"`
+	Machine string `path:"machine" doc:"name, MAC, UUID or id; a name of digits wins over an id"`
 }
 
 // machineInput is what POST and PATCH take; absent members keep their value.

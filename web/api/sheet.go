@@ -15,9 +15,10 @@ import (
 // sheetType is the media type of a table (RFC 7111).
 const sheetType = "text/csv; charset=utf-8"
 
-// sheets adds machines as tables.
+// sheets adds machines as tables. Their path is none below /machines/, where each
+// word is a machine's name.
 func (s *server) sheets(a huma.API) {
-	imp := operation(a, http.MethodPost, "/machines/import", "import-machines",
+	imp := operation(a, http.MethodPost, "/machines.csv", "import-machines",
 		"Make and change machines by a table, the request's body: CSV in UTF-8 whose first line names fields of machines. An empty cell leaves a field as it is, a hyphen empties it", store.ScopeOperate)
 	imp.DefaultStatus = http.StatusOK
 	imp.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}
@@ -33,7 +34,7 @@ func (s *server) sheets(a huma.API) {
 		out, err := s.Acts.ImportMachines(ctx, actor(ctx), store.MachineImportSpec{Lines: lines, DryRun: in.DryRun, Match: in.Match})
 		return reply(out, err)
 	})
-	exp := operation(a, http.MethodGet, "/machines/export", "export-machines", "The machines as a table, without secrets; it can be imported again", store.ScopeRead)
+	exp := operation(a, http.MethodGet, "/machines.csv", "export-machines", "The machines as a table, without secrets; it can be imported again", store.ScopeRead)
 	exp.Responses = map[string]*huma.Response{"200": {Description: "CSV in UTF-8", Content: map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}}
 	huma.Register(a, exp, func(ctx context.Context, in *MachineQuery) (*huma.StreamResponse, error) {
 		text, err := s.sheetOf(ctx, *in)

@@ -13,23 +13,23 @@ func TestATableOfMachinesIsJudgedImportedAndExported(t *testing.T) {
 	h := open(t)
 	table := "name;macs;tags\r\nlab-01;00-07-E9-0F-EA-F5;room 3\r\nlab-02;00:07:e9:0f:ea:f6;\r\nlab-03;nothing;\r\n"
 	var out store.MachineImport
-	h.must(200, "POST", "/api/v1/machines/import?dry_run=true", table).json(t, &out)
+	h.must(200, "POST", "/api/v1/machines.csv?dry_run=true", table).json(t, &out)
 	if out.Done || out.New != 2 || out.Refused != 1 || out.Lines[2].Line != 4 || out.Lines[2].Field != "macs" {
 		t.Errorf("it is judged as %+v", out)
 	}
 	h.must(404, "GET", "/api/v1/machines/lab-01", "")
-	if a := h.must(409, "POST", "/api/v1/machines/import?match=other", table); !strings.Contains(string(a.body), "nothing was imported") {
+	if a := h.must(409, "POST", "/api/v1/machines.csv?match=other", table); !strings.Contains(string(a.body), "nothing was imported") {
 		t.Errorf("another state: %s", a.body)
 	}
-	h.must(200, "POST", "/api/v1/machines/import?match="+out.Match, table).json(t, &out)
+	h.must(200, "POST", "/api/v1/machines.csv?match="+out.Match, table).json(t, &out)
 	if !out.Done || out.Lines[0].Machine == 0 {
 		t.Errorf("it is imported as %+v", out)
 	}
-	if a := h.must(422, "POST", "/api/v1/machines/import", "name,chap_secret\na,b"); !strings.Contains(string(a.body), `"body.file"`) {
+	if a := h.must(422, "POST", "/api/v1/machines.csv", "name,chap_secret\na,b"); !strings.Contains(string(a.body), `"body.file"`) {
 		t.Errorf("secrets: %s", a.body)
 	}
-	h.must(422, "POST", "/api/v1/machines/import", "")
-	a := h.must(200, "GET", "/api/v1/machines/export?search=tag:%22room+3%22", "")
+	h.must(422, "POST", "/api/v1/machines.csv", "")
+	a := h.must(200, "GET", "/api/v1/machines.csv?search=tag:%22room+3%22", "")
 	if a.kind != "text/csv; charset=utf-8" || !strings.Contains(string(a.body), "lab-01,00:07:e9:0f:ea:f5") || strings.Contains(string(a.body), "lab-02") {
 		t.Errorf("%s:\n%s", a.kind, a.body)
 	}
@@ -38,15 +38,15 @@ func TestATableOfMachinesIsJudgedImportedAndExported(t *testing.T) {
 	if m.CHAP.Secret == "" || strings.Contains(string(a.body), m.CHAP.Secret) || strings.Contains(string(a.body), m.Reverse.Secret) {
 		t.Error("a secret leaves with the table")
 	}
-	all := h.must(200, "GET", "/api/v1/machines/export", "")
-	h.must(200, "POST", "/api/v1/machines/import?dry_run=true", string(all.body)).json(t, &out)
+	all := h.must(200, "GET", "/api/v1/machines.csv", "")
+	h.must(200, "POST", "/api/v1/machines.csv?dry_run=true", string(all.body)).json(t, &out)
 	if out.Same != 2 || len(out.Lines) != 2 {
 		t.Errorf("what was exported changes %+v", out)
 	}
-	h.must(422, "GET", "/api/v1/machines/export?search=state:broken", "")
+	h.must(422, "GET", "/api/v1/machines.csv?search=state:broken", "")
 	h.as = auth.Identity{Actor: "viewer", Scope: store.ScopeRead}
-	h.must(403, "POST", "/api/v1/machines/import?dry_run=true", table)
-	h.must(200, "GET", "/api/v1/machines/export", "")
+	h.must(403, "POST", "/api/v1/machines.csv?dry_run=true", table)
+	h.must(200, "GET", "/api/v1/machines.csv", "")
 }
 
 func TestMachinesAreListedByTheSearchOfThePages(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 
 // VolumeKey is the path parameter of one volume.
 type VolumeKey struct {
-	Volume string `path:"volume" doc:"id or name"`
+	Volume string `path:"volume" doc:"name or id; a name of digits wins over an id"`
 }
 
 // Imported is the answer to an import: the volume, and the job that fills it.
@@ -218,7 +218,7 @@ func (s *server) mappings(a huma.API) {
 			return store.Machine{}, 0, err
 		}
 		m, err := s.Acts.FindMachine(ctx, k.Machine)
-		return m.ID, l, err
+		return m, l, err
 	}
 	register(a, http.MethodGet, "/mappings/{machine}/{lun}", "show-mapping", "Show a mapping", store.ScopeRead,
 		func(ctx context.Context, in *MappingKey) (*body[Mapping], error) {

@@ -212,3 +212,52 @@ func TestASettingThatSomebodyChangedMeanwhileIsNotChanged(t *testing.T) {
 		t.Errorf("what the appliance keeps for itself: %d %s", a.status, a.body)
 	}
 }
+
+// A name that is also a word of a path would hide what bears it: the router gives
+// such a path to the operation that spells it out.
+func TestNoNameHidesBehindAWordOfAPath(t *testing.T) {
+	h := open(t)
+	doc, err := openapi3.NewLoader().LoadFromData(h.must(http.StatusOK, "GET", "/api/openapi.json", "").body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byMethod := map[string][]string{}
+	for path, item := range doc.Paths.Map() {
+		for method := range item.Operations() {
+			byMethod[method] = append(byMethod[method], path)
+		}
+	}
+	param := func(word string) bool { return strings.HasPrefix(word, "{") }
+	compared := 0
+	for method, paths := range byMethod {
+		for _, one := range paths {
+			for _, other := range paths {
+				a, b := strings.Split(one, "/"), strings.Split(other, "/")
+				hides, fits := false, len(a) == len(b)
+				for i := 0; fits && i < len(a); i++ {
+					hides = hides || !param(a[i]) && param(b[i])
+					fits = a[i] == b[i] || param(a[i]) || param(b[i])
+				}
+				if compared++; fits && hides {
+					t.Errorf("%s %s stands before %s: what is called by that word cannot be reached", method, one, other)
+				}
+			}
+		}
+	}
+	if compared < 1000 {
+		t.Errorf("only %d pairs of paths were compared", compared)
+	}
+	// The words that once were such.
+	for i, name := range []string{"export", "import", "enroll", "attach", "new"} {
+		h.must(201, "POST", "/api/v1/machines", fmt.Sprintf(`{"name":%q,"macs":["00:0c:29:00:01:%02x"]}`, name, i))
+		h.must(201, "POST", "/api/v1/volumes", fmt.Sprintf(`{"name":%q,"size":1048576}`, name))
+		var m, v struct{ Name string }
+		h.must(200, "GET", "/api/v1/machines/"+name, "").json(t, &m)
+		h.must(200, "GET", "/api/v1/volumes/"+name, "").json(t, &v)
+		if m.Name != name || v.Name != name {
+			t.Errorf("machine %s is shown as %+v, its volume as %+v", name, m, v)
+		}
+		h.must(204, "DELETE", "/api/v1/machines/"+name, "")
+		h.must(204, "DELETE", "/api/v1/volumes/"+name, "")
+	}
+}

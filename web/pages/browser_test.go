@@ -157,7 +157,7 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("volumes-busy", base+"/volumes")
 	check("profiles", base+"/profiles")
 	check("profile", base+"/profiles/install-debian")
-	check("profile-new", base+"/profiles/new?kind=menu")
+	check("profile-new", base+"/new-profile?kind=menu")
 	check("media", base+"/media")
 	check("loaders", base+"/loaders")
 	check("settings-new", base+"/settings")

@@ -234,7 +234,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/loaders/remove", s.removeLoader)
 			r.Get("/profiles", s.profiles)
 			r.Post("/profiles", s.putProfile)
-			r.Get("/profiles/new", s.profile)
+			r.Get("/new-profile", s.profile)
 			r.Get("/profiles/{profile}", s.profile)
 			r.Post("/profiles/remove", s.removeProfile)
 			r.Get("/media", s.media)
@@ -267,8 +267,8 @@ func Handler(cfg Config) (http.Handler, error) {
 		// One's own password and logins are everybody's.
 		r.Group(func(r chi.Router) {
 			r.Use(s.needLogin)
-			r.Post("/people/me/password", s.changePassword)
-			r.Post("/people/me/logins/{login}/end", s.endLogin)
+			r.Post("/me/password", s.changePassword)
+			r.Post("/me/logins/{login}/end", s.endLogin)
 		})
 	})
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {

@@ -147,7 +147,7 @@ func TestEveryPageAsksForTheRole(t *testing.T) {
 		l := full()
 		_, post := l.as(t, role)
 		admin := []string{"/people", "/people/admin/role", "/people/admin/password", "/people/admin/remove", "/people/admin/disabled", "/settings/oidc", "/settings/oidc/try", "/settings/oidc/remove", "/people/tokens", "/people/tokens/1/remove", "/settings/backup", "/volumes/import", "/volumes/attach", "/media/path", "/settings/network/eth1"}
-		own := []string{"/login", "/logout", "/setup", "/setup/ask", "/people/me/password", "/people/me/logins/x/end"}
+		own := []string{"/login", "/logout", "/setup", "/setup/ask", "/me/password", "/me/logins/x/end"}
 		fill := strings.NewReplacer("{id}", "2", "{mac}", "b8:27:eb:91:3c:0d", "{interface}", "eth1", "{user}", "admin", "{token}", "1", "{login}", "x")
 		h, err := Handler(Config{Auth: l.auth})
 		if err != nil {
@@ -192,13 +192,13 @@ func TestAViewerSeesEverythingAndIsOfferedNothing(t *testing.T) {
 	if _, body := get("/people"); strings.Contains(body, "Add somebody") || !strings.Contains(body, "Your logins") {
 		t.Errorf("a viewer's people page:\n%s", body)
 	}
-	if code, body := post("/people/me/password", "old", "wrong", "password", "new password", "again", "new password"); code != http.StatusForbidden || !strings.Contains(body, "does not fit") {
+	if code, body := post("/me/password", "old", "wrong", "password", "new password", "again", "new password"); code != http.StatusForbidden || !strings.Contains(body, "does not fit") {
 		t.Errorf("a wrong old password answers %d", code)
 	}
-	if code, body := post("/people/me/password", "old", labPassword, "password", "new password", "again", "new pass"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "differ") {
+	if code, body := post("/me/password", "old", labPassword, "password", "new password", "again", "new pass"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "differ") {
 		t.Errorf("two new passwords answer %d", code)
 	}
-	if code, body := post("/people/me/password", "old", labPassword, "password", "new password", "again", "new password"); code != http.StatusOK || !strings.Contains(body, "is changed") {
+	if code, body := post("/me/password", "old", labPassword, "password", "new password", "again", "new password"); code != http.StatusOK || !strings.Contains(body, "is changed") {
 		t.Errorf("the change answers %d", code)
 	}
 	if code, _ := get("/machines"); code != http.StatusOK {
@@ -298,7 +298,7 @@ func TestALoginIsListedAndEnded(t *testing.T) {
 	if code, _ := get("/machines"); code != http.StatusOK {
 		t.Error("the other one ended too")
 	}
-	if code, _ := post("/people/me/logins/none/end"); code != http.StatusNotFound {
+	if code, _ := post("/me/logins/none/end"); code != http.StatusNotFound {
 		t.Errorf("a login that is none answers %d", code)
 	}
 }

@@ -77,9 +77,9 @@ func (l *lab) Preview(_ context.Context, m store.Machine, p *store.Profile) (str
 func TestAProfileIsMadeAndChangedWithoutScript(t *testing.T) {
 	l := full()
 	get, post := l.enter(t)
-	_, body := get("/profiles/new?kind=install")
+	_, body := get("/new-profile?kind=install")
 	has(t, body, "runs an installer that sees the machine’s volume", `<option>mini.iso</option>`, `name="cmdline"`, `name="text"`, `name="disk"`, "{{done_url}}")
-	_, body = get("/profiles/new?kind=menu")
+	_, body = get("/new-profile?kind=menu")
 	has(t, body, `name="items"`, `name="timeout"`)
 	_, body = get("/profiles/install-debian?machine=" + l.machines[1].Name)
 	has(t, body, "<option selected>debian-12.5.0-amd64-netinst.iso</option>", "# "+l.machines[1].Name+" by install-debian")

@@ -18,7 +18,7 @@ import (
 func scopeOf(path string) store.Scope {
 	under := func(prefix string) bool { return strings.HasPrefix(path, prefix) }
 	switch {
-	case path == "/logout", under("/people/me/"):
+	case path == "/logout", under("/me/"):
 		return store.ScopeRead
 	case path == "/people", under("/people/"), path == "/volumes/import", path == "/volumes/attach", path == "/media/path", path == "/settings/backup",
 		under("/settings/oidc"), under("/settings/network/") && !strings.HasSuffix(path, "/ask"):

@@ -19,7 +19,7 @@ import (
 // walk looks at every page that links lead to, and calls see with each.
 func walk(t *testing.T, get func(string) (int, string), see func(path, body string)) (pages []string) {
 	t.Helper()
-	todo := []string{"/machines", "/machines/import", "/machines/labels", "/help", "/help/LB-LUN-01", "/volumes/new", "/profiles/new", "/changes", "/loaders"}
+	todo := []string{"/machines", "/machines/import", "/machines/labels", "/help", "/help/LB-LUN-01", "/volumes/new", "/new-profile", "/changes", "/loaders"}
 	for len(todo) > 0 && len(pages) < 120 {
 		path := todo[0]
 		todo = todo[1:]
@@ -71,7 +71,7 @@ func TestNobodyIsOfferedWhatTheyMayNotDo(t *testing.T) {
 		}
 		l.refuse = store.Conflict("", "not now")
 		for action := range all {
-			if action == "/logout" || strings.HasPrefix(action, "/people/me/") { // a wrong password is answered 403 too
+			if action == "/logout" || strings.HasPrefix(action, "/me/") { // a wrong password is answered 403 too
 				continue
 			}
 			if code, _ := post(action); code == http.StatusForbidden {
@@ -121,10 +121,10 @@ func TestWhatAFormShowsStaysForThoseWhoMayNotSendIt(t *testing.T) {
 }
 
 func TestPagesKeepTheirShapeForEverybody(t *testing.T) {
-	const page = `<!DOCTYPE html><html><head></head><body><main><form method="post" action="/people/me/password"><button>Own</button></form><section class="card"><h2>Only this</h2><form method="post" action="/x"><button>Go</button></form></section><section class="card"><h2>Kept</h2><p>Text</p><form method="post" action="/x"><button>Go</button></form></section><details><summary>Open</summary><form method="post" action="/x"></form></details><svg viewBox="0 0 1 1"><use href="/static/i.svg#x"></use></svg></main></body></html>`
+	const page = `<!DOCTYPE html><html><head></head><body><main><form method="post" action="/me/password"><button>Own</button></form><section class="card"><h2>Only this</h2><form method="post" action="/x"><button>Go</button></form></section><section class="card"><h2>Kept</h2><p>Text</p><form method="post" action="/x"><button>Go</button></form></section><details><summary>Open</summary><form method="post" action="/x"></form></details><svg viewBox="0 0 1 1"><use href="/static/i.svg#x"></use></svg></main></body></html>`
 	out, err := offered([]byte(page), auth.Identity{Actor: "v", Scope: store.ScopeRead})
 	must(t, err)
-	const want = `<!DOCTYPE html><html><head></head><body><main><form method="post" action="/people/me/password"><button>Own</button></form><section class="card"><h2>Kept</h2><p>Text</p></section><svg viewBox="0 0 1 1"><use href="/static/i.svg#x"></use></svg></main></body></html>`
+	const want = `<!DOCTYPE html><html><head></head><body><main><form method="post" action="/me/password"><button>Own</button></form><section class="card"><h2>Kept</h2><p>Text</p></section><svg viewBox="0 0 1 1"><use href="/static/i.svg#x"></use></svg></main></body></html>`
 	if string(out) != want {
 		t.Errorf("it becomes\n%s", out)
 	}

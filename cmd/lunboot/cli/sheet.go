@@ -35,7 +35,7 @@ func (i *MachineImportCmd) Run(c *Context) error {
 		in = f
 	}
 	// A reader of its own: the table is short, and refused only when it was read.
-	resp, err := c.Client.send(c, http.MethodPost, "/machines/import?dry_run="+strconv.FormatBool(i.DryRun), struct{ io.Reader }{in}, "text/csv", nil)
+	resp, err := c.Client.send(c, http.MethodPost, "/machines.csv?dry_run="+strconv.FormatBool(i.DryRun), struct{ io.Reader }{in}, "text/csv", nil)
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ type MachineExportCmd struct {
 
 // Run writes a table that can be imported again.
 func (e *MachineExportCmd) Run(c *Context) (err error) {
-	resp, err := c.Client.send(c, http.MethodGet, "/machines/export?search="+url.QueryEscape(e.Search), nil, "", nil)
+	resp, err := c.Client.send(c, http.MethodGet, "/machines.csv?search="+url.QueryEscape(e.Search), nil, "", nil)
 	if err != nil {
 		return err
 	}
