@@ -76,8 +76,25 @@ type EnrollSpec struct {
 // CloneChoice is the golden volume that a machine gets a clone of when it is
 // enrolled, to boot from.
 type CloneChoice struct {
-	Of    string // name or number, or CloneOfDefault; empty: no clone
-	Reset bool   // it begins anew at each boot of its machine
+	Of       string // name or number, or CloneOfDefault; empty: no clone
+	Reset    bool   // it begins anew at each boot of its machine
+	Volatile bool   // with Reset: nobody waits for the disk
+}
+
+// Validate refuses a choice that no clone can be made by.
+func (c CloneChoice) Validate() error {
+	switch {
+	case c.Of == "" && (c.Reset || c.Volatile):
+		return Invalid("clone_of", "that a clone begins anew at each boot, or is volatile, goes with the volume that it is a clone of; name that, or default")
+	case c.Volatile && !c.Reset:
+		return notReset()
+	}
+	return nil
+}
+
+// notReset refuses to make volatile what is to be kept.
+func notReset() error {
+	return Invalid("volatile", "only a clone that begins anew at each boot can be volatile: what it holds may be gone after a crash of the appliance's machine")
 }
 
 // CloneOfDefault stands for the lab's default golden volume.
@@ -100,9 +117,16 @@ type AutoEnrollRule struct {
 	// make up MACs.
 	Limit int `json:"limit,omitempty"`
 	// CloneOf is the golden volume that each gets a clone of, to boot from, or
-	// "default"; empty: none. Reset: the clones begin anew at each boot.
-	CloneOf string `json:"clone_of,omitempty"`
-	Reset   bool   `json:"reset_at_boot,omitempty"`
+	// "default"; empty: none. Reset: the clones begin anew at each boot. Volatile:
+	// and nobody waits for the disk.
+	CloneOf  string `json:"clone_of,omitempty"`
+	Reset    bool   `json:"reset_at_boot,omitempty"`
+	Volatile bool   `json:"volatile,omitempty"`
+}
+
+// Clone is what the machines that the rule enrolls boot from.
+func (r AutoEnrollRule) Clone() CloneChoice {
+	return CloneChoice{Of: r.CloneOf, Reset: r.Reset, Volatile: r.Volatile}
 }
 
 // Bounds of the rules.
@@ -137,6 +161,9 @@ func (a AutoEnroll) Normalize() (AutoEnroll, error) {
 		}
 		seen[r.Prefix] = true
 		if r.Name, err = ParseNamePattern(string(r.Name)); err != nil {
+			return nil, err
+		}
+		if err := r.Clone().Validate(); err != nil {
 			return nil, err
 		}
 		if r.Limit == 0 {

@@ -46,7 +46,7 @@ func TestAPatternNamesEachMachineDifferently(t *testing.T) {
 
 func TestRulesAreTidiedOrRefused(t *testing.T) {
 	rules, err := AutoEnroll{{Prefix: "0007E9", Name: "LAB-{n}"}, {Prefix: "00-07", Limit: 3}}.Normalize()
-	if err != nil || rules[0] != (AutoEnrollRule{"00:07:e9", "lab-{n}", "", DefaultAutoEnrollLimit, "", false}) || rules[1].Prefix != "00:07" {
+	if err != nil || rules[0] != (AutoEnrollRule{"00:07:e9", "lab-{n}", "", DefaultAutoEnrollLimit, "", false, false}) || rules[1].Prefix != "00:07" {
 		t.Fatalf("%+v, %v", rules, err)
 	}
 	if r, ok := rules.For(MAC{0, 7, 0xe9}); !ok || r.Prefix != "00:07:e9" {

@@ -98,7 +98,7 @@ func (v *Volume) Validate() error {
 		errs = append(errs, Invalid("reset_at_boot", "a volume that several machines write cannot begin anew when one of them boots"))
 	}
 	if v.Volatile && !v.Reset {
-		errs = append(errs, Invalid("volatile", "only a clone that begins anew at each boot can be volatile: what it holds may be gone after a crash of the appliance's machine"))
+		errs = append(errs, notReset())
 	}
 	if v.Golden && !v.ReadOnly {
 		errs = append(errs, Invalid("read_only", "a golden volume stays read-only: its clones stand on its bytes; promote a clone to give it a new version"))

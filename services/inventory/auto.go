@@ -21,6 +21,9 @@ func (i *Inventory) EnrollAll(ctx context.Context, by store.Actor, spec store.En
 			return nil, err
 		}
 	}
+	if err := spec.Clone.Validate(); err != nil {
+		return nil, err
+	}
 	if spec.Clone.Of != "" {
 		if _, err := i.parentOf(ctx, spec.Clone); err != nil {
 			return nil, err
@@ -70,7 +73,7 @@ func (i *Inventory) enrollOne(ctx context.Context, by store.Actor, u store.Unkno
 	if err != nil {
 		return store.Machine{}, err
 	}
-	return m, i.equip(ctx, by, m, parent, spec.Clone.Reset)
+	return m, i.equip(ctx, by, m, parent, spec.Clone)
 }
 
 // AutoEnroll returns the rules by which machines are enrolled by themselves.
@@ -94,7 +97,7 @@ func (i *Inventory) SetAutoEnroll(ctx context.Context, by store.Actor, rules sto
 	}
 	for _, r := range rules {
 		if r.CloneOf != "" {
-			if _, err := i.parentOf(ctx, store.CloneChoice{Of: r.CloneOf}); err != nil {
+			if _, err := i.parentOf(ctx, r.Clone()); err != nil {
 				return nil, err
 			}
 		}
@@ -194,7 +197,7 @@ func (a *AutoEnroller) look(ctx context.Context) error {
 			a.tell(u.MAC, fmt.Errorf("there are %d machines whose MAC begins with %s, which is the rule's limit", count[r.Prefix], r.Prefix))
 			continue
 		}
-		_, err := i.enrollOne(ctx, store.ActorAutoEnroll, u, store.EnrollSpec{Name: r.Name, Profile: r.Profile, Clone: store.CloneChoice{Of: r.CloneOf, Reset: r.Reset}}, from)
+		_, err := i.enrollOne(ctx, store.ActorAutoEnroll, u, store.EnrollSpec{Name: r.Name, Profile: r.Profile, Clone: r.Clone()}, from)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -73,6 +73,9 @@ func (i *Inventory) renameDefault(ctx context.Context, by store.Actor, was strin
 
 // parentOf finds the golden volume that a choice names.
 func (i *Inventory) parentOf(ctx context.Context, c store.CloneChoice) (store.Volume, error) {
+	if err := c.Validate(); err != nil {
+		return store.Volume{}, err
+	}
 	if c.Of == store.CloneOfDefault {
 		v, err := i.DefaultGolden(ctx)
 		if err == nil && v.ID == 0 {
@@ -246,13 +249,13 @@ func (i *Inventory) EnrollWithClone(ctx context.Context, by store.Actor, mac sto
 	if err != nil {
 		return store.Machine{}, err
 	}
-	return m, i.equip(ctx, by, m, parent, choice.Reset)
+	return m, i.equip(ctx, by, m, parent, choice)
 }
 
 // equip gives a machine that was just enrolled its clone, or takes the machine
 // back.
-func (i *Inventory) equip(ctx context.Context, by store.Actor, m store.Machine, parent store.Volume, reset bool) error {
-	_, _, err := i.cloneFor(ctx, by, m, store.CloneSpec{Parent: parent.ID, Reset: reset})
+func (i *Inventory) equip(ctx context.Context, by store.Actor, m store.Machine, parent store.Volume, c store.CloneChoice) error {
+	_, _, err := i.cloneFor(ctx, by, m, store.CloneSpec{Parent: parent.ID, Reset: c.Reset, Volatile: c.Volatile})
 	if err == nil {
 		return nil
 	}

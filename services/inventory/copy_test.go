@@ -77,12 +77,33 @@ func TestAMachineIsEnrolledWithAFreshCloneOfTheDefault(t *testing.T) {
 		t.Errorf("it is enrolled all the same: %v", err)
 	}
 
+	// What is volatile must begin anew, and be a clone.
+	for _, bad := range []store.CloneChoice{{Of: "debian", Volatile: true}, {Reset: true, Volatile: true}, {Reset: true}} {
+		h.wantRefusal(t, store.KindInvalid, nil, func() error {
+			_, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Clone: bad})
+			return err
+		})
+		h.wantRefusal(t, store.KindInvalid, nil, func() error {
+			_, err := h.SetAutoEnroll(t.Context(), ada, store.AutoEnroll{{Prefix: "00:07:e9", CloneOf: bad.Of, Reset: bad.Reset, Volatile: bad.Volatile}})
+			return err
+		})
+	}
+	h.wantRefusal(t, store.KindInvalid, []string{"begins anew"}, func() error {
+		_, err := h.EnrollWithClone(t.Context(), ada, address("03"), "lab-03", store.CloneChoice{Of: "debian", Volatile: true})
+		return err
+	})
+	m, err = h.EnrollWithClone(t.Context(), ada, address("03"), "lab-03", store.CloneChoice{Of: "debian", Reset: true, Volatile: true})
+	must(t, err)
+	if v, err := h.db.Volume(t.Context(), h.mappings(t, m)[0].Volume); err != nil || !v.Reset || !v.Volatile || !v.TopLayer().Volatile {
+		t.Errorf("its volatile clone is %+v, %v", v, err)
+	}
+
 	all, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Name: "pc-{n}", Clone: store.CloneChoice{Of: "debian", Reset: true}})
 	must(t, err)
-	if len(all) != 3 || slices.ContainsFunc(all, func(e store.Enrolled) bool { return e.Problem != "" }) {
+	if len(all) != 2 || slices.ContainsFunc(all, func(e store.Enrolled) bool { return e.Problem != "" }) {
 		t.Errorf("together: %+v", all)
 	}
-	for _, name := range []string{"pc-1-debian", "pc-2-debian", "pc-3-debian"} {
+	for _, name := range []string{"pc-1-debian", "pc-2-debian"} {
 		if v, err := h.db.VolumeByName(t.Context(), name); err != nil || !v.Reset {
 			t.Errorf("%s: %+v, %v", name, v, err)
 		}

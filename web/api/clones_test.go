@@ -153,16 +153,18 @@ func TestAMachineIsEnrolledWithACloneThroughTheAPI(t *testing.T) {
 	h.must(204, "PUT", "/api/v1/settings/default-golden", `{"value":"debian"}`)
 	h.refused(422, "PUT", "/api/v1/settings/default-golden", `{"value":"win11"}`, "win11")
 	h.refused(422, "POST", enroll, `{"clone_of":"debian","replace":"lab-01"}`)
+	h.refused(422, "POST", enroll, `{"clone_of":"debian","volatile":true}`, "body.volatile", "begins anew")
+	h.refused(422, "POST", enroll, `{"reset_at_boot":true,"volatile":true}`, "body.clone_of")
 	h.must(http.StatusCreated, "POST", enroll, `{"name":"lab-01","clone_of":"default"}`)
 	if d := h.detail("lab-01-debian"); len(d.Machines) != 1 || !d.Machines[0].Boot || d.Reset {
 		t.Errorf("its clone: %+v", d)
 	}
 	var all api.List[store.Enrolled]
-	h.must(http.StatusCreated, "POST", "/api/v1/unknown-machines/enroll", `{"name":"pc-{n}","clone_of":"default","reset_at_boot":true}`).json(t, &all)
+	h.must(http.StatusCreated, "POST", "/api/v1/unknown-machines/enroll", `{"name":"pc-{n}","clone_of":"default","reset_at_boot":true,"volatile":true}`).json(t, &all)
 	if all.Total != 2 || all.Items[0].Problem != "" {
 		t.Errorf("together: %+v", all)
 	}
-	if d := h.detail("pc-2-debian"); !d.Reset || d.ParentName != "debian" {
+	if d := h.detail("pc-2-debian"); !d.Reset || !d.Volatile || d.ParentName != "debian" {
 		t.Errorf("their clones: %+v", d)
 	}
 }

@@ -31,12 +31,13 @@ type AutoEnrollView struct {
 
 // CloneChoice says what a machine that is enrolled boots from.
 type CloneChoice struct {
-	CloneOf string `json:"clone_of,omitempty" doc:"the golden volume that it gets a clone of, to boot from; default: the one of the setting default-golden; absent: none"`
-	Reset   bool   `json:"reset_at_boot,omitempty" doc:"the clone begins anew at each boot"`
+	CloneOf  string `json:"clone_of,omitempty" doc:"the golden volume that it gets a clone of, to boot from; default: the one of the setting default-golden; absent: none"`
+	Reset    bool   `json:"reset_at_boot,omitempty" doc:"the clone begins anew at each boot"`
+	Volatile bool   `json:"volatile,omitempty" doc:"with reset_at_boot: nobody waits for the disk, which is faster; what its machine wrote is discarded after a crash of the appliance's machine"`
 }
 
 func (c CloneChoice) choice() store.CloneChoice {
-	return store.CloneChoice{Of: c.CloneOf, Reset: c.Reset}
+	return store.CloneChoice{Of: c.CloneOf, Reset: c.Reset, Volatile: c.Volatile}
 }
 
 func (s *server) unknown(a huma.API) {
@@ -79,6 +80,9 @@ func (s *server) unknown(a huma.API) {
 				}
 				m, err := s.Acts.EnrollWithClone(ctx, actor(ctx), mac, in.Body.Name, in.Body.choice())
 				return s.replyMachine(ctx, m, err)
+			}
+			if err := in.Body.choice().Validate(); err != nil {
+				return nil, problem(err)
 			}
 			var replace store.MachineID
 			if in.Body.Replace != "" {

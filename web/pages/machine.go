@@ -362,7 +362,7 @@ func (s *site) cloneFor(r *http.Request, m store.Machine, c store.CloneChoice) e
 	}
 	for _, v := range all {
 		if v.Name == c.Of {
-			_, _, err := s.Volumes.CloneFor(r.Context(), by(r), m.ID, store.CloneSpec{Parent: v.ID, Reset: c.Reset})
+			_, _, err := s.Volumes.CloneFor(r.Context(), by(r), m.ID, store.CloneSpec{Parent: v.ID, Reset: c.Reset, Volatile: c.Volatile})
 			return err
 		}
 	}

@@ -355,9 +355,10 @@ func (s *site) unknownProblem(w http.ResponseWriter, r *http.Request, err error)
 }
 
 func (s *site) addRule(w http.ResponseWriter, r *http.Request) {
+	clone := choice(r)
 	rule := store.AutoEnrollRule{
 		Prefix: store.MACPrefix(r.PostFormValue("prefix")), Name: store.NamePattern(strings.TrimSpace(r.PostFormValue("pattern"))), Profile: r.PostFormValue("profile"),
-		CloneOf: r.PostFormValue("clone_of"), Reset: r.PostFormValue("clone_of") != "" && r.PostFormValue("reset") != "",
+		CloneOf: clone.Of, Reset: clone.Reset, Volatile: clone.Volatile,
 	}
 	var err error
 	if t := strings.TrimSpace(r.PostFormValue("limit")); t != "" {

@@ -392,7 +392,11 @@ func (s *site) goldens(ctx context.Context) (out []store.Volume, preselected boo
 
 // choice is what an enroll form says a machine boots from.
 func choice(r *http.Request) store.CloneChoice {
-	return store.CloneChoice{Of: r.PostFormValue("clone_of"), Reset: r.PostFormValue("reset") != ""}
+	c := store.CloneChoice{Of: r.PostFormValue("clone_of"), Reset: r.PostFormValue("reset") != "", Volatile: r.PostFormValue("volatile") != ""}
+	if c.Of == "" { // the ticks stand in the form whatever is chosen
+		return store.CloneChoice{}
+	}
+	return c
 }
 
 // fresh reports whether clones of new machines begin anew unless something else

@@ -300,17 +300,31 @@ func TestThreeClicksFromAnUnknownMachineToAFreshClone(t *testing.T) {
 	if code, to := post("/unknown/b8:27:eb:91:3c:0d/enroll", "name", "", "clone_of", "debian-golden", "reset", "1"); code != http.StatusSeeOther || to != "/machines/5" {
 		t.Errorf("%d %s", code, to)
 	}
-	if len(l.acts) != 1 || l.acts[0] != `enroll b8:27:eb:91:3c:0d as "" with {Of:debian-golden Reset:true}` {
+	if len(l.acts) != 1 || l.acts[0] != `enroll b8:27:eb:91:3c:0d as "" with {Of:debian-golden Reset:true Volatile:false}` {
 		t.Errorf("done: %q", l.acts)
 	}
 	l = cloning()
 	get, post = l.enter(t)
 	_, all := get("/unknown")
 	want(t, all, `<option value="debian-golden" selected>`)
+	if code, _ := post("/unknown/b8:27:eb:91:3c:0d/enroll", "name", "", "clone_of", "debian-golden", "reset", "1", "volatile", "1"); code != http.StatusSeeOther || !strings.HasSuffix(l.acts[0], "Reset:true Volatile:true}") {
+		t.Errorf("a volatile clone: %d, done: %q", code, l.acts)
+	}
+	want(t, form, `name="volatile" value="1"`, "a crash of the appliance’s machine discards what was written")
 	if code, _ := post("/unknown/enroll", "pattern", "lab-{n}", "clone_of", "debian-golden"); code != http.StatusSeeOther || l.all[0].Clone != (store.CloneChoice{Of: "debian-golden"}) {
 		t.Errorf("%d, enrolled by %+v", code, l.all)
 	}
 	if code, _ := post("/unknown/rules", "prefix", "b8:27:eb", "clone_of", "debian-golden", "reset", "1"); code != http.StatusSeeOther || l.rules[2].CloneOf != "debian-golden" || !l.rules[2].Reset {
+		t.Errorf("%d, ruled by %+v", code, l.rules)
+	}
+	if code, _ := post("/unknown/rules", "prefix", "00:09:e9", "clone_of", "debian-golden", "reset", "1", "volatile", "1"); code != http.StatusSeeOther || !l.rules[3].Volatile {
+		t.Errorf("%d, ruled by %+v", code, l.rules)
+	}
+	if _, all := get("/unknown"); !strings.Contains(all, "that begins anew at each boot and is volatile") {
+		t.Error("the list of the rules does not say that its clones are volatile")
+	}
+	// The ticks of a form in which no volume is chosen say nothing.
+	if code, _ := post("/unknown/rules", "prefix", "00:08:e9", "clone_of", "", "reset", "1", "volatile", "1"); code != http.StatusSeeOther || l.rules[4].Reset || l.rules[4].Volatile {
 		t.Errorf("%d, ruled by %+v", code, l.rules)
 	}
 	// Without a golden volume nothing of it is shown.

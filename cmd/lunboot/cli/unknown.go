@@ -19,6 +19,8 @@ type MachineEnrollCmd struct {
 	Profile string `help:"With --all: their profile (default: san)."`
 	CloneOf string `name:"clone-of" help:"Boot from a fresh clone of this golden volume; default: the one of the setting default-golden." placeholder:"VOLUME"`
 	Reset   bool   `name:"reset-at-boot" help:"With --clone-of: the clone begins anew at each boot."`
+
+	Volatile bool `help:"With --reset-at-boot: nobody waits for the disk, which is faster; what its machine wrote is discarded after a crash of the appliance's machine."`
 }
 
 // Run enrolls an unknown machine.
@@ -28,6 +30,8 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 		return usage("--all enrolls every unknown machine; it takes no MAC and no --replace")
 	case e.Reset && e.CloneOf == "":
 		return usage("--reset-at-boot goes with --clone-of")
+	case e.Volatile && !e.Reset:
+		return usage("--volatile goes with --reset-at-boot")
 	case e.All:
 		return e.all(c)
 	case e.MAC == "":
@@ -36,7 +40,7 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 		return usage("--pattern and --profile go with --all")
 	}
 	var m machine
-	in := map[string]any{"name": e.Name, "replace": e.Replace, "clone_of": e.CloneOf, "reset_at_boot": e.Reset}
+	in := map[string]any{"name": e.Name, "replace": e.Replace, "clone_of": e.CloneOf, "reset_at_boot": e.Reset, "volatile": e.Volatile}
 	if err := c.Client.Do(c, "POST", "/unknown-machines/"+esc(e.MAC)+"/enroll", in, &m); err != nil {
 		return err
 	}
@@ -51,7 +55,7 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 
 func (e *MachineEnrollCmd) all(c *Context) error {
 	var out list[store.Enrolled]
-	if err := c.Client.Do(c, "POST", "/unknown-machines/enroll", map[string]any{"name": e.Pattern, "profile": e.Profile, "clone_of": e.CloneOf, "reset_at_boot": e.Reset}, &out); err != nil {
+	if err := c.Client.Do(c, "POST", "/unknown-machines/enroll", map[string]any{"name": e.Pattern, "profile": e.Profile, "clone_of": e.CloneOf, "reset_at_boot": e.Reset, "volatile": e.Volatile}, &out); err != nil {
 		return err
 	}
 	failed := 0
@@ -152,6 +156,8 @@ type MachineAutoCmd struct {
 	CloneOf string `name:"clone-of" help:"With --add: each boots from a fresh clone of this golden volume; default: the one of the setting default-golden." placeholder:"VOLUME"`
 	Reset   bool   `name:"reset-at-boot" help:"With --clone-of: the clones begin anew at each boot."`
 	Remove  string `help:"Take the rule of a prefix away." placeholder:"PREFIX"`
+
+	Volatile bool `help:"With --reset-at-boot: nobody waits for the disk, which is faster; what their machines wrote is discarded after a crash of the appliance's machine."`
 }
 
 type autoEnroll struct {
@@ -160,8 +166,8 @@ type autoEnroll struct {
 
 // Run lists or changes the rules.
 func (a *MachineAutoCmd) Run(c *Context) error {
-	if a.Add == "" && (a.Name != "" || a.Profile != "" || a.Limit != 0 || a.CloneOf != "") || a.Reset && a.CloneOf == "" {
-		return usage("--name, --profile, --limit and --clone-of go with --add, and --reset-at-boot with --clone-of")
+	if a.Add == "" && (a.Name != "" || a.Profile != "" || a.Limit != 0 || a.CloneOf != "") || a.Reset && a.CloneOf == "" || a.Volatile && !a.Reset {
+		return usage("--name, --profile, --limit and --clone-of go with --add, --reset-at-boot with --clone-of, and --volatile with --reset-at-boot")
 	}
 	var now autoEnroll
 	resp, err := c.Client.send(c, http.MethodGet, "/auto-enroll", nil, "", nil)
@@ -189,7 +195,7 @@ func (a *MachineAutoCmd) Run(c *Context) error {
 			now.Rules = kept
 		}
 		if a.Add != "" {
-			now.Rules = append(now.Rules, store.AutoEnrollRule{Prefix: store.MACPrefix(a.Add), Name: store.NamePattern(a.Name), Profile: a.Profile, Limit: a.Limit, CloneOf: a.CloneOf, Reset: a.Reset})
+			now.Rules = append(now.Rules, store.AutoEnrollRule{Prefix: store.MACPrefix(a.Add), Name: store.NamePattern(a.Name), Profile: a.Profile, Limit: a.Limit, CloneOf: a.CloneOf, Reset: a.Reset, Volatile: a.Volatile})
 		}
 		if err := c.change("PUT", "/auto-enroll", "", resp.Header.Get("ETag"), now, &now); err != nil {
 			return err
@@ -198,8 +204,8 @@ func (a *MachineAutoCmd) Run(c *Context) error {
 	return c.show(now, func() {
 		var rows [][]string
 		for _, r := range now.Rules {
-			rows = append(rows, []string{string(r.Prefix), string(r.Name), r.Profile, strconv.Itoa(r.Limit), r.CloneOf, yes(r.Reset, "at boot")})
+			rows = append(rows, []string{string(r.Prefix), string(r.Name), r.Profile, strconv.Itoa(r.Limit), r.CloneOf, yes(r.Reset, "at boot"), yes(r.Volatile, "volatile")})
 		}
-		c.table("PREFIX NAME PROFILE LIMIT CLONE-OF RESET", rows)
+		c.table("PREFIX NAME PROFILE LIMIT CLONE-OF RESET DISK", rows)
 	})
 }
