@@ -105,7 +105,7 @@ func TestSomebodySignsInThroughTheProvider(t *testing.T) {
 	if strings.Contains(body, "Your password") || !strings.Contains(body, "Your logins") {
 		t.Errorf("her page:\n%s", body)
 	}
-	resp, err := f.client.PostForm(f.base+"/people/me/password", url.Values{"old": {""}, "password": {"a new password"}, "again": {"a new password"}})
+	resp, err := f.client.PostForm(f.base+"/me/password", url.Values{"old": {""}, "password": {"a new password"}, "again": {"a new password"}})
 	must(t, err)
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusForbidden || f.people["anna"].Hash != "" {
