@@ -61,6 +61,9 @@ func inspect(data []byte) (found, error) {
 		if subsystem != peEFIApplication {
 			return found{}, fmt.Errorf("it is not an EFI application (subsystem %d)", subsystem)
 		}
+		if whole := peSize(data); int64(len(data)) < whole {
+			return found{}, fmt.Errorf("it is cut short: it has %d bytes, and its header speaks of %d", len(data), whole)
+		}
 		if signed(data) {
 			f.Features = append(f.Features, FeatureSigned)
 		}
@@ -137,6 +140,25 @@ func readPE(data []byte) (machine, subsystem uint16, ok bool) {
 		return 0, 0, false
 	}
 	return binary.LittleEndian.Uint16(data[at+4:]), binary.LittleEndian.Uint16(data[at+subsystemAt:]), true
+}
+
+// peSize is how many bytes of a PE file its section table names (Microsoft PE
+// format, "Section Table"): firmware refuses a file that ends before them, as it
+// refuses an unsigned one, without a word.
+func peSize(data []byte) (size int64) {
+	const entry, sizeAt, fromAt = 40, 16, 20
+	at := int64(binary.LittleEndian.Uint32(data[60:])) // readPE found the header
+	table := at + 24 + int64(binary.LittleEndian.Uint16(data[at+20:]))
+	for n := range int64(binary.LittleEndian.Uint16(data[at+6:])) {
+		s := table + n*entry
+		if s+entry > int64(len(data)) {
+			return s + entry
+		}
+		if length := int64(binary.LittleEndian.Uint32(data[s+sizeAt:])); length > 0 {
+			size = max(size, int64(binary.LittleEndian.Uint32(data[s+fromAt:]))+length)
+		}
+	}
+	return size
 }
 
 // signed reports whether a PE file has a certificate table (Microsoft PE format,

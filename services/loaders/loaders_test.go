@@ -255,3 +255,25 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+// A file of which only the beginning arrived is refused by firmware without a word,
+// as one that nobody signed is.
+func TestAFileThatIsCutShortIsRefused(t *testing.T) {
+	data := pe(peX8664, peEFIApplication, "iPXE")
+	binary.LittleEndian.PutUint16(data[128+6:], 2) // sections
+	binary.LittleEndian.PutUint16(data[128+20:], 224)
+	table := data[128+24+224:]
+	binary.LittleEndian.PutUint32(table[16:], 1024)
+	binary.LittleEndian.PutUint32(table[20:], 1024)
+	binary.LittleEndian.PutUint32(table[40+20:], 1<<20) // of no bytes, as .bss is
+	if err := Check("mine.efi", data); err != nil {
+		t.Errorf("a whole file: %v", err)
+	}
+	if err := Check("mine.efi", data[:2000]); err == nil || !strings.Contains(err.Error(), "cut short: it has 2000 bytes, and its header speaks of 2048") {
+		t.Errorf("a file without its end: %v", err)
+	}
+	binary.LittleEndian.PutUint16(data[128+6:], 1000)
+	if err := Check("mine.efi", data); err == nil || !strings.Contains(err.Error(), "cut short") {
+		t.Errorf("a file without its own table: %v", err)
+	}
+}
