@@ -20,7 +20,7 @@ const (
 	EventDHCPAck       EventKind = "dhcp.ack"        // the lease is on disk and the ACK left
 	EventDHCPNak       EventKind = "dhcp.nak"        // we refused Addr; Detail.Reason
 	EventDHCPDecline   EventKind = "dhcp.decline"    // it found Addr in use
-	EventDHCPConflict  EventKind = "dhcp.conflict"   // we asked the wire for the Addr that it declined: the MAC Detail.Server answers, or nobody
+	EventDHCPConflict  EventKind = "dhcp.conflict"   // we asked the wire for the Addr that it declined, or that is reserved for it: the MAC Detail.Server answers, or nobody
 	EventDHCPRelease   EventKind = "dhcp.release"    // it gave Addr back
 	EventDHCPNoAddress EventKind = "dhcp.no-address" // the range is used up
 	EventDHCPNoLoader  EventKind = "dhcp.no-loader"  // no loader for this architecture
@@ -117,6 +117,7 @@ type Detail struct {
 	Server    string `json:"server,omitempty"` // another server's address; the initiator that has the volume to itself
 	Proxy     bool   `json:"proxy,omitempty"`  // on a network where another server gives the addresses
 	Relay     string `json:"relay,omitempty"`  // the relay that it asks through: giaddr
+	Router    string `json:"router,omitempty"` // the gateway that it was given
 	Port      string `json:"port,omitempty"`   // the switch and its port, as option 82 says
 
 	Loader  string `json:"loader,omitempty"`

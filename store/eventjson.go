@@ -23,6 +23,7 @@ func (d *Detail) AppendJSON(b []byte) []byte {
 	o.text("server", d.Server)
 	o.flag("proxy", d.Proxy)
 	o.text("relay", d.Relay)
+	o.text("router", d.Router)
 	o.text("port", d.Port)
 	o.text("loader", d.Loader)
 	o.text("file", d.File)

@@ -32,8 +32,8 @@ func (s *Server) gather(t ledger.Turn, r message.Request, at place, now time.Tim
 			in.Addresses[a] = s.address(t, a, in)
 		}
 	}
+	in.OnWire = s.wire.Asks() && !r.GIAddr.IsValid() && in.Subnet.Prefix == s.networks.own.Prefix
 	if a := r.Requested; r.Type == dhcpv4.MessageTypeDecline && a.IsValid() {
-		in.OnWire = s.wire.Asks() && !r.GIAddr.IsValid() && in.Subnet.Prefix == s.networks.own.Prefix
 		in.GiveBack = t.GiveBack(r.MAC, at.subnet, a)
 	}
 	return in
@@ -80,6 +80,7 @@ func (s *Server) address(t ledger.Turn, a netip.Addr, in Input) Address {
 	// A machine that answers for the address that it had is no stranger to it,
 	// whichever of its cards does.
 	check, by := s.wire.Checked(a)
+	f.Unasked = check == survey.Unchecked
 	f.Conflict = check == survey.Taken && by != in.Request.MAC && !slices.Contains(in.Client.Machine.MACs, by)
 	return f
 }
@@ -161,9 +162,9 @@ func (s *Server) Holds(ctx context.Context, a netip.Addr, mac store.MAC) bool {
 	return t.Address(a).Lease.MAC == mac
 }
 
-// Asked takes the wire's word on an address that a client declined
-// (survey.Range). Silence says nothing more: the client's own word counts for
-// a minute.
+// Asked takes the wire's word on an address that a client declined, or that is
+// reserved and was offered (survey.Range). Silence says nothing more: the client's
+// own word counts for a minute.
 func (s *Server) Asked(ctx context.Context, a netip.Addr, by store.MAC) {
 	now := s.cfg.Now()
 	t, err := s.ledger.Begin(ctx, now)
@@ -171,6 +172,9 @@ func (s *Server) Asked(ctx context.Context, a netip.Addr, by store.MAC) {
 		return // the next decision fails likewise, and says so
 	}
 	l, ok := t.Declined(a)
+	if !ok {
+		s.reservedTaken(t, a, by, now)
+	}
 	t.End()
 	if !ok {
 		return
@@ -189,4 +193,21 @@ func (s *Server) Asked(ctx context.Context, a netip.Addr, by store.MAC) {
 	if l.Machine != 0 || s.audience.hears(l.MAC, now) {
 		s.cfg.Emit.Emit(e)
 	}
+}
+
+// reservedTaken tells of a stranger who answers for an address that is reserved
+// and was just offered. The machine's REQUEST is refused then, and its next
+// DISCOVER gets another address.
+func (s *Server) reservedTaken(t ledger.Turn, a netip.Addr, by store.MAC, now time.Time) {
+	f := t.Address(a)
+	if by.IsZero() || f.OfferedTo.IsZero() || by == f.OfferedTo || f.ReservedTo == 0 {
+		return
+	}
+	m, _ := t.Client(f.OfferedTo)
+	if m == nil || m.ID != f.ReservedTo || slices.Contains(m.MACs, by) {
+		return
+	}
+	s.cfg.Emit.Emit(store.Event{At: now, Kind: store.EventDHCPConflict, MAC: f.OfferedTo, Addr: a, Machine: m.ID, Detail: store.Detail{
+		Interface: s.cfg.Interface, Server: by.String(), Reason: by.String() + " answers for " + a.String() + ", which is reserved for " + m.Name,
+	}})
 }

@@ -241,6 +241,9 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 		s.chained.put(r.MAC, chain{r.XID, now})
 	}
 	if !ans.Lease.Address.IsValid() {
+		if ans.Doubt {
+			s.wire.Doubt(ans.Address)
+		}
 		return ans, nil
 	}
 	if err := s.ledger.Put(ctx, ans.Lease); err != nil {

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -49,6 +50,7 @@ func (c Client) has(q store.Quirk) bool { return slices.Contains(c.Machine.Quirk
 type Address struct {
 	ledger.Facts
 	Conflict  bool // somebody answered when we asked the wire for it
+	Unasked   bool // the wire was not asked for it lately
 	Appliance bool // ours, the router's or the relay's
 }
 
@@ -114,7 +116,7 @@ type Answer struct {
 	Address    netip.Addr    // yiaddr
 	Lease      store.Lease   // to be made durable before the answer leaves; zero when nothing changes
 	GiveBack   []store.Lease // to be made durable, too: addresses that are set aside no longer
-	Doubt      bool          // ask the wire for the address of Lease
+	Doubt      bool          // ask the wire for the address of Lease, or the one that is offered
 	Hold       bool          // keep Address for this MAC for offerLife
 	Withdraw   bool          // forget what was offered to this MAC
 	Options    dhcpv4.Options
@@ -191,6 +193,9 @@ func (in *Input) offer(a netip.Addr, asked store.Event) Answer {
 	ans := Answer{Verdict: Offer, Address: a, Hold: true, Waiting: in.waiting()}
 	in.configure(&ans, true)
 	in.tell(&ans, asked, store.EventDHCPOffer)
+	// Nobody asks the wire ahead for a reserved address. It is asked now, while the
+	// client waits for further offers: an answer is here before its REQUEST.
+	ans.Doubt = a == in.reserved() && in.OnWire && in.at(a).Unasked && in.Request.PXE()
 	return ans
 }
 
@@ -438,10 +443,14 @@ func (in *Input) tell(ans *Answer, asked store.Event, answered store.EventKind) 
 // told makes the event of an answer that carries an address.
 func (in *Input) told(kind store.EventKind, ans Answer) store.Event {
 	e := in.event(kind, ans.Address)
-	if ans.Loader == "" {
+	switch e.Detail.Loader = string(ans.Loader); {
+	case ans.Loader == "" || strings.Contains(ans.BootFile, "://"):
 		e.Detail.URL = ans.BootFile
-	} else {
-		e.Detail.Loader = string(ans.Loader)
+	case ans.ServerAddr.IsValid():
+		e.Detail.URL = "tftp://" + ans.ServerAddr.String() + "/" + ans.BootFile
+	}
+	if in.Request.PXE() && in.Subnet.Router.IsValid() && ans.Address.IsValid() {
+		e.Detail.Router = in.Subnet.Router.String()
 	}
 	return e
 }

@@ -235,7 +235,7 @@ func New(c Config) (*Inventory, error) {
 		return nil, err
 	}
 	if c.Own == nil {
-		c.Own = hostAddresses
+		c.Own = HostAddresses
 	}
 	i := &Inventory{
 		db: c.DB, volumes: c.Volumes, layers: c.Layers, shelf: c.Shelf, renderer: c.Renderer, sessions: c.Sessions, loaders: c.Loaders, emit: c.Emit,
@@ -249,9 +249,9 @@ func New(c Config) (*Inventory, error) {
 	return i, nil
 }
 
-// hostAddresses lists the host's addresses; one that cannot be read is not
+// HostAddresses lists the host's addresses; one that cannot be read is not
 // known to be ours.
-func hostAddresses() []netip.Addr {
+func HostAddresses() []netip.Addr {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil
