@@ -224,7 +224,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	}
 
 	a.runner = attempts.New(a.journal, a.table, contents{a.db, a.pool}, log.With("part", "attempts"), time.Now)
-	a.runner.Ladder = a.loaders
+	a.runner.Ladder, a.runner.Own = a.loaders, inventory.HostAddresses
 	a.notify = newNotify(a)
 	a.once = newOnceKeeper(a.db, log.With("part", "one-shot profiles"))
 	if a.metrics, err = metrics.New(metrics.Config{Read: a.measure, Log: log.With("part", "metrics")}); err != nil {

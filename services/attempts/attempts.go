@@ -120,6 +120,9 @@ type Runner struct {
 	// AdminURL is where people manage the appliance, for the diagnoses. It is
 	// set before Serve.
 	AdminURL string
+	// Own lists the addresses of the appliance's machine, for the diagnoses; nil:
+	// they are not known. It is set before Serve.
+	Own func() []netip.Addr
 	// Ladder is told how loaders did; nil: nobody is. It is set before Serve.
 	Ladder Ladder
 	// OnEnd is told of each attempt that came up or failed, with its diagnoses,

@@ -135,20 +135,34 @@ func (s *Server) send(w *responseWriter, r *http.Request, e store.Event, content
 func (s *Server) noFile(w *responseWriter, r *http.Request, name string, err error) {
 	script := path.Ext(name) == ".ipxe"
 	name = strings.TrimPrefix(shown(boot.FilesRoot+name), boot.FilesRoot)
-	status, why := http.StatusNotFound, "There is no file "+name+" on this appliance."
+	status, why, told := http.StatusNotFound, "There is no file "+name+" on this appliance.", ""
 	var errno syscall.Errno // a path out of the folder has none
 	if errors.As(err, &errno) && errno != syscall.ENOENT && errno != syscall.ENOTDIR || store.KindOf(err) == store.KindUnavailable {
 		status, why = http.StatusInternalServerError, "The file "+name+" cannot be read on this appliance."
+		told = unreadable(err)
 		s.cfg.Log.Error("a file could not be sent to a machine", "file", name, "addr", remote(r), "error", err)
 	}
 	switch {
 	case isIPXE(r) && script:
-		s.missing(r, "")
+		s.missing(r, "", told)
 		w.script(http.StatusOK, s.wrong(r, why))
 	case isIPXE(r):
-		s.missing(r, name)
+		s.missing(r, name, told)
 		w.script(status, s.wrong(r, why))
 	default:
 		http.Error(w, why, status)
 	}
+}
+
+// unreadable says why a file that is here cannot be read, without its path.
+func unreadable(err error) string {
+	var e *store.Error
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &e) && e.Msg != "":
+		return e.Msg
+	case errors.As(err, &errno):
+		return "the appliance cannot read it: " + errno.Error()
+	}
+	return "the appliance cannot read it"
 }

@@ -222,7 +222,7 @@ func (s *Server) other(w *responseWriter, r *http.Request) {
 		return
 	}
 	if isIPXE(r) {
-		s.missing(r, "")
+		s.missing(r, "", "")
 		w.script(http.StatusOK, s.wrong(r,
 			"There is nothing at "+shown(r.URL.Path)+" on this appliance.", "A machine's script is at "+boot.ScriptURL(s.bootAddr(r))))
 		return
@@ -256,9 +256,10 @@ func (s *Server) wrong(r *http.Request, lines ...string) string {
 // missing tells that an iPXE asked for something that is not here: somebody's
 // script names it. file is its name when the answer is a failure that the script
 // may take care of; without one the machine runs a script of ours in its place.
-func (s *Server) missing(r *http.Request, file string) {
+// why says more than that it is not here.
+func (s *Server) missing(r *http.Request, file, why string) {
 	if r.Method != http.MethodHead {
-		s.emit(store.Event{Kind: store.EventFileMissing, Addr: remote(r), Detail: store.Detail{URL: boundedURL(r.URL), File: printable(file), IPXE: true}})
+		s.emit(store.Event{Kind: store.EventFileMissing, Addr: remote(r), Detail: store.Detail{URL: boundedURL(r.URL), File: printable(file), IPXE: true, Reason: why}})
 	}
 }
 

@@ -22,20 +22,23 @@ type State struct {
 
 	lastDiscover time.Time // of firmware or iPXE
 	lastAck      time.Time
-	ackIPXE      bool      // the last ACK went to an iPXE
-	ipxeAsked    bool      // an iPXE sent a DISCOVER
-	ipxeLast     bool      // the last DISCOVER was an iPXE's
-	lastLoader   time.Time // the last loader event
-	lastScript   time.Time // the last script that was given
-	waiting      bool      // the last script was the unknown machine's
-	san          bool      // the last script boots from the SAN
-	lastGood     time.Time // the last event that was progress; silence counts from here
-	silentSince  time.Time // set when silence made it fail
-	revived      bool      // a late event turned a failure back
-	trouble      bool      // an event spoke of something wrong
-	osAsked      time.Time // the operating system sent a DISCOVER
-	osLogin      bool      // the operating system's own initiator logged in
-	ioStart      time.Time // of the present run of steady I/O
+	ackIPXE      bool          // the last ACK went to an iPXE
+	ipxeAsked    bool          // an iPXE sent a DISCOVER
+	ipxeLast     bool          // the last DISCOVER was an iPXE's
+	lastLoader   time.Time     // the last loader event
+	lastScript   time.Time     // the last script that was given
+	waiting      bool          // the last script was the unknown machine's
+	san          bool          // the last script boots from the SAN
+	asks         bool          // the last script waits for somebody at the machine
+	pause        time.Duration // the last script waits so long by its own word
+	restarted    bool          // the appliance was started again since the last sign of life
+	lastGood     time.Time     // the last event that was progress; silence counts from here
+	silentSince  time.Time     // set when silence made it fail
+	revived      bool          // a late event turned a failure back
+	trouble      bool          // an event spoke of something wrong
+	osAsked      time.Time     // the operating system sent a DISCOVER
+	osLogin      bool          // the operating system's own initiator logged in
+	ioStart      time.Time     // of the present run of steady I/O
 	ioLast       time.Time
 	again        again
 	counted      bool  // a sample came since it failed
@@ -211,6 +214,9 @@ func (s *State) Ended(at time.Time) {
 		return
 	}
 	name := s.current()
+	if s.atScreen() {
+		name = store.StageScript
+	}
 	s.fail(name, at, "It started over before this was done")
 }
 
@@ -221,16 +227,23 @@ func (s *State) Expire(now time.Time, u Usual) bool {
 	if !ok || now.Before(at) {
 		return false
 	}
-	if name := s.current(); name == store.StageUp && !s.sanBoot() {
+	switch name := s.current(); {
+	case s.atScreen():
+		s.fail(store.StageScript, at, waitsLine+": nobody came in "+span(at.Sub(s.lastGood)))
+		s.silentSince = s.lastGood
+	case name == store.StageUp && !s.sanBoot():
 		s.pass(name, at)
 		st := s.stage(name)
 		st.State, st.At, st.Ended = store.StageUnsure, s.lastGood, at
 		st.Detail = "No sign either way: what it starts now does not come from here"
 		s.Outcome, s.Stage = store.OutcomeUpUnconfirmed, name
-	} else {
+	default:
 		quiet := "Nothing heard for " + span(at.Sub(s.lastGood))
 		if st := s.stage(name); st.Detail != "" {
 			quiet = st.Detail + "; then nothing for " + span(at.Sub(s.lastGood))
+		}
+		if s.restarted {
+			quiet = AfterRestart + " for " + span(at.Sub(s.lastGood))
 		}
 		s.fail(name, at, quiet)
 		s.silentSince = s.lastGood
@@ -240,6 +253,19 @@ func (s *State) Expire(now time.Time, u Usual) bool {
 		s.Updated = now
 	}
 	return true
+}
+
+// AfterRestart begins the line of a stage in which nothing was heard of a machine
+// any more once the appliance was started again.
+const AfterRestart = "Nothing heard since the appliance was started again,"
+
+// waitsLine is the line of a boot whose script waits for somebody.
+const waitsLine = "It waits for somebody at its screen"
+
+// atScreen reports whether the script that was given last waits for somebody, and
+// nothing shows that it went on.
+func (s *State) atScreen() bool {
+	return s.asks && !s.waiting && !s.lastScript.IsZero() && !s.beyondScript() && s.stage(store.StageUp).State == store.StageWaiting
 }
 
 // Silent returns since when nothing was heard, when silence made s fail.
@@ -348,7 +374,7 @@ func (s *State) progress(name store.StageName, at time.Time) {
 		s.Stage = name
 	}
 	if at.After(s.lastGood) {
-		s.lastGood = at
+		s.lastGood, s.restarted = at, false
 	}
 }
 

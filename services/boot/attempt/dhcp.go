@@ -37,6 +37,8 @@ func (s *State) foldDHCP(e store.Event) {
 	case store.EventDHCPDecline:
 		s.lastAck = time.Time{}
 		s.fail(store.StageAddress, e.At, e.Addr.String()+" is in use by somebody else")
+	case store.EventDHCPConflict:
+		s.trouble = s.trouble || d.Server != ""
 	case store.EventDHCPNoAddress:
 		s.fail(store.StageAddress, e.At, "No address was left")
 	case store.EventDHCPNoISCSI:

@@ -25,6 +25,8 @@ func (s *State) foldFetch(e store.Event) {
 		if d.Script != "" {
 			s.Script = d.Script
 		}
+		_, _, s.asks = AsksSomebody(d.Script)
+		s.pause = pause(d.Script)
 		if d.Key != "" {
 			s.Key = d.Key
 		}

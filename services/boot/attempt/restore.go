@@ -27,6 +27,8 @@ func Restore(a store.Attempt) *State {
 		s.lastScript = st.Ended
 	}
 	s.san = s.stage(store.StageLogin).State != store.StageSkipped
+	_, _, s.asks = AsksSomebody(a.Script)
+	s.pause = pause(a.Script)
 	s.osLogin = a.Outcome == store.OutcomeUp
 	s.trouble = len(a.Diagnoses) > 0
 	return s
@@ -37,7 +39,7 @@ func Restore(a store.Attempt) *State {
 func (s *State) Resume(now time.Time) {
 	s.trial.blind, s.trial.news = true, nil
 	if s.Outcome == store.OutcomeRunning && now.After(s.lastGood) {
-		s.lastGood = now
+		s.lastGood, s.restarted = now, true
 	}
 }
 

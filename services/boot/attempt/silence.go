@@ -17,6 +17,7 @@ const (
 	limitScript  = 20 * time.Second  // iPXE has its address; no request for the script
 	limitPoll    = 60 * time.Second  // the unknown machine's script asks again every few seconds
 	limitLogin   = 30 * time.Second  // the script was given; no login
+	limitScreen  = 3 * time.Minute   // its script waits for somebody at the machine
 	limitRead    = 20 * time.Second  // login to the first READ
 	limitUp      = 180 * time.Second // the last READ to a sign of the operating system
 )
@@ -103,10 +104,12 @@ func (s *State) patience(u Usual) time.Duration {
 		return u.limit(store.StageUp, limitUp)
 	case passed(store.StageLogin):
 		return u.limit(store.StageRead, limitRead)
+	case s.atScreen():
+		return limitScreen + s.pause
 	case passed(store.StageScript) && !s.sanBoot():
-		return u.limit(store.StageUp, limitUp)
+		return u.limit(store.StageUp, limitUp) + s.pause
 	case passed(store.StageScript):
-		return u.limit(store.StageLogin, limitLogin)
+		return u.limit(store.StageLogin, limitLogin) + s.pause
 	case s.waiting:
 		return limitPoll
 	case running(store.StageScript):

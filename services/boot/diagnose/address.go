@@ -145,6 +145,32 @@ func requestUnanswered(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
+// reservedTaken is said besides what became of the boot: the machine was given
+// another address than the one that is reserved for it.
+func reservedTaken(v *view) (store.Diagnosis, bool) {
+	e, ok := v.last(store.EventDHCPConflict)
+	if !ok || e.Detail.Server == "" || v.saw(store.EventDHCPDecline) {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	if nak, ok := v.last(store.EventDHCPNak); ok && nak.Addr == e.Addr {
+		v.note(nak.At, "%s%s", plain(nak.Kind), suffix(nak))
+	}
+	cause := "The address is reserved for " + v.who() + ", and somebody else on this network has it by a setting of its own."
+	if a := v.a.Address; a != "" && a != e.Addr.String() {
+		cause += " " + v.who() + " was given " + a + " this time."
+	}
+	return store.Diagnosis{
+		Title:      fmt.Sprintf("%s, the address of %s, is used by another device (%s)", e.Addr, v.who(), withMaker(e.Detail.Server)),
+		Cause:      cause,
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			fix(store.FixOtherAddress, e.Addr.String(), "Reserve another address for "+v.who()),
+			{Label: "Or give that device another address, outside of what is given here"},
+		},
+	}, true
+}
+
 func noOffer(v *view) (store.Diagnosis, bool) {
 	asks := v.since(time.Time{}, store.EventDHCPDiscover)
 	if len(asks) == 0 || v.saw(store.EventDHCPOffer, store.EventDHCPAck) {

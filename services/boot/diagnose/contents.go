@@ -130,6 +130,36 @@ func noBootLoader(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
+// wentNoFurther is a boot loader that the machine has started and that read less
+// than a kernel has: it is damaged, waits for somebody, or ended.
+func wentNoFurther(v *view) (store.Diagnosis, bool) {
+	m, found, ok := v.contents()
+	if !ok || found.Blank {
+		return store.Diagnosis{}, false
+	}
+	mine := found.BIOS
+	if v.a.Firmware == "UEFI" {
+		mine = found.UEFI
+	}
+	if v.a.Firmware == "" || !mine.OK {
+		return store.Diagnosis{}, false
+	}
+	if sure, ok := v.nothingStarted(); !ok || sure == store.Certain {
+		return store.Diagnosis{}, false
+	}
+	v.note(time.Time{}, "volume %s holds: %s", quoted(m.Volume), orElse(found.Summary, "a boot sector"))
+	return store.Diagnosis{
+		Title:      v.who() + " started the boot loader of " + v.volume() + ", which went no further",
+		Cause:      "It read less than any operating system has. A boot loader that is damaged or waits for somebody ends like this, and so does a volume onto which only a part of an image was copied; or the machine was switched off just then.",
+		Confidence: store.BestGuess,
+		Fixes: []store.Fix{
+			{Label: "Look at the machine’s screen: the boot loader says there what it waits for"},
+			{Label: "Import the image anew as another volume, and map that: lunboot volume import NAME FILE"},
+			{Label: "Install the boot loader again for " + v.a.Firmware},
+		},
+	}, true
+}
+
 func notBootable(v *view) (store.Diagnosis, bool) {
 	if !v.reported(ipxeerr.ClassNotBootable) {
 		return store.Diagnosis{}, false

@@ -13,6 +13,7 @@ package diagnose
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -29,14 +30,15 @@ type Facts struct {
 	Initiator  store.IQN
 	Auth       store.AuthMode
 	Profile    string
-	Once       string    // the profile of its next boot only
-	Installers []string  // the profiles that install
-	Mappings   []Mapping // by rising LUN
-	Free       []string  // volumes that nobody has and that it could boot, when it has none
-	Goldens    []string  // golden volumes that it could get a clone of, when it has none
-	AdminURL   string    // where people manage the appliance: "http://10.0.0.1:8080"
-	OwnLoader  string    // the loader that it names for itself; empty: the ladder chooses
-	Loader     *Loader   // nil when the machine said nothing of its hardware
+	Once       string       // the profile of its next boot only
+	Installers []string     // the profiles that install
+	Mappings   []Mapping    // by rising LUN
+	Free       []string     // volumes that nobody has and that it could boot, when it has none
+	Goldens    []string     // golden volumes that it could get a clone of, when it has none
+	AdminURL   string       // where people manage the appliance: "http://10.0.0.1:8080"
+	Own        []netip.Addr // the addresses of the appliance's machine; none when they are not known
+	OwnLoader  string       // the loader that it names for itself; empty: the ladder chooses
+	Loader     *Loader      // nil when the machine said nothing of its hardware
 
 	Usual   attempt.Usual   // from its boots that went well
 	Earlier []store.Attempt // its boots before this one, the newest first
@@ -80,7 +82,7 @@ type rule struct {
 
 // rules is the table, in order of precedence.
 func rules() []rule {
-	return slices.Concat(scriptRules(), iscsiRules(), loaderRules(), addressRules(), upRules(), lastRules(), asideRules())
+	return slices.Concat(meanwhileRules(), scriptRules(), iscsiRules(), loaderRules(), addressRules(), upRules(), lastRules(), asideRules())
 }
 
 // Codes lists the rules' names in order of precedence.
@@ -112,7 +114,7 @@ func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []st
 		d.Code = r.code
 		d.Evidence = append(d.Evidence, v.evidence...)
 		v.evidence = nil
-		d.Fixes = v.withoutWhatItHas(d.Fixes)
+		d.Fixes = v.possible(d.Fixes)
 		if d.Fixes == nil {
 			d.Fixes = []store.Fix{}
 		}
@@ -125,19 +127,39 @@ func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []st
 	return out
 }
 
-// withoutWhatItHas takes the button out that would give a machine the profile that
-// it has. What it ran was another script, or an older one: it fetches the right one
-// when it boots again.
-func (v *view) withoutWhatItHas(fixes []store.Fix) []store.Fix {
-	if v.f.Profile != store.DefaultProfile {
-		return fixes
+// possible takes the buttons out that would change nothing, or not what is wrong: a
+// machine that nobody enrolled has no settings, one without a volume cannot boot
+// from it, and one that has the profile has it already. What that one ran was
+// another script, or an older one: it fetches the right one when it boots again.
+func (v *view) possible(fixes []store.Fix) []store.Fix {
+	out := slices.DeleteFunc(slices.Clone(fixes), func(f store.Fix) bool {
+		switch {
+		case v.f.Name == "":
+			return ofMachine(f)
+		case f.Action == string(store.FixProfileSAN):
+			return v.f.Profile == store.DefaultProfile || len(v.f.Mappings) == 0
+		}
+		return false
+	})
+	switch {
+	case len(out) == len(fixes):
+	case v.f.Name == "" && !v.a.MAC.IsZero():
+		out = slices.Insert(out, 0, store.Fix{Action: string(store.FixEnroll), Label: "Enroll it"})
+	case v.f.Name != "" && v.f.Profile == store.DefaultProfile:
+		out = append(out, store.Fix{Label: "Switch " + v.who() + " off and on: it has profile san already, and what it ran was not that profile’s script of now"})
+	case len(out) == 0:
+		out = v.freeVolumes()
 	}
-	n := len(fixes)
-	fixes = slices.DeleteFunc(slices.Clone(fixes), func(f store.Fix) bool { return f.Action == string(store.FixProfileSAN) })
-	if len(fixes) < n {
-		fixes = append(fixes, store.Fix{Label: "Switch " + v.who() + " off and on: it has profile san already, and what it ran was not that profile’s script of now"})
-	}
-	return fixes
+	return out[:min(len(out), maxFixes)]
+}
+
+// maxFixes is how many ways out a person is shown.
+const maxFixes = 3
+
+// ofMachine reports whether a button changes a machine, which must be enrolled.
+func ofMachine(f store.Fix) bool {
+	a, err := store.ParseFix(f.Action)
+	return err == nil && !slices.Contains([]store.FixKind{store.FixEnroll, store.FixUnignore, store.FixExtendRange, store.FixProxyMode, store.FixCheckAgain}, a.Kind)
 }
 
 // maxHypotheses bounds the explanations of one failure.

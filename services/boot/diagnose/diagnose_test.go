@@ -254,7 +254,7 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 		{"LB-LUN-01", "profile san already", bios().script().logged(ipxeID, "s1").noLUN(0, 2), func() Facts { f := lab12(win11); f.Profile = "san"; return f }(),
 			"lab-12 asked for LUN 0, but its volume “win11” is LUN 2", store.Certain, "map-lun-0"},
 		{"LB-LUN-01", "nobody enrolled it", bios().script().logged(ipxeID, "s1").noLUN(7, 2), Facts{},
-			"52:54:00:77:00:0a asked for LUN 7, but its volume is LUN 2", store.Certain, "use-profile-san"},
+			"52:54:00:77:00:0a asked for LUN 7, but its volume is LUN 2", store.Certain, "enroll"},
 		{"LB-LUN-01", "a LUN without a number", bios().script().logged(ipxeID, "s1").noLUN(-1, 2), lab12(win11),
 			"lab-12 asked for a LUN without a number, but its volume “win11” is LUN 2", store.Certain, "use-profile-san"},
 		{"LB-LUN-02", "login refused", bios().script().refused(ipxeID, "0202", "nothing is mapped"), lab12(),

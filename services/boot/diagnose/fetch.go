@@ -23,6 +23,7 @@ func scriptRules() []rule {
 		{code: "LB-SCR-05", stage: store.StageScript, build: noBootVolume},
 		{code: "LB-SCR-06", stage: store.StageScript, build: scriptFailed},
 		{code: "LB-SCR-10", stage: store.StageScript, build: nothingThere},
+		{code: "LB-SCR-11", stage: store.StageScript, build: atScreen},
 		{code: "LB-LOAD-06", build: circles},
 	}
 }
@@ -115,7 +116,7 @@ func notEnrolled(v *view) (store.Diagnosis, bool) {
 
 func noBootVolume(v *view) (store.Diagnosis, bool) {
 	e, ok := v.lastScript(store.EventScriptFailed)
-	if !ok || v.f.Name == "" || len(v.f.Mappings) == 0 {
+	if !ok || v.f.Name == "" || len(v.f.Mappings) == 0 || !forItsVolume(e) {
 		return store.Diagnosis{}, false
 	}
 	for _, m := range v.f.Mappings {
@@ -138,10 +139,13 @@ func noBootVolume(v *view) (store.Diagnosis, bool) {
 
 func scriptFailed(v *view) (store.Diagnosis, bool) {
 	e, ok := v.lastScript(store.EventScriptFailed)
-	if !ok || v.f.Name != "" && len(v.f.Mappings) == 0 {
+	if !ok || v.f.Name != "" && len(v.f.Mappings) == 0 && forItsVolume(e) {
 		return store.Diagnosis{}, false // nothing-mapped says it better
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	if strings.Contains(e.Detail.Reason, ofItsProfile) {
+		return v.wrongProfile(e), true
+	}
 	if m, ok := v.boot(); ok && m.State != "" && m.State != store.VolumeReady {
 		v.note(time.Time{}, "volume %s is %s", quoted(m.Volume), m.State)
 		return store.Diagnosis{
@@ -157,6 +161,41 @@ func scriptFailed(v *view) (store.Diagnosis, bool) {
 		Confidence: store.Certain,
 		Fixes:      []store.Fix{{Label: "Look at its profile"}},
 	}, true
+}
+
+// What services/httpboot says of a script that fails begins so when the fault is
+// the profile's, or the appliance's own.
+const (
+	ofItsProfile = "its profile "
+	ofAppliance  = "the appliance could not "
+)
+
+// forItsVolume reports whether a script failed because of the machine's volumes.
+func forItsVolume(e store.Event) bool {
+	return !strings.Contains(e.Detail.Reason, ofItsProfile) && !strings.Contains(e.Detail.Reason, ofAppliance)
+}
+
+// wrongProfile is a machine whose profile makes no script: it is gone, or something
+// that it names is.
+func (v *view) wrongProfile(e store.Event) store.Diagnosis {
+	name := orElse(e.Detail.Profile, v.f.Profile)
+	d := store.Diagnosis{
+		Title:      v.who() + " could not be given a script, because its profile " + quoted(name) + " makes none",
+		Cause:      sentence(e.Detail.Reason),
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Label: "Correct the profile: lunboot profile show " + name + ", then lunboot profile set " + name}},
+	}
+	if strings.Contains(e.Detail.Reason, "does not exist") {
+		d.Title = v.who() + " could not be given a script: there is no profile " + quoted(name)
+		d.Fixes = []store.Fix{{Label: "Make it again: lunboot profile set " + name}}
+	}
+	switch {
+	case v.f.Once != "" && v.f.Once == name:
+		d.Fixes = slices.Insert(d.Fixes, 0, fix(store.FixClearOnce, "", "Take the profile for one boot back, and boot by profile "+v.f.Profile))
+	case v.f.Profile == name:
+		d.Fixes = append(d.Fixes, fix(store.FixProfileSAN, "", "Or use profile san, which boots from "+v.volume()))
+	}
+	return d
 }
 
 // circles is an iPXE that is sent to an iPXE, again and again.
@@ -201,6 +240,8 @@ func loaderRules() []rule {
 		{code: "LB-LOAD-02", stage: store.StageLoader, build: unknownFile},
 		{code: "LB-DHCP-06", build: otherDHCP},
 		{code: "LB-LOAD-03", stage: store.StageLoader, build: loaderStalled},
+		{code: "LB-NET-03", build: noWayThere},
+		{code: "LB-NET-04", build: toldElsewhere},
 		{code: "LB-LOAD-04", stage: store.StageLoader, build: loaderNeverAsked},
 		{code: "LB-SCR-07", stage: store.StageScript, build: scriptUnreachable},
 		{code: "LB-LOAD-08", build: otherLoader},
@@ -287,14 +328,30 @@ func loaderStalled(v *view) (store.Diagnosis, bool) {
 	if e.Detail.Total > 0 && e.Detail.Bytes <= e.Detail.Total {
 		title = fmt.Sprintf("%s stopped downloading at %d %%", v.who(), e.Detail.Bytes*100/e.Detail.Total)
 	}
-	d := store.Diagnosis{
-		Title:      title,
-		Cause:      "The request came through and the file did not. Packets that are too large for a link on the way, or a firewall that lets the request in and the answer not out, end like this.",
-		Confidence: store.VeryLikely,
-		Fixes: []store.Fix{
-			{Label: "Boot it again: it is given smaller blocks then"},
-			{Label: "Let UDP answers from the appliance through; TFTP answers from a new port each time"},
-		},
+	d := store.Diagnosis{Title: title, Confidence: store.VeryLikely}
+	answers := store.Fix{Label: "Let UDP answers of the appliance through, from its ports 1024 to 65535; TFTP answers from a new port each time (RFC 1350 §4)"}
+	switch reason := e.Detail.Reason; {
+	case strings.Contains(reason, "the appliance stopped"):
+		d.Title = v.who() + " lost its boot loader on the way, because the appliance was stopped"
+		d.Cause = "The appliance was stopped or restarted while it sent the file, and the machine did not ask for it again."
+		d.Confidence = store.Certain
+		d.Fixes = []store.Fix{{Label: "Switch " + v.who() + " off and on"}}
+	case strings.Contains(reason, "acknowledged none"):
+		d.Title = "Our answers over TFTP are not reaching " + v.who()
+		d.Cause = "Its request came to port 69, and none of our answers was acknowledged. They come from another port than it asked, as TFTP has it: a packet filter that lets port 69 through and nothing else ends like this, and so does a way back that is another than the way here."
+		d.Fixes = []store.Fix{answers, {Label: "Boot it over HTTP, if its firmware can: that needs one port alone"}}
+	case strings.Contains(reason, "gave up"):
+		d.Title = strings.Replace(d.Title, "stopped downloading", "gave up downloading", 1)
+		d.Cause = sentence(reason) + " It ended the transfer itself: its firmware has no room for the file, or was interrupted."
+		d.Confidence = store.BestGuess
+		d.Fixes = []store.Fix{{Label: "Look at the machine’s screen"}, {Label: "Try a smaller loader: lunboot machine set " + v.who() + " --loader NAME"}}
+	case e.Detail.Bytes > 0 && e.Kind != store.EventTFTPProbe:
+		// Blocks of this size came through before.
+		d.Cause = "It had acknowledged that much, and then nothing more. It was switched off, its cable was pulled, or the network lost everything for ten seconds and longer."
+		d.Fixes = []store.Fix{{Label: "Switch " + v.who() + " off and on"}, {Label: "Look at the cable and the switch’s port: errors and collisions there, and whether both ends agree on speed and duplex"}}
+	default:
+		d.Cause = "The request came through and the file did not. Packets that are too large for a link on the way, or a firewall that lets the request in and the answer not out, end like this."
+		d.Fixes = []store.Fix{{Label: "Boot it again: it is given smaller blocks then"}, answers}
 	}
 	return d, true
 }

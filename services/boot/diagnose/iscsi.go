@@ -160,6 +160,7 @@ func nothingMapped(v *view) (store.Diagnosis, bool) {
 	}
 	if !ok {
 		e, ok = v.lastAfter(store.EventScriptFailed, store.EventScriptSent)
+		ok = ok && forItsVolume(e)
 	}
 	if !ok || v.f.Name == "" || len(v.f.Mappings) > 0 {
 		return store.Diagnosis{}, false

@@ -403,6 +403,7 @@ func neverLoggedIn(v *view) (store.Diagnosis, bool) {
 		},
 	}
 	if v.f.Profile != store.DefaultProfile && v.f.Name != "" {
+		d.Cause = "It was given its script, and no login came after it. A script that leads elsewhere or goes round before it comes to that line, an address in it that leads elsewhere, a firewall in front of the iSCSI port, or a loader without iSCSI ends like this."
 		d.Fixes = slices.Insert(d.Fixes, 0, fix(store.FixProfileSAN, "", "Use profile san, whose script names the appliance and the volume"))
 	}
 	return d, true

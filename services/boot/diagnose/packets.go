@@ -1,6 +1,9 @@
 package diagnose
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"lunboot/services/boot/attempt"
@@ -73,5 +76,70 @@ func scriptLost(v *view) (store.Diagnosis, bool) {
 		Cause:      "It is longer than one packet, and nothing that it says was done. A link on the way that swallows large packets ends like this.",
 		Confidence: store.BestGuess,
 		Fixes:      oneMTU(v),
+	}, true
+}
+
+// neverCame returns our last answer with an address, when the machine asked this
+// appliance for nothing at all after it.
+func (v *view) neverCame() (store.Event, bool) {
+	if !v.failedAt(store.StageLoader) && !v.failedAt(store.StageScript) {
+		return store.Event{}, false
+	}
+	return v.lastAfter(store.EventDHCPAck, append([]store.EventKind{
+		store.EventTFTPProbe, store.EventTFTPStart, store.EventTFTPProgress, store.EventTFTPSent, store.EventTFTPAbort, store.EventTFTPMissing,
+		store.EventLoaderSent, store.EventLoaderMissing, store.EventScriptAsked, store.EventReport, store.EventDHCPOtherPick,
+	}, scriptEvents...)...)
+}
+
+// noWayThere is a machine behind a relay whose gateway does not lead to the
+// appliance: DHCP is carried by the relay, and all else must find its own way.
+func noWayThere(v *view) (store.Diagnosis, bool) {
+	e, ok := v.neverCame()
+	if !ok || e.Detail.Relay == "" || e.Detail.Router == e.Detail.Relay {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "it was given %s through the relay %s", e.Addr, e.Detail.Relay)
+	v.note(time.Time{}, "its gateway: %s", orElse(e.Detail.Router, "none"))
+	v.noteSilence()
+	d := store.Diagnosis{
+		Title:      v.who() + " cannot reach the appliance: it was given no gateway, and is on another network",
+		Cause:      "Its question and our answer were carried by the relay. For everything else it needs a router, and its network has none here.",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Label: fmt.Sprintf("Set the gateway of its network: lunboot subnet set NETWORK --router %s, which is the relay’s address, or another router’s there", e.Detail.Relay)}},
+	}
+	if e.Detail.Router != "" {
+		d.Title = v.who() + " asked the appliance for nothing; its gateway " + e.Detail.Router + " may lead nowhere"
+		d.Cause = fmt.Sprintf("It is on another network, with the relay %s, and was given %s as its gateway. Its question and our answer were carried by the relay; nothing else of it came. The two differ, as they rightly do where routers share an address (VRRP, HSRP).", e.Detail.Relay, e.Detail.Router)
+		d.Confidence = store.VeryLikely
+		d.Fixes = append(d.Fixes, checkAgain("the ports of the appliance"), store.Fix{Label: "If that gateway is right, look at the filters and the ways between the two networks"})
+	}
+	return d, true
+}
+
+// toldElsewhere is a machine that was told an address which is not one of the
+// appliance's.
+func toldElsewhere(v *view) (store.Diagnosis, bool) {
+	e, ok := v.neverCame()
+	there := v.appliance()
+	if !ok || !there.IsValid() || len(v.f.Own) == 0 || slices.Contains(v.f.Own, there) {
+		return store.Diagnosis{}, false
+	}
+	var own []string
+	for _, a := range v.f.Own {
+		if a.Is4() && !a.IsLoopback() {
+			own = append(own, a.String())
+		}
+	}
+	v.note(e.At, "it was told to fetch %s", orElse(e.Detail.URL, "something at "+there.String()))
+	v.note(time.Time{}, "addresses of the appliance: %s", orElse(strings.Join(own, ", "), "none but its own loopback"))
+	v.noteSilence()
+	return store.Diagnosis{
+		Title:      v.who() + " was told to find the appliance at " + there.String() + ", which is not its address",
+		Cause:      "The appliance tells machines the address that --advertise names, and no interface of its own has it. Nothing came from the machine after that. Only where something in between passes that address on is it right.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Label: "Start the appliance without --advertise (LUNBOOT_ADVERTISE), so that machines are told the address of the interface that they ask on"},
+			{Label: "Or give the appliance that address, or correct it"},
+		},
 	}, true
 }

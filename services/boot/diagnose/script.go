@@ -30,6 +30,36 @@ func nothingThere(v *view) (store.Diagnosis, bool) {
 	return d, true
 }
 
+// atScreen is a script that waits for somebody at the machine, where nobody is.
+func atScreen(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventScriptSent, store.EventReport, store.EventISCSILogin, store.EventISCSIRefused, store.EventFileSent, store.EventFileMissing)
+	number, line, asks := attempt.AsksSomebody(v.a.Script)
+	if !ok || !asks {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	v.noteSilence()
+	d := store.Diagnosis{
+		Title:      v.who() + " shows its menu" + v.ofProfile() + ", and nobody has chosen",
+		Cause:      "Its screen waits for somebody to choose, and would wait for ever. It goes on as soon as somebody does.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Label: "Choose at the machine’s screen"},
+			{Label: "Let the menu choose by itself after a time: fields default and timeout of its profile" + v.ofProfile()},
+		},
+	}
+	if number != "" {
+		v.note(time.Time{}, "line %s is: %s", number, line)
+		d.Title = v.who() + " waits at line " + number + " of its script for somebody at its screen"
+		d.Cause = "That line waits for somebody to press a key or to choose, for as long as nobody comes. It goes on as soon as somebody does."
+		d.Fixes = []store.Fix{
+			{Label: "Go on at the machine’s screen"},
+			{Label: "Write --timeout with a number of milliseconds into line " + number + " of its profile" + v.ofProfile() + ", and || at its end"},
+		}
+	}
+	return d, true
+}
+
 // shorten leaves the middle of a long address out.
 func shorten(s string) string {
 	const most = 48

@@ -104,7 +104,19 @@ func (v *view) failedVolume(e store.Event) string {
 	return orElse(quoted(name), "the volume of "+v.who())
 }
 
+// spaceReason is what store/volume says when there is no room.
+const spaceReason = "the file system that holds the volumes is full"
+
 func volumeFull(v *view) (store.Diagnosis, bool) {
+	if e, ok := v.refused(""); ok && strings.Contains(e.Detail.Reason, spaceReason) {
+		v.noteRefused(e)
+		return store.Diagnosis{
+			Title:      v.subject() + " was refused " + v.volume() + ": the storage is full",
+			Cause:      sentence(e.Detail.Reason) + " It is let in as soon as there is room.",
+			Confidence: store.Certain,
+			Fixes:      []store.Fix{{Label: "Make room: lunboot volume list shows what takes it up"}, {Label: "Then switch " + v.who() + " off and on"}},
+		}, true
+	}
 	e, ok := v.failedIO()
 	// 07/27/07 is SPACE ALLOCATION FAILED WRITE PROTECT (SBC-4 §4.7.3.6).
 	if !ok || e.Detail.Sense != "07/27/07" {

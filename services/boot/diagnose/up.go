@@ -19,6 +19,7 @@ func upRules() []rule {
 		{code: "LB-OS-04", stage: store.StageUp, build: ownDisk},
 		{code: "LB-OS-01", stage: store.StageUp, build: osNeverRead},
 		{code: "LB-VOL-08", or: []string{"LB-OS-02"}, stage: store.StageUp, build: emptyVolume},
+		{code: "LB-VOL-12", or: []string{"LB-OS-02"}, stage: store.StageUp, build: wentNoFurther},
 		{code: "LB-OS-02", stage: store.StageUp, build: osLostVolume},
 		{code: "LB-OS-03", build: upUnconfirmed},
 	}
@@ -243,6 +244,7 @@ func doing(name store.StageName) string {
 // asideRules are said besides what stopped the boot.
 func asideRules() []rule {
 	return []rule{
+		{code: "LB-DHCP-09", aside: true, build: reservedTaken},
 		{code: "LB-NET-01", aside: true, build: slowPort},
 		{code: "LB-BOOT-05", aside: true, build: installLoop},
 		{code: "LB-BOOT-04", aside: true, build: again},
