@@ -309,3 +309,38 @@ func kinds(ans Answer) []store.EventKind {
 	}
 	return out
 }
+
+// Nobody asks the wire ahead for a reserved address, so that it is asked for when it
+// is offered to one that boots: the answer is here before its REQUEST.
+func TestAReservedAddressIsAskedForWhenItIsOffered(t *testing.T) {
+	boots := func(in *Input) { in.Request.Class, in.OnWire = "PXEClient:Arch:00007:UNDI:003000", true }
+	unasked := fact("10.77.0.7", func(f *Address) { f.Unasked = true })
+	discover := base(dhcpv4.MessageTypeDiscover)
+	for name, c := range map[string]struct {
+		in   Input
+		want bool
+	}{
+		"reserved, and nobody asked":  {with(discover, boots, reserved("10.77.0.7"), unasked), true},
+		"the wire was asked lately":   {with(discover, boots, reserved("10.77.0.7")), false},
+		"behind a relay":              {with(discover, boots, reserved("10.77.0.7"), unasked, func(in *Input) { in.OnWire = false }), false},
+		"a system that runs":          {with(discover, reserved("10.77.0.7"), unasked, func(in *Input) { in.OnWire = true }), false},
+		"an address out of the range": {with(discover, boots, fact("10.77.0.100", func(f *Address) { f.Unasked = true })), false},
+	} {
+		if ans := Decide(c.in); ans.Verdict != Offer || ans.Doubt != c.want {
+			t.Errorf("%s: %s, asked %v", name, ans.Verdict, ans.Doubt)
+		}
+	}
+}
+
+// What a machine was told stands in the event: where its loader is, and its gateway.
+func TestTheAnswersEventSaysWhereItLeads(t *testing.T) {
+	in := with(base(dhcpv4.MessageTypeDiscover), func(in *Input) {
+		in.Request.Class, in.Request.Arch, in.Request.HasArch = "PXEClient:Arch:00007:UNDI:003000", 7, true
+		in.Subnet.Router = ip("10.77.0.254")
+	})
+	ans := Decide(in)
+	e := ans.Events[len(ans.Events)-1]
+	if e.Kind != store.EventDHCPOffer || e.Detail.Router != "10.77.0.254" || e.Detail.URL != "tftp://10.77.0.1/"+ans.BootFile || e.Detail.Loader == "" {
+		t.Errorf("%+v", e.Detail)
+	}
+}
