@@ -42,6 +42,9 @@ func fault(op, name string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return &store.Error{Kind: store.KindNotFound, Op: op, Subject: name, Err: err,
 			Msg: "the volume's file is missing; is the file system that holds it mounted?"}
+	case errors.Is(err, syscall.EISDIR):
+		return &store.Error{Kind: store.KindCorrupt, Op: op, Subject: name, Err: err,
+			Msg: "a folder stands where the volume's file should be"}
 	case errors.Is(err, fs.ErrExist):
 		return &store.Error{Kind: store.KindConflict, Op: op, Subject: name, Err: err,
 			Msg: "a file with the volume's file name exists already"}
