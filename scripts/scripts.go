@@ -85,6 +85,7 @@ type fill struct {
 	Millis               int
 	Ask                  string
 	Report               report
+	End                  string // URL by which a custom script says that it has ended; empty: it does not
 	Mark                 string // begins the script's own labels
 }
 

@@ -14,6 +14,9 @@ const magic = "#!ipxe"
 // operator's text. Text that holds it gets a longer one.
 const mark = "lunboot_"
 
+// stepEnd is the step that a custom script speaks of when its text has ended.
+const stepEnd = "end"
+
 // custom makes a script from the operator's own text. Text that begins with
 // #!ipxe is a whole script and sets its names itself; other text is taken for
 // the lines that boot, and the initiator's name and passwords are set before
@@ -49,6 +52,8 @@ func custom(p store.Profile, f Facts) (string, error) {
 	in.Report.Mark = in.Mark
 	// The URL escapes what iPXE must expand.
 	in.Report.URL = strings.Replace(in.Report.URL, "step=line-%24%7B"+in.Mark+"line%7D", "step=line-${"+in.Mark+"line}", 1)
+	// What errno holds then is of a failure that the text took care of.
+	in.End, _, _ = strings.Cut(f.report(stepEnd).URL, "&code=")
 	return execute("custom.tmpl", in)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"lunboot/scripts"
 	"lunboot/services/boot"
+	"lunboot/services/boot/attempt"
 	"lunboot/store"
 )
 
@@ -118,6 +119,9 @@ func (s *Server) send(w *responseWriter, r *http.Request, e store.Event, content
 	if r.Method == http.MethodHead || r.Context().Err() != nil {
 		return
 	}
+	if e.Kind == store.EventFileSent && isText(content) {
+		e.Detail.Reason = attempt.IsText
+	}
 	e.Detail.Bytes, e.Detail.Total = w.bytes, size
 	e.Detail.Millis = s.cfg.Now().Sub(begun).Milliseconds()
 	whole := w.status == http.StatusOK && e.Detail.Bytes == size
@@ -165,4 +169,20 @@ func unreadable(err error) string {
 		return "the appliance cannot read it: " + errno.Error()
 	}
 	return "the appliance cannot read it"
+}
+
+// isText reports whether content begins with text that no iPXE runs as a script: a
+// page, a list, a configuration. Nothing that a machine starts does.
+func isText(content io.ReadSeeker) bool {
+	if _, err := content.Seek(0, io.SeekStart); err != nil {
+		return false
+	}
+	head := make([]byte, 256)
+	n, err := io.ReadFull(content, head)
+	if n == 0 || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) || bytes.HasPrefix(head, []byte("#!ipxe")) {
+		return false
+	}
+	return !bytes.ContainsFunc(head[:n], func(r rune) bool {
+		return r < 0x20 && r != '\n' && r != '\r' && r != '\t' || r >= 0x7f
+	})
 }

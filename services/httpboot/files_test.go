@@ -335,3 +335,15 @@ func TestAnOperatingSystemSaysThatItIsUp(t *testing.T) {
 		t.Errorf("the event is %+v", e)
 	}
 }
+
+// A text in a kernel's place is told, and one that iPXE runs is not.
+func TestWhatIsTextIsToldWithTheFile(t *testing.T) {
+	for content, want := range map[string]bool{
+		"<html><body>Please log in</body></html>\n": true, "d-i mirror/country string manual\r\n\tx": true, "#!ipxe\necho hello\n": false, "MZ\x90\x00\x03": false, "": false, "gr\xc3\xbc\xc3\x9fe": false,
+		strings.Repeat("a", 300) + "\x00": true,
+	} {
+		if got := isText(strings.NewReader(content)); got != want {
+			t.Errorf("%.20q: %v, want %v", content, got, want)
+		}
+	}
+}
