@@ -76,6 +76,7 @@ type Inventory interface {
 	Volumes(context.Context) ([]store.Volume, error)
 	Mappings(context.Context) ([]store.Mapping, error)
 	Profiles(context.Context) ([]store.Profile, error)
+	Machines(ctx context.Context, f store.MachineFilter) ([]store.Machine, int, error)
 	// Look says what stands on a volume.
 	Look(ctx context.Context, v store.Volume) (store.Preflight, error)
 }
@@ -139,6 +140,9 @@ type Runner struct {
 
 	save    sync.Mutex // held while the cache is written; taken before mu
 	looking sync.Mutex // held while the inventory is asked; taken before mu
+
+	neverSeen   []neverSeen // with looking held, as the next
+	neverSeenAt time.Time
 
 	mu      sync.Mutex
 	ready   bool

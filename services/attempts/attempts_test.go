@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -166,6 +167,12 @@ func (v *inventory) Look(context.Context, store.Volume) (store.Preflight, error)
 func (v *inventory) Volumes(context.Context) ([]store.Volume, error) { return nil, nil }
 
 func (v *inventory) Mappings(context.Context) ([]store.Mapping, error) { return nil, nil }
+func (v *inventory) Machines(context.Context, store.MachineFilter) ([]store.Machine, int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Collect(maps.Values(v.machines)), len(v.machines), nil
+}
+
 func (v *inventory) Profiles(context.Context) ([]store.Profile, error) { return nil, nil }
 
 func (v *inventory) MappingsOf(_ context.Context, id store.MachineID) ([]store.Mapping, error) {
@@ -740,5 +747,29 @@ func TestManyMachinesAtOnce(t *testing.T) {
 	wg.Wait()
 	if _, n, _ := b.Attempts(context.Background(), store.AttemptFilter{}); n != 100 {
 		t.Errorf("%d attempts", n)
+	}
+}
+
+func TestMACsThatAreNearlyAlike(t *testing.T) {
+	of := func(s string) store.MAC {
+		m, err := store.ParseMAC(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for other, want := range map[string]bool{
+		"52:54:00:77:00:0a": false, // the same
+		"52:54:00:77:00:0b": true,
+		"5a:54:00:77:00:0a": true,
+		"52:45:00:77:00:0a": true, // two changed places
+		"52:54:00:77:00:a0": true,
+		"52:54:00:77:00:bb": false,
+		"52:54:00:78:00:0b": false,
+		"02:54:00:77:50:0a": false,
+	} {
+		if mistyped(of("52:54:00:77:00:0a"), of(other)) != want {
+			t.Errorf("%s: want %v", other, want)
+		}
 	}
 }

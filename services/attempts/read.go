@@ -148,7 +148,8 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 			facts.Earlier = r.earlier(ctx, j.a, behind[j.a.Machine])
 			facts.Usual = attempt.UsualOf(facts.Earlier)
 			n, _ := diagnose.Looping(j.a, facts.Earlier)
-			j.explain = j.explain || n > 0 || diagnose.Installing(j.a, facts.Earlier, facts.Installers) != nil
+			_, _, other := diagnose.OtherBoard(j.events, facts.UUID)
+			j.explain = j.explain || n > 0 || other || diagnose.Installing(j.a, facts.Earlier, facts.Installers) != nil
 		}
 		var found []store.Diagnosis
 		if j.explain {
@@ -233,12 +234,15 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 		return f, nil
 	}
 	if store.IsNotFound(err) {
+		if a.Machine == 0 && a.Stage == store.StageScript {
+			f.Alike = r.alike(ctx, a.MAC)
+		}
 		return f, nil
 	}
 	if err != nil {
 		return f, err
 	}
-	f.Name, f.Initiator, f.Auth, f.Profile = m.Name, m.Initiator, m.Auth, m.Profile
+	f.Name, f.Initiator, f.Auth, f.Profile, f.UUID = m.Name, m.Initiator, m.Auth, m.Profile, m.UUID
 	f.OwnLoader, f.Once = m.Loader, m.OnceProfile
 	profiles, err := r.inv.Profiles(ctx)
 	if err != nil {
@@ -272,6 +276,60 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 		f.Free, f.Goldens, err = r.free(ctx)
 	}
 	return f, err
+}
+
+// neverSeen is a machine that was enrolled and never heard of.
+type neverSeen struct {
+	name string
+	mac  store.MAC
+}
+
+// Bounds of the machines that were never heard of: how many are compared, and how
+// long what the inventory said of them is kept, since unknown machines ask every
+// few seconds.
+const (
+	maxNeverSeen  = 4096
+	neverSeenLife = 10 * time.Second
+)
+
+// alike lists machines that were never heard of and whose MAC is nearly this one:
+// somebody mistyped it. looking is held.
+func (r *Runner) alike(ctx context.Context, mac store.MAC) []string {
+	if now := r.now(); r.neverSeenAt.IsZero() || now.Sub(r.neverSeenAt) >= neverSeenLife || now.Before(r.neverSeenAt) {
+		r.neverSeenAt, r.neverSeen = now, nil
+		all, _, err := r.inv.Machines(ctx, store.MachineFilter{Page: store.Page{Limit: maxNeverSeen}})
+		if err != nil {
+			r.log.Warn("the machines that were never heard of could not be listed", "err", err)
+			return nil
+		}
+		for _, m := range all {
+			for _, own := range m.MACs {
+				if m.LastSeen.IsZero() {
+					r.neverSeen = append(r.neverSeen, neverSeen{m.Name, own})
+				}
+			}
+		}
+	}
+	var out []string
+	for _, n := range r.neverSeen {
+		if len(out) < maxFree && mistyped(n.mac, mac) {
+			out = append(out, n.name+" ("+n.mac.String()+")")
+		}
+	}
+	return out
+}
+
+// mistyped reports whether two MACs differ in one hexadecimal digit, or in two
+// neighbours that changed places.
+func mistyped(a, b store.MAC) bool {
+	x, y := a.Hex12(), b.Hex12()
+	var at []int
+	for i := range len(x) {
+		if x[i] != y[i] {
+			at = append(at, i)
+		}
+	}
+	return len(at) == 1 || len(at) == 2 && at[1] == at[0]+1 && x[at[0]] == y[at[1]] && x[at[1]] == y[at[0]]
 }
 
 // maxFree bounds the volumes that a diagnosis offers.

@@ -31,6 +31,8 @@ type State struct {
 	san          bool          // the last script boots from the SAN
 	asks         bool          // the last script waits for somebody at the machine
 	pause        time.Duration // the last script waits so long by its own word
+	textKernel   bool          // it was handed a text to start
+	relayed      bool          // its last address came through a relay
 	restarted    bool          // the appliance was started again since the last sign of life
 	lastGood     time.Time     // the last event that was progress; silence counts from here
 	silentSince  time.Time     // set when silence made it fail
@@ -231,7 +233,7 @@ func (s *State) Expire(now time.Time, u Usual) bool {
 	case s.atScreen():
 		s.fail(store.StageScript, at, waitsLine+": nobody came in "+span(at.Sub(s.lastGood)))
 		s.silentSince = s.lastGood
-	case name == store.StageUp && !s.sanBoot():
+	case name == store.StageUp && !s.sanBoot() && !s.textKernel:
 		s.pass(name, at)
 		st := s.stage(name)
 		st.State, st.At, st.Ended = store.StageUnsure, s.lastGood, at

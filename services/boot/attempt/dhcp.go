@@ -110,7 +110,7 @@ func (s *State) acked(e store.Event) {
 		return
 	}
 	ipxe := d.IPXE || !d.PXE && s.ipxeLast
-	s.lastAck, s.ackIPXE = e.At, ipxe
+	s.lastAck, s.ackIPXE, s.relayed = e.At, ipxe, d.Relay != ""
 	s.Address = addrString(e.Addr)
 	if ipxe && s.stage(store.StageLoader).State == store.StageDone {
 		s.run(store.StageScript, e.At, "iPXE has started, with address "+s.Address)

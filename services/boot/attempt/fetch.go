@@ -3,6 +3,7 @@ package attempt
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
@@ -51,6 +52,8 @@ func (s *State) foldFetch(e store.Event) {
 		if s.lastScript.IsZero() {
 			return
 		}
+		s.textKernel = d.Reason == IsText && IsKernel(s.Script, d.URL)
+		s.trouble = s.trouble || s.textKernel
 		if !s.san {
 			s.run(store.StageUp, e.At, fmt.Sprintf("Fetched %s, %s", base(d.File+d.URL), Amount(d.Bytes)))
 			return
@@ -155,6 +158,9 @@ func share(d store.Detail) string {
 func (s *State) report(e store.Event) {
 	d := e.Detail
 	if d.Code == "" || strings.Trim(d.Code, "0") == "" {
+		if d.Step == StepEnd && !s.beyondScript() && s.stage(store.StageUp).State == store.StageWaiting {
+			s.ended(e.At)
+		}
 		return // a step that went well
 	}
 	x, known := ipxeerr.DecodeString(d.Code)
@@ -171,6 +177,16 @@ func (s *State) report(e store.Event) {
 		name = store.StageLogin
 	}
 	s.fail(name, e.At, line)
+}
+
+// ended takes the word of a script that it has come to its end. One that has
+// nothing of a volume in it may have meant to leave the machine to its firmware.
+func (s *State) ended(at time.Time) {
+	if s.san {
+		s.fail(store.StageScript, at, "Its script came to its end and started nothing")
+		return
+	}
+	s.run(store.StageUp, at, "Its script came to its end, and left it to its firmware")
 }
 
 // reportStage finds the stage that a report speaks of: by its code when that is

@@ -115,3 +115,19 @@ func pause(script string) (sum time.Duration) {
 	}
 	return min(sum, maxPause)
 }
+
+// StepEnd is the step that a custom script speaks of when it has come to its end.
+const StepEnd = "end"
+
+// IsText is the reason of the event of a file that was sent and is text.
+const IsText = "it is text"
+
+// IsKernel reports whether a script starts what lies at a path of the appliance.
+func IsKernel(script, path string) bool {
+	for l := range strings.Lines(script) {
+		if words := strings.Fields(l); len(words) > 1 && words[0] == "kernel" {
+			return path != "" && strings.HasSuffix(words[1], path)
+		}
+	}
+	return false
+}

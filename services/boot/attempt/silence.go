@@ -10,16 +10,18 @@ import (
 // How long silence may last before it is a failure. Each counts from the last
 // progress; each is longer for a machine that usually takes longer.
 const (
-	limitOffer   = 30 * time.Second  // DISCOVER to ACK: firmware pauses up to 16 s
-	limitLoader  = 15 * time.Second  // ACK to the first request for the loader
-	limitStalled = 15 * time.Second  // no progress of the loader
-	limitStart   = 45 * time.Second  // the loader was sent; iPXE has not asked for an address
-	limitScript  = 20 * time.Second  // iPXE has its address; no request for the script
-	limitPoll    = 60 * time.Second  // the unknown machine's script asks again every few seconds
-	limitLogin   = 30 * time.Second  // the script was given; no login
-	limitScreen  = 3 * time.Minute   // its script waits for somebody at the machine
-	limitRead    = 20 * time.Second  // login to the first READ
-	limitUp      = 180 * time.Second // the last READ to a sign of the operating system
+	limitOffer   = 30 * time.Second // DISCOVER to ACK: firmware pauses up to 16 s
+	limitLoader  = 15 * time.Second // ACK to the first request for the loader
+	limitStalled = 15 * time.Second // no progress of the loader
+	limitStart   = 45 * time.Second // the loader was sent; iPXE has not asked for an address
+	limitScript  = 20 * time.Second // iPXE has its address; no request for the script
+	// waitsForRouter is how long an iPXE waits for an IPv6 router that there is not.
+	waitsForRouter = 16 * time.Second
+	limitPoll      = 60 * time.Second  // the unknown machine's script asks again every few seconds
+	limitLogin     = 30 * time.Second  // the script was given; no login
+	limitScreen    = 3 * time.Minute   // its script waits for somebody at the machine
+	limitRead      = 20 * time.Second  // login to the first READ
+	limitUp        = 180 * time.Second // the last READ to a sign of the operating system
 )
 
 // Usual is how long a machine takes, from its boots that went well. The zero
@@ -100,6 +102,8 @@ func (s *State) patience(u Usual) time.Duration {
 	}
 	running := func(name store.StageName) bool { return s.stage(name).State == store.StageRunning }
 	switch {
+	case s.textKernel:
+		return limitStart
 	case passed(store.StageRead), running(store.StageUp):
 		return u.limit(store.StageUp, limitUp)
 	case passed(store.StageLogin):
@@ -118,6 +122,9 @@ func (s *State) patience(u Usual) time.Duration {
 		return max(limitStart, 3*u.gap[store.StageScript])
 	case running(store.StageLoader):
 		return limitStalled
+	case passed(store.StageAddress) && s.ackIPXE && s.relayed:
+		// Nobody tells it there that no IPv6 router is to be waited for.
+		return u.limit(store.StageScript, limitScript) + waitsForRouter
 	case passed(store.StageAddress) && s.ackIPXE:
 		return u.limit(store.StageScript, limitScript)
 	case passed(store.StageAddress):

@@ -14,6 +14,7 @@ func addressRules() []rule {
 		{code: "LB-DHCP-08", stage: store.StageAddress, build: relayUnknown},
 		{code: "LB-DHCP-01", stage: store.StageAddress, build: noAddressLeft},
 		{code: "LB-DHCP-02", stage: store.StageAddress, build: addressTaken},
+		{code: "LB-NET-01", stage: store.StageAddress, build: portOpenedTooLate},
 		{code: "LB-DHCP-03", stage: store.StageAddress, build: offersUnanswered},
 		{code: "LB-DHCP-04", stage: store.StageAddress, build: requestUnanswered},
 		{code: "LB-DHCP-07", stage: store.StageAddress, build: proxyUnanswered},
@@ -107,6 +108,29 @@ func withMaker(mac string) string {
 		return mac + ", " + maker
 	}
 	return mac
+}
+
+// portOpenedTooLate is a port that slept until the machine had nearly given up: the
+// one or two questions that came through say nothing of our answers.
+func portOpenedTooLate(v *view) (store.Diagnosis, bool) {
+	if !v.openedTooLate() {
+		return store.Diagnosis{}, false
+	}
+	d, ok := sleptPort(v)
+	d.Cause = "Spanning tree keeps a port silent for a while after the link comes up. When this one began to pass traffic, the machine’s firmware had nearly given up, and it took none of our answers any more. It does so after every power-on."
+	d.Fixes = append(d.Fixes, store.Fix{Label: "Switch " + v.who() + " off and on, with the switch’s port up all the time"})
+	return d, ok
+}
+
+// openedTooLate reports whether a boot without an address is explained by its port.
+func (v *view) openedTooLate() bool {
+	if !v.failedAt(store.StageAddress) || len(v.since(time.Time{}, store.EventDHCPDiscover)) > 2 || v.saw(store.EventDHCPRequest, store.EventDHCPOtherPick) {
+		return false
+	}
+	evidence := v.evidence
+	_, slept := sleptPort(v)
+	v.evidence = evidence
+	return slept
 }
 
 func offersUnanswered(v *view) (store.Diagnosis, bool) {

@@ -17,7 +17,7 @@ func (v *view) nothingStarted() (store.Confidence, bool) {
 	if _, e, _ := v.report(); e.Detail.Step == "local" {
 		return "", false // it speaks of its own disk
 	}
-	if v.reported(ipxeerr.ClassNotBootable) {
+	if v.reported(ipxeerr.ClassNotBootable, ipxeerr.ClassGaveUp) {
 		return store.Certain, true
 	}
 	n := v.bytesRead()
@@ -130,6 +130,14 @@ func noBootLoader(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
+// gaveUp is a boot loader that the machine has started and that came back.
+func gaveUp(v *view) (store.Diagnosis, bool) {
+	if x, _, ok := v.report(); !ok || x.Class != ipxeerr.ClassGaveUp {
+		return store.Diagnosis{}, false
+	}
+	return wentNoFurther(v)
+}
+
 // wentNoFurther is a boot loader that the machine has started and that read less
 // than a kernel has: it is damaged, waits for somebody, or ended.
 func wentNoFurther(v *view) (store.Diagnosis, bool) {
@@ -144,10 +152,22 @@ func wentNoFurther(v *view) (store.Diagnosis, bool) {
 	if v.a.Firmware == "" || !mine.OK {
 		return store.Diagnosis{}, false
 	}
-	if sure, ok := v.nothingStarted(); !ok || sure == store.Certain {
+	sure, ok := v.nothingStarted()
+	if !ok {
 		return store.Diagnosis{}, false
 	}
 	v.note(time.Time{}, "volume %s holds: %s", quoted(m.Volume), orElse(found.Summary, "a boot sector"))
+	if sure == store.Certain {
+		return store.Diagnosis{
+			Title:      v.who() + " started the boot loader of " + v.volume() + ", which gave up",
+			Cause:      "The way to the volume was fine: the machine logged in, read the first blocks and started what stands there. That came back without having started a system: it found no active partition, or not the file that it looks for.",
+			Confidence: store.Certain,
+			Fixes: []store.Fix{
+				{Label: "Look at the machine’s screen: the boot loader says there what it misses"},
+				{Label: "Install the boot loader again for " + v.a.Firmware + ", or mark its partition active"},
+			},
+		}, true
+	}
 	return store.Diagnosis{
 		Title:      v.who() + " started the boot loader of " + v.volume() + ", which went no further",
 		Cause:      "It read less than any operating system has. A boot loader that is damaged or waits for somebody ends like this, and so does a volume onto which only a part of an image was copied; or the machine was switched off just then.",

@@ -29,12 +29,14 @@ type Facts struct {
 	Name       string // empty when nobody enrolled it
 	Initiator  store.IQN
 	Auth       store.AuthMode
+	UUID       store.UUID
 	Profile    string
 	Once       string       // the profile of its next boot only
 	Installers []string     // the profiles that install
 	Mappings   []Mapping    // by rising LUN
 	Free       []string     // volumes that nobody has and that it could boot, when it has none
 	Goldens    []string     // golden volumes that it could get a clone of, when it has none
+	Alike      []string     // when nobody enrolled it: machines never heard of whose MAC is another by one digit, or by two that changed places
 	AdminURL   string       // where people manage the appliance: "http://10.0.0.1:8080"
 	Own        []netip.Addr // the addresses of the appliance's machine; none when they are not known
 	OwnLoader  string       // the loader that it names for itself; empty: the ladder chooses
@@ -107,13 +109,13 @@ func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []st
 		if r.stage != "" && !v.failedAt(r.stage) {
 			continue
 		}
+		v.evidence = nil // of a rule that looked and did not speak
 		d, ok := r.build(v)
 		if !ok {
 			continue
 		}
 		d.Code = r.code
 		d.Evidence = append(d.Evidence, v.evidence...)
-		v.evidence = nil
 		d.Fixes = v.possible(d.Fixes)
 		if d.Fixes == nil {
 			d.Fixes = []store.Fix{}
@@ -341,22 +343,34 @@ func (v *view) volume() string {
 // quiet is how long nothing was heard when the attempt was given up.
 func (v *view) quiet() string {
 	st := v.stage(v.a.Stage)
-	if len(v.events) == 0 || st.Ended.IsZero() {
+	last, ok := v.heard()
+	if !ok || st.Ended.IsZero() {
 		return ""
 	}
-	last := v.events[len(v.events)-1]
 	if d := st.Ended.Sub(last.At); d > 0 {
 		return fmt.Sprintf("%d s", int(d.Round(time.Second)/time.Second))
 	}
 	return ""
 }
 
+// heard is the last event that the machine itself caused.
+func (v *view) heard() (store.Event, bool) {
+	for i := len(v.events) - 1; i >= 0; i-- {
+		switch v.events[i].Kind {
+		case store.EventRASent, store.EventDHCPConflict, store.EventMachineChanged, store.EventMachinePower, store.EventVolumeFailed:
+		default:
+			return v.events[i], true
+		}
+	}
+	return store.Event{}, false
+}
+
 // noteSilence notes what was heard last, and for how long nothing since.
 func (v *view) noteSilence() {
-	if len(v.events) == 0 {
+	last, ok := v.heard()
+	if !ok {
 		return
 	}
-	last := v.events[len(v.events)-1]
 	if q := v.quiet(); q != "" {
 		usually := ""
 		if took := v.f.Usual.Wait(v.a.Stage); took >= time.Second {
@@ -460,6 +474,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventDHCPProxyOffer:  "we told it what to boot, beside the server that gives the address",
 	store.EventDHCPBootServer:  "it asked our boot server, and was told what to boot",
 	store.EventDHCPNoSubnet:    "a relay asked for it, from a network that is not known here",
+	store.EventRASent:          "we told it that there is no IPv6 router to wait for",
 	store.EventTFTPProbe:       "it asked for the loader's size",
 	store.EventTFTPStart:       "it began to fetch the loader",
 	store.EventTFTPProgress:    "it fetched a part of the loader",
@@ -490,4 +505,6 @@ var plainWords = map[store.EventKind]string{
 	store.EventISCSILogout:     "it logged out",
 	store.EventISCSIClosed:     "its session ended",
 	store.EventVolumeFailed:    "its volume failed",
+	store.EventMachineChanged:  "it was changed here",
+	store.EventMachinePower:    "its BMC was told something",
 }

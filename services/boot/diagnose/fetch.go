@@ -24,6 +24,9 @@ func scriptRules() []rule {
 		{code: "LB-SCR-06", stage: store.StageScript, build: scriptFailed},
 		{code: "LB-SCR-10", stage: store.StageScript, build: nothingThere},
 		{code: "LB-SCR-11", stage: store.StageScript, build: atScreen},
+		{code: "LB-SCR-12", build: scriptEnded},
+		{code: "LB-SCR-13", build: littleMemory},
+		{code: "LB-SCR-14", build: textKernel},
 		{code: "LB-LOAD-06", build: circles},
 	}
 }
@@ -105,6 +108,12 @@ func notEnrolled(v *view) (store.Diagnosis, bool) {
 		Cause:      "Nobody has said yet what it should boot. Its screen shows its MAC, and it asks again every few seconds.",
 		Confidence: store.Certain,
 		Fixes:      []store.Fix{{Action: string(store.FixEnroll), Label: "Enroll it"}},
+	}
+	if len(v.f.Alike) > 0 {
+		v.note(time.Time{}, "enrolled, and never heard of: %s", strings.Join(v.f.Alike, "; "))
+		name, _, _ := strings.Cut(v.f.Alike[0], " ")
+		d.Cause += " A machine was enrolled that has nearly this MAC and was never heard of: " + v.f.Alike[0] + "."
+		d.Fixes = append(d.Fixes, store.Fix{Label: "If it is " + name + ", correct that one’s MAC instead: lunboot machine set " + name + " --mac " + v.a.MAC.String()})
 	}
 	if v.failed() {
 		d.Title = v.who() + " was not enrolled, and stopped waiting"

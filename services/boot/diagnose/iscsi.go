@@ -37,6 +37,7 @@ func iscsiRules() []rule {
 		{code: "LB-VOL-05", build: volumeEmpty},
 		{code: "LB-VOL-06", or: []string{"LB-OS-02"}, build: otherFirmware},
 		{code: "LB-VOL-07", or: []string{"LB-OS-02"}, build: noBootLoader},
+		{code: "LB-VOL-12", build: gaveUp},
 		{code: "LB-VOL-08", or: []string{"LB-OS-02"}, stage: store.StageRead, build: notBootable},
 		{code: "LB-LUN-03", stage: store.StageRead, build: diskRefused},
 		{code: "LB-CHAP-05", build: credentialMix},
@@ -176,6 +177,15 @@ func nothingMapped(v *view) (store.Diagnosis, bool) {
 			Fixes:      v.freeVolumes(),
 		}, true
 	}
+	if s, ok := v.last(store.EventScriptSent); ok && s.Detail.Profile == store.DefaultProfile {
+		v.note(s.At, "%s, which named a volume", plain(s.Kind))
+		return store.Diagnosis{
+			Title:      v.who() + " lost its volume while it booted",
+			Cause:      "Its script named a volume that was mapped to it then. That mapping was removed before it logged in.",
+			Confidence: store.Certain,
+			Fixes:      v.freeVolumes(),
+		}, true
+	}
 	return store.Diagnosis{
 		Title:      v.who() + " has nothing to boot",
 		Cause:      "No volume is mapped to it. It is enrolled, and its profile boots from a volume.",
@@ -184,15 +194,31 @@ func nothingMapped(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
-// freeVolumes offers the volumes that nobody has.
+// akin reports whether something speaks for a volume to be the machine's: its
+// script of this boot named it, it read from it, or it is called after it.
+func (v *view) akin(volume string) bool {
+	read := slices.ContainsFunc(v.events, func(e store.Event) bool { return e.Kind == store.EventISCSIFirstRead && e.Detail.Volume == volume })
+	return read || strings.Contains(v.a.Script, " volume "+volume+",") || volume == v.f.Name || strings.HasPrefix(volume, v.f.Name+"-")
+}
+
+// freeVolumes offers the volumes that nobody has, and clones of golden ones: first
+// what was the machine's.
 func (v *view) freeVolumes() []store.Fix {
-	var out []store.Fix
-	for _, name := range v.f.Goldens {
-		out = append(out, fix(store.FixOwnCopy, name, "Give it a fresh clone of "+quoted(name)))
-	}
+	var own, others []store.Fix
 	for _, name := range v.f.Free {
-		out = append(out, fix(store.FixMapVolume, name, "Let it boot from "+quoted(name)))
+		one := fix(store.FixMapVolume, name, "Let it boot from "+quoted(name))
+		if v.akin(name) {
+			own = append(own, one)
+		} else {
+			others = append(others, one)
+		}
 	}
+	var clones []store.Fix
+	for _, name := range v.f.Goldens {
+		clones = append(clones, fix(store.FixOwnCopy, name, "Give it a fresh clone of "+quoted(name)))
+	}
+	out := slices.Concat(own, clones, others)
+	out = out[:min(len(out), maxFixes-1)]
 	return append(out, store.Fix{Label: "Make or import a volume, and map it to " + v.who() + " on its page"})
 }
 

@@ -388,14 +388,21 @@ func (v *view) appliance() netip.Addr {
 	return netip.Addr{}
 }
 
+// spokeSinceScript reports whether the machine reported something after it was given
+// its script of now.
+func (v *view) spokeSinceScript() bool {
+	_, spoke := v.lastAfter(store.EventReport, store.EventScriptSent)
+	return spoke
+}
+
 func neverLoggedIn(v *view) (store.Diagnosis, bool) {
-	if v.saw(store.EventISCSILogin, store.EventISCSIRefused, store.EventReport) {
+	if v.saw(store.EventISCSILogin, store.EventISCSIRefused) || v.spokeSinceScript() {
 		return store.Diagnosis{}, false
 	}
 	v.noteSilence()
 	d := store.Diagnosis{
 		Title:      v.who() + " never tried to reach " + v.volume(),
-		Cause:      "It was given its script, and no login came after it. A firewall in front of the iSCSI port, an address in the script that leads elsewhere, or a loader without iSCSI ends like this.",
+		Cause:      "It was given its script, and no login came after it. A firewall in front of the iSCSI port, an address in the script that leads elsewhere, or a loader without iSCSI ends like this; or it was switched off just then.",
 		Confidence: store.VeryLikely,
 		Fixes: []store.Fix{
 			checkAgain("the iSCSI port"),
@@ -403,7 +410,7 @@ func neverLoggedIn(v *view) (store.Diagnosis, bool) {
 		},
 	}
 	if v.f.Profile != store.DefaultProfile && v.f.Name != "" {
-		d.Cause = "It was given its script, and no login came after it. A script that leads elsewhere or goes round before it comes to that line, an address in it that leads elsewhere, a firewall in front of the iSCSI port, or a loader without iSCSI ends like this."
+		d.Cause = "It was given its script, and no login came after it. A script that leads elsewhere or goes round before it comes to that line, an address in it that leads elsewhere, a firewall in front of the iSCSI port, or a loader without iSCSI ends like this; or it was switched off just then."
 		d.Fixes = slices.Insert(d.Fixes, 0, fix(store.FixProfileSAN, "", "Use profile san, whose script names the appliance and the volume"))
 	}
 	return d, true

@@ -123,8 +123,7 @@ func afterRestart(v *view) (store.Diagnosis, bool) {
 	if !v.failed() || !strings.HasPrefix(st.Detail, attempt.AfterRestart) {
 		return store.Diagnosis{}, false
 	}
-	if len(v.events) > 0 {
-		last := v.events[len(v.events)-1]
+	if last, ok := v.heard(); ok {
 		v.note(last.At, "last heard of it: %s", plain(last.Kind))
 	}
 	v.note(st.Ended, "%s", lower(st.Detail))

@@ -263,3 +263,182 @@ func TestAReservedAddressThatSomebodyElseUsesIsSaidBesides(t *testing.T) {
 		t.Error("it is said in place of what became of the boot")
 	}
 }
+
+func TestAScriptThatEndedIsNoFirewall(t *testing.T) {
+	p := own("isset ${nothing} && sanboot iscsi:10.77.0.1:::2:iqn ||").see(100, store.EventReport, store.Detail{Step: attempt.StepEnd})
+	is(t, p.first(t, lab12(win11)), "LB-SCR-12", "lab-12 came to the end of its script, which started nothing", "use-profile-san", store.Certain)
+	// One that has nothing of a volume in it leaves the machine to its firmware.
+	p = own("set x y").see(100, store.EventReport, store.Detail{Step: attempt.StepEnd})
+	if p.s.Outcome != store.OutcomeRunning {
+		t.Errorf("it is %s", p.s.Outcome)
+	}
+	// A script that was told again says nothing of the one before.
+	p = own("isset ${nothing} && sanboot iscsi:10.77.0.1:::2:iqn ||").see(100, store.EventReport, store.Detail{Step: attempt.StepEnd}).script().quiet()
+	if d := p.first(t, lab12(win11)); d.Code != "LB-TGT-02" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestFilesThatCannotBeStartedAreNamedForWhatTheyAre(t *testing.T) {
+	kernel := func() *tape {
+		return bios().see(300, store.EventScriptSent, store.Detail{Profile: "live", Script: "#!ipxe\nkernel http://10.77.0.1/files/notes || goto no_kernel\nboot || goto no_start\n"})
+	}
+	sent := store.Detail{URL: "/files/notes", File: "notes", Bytes: 40, Total: 40, Reason: attempt.IsText}
+	p := kernel().see(50, store.EventFileSent, sent)
+	if p.s.Expire(p.at.Add(40*time.Second), attempt.Usual{}) {
+		t.Error("it has failed before it could say anything")
+	}
+	is(t, p.quiet().first(t, lab12()), "LB-SCR-14", "lab-12 was given a text file as its kernel, and hangs on it", "", store.Certain)
+	// A text beside a kernel is an answer file.
+	sent.URL, sent.File = "/files/preseed.cfg", "preseed.cfg"
+	p = kernel().see(50, store.EventFileSent, store.Detail{URL: "/files/notes", Bytes: 5e6, Total: 5e6}).see(50, store.EventFileSent, sent).quiet()
+	is(t, p.first(t, lab12()), "LB-OS-03", "", "", store.CannotSee)
+
+	is(t, kernel().report("initrd", "34182006").first(t, lab12()), "LB-SCR-13", "lab-12 has too little memory for its initial RAM disk", "", store.Certain)
+
+	missing := store.Detail{URL: "/files/deb/initrd.gz", File: "deb/initrd.gz"}
+	d := kernel().see(50, store.EventFileMissing, missing).report("initrd", "2d0c613b").first(t, lab12())
+	if d.Code != "LB-SCR-07" || !strings.Contains(d.Fixes[1].Label, "lunboot media add FILE --name deb/initrd.gz") {
+		t.Errorf("%+v", d)
+	}
+	missing.Reason = "the appliance cannot read it: permission denied"
+	d = kernel().see(50, store.EventFileMissing, missing).report("initrd", "1d0c6539").first(t, lab12())
+	is(t, d, "LB-SCR-07", "lab-12 could not fetch its initial RAM disk, because the appliance could not read it", "", store.Certain)
+	if strings.Contains(d.Cause, "web server") {
+		t.Errorf("the cause is %s", d.Cause)
+	}
+
+	d = own("chain http://boot.example.org/x || goto lunboot_1").report("line-1", "3e11623b").first(t, lab12(win11))
+	if d.Title != "lab-12 could not find the address of what line 1 of its script names" || !strings.Contains(d.Fixes[1].Label, "--dns") {
+		t.Errorf("%+v", d)
+	}
+	d = own("goto nowhere || goto lunboot_1").report("line-1", "2d02803b").first(t, lab12(win11))
+	if !strings.Contains(d.Cause, "a label that it does not have") {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestABootLoaderThatGaveUpIsNobodyAtTheKeyboard(t *testing.T) {
+	gave := func() *tape {
+		return bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 3072).report("sanboot", "0b8080a0")
+	}
+	is(t, gave().first(t, lab12(holding(forBIOS))), "LB-VOL-12", "lab-12 started the boot loader of its volume “win11”, which gave up", "", store.Certain)
+	is(t, gave().first(t, lab12(holding(forUEFI))), "LB-VOL-06", "", "", store.Certain)
+}
+
+func TestACloneWhoseParentIsGoneIsNamed(t *testing.T) {
+	p := bios().script().refused(ipxeID, "0301", "the volumes of iqn.x cannot be opened now: begin anew win11: create layer win11: the volume's file is missing; is the file system that holds it mounted?")
+	d := p.first(t, lab12(win11))
+	is(t, d, "LB-VOL-02", "lab-12 was refused its volume “win11”, because its storage failed", "", store.Certain)
+	if !strings.Contains(d.Fixes[0].Label, "a clone of") {
+		t.Errorf("%+v", d.Fixes)
+	}
+	p = bios().script().refused(ipxeID, "0301", "the volumes of iqn.x cannot be opened now: begin anew win11: the volume is promoting; the login succeeds when that is over")
+	if d := p.first(t, lab12(win11)); d.Code != "LB-TGT-06" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestAVolumeThatWasTakenAwayMeanwhileIsOfferedFirst(t *testing.T) {
+	f := lab12()
+	f.Profile, f.Goldens, f.Free = "san", []string{"golden"}, []string{"another", "lab-12-disk"}
+	d := bios().script().refused(ipxeID, "0202", "no volume is mapped to the machine lab-12 (iqn)").first(t, f)
+	is(t, d, "LB-LUN-02", "lab-12 lost its volume while it booted", "map-volume-lab-12-disk", store.Certain)
+	if d.Fixes[1].Action != "own-copy-golden" || len(d.Fixes) != 3 {
+		t.Errorf("%+v", d.Fixes)
+	}
+}
+
+func TestABoardWithAnotherUUIDIsSaidBesides(t *testing.T) {
+	f := lab12(win11)
+	f.UUID = store.UUID{7}
+	asked := func(uuid string) *tape {
+		return bios().see(300, store.EventScriptSent, store.Detail{Profile: "san", Script: "sanboot iscsi:x", URL: "/boot.ipxe?mac=52:54:00:77:00:0a&uuid=" + uuid}).
+			logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6)
+	}
+	d := asked("09000000-0000-0000-0000-000000000000").first(t, f)
+	is(t, d, "LB-SCR-15", "A board with another UUID than that of lab-12 booted as lab-12", "", store.VeryLikely)
+	if !d.Aside || !strings.Contains(d.Fixes[0].Label, "--uuid 09000000-") {
+		t.Errorf("%+v", d)
+	}
+	none := f
+	none.UUID = store.UUID{}
+	for name, c := range map[string]struct {
+		uuid string
+		f    Facts
+	}{
+		"its own": {f.UUID.String(), f}, "a placeholder": {"00000000-0000-0000-0000-000000000000", f}, "none": {"", f}, "nonsense": {"x", f}, "none is set": {"09000000-0000-0000-0000-000000000000", none},
+	} {
+		p := asked(c.uuid)
+		if got := Explain(p.s.Snapshot(), p.events, c.f, p.at); len(got) > 0 {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+func TestAMistypedMACIsFound(t *testing.T) {
+	f := Facts{Alike: []string{"lab-12 (52:54:00:77:00:0b)"}}
+	d := bios().see(9, store.EventScriptWaiting, store.Detail{}).first(t, f)
+	is(t, d, "LB-SCR-04", "is waiting to be enrolled", "enroll", store.Certain)
+	if !strings.Contains(d.Cause, "nearly this MAC") || !strings.Contains(d.Fixes[1].Label, "lunboot machine set lab-12 --mac 52:54:00:77:00:0a") {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestSilenceCountsFromWhatTheMachineDidItself(t *testing.T) {
+	p := bios().see(10, store.EventRASent, store.Detail{Interface: "eth0"}).quiet()
+	d := p.first(t, lab12(win11))
+	if d.Code != "LB-SCR-08" || strings.Contains(strings.Join(d.Evidence, "\n"), "ra.sent") || !strings.Contains(d.Evidence[0], "we gave it an address") {
+		t.Errorf("%+v", d.Evidence)
+	}
+}
+
+func TestARunningSystemThatIsKeptOutIsSaid(t *testing.T) {
+	up := func() *tape {
+		return bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6)
+	}
+	p := up().changed("removed").refused(osID, "0202", noName)
+	p.s.Name = "lab-12"
+	d := p.first(t, Facts{})
+	is(t, d, "LB-OS-05", "lab-12 ran, and was refused its volume when it logged in again", "enroll", store.Certain)
+	if !d.Aside || p.s.Outcome != store.OutcomeUp {
+		t.Errorf("%s, %+v", p.s.Outcome, d)
+	}
+	f := lab12(win11)
+	f.Initiator = "iqn.2026-11.lunboot:other"
+	if d := up().changed("changed").refused(osID, "0202", noName).first(t, f); d.Code != "LB-OS-05" || !strings.Contains(d.Fixes[0].Label, "--iqn iqn.2026-11.lunboot:lab-12") {
+		t.Errorf("%+v", d)
+	}
+	f = lab12()
+	f.Free = []string{"win11"}
+	is(t, up().changed("changed").refused(osID, "0202", "no volume is mapped to the machine lab-12 (iqn)").first(t, f), "LB-OS-05", "", "map-volume-win11", store.Certain)
+	p = up().changed("changed").refused(osID, "0202", noName).logged(osID, "s3")
+	if got := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at); len(got) > 0 {
+		t.Errorf("it was let in again: %+v", got)
+	}
+}
+
+func TestAPortThatOpenedTooLateIsNotAnswersThatAreLost(t *testing.T) {
+	late := firmwareUEFI
+	late.Secs = 28
+	p := newTape().see(0, store.EventDHCPDiscover, late).see(1, store.EventDHCPOffer, late).quiet()
+	got := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at)
+	if len(got) != 1 || got[0].Code != "LB-NET-01" || got[0].Aside || !strings.Contains(got[0].Title, "slept for 28 s") {
+		t.Errorf("%+v", got)
+	}
+	// One that goes on asking for long is another matter.
+	p = newTape().see(0, store.EventDHCPDiscover, late).see(1, store.EventDHCPOffer, late).see(4000, store.EventDHCPDiscover, late).see(1, store.EventDHCPOffer, late).see(8000, store.EventDHCPDiscover, late).see(1, store.EventDHCPOffer, late).quiet()
+	is(t, p.first(t, lab12(win11)), "LB-DHCP-03", "Our answers are not reaching lab-12", "", store.VeryLikely)
+}
+
+func TestAMachineThatVanishedWhileItReadMayHaveBeenSwitchedOff(t *testing.T) {
+	linux := forBIOS
+	linux.OS = "linux"
+	p := bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 13e6)
+	p.events[len(p.events)-1].Detail.Reason = "the initiator stopped answering"
+	d := p.quiet().first(t, lab12(holding(linux)))
+	is(t, d, "LB-OS-02", "lab-12 stopped while it started Linux from its volume", "", store.BestGuess)
+	if !strings.Contains(d.Cause, "switched off") {
+		t.Errorf("%s", d.Cause)
+	}
+}

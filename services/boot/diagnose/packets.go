@@ -67,7 +67,7 @@ func firstScriptLost(v *view) (store.Diagnosis, bool) {
 // than one packet, and may never have arrived.
 func scriptLost(v *view) (store.Diagnosis, bool) {
 	e, ok := v.last(store.EventScriptSent)
-	if !ok || e.Detail.Bytes < 1200 || v.saw(store.EventISCSILogin, store.EventISCSIRefused, store.EventReport) {
+	if !ok || e.Detail.Bytes < 1200 || v.saw(store.EventISCSILogin, store.EventISCSIRefused) || v.spokeSinceScript() {
 		return store.Diagnosis{}, false
 	}
 	v.note(e.At, "its script has %d bytes, which is more than one packet", e.Detail.Bytes)

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -54,10 +55,72 @@ func atScreen(v *view) (store.Diagnosis, bool) {
 		d.Cause = "That line waits for somebody to press a key or to choose, for as long as nobody comes. It goes on as soon as somebody does."
 		d.Fixes = []store.Fix{
 			{Label: "Go on at the machine’s screen"},
-			{Label: "Write --timeout with a number of milliseconds into line " + number + " of its profile" + v.ofProfile() + ", and || at its end"},
+			{Label: "Write --timeout with a number of milliseconds into line " + number + " of its profile" + v.ofProfile() + ", and two vertical bars at its end"},
 		}
 	}
 	return d, true
+}
+
+// littleMemory is a machine that has no room for what its script has it fetch.
+func littleMemory(v *view) (store.Diagnosis, bool) {
+	x, e, ok := v.report()
+	if !ok || x.Class != ipxeerr.ClassMemory || !v.failed() {
+		return store.Diagnosis{}, false
+	}
+	v.noteReport(x, e)
+	what := "what its script has it fetch"
+	switch e.Detail.Step {
+	case "kernel":
+		what = "its kernel"
+	case "initrd":
+		what = "its initial RAM disk"
+	}
+	return store.Diagnosis{
+		Title:      v.who() + " has too little memory for " + what,
+		Cause:      "iPXE keeps every file that it fetches in the machine’s memory until it starts, and this one did not fit. A live system or an installer needs room for all of its RAM disk, and as much again to unpack it.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Label: "Give the machine more memory"},
+			{Label: "Or boot it by a profile whose RAM disk is smaller"},
+		},
+	}, true
+}
+
+// textKernel is a machine that was handed a text to start: BIOS jumps into it.
+func textKernel(v *view) (store.Diagnosis, bool) {
+	e, ok := v.last(store.EventFileSent, store.EventReport, store.EventReportUp, store.EventISCSILogin)
+	if !ok || e.Kind != store.EventFileSent || e.Detail.Reason != attempt.IsText || !attempt.IsKernel(v.a.Script, e.Detail.URL) || !v.failed() {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s: %s, %d bytes of text", plain(e.Kind), e.Detail.URL, e.Detail.Total)
+	v.noteSilence()
+	return store.Diagnosis{
+		Title:      v.who() + " was given a text file as its kernel, and hangs on it",
+		Cause:      "The file " + e.Detail.URL + " is text and no kernel. iPXE on BIOS starts any small file as if it were a program.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Label: "Name the kernel in its profile" + v.ofProfile() + "; lunboot media list shows what each file is"},
+			{Label: "Then switch " + v.who() + " off and on"},
+		},
+	}, true
+}
+
+// scriptEnded is a script that came to its end without having started anything.
+func scriptEnded(v *view) (store.Diagnosis, bool) {
+	e, ok := v.last(store.EventReport, store.EventScriptSent)
+	if !ok || !v.failed() || e.Kind != store.EventReport || e.Detail.Step != attempt.StepEnd {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "its script said that it had come to its end")
+	return store.Diagnosis{
+		Title:      v.who() + " came to the end of its script, which started nothing",
+		Cause:      "No line of it failed, and none of those that were run starts a system: a condition was not met, or a way through it leads past the line that boots. Its firmware goes on with its list of boot devices.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			fix(store.FixProfileSAN, "", "Use profile san, which boots from its volume"),
+			{Label: "Correct its profile" + v.ofProfile() + ": follow its lines for this machine"},
+		},
+	}, true
 }
 
 // shorten leaves the middle of a long address out.
@@ -98,7 +161,12 @@ func scriptUnreachable(v *view) (store.Diagnosis, bool) {
 	}
 	d := store.Diagnosis{Cause: sentence(x.Meaning), Confidence: store.Certain}
 	switch x.Class {
-	case ipxeerr.ClassUnreachable, ipxeerr.ClassNoFile, ipxeerr.ClassServer, ipxeerr.ClassName, ipxeerr.ClassFeature, ipxeerr.ClassClock:
+	case ipxeerr.ClassMemory:
+		return store.Diagnosis{}, false // said better below
+	case ipxeerr.ClassName:
+		d.Title = v.who() + " could not find the address of " + step
+		d.Fixes = []store.Fix{{Label: "Write an IP address in place of the name in " + where}, {Label: "Or tell machines a DNS server that knows the name: lunboot subnet set NETWORK --dns ADDRESS"}}
+	case ipxeerr.ClassUnreachable, ipxeerr.ClassNoFile, ipxeerr.ClassServer, ipxeerr.ClassFeature, ipxeerr.ClassClock:
 		d.Title = v.who() + " could not fetch " + step
 		d.Fixes = []store.Fix{{Label: "Compare the address in " + where + " with what is there"}}
 	case ipxeerr.ClassFormat, ipxeerr.ClassSecureBoot:
@@ -118,7 +186,7 @@ func scriptUnreachable(v *view) (store.Diagnosis, bool) {
 			return store.Diagnosis{}, false
 		}
 		d.Title = v.who() + " stopped at line " + number + " of its script"
-		d.Fixes = []store.Fix{{Label: "Correct " + where + "; a line that may fail ends in ||"}}
+		d.Fixes = []store.Fix{{Label: "Correct " + where + "; a line that may fail ends in two vertical bars"}}
 	}
 	v.noteReport(x, e)
 	if text != "" {
@@ -127,9 +195,66 @@ func scriptUnreachable(v *view) (store.Diagnosis, bool) {
 	if m, ok := v.lastAfter(store.EventFileMissing, store.EventFileSent, store.EventScriptSent); ok {
 		v.note(m.At, "%s: %s", plain(m.Kind), m.Detail.URL)
 		d.Cause += fmt.Sprintf(" It asked this appliance for %s.", m.Detail.URL)
+		file, ours := strings.CutPrefix(m.Detail.URL, "/files/")
+		switch {
+		case m.Detail.Reason != "":
+			d.Title = v.who() + " could not fetch " + step + ", because the appliance could not read it"
+			d.Cause = fmt.Sprintf("It asked this appliance for %s, which is here and could not be read: %s.", m.Detail.URL, strings.TrimSuffix(m.Detail.Reason, "."))
+			d.Fixes = []store.Fix{
+				{Label: "Look at the appliance’s own storage, and whether lunboot may read its folder media; its log has the reason"},
+				{Label: "Or remove that media file and add it again: lunboot media remove, lunboot media add"},
+			}
+		case ours && x.Class == ipxeerr.ClassNoFile:
+			d.Fixes = []store.Fix{
+				{Label: "Correct the address in " + where + "; lunboot media list shows what there is"},
+				{Label: "Or add the file: lunboot media add FILE --name " + file},
+			}
+		}
 	}
 	if byLine && v.f.Profile != store.DefaultProfile && v.f.Name != "" && len(v.f.Mappings) > 0 {
 		d.Fixes = append(d.Fixes, fix(store.FixProfileSAN, "", "Or use profile san, which boots from its volume"))
 	}
 	return d, true
+}
+
+// OtherBoard returns the UUID that a machine gave when it asked for its script, when
+// it is another than the one that it was enrolled with.
+func OtherBoard(events []store.Event, enrolled store.UUID) (u store.UUID, at time.Time, ok bool) {
+	if enrolled.IsPlaceholder() {
+		return u, at, false
+	}
+	for i := len(events) - 1; i >= 0; i-- {
+		e := events[i]
+		if e.Kind != store.EventScriptSent {
+			continue
+		}
+		_, query, _ := strings.Cut(e.Detail.URL, "?")
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			return u, at, false
+		}
+		u, err = store.ParseUUID(values.Get("uuid"))
+		return u, e.At, err == nil && !u.IsPlaceholder() && u != enrolled
+	}
+	return u, at, false
+}
+
+// otherBoard is said besides what became of the boot: who has a machine's MAC may
+// be another machine, and would write to its volume.
+func otherBoard(v *view) (store.Diagnosis, bool) {
+	u, at, ok := OtherBoard(v.events, v.f.UUID)
+	if !ok {
+		return store.Diagnosis{}, false
+	}
+	v.note(at, "it asked for its script with the UUID %s", u)
+	v.note(time.Time{}, "%s is enrolled with the UUID %s", v.who(), v.f.UUID)
+	return store.Diagnosis{
+		Title:      "A board with another UUID than that of " + v.who() + " booted as " + v.who(),
+		Cause:      "It has the MAC of " + v.who() + ". Either the board of that machine was changed, or a second machine has the same MAC, as copied virtual machines and some network cards do. Two that run from one volume at a time destroy what is on it.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Label: "If its board was changed: lunboot machine set " + v.who() + " --uuid " + u.String()},
+			{Label: "If there are two: switch one off, give its card another MAC, and enroll it as a machine of its own"},
+		},
+	}, true
 }

@@ -74,19 +74,30 @@ func volumeDiscarded(v *view) (store.Diagnosis, bool) {
 // could be opened: a file is gone, or its disk fails.
 func volumeUnopened(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("")
-	if !ok || !strings.HasPrefix(e.Detail.Status, "03") || !strings.Contains(e.Detail.Reason, "open volume") {
+	if !ok || !strings.HasPrefix(e.Detail.Status, "03") {
+		return store.Diagnosis{}, false
+	}
+	_, why, opening := strings.Cut(e.Detail.Reason, "open volume ")
+	// A clone that begins anew stands on its parent's file.
+	_, anew, begins := strings.Cut(e.Detail.Reason, "begin anew ")
+	if !opening && (!begins || strings.Contains(anew, "succeeds when")) {
 		return store.Diagnosis{}, false
 	}
 	v.noteRefused(e)
-	return store.Diagnosis{
+	d := store.Diagnosis{
 		Title:      v.subject() + " was refused " + v.volume() + ", because its storage failed",
-		Cause:      sentence(e.Detail.Reason) + " Nothing was made up in its place.",
+		Cause:      "Opening volume " + strings.TrimSuffix(why, ".") + ". Nothing was made up in its place.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
 			{Label: "Bring the volume’s file back to where it was, or map another volume; lunboot volume list names those that failed"},
 			{Label: "Look at the appliance’s own disk: dmesg and its SMART values"},
 		},
-	}, true
+	}
+	if begins {
+		d.Cause = "The volume begins anew at each boot, and that could not be done: " + strings.TrimSuffix(anew, ".") + ". Nothing was made up in its place."
+		d.Fixes[0].Label = "Bring the file of the volume that it is a clone of back to where it was; lunboot volume show says which that is"
+	}
+	return d, true
 }
 
 // failedIO finds the newest failure of the volume itself.

@@ -117,13 +117,21 @@ func osLostVolume(v *view) (store.Diagnosis, bool) {
 		}
 	}
 	v.noteSilence()
+	sure, also, title := store.VeryLikely, "", map[string]string{
+		"windows": "Windows started on " + v.who() + " but lost its volume when it took over the network card",
+		"linux":   "Linux started on " + v.who() + " but did not reconnect to its volume",
+	}[system]
+	if v.osDHCP() == nil && v.vanished() {
+		title = v.who() + " stopped while it started " + map[string]string{"windows": "Windows", "linux": "Linux"}[system] + " from its volume"
+		sure, also = store.BestGuess, " Or it was switched off, or crashed, while its boot loader read: it stopped to answer from one moment to the next."
+	}
 	heartbeat := store.Fix{Label: "If it did start: let its start-up say so, by fetching http://APPLIANCE/report?up=1&mac=MAC"}
 	switch system {
 	case "windows":
 		return store.Diagnosis{
-			Title:      "Windows started on " + v.who() + " but lost its volume when it took over the network card",
-			Cause:      "Its network driver is not among those that Windows starts first, so the volume was gone before the driver was there; the screen says stop code 0x7B.",
-			Confidence: store.VeryLikely,
+			Title:      title,
+			Cause:      "Its network driver is not among those that Windows starts first, so the volume was gone before the driver was there; the screen says stop code 0x7B." + also,
+			Confidence: sure,
 			Fixes: []store.Fix{
 				{Label: "Before the image is made, let the network card’s driver start at boot: set Start to 0 for its service and for iScsiPrt in the registry"},
 				{Label: "Or try another loader: lunboot machine set " + v.who() + " --loader NAME"},
@@ -131,9 +139,9 @@ func osLostVolume(v *view) (store.Diagnosis, bool) {
 		}, true
 	case "linux":
 		return store.Diagnosis{
-			Title:      "Linux started on " + v.who() + " but did not reconnect to its volume",
-			Cause:      "Its initial RAM disk has no iSCSI in it, or no driver for the network card, so it could not find its root file system.",
-			Confidence: store.VeryLikely,
+			Title:      title,
+			Cause:      "Its initial RAM disk has no iSCSI in it, or no driver for the network card, so it could not find its root file system." + also,
+			Confidence: sure,
 			Fixes: []store.Fix{
 				{Label: "Debian: install open-iscsi and write ISCSI_AUTO=true into /etc/iscsi/iscsi.initramfs; Fedora: dracut with the module iscsi and rd.iscsi.firmware=1"},
 				heartbeat,
@@ -142,13 +150,55 @@ func osLostVolume(v *view) (store.Diagnosis, bool) {
 	}
 	return store.Diagnosis{
 		Title:      v.who() + " started from its volume, and its operating system did not reconnect to it",
-		Cause:      "The boot loader read what it needed, and nothing came after that. The operating system needs an iSCSI initiator of its own that starts early, and a driver for the network card beside it.",
+		Cause:      "The boot loader read what it needed, and nothing came after that. The operating system needs an iSCSI initiator of its own that starts early, and a driver for the network card beside it." + also,
 		Confidence: store.BestGuess,
 		Fixes: []store.Fix{
 			{Label: "Put an iSCSI initiator and the network card’s driver into what the operating system loads first"},
 			heartbeat,
 		},
 	}, true
+}
+
+// vanished reports whether the machine's last session ended because nobody answered
+// any more, and not because somebody hung up.
+func (v *view) vanished() bool {
+	e, ok := v.last(store.EventISCSIClosed, store.EventISCSILogout)
+	return ok && e.Kind == store.EventISCSIClosed && strings.Contains(e.Detail.Reason, "stopped answering")
+}
+
+// lostAfterUp is a system that runs, and that was refused its volume when it came
+// back for it: what was changed here keeps it out.
+func lostAfterUp(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventISCSIRefused, store.EventISCSILogin)
+	if !ok || v.a.Outcome != store.OutcomeUp || e.Detail.Status == "" || ofIPXE(e) {
+		return store.Diagnosis{}, false
+	}
+	n := len(v.since(e.At.Add(-time.Hour), store.EventISCSIRefused))
+	v.noteRefused(e)
+	if c, ok := v.last(store.EventMachineChanged); ok {
+		v.note(c.At, "the machine was %s here", orElse(c.Detail.Reason, "changed"))
+	}
+	d := store.Diagnosis{
+		Title:      v.who() + " ran, and was refused its volume when it logged in again",
+		Cause:      "Its system was up, its session ended, and it has asked for a new one " + times(n) + ": " + strings.TrimSuffix(e.Detail.Reason, ".") + ".",
+		Confidence: store.Certain,
+		Fixes:      []store.Fix{{Label: "Mend what the reason names; its system goes on as soon as it is let in, or switch it off and on"}},
+	}
+	switch c, changed := v.last(store.EventMachineChanged); {
+	case changed && c.Detail.Reason == removedReason && v.f.Name == "":
+		d.Cause += " It was removed from the appliance while it ran."
+		d.Fixes = []store.Fix{{Action: string(store.FixEnroll), Label: "Enroll it again, map its volume to it, and switch it off and on"}}
+	case v.f.Initiator != "" && e.Detail.Initiator != "" && e.Detail.Initiator != string(v.f.Initiator):
+		d.Cause += " Its iSCSI name was changed here while it ran."
+		d.Fixes = []store.Fix{
+			{Label: "Set the old name again: lunboot machine set " + v.who() + " --iqn " + e.Detail.Initiator},
+			{Label: "Or switch " + v.who() + " off and on: its next script carries the new name"},
+		}
+	case v.f.Name != "" && len(v.f.Mappings) == 0:
+		d.Cause += " Its volume was taken away while it ran."
+		d.Fixes = v.freeVolumes()
+	}
+	return d, true
 }
 
 func upUnconfirmed(v *view) (store.Diagnosis, bool) {
@@ -244,7 +294,9 @@ func doing(name store.StageName) string {
 // asideRules are said besides what stopped the boot.
 func asideRules() []rule {
 	return []rule{
+		{code: "LB-OS-05", aside: true, build: lostAfterUp},
 		{code: "LB-DHCP-09", aside: true, build: reservedTaken},
+		{code: "LB-SCR-15", aside: true, build: otherBoard},
 		{code: "LB-NET-01", aside: true, build: slowPort},
 		{code: "LB-BOOT-05", aside: true, build: installLoop},
 		{code: "LB-BOOT-04", aside: true, build: again},
@@ -341,6 +393,13 @@ func again(v *view) (store.Diagnosis, bool) {
 // slowPort is a first DISCOVER that was not the machine's first: firmware had
 // been asking for a while before the switch let it through.
 func slowPort(v *view) (store.Diagnosis, bool) {
+	if v.openedTooLate() {
+		return store.Diagnosis{}, false // said already, and not besides
+	}
+	return sleptPort(v)
+}
+
+func sleptPort(v *view) (store.Diagnosis, bool) {
 	asks := v.since(time.Time{}, store.EventDHCPDiscover)
 	if len(asks) == 0 || !asks[0].Detail.PXE && !asks[0].Detail.IPXE || asks[0].Detail.Secs < attempt.LateAsk || asks[0].Detail.Secs > 300 {
 		return store.Diagnosis{}, false

@@ -82,6 +82,8 @@ const (
 	ClassFeature     Class = "feature"        // this iPXE was built without it
 	ClassClock       Class = "clock"          // a certificate is not valid at the machine's time
 	ClassName        Class = "name"           // a name could not be resolved
+	ClassMemory      Class = "memory"         // the machine has too little memory
+	ClassGaveUp      Class = "gave-up"        // what was started came back
 )
 
 // String says it in one line: "the machine's disk does not exist … (1d704539:

@@ -58,6 +58,7 @@ var codes = map[uint32]known{
 	0x1d8520: {"the disk has nothing to start on it", ClassNotBootable, store.StageRead},
 	0x2e8520: {"the disk has no boot sector", ClassNotBootable, store.StageRead},
 	0x2c2220: {"the firmware found no such drive", ClassNotBootable, store.StageRead},
+	0x0b8080: {"the boot loader on the disk was started, and gave up", ClassGaveUp, store.StageRead},
 	0x2d2220: {"the disk has no boot file for UEFI", ClassNotBootable, store.StageRead},
 	0x7f2220: {"the disk has nothing on it that UEFI can start", ClassNotBootable, store.StageRead},
 
@@ -100,6 +101,8 @@ var codes = map[uint32]known{
 	// Scripts and images.
 	0x2e0080: {"the file is not something that this machine can start: made for another architecture, or not a boot file at all", ClassFormat, store.StageScript},
 	0x2e0220: {"the script has a command that this iPXE does not know", ClassScript, store.StageScript},
+	0x2d0280: {"the script goes to a label that it does not have", ClassOther, store.StageScript},
+	0x341820: {"the machine has too little memory for the file", ClassMemory, store.StageScript},
 	0x020081: {"the file is not signed by anyone that this iPXE trusts", ClassSecureBoot, store.StageScript},
 	0x4c22e0: {"nobody pressed a key in time", ClassOther, ""},
 }
@@ -121,6 +124,8 @@ var fileText = map[uint16]file{
 	0x043: {"the network card", store.StageAddress},       // net/netdevice.c
 	0x02b: {"IPv4", ""},                                   // net/ipv4.c
 	0x1bb: {"finding a neighbour", ""},                    // net/neighbour.c
+	0x404: {"the boot sector", store.StageRead},           // arch/x86 bootsector.c
+	0x0c1: {"the machine's memory", store.StageScript},    // seen as the file that a download did not fit into
 	0x429: {"the BIOS disk", store.StageRead},             // arch/x86 int13.c
 	0x111: {"the UEFI disk", store.StageRead},             // interface/efi/efi_block.c
 	0x119: {"the SAN disk", store.StageRead},              // core/sanboot.c
