@@ -16,6 +16,11 @@ const (
 	OutcomeFailed        Outcome = "failed"
 )
 
+// Outcomes lists every outcome, in the order of who needs a look first.
+func Outcomes() []Outcome {
+	return []Outcome{OutcomeFailed, OutcomeRunning, OutcomeUpUnconfirmed, OutcomeUp}
+}
+
 // StageName is one step of a boot.
 type StageName string
 
@@ -121,10 +126,15 @@ func (a *Attempt) Subject() string {
 	return a.Address
 }
 
-// AttemptFilter narrows a listing of attempts, newest first.
+// AttemptFilter narrows a listing of attempts. Empty fields match all.
 type AttemptFilter struct {
 	Machine MachineID
 	MAC     MAC
+	Search  Search // with the qualifiers of AttemptKeys, as ParseAttemptSearch leaves them
+	Since   time.Time
+	Until   time.Time // not itself
+	Before  AttemptID // only those that began before this one
+	Sort    string    // one of AttemptColumns, with a hyphen before it the other way; empty: newest first
 	Page
 }
 

@@ -2,7 +2,9 @@ package store
 
 import (
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Search is what people type into a search box: words and qualifiers, all of
@@ -88,6 +90,111 @@ func ParseMachineSearch(text string) (MachineSearch, error) {
 	}
 	out.Words = s.Words
 	return out, nil
+}
+
+// AttemptKeys are the qualifiers of a search for attempts.
+func AttemptKeys() []string {
+	return []string{"machine", "mac", "outcome", "stage", "firmware", "address", "code", "since", "until"}
+}
+
+// AttemptColumns are what attempts are sorted by. Started is the usual order:
+// the newest comes first.
+func AttemptColumns() []string { return []string{"started", "machine", "outcome", "stage"} }
+
+// ParseAttemptSearch reads a search for attempts: machine:lab-03 outcome:failed
+// code:LB-LUN-01 since:2d, and words, each of which is part of a name, MAC,
+// address, of the firmware or of what a diagnosis says.
+func ParseAttemptSearch(text string, now time.Time) (f AttemptFilter, err error) {
+	s, err := ParseSearch(text, AttemptKeys())
+	if err != nil {
+		return f, err
+	}
+	var outcomes, stages []string
+	for _, o := range Outcomes() {
+		outcomes = append(outcomes, string(o))
+	}
+	for _, n := range Stages() {
+		stages = append(stages, string(n))
+	}
+	f.Search.Words = s.Words
+	for _, t := range s.Terms {
+		switch t.Key {
+		case "outcome":
+			t.Value, err = t.OneOf(outcomes)
+		case "stage":
+			t.Value, err = t.OneOf(stages)
+		case "since":
+			f.Since, err = t.time(now)
+		case "until":
+			f.Until, err = t.time(now)
+		}
+		if err != nil {
+			return AttemptFilter{}, err
+		}
+		if t.Key != "since" && t.Key != "until" {
+			f.Search.Terms = append(f.Search.Terms, t)
+		}
+	}
+	return f, nil
+}
+
+// AuditKeys are the qualifiers of a search for changes.
+func AuditKeys() []string { return []string{"who", "what", "subject", "since", "until"} }
+
+// AuditColumns are what changes are sorted by. At is the usual order: the newest
+// comes first.
+func AuditColumns() []string { return []string{"at", "who", "what", "subject"} }
+
+// ParseAuditSearch reads a search for changes: who:anna what:machine since:2d,
+// and words, each of which is part of any of the texts.
+func ParseAuditSearch(text string, now time.Time) (f AuditFilter, err error) {
+	s, err := ParseSearch(text, AuditKeys())
+	if err != nil {
+		return f, err
+	}
+	f.Search.Words = s.Words
+	for _, t := range s.Terms {
+		switch t.Key {
+		case "since":
+			f.Since, err = t.time(now)
+		case "until":
+			f.Until, err = t.time(now)
+		default:
+			f.Search.Terms = append(f.Search.Terms, t)
+		}
+		if err != nil {
+			return AuditFilter{}, err
+		}
+	}
+	return f, nil
+}
+
+// time reads a time: how long ago, as 90m, 12h or 7d, or a day, as 2026-11-22,
+// with an hour behind a T where it matters.
+func (t Term) time(now time.Time) (time.Time, error) {
+	ago := t.Value
+	if days, ok := strings.CutSuffix(ago, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n < 100_000 {
+			return now.AddDate(0, 0, -n), nil
+		}
+	}
+	if d, err := time.ParseDuration(ago); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.DateOnly, "2006-01-02T15:04", "2006-01-02T15:04:05", time.RFC3339} {
+		if at, err := time.ParseInLocation(layout, ago, now.Location()); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, Invalid("search", "%s:%s is no time; write how long ago, as 90m, 12h or 7d, or a day, as 2026-11-22, or 2026-11-22T14:00", t.Key, t.Value)
+}
+
+// CheckSort refuses an order that a list does not have.
+func CheckSort(by string, columns []string) error {
+	if by != "" && !slices.Contains(columns, strings.TrimPrefix(by, "-")) {
+		return Invalid("sort", "the list cannot be sorted by %q; it can by %s, each with a hyphen before it for the other way", by, strings.Join(columns, ", "))
+	}
+	return nil
 }
 
 // searchWord is a word of a search; a quoted one began with a quotation mark, and

@@ -3,6 +3,7 @@ package store_test
 import (
 	"reflect"
 	"testing"
+	"time"
 
 	"lunboot/store"
 )
@@ -23,6 +24,48 @@ func TestASearchHasWordsAndQualifiers(t *testing.T) {
 	}
 	for _, text := range []string{"state:broken", "tag:", "mac: x", "tag:a tag:b"} {
 		if _, err := store.ParseMachineSearch(text); store.KindOf(err) != store.KindInvalid {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestASearchForBootsAndChangesHasTimes(t *testing.T) {
+	now := time.Date(2026, 11, 22, 14, 0, 0, 0, time.FixedZone("lab", 3600))
+	term := func(pairs ...string) (out []store.Term) {
+		for i := 0; i < len(pairs); i += 2 {
+			out = append(out, store.Term{Key: pairs[i], Value: pairs[i+1]})
+		}
+		return out
+	}
+	for text, want := range map[string]store.AttemptFilter{
+		"":                                  {},
+		"outcome:FAILED code:lb-lun-01 lab": {Search: store.Search{Words: []string{"lab"}, Terms: term("outcome", "failed", "code", "lb-lun-01")}},
+		"stage:read machine:lab since:90m":  {Search: store.Search{Terms: term("stage", "read", "machine", "lab")}, Since: now.Add(-90 * time.Minute)},
+		"since:2d until:12h":                {Since: now.AddDate(0, 0, -2), Until: now.Add(-12 * time.Hour)},
+		"since:2026-11-20":                  {Since: time.Date(2026, 11, 20, 0, 0, 0, 0, now.Location())},
+		"until:2026-11-20T08:30":            {Until: time.Date(2026, 11, 20, 8, 30, 0, 0, now.Location())},
+		"until:2026-11-20T08:30:00Z":        {Until: time.Date(2026, 11, 20, 8, 30, 0, 0, time.UTC)},
+		`"since:2d" 10:20`:                  {Search: store.Search{Words: []string{"since:2d", "10:20"}}},
+	} {
+		got, err := store.ParseAttemptSearch(text, now)
+		if err != nil || !got.Since.Equal(want.Since) || !got.Until.Equal(want.Until) || !reflect.DeepEqual(got.Search, want.Search) {
+			t.Errorf("%q is %+v, %v", text, got, err)
+		}
+	}
+	got, err := store.ParseAuditSearch("who:anna what:machine since:1h lab-03", now)
+	if want := (store.AuditFilter{Search: store.Search{Words: []string{"lab-03"}, Terms: term("who", "anna", "what", "machine")}, Since: now.Add(-time.Hour)}); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("it is %+v, %v", got, err)
+	}
+	for _, text := range []string{"since:", "since:lately", "until:-3h", "since:99999999999d", "since:2026-13-01"} {
+		if _, err := store.ParseAttemptSearch(text, now); store.KindOf(err) != store.KindInvalid {
+			t.Errorf("%q: %v", text, err)
+		}
+		if _, err := store.ParseAuditSearch(text, now); store.KindOf(err) != store.KindInvalid {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for _, text := range []string{"outcome:lost", "stage:lunch"} {
+		if _, err := store.ParseAttemptSearch(text, now); store.KindOf(err) != store.KindInvalid {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

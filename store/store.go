@@ -57,9 +57,11 @@ type AuditFilter struct {
 	Actor   Actor
 	Noun    string // what an action begins with: "machine", "mapping"
 	Subject string
-	Search  string // part of any of the texts
+	Search  Search // with the qualifiers of AuditKeys, as ParseAuditSearch leaves them
 	Since   time.Time
 	Until   time.Time // not itself
+	Before  int64     // only those before this one
+	Sort    string    // one of AuditColumns, with a hyphen before it the other way; empty: newest first
 	Page
 }
 

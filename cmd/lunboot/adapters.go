@@ -10,7 +10,8 @@ import (
 	"lunboot/store/volume"
 )
 
-// liveSessions lets the inventory refuse to pull a volume from under a machine.
+// liveSessions lets the inventory refuse to pull a volume from under a machine,
+// and people look at who has one.
 type liveSessions struct{ a *appliance }
 
 // Sessions lists the target's live sessions.
@@ -19,6 +20,23 @@ func (l liveSessions) Sessions() []store.Session {
 		return nil
 	}
 	return l.a.target.Sessions()
+}
+
+// DropSession ends a session on an operator's word.
+func (l liveSessions) DropSession(ctx context.Context, by store.Actor, id string) error {
+	detail := ""
+	for _, s := range l.Sessions() {
+		if s.ID == id {
+			detail = string(s.Initiator) + " from " + s.Addr
+		}
+	}
+	if l.a.target == nil {
+		return store.NotFound("session", id)
+	}
+	if err := l.a.target.Drop(ctx, id); err != nil {
+		return err
+	}
+	return l.a.db.Record(context.WithoutCancel(ctx), by, "session.drop", id, detail)
 }
 
 // contents is the inventory with a look into its volumes.

@@ -36,7 +36,7 @@ var rooms = map[string]room{
 	"cmd/netlab/load/trace":       {may: "services/iscsi/pdu", why: "a recorder shares the wire's types with what it listens to, and nothing else"},
 	"cmd/netlab/guest":            {may: "cmd/netlab/lab/area", why: "the program inside the lab's Linux machine"},
 	"services":                    {may: "", why: "what every service has in common knows none of them"},
-	"services/boot":               {may: "store", why: "pure names"},
+	"services/boot":               {may: "store store/listing", why: "pure names, and what loaders are searched by"},
 	"services/boot/attempt":       {may: "store services/boot services/boot/ipxeerr", why: "pure fold"},
 	"services/boot/diagnose":      {may: "store services/boot services/boot/attempt services/boot/ipxeerr services/boot/oui", why: "pure rules"},
 	"services/boot/oui":           {may: "store", why: "pure table"},

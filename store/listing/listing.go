@@ -101,12 +101,35 @@ func Cut[T any](items []T, p store.Page) []T {
 	return items
 }
 
+// Count says how many of the items have each value of a field.
+func (l List[T]) Count(items []T, key string) map[string]int {
+	f, _ := l.field(key)
+	out := make(map[string]int, len(f.Values))
+	for _, item := range items {
+		for _, text := range f.Texts(item) {
+			out[text]++
+		}
+	}
+	return out
+}
+
+// With returns those of the items that have a value of a field.
+func (l List[T]) With(items []T, key, value string) (out []T) {
+	f, _ := l.field(key)
+	for _, item := range items {
+		if f.has(item, value) {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
 func (l List[T]) sort(items []T, by string) error {
 	name, falls := strings.CutPrefix(by, "-")
-	f, ok := l.field(name)
-	if !ok || !f.Column {
-		return notSorted(by, l.Columns())
+	if err := store.CheckSort(by, l.Columns()); err != nil {
+		return err
 	}
+	f, _ := l.field(name)
 	order := f.Order
 	if order == nil {
 		order = func(a, b T) int { return strings.Compare(first(f.Texts(a)), first(f.Texts(b))) }
@@ -118,10 +141,6 @@ func (l List[T]) sort(items []T, by string) error {
 		return order(a, b)
 	})
 	return nil
-}
-
-func notSorted(by string, columns []string) error {
-	return store.Invalid("sort", "the list cannot be sorted by %q; it can by %s, each with a hyphen before it for the other way", by, strings.Join(columns, ", "))
 }
 
 func first(texts []string) string {

@@ -53,6 +53,12 @@ func TestAListIsSearchedSortedAndPaged(t *testing.T) {
 			t.Errorf("%+v finds %q of %d, %v", c.q, names, total, err)
 		}
 	}
+	if n := fruits.Count(basket, "kind"); n["stone"] != 3 || n["berry"] != 1 || len(n) != 2 {
+		t.Errorf("by kind they are %v", n)
+	}
+	if only := fruits.With(basket, "kind", "berry"); len(only) != 1 || only[0].name != "currant" {
+		t.Errorf("berries are %v", only)
+	}
 	if basket[0].name != "Plum" {
 		t.Error("a look sorts what it looks at")
 	}

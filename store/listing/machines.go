@@ -73,7 +73,7 @@ func SortMachines(ms []*Machine, by string) error {
 	case "seen":
 		order = func(a, b *Machine) int { return b.Seen.Compare(a.Seen) } // the newest first
 	default:
-		return notSorted(by, MachineColumns())
+		return store.CheckSort(by, MachineColumns())
 	}
 	sign := 1
 	if falls {

@@ -3,6 +3,7 @@ package listing
 import (
 	"cmp"
 	"net/netip"
+	"time"
 
 	"lunboot/store"
 )
@@ -105,26 +106,83 @@ func UnknownMachines() List[UnknownMachine] {
 	}}
 }
 
+// Lease is a lease of a list, with whose it is.
+type Lease struct {
+	store.Lease
+	Name string `json:"machine_name,omitempty" doc:"the machine that has the MAC, as it is called now"`
+	Over bool   `json:"expired,omitempty" doc:"its time is over: another machine may be given the address"`
+}
+
+// Standing is the lease's state, or that its time is over.
+func (l Lease) Standing() string {
+	if l.Over {
+		return LeaseOver
+	}
+	return string(l.State)
+}
+
+// LeaseOver stands for a lease whose time is over, whatever it was.
+const LeaseOver = "expired"
+
+// LeasesOf joins leases with the machines that have them. A machine that was
+// enrolled after it got its address is named too.
+func LeasesOf(leases []store.Lease, ms []store.Machine, now time.Time) []Lease {
+	byMAC, names := map[store.MAC]*store.Machine{}, map[store.MachineID]string{}
+	for i := range ms {
+		names[ms[i].ID] = ms[i].Name
+		for _, mac := range ms[i].MACs {
+			byMAC[mac] = &ms[i]
+		}
+	}
+	out := make([]Lease, len(leases))
+	for i, l := range leases {
+		if m := byMAC[l.MAC]; m != nil {
+			l.Machine = m.ID
+		}
+		out[i] = Lease{l, names[l.Machine], !l.Expires.After(now)}
+	}
+	return out
+}
+
 // Leases is what can be asked of leases.
-func Leases() List[store.Lease] {
-	type l = store.Lease
+func Leases() List[Lease] {
+	type l = Lease
 	return List[l]{Fields: []Field[l]{
 		{Name: "address", Texts: texts(func(x l) string { return address(x.Address) }), Order: func(a, b l) int { return a.Address.Compare(b.Address) }, Words: true, Column: true},
 		{Name: "mac", Texts: func(x l) []string { return []string{x.MAC.String(), x.MAC.Hex12()} }, Words: true, Column: true},
+		{Name: "machine", Texts: texts(func(x l) string { return x.Name }), Words: true, Column: true},
 		{Name: "hostname", Texts: texts(func(x l) string { return x.Hostname }), Words: true, Column: true},
-		{Name: "state", Texts: texts(func(x l) string { return string(x.State) }), Values: named(store.LeaseOffered, store.LeaseBound, store.LeaseDeclined), Column: true},
+		{Name: "state", Texts: texts(l.Standing), Values: append(named(store.LeaseBound, store.LeaseOffered, store.LeaseDeclined), LeaseOver), Column: true},
 		{Name: "interface", Texts: texts(func(x l) string { return x.Interface })},
+		{Name: "relay", Texts: texts(func(x l) string { return address(x.Relay) })},
 		{Name: "port", Texts: texts(func(x l) string { return x.Port }), Words: true, Column: true},
 		{Name: "expires", Order: func(a, b l) int { return a.Expires.Compare(b.Expires) }, Column: true},
 	}}
 }
 
+// Session is a session of a list, with the machine that it is of.
+type Session struct {
+	store.Session
+	Name string `json:"machine_name,omitempty"`
+}
+
+// SessionsOf joins sessions with the names of their machines.
+func SessionsOf(sessions []store.Session, machine func(store.MachineID) string) []Session {
+	out := make([]Session, len(sessions))
+	for i, s := range sessions {
+		out[i] = Session{s, machine(s.Machine)}
+	}
+	return out
+}
+
 // Sessions is what can be asked of sessions.
-func Sessions() List[store.Session] {
-	type s = store.Session
+func Sessions() List[Session] {
+	type s = Session
 	return List[s]{Fields: []Field[s]{
+		{Name: "machine", Texts: texts(func(x s) string { return x.Name }), Words: true, Column: true},
 		{Name: "initiator", Texts: texts(func(x s) string { return string(x.Initiator) }), Words: true, Column: true},
 		{Name: "address", Texts: texts(func(x s) string { return x.Addr }), Words: true, Column: true},
+		{Name: "portal", Texts: texts(func(x s) string { return x.Portal })},
 		{Name: "by", Texts: texts(func(x s) string {
 			if x.IPXE {
 				return "ipxe"
@@ -134,7 +192,8 @@ func Sessions() List[store.Session] {
 		{Name: "auth", Texts: texts(func(x s) string { return string(x.Auth) }), Values: named(store.AuthNone, store.AuthCHAP, store.AuthMutual)},
 		{Name: "read", Order: func(a, b s) int { return cmp.Compare(b.Read, a.Read) }, Column: true}, // the most first
 		{Name: "written", Order: func(a, b s) int { return cmp.Compare(b.Written, a.Written) }, Column: true},
-		{Name: "since", Order: func(a, b s) int { return b.Since.Compare(a.Since) }, Column: true}, // the newest first
+		{Name: "since", Order: func(a, b s) int { return b.Since.Compare(a.Since) }, Column: true},  // the newest first
+		{Name: "used", Order: func(a, b s) int { return b.LastIO.Compare(a.LastIO) }, Column: true}, // the last first
 	}}
 }
 
@@ -166,5 +225,18 @@ func Media() List[store.Media] {
 		{Name: "arch", Texts: texts(func(x m) string { return x.Contents.Arch }), Words: true, Column: true},
 		{Name: "size", Order: func(a, b m) int { return cmp.Compare(a.Size, b.Size) }, Column: true},
 		{Name: "added", Order: func(a, b m) int { return b.Created.Compare(a.Created) }, Column: true}, // the newest first
+	}}
+}
+
+// Jobs is what can be asked of jobs.
+func Jobs() List[store.Job] {
+	type j = store.Job
+	return List[j]{Fields: []Field[j]{
+		{Name: "subject", Texts: texts(func(x j) string { return x.Subject }), Words: true, Column: true},
+		{Name: "kind", Texts: texts(func(x j) string { return x.Kind }), Words: true, Column: true},
+		{Name: "state", Texts: texts(func(x j) string { return string(x.State) }), Values: named(store.JobRunning, store.JobFailed, store.JobDone, store.JobCanceled), Column: true},
+		{Name: "error", Texts: texts(func(x j) string { return x.Error }), Words: true},
+		{Name: "size", Order: func(a, b j) int { return cmp.Compare(b.Total, a.Total) }, Column: true},   // the largest first
+		{Name: "started", Order: func(a, b j) int { return b.Started.Compare(a.Started) }, Column: true}, // the newest first
 	}}
 }

@@ -75,18 +75,25 @@ func TestUnknownMachinesAreFoundByWhatTheySay(t *testing.T) {
 func TestLeasesAndSessionsAreFound(t *testing.T) {
 	at := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
 	leases := []store.Lease{
-		{Address: netip.MustParseAddr("10.77.0.100"), MAC: store.MAC{0, 7, 0xe9, 1, 2, 3}, Hostname: "lab-01", State: store.LeaseBound, Interface: "eth1", Expires: at},
-		{Address: netip.MustParseAddr("10.77.0.9"), MAC: store.MAC{2, 7, 0xe9, 1, 2, 4}, State: store.LeaseDeclined, Expires: at.Add(-time.Hour)},
+		{Address: netip.MustParseAddr("10.77.0.100"), MAC: store.MAC{0, 7, 0xe9, 1, 2, 3}, Hostname: "debian", State: store.LeaseBound, Interface: "eth1", Expires: at.Add(time.Hour)},
+		{Address: netip.MustParseAddr("10.77.0.9"), MAC: store.MAC{2, 7, 0xe9, 1, 2, 4}, State: store.LeaseDeclined, Relay: netip.MustParseAddr("10.9.0.1"), Expires: at.Add(time.Minute)},
+		{Address: netip.MustParseAddr("10.77.0.10"), MAC: store.MAC{2, 7, 0xe9, 1, 2, 5}, Machine: 8, State: store.LeaseBound, Port: "switch tor, port Gi0/4", Expires: at},
 	}
-	shows(t, listing.Leases(), leases, func(l store.Lease) string { return l.Address.String() }, map[string]string{
-		"state:bound": "10.77.0.100", "lab": "10.77.0.100", "mac:0207e9": "10.77.0.9", "interface:eth1": "10.77.0.100", "|address": "10.77.0.9 10.77.0.100", "|expires": "10.77.0.9 10.77.0.100",
+	ms := []store.Machine{{ID: 7, Name: "lab-07", MACs: []store.MAC{{2, 2, 2, 2, 2, 2}, leases[0].MAC}}, {ID: 8, Name: "lab-08"}}
+	all := listing.LeasesOf(leases, ms, at)
+	if all[0].Machine != 7 || leases[0].Machine != 0 {
+		t.Errorf("a machine that was enrolled later has %+v", all[0])
+	}
+	shows(t, listing.Leases(), all, func(l listing.Lease) string { return l.Address.String() }, map[string]string{
+		"state:bound": "10.77.0.100", "state:expired": "10.77.0.10", "state:declined": "10.77.0.9", "lab": "10.77.0.100 10.77.0.10", "machine:lab-07": "10.77.0.100", "debian": "10.77.0.100", "mac:0207e9": "10.77.0.9 10.77.0.10",
+		"interface:eth1": "10.77.0.100", "relay:10.9": "10.77.0.9", "gi0/4": "10.77.0.10", "|address": "10.77.0.9 10.77.0.10 10.77.0.100", "|expires": "10.77.0.10 10.77.0.9 10.77.0.100",
 	})
-	sessions := []store.Session{
-		{ID: "1", Initiator: "iqn.2026-11.lab:a", IPXE: true, Addr: "10.77.0.100:49152", Auth: store.AuthMutual, Since: at},
-		{ID: "2", Initiator: "iqn.2026-11.lab:b", Addr: "10.77.0.101:49152", Auth: store.AuthNone, Since: at.Add(time.Minute), Read: 9},
-	}
-	shows(t, listing.Sessions(), sessions, func(s store.Session) string { return s.ID }, map[string]string{
-		"by:ipxe": "1", "by:OS": "2", "lab:b": "2", "initiator:lab:a": "1", "auth:none": "2", "|since": "2 1", "|read": "2 1", "|-initiator": "2 1",
+	sessions := listing.SessionsOf([]store.Session{
+		{ID: "1", Initiator: "iqn.2026-11.lab:a", Machine: 7, IPXE: true, Addr: "10.77.0.100:49152", Portal: "10.77.0.1:3260", Auth: store.AuthMutual, Since: at, LastIO: at.Add(time.Hour)},
+		{ID: "2", Initiator: "iqn.2026-11.lab:b", Addr: "10.77.0.101:49152", Auth: store.AuthNone, Since: at.Add(time.Minute), LastIO: at.Add(time.Minute), Read: 9},
+	}, func(id store.MachineID) string { return map[store.MachineID]string{7: "lab-07"}[id] })
+	shows(t, listing.Sessions(), sessions, func(s listing.Session) string { return s.ID }, map[string]string{
+		"by:ipxe": "1", "by:OS": "2", "lab:b": "2", "initiator:lab:a": "1", "machine:lab-07": "1", "lab-07": "1", "portal::3260": "1", "auth:none": "2", "|since": "2 1", "|used": "1 2", "|read": "2 1", "|-initiator": "2 1",
 	})
 }
 
@@ -101,5 +108,16 @@ func TestProfilesAndMediaAreFound(t *testing.T) {
 	}
 	shows(t, listing.Media(), media, func(m store.Media) string { return m.Name }, map[string]string{
 		"gnu/linux": "debian-12", "kind:kernel": "memtest", "memtest86+": "memtest", "arch:x86": "debian-12", "|size": "memtest debian-12", "|added": "debian-12 memtest",
+	})
+}
+
+func TestJobsAreFound(t *testing.T) {
+	at := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+	jobs := []store.Job{
+		{ID: 2, Kind: "volume.import", Subject: "win11", State: store.JobRunning, Total: 8 << 30, Started: at},
+		{ID: 1, Kind: "volume.flatten", Subject: "lab-01", State: store.JobFailed, Error: "the disk is full", Total: 64 << 30, Started: at.Add(-time.Hour)},
+	}
+	shows(t, listing.Jobs(), jobs, func(j store.Job) string { return j.Subject }, map[string]string{
+		"": "win11 lab-01", "state:failed": "lab-01", `"is full"`: "lab-01", "kind:import": "win11", "flatten": "lab-01", "|size": "lab-01 win11", "|-started": "lab-01 win11", "|subject": "lab-01 win11",
 	})
 }

@@ -16,56 +16,73 @@ func (db *DB) Audit(ctx context.Context, p store.Page) ([]store.Audit, int, erro
 	return db.AuditLog(ctx, store.AuditFilter{Page: p})
 }
 
-// auditWhere is the condition of a filter. What people typed is compared as
-// text: no character of it is a wild card.
-func auditWhere(f store.AuditFilter) (string, []any) {
-	var (
-		conds []string
-		args  []any
-	)
-	where := func(cond string, values ...any) {
-		conds, args = append(conds, cond), append(args, values...)
-	}
+// auditWhere is the condition of a filter.
+func auditWhere(f store.AuditFilter) (string, []any, error) {
+	var w conditions
 	if f.Actor != "" {
-		where("actor = ?", string(f.Actor))
+		w.add("actor = ?", string(f.Actor))
 	}
 	if f.Noun != "" {
-		where("action LIKE ? ESCAPE '\\'", literal(f.Noun)+".%")
+		w.add("action LIKE ? ESCAPE '\\'", literal(f.Noun)+".%")
 	}
 	if f.Subject != "" {
-		where("subject = ?", f.Subject)
+		w.add("subject = ?", f.Subject)
 	}
-	if f.Search != "" {
-		like := "%" + literal(f.Search) + "%"
-		where("(actor LIKE ? ESCAPE '\\' OR action LIKE ? ESCAPE '\\' OR subject LIKE ? ESCAPE '\\' OR detail LIKE ? ESCAPE '\\')", like, like, like, like)
+	if f.Before != 0 {
+		w.add("id < ?", f.Before)
 	}
 	if !f.Since.IsZero() {
-		where("at >= ?", dbfile.Nanos(f.Since))
+		w.add("at >= ?", dbfile.Nanos(f.Since))
 	}
 	if !f.Until.IsZero() {
-		where("at < ?", dbfile.Nanos(f.Until))
+		w.add("at < ?", dbfile.Nanos(f.Until))
 	}
-	if len(conds) == 0 {
-		return "", nil
+	for _, t := range f.Search.Terms {
+		switch t.Key {
+		case "who":
+			w.like("actor", t.Value)
+		case "what":
+			w.like("action", t.Value)
+		case "subject":
+			w.like("subject", t.Value)
+		default:
+			return "", nil, store.Invalid("search", "changes are not searched by %s", t.Key)
+		}
 	}
-	return " WHERE " + strings.Join(conds, " AND "), args
+	for _, word := range f.Search.Words {
+		w.any(word, "actor", "action", "subject", "detail")
+	}
+	return w.where(), w.args, store.CheckSort(f.Sort, store.AuditColumns())
 }
 
-// literal takes the meaning from LIKE's wild cards.
-func literal(s string) string {
-	return strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(s)
+// auditOrder is the order of a listing.
+func auditOrder(by string) string {
+	name, falls := strings.CutPrefix(by, "-")
+	column, ok := map[string]string{"who": "actor", "what": "action", "subject": "subject"}[name]
+	switch {
+	case !ok && falls:
+		return " ORDER BY id"
+	case !ok:
+		return " ORDER BY id DESC"
+	case falls:
+		column += " DESC"
+	}
+	return " ORDER BY " + column + ", id DESC"
 }
 
-// AuditLog returns one page of the changes that a filter matches, newest first,
-// and how many there are.
+// AuditLog returns one page of the changes that a filter matches, and how many
+// there are.
 func (db *DB) AuditLog(ctx context.Context, f store.AuditFilter) ([]store.Audit, int, error) {
 	limit, offset := dbfile.Page(f.Page)
-	where, args := auditWhere(f)
+	where, args, err := auditWhere(f)
+	if err != nil {
+		return nil, 0, err
+	}
 	var (
 		out   []store.Audit
 		total int
 	)
-	err := db.file.Read(ctx, func(q dbfile.Querier) (err error) {
+	err = db.file.Read(ctx, func(q dbfile.Querier) (err error) {
 		if total, err = dbfile.One(ctx, q, dbfile.Scalar[int], nil, "SELECT count(*) FROM audit"+where, args...); err != nil {
 			return err
 		}
@@ -79,7 +96,7 @@ func (db *DB) AuditLog(ctx context.Context, f store.AuditFilter) ([]store.Audit,
 			}
 			a.At = dbfile.Instant(at)
 			return a, json.Unmarshal([]byte(changes), &a.Changes)
-		}, "SELECT id, at, actor, action, subject, detail, changes FROM audit"+where+" ORDER BY id DESC LIMIT ? OFFSET ?", append(args, limit, offset)...)
+		}, "SELECT id, at, actor, action, subject, detail, changes FROM audit"+where+auditOrder(f.Sort)+" LIMIT ? OFFSET ?", append(args, limit, offset)...)
 		return err
 	})
 	return out, total, err

@@ -148,7 +148,7 @@ func (j *Journal) PutAttempts(ctx context.Context, attempts []store.Attempt) err
 	}
 	return j.write(ctx, "write attempts", func(t *dbfile.Tx) error {
 		put, err := t.PrepareContext(t.Ctx, `INSERT OR REPLACE INTO attempt (id, machine, machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
-			firmware, arch, address, script, first_seq, last_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+			firmware, arch, address, script, first_seq, last_seq, told) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
 		if err != nil {
 			return err
 		}
@@ -167,7 +167,7 @@ func (j *Journal) PutAttempts(ctx context.Context, attempts []store.Attempt) err
 				return err
 			}
 			if _, err := put.ExecContext(t.Ctx, int64(a.ID), dbfile.Ref(a.Machine), a.Name, dbfile.Text(a.MAC), a.Key, dbfile.Nanos(a.Started), dbfile.Nanos(a.Updated),
-				string(a.Outcome), string(a.Stage), string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.FirstSeq, a.LastSeq); err != nil {
+				string(a.Outcome), string(a.Stage), string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.FirstSeq, a.LastSeq, told(a)); err != nil {
 				return err
 			}
 		}
@@ -180,30 +180,110 @@ func (j *Journal) Attempt(ctx context.Context, id store.AttemptID) (store.Attemp
 	return dbfile.One(ctx, j.file.Reader(), scanAttempt, store.NotFound("attempt", fmt.Sprint(id)), attemptColumns+"WHERE id = ?", int64(id))
 }
 
-// Attempts returns one page of the attempts that match, newest first, and how
-// many match in all.
-func (j *Journal) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
-	var where strings.Builder
-	where.WriteString("WHERE 1 ")
-	args := []any{}
+// told is what an attempt's diagnoses say, as it is searched.
+func told(a *store.Attempt) string {
+	var out strings.Builder
+	for i, d := range a.Diagnoses {
+		if i > 0 {
+			out.WriteByte('\n')
+		}
+		out.WriteString(d.Code + " " + d.Title)
+	}
+	return out.String()
+}
+
+// attemptWhere is the condition of a filter, from the table's name on. Rows are
+// long, for their scripts: a search walks an index that holds what it looks at.
+func attemptWhere(f store.AttemptFilter) (string, []any, error) {
+	var w conditions
+	index := " INDEXED BY attempt_list"
 	if f.Machine != 0 {
-		where.WriteString("AND machine = ? ")
-		args = append(args, int64(f.Machine))
+		w.add("machine = ?", int64(f.Machine))
 	}
 	if !f.MAC.IsZero() {
-		where.WriteString("AND mac = ? ")
-		args = append(args, f.MAC.String())
+		w.add("mac = ?", f.MAC.String())
 	}
+	if f.Machine != 0 || !f.MAC.IsZero() { // one machine's are few, and have an index of their own
+		index = ""
+	}
+	if f.Before != 0 {
+		w.add("id < ?", int64(f.Before))
+	}
+	if !f.Since.IsZero() {
+		w.add("started >= ?", dbfile.Nanos(f.Since))
+	}
+	if !f.Until.IsZero() {
+		w.add("started < ?", dbfile.Nanos(f.Until))
+	}
+	for _, t := range f.Search.Terms {
+		switch t.Key {
+		case "machine":
+			w.like("machine_name", t.Value)
+		case "mac":
+			w.like("replace(mac, ':', '')", bareMAC(t.Value))
+		case "outcome", "stage":
+			w.add(t.Key+" = ?", t.Value)
+		case "firmware":
+			w.like("firmware || ' ' || arch", t.Value)
+		case "address":
+			w.like("address", t.Value)
+		case "code":
+			w.like("told", t.Value)
+		default:
+			return "", nil, store.Invalid("search", "attempts are not searched by %s", t.Key)
+		}
+	}
+	for _, word := range f.Search.Words {
+		w.any(word, "machine_name", "mac", "replace(mac, ':', '')", "address", "firmware || ' ' || arch", "told")
+	}
+	if w.none() {
+		index = ""
+	}
+	return "attempt" + index + w.where(), w.args, store.CheckSort(f.Sort, store.AttemptColumns())
+}
+
+// attemptOrder is the order of a listing.
+func attemptOrder(by string) string {
+	name, falls := strings.CutPrefix(by, "-")
+	column := ""
+	switch name {
+	case "machine":
+		column = "machine_name"
+	case "outcome":
+		column = ranked("outcome", store.Outcomes())
+	case "stage":
+		column = ranked("stage", store.Stages())
+	default:
+		if falls {
+			return " ORDER BY id"
+		}
+		return " ORDER BY id DESC"
+	}
+	if falls {
+		column += " DESC"
+	}
+	return " ORDER BY " + column + ", id DESC"
+}
+
+// Attempts returns one page of the attempts that match, and how many match in
+// all.
+func (j *Journal) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
+	where, args, err := attemptWhere(f)
+	if err != nil {
+		return nil, 0, err
+	}
+	order := attemptOrder(f.Sort)
 	var (
 		out   []store.Attempt
 		total int
 	)
 	limit, offset := dbfile.Page(f.Page)
-	err := j.file.Read(ctx, func(q dbfile.Querier) (err error) {
-		if total, err = dbfile.One(ctx, q, dbfile.Scalar[int], nil, "SELECT count(*) FROM attempt "+where.String(), args...); err != nil {
+	err = j.file.Read(ctx, func(q dbfile.Querier) (err error) {
+		if total, err = dbfile.One(ctx, q, dbfile.Scalar[int], nil, "SELECT count(*) FROM "+where, args...); err != nil {
 			return err
 		}
-		out, err = dbfile.List(ctx, q, scanAttempt, attemptColumns+where.String()+"ORDER BY id DESC LIMIT ? OFFSET ?", append(args, limit, offset)...)
+		// First which, then what: only rows of the page are read whole.
+		out, err = dbfile.List(ctx, q, scanAttempt, attemptColumns+"WHERE id IN (SELECT id FROM "+where+order+" LIMIT ? OFFSET ?)"+order, append(args, limit, offset)...)
 		return err
 	})
 	return out, total, err

@@ -219,6 +219,101 @@ func TestJournalListsAttempts(t *testing.T) {
 	}
 }
 
+func TestJournalSearchesAttempts(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	all := []store.Attempt{
+		{ID: 1, Machine: 1, Name: "lab-01", MAC: testMAC(1), Address: "10.77.0.101", Firmware: "UEFI", Arch: "x86-64", Outcome: store.OutcomeUp, Stage: store.StageUp, Started: at},
+		{ID: 2, Machine: 2, Name: "lab-02", MAC: testMAC(2), Firmware: "BIOS", Arch: "x86", Outcome: store.OutcomeFailed, Stage: store.StageRead, Started: at.Add(time.Hour), Script: "lab-01",
+			Diagnoses: []store.Diagnosis{{Code: "LB-LUN-01", Title: "lab-02 asked for LUN 0", Cause: "hidden"}, {Code: "LB-NET-02", Title: "100% of its packets"}}},
+		{ID: 3, MAC: testMAC(3), Outcome: store.OutcomeRunning, Stage: store.StageAsk, Started: at.Add(2 * time.Hour)},
+		{ID: 4, Machine: 1, Name: "lab-01", MAC: testMAC(1), Outcome: store.OutcomeUpUnconfirmed, Stage: store.StageRead, Started: at.Add(3 * time.Hour)},
+	}
+	if err := j.PutAttempts(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	ids := func(f store.AttemptFilter) string {
+		t.Helper()
+		got, total, err := j.Attempts(t.Context(), f)
+		if err != nil || f.Limit == 0 && total != len(got) {
+			t.Errorf("%+v: %d of %d, %v", f, len(got), total, err)
+		}
+		out := ""
+		for _, a := range got {
+			out += fmt.Sprint(a.ID)
+		}
+		return out
+	}
+	for text, want := range map[string]string{
+		"": "4321", "lab-01": "41", "LAB": "421", "hidden": "", "machine:lab-02": "2", "outcome:failed": "2", "outcome:up": "1", "stage:read": "42", "code:lun": "2", "code:LB-NET-02": "2",
+		`"asked for"`: "2", "100%": "2", "%": "2", "_": "", "firmware:uefi": "1", `"BIOS x86"`: "2", "address:10.77": "1", testMAC(3).String(): "3", "mac:" + testMAC(3).Hex12(): "3", testMAC(2).Hex12() + " lab": "2",
+		"since:2026-11-01T01:00:00Z": "432", "until:2026-11-01T01:00:00Z": "1", "since:2026-11-01T01:00:00Z until:2026-11-01T03:00:00Z": "32", "lab outcome:failed stage:read": "2", "lab stage:ask": "",
+	} {
+		f, err := store.ParseAttemptSearch(text, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ids(f); got != want {
+			t.Errorf("%q finds %s, want %s", text, got, want)
+		}
+	}
+	for by, want := range map[string]string{"started": "4321", "-started": "1234", "machine": "3412", "-machine": "2413", "outcome": "2341", "-outcome": "1432", "stage": "3421", "-stage": "1423"} {
+		if got := ids(store.AttemptFilter{Sort: by}); got != want {
+			t.Errorf("by %s they are %s, want %s", by, got, want)
+		}
+	}
+	if got := ids(store.AttemptFilter{Sort: "outcome", Page: store.Page{Limit: 2, Offset: 1}}); got != "34" {
+		t.Errorf("a page of them is %s", got)
+	}
+	if got := ids(store.AttemptFilter{Before: 3, Machine: 1}); got != "1" {
+		t.Errorf("before the third are %s", got)
+	}
+	for _, f := range []store.AttemptFilter{{Sort: "colour"}, {Search: store.Search{Terms: []store.Term{{Key: "colour", Value: "red"}}}}} {
+		if _, _, err := j.Attempts(t.Context(), f); store.KindOf(err) != store.KindInvalid {
+			t.Errorf("%+v: %v", f, err)
+		}
+	}
+	// What a diagnosis said before another one took its place is not found.
+	all[1].Diagnoses = all[1].Diagnoses[1:]
+	if err := j.PutAttempts(t.Context(), all[1:2]); err != nil {
+		t.Fatal(err)
+	}
+	if got := ids(store.AttemptFilter{Search: store.Search{Words: []string{"asked"}}}); got != "" {
+		t.Errorf("a diagnosis that is gone finds %s", got)
+	}
+}
+
+// A search that finds little must not read the scripts of all boots.
+func TestASearchForAttemptsReadsAnIndex(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	for _, c := range []struct {
+		text    string
+		machine store.MachineID
+		want    string
+	}{
+		{"lab outcome:failed since:2026-11-01", 0, "USING COVERING INDEX attempt_list"},
+		{"outcome:failed", 3, "attempt_machine (machine=?)"},
+	} {
+		f, err := store.ParseAttemptSearch(c.text, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Machine = c.machine
+		where, args, err := attemptWhere(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := dbfile.List(t.Context(), j.file.Reader(), func(r dbfile.Row) (s string, err error) {
+			var a, b, c int
+			err = r.Scan(&a, &b, &c, &s)
+			return s, err
+		}, "EXPLAIN QUERY PLAN SELECT id FROM "+where+attemptOrder("")+" LIMIT 50", args...)
+		if text := strings.Join(plan, "; "); err != nil || !strings.Contains(text, c.want) || strings.Contains(text, "TEMP B-TREE") {
+			t.Errorf("%s: %s, %v", c.text, text, err)
+		}
+	}
+}
+
 func TestPruneForgetsTheOldest(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
 	// More than one step of Prune.

@@ -175,6 +175,9 @@ func userLife(k *kit) {
 	}
 }
 
+// words is a search without qualifiers.
+func words(w ...string) store.Search { return store.Search{Words: w} }
+
 func auditSearch(k *kit) {
 	ctx := k.Context()
 	m, v := k.machine(1), k.volume(1)
@@ -190,14 +193,19 @@ func auditSearch(k *kit) {
 		"an actor":             {store.AuditFilter{Actor: "somebody else"}, []string{"machine.update"}},
 		"a noun":               {store.AuditFilter{Noun: "machine"}, []string{"machine.update", "machine.create"}},
 		"no wild card":         {store.AuditFilter{Noun: "m%"}, nil},
-		"nor in a search":      {store.AuditFilter{Search: "%"}, nil},
+		"nor in a search":      {store.AuditFilter{Search: words("%")}, nil},
 		"a subject":            {store.AuditFilter{Subject: m.Name}, []string{"machine.update", "mapping.create", "machine.create"}},
-		"a part of any text":   {store.AuditFilter{Search: v.Name}, []string{"mapping.create", "volume.create"}},
-		"both":                 {store.AuditFilter{Search: v.Name, Noun: "volume"}, []string{"volume.create"}},
+		"a part of any text":   {store.AuditFilter{Search: words(v.Name)}, []string{"mapping.create", "volume.create"}},
+		"both":                 {store.AuditFilter{Search: words(v.Name), Noun: "volume"}, []string{"volume.create"}},
 		"since a time":         {store.AuditFilter{Since: before}, []string{"setting.put", "machine.update"}},
 		"until a time":         {store.AuditFilter{Until: before, Noun: "machine"}, []string{"machine.create"}},
 		"a page":               {store.AuditFilter{Page: store.Page{Limit: 1, Offset: 1}}, []string{"machine.update"}},
-		"a setting, and which": {store.AuditFilter{Search: "off"}, []string{"setting.put"}},
+		"words in any order":   {store.AuditFilter{Search: words("somebody", m.Name)}, []string{"machine.update"}},
+		"qualifiers":           {store.AuditFilter{Search: store.Search{Terms: []store.Term{{Key: "who", Value: "BODY"}, {Key: "what", Value: "machine"}, {Key: "subject", Value: m.Name[:2]}}}}, []string{"machine.update"}},
+		"the oldest first":     {store.AuditFilter{Noun: "machine", Sort: "-at"}, []string{"machine.create", "machine.update"}},
+		"by what it was":       {store.AuditFilter{Sort: "what"}, []string{"machine.create", "machine.update", "mapping.create", "setting.put", "volume.create"}},
+		"by who, falling":      {store.AuditFilter{Sort: "-who", Noun: "machine"}, []string{"machine.create", "machine.update"}},
+		"a setting, and which": {store.AuditFilter{Search: words("off")}, []string{"setting.put"}},
 	} {
 		rows, total, err := k.AuditLog(ctx, c.f)
 		k.ok(err)
@@ -210,6 +218,13 @@ func auditSearch(k *kit) {
 			k.Errorf("%s: a total of %d for %d rows", what, total, len(rows))
 		}
 	}
+	rows, _, err := k.AuditLog(ctx, store.AuditFilter{})
+	k.ok(err)
+	older, _, err := k.AuditLog(ctx, store.AuditFilter{Before: rows[1].ID})
+	k.ok(err)
+	same(k, "what came before", rows[2:], older)
+	_, _, err = k.AuditLog(ctx, store.AuditFilter{Sort: "colour"})
+	k.refused(err, store.KindInvalid, "sort", "colour")
 	same(k, "who changed something", []store.Actor{"somebody else", actor}, must(k.Auditors(ctx))(k))
 }
 

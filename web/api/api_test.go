@@ -52,7 +52,7 @@ type house struct {
 type live struct{}
 
 func (live) Sessions() []store.Session { return []store.Session{{ID: "s1"}} }
-func (live) Drop(_ context.Context, id string) error {
+func (live) DropSession(_ context.Context, _ store.Actor, id string) error {
 	if id != "s1" {
 		return store.NotFound("session", id)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -49,13 +50,19 @@ func (s *server) profiles(a huma.API) {
 }
 
 func (s *server) attempts(a huma.API) {
-	register(a, http.MethodGet, "/attempts", "list-attempts", "List boot attempts, newest first", store.ScopeRead,
+	register(a, http.MethodGet, "/attempts", "list-attempts", "List boot attempts, newest first where no order is asked for", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Machine string `query:"machine" doc:"id, name, MAC or UUID"`
+			Search  string `query:"search" doc:"words and qualifiers, such as outcome:failed code:LB-LUN-01 since:2d, all of which must fit; quotation marks keep words together"`
+			Sort    string `query:"sort" doc:"started, machine, outcome or stage; with a hyphen before it the other way"`
 			Limit   int    `query:"limit" minimum:"0" maximum:"1000" default:"50"`
 			Offset  int    `query:"offset" minimum:"0"`
 		}) (*body[List[store.Attempt]], error) {
-			f := store.AttemptFilter{Page: store.Page{Limit: in.Limit, Offset: in.Offset}}
+			f, err := store.ParseAttemptSearch(in.Search, time.Now())
+			if err != nil {
+				return nil, problem(err)
+			}
+			f.Sort, f.Page = in.Sort, store.Page{Limit: in.Limit, Offset: in.Offset}
 			if in.Machine != "" {
 				m, err := s.Acts.FindMachine(ctx, in.Machine)
 				switch {
@@ -98,21 +105,19 @@ func (s *server) attempts(a huma.API) {
 
 func (s *server) sessions(a huma.API) {
 	register(a, http.MethodGet, "/sessions", "list-sessions", "List live iSCSI sessions", store.ScopeRead,
-		func(_ context.Context, in *ListQuery) (*body[List[store.Session]], error) {
-			return found(listing.Sessions(), *in, s.Sessions.Sessions(), nil)
+		func(ctx context.Context, in *ListQuery) (*body[List[listing.Session]], error) {
+			items, err := s.liveSessions(ctx)
+			return found(listing.Sessions(), *in, items, err)
 		})
 	register(a, http.MethodDelete, "/sessions/{session}", "drop-session", "End a live iSCSI session", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			Session string `path:"session"`
 		}) (*empty, error) {
-			if err := s.Sessions.Drop(ctx, in.Session); err != nil {
-				return nil, problem(err)
-			}
-			return done(s.Store.Record(ctx, actor(ctx), "session.drop", in.Session, ""))
+			return done(s.Sessions.DropSession(ctx, actor(ctx), in.Session))
 		})
 	register(a, http.MethodGet, "/leases", "list-leases", "List leases", store.ScopeRead,
-		func(ctx context.Context, in *ListQuery) (*body[List[store.Lease]], error) {
-			items, err := s.Store.Leases(ctx)
+		func(ctx context.Context, in *ListQuery) (*body[List[listing.Lease]], error) {
+			items, err := s.leases(ctx)
 			return found(listing.Leases(), *in, items, err)
 		})
 	register(a, http.MethodDelete, "/leases/{address}", "drop-lease", "Forget a lease", store.ScopeOperate,

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"lunboot/store"
 	"lunboot/store/listing"
@@ -55,4 +56,24 @@ func (s *server) foundVolumes(ctx context.Context, q ListQuery) (*body[List[Volu
 		out = append(out, VolumeLine{v.Volume, v.Takes})
 	}
 	return listOf(out, total, err)
+}
+
+// leases are all leases, with the machines that have them.
+func (s *server) leases(ctx context.Context) ([]listing.Lease, error) {
+	leases, err := s.Store.Leases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ms, _, err := s.Store.Machines(ctx, store.MachineFilter{})
+	return listing.LeasesOf(leases, ms, time.Now()), err
+}
+
+// liveSessions are all sessions, with the names of their machines.
+func (s *server) liveSessions(ctx context.Context) ([]listing.Session, error) {
+	ms, _, err := s.Store.Machines(ctx, store.MachineFilter{})
+	names := make(map[store.MachineID]string, len(ms))
+	for _, m := range ms {
+		names[m.ID] = m.Name
+	}
+	return listing.SessionsOf(s.Sessions.Sessions(), func(id store.MachineID) string { return names[id] }), err
 }

@@ -38,8 +38,8 @@ func (in *uploadBody) Resolve(ctx huma.Context) []error {
 
 func (s *server) loaders(a huma.API) {
 	register(a, http.MethodGet, "/loaders", "list-loaders", "List the loaders, with what each has inside and is for", store.ScopeRead,
-		func(context.Context, *struct{}) (*body[List[boot.LoaderInfo]], error) {
-			return all(s.Loaders.Manifest(), nil)
+		func(_ context.Context, in *ListQuery) (*body[List[boot.LoaderInfo]], error) {
+			return found(boot.LoaderList(), *in, s.Loaders.Manifest(), nil)
 		})
 	register(a, http.MethodPost, "/loaders", "add-loader", "Add a loader from the request's body, or replace one of its name", store.ScopeOperate,
 		func(ctx context.Context, in *loaderInput) (*body[boot.LoaderInfo], error) {

@@ -106,7 +106,7 @@ type VolumeActs interface {
 // Sessions is the live side of the target.
 type Sessions interface {
 	Sessions() []store.Session
-	Drop(ctx context.Context, id string) error
+	DropSession(ctx context.Context, by store.Actor, id string) error
 }
 
 // Attempts answers how boots went.

@@ -94,15 +94,25 @@ func (s *server) people(a huma.API) {
 			Actor   string    `query:"actor" doc:"who changed it"`
 			Noun    string    `query:"noun" doc:"what kind of thing: machine, volume, mapping, profile, user…"`
 			Subject string    `query:"subject" doc:"its name at that time"`
-			Search  string    `query:"search" doc:"part of any of the texts"`
+			Search  string    `query:"search" doc:"words, each part of any of the texts, and qualifiers, such as who:anna what:machine since:2d; quotation marks keep words together"`
+			Sort    string    `query:"sort" doc:"at, who, what or subject; with a hyphen before it the other way"`
 			Since   time.Time `query:"since"`
 			Until   time.Time `query:"until" doc:"not itself"`
 			Limit   int       `query:"limit" minimum:"0" maximum:"1000" default:"100"`
 			Offset  int       `query:"offset" minimum:"0"`
 		}) (*body[List[store.Audit]], error) {
-			return listOf(s.Store.AuditLog(ctx, store.AuditFilter{
-				Actor: store.Actor(in.Actor), Noun: in.Noun, Subject: in.Subject, Search: in.Search, Since: in.Since, Until: in.Until,
-				Page: store.Page{Limit: in.Limit, Offset: in.Offset},
-			}))
+			f, err := store.ParseAuditSearch(in.Search, time.Now())
+			if err != nil {
+				return nil, problem(err)
+			}
+			f.Actor, f.Noun, f.Subject = store.Actor(in.Actor), in.Noun, in.Subject
+			if f.Since.IsZero() || in.Since.After(f.Since) {
+				f.Since = in.Since
+			}
+			if f.Until.IsZero() || !in.Until.IsZero() && in.Until.Before(f.Until) {
+				f.Until = in.Until
+			}
+			f.Sort, f.Page = in.Sort, store.Page{Limit: in.Limit, Offset: in.Offset}
+			return listOf(s.Store.AuditLog(ctx, f))
 		})
 }

@@ -104,6 +104,14 @@ func TestEveryListTakesASearchASortAndAPage(t *testing.T) {
 		"/sessions?search=by:os":                            " 1",
 		"/leases?search=state:bound":                        " 0",
 		"/media?search=kind:iso":                            " 0",
+		"/jobs?search=state:failed":                         " 0",
+		"/loaders?search=inside:iscsi&sort=-rung":           "snponly.efi 1",
+		"/loaders?search=firmware:bios":                     " 0",
+		"/attempts?search=outcome:failed&sort=machine":      " 0",
+		"/audit?search=what:volume+win11&sort=-at":          " 2",
+		"/audit?search=subject:spare+who:tester":            " 1",
+		"/audit?noun=volume&search=since:1h&sort=subject":   " 6",
+		"/audit?search=until:2d":                            " 0",
 		"/unknown-machines?search=maker:qemu&ignored=true":  " 1",
 		"/unknown-machines?search=maker:intel&ignored=true": " 0",
 	} {
@@ -121,8 +129,8 @@ func TestEveryListTakesASearchASortAndAPage(t *testing.T) {
 			t.Errorf("%s finds %q, want %q", path, got, want)
 		}
 	}
-	for _, path := range []string{"/volumes?search=state:broken", "/volumes?sort=colour", "/profiles?search=kind:x", "/sessions?search=by:x", "/leases?search=state:x", "/media?sort=x", "/unknown-machines?search=ignored:x"} {
-		if a := h.must(422, "GET", "/api/v1"+path, ""); !strings.Contains(string(a.body), "by") && !strings.Contains(string(a.body), "there are: ") {
+	for _, path := range []string{"/volumes?search=state:broken", "/volumes?sort=colour", "/profiles?search=kind:x", "/sessions?search=by:x", "/leases?search=state:x", "/media?sort=x", "/unknown-machines?search=ignored:x", "/jobs?search=state:x", "/loaders?search=supplied:x", "/attempts?search=outcome:x", "/audit?search=since:x", "/audit?sort=x"} {
+		if a := h.must(422, "GET", "/api/v1"+path, ""); !strings.Contains(string(a.body), "by") && !strings.Contains(string(a.body), "there are: ") && !strings.Contains(string(a.body), "is no time") {
 			t.Errorf("%s: %s", path, a.body)
 		}
 	}

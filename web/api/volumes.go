@@ -7,6 +7,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 	"lunboot/web/auth"
 )
 
@@ -108,7 +109,10 @@ func (s *server) volumes(a huma.API) {
 		return reply(Imported{Volume: v, Job: job}, err)
 	})
 	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs", store.ScopeRead,
-		func(ctx context.Context, _ *struct{}) (*body[List[store.Job]], error) { return all(s.Store.Jobs(ctx)) })
+		func(ctx context.Context, in *ListQuery) (*body[List[store.Job]], error) {
+			items, err := s.Store.Jobs(ctx)
+			return found(listing.Jobs(), *in, items, err)
+		})
 	register(a, http.MethodGet, "/jobs/{job}", "show-job", "Show how far a job is", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Job int64 `path:"job"`

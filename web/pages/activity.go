@@ -27,28 +27,32 @@ const (
 )
 
 type activityView struct {
-	Boots    template.HTML // by day
-	Moved    template.HTML // what machines read and wrote; empty before there are two samples
-	Rows     []store.Attempt
-	From, To int
-	Total    int
-	Self     string // URLs, empty where there is nothing
-	Newer    string
-	Older    string
+	Boots template.HTML // by day
+	Moved template.HTML // what machines read and wrote; empty before there are two samples
+	Rows  []store.Attempt
+	List  tableQuery
 }
 
 // activity shows how boots went and what machines moved.
 func (s *site) activity(w http.ResponseWriter, r *http.Request) {
-	offset, err := strconv.Atoi(r.URL.Query().Get("from"))
-	if err != nil || offset < 0 {
-		offset = 0
-	}
 	var v activityView
-	v.Rows, v.Total, err = s.Attempts.Attempts(r.Context(), store.AttemptFilter{Page: store.Page{Limit: activityPage, Offset: offset}})
+	q := readTable(r, "/activity", "machine:lab-03, code:LB-LUN-01, since:2d", store.AttemptColumns())
+	q.Rows = activityPage
+	q.uncounted([][2]string{{string(store.OutcomeFailed), "Failed"}, {string(store.OutcomeRunning), "Booting"}, {string(store.OutcomeUp), "Up"}, {string(store.OutcomeUpUnconfirmed), "Up, not confirmed"}})
+	var bad, err error
+	v.List, v.Rows, bad, err = fetch(q, func(search string, p store.Page) ([]store.Attempt, int, error) {
+		f, err := s.attemptsOf(search, q.Show)
+		if err != nil {
+			return nil, 0, err
+		}
+		f.Sort, f.Page = q.Sort, p
+		return s.Attempts.Attempts(r.Context(), f)
+	})
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
+	status, problem := refused(http.StatusOK, "", bad)
 	y, m, d := s.Now().Local().Date()
 	first := time.Date(y, m, d-activityDays+1, 0, 0, 0, 0, time.Local)
 	ends, err := s.Ends(r.Context(), first)
@@ -60,21 +64,17 @@ func (s *site) activity(w http.ResponseWriter, r *http.Request) {
 	if moved := s.Moved(); len(moved) > 1 {
 		v.Moved = movedChart(moved)
 	}
-	at := func(from int) string {
-		if from <= 0 {
-			return "/activity"
-		}
-		return "/activity?from=" + strconv.Itoa(from)
+	s.render(w, r, status, "activity", page{Title: "Activity", Nav: "activity", Live: true, Error: problem, Data: v})
+}
+
+// attemptsOf is the boots that a search finds, with one outcome where one is
+// chosen.
+func (s *site) attemptsOf(search, outcome string) (store.AttemptFilter, error) {
+	f, err := store.ParseAttemptSearch(search, s.Now())
+	if err == nil && outcome != "" {
+		f.Search.Terms = append(f.Search.Terms, store.Term{Key: "outcome", Value: outcome})
 	}
-	v.Self = at(offset)
-	v.From, v.To = min(offset+1, v.Total), offset+len(v.Rows)
-	if offset > 0 {
-		v.Newer = at(offset - activityPage)
-	}
-	if v.To < v.Total && len(v.Rows) > 0 {
-		v.Older = at(offset + activityPage)
-	}
-	s.render(w, r, http.StatusOK, "activity", page{Title: "Activity", Nav: "activity", Live: true, Data: v})
+	return f, err
 }
 
 // bootsChart counts the boots of each day, from the day of first on.

@@ -90,6 +90,23 @@ func TestActivitySaysHowBootsWent(t *testing.T) {
 	if !strings.Contains(body, "51–70 of 70") || !strings.Contains(body, `href="/activity" rel="prev"`) || strings.Contains(body, `rel="next"`) {
 		t.Errorf("the second page: %s", body)
 	}
+	_, body = get("/activity?show=failed")
+	has(t, body, `<a href="/activity?show=failed" aria-current="true">Failed</a>`, `hx-get="/activity?show=failed"`)
+	if n := strings.Count(body, `class="line failed"`); n != 8 {
+		t.Errorf("%d failed", n)
+	}
+	_, body = get("/activity?search=b8:27&sort=-started")
+	has(t, body, "1–10 of 10", `aria-sort="descending"`, `href="/activity?search=b8%3A27&amp;sort=started"`)
+	_, body = get("/activity?search=nobody")
+	has(t, body, "No boot fits")
+	_, body = get("/activity?search=lab-01+since:30h")
+	has(t, body, "1–6 of 6")
+	if code, body := get("/activity?search=outcome:lost"); code != 422 || !strings.Contains(body, "there are: failed, running") || !strings.Contains(body, `value="outcome:lost"`) || !strings.Contains(body, "of 70") {
+		t.Errorf("an outcome that is none answers %d", code)
+	}
+	if _, body = get("/activity?from=9000"); !strings.Contains(body, "51–70 of 70") {
+		t.Error("a page behind the last is not the last")
+	}
 	if _, body = get("/activity?from=-3"); !strings.Contains(body, "1–50 of 70") {
 		t.Error("a page before the first is not the first")
 	}

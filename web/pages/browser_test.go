@@ -136,6 +136,16 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("activity", base+"/activity")
 	check("machine-times", base+"/machines/1")
 	check("volumes-room", base+"/volumes")
+	check("sessions", base+"/sessions")
+	check("sessions-none", base+"/sessions?search=nobody")
+	check("leases", base+"/leases")
+	check("leases-narrowed", base+"/leases?show=declined&search=10.77")
+	check("jobs-none", base+"/jobs")
+	l.jobs = worked()
+	check("jobs", base+"/jobs")
+	l.jobs = nil
+	check("activity-none", base+"/activity?show=failed&search=nobody")
+	check("loaders-none", base+"/loaders?search=nothing")
 	check("import", base+"/machines/import")
 	check("labels", base+"/machines/labels")
 	check("volumes-none", base+"/volumes?search=nothing")
@@ -174,6 +184,7 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	l.roles["admin"] = store.RoleViewer
 	check("people-viewer", base+"/people")
 	check("machine-viewer", base+"/machines/2")
+	check("sessions-viewer", base+"/sessions")
 	check("machines-viewer", base+"/machines")
 	l.roles["admin"] = store.RoleOperator
 	check("settings-operator", base+"/settings")

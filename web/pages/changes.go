@@ -3,9 +3,6 @@ package pages
 import (
 	"context"
 	"net/http"
-	"net/url"
-	"strconv"
-	"strings"
 
 	"lunboot/store"
 )
@@ -20,17 +17,12 @@ type AuditLog interface {
 const changesPage = 50
 
 type changesView struct {
-	Rows     []store.Audit
-	Total    int
-	Who      store.Actor
-	What     string
-	Search   string
-	Actors   []store.Actor
-	Nouns    []string
-	From, To int
-	Newer    string // URLs, empty where there is nothing
-	Older    string
-	Filtered bool
+	Rows   []store.Audit
+	List   tableQuery
+	Who    store.Actor
+	What   string
+	Actors []store.Actor
+	Nouns  []string
 }
 
 // auditNouns are the kinds of things that the filter offers.
@@ -40,40 +32,25 @@ func auditNouns() []string {
 
 // changesList shows who changed what, from what to what.
 func (s *site) changesList(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	v := changesView{Who: store.Actor(q.Get("who")), What: q.Get("what"), Search: strings.TrimSpace(q.Get("search")), Nouns: auditNouns()}
-	v.Filtered = v.Who != "" || v.What != "" || v.Search != ""
-	offset, err := strconv.Atoi(q.Get("from"))
-	if err != nil || offset < 0 {
-		offset = 0
+	u := r.URL.Query()
+	v := changesView{Who: store.Actor(u.Get("who")), What: u.Get("what"), Nouns: auditNouns()}
+	q := readTable(r, "/changes", "lab-03, who:anna, since:2d", store.AuditColumns())
+	q.Show, q.Rows, q.Extra = "", changesPage, [][2]string{{"who", string(v.Who)}, {"what", v.What}}
+	var bad, err error
+	if v.Actors, err = s.Audit.Auditors(r.Context()); err == nil {
+		v.List, v.Rows, bad, err = fetch(q, func(search string, p store.Page) ([]store.Audit, int, error) {
+			f, err := store.ParseAuditSearch(search, s.Now())
+			if err != nil {
+				return nil, 0, err
+			}
+			f.Actor, f.Noun, f.Sort, f.Page = v.Who, v.What, q.Sort, p
+			return s.Audit.AuditLog(r.Context(), f)
+		})
 	}
-	if v.Actors, err = s.Audit.Auditors(r.Context()); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	v.Rows, v.Total, err = s.Audit.AuditLog(r.Context(), store.AuditFilter{Actor: v.Who, Noun: v.What, Search: v.Search, Page: store.Page{Limit: changesPage, Offset: offset}})
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	at := func(from int) string {
-		u := url.Values{}
-		for key, value := range map[string]string{"who": string(v.Who), "what": v.What, "search": v.Search} {
-			if value != "" {
-				u.Set(key, value)
-			}
-		}
-		if from > 0 {
-			u.Set("from", strconv.Itoa(from))
-		}
-		return strings.TrimSuffix("/changes?"+u.Encode(), "?")
-	}
-	v.From, v.To = offset+1, offset+len(v.Rows)
-	if offset > 0 {
-		v.Newer = at(max(0, offset-changesPage))
-	}
-	if v.To < v.Total && len(v.Rows) > 0 {
-		v.Older = at(offset + changesPage)
-	}
-	s.render(w, r, http.StatusOK, "changes", page{Title: "Changes", Nav: "settings", Data: v})
+	status, problem := refused(http.StatusOK, "", bad)
+	s.render(w, r, status, "changes", page{Title: "Changes", Nav: "settings", Error: problem, Data: v})
 }

@@ -19,6 +19,7 @@ import (
 
 	"lunboot/services/boot"
 	"lunboot/store"
+	"lunboot/store/listing"
 	"lunboot/web/auth"
 	"lunboot/web/auth/oidc"
 )
@@ -38,6 +39,9 @@ type lab struct {
 	roles    map[string]store.Role // admin where nothing stands
 	tokens   []store.Token
 	audit    []store.Audit
+	leased   []store.Lease
+	logged   []store.Session
+	dropped  []string // sessions and leases
 	version  int64
 	changed  chan struct{}
 	facts    SetupFacts
@@ -177,7 +181,25 @@ func (l *lab) Volumes(context.Context) ([]store.Volume, error) { return l.vols, 
 func (l *lab) Profiles(context.Context) ([]store.Profile, error) {
 	return []store.Profile{{Name: "install-debian", Kind: store.ProfileInstall, Fields: map[string]string{"media": "debian-12.5.0-amd64-netinst.iso"}}, {Name: "local", Kind: store.ProfileLocal, BuiltIn: true}, {Name: "san", Kind: store.ProfileSAN, BuiltIn: true}}, nil
 }
-func (l *lab) Leases(context.Context) ([]store.Lease, error) { return nil, nil }
+func (l *lab) Leases(context.Context) ([]store.Lease, error) { return l.leased, nil }
+func (l *lab) DropLease(_ context.Context, _ store.Actor, a netip.Addr) error {
+	if l.refuse == nil {
+		l.dropped = append(l.dropped, a.String())
+		l.leased = slices.DeleteFunc(l.leased, func(x store.Lease) bool { return x.Address == a })
+	}
+	return l.refuse
+}
+func (l *lab) Sessions() []store.Session { return l.logged }
+func (l *lab) DropSession(_ context.Context, _ store.Actor, id string) error {
+	if !slices.ContainsFunc(l.logged, func(s store.Session) bool { return s.ID == id }) {
+		return store.NotFound("session", id)
+	}
+	if l.refuse == nil {
+		l.dropped = append(l.dropped, id)
+		l.logged = slices.DeleteFunc(l.logged, func(s store.Session) bool { return s.ID == id })
+	}
+	return l.refuse
+}
 
 func (l *lab) Enroll(_ context.Context, _ store.Actor, mac store.MAC, name string, replace store.MachineID) (store.Machine, error) {
 	if l.refuse != nil {
@@ -363,11 +385,19 @@ func (l *lab) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, err
 }
 
 func (l *lab) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
-	past := l.past[min(f.Offset, len(l.past)):]
-	if f.Limit > 0 {
-		past = past[:min(f.Limit, len(past))]
+	var past []store.Attempt
+	for _, a := range l.past {
+		fits := !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !strings.Contains(a.Subject(), w) }) &&
+			!slices.ContainsFunc(f.Search.Terms, func(t store.Term) bool { return t.Key == "outcome" && t.Value != string(a.Outcome) }) &&
+			(f.Before == 0 || a.ID < f.Before) && !a.Started.Before(f.Since)
+		if fits {
+			past = append(past, a)
+		}
 	}
-	return past, len(l.past), nil
+	if f.Sort == "-started" {
+		slices.Reverse(past)
+	}
+	return listing.Cut(past, f.Page), len(past), nil
 }
 func (l *lab) Manifest() []boot.LoaderInfo { return l.loaders }
 func (l *lab) Add(_ context.Context, _ store.Actor, u boot.LoaderUpload, r io.Reader) (boot.LoaderInfo, error) {
@@ -484,6 +514,8 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Network:   l,
 		Health:    func(context.Context) []Check { return l.checks },
 		Captures:  l,
+		Leases:    l,
+		Sessions:  l,
 		Audit:     l,
 		Backups:   l,
 		Auth:      l.auth,
@@ -614,6 +646,17 @@ func full() *lab {
 	add("lab-03", "d4:5d:64:b1:0a:11", "", tried(store.OutcomeRunning, 4, 5))
 	add("lab-08", "d4:5d:64:b1:09:6a", "", nil)
 	l.past = []store.Attempt{*failedLUN(), *tried(store.OutcomeUp, 7, 0)}
+	l.leased = []store.Lease{
+		{Address: netip.MustParseAddr("10.77.0.103"), MAC: mustMAC("d4:5d:64:b1:0a:11"), Hostname: "debian", Interface: "eth1", Port: "switch tor, port Gi0/3 (VLAN 12)", PortSeen: noon.Add(-2 * time.Minute), State: store.LeaseBound, Expires: noon.Add(40 * time.Minute)},
+		{Address: netip.MustParseAddr("10.77.0.112"), MAC: mustMAC("00:80:77:31:94:a0"), Interface: "eth1", State: store.LeaseDeclined, Expires: noon.Add(9 * time.Minute)},
+		{Address: netip.MustParseAddr("10.77.0.140"), MAC: mustMAC("b8:27:eb:91:3c:0d"), Interface: "eth1", Relay: netip.MustParseAddr("10.9.0.1"), State: store.LeaseOffered, Expires: noon.Add(time.Minute)},
+		{Address: netip.MustParseAddr("10.77.0.99"), MAC: mustMAC("d4:5d:64:b1:09:6a"), Interface: "eth1", State: store.LeaseBound, Expires: noon.Add(-time.Hour)},
+	}
+	l.logged = []store.Session{
+		{ID: "7", Initiator: "iqn.2026-11.lunboot:lab-01", Machine: 1, Addr: "10.77.0.101:49152", Portal: "10.77.0.1:3260", Auth: store.AuthMutual, Since: noon.Add(-90 * time.Second), LastIO: noon.Add(-2 * time.Second), Read: 1 << 30, Written: 3 << 20, LUNs: []store.LUN{2}},
+		{ID: "8", Initiator: "iqn.2026-11.lunboot:lab-12", Machine: 2, IPXE: true, Addr: "10.77.0.102:1025", Portal: "10.77.0.1:3260", Auth: store.AuthCHAP, Since: noon.Add(-time.Minute), LastIO: noon.Add(-time.Minute), LUNs: []store.LUN{2, 3}},
+		{ID: "9", Initiator: "iqn.1993-08.org.debian:01:4d1f5b3a7c90", Addr: "10.77.0.60:40112", Portal: "10.77.0.1:3260", Auth: store.AuthNone, Since: noon.Add(-26 * time.Hour), LastIO: noon.Add(-time.Hour), Read: 12 << 20},
+	}
 	return l
 }
 

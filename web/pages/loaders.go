@@ -20,6 +20,7 @@ type Loaders interface {
 
 type loadersView struct {
 	Rows   []boot.LoaderInfo
+	List   tableQuery
 	Chains []string
 	Own    []removable
 }
@@ -35,8 +36,12 @@ func (s *site) loaders(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showLoaders(w http.ResponseWriter, r *http.Request, status int, problem string) {
-	v := loadersView{Rows: s.Loaders.Manifest()}
-	for _, l := range v.Rows {
+	all := s.Loaders.Manifest()
+	var v loadersView
+	var bad error
+	v.List, v.Rows, bad = listed(boot.LoaderList(), "/loaders", "Name, firmware:uefi, inside:nfs", r, all)
+	status, problem = refused(status, problem, bad)
+	for _, l := range all {
 		switch n := len(v.Own); {
 		case !l.Supplied:
 		case l.Chain == "":

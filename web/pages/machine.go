@@ -43,6 +43,7 @@ type machineView struct {
 	Profiles []store.Profile
 	Earlier  []store.Attempt
 	Lease    string
+	Sessions []store.Session // that it has now
 	Quirks   []quirkRow
 	Loaders  []loaderChoice
 	Self     string
@@ -158,6 +159,11 @@ func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, e
 		return v, err
 	}
 	v.Default, v.Fresh = v.Default || len(v.Goldens) > 0, s.fresh(ctx)
+	for _, session := range s.Sessions.Sessions() {
+		if session.Machine == m.ID {
+			v.Sessions = append(v.Sessions, session)
+		}
+	}
 	leases, err := s.Inventory.Leases(ctx)
 	if err != nil {
 		return v, err

@@ -116,6 +116,8 @@ type Config struct {
 	SignIn    SignIn
 	Status    func(context.Context) Status
 	Captures  Captures
+	Leases    LeaseActs
+	Sessions  Sessions
 	Audit     AuditLog
 	Backups   Backups
 	Version   string
@@ -204,6 +206,12 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/machines/{id}/unmap", s.unmap)
 			r.Post("/machines/{id}/remove", s.removeMachine)
 			r.Get("/activity", s.activity)
+			r.Get("/sessions", s.sessions)
+			r.Post("/sessions/drop", s.dropSession)
+			r.Get("/jobs", s.jobs)
+			r.Post("/jobs/cancel", s.cancelListedJob)
+			r.Get("/leases", s.leases)
+			r.Post("/leases/drop", s.dropLease)
 			r.Get("/volumes", s.volumes)
 			r.Post("/volumes", s.createVolume)
 			r.Get("/volumes/new", s.newVolume)
@@ -460,6 +468,9 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"newcomer",
 		"explain",
 		"activity",
+		"sessions",
+		"leases",
+		"jobs",
 		"volumes",
 		"volume",
 		"newvolume",

@@ -13,6 +13,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 	"lunboot/web/auth"
 )
 
@@ -122,13 +123,15 @@ func (l *lab) DeleteToken(_ context.Context, _ store.Actor, id int64) error {
 
 func (l *lab) AuditLog(_ context.Context, f store.AuditFilter) (out []store.Audit, total int, _ error) {
 	for _, a := range l.audit {
-		if (f.Actor == "" || a.Actor == f.Actor) && strings.HasPrefix(a.Action, f.Noun) && strings.Contains(a.Subject, f.Search) {
+		if (f.Actor == "" || a.Actor == f.Actor) && strings.HasPrefix(a.Action, f.Noun) && !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !strings.Contains(a.Subject, w) }) && (f.Before == 0 || a.ID < f.Before) {
 			out = append(out, a)
 		}
 	}
+	if f.Sort == "subject" {
+		slices.SortStableFunc(out, func(a, b store.Audit) int { return strings.Compare(a.Subject, b.Subject) })
+	}
 	total = len(out)
-	out = out[min(f.Offset, total):]
-	return out[:min(len(out), f.Limit)], total, nil
+	return listing.Cut(out, f.Page), total, nil
 }
 
 func (l *lab) Auditors(context.Context) ([]store.Actor, error) {
@@ -340,6 +343,12 @@ func TestChangesAreListedFilteredAndPaged(t *testing.T) {
 	}
 	_, body = get("/changes?who=admin&from=100")
 	has(t, body, `href="/changes?from=50&amp;who=admin"`, "<option selected>admin</option>")
+	has(t, body, `name="who"`)
+	_, body = get("/changes?from=9000&sort=subject")
+	has(t, body, "101–120 of 120", `aria-sort="ascending"`, `rel="prev"`)
+	if code, body := get("/changes?search=since:lately"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "is no time") || !strings.Contains(body, `value="since:lately"`) {
+		t.Errorf("a time that is none answers %d", code)
+	}
 	_, body = get("/changes?search=xyzzy")
 	has(t, body, "No change fits")
 }

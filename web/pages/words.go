@@ -96,6 +96,7 @@ func (s *site) functions() template.FuncMap {
 		},
 		"conditions": func() []condition { return []condition{condFailed, condBooting, condUp, condSlow, condNever} },
 		"jobWords":   jobWords,
+		"leaseWords": leaseWords,
 		"percent":    func(v store.Volume) string { return fmt.Sprintf("%d %%", v.Progress) },
 		"platform":   func(parts ...string) string { return strings.TrimSpace(strings.Join(parts, " ")) },
 		"dict": func(pairs ...any) (map[string]any, error) {

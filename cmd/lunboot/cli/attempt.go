@@ -25,12 +25,16 @@ type AttemptCmd struct {
 // AttemptListCmd lists attempts.
 type AttemptListCmd struct {
 	Machine string `arg:"" optional:"" help:"Id, name, MAC or UUID."`
+	Search  string `help:"Words and qualifiers, such as 'outcome:failed code:LB-LUN-01 since:2d', all of which must fit; quotation marks keep words together."`
+	Sort    string `help:"Column to sort by: started (newest first, as without), machine, outcome or stage; with a hyphen before it the other way, as in --sort=-machine." placeholder:"COLUMN"`
+	Limit   int    `default:"50" help:"How many at most, 1 to 1000."`
 }
 
 // Run lists attempts.
 func (l *AttemptListCmd) Run(c *Context) error {
 	var out list[store.Attempt]
-	if err := c.Client.Do(c, "GET", "/attempts?machine="+url.QueryEscape(l.Machine), nil, &out); err != nil {
+	q := url.Values{"machine": {l.Machine}, "search": {l.Search}, "sort": {l.Sort}, "limit": {strconv.Itoa(l.Limit)}}
+	if err := c.Client.Do(c, "GET", "/attempts?"+q.Encode(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

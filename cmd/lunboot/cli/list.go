@@ -5,7 +5,7 @@ import "net/url"
 // listFlags are how every list is searched and sorted.
 type listFlags struct {
 	Search string `arg:"" optional:"" help:"Words and qualifiers, such as state:ready, all of which must fit; quotation marks keep words together. A qualifier that there is not is a word; a value that there is not is refused with those that there are."`
-	Sort   string `help:"Column to sort by; with a hyphen before it the other way. One that there is not is refused with those that there are." placeholder:"COLUMN"`
+	Sort   string `help:"Column to sort by; with a hyphen before it the other way, as in --sort=-name. One that there is not is refused with those that there are." placeholder:"COLUMN"`
 }
 
 // query is what the appliance is asked, beside what a list has of its own.

@@ -58,12 +58,12 @@ func (l loader) place() string {
 }
 
 // LoaderListCmd lists loaders.
-type LoaderListCmd struct{}
+type LoaderListCmd struct{ listFlags }
 
 // Run lists loaders.
-func (*LoaderListCmd) Run(c *Context) error {
+func (l *LoaderListCmd) Run(c *Context) error {
 	var out list[loader]
-	if err := c.Client.Do(c, "GET", "/loaders", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/loaders"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

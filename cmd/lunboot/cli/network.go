@@ -23,7 +23,10 @@ type SessionListCmd struct{ listFlags }
 
 // Run lists sessions.
 func (l *SessionListCmd) Run(c *Context) error {
-	var out list[store.Session]
+	var out list[struct {
+		store.Session
+		Name string `json:"machine_name,omitempty"`
+	}]
 	if err := c.Client.Do(c, "GET", "/sessions"+l.query(), nil, &out); err != nil {
 		return err
 	}
@@ -38,9 +41,9 @@ func (l *SessionListCmd) Run(c *Context) error {
 			if s.IPXE {
 				who = "iPXE"
 			}
-			rows = append(rows, []string{s.ID, string(s.Initiator), who, s.Addr, string(s.Auth), strings.Join(luns, ","), store.Bytes(s.Read), store.Bytes(s.Written), when(s.Since)})
+			rows = append(rows, []string{s.ID, s.Name, string(s.Initiator), who, s.Addr, string(s.Auth), strings.Join(luns, ","), store.Bytes(s.Read), store.Bytes(s.Written), when(s.Since)})
 		}
-		c.table("ID INITIATOR BY ADDRESS LOGIN LUNS READ WRITTEN SINCE", rows)
+		c.table("ID MACHINE INITIATOR BY ADDRESS LOGIN LUNS READ WRITTEN SINCE", rows)
 	})
 }
 
@@ -69,16 +72,24 @@ type LeaseListCmd struct{ listFlags }
 
 // Run lists leases.
 func (l *LeaseListCmd) Run(c *Context) error {
-	var out list[store.Lease]
+	var out list[struct {
+		store.Lease
+		Name string `json:"machine_name,omitempty"`
+		Over bool   `json:"expired,omitempty"`
+	}]
 	if err := c.Client.Do(c, "GET", "/leases"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {
 		var rows [][]string
 		for _, l := range out.Items {
-			rows = append(rows, []string{l.Address.String(), l.MAC.String(), string(l.State), l.Hostname, when(l.Expires), l.Port})
+			state := string(l.State)
+			if l.Over {
+				state = "expired"
+			}
+			rows = append(rows, []string{l.Address.String(), l.MAC.String(), l.Name, state, l.Hostname, when(l.Expires), l.Port})
 		}
-		c.table("ADDRESS MAC STATE HOSTNAME EXPIRES PORT", rows)
+		c.table("ADDRESS MAC MACHINE STATE HOSTNAME EXPIRES PORT", rows)
 	})
 }
 
@@ -182,12 +193,12 @@ type JobCmd struct {
 }
 
 // JobListCmd lists jobs.
-type JobListCmd struct{}
+type JobListCmd struct{ listFlags }
 
 // Run lists jobs.
-func (*JobListCmd) Run(c *Context) error {
+func (l *JobListCmd) Run(c *Context) error {
 	var out list[store.Job]
-	if err := c.Client.Do(c, "GET", "/jobs", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/jobs"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

@@ -166,14 +166,15 @@ type AuditCmd struct {
 	Actor   string        `help:"Only what this one changed."`
 	Noun    string        `help:"Only changes of this kind of thing: machine, volume, mapping, profile, user."`
 	Subject string        `help:"Only changes of what has this name."`
-	Search  string        `help:"Only what has this in any of its texts."`
+	Search  string        `help:"Words, each part of any of the texts, and qualifiers, such as 'who:anna what:machine since:2d', all of which must fit; quotation marks keep words together."`
+	Sort    string        `help:"Column to sort by: at (newest first, as without), who, what or subject; with a hyphen before it the other way, as in --sort=-at." placeholder:"COLUMN"`
 	Since   time.Duration `placeholder:"2h" help:"Only what is younger."`
 	Limit   int           `default:"100" help:"How many at most."`
 }
 
 // Run lists changes.
 func (a *AuditCmd) Run(c *Context) error {
-	q := url.Values{"actor": {a.Actor}, "noun": {a.Noun}, "subject": {a.Subject}, "search": {a.Search}, "limit": {fmt.Sprint(a.Limit)}}
+	q := url.Values{"actor": {a.Actor}, "noun": {a.Noun}, "subject": {a.Subject}, "search": {a.Search}, "sort": {a.Sort}, "limit": {fmt.Sprint(a.Limit)}}
 	if a.Since > 0 {
 		q.Set("since", time.Now().Add(-a.Since).UTC().Format(time.RFC3339))
 	}

@@ -1,0 +1,50 @@
+package pages
+
+import (
+	"net/http"
+	"strconv"
+
+	"lunboot/store"
+	"lunboot/store/listing"
+)
+
+type jobsView struct {
+	Rows []store.Job
+	List tableQuery
+	All  int // that are known, found or not
+}
+
+func (s *site) jobs(w http.ResponseWriter, r *http.Request) {
+	s.showJobs(w, r, http.StatusOK, page{})
+}
+
+func (s *site) showJobs(w http.ResponseWriter, r *http.Request, status int, p page) {
+	all, err := s.Inventory.Jobs(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	v := jobsView{All: len(all)}
+	var bad error
+	v.List, v.Rows, bad = listedBy(listing.Jobs(), narrowing{"state", [][2]string{{string(store.JobRunning), "Running"}, {string(store.JobFailed), "Failed"}, {string(store.JobDone), "Done"}, {string(store.JobCanceled), "Canceled"}}},
+		"/jobs", "win11, kind:import, error:full", r, all)
+	status, p.Error = refused(status, p.Error, bad)
+	p.Title, p.Nav, p.Live, p.Data = "Jobs", "jobs", true, v
+	s.render(w, r, status, "jobs", p)
+}
+
+// cancelListedJob cancels a job from the list of all.
+func (s *site) cancelListedJob(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(r.PostFormValue("job"), 10, 64)
+	if err != nil {
+		err = store.NotFound("job", r.PostFormValue("job"))
+	} else {
+		err = s.Storage.CancelJob(r.Context(), by(r), id)
+	}
+	if err != nil {
+		status, text := explain(err)
+		s.showJobs(w, r, status, page{Error: text})
+		return
+	}
+	s.showJobs(w, r, http.StatusOK, page{Said: "The job was told to end."})
+}

@@ -1,0 +1,93 @@
+package pages
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+
+	"lunboot/store"
+	"lunboot/store/listing"
+)
+
+// LeaseActs are the operator's acts on leases.
+type LeaseActs interface {
+	DropLease(context.Context, store.Actor, netip.Addr) error
+}
+
+type leasesView struct {
+	Rows []listing.Lease
+	List tableQuery
+	All  int // that there are, found or not
+}
+
+func (s *site) leases(w http.ResponseWriter, r *http.Request) {
+	s.showLeases(w, r, http.StatusOK, page{})
+}
+
+func (s *site) allLeases(ctx context.Context) ([]listing.Lease, error) {
+	leases, err := s.Inventory.Leases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{})
+	return listing.LeasesOf(leases, ms, s.Now()), err
+}
+
+func (s *site) showLeases(w http.ResponseWriter, r *http.Request, status int, p page) {
+	all, err := s.allLeases(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	v := leasesView{All: len(all)}
+	var bad error
+	v.List, v.Rows, bad = listedBy(listing.Leases(), narrowing{"state", [][2]string{{"bound", "In use"}, {"offered", "Offered"}, {"declined", "Declined"}, {listing.LeaseOver, "Expired"}}},
+		"/leases", "machine:lab-03, mac:0007e9, port:Gi0/4", r, all)
+	status, p.Error = refused(status, p.Error, bad)
+	p.Title, p.Nav, p.Live, p.Data = "Leases", "leases", true, v
+	s.render(w, r, status, "leases", p)
+}
+
+// leaseWords is where a lease stands.
+func leaseWords(l listing.Lease) string {
+	switch {
+	case l.Over:
+		return "Expired"
+	case l.State == store.LeaseBound:
+		return "In use"
+	case l.State == store.LeaseDeclined:
+		return "Declined"
+	}
+	return "Offered"
+}
+
+// dropLease forgets a lease. One that is in use is somebody's address still:
+// whoever drops it has to have said so.
+func (s *site) dropLease(w http.ResponseWriter, r *http.Request) {
+	text := r.PostFormValue("address")
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		err = store.Invalid("address", "%q is not an address", text)
+	} else if err = s.mayDrop(r, addr); err == nil {
+		err = s.Leases.DropLease(r.Context(), by(r), addr)
+	}
+	if err != nil {
+		status, problem := explain(err)
+		s.showLeases(w, r, status, page{Error: problem})
+		return
+	}
+	s.showLeases(w, r, http.StatusOK, page{Said: "The lease of " + addr.String() + " was forgotten."})
+}
+
+func (s *site) mayDrop(r *http.Request, addr netip.Addr) error {
+	if r.PostFormValue("sure") != "" {
+		return nil
+	}
+	all, err := s.allLeases(r.Context())
+	for _, l := range all {
+		if l.Address == addr && l.State == store.LeaseBound && !l.Over {
+			return store.Invalid("sure", "nothing was dropped: %s is in use; tick that another machine may be given it", addr)
+		}
+	}
+	return err
+}

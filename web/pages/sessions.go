@@ -1,0 +1,70 @@
+package pages
+
+import (
+	"context"
+	"net/http"
+
+	"lunboot/store"
+	"lunboot/store/listing"
+)
+
+// Sessions is the live side of the target.
+type Sessions interface {
+	Sessions() []store.Session
+	DropSession(ctx context.Context, by store.Actor, id string) error
+}
+
+type sessionsView struct {
+	Rows []listing.Session
+	List tableQuery
+	All  int // that are live, found or not
+}
+
+func (s *site) sessions(w http.ResponseWriter, r *http.Request) {
+	s.showSessions(w, r, http.StatusOK, page{})
+}
+
+func (s *site) showSessions(w http.ResponseWriter, r *http.Request, status int, p page) {
+	names, err := s.machineNames(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	all := listing.SessionsOf(s.Sessions.Sessions(), func(id store.MachineID) string { return names[id] })
+	v := sessionsView{All: len(all)}
+	var bad error
+	v.List, v.Rows, bad = listedBy(listing.Sessions(), narrowing{"by", [][2]string{{"ipxe", "iPXE"}, {"os", "Operating system"}}}, "/sessions", "machine:lab-03, 10.77.0.112, auth:none", r, all)
+	status, p.Error = refused(status, p.Error, bad)
+	p.Title, p.Nav, p.Live, p.Data = "Sessions", "sessions", true, v
+	s.render(w, r, status, "sessions", p)
+}
+
+// machineNames are the names of all machines.
+func (s *site) machineNames(ctx context.Context) (map[store.MachineID]string, error) {
+	ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{})
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[store.MachineID]string, len(ms))
+	for _, m := range ms {
+		names[m.ID] = m.Name
+	}
+	return names, nil
+}
+
+// dropSession ends a session: a machine loses its volume until it logs in again,
+// so somebody has to have said so.
+func (s *site) dropSession(w http.ResponseWriter, r *http.Request) {
+	err := store.Invalid("sure", "nothing was dropped: tick that the machine may lose its volume")
+	if r.PostFormValue("sure") != "" {
+		if err := s.Sessions.DropSession(r.Context(), by(r), r.PostFormValue("session")); err != nil {
+			status, text := explain(err)
+			s.showSessions(w, r, status, page{Error: text})
+			return
+		}
+		s.showSessions(w, r, http.StatusOK, page{Said: "The session was ended. A machine whose system runs logs in again by itself."})
+		return
+	}
+	status, text := explain(err)
+	s.showSessions(w, r, status, page{Error: text})
+}
