@@ -71,6 +71,7 @@ type EnrollSpec struct {
 	Name    NamePattern
 	Profile string // empty: the default
 	Clone   CloneChoice
+	MACs    []MAC // only these; empty: all that wait
 }
 
 // CloneChoice is the golden volume that a machine gets a clone of when it is

@@ -10,9 +10,9 @@ import (
 	"lunboot/store"
 )
 
-// EnrollAll enrolls every unknown machine that is not ignored, in the order in
-// which they were first seen. One that cannot be enrolled says why and keeps
-// none of the others from it.
+// EnrollAll enrolls every unknown machine that is not ignored, or those of them
+// that are named, in the order in which they were first seen. One that cannot be
+// enrolled says why and keeps none of the others from it.
 func (i *Inventory) EnrollAll(ctx context.Context, by store.Actor, spec store.EnrollSpec) ([]store.Enrolled, error) {
 	i.acts.Lock()
 	defer i.acts.Unlock()
@@ -34,7 +34,15 @@ func (i *Inventory) EnrollAll(ctx context.Context, by store.Actor, spec store.En
 		return nil, err
 	}
 	out, from := []store.Enrolled{}, numbers{}
+	for _, mac := range spec.MACs {
+		if !slices.ContainsFunc(waiting, func(u store.UnknownMachine) bool { return u.MAC == mac }) {
+			out = append(out, store.Enrolled{MAC: mac, Problem: "It does not wait: it was enrolled or is ignored, or never asked."})
+		}
+	}
 	for _, u := range waiting {
+		if len(spec.MACs) > 0 && !slices.Contains(spec.MACs, u.MAC) {
+			continue
+		}
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}

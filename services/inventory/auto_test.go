@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,13 @@ func TestAllAreEnrolledByOnePatternInTheOrderInWhichTheyCame(t *testing.T) {
 		_, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Name: "lab-{nn}", Profile: "nosuch"})
 		return err
 	})
-	got, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Name: "lab-{nn}", Profile: "local"})
+	named := mac(t, "00:07:e9:00:00:09")
+	h.asked(t, store.UnknownMachine{MAC: named})
+	got, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Name: "one-{n}", MACs: []store.MAC{named, ignored}})
+	if err != nil || len(got) != 2 || got[0].MAC != ignored || !strings.Contains(got[0].Problem, "does not wait") || got[1].Name != "one-1" || got[1].Problem != "" {
+		t.Errorf("of those that were named are enrolled %+v, %v", got, err)
+	}
+	got, err = h.EnrollAll(t.Context(), ada, store.EnrollSpec{Name: "lab-{nn}", Profile: "local"})
 	must(t, err)
 	if len(got) != 3 {
 		t.Fatalf("enrolled: %+v", got)

@@ -77,6 +77,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.dryRun(a)
 	s.volumes(a)
 	s.storage(a)
+	s.tables(a)
 	s.clones(a)
 	s.uploads(a)
 	s.mappings(a)

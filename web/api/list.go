@@ -28,29 +28,41 @@ func found[T any](l listing.List[T], q ListQuery, items []T, err error) (*body[L
 	return listOf(l.Find(items, q.query()))
 }
 
-// foundVolumes answers one page of the volumes.
-func (s *server) foundVolumes(ctx context.Context, q ListQuery) (*body[List[VolumeLine]], error) {
+// allVolumes are all volumes, with who has them and what they take.
+func (s *server) allVolumes(ctx context.Context) ([]listing.Volume, error) {
 	vols, err := s.Store.Volumes(ctx)
 	if err != nil {
-		return nil, problem(err)
+		return nil, err
 	}
 	maps, err := s.Store.Mappings(ctx)
 	if err != nil {
-		return nil, problem(err)
+		return nil, err
 	}
-	ms, _, err := s.Store.Machines(ctx, store.MachineFilter{})
+	names, err := s.machineNames(ctx)
 	if err != nil {
-		return nil, problem(err)
+		return nil, err
 	}
+	takes, err := s.Volumes.Takes(ctx)
+	return listing.VolumesOf(vols, maps, takes, func(id store.MachineID) string { return names[id] }), err
+}
+
+// machineNames are the names of all machines.
+func (s *server) machineNames(ctx context.Context) (map[store.MachineID]string, error) {
+	ms, _, err := s.Store.Machines(ctx, store.MachineFilter{})
 	names := make(map[store.MachineID]string, len(ms))
 	for _, m := range ms {
 		names[m.ID] = m.Name
 	}
-	takes, err := s.Volumes.Takes(ctx)
+	return names, err
+}
+
+// foundVolumes answers one page of the volumes.
+func (s *server) foundVolumes(ctx context.Context, q ListQuery) (*body[List[VolumeLine]], error) {
+	all, err := s.allVolumes(ctx)
 	if err != nil {
 		return nil, problem(err)
 	}
-	page, total, err := listing.Volumes().Find(listing.VolumesOf(vols, maps, takes, func(id store.MachineID) string { return names[id] }), q.query())
+	page, total, err := listing.Volumes().Find(all, q.query())
 	out := make([]VolumeLine, 0, len(page))
 	for _, v := range page {
 		out = append(out, VolumeLine{v.Volume, v.Takes})
@@ -70,10 +82,6 @@ func (s *server) leases(ctx context.Context) ([]listing.Lease, error) {
 
 // liveSessions are all sessions, with the names of their machines.
 func (s *server) liveSessions(ctx context.Context) ([]listing.Session, error) {
-	ms, _, err := s.Store.Machines(ctx, store.MachineFilter{})
-	names := make(map[store.MachineID]string, len(ms))
-	for _, m := range ms {
-		names[m.ID] = m.Name
-	}
+	names, err := s.machineNames(ctx)
 	return listing.SessionsOf(s.Sessions.Sessions(), func(id store.MachineID) string { return names[id] }), err
 }

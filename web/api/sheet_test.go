@@ -135,3 +135,45 @@ func TestEveryListTakesASearchASortAndAPage(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryListIsExported(t *testing.T) {
+	h := open(t)
+	for _, v := range []string{`"name":"win11","size":1048576`, `"name":"spare","size":2097152`} {
+		h.must(201, "POST", "/api/v1/volumes", "{"+v+"}")
+	}
+	h.must(204, "PUT", "/api/v1/unknown-machines/52:54:00:12:34:56/ignored", `{"ignored":true}`)
+	for path, want := range map[string][]string{
+		"/exports/volumes?sort=-size":                                 {"id,name,kind,size,used,", ",spare,raw,2097152,", ",win11,raw,"},
+		"/exports/volumes?search=win11&format=json":                   {`"name": "win11"`, `"size": 1048576`},
+		"/exports/unknown-machines":                                   {"mac,maker,", "52:54:00:12:34:56,QEMU virtual machine,"},
+		"/exports/sessions":                                           {"id,machine,", "s1,"},
+		"/exports/leases":                                             {"address,mac,"},
+		"/exports/jobs?format=json":                                   {"[\n]\n"},
+		"/exports/attempts":                                           {"id,machine,mac,started,"},
+		"/exports/audit?search=what:volume+spare&format=csv&sort=who": {"id,at,who,", ",tester,volume.create,spare,"},
+	} {
+		a := h.must(200, "GET", "/api/v1"+path, "")
+		at := 0
+		for _, w := range want {
+			i := strings.Index(string(a.body[at:]), w)
+			if i < 0 {
+				t.Errorf("%s lacks %q:\n%s", path, w, a.body)
+				break
+			}
+			at += i
+		}
+		if json := strings.Contains(path, "json"); json != (a.kind == "application/json") || !json && a.kind != "text/csv; charset=utf-8" {
+			t.Errorf("%s is %s", path, a.kind)
+		}
+	}
+	if a := h.must(200, "GET", "/api/v1/exports/volumes?search=win11", ""); strings.Contains(string(a.body), "spare") {
+		t.Errorf("a search finds\n%s", a.body)
+	}
+	for _, path := range []string{"/exports/people", "/exports/volumes?format=xlsx", "/exports/volumes?search=state:x", "/exports/volumes?sort=colour", "/exports/attempts?search=outcome:x", "/exports/audit?search=since:x"} {
+		h.must(422, "GET", "/api/v1"+path, "")
+	}
+	h.as = auth.Identity{Actor: "viewer", Scope: store.ScopeRead}
+	h.must(200, "GET", "/api/v1/exports/leases", "")
+	h.as = auth.Identity{}
+	h.must(401, "GET", "/api/v1/exports/leases", "")
+}

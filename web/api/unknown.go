@@ -7,7 +7,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"lunboot/services/boot/oui"
 	"lunboot/store"
 	"lunboot/store/listing"
 )
@@ -46,13 +45,9 @@ func (s *server) unknown(a huma.API) {
 			Ignored bool `query:"ignored" doc:"also those that are ignored"`
 			ListQuery
 		}) (*body[List[UnknownMachine]], error) {
-			us, err := s.Store.UnknownMachines(ctx, in.Ignored)
+			all, err := s.allUnknown(ctx, in.Ignored)
 			if err != nil {
 				return nil, problem(err)
-			}
-			all := make([]listing.UnknownMachine, 0, len(us))
-			for _, u := range us {
-				all = append(all, listing.UnknownMachine{UnknownMachine: u, Maker: oui.Of(u.MAC).String()})
 			}
 			page, total, err := listing.UnknownMachines().Find(all, in.query())
 			out := make([]UnknownMachine, 0, len(page))
@@ -111,8 +106,9 @@ func (s *server) unknown(a huma.API) {
 	register(a, http.MethodPost, "/unknown-machines/enroll", "enroll-all-machines", "Enroll every unknown machine that is not ignored, in the order in which they came", store.ScopeOperate,
 		func(ctx context.Context, in *struct {
 			Body struct {
-				Name    string `json:"name,omitempty" doc:"pattern of the names, such as lab-{n}, rack-{nn} or pc-{mac}; empty: what each calls itself, else its maker"`
-				Profile string `json:"profile,omitempty"`
+				Name    string   `json:"name,omitempty" doc:"pattern of the names, such as lab-{n}, rack-{nn} or pc-{mac}; empty: what each calls itself, else its maker"`
+				Profile string   `json:"profile,omitempty"`
+				MACs    []string `json:"macs,omitempty" doc:"only these; absent: all that wait"`
 				CloneChoice
 			}
 		}) (*body[List[store.Enrolled]], error) {
@@ -120,7 +116,15 @@ func (s *server) unknown(a huma.API) {
 			if err != nil {
 				return nil, problem(err)
 			}
-			return all(s.Acts.EnrollAll(ctx, actor(ctx), store.EnrollSpec{Name: name, Profile: in.Body.Profile, Clone: in.Body.choice()}))
+			spec := store.EnrollSpec{Name: name, Profile: in.Body.Profile, Clone: in.Body.choice()}
+			for _, text := range in.Body.MACs {
+				mac, err := store.ParseMAC(text)
+				if err != nil {
+					return nil, problem(err)
+				}
+				spec.MACs = append(spec.MACs, mac)
+			}
+			return all(s.Acts.EnrollAll(ctx, actor(ctx), spec))
 		})
 	register(a, http.MethodGet, "/auto-enroll", "show-auto-enroll", "The rules by which machines are enrolled by themselves", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[AutoEnrollView], error) {

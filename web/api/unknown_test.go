@@ -50,6 +50,12 @@ func TestAllAreEnrolledByOneRequest(t *testing.T) {
 	}
 	h.must(404, "POST", "/api/v1/unknown-machines/enroll", `{"profile":"nosuch"}`)
 	var done api.List[store.Enrolled]
+	h.must(422, "POST", "/api/v1/unknown-machines/enroll", `{"macs":["x"]}`)
+	h.asked("00:07:e9:00:00:03")
+	h.must(201, "POST", "/api/v1/unknown-machines/enroll", `{"name":"one-{n}","macs":["00-07-e9-00-00-03"]}`).json(t, &done)
+	if done.Total != 1 || done.Items[0].Name != "one-1" {
+		t.Errorf("of those that were named: %+v", done)
+	}
 	h.must(201, "POST", "/api/v1/unknown-machines/enroll", `{"name":"lab-{n}","profile":"local"}`).json(t, &done)
 	if done.Total != 2 || done.Items[0].MAC != mac(t, "00:07:e9:00:00:02") || done.Items[0].Name != "lab-1" || done.Items[1].Name != "lab-2" {
 		t.Errorf("%+v", done)

@@ -37,7 +37,7 @@ type activityView struct {
 func (s *site) activity(w http.ResponseWriter, r *http.Request) {
 	var v activityView
 	q := readTable(r, "/activity", "machine:lab-03, code:LB-LUN-01, since:2d", store.AttemptColumns())
-	q.Rows = activityPage
+	q.Rows, q.Table = activityPage, "attempts"
 	q.uncounted([][2]string{{string(store.OutcomeFailed), "Failed"}, {string(store.OutcomeRunning), "Booting"}, {string(store.OutcomeUp), "Up"}, {string(store.OutcomeUpUnconfirmed), "Up, not confirmed"}})
 	var bad, err error
 	v.List, v.Rows, bad, err = fetch(q, func(search string, p store.Page) ([]store.Attempt, int, error) {

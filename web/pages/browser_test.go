@@ -73,6 +73,17 @@ func violations(t *testing.T, ctx context.Context) []string {
 	return found
 }
 
+// shoot keeps a picture of the page, where there is a folder for them.
+func shoot(t *testing.T, ctx context.Context, shots, name string) {
+	t.Helper()
+	if shots == "" {
+		return
+	}
+	shot, err := chromedp.Call(ctx, cdpage.CaptureScreenshot, cdpage.CaptureScreenshotParams{CaptureBeyondViewport: new(true)})
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(shots, name+".png"), shot.Data, 0o644))
+}
+
 func TestPagesAreReadableByEverybody(t *testing.T) {
 	ctx := browser(t)
 	first := full()
@@ -104,11 +115,7 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 					if out != "" {
 						t.Errorf("out of the screen: %s", out)
 					}
-					if shots != "" {
-						shot, err := chromedp.Call(ctx, cdpage.CaptureScreenshot, cdpage.CaptureScreenshotParams{CaptureBeyondViewport: new(true)})
-						must(t, err)
-						must(t, os.WriteFile(filepath.Join(shots, fmt.Sprintf("%s-%s-%d.png", name, theme, width)), shot.Data, 0o644))
-					}
+					shoot(t, ctx, shots, fmt.Sprintf("%s-%s-%d", name, theme, width))
 				})
 			}
 		}
@@ -156,6 +163,11 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("explain-unknown", base+"/unknown/d4:5d:64:b1:0b:02/explain")
 	check("explain-wrong", base+"/machines/2/explain?relay=nowhere")
 	check("volumes", base+"/volumes")
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/volumes"), chromedp.WaitVisible(chromedp.CSS("#bulk")), chromedp.Click(chromedp.CSS(`#bulk [name=all]`)), chromedp.SetValue(chromedp.CSS(`#bulk [name=act]`), "remove"), chromedp.Click(chromedp.CSS(`#bulk button`)), chromedp.WaitVisible(chromedp.CSS(".sure"))))
+	for _, v := range violations(t, ctx) {
+		t.Error("what is asked before volumes are deleted:", v)
+	}
+	shoot(t, ctx, shots, "volumes-sure")
 	check("volume-golden", base+"/volumes/5")
 	check("volume-clone", base+"/volumes/6")
 	check("volume-promoting", base+"/volumes/7")

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -67,7 +68,15 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 			back.Was = append(back.Was, was)
 		}
 	}
-	p := page{}
+	status, p := outcomeOf(did, failures, count)
+	if len(back.Was) > 0 {
+		p.Undo = &back
+	}
+	s.showMachines(w, r, list, status, p, addForm{})
+}
+
+// outcomeOf says for how many an act was done, and for which not.
+func outcomeOf(did int, failures []string, count func(int) string) (status int, p page) {
 	if did > 0 {
 		p.Said = fmt.Sprintf("Done for %s.", count(did))
 	}
@@ -77,14 +86,10 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 			p.Error += fmt.Sprintf("; and %d more", more)
 		}
 	}
-	status := http.StatusOK
 	if did == 0 {
-		status = http.StatusConflict
+		return http.StatusConflict, p
 	}
-	if len(back.Was) > 0 {
-		p.Undo = &back
-	}
-	s.showMachines(w, r, list, status, p, addForm{})
+	return http.StatusOK, p
 }
 
 func count(n int) string {
@@ -134,6 +139,11 @@ func digest(all []*listing.Machine) string {
 	for i, f := range all {
 		ids[i] = f.ID
 	}
+	return digestOf(ids)
+}
+
+// digestOf stands for a set of things, by what each is known by.
+func digestOf[T cmp.Ordered](ids []T) string {
 	slices.Sort(ids)
 	h := sha256.New()
 	for _, id := range ids {

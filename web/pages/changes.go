@@ -35,7 +35,7 @@ func (s *site) changesList(w http.ResponseWriter, r *http.Request) {
 	u := r.URL.Query()
 	v := changesView{Who: store.Actor(u.Get("who")), What: u.Get("what"), Nouns: auditNouns()}
 	q := readTable(r, "/changes", "lab-03, who:anna, since:2d", store.AuditColumns())
-	q.Show, q.Rows, q.Extra = "", changesPage, [][2]string{{"who", string(v.Who)}, {"what", v.What}}
+	q.Show, q.Rows, q.Table, q.Extra = "", changesPage, "audit", [][2]string{{"who", string(v.Who)}, {"what", v.What}}
 	var bad, err error
 	if v.Actors, err = s.Audit.Auditors(r.Context()); err == nil {
 		v.List, v.Rows, bad, err = fetch(q, func(search string, p store.Page) ([]store.Audit, int, error) {

@@ -341,9 +341,17 @@ func (l *lab) ImportFile(ctx context.Context, a store.Actor, s store.ImportSpec,
 	v, err := l.CreateVolume(ctx, a, s.VolumeSpec)
 	return v, store.Job{}, err
 }
-func (l *lab) RemoveVolume(context.Context, store.Actor, store.VolumeID) error {
-	l.vols = nil
-	return l.refuse
+func (l *lab) RemoveVolume(_ context.Context, _ store.Actor, id store.VolumeID) error {
+	for _, v := range l.vols {
+		if v.Parent == id {
+			return store.InUse("volume %s stands on it", v.Name)
+		}
+	}
+	if err := l.did("remove %d", id); err != nil {
+		return err
+	}
+	l.vols = slices.DeleteFunc(l.vols, func(v store.Volume) bool { return v.ID == id })
+	return nil
 }
 func (l *lab) Map(_ context.Context, _ store.Actor, s store.MappingSpec) (store.Mapping, error) {
 	m := store.Mapping{Machine: s.Machine, Volume: s.Volume, Boot: true}

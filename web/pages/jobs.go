@@ -28,6 +28,7 @@ func (s *site) showJobs(w http.ResponseWriter, r *http.Request, status int, p pa
 	var bad error
 	v.List, v.Rows, bad = listedBy(listing.Jobs(), narrowing{"state", [][2]string{{string(store.JobRunning), "Running"}, {string(store.JobFailed), "Failed"}, {string(store.JobDone), "Done"}, {string(store.JobCanceled), "Canceled"}}},
 		"/jobs", "win11, kind:import, error:full", r, all)
+	v.List.Table = "jobs"
 	status, p.Error = refused(status, p.Error, bad)
 	p.Title, p.Nav, p.Live, p.Data = "Jobs", "jobs", true, v
 	s.render(w, r, status, "jobs", p)

@@ -43,6 +43,7 @@ func (s *site) showLeases(w http.ResponseWriter, r *http.Request, status int, p 
 	var bad error
 	v.List, v.Rows, bad = listedBy(listing.Leases(), narrowing{"state", [][2]string{{"bound", "In use"}, {"offered", "Offered"}, {"declined", "Declined"}, {listing.LeaseOver, "Expired"}}},
 		"/leases", "machine:lab-03, mac:0007e9, port:Gi0/4", r, all)
+	v.List.Table = "leases"
 	status, p.Error = refused(status, p.Error, bad)
 	p.Title, p.Nav, p.Live, p.Data = "Leases", "leases", true, v
 	s.render(w, r, status, "leases", p)

@@ -25,15 +25,15 @@ func (s *site) sessions(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showSessions(w http.ResponseWriter, r *http.Request, status int, p page) {
-	names, err := s.machineNames(r.Context())
+	all, err := s.allSessions(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	all := listing.SessionsOf(s.Sessions.Sessions(), func(id store.MachineID) string { return names[id] })
 	v := sessionsView{All: len(all)}
 	var bad error
 	v.List, v.Rows, bad = listedBy(listing.Sessions(), narrowing{"by", [][2]string{{"ipxe", "iPXE"}, {"os", "Operating system"}}}, "/sessions", "machine:lab-03, 10.77.0.112, auth:none", r, all)
+	v.List.Table = "sessions"
 	status, p.Error = refused(status, p.Error, bad)
 	p.Title, p.Nav, p.Live, p.Data = "Sessions", "sessions", true, v
 	s.render(w, r, status, "sessions", p)

@@ -24,6 +24,7 @@ type tableQuery struct {
 
 	Extra [][2]string // what the URL names besides
 	Rows  int         // a page; 0: maxRows
+	Table string      // under which it is exported, empty where it is not
 
 	Total       int // that were found
 	First, Last int // of them on this page
@@ -186,6 +187,13 @@ func (q tableQuery) By(column string) string {
 
 // Order says how a column is sorted, for those who do not see the arrow.
 func (q tableQuery) Order(column string) string { return listQuery{Sort: q.Sort}.Order(column) }
+
+// Exported is where all that the list shows comes as a table.
+func (q tableQuery) Exported(format string) string {
+	q.Path, q.From = "/export/"+q.Table, 0
+	q.Extra = append(slices.Clone(q.Extra), [2]string{"format", format})
+	return q.URL()
+}
 
 // Before is the page before this one, empty when there is none.
 func (q tableQuery) Before() string {

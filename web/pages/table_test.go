@@ -87,3 +87,36 @@ func TestEveryListIsSearchedSortedAndPaged(t *testing.T) {
 		t.Errorf("it answers %d", code)
 	}
 }
+
+func TestEveryListIsExportedAsItIsShown(t *testing.T) {
+	l := full()
+	l.busy()
+	l.audit, l.jobs = changed(60), worked()
+	get, _ := l.enter(t)
+	for page, c := range map[string]struct {
+		link    string
+		has     []string
+		missing string
+	}{
+		"/volumes?search=debian&sort=-size":      {"/export/volumes?format=csv&amp;search=debian&amp;sort=-size", []string{"id,name,", "2,debian12,"}, "spare"},
+		"/unknown?search=raspberry":              {"/export/unknown-machines?format=json&amp;search=raspberry", []string{`"mac": "b8:27:eb:91:3c:0d"`}, "d4:5d:64"},
+		"/leases?show=declined&search=10.77":     {"/export/leases?format=csv&amp;search=10.77&amp;show=declined", []string{"10.77.0.112,00:80:77:31:94:a0,,,declined,"}, "10.77.0.103"},
+		"/sessions?show=os":                      {"/export/sessions?format=json&amp;show=os", []string{`"machine": "lab-01"`}, "lab-12"},
+		"/jobs?show=failed":                      {"/export/jobs?format=csv&amp;show=failed", []string{"3,volume.flatten,lab-07,failed,"}, "debian12"},
+		"/activity?show=failed&sort=-started":    {"/export/attempts?format=csv&amp;show=failed&amp;sort=-started", []string{"id,machine,", ",failed,read,LB-LUN-01,"}, ",up,"},
+		"/changes?who=admin&what=machine&from=5": {"/export/audit?format=csv&amp;what=machine&amp;who=admin", []string{"id,at,who,"}, "xyzzy"},
+	} {
+		_, body := get(page)
+		has(t, body, `href="`+c.link+`" download`)
+		code, text := get(strings.ReplaceAll(c.link, "&amp;", "&"))
+		if code != http.StatusOK || strings.Contains(text, c.missing) {
+			t.Errorf("%s answers %d:\n%s", c.link, code, text)
+		}
+		has(t, text, c.has...)
+	}
+	for path, want := range map[string]int{"/export/people": 404, "/export/volumes?format=xlsx": 422, "/export/volumes?search=state:x": 422} {
+		if code, body := get(path); code != want || !strings.Contains(body, "That did not work") {
+			t.Errorf("%s answers %d", path, code)
+		}
+	}
+}

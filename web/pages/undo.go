@@ -13,7 +13,8 @@ import (
 // changed it since.
 type undo struct {
 	// Was are texts of four parts, NUMBER:REVISION:WHAT:VALUE. WHAT is profile or
-	// tags of a machine, map for a volume that it had, or ignore for a MAC.
+	// tags of a machine, map for a volume that it had, ignore for a MAC, or
+	// read-only for a volume.
 	Was  []string
 	Back string // the page to show afterwards; empty: the list of machines
 }
@@ -22,7 +23,7 @@ type undo struct {
 // is none of ours.
 func backTo(r *http.Request) string {
 	to := r.PostFormValue("back")
-	if to == "/unknown" {
+	if to == "/unknown" || to == "/volumes" {
 		return to
 	}
 	if id, ok := strings.CutPrefix(to, "/machines/"); ok {
@@ -91,6 +92,12 @@ func (s *site) takeOneBack(r *http.Request, was string) error {
 		mac, err := store.ParseMAC(part[3])
 		if err == nil {
 			err = s.Machines.Ignore(r.Context(), by(r), mac, false)
+		}
+		return err
+	case "read-only":
+		is, err := strconv.ParseBool(part[3])
+		if err == nil {
+			_, err = s.Volumes.SetVolume(r.Context(), by(r), store.VolumeID(id), store.VolumePatch{Revision: revision, ReadOnly: &is})
 		}
 		return err
 	default:

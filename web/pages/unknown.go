@@ -59,6 +59,7 @@ type newcomers struct {
 	Default  bool           // the first of them is the lab's default
 	Fresh    bool           // clones begin anew unless something else is chosen
 	Self     string
+	Match    string // stands for all that wait and match
 }
 
 type ruleRow struct {
@@ -72,6 +73,10 @@ func (s *site) unknown(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showUnknown(w http.ResponseWriter, r *http.Request, status int, problem string) {
+	s.unknownPage(w, r, status, page{Error: problem})
+}
+
+func (s *site) unknownPage(w http.ResponseWriter, r *http.Request, status int, p page) {
 	v, err := s.newcomers(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
@@ -79,21 +84,36 @@ func (s *site) showUnknown(w http.ResponseWriter, r *http.Request, status int, p
 	}
 	var bad error
 	v.All = len(v.Waiting)
-	ignored := v.Ignored
+	all, ignored := v.Waiting, v.Ignored
 	v.List, v.Waiting, bad = findUnknown(r, v.Waiting)
 	_, v.Ignored, _ = findUnknown(r, ignored)
 	v.Self = v.List.URL()
-	status, problem = refused(status, problem, bad)
-	s.render(w, r, status, "unknown", page{Title: "New machines", Nav: "machines", Live: true, Error: problem, Data: v})
+	v.List.Table = "unknown-machines"
+	status, p.Error = refused(status, p.Error, bad)
+	if waiting, _, err := unknownFound(v.List.Search, all); err == nil {
+		v.Match = digestUnknown(waiting)
+	}
+	p.Title, p.Nav, p.Live, p.Data = "New machines", "machines", true, v
+	s.render(w, r, status, "unknown", p)
 }
 
-// findUnknown finds one page of unknown machines for a request.
-func findUnknown(r *http.Request, us []store.UnknownMachine) (tableQuery, []store.UnknownMachine, error) {
+// madeBy are unknown machines with the makers of their cards.
+func madeBy(us []store.UnknownMachine) []listing.UnknownMachine {
 	all := make([]listing.UnknownMachine, len(us))
 	for i, u := range us {
 		all[i] = listing.UnknownMachine{UnknownMachine: u, Maker: oui.Of(u.MAC).String()}
 	}
-	list, shown, err := listed(listing.UnknownMachines(), "/unknown", "MAC, maker:intel, port:Gi0/4, firmware:uefi", r, all)
+	return all
+}
+
+// unknownFound finds all unknown machines of a search.
+func unknownFound(search string, us []store.UnknownMachine) ([]listing.UnknownMachine, int, error) {
+	return listing.UnknownMachines().Find(madeBy(us), listing.Query{Search: search})
+}
+
+// findUnknown finds one page of unknown machines for a request.
+func findUnknown(r *http.Request, us []store.UnknownMachine) (tableQuery, []store.UnknownMachine, error) {
+	list, shown, err := listed(listing.UnknownMachines(), "/unknown", "MAC, maker:intel, port:Gi0/4, firmware:uefi", r, madeBy(us))
 	out := make([]store.UnknownMachine, len(shown))
 	for i, u := range shown {
 		out[i] = u.UnknownMachine

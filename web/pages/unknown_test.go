@@ -3,6 +3,7 @@ package pages
 import (
 	"net/http"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -100,7 +101,7 @@ func TestAllAreEnrolledByOneForm(t *testing.T) {
 	if code, to := post("/unknown/enroll", "pattern", "Rack-{n}", "profile", "local"); code != http.StatusSeeOther || to != "/machines" {
 		t.Errorf("%d %s", code, to)
 	}
-	if len(l.all) != 1 || l.all[0] != (store.EnrollSpec{Name: "rack-{n}", Profile: "local"}) {
+	if len(l.all) != 1 || !reflect.DeepEqual(l.all[0], store.EnrollSpec{Name: "rack-{n}", Profile: "local"}) {
 		t.Errorf("enrolled by %+v", l.all)
 	}
 	if code, page := post("/unknown/enroll", "pattern", "rack"); code != http.StatusUnprocessableEntity || !strings.Contains(page, "put {n} where the number goes") {

@@ -70,6 +70,17 @@ func (l *lab) Takes(context.Context) (map[store.VolumeID]int64, error) {
 }
 
 func (l *lab) SetVolume(_ context.Context, _ store.Actor, id store.VolumeID, p store.VolumePatch) (store.Volume, error) {
+	if p.ReadOnly != nil {
+		for i := range l.vols {
+			if v := &l.vols[i]; v.ID == id && p.Revision != v.Revision {
+				return *v, store.Conflict("revision", "it was changed by somebody else")
+			} else if v.ID == id && v.ReadOnly != *p.ReadOnly {
+				v.ReadOnly = *p.ReadOnly
+				v.Revision++
+			}
+		}
+		return l.volume(id), l.did("%d is read-only: %v", id, *p.ReadOnly)
+	}
 	if p.Volatile != nil {
 		return store.Volume{}, l.did("%d is volatile: %v", id, *p.Volatile)
 	}
@@ -191,7 +202,7 @@ func TestThePageOfAVolumeSaysWhatStandsOnWhatAndWhoUsesIt(t *testing.T) {
 	l := cloning()
 	get, _ := l.enter(t)
 	_, list := get("/volumes")
-	want(t, list, `href="/volumes/5"`, "golden, version 2", `clone of <a href="/volumes/5">debian-golden</a> version 1, anew at each boot`, "2 clones", "cannot be removed: 2 clones stand on it")
+	want(t, list, `href="/volumes/5"`, "golden, version 2", `clone of <a href="/volumes/5">debian-golden</a> version 1, anew at each boot`, "2 clones")
 	_, golden := get("/volumes/5")
 	want(t, golden, "Golden, version 2", "New machines get a clone of it", "as &lt;installed&gt;", "lab-03-debian", `href="/volumes/6"`, "It cannot be removed: lab-01-debian was cloned from it",
 		`action="/volumes/5/version"`, ">Make 1 current<")

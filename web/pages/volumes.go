@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"context"
 	"html/template"
 	"net/http"
 	"strconv"
@@ -33,6 +34,8 @@ type volumesView struct {
 	Room     store.Space
 	RoomSeen template.HTML // the last day of it
 	Self     string
+	Match    string    // stands for all that match
+	Sure     *question // what has to be agreed to
 }
 
 func (s *site) volumes(w http.ResponseWriter, r *http.Request) {
@@ -40,8 +43,35 @@ func (s *site) volumes(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, problem string) {
-	ctx := r.Context()
+	s.volumesPage(w, r, status, page{Error: problem}, nil)
+}
+
+// listedVolumes are all volumes, as they are looked for.
+func (s *site) listedVolumes(ctx context.Context) ([]listing.Volume, error) {
 	vols, err := s.Inventory.Volumes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	maps, err := s.Inventory.Mappings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names, err := s.machineNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	takes, err := s.Volumes.Takes(ctx)
+	if err != nil {
+		s.Log.Warn("what volumes take is not known", "error", err)
+	}
+	return listing.VolumesOf(vols, maps, takes, func(id store.MachineID) string { return names[id] }), nil
+}
+
+// volumesPage shows the volumes, with what has to be agreed to before an act, nil
+// for nothing.
+func (s *site) volumesPage(w http.ResponseWriter, r *http.Request, status int, p page, sure *question) {
+	ctx := r.Context()
+	all, err := s.listedVolumes(ctx)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -51,28 +81,23 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 		s.fail(w, r, err)
 		return
 	}
-	ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{})
+	names, err := s.machineNames(ctx)
 	if err != nil {
 		s.fail(w, r, err)
 		return
-	}
-	names := map[store.MachineID]string{}
-	for _, m := range ms {
-		names[m.ID] = m.Name
 	}
 	uses := map[store.VolumeID][]volumeUse{}
 	for _, m := range maps {
 		uses[m.Volume] = append(uses[m.Volume], volumeUse{Machine: m.Machine, Name: names[m.Machine], LUN: m.LUN})
 	}
-	takes, err := s.Volumes.Takes(ctx)
-	if err != nil {
-		s.Log.Warn("what volumes take is not known", "error", err)
-	}
-	var v volumesView
-	all := listing.VolumesOf(vols, maps, takes, func(id store.MachineID) string { return names[id] })
+	v := volumesView{Sure: sure}
 	list, shown, bad := listed(listing.Volumes(), "/volumes", "Name, machine:lab-03, state:ready, golden:yes, used:no", r, all)
 	v.List, v.Self = list, list.URL()
-	status, problem = refused(status, problem, bad)
+	v.List.Table = "volumes"
+	status, p.Error = refused(status, p.Error, bad)
+	if found, _, err := listing.Volumes().Find(all, listing.Query{Search: list.Search}); err == nil {
+		v.Match = digestVolumes(found)
+	}
 	called, clones := map[store.VolumeID]string{}, map[store.VolumeID]int{}
 	if v.Room, err = s.Space(ctx); err != nil {
 		s.Log.Warn("the room for volumes is not known", "error", err)
@@ -82,9 +107,9 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 		s.fail(w, r, err)
 		return
 	}
-	for _, vol := range vols {
+	for _, vol := range all {
 		called[vol.ID] = vol.Name
-		clones[vol.Parent]++
+		clones[vol.Volume.Parent]++
 	}
 	for _, found := range shown {
 		vol := found.Volume
@@ -96,7 +121,8 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 		}
 		v.Rows = append(v.Rows, row)
 	}
-	s.render(w, r, status, "volumes", page{Title: "Volumes", Nav: "volumes", Live: true, Error: problem, Data: v})
+	p.Title, p.Nav, p.Live, p.Data = "Volumes", "volumes", true, v
+	s.render(w, r, status, "volumes", p)
 }
 
 // act shows the volumes again: redirected when it worked, with the reason when

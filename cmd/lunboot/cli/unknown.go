@@ -15,6 +15,7 @@ type MachineEnrollCmd struct {
 	Name    string `arg:"" optional:"" help:"Host name (default: what it calls itself, else made from its maker and MAC)."`
 	Replace string `help:"An enrolled machine whose new hardware this is." placeholder:"MACHINE"`
 	All     bool   `help:"Enroll every unknown machine that is not ignored."`
+	Search  string `help:"With --all: only those that this finds, as in 'machine unknown'."`
 	Pattern string `help:"With --all: how they are called, such as lab-{n}, rack-{nn} or pc-{mac}." placeholder:"PATTERN"`
 	Profile string `help:"With --all: their profile (default: san)."`
 	CloneOf string `name:"clone-of" help:"Boot from a fresh clone of this golden volume; default: the one of the setting default-golden." placeholder:"VOLUME"`
@@ -36,8 +37,8 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 		return e.all(c)
 	case e.MAC == "":
 		return usage("name the MAC of an unknown machine, or all of them with --all")
-	case e.Pattern != "" || e.Profile != "":
-		return usage("--pattern and --profile go with --all")
+	case e.Pattern != "" || e.Profile != "" || e.Search != "":
+		return usage("--search, --pattern and --profile go with --all")
 	}
 	var m machine
 	in := map[string]any{"name": e.Name, "replace": e.Replace, "clone_of": e.CloneOf, "reset_at_boot": e.Reset, "volatile": e.Volatile}
@@ -55,7 +56,22 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 
 func (e *MachineEnrollCmd) all(c *Context) error {
 	var out list[store.Enrolled]
-	if err := c.Client.Do(c, "POST", "/unknown-machines/enroll", map[string]any{"name": e.Pattern, "profile": e.Profile, "clone_of": e.CloneOf, "reset_at_boot": e.Reset, "volatile": e.Volatile}, &out); err != nil {
+	in := map[string]any{"name": e.Pattern, "profile": e.Profile, "clone_of": e.CloneOf, "reset_at_boot": e.Reset, "volatile": e.Volatile}
+	if e.Search != "" {
+		var found list[unknownMachine]
+		if err := c.Client.Do(c, "GET", "/unknown-machines"+listFlags{Search: e.Search}.query(), nil, &found); err != nil {
+			return err
+		}
+		macs := make([]string, len(found.Items))
+		for i, u := range found.Items {
+			macs[i] = u.MAC.String()
+		}
+		if len(macs) == 0 { // none would be all
+			return c.show(list[store.Enrolled]{Items: []store.Enrolled{}}, func() { c.say("no unknown machine that waits fits") })
+		}
+		in["macs"] = macs
+	}
+	if err := c.Client.Do(c, "POST", "/unknown-machines/enroll", in, &out); err != nil {
 		return err
 	}
 	failed := 0

@@ -54,7 +54,7 @@
     j: () => move(1),
     k: () => move(-1),
     x: () => {
-      const box = document.activeElement.closest?.("tbody tr")?.querySelector('input[type="checkbox"]');
+      const box = document.activeElement.closest?.("tbody tr, .tray li")?.querySelector('input[type="checkbox"]');
       box?.click();
       return box;
     },

@@ -1,0 +1,143 @@
+package pages
+
+import (
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"lunboot/store"
+)
+
+// matchOf is what the page's form says of all that match.
+func matchOf(t *testing.T, get func(string) (int, string), path string) string {
+	t.Helper()
+	_, body := get(path)
+	m := regexp.MustCompile(`name="match" value="([^"]*)"`).FindStringSubmatch(body)
+	if m == nil {
+		t.Fatalf("%s has no match", path)
+	}
+	return m[1]
+}
+
+func TestManyVolumesAreMadeReadOnlyAndBack(t *testing.T) {
+	l := full()
+	get, post := l.enter(t)
+	_, body := get("/volumes")
+	has(t, body, `form="bulk" name="id" value="4" aria-label="Choose spare"`, "all 4 that match")
+	code, body := post("/volumes/bulk", "act", "read-only", "id", "4")
+	has(t, body, "Done for 1 volume.", `value="4:1:read-only:false"`, ">Undo<")
+	if code != http.StatusOK || !l.volume(4).ReadOnly {
+		t.Errorf("it answers %d", code)
+	}
+	if code, to := post("/machines/undo", "was", "4:1:read-only:false", "back", "/volumes"); code != http.StatusSeeOther || to != "/volumes" || l.volume(4).ReadOnly {
+		t.Errorf("taking it back answers %d %s", code, to)
+	}
+	if _, body := post("/machines/undo", "was", "4:1:read-only:perhaps"); !strings.Contains(body, "Not taken back") {
+		t.Error("what says nothing is taken back")
+	}
+	code, body = post("/volumes/bulk", "act", "read-only", "search", "debian", "all", "yes", "match", matchOf(t, get, "/volumes?search=debian"))
+	if code != http.StatusOK || !l.volume(2).ReadOnly || l.volume(4).ReadOnly {
+		t.Errorf("all that match answer %d", code)
+	}
+	has(t, body, `value="debian"`) // the list stays as it was
+	before(t, body, []string{">debian12</a>"}, ">win11-lab</a>")
+	for what, form := range map[string][]string{"nothing": {"act", "remove"}, "no act": {"id", "4"}, "another act": {"id", "4", "act", "format"}, "a search that is none": {"all", "yes", "act", "remove", "search", "state:x"}} {
+		if code, _ := post("/volumes/bulk", form...); code != http.StatusUnprocessableEntity && code != http.StatusConflict {
+			t.Errorf("%s answers %d", what, code)
+		}
+	}
+	if code, _ := post("/volumes/bulk", "act", "remove", "id", "99"); code != http.StatusNotFound {
+		t.Errorf("a volume that is none answers %d", code)
+	}
+	if code, body := post("/volumes/bulk", "act", "remove", "all", "yes", "match", "other"); code != http.StatusConflict || !strings.Contains(body, "4 volumes match now") {
+		t.Errorf("others than the page's answer %d", code)
+	}
+}
+
+func TestWhatIsDeletedWithManyVolumesIsSaidAndTyped(t *testing.T) {
+	l := cloning()
+	get, post := l.enter(t)
+	all := matchOf(t, get, "/volumes")
+	code, body := post("/volumes/bulk", "act", "remove", "all", "yes", "match", all)
+	has(t, body, "This deletes 3 volumes for good, with 7 GiB of bytes", "arriving, 8 GiB, which takes 3 GiB", "debian12 stays: lab-01 has it", "debian-golden stays: lab-01-debian stands on it", "Type <b>remove 3</b>", `name="match" value="`+all+`"`, "Leave them as they are")
+	if code != http.StatusUnprocessableEntity || len(l.acts) != 0 {
+		t.Errorf("a question answers %d, done %v", code, l.acts)
+	}
+	if code, body := post("/volumes/bulk", "act", "remove", "all", "yes", "match", all, "sure", "remove 7"); code != http.StatusUnprocessableEntity || len(l.acts) != 0 || !strings.Contains(body, "Nothing was done: type") {
+		t.Errorf("another number answers %d", code)
+	}
+	if code, body = post("/volumes/bulk", "act", "remove", "all", "yes", "match", all, "sure", "remove 3"); code != http.StatusOK || len(l.vols) != 4 {
+		t.Errorf("it answers %d and leaves %+v", code, l.vols)
+	}
+	has(t, body, "Done for 3 volumes.")
+	if code, body := post("/volumes/bulk", "act", "remove", "id", "5"); code != http.StatusConflict || !strings.Contains(body, "debian-golden stays, since lab-01-debian stands on it") {
+		t.Errorf("one that stays answers %d", code)
+	}
+	// What stands on another volume goes before it.
+	l.mappings, l.acts = nil, nil
+	if code, _ := postValues(t, l, "/volumes/bulk", map[string][]string{"act": {"remove"}, "id": {"5", "6"}, "sure": {"remove 2"}}); code != http.StatusOK || !reflect.DeepEqual(l.acts, []string{"remove 6", "remove 5"}) {
+		t.Errorf("it answers %d, done %v", code, l.acts)
+	}
+}
+
+func TestManyVolumesAreFrozenAfterAQuestion(t *testing.T) {
+	l := full()
+	_, post := l.enter(t)
+	code, body := postValues(t, l, "/volumes/bulk", map[string][]string{"act": {"freeze"}, "id": {"2", "4"}})
+	has(t, body, "makes 2 volumes golden", "spare, 8 GiB", `name="id" value="2"`, `name="id" value="4"`, "freeze 2")
+	if code != http.StatusUnprocessableEntity || len(l.acts) != 0 {
+		t.Errorf("a question answers %d", code)
+	}
+	if code, _ = postValues(t, l, "/volumes/bulk", map[string][]string{"act": {"freeze"}, "id": {"2", "4"}, "sure": {"freeze 2"}}); code != http.StatusOK || !reflect.DeepEqual(l.acts, []string{"freeze 2: ", "freeze 4: "}) {
+		t.Errorf("it answers %d, done %v", code, l.acts)
+	}
+	l.refuse = store.InUse("it is used")
+	if code, body := post("/volumes/bulk", "act", "freeze", "id", "2", "sure", "freeze 1"); code != http.StatusConflict || !strings.Contains(body, "Not done for 1 volume. debian12: it is used") {
+		t.Errorf("a refusal answers %d", code)
+	}
+}
+
+func TestManyUnknownMachinesAreEnrolledOrIgnored(t *testing.T) {
+	l := full()
+	get, post := l.enter(t)
+	_, body := get("/unknown")
+	has(t, body, `form="bulk" name="id" value="b8:27:eb:91:3c:0d"`, `form="bulk" name="id" value="52:54:00:12:34:56"`, "all 2 that wait")
+	_, body = get("/machines")
+	if strings.Contains(body, `name="id" value="b8:27`) {
+		t.Error("the tray of the machines has boxes that nothing asks for")
+	}
+	l.enrolled = []store.Enrolled{{MAC: mustMAC("b8:27:eb:91:3c:0d"), Machine: 9, Name: "pi-1"}, {MAC: mustMAC("d4:5d:64:b1:0b:02"), Problem: "the disk is full"}}
+	code, body := post("/unknown/bulk", "act", "enroll", "id", "b8:27:eb:91:3c:0d", "pattern", "pi-{n}", "profile", "local")
+	if want := (store.EnrollSpec{Name: "pi-{n}", Profile: "local", MACs: []store.MAC{mustMAC("b8:27:eb:91:3c:0d")}}); code != http.StatusOK || len(l.all) != 1 || !reflect.DeepEqual(l.all[0], want) {
+		t.Errorf("%d, enrolled by %+v", code, l.all)
+	}
+	has(t, body, "Done for 1 machine.", "Not done for 1 machine. d4:5d:64:b1:0b:02: the disk is full")
+	l.enrolled = nil
+	post("/unknown/bulk", "act", "enroll", "all", "yes", "search", "Gi0/4", "match", matchOf(t, get, "/unknown?search=Gi0/4"))
+	if len(l.all) != 2 || !slices.Equal(l.all[1].MACs, []store.MAC{mustMAC("d4:5d:64:b1:0b:02")}) {
+		t.Errorf("all that match are %+v", l.all)
+	}
+	code, body = post("/unknown/bulk", "act", "ignore", "all", "yes", "match", matchOf(t, get, "/unknown"))
+	has(t, body, "Done for 2 machines.", `value="0:0:ignore:b8:27:eb:91:3c:0d"`, ">Undo<", "3 ignored")
+	if code != http.StatusOK || !l.unknown[0].Ignored || !l.unknown[1].Ignored {
+		t.Errorf("ignoring answers %d", code)
+	}
+	if code, _ = post("/unknown/bulk", "act", "stop", "id", "52:54:00:12:34:56"); code != http.StatusOK || l.unknown[2].Ignored {
+		t.Errorf("to stop ignoring answers %d", code)
+	}
+	for what, form := range map[string][]string{
+		"nothing": {"act", "ignore"}, "no MAC": {"act", "ignore", "id", "x"}, "no act": {"id", "52:54:00:12:34:56"}, "a bad pattern": {"act", "enroll", "id", "52:54:00:12:34:56", "pattern", "same"},
+		"a search that is none": {"act", "ignore", "all", "yes", "search", "ignored:x"}, "others by now": {"act", "ignore", "all", "yes", "match", "other"},
+	} {
+		if code, body := post("/unknown/bulk", form...); code != http.StatusUnprocessableEntity && code != http.StatusConflict || !strings.Contains(body, `role="alert"`) {
+			t.Errorf("%s answers %d", what, code)
+		}
+	}
+	l.refuse = store.Conflict("", "not now")
+	if code, body := post("/unknown/bulk", "act", "ignore", "id", "52:54:00:12:34:56"); code != http.StatusConflict || !strings.Contains(body, "Not done for 1 machine") {
+		t.Errorf("a refusal answers %d", code)
+	}
+}
