@@ -391,8 +391,14 @@ type VolumeLine struct {
 type ListAttemptsParams struct {
 	// Machine id, name, MAC or UUID
 	Machine *string `form:"machine,omitempty" json:"machine,omitempty"`
-	Limit   *int64  `form:"limit,omitempty" json:"limit,omitempty"`
-	Offset  *int64  `form:"offset,omitempty" json:"offset,omitempty"`
+
+	// Search words and qualifiers, such as outcome:failed code:LB-LUN-01 since:2d, all of which must fit; quotation marks keep words together
+	Search *string `form:"search,omitempty" json:"search,omitempty"`
+
+	// Sort started, machine, outcome or stage; with a hyphen before it the other way
+	Sort   *string `form:"sort,omitempty" json:"sort,omitempty"`
+	Limit  *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+	Offset *int64  `form:"offset,omitempty" json:"offset,omitempty"`
 }
 
 // RemoveMachineParams defines parameters for RemoveMachine.
@@ -576,7 +582,7 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
-	// ListAttempts List boot attempts, newest first
+	// ListAttempts List boot attempts, newest first where no order is asked for
 	//
 	// Corresponds with GET /api/v1/attempts (the `ListAttempts` operationId).
 	ListAttempts(ctx context.Context, params *ListAttemptsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -696,7 +702,7 @@ type ClientInterface interface {
 	FreezeVolume(ctx context.Context, volume string, params *FreezeVolumeParams, body FreezeVolumeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
-// ListAttempts List boot attempts, newest first
+// ListAttempts List boot attempts, newest first where no order is asked for
 //
 // Corresponds with GET /api/v1/attempts (the `ListAttempts` operationId).
 func (c *Client) ListAttempts(ctx context.Context, params *ListAttemptsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -1036,6 +1042,30 @@ func NewListAttemptsRequest(server string, params *ListAttemptsParams) (*http.Re
 		if params.Machine != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "machine", *params.Machine, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Search != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "search", *params.Search, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Sort != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "sort", *params.Sort, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -1920,7 +1950,7 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
-	// ListAttemptsWithResponse List boot attempts, newest first
+	// ListAttemptsWithResponse List boot attempts, newest first where no order is asked for
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -2671,7 +2701,7 @@ func (r FreezeVolumeResponse) ContentType() string {
 	return ""
 }
 
-// ListAttemptsWithResponse List boot attempts, newest first
+// ListAttemptsWithResponse List boot attempts, newest first where no order is asked for
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -60,6 +60,7 @@ func TestAVerbThatIsOvertakenChangesNothingAndSaysSo(t *testing.T) {
 	for _, verb := range []string{
 		"machine add m1 --mac 02:00:00:00:00:01", "volume create v1 --size 8M", "mapping add m1 v1 --lun 0", "volume create g1 --size 8M", "volume freeze g1",
 		"volume clone g1 c1", "volume snapshot c1 s1", "volume create v2 --size 8M", "profile set p1 --kind local", "subnet add --prefix 10.88.0.0/24 --mode off",
+		"oidc set --issuer https://sso.example.org --client-id lunboot --others viewer",
 	} {
 		a.must(t, strings.Fields(verb)...)
 	}
@@ -86,6 +87,7 @@ func TestAVerbThatIsOvertakenChangesNothingAndSaysSo(t *testing.T) {
 		toggled["role"] = !toggled["role"]
 		return "user set u1 --role " + map[bool]string{true: "operator", false: "viewer"}[toggled["role"]]
 	}
+	provider := func() string { n++; return fmt.Sprintf("oidc set --name sso-%d", n) }
 	for _, tt := range []struct{ verb, other, noun, in string }{
 		{"machine set m1 --notes mine", note("m1"), "machine m1", ""},
 		{"machine boot m1 --once local", note("m1"), "machine m1", ""},
@@ -112,6 +114,8 @@ func TestAVerbThatIsOvertakenChangesNothingAndSaysSo(t *testing.T) {
 		{"user set u1 --role admin", role(), "user u1", ""},
 		{"user password u1", role(), "user u1", "another password\n"},
 		{"user remove u1", role(), "user u1", ""},
+		{"oidc set --name mine", provider(), "oidc provider", ""},
+		{"oidc remove", provider(), "oidc provider", ""},
 	} {
 		o.first = func() { a.must(t, strings.Fields(tt.other)...) }
 		code, out, errs := o.lunboot(tt.in, strings.Fields(tt.verb)...)

@@ -416,12 +416,12 @@ func TestTheDescriptionNamesEveryRoute(t *testing.T) {
 }
 
 // wantAdmin are the routes that an operator may not use.
-var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "GET /api/v1/users", "POST /api/v1/users", "GET /api/v1/users/{user}", "PATCH /api/v1/users/{user}", "DELETE /api/v1/users/{user}", "PUT /api/v1/users/{user}/password", "POST /api/v1/subnets", "PATCH /api/v1/subnets/{subnet}", "DELETE /api/v1/subnets/{subnet}", "POST /api/v1/volumes/import", "POST /api/v1/volumes/attach", "POST /api/v1/backup", "POST /api/v1/media", "PUT /api/v1/settings/{key}", "GET /api/v1/support-bundle"}
+var wantAdmin = []string{"GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/{token}", "GET /api/v1/users", "POST /api/v1/users", "GET /api/v1/users/{user}", "PATCH /api/v1/users/{user}", "DELETE /api/v1/users/{user}", "PUT /api/v1/users/{user}/password", "POST /api/v1/subnets", "PATCH /api/v1/subnets/{subnet}", "DELETE /api/v1/subnets/{subnet}", "POST /api/v1/volumes/import", "POST /api/v1/volumes/attach", "POST /api/v1/backup", "POST /api/v1/media", "PUT /api/v1/settings/{key}", "GET /api/v1/support-bundle", "GET /api/v1/oidc", "PUT /api/v1/oidc", "DELETE /api/v1/oidc", "POST /api/v1/oidc/try"}
 
 func TestEveryRouteAsksWhoItIs(t *testing.T) {
 	h := open(t)
 	fill := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{address}", "10.0.0.1",
-		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{login}", "none", "{key}", "router-adverts", "{loader}", "x.efi", "{chain}", "secure", "{subnet}", "1", "{upload}", "none", "{snapshot}", "s1", "{version}", "1", "{media}", "m")
+		"{token}", "1", "{user}", "admin", "{job}", "1", "{session}", "s1", "{attempt}", "1", "{code}", "1d704539", "{login}", "none", "{key}", "router-adverts", "{loader}", "x.efi", "{chain}", "secure", "{subnet}", "1", "{upload}", "none", "{snapshot}", "s1", "{version}", "1", "{media}", "m", "{list}", "leases")
 	for _, r := range h.routes() {
 		method, path := r[0], fill.Replace(r[1])
 		if strings.ContainsAny(path, "{}") {

@@ -79,10 +79,18 @@ type OIDCSetCmd struct {
 	Claim    *string  `help:"Claim that gives the role, such as groups; a dot leads into an object."`
 	Role     []string `sep:"none" placeholder:"VALUE=ROLE" help:"Role that a value of the claim gives; repeat for several. They take the place of those before."`
 	Others   *string  `enum:"refuse,viewer,operator,admin" help:"What becomes of those whom no value fits: ${enum}."`
+	ifSeen
 }
 
 // Run sets it.
 func (s *OIDCSetCmd) Run(c *Context) error {
+	seen := s.tag()
+	if seen == "" { // looked at before its settings are, which go back with the changes
+		var err error
+		if seen, err = c.look("/oidc"); err != nil {
+			return err
+		}
+	}
 	p, err := c.provider()
 	if err != nil {
 		return err
@@ -128,7 +136,7 @@ func (s *OIDCSetCmd) Run(c *Context) error {
 		body["secret"] = *s.Secret
 	}
 	var out provider
-	if err := c.Client.Do(c, "PUT", "/oidc", body, &out); err != nil {
+	if err := c.change("PUT", "/oidc", "", seen, body, &out); err != nil {
 		return err
 	}
 	return c.showProvider(out)
@@ -165,11 +173,11 @@ func (*OIDCTryCmd) Run(c *Context) error {
 }
 
 // OIDCRemoveCmd removes the provider.
-type OIDCRemoveCmd struct{}
+type OIDCRemoveCmd struct{ ifSeen }
 
 // Run removes it.
-func (*OIDCRemoveCmd) Run(c *Context) error {
-	if err := c.Client.Do(c, "DELETE", "/oidc", nil, nil); err != nil {
+func (r *OIDCRemoveCmd) Run(c *Context) error {
+	if err := c.change("DELETE", "/oidc", "", r.tag(), nil, nil); err != nil {
 		return err
 	}
 	c.say("nobody signs in through a provider any more")
