@@ -127,6 +127,12 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	}
 	check("setup-asked", setupURL+"/setup?code="+first.auth.Code())
 	check("login", base+"/login")
+	l.provider, err = store.OIDC{
+		Revision: 1, Issuer: "https://localhost:1/realms/a-rather-long-name-of-a-laboratory", ClientID: "lunboot", Secret: "hush", URL: "https://lunboot.example.org:8080", Claim: "groups",
+		Roles: []store.ClaimRole{{Value: "cn=lab-admins,ou=groups,dc=example,dc=org", Role: store.RoleAdmin}},
+	}.Normalize()
+	must(t, err)
+	check("login-provider", base+"/login?next=/machines/2")
 	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
 	check("machines", base+"/machines")
 	check("machine-failed", base+"/machines/2")
@@ -189,8 +195,14 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 		l.users[name], l.roles[name] = hash, store.RoleViewer
 	}
 	l.tokens = []store.Token{{ID: 1, Name: "backup-script", Scope: "admin", Expires: noon.AddDate(0, 3, 0), LastUsed: noon.Add(-time.Hour)}}
+	l.people["carl"] = store.User{Name: "carl", Role: store.RoleOperator, Issuer: l.provider.Issuer, Subject: "4711", KnownAs: "carl.van.der.example@laboratory.example.org", Disabled: true, Revision: 1}
 	l.audit = changed(60)
 	check("people", base+"/people")
+	check("provider", base+"/settings/oidc")
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/settings/oidc"), chromedp.Click(chromedp.CSS(`button[formaction]`)), chromedp.WaitVisible(chromedp.CSS("#tried"))))
+	for _, v := range violations(t, ctx) {
+		t.Errorf("provider-tried: %s", v)
+	}
 	check("changes", base+"/changes")
 	check("changes-none", base+"/changes?search=xyzzy")
 	l.roles["admin"] = store.RoleViewer

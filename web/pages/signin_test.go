@@ -357,7 +357,7 @@ func TestAnAdminShutsSomebodyOut(t *testing.T) {
 	}
 	get, post := f.enter(t)
 	_, body := get("/people")
-	has(t, body, "known as anna to "+p.URL, "by the provider’s word", "Let anna log in no more")
+	has(t, body, "anna at "+p.URL, "by the provider’s word", "Shut out anna")
 	if strings.Contains(body, `action="/people/anna/password"`) || strings.Contains(body, `action="/people/anna/role"`) {
 		t.Error("a password or a role is offered for somebody who has the provider's")
 	}

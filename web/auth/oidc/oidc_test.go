@@ -437,7 +437,7 @@ func TestWhatIsWrongWithAProviderIsSaidInWords(t *testing.T) {
 		set  func(*house)
 		says string
 	}{
-		"no name":         {func(h *house) { h.rows.o.Issuer = "https://sso.invalid" }, "sso.invalid, is unknown to this appliance's host"},
+		"no name":         {func(h *house) { h.rows.o.Issuer = "https://sso..invalid" }, "sso..invalid, is unknown to this appliance's host"},
 		"stopped":         {func(h *house) { h.rows.o.Issuer = gone.URL }, "nothing listens at"},
 		"no TLS":          {func(h *house) { h.rows.o.Issuer = strings.Replace(plain.URL, "http:", "https:", 1) }, "speaks no TLS"},
 		"not there":       {func(h *house) { h.rows.o.Issuer = plain.URL }, `answers "404 Not Found" when it is asked for its settings`},
