@@ -228,8 +228,8 @@ func TestLoginTellsAStrangerNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if resp.Header.Get("Location") != "/login" {
-		t.Errorf("a stranger got %d", resp.StatusCode)
+	if to := resp.Header.Get("Location"); to != "/login?next=%2Fmachines%2F2" {
+		t.Errorf("a stranger got %d %s", resp.StatusCode, to)
 	}
 }
 

@@ -86,7 +86,7 @@ func (u *UserAddCmd) Run(c *Context) error {
 // UserSetCmd changes a user.
 type UserSetCmd struct {
 	Name     string  `arg:"" help:"Login name."`
-	Role     *string `placeholder:"ROLE" help:"What they may do: viewer, operator, admin; not of those who sign in through the provider, which says it."`
+	Role     *string `enum:"viewer,operator,admin" help:"What they may do: ${enum}; not of those who sign in through the provider, which says it."`
 	Disabled *bool   `negatable:"" help:"They may not log in, and their logins end."`
 	ifSeen
 }

@@ -16,6 +16,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -59,12 +61,12 @@ type Provider struct {
 type grant struct{ nonce, redirect, challenge string }
 
 // New starts a provider over HTTPS; Close ends it.
-func New() (*Provider, error) { return start(httptest.NewTLSServer) }
+func New() (*Provider, error) { return start((*httptest.Server).StartTLS) }
 
 // NewPlain starts one over plain HTTP, for browsers that trust no test.
-func NewPlain() (*Provider, error) { return start(httptest.NewServer) }
+func NewPlain() (*Provider, error) { return start((*httptest.Server).Start) }
 
-func start(serve func(http.Handler) *httptest.Server) (p *Provider, err error) {
+func start(serve func(*httptest.Server)) (p *Provider, err error) {
 	p = &Provider{
 		ClientID: "lunboot", Secret: "the client's secret", Algorithm: jose.RS256, Now: time.Now,
 		Person: map[string]any{"sub": "248289761001", "preferred_username": "anna", "groups": []string{"lab-operators"}},
@@ -82,13 +84,15 @@ func start(serve func(http.Handler) *httptest.Server) (p *Provider, err error) {
 	mux.HandleFunc("GET /authorize", p.authorize)
 	mux.HandleFunc("POST /token", p.token)
 	mux.HandleFunc("GET /userinfo", p.userinfo)
-	p.Server = serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.Asked = append(p.Asked, r.URL.Path)
 		w.Header().Set("Date", p.Now().UTC().Format(http.TimeFormat))
 		mux.ServeHTTP(w, r)
 	}))
+	p.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that do not trust it say so themselves
+	serve(p.Server)
 	return p, nil
 }
 
