@@ -102,7 +102,7 @@ type Login struct {
 	User    string    `json:"user"`
 	From    string    `json:"from"`    // the address that it began at
 	Agent   string    `json:"agent"`   // what the browser said of itself
-	Began   time.Time `json:"began"`   // when the password was given
+	Began   time.Time `json:"began"`   // when they logged in
 	Used    time.Time `json:"used"`    // the last request of a page
 	Expires time.Time `json:"expires"` // when it ends unless it is used before
 	Current bool      `json:"current"` // the one that asks

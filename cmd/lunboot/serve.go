@@ -355,7 +355,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	through := oidc.New(oidc.Config{
+	provider := oidc.New(oidc.Config{
 		Rows: a.db, URL: func() string { return a.adminURL(firstAddress()) }, EndFederated: a.auth.EndFederated, Version: version, Log: log, Now: time.Now,
 	})
 	dry := a.dryRuns()
@@ -388,7 +388,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Network:   networks{a},
 		Health:    a.healthChecks,
 		Auth:      a.auth,
-		SignIn:    through,
+		SignIn:    provider,
 		Status:    a.status,
 		Captures:  a.captures(),
 		Leases:    a.db,
@@ -417,7 +417,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 			Loaders:   a.loaders,
 			Media:     a.media,
 			Power:     waker{a},
-			SignIn:    through,
+			SignIn:    provider,
 			Access:    a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Backups: saved, Version: version, Log: log,
 		})
 	})

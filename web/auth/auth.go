@@ -81,6 +81,7 @@ const (
 	sessionFrom  = "from"
 	sessionAgent = "agent"
 	sessionBegan = "began"
+	sessionUntil = "until" // of somebody whom a provider vouches for
 )
 
 // idleTime is how long a session lives without a request of a page.
@@ -155,7 +156,7 @@ func (a *Auth) Login(ctx context.Context, user, password string) error {
 	if err != nil && !store.IsNotFound(err) {
 		return err
 	}
-	if err != nil {
+	if err != nil || u.Federated() {
 		u.Hash = decoy
 	}
 	fits := false
@@ -204,8 +205,9 @@ func (a *Auth) Begin(ctx context.Context, user, by string) error {
 	}
 	a.session.Put(ctx, sessionUser, user)
 	a.session.Put(ctx, sessionProof, fingerprint(u))
+	a.session.Remove(ctx, sessionUntil)
 	if u.Federated() {
-		a.session.SetDeadline(ctx, now.Add(federatedTime))
+		a.session.Put(ctx, sessionUntil, now.Add(federatedTime).UnixNano())
 	}
 	a.session.Put(ctx, sessionID, newID())
 	a.session.Put(ctx, sessionFrom, v.from)
@@ -297,7 +299,13 @@ func (a *Auth) bySession(ctx context.Context) (Identity, time.Time) {
 	if !sameProof(a.session.GetString(ctx, sessionProof), u) {
 		return Identity{}, time.Time{} // the password was changed since, or they may no longer
 	}
-	return Identity{Actor: store.Actor(name), Scope: u.Role.Scope(), User: name, Login: login}, a.session.Deadline(ctx)
+	until := a.session.Deadline(ctx)
+	if n := a.session.GetInt64(ctx, sessionUntil); n != 0 {
+		if until = time.Unix(0, n); !a.cfg.Now().Before(until) {
+			return Identity{}, time.Time{}
+		}
+	}
+	return Identity{Actor: store.Actor(name), Scope: u.Role.Scope(), User: name, Login: login}, until
 }
 
 func sameProof(proof string, u store.User) bool {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"lunboot/store"
 	"lunboot/store/sqlite"
@@ -241,6 +242,17 @@ func TestALoginThroughTheProviderEnds(t *testing.T) {
 		if err != nil || len(all) != 1 || all[0].Expires.Sub(d.clk.now()).Hours() > 12 {
 			t.Errorf("it is listed as %+v, %v", all, err)
 		}
+		d.clk.add(12*time.Hour - time.Second)
+		d.is(t, c, "anna/admin")
+		d.clk.add(time.Second)
+		d.is(t, c, nobody)
+		if all, err := d.Logins(t.Context(), "anna"); err != nil || len(all) != 0 {
+			t.Errorf("it is still listed as %+v, %v", all, err)
+		}
+		// Who logs in by a password in the same browser is in for as long as ever.
+		login(t, c, d.srv.URL, password)
+		d.clk.add(24 * time.Hour)
+		d.is(t, c, loggedIn)
 	})
 	t.Run("with its removal, and is not the next one's of that name", func(t *testing.T) {
 		d := openDoor(t)

@@ -234,6 +234,15 @@ func (a *Auth) eachLogin(ctx context.Context, fn func(token string, l store.Logi
 		if used := row.Expires.Add(-idleTime); used.After(l.Began) && row.Expires.Before(deadline) {
 			l.Used = used
 		}
+		if n, ok := values[sessionUntil].(int64); ok {
+			until := time.Unix(0, n).UTC()
+			if !a.cfg.Now().Before(until) {
+				continue
+			}
+			if until.Before(l.Expires) {
+				l.Expires = until
+			}
+		}
 		l.Current = l.ID == mine
 		if err := fn(row.Token, l); err != nil {
 			return err

@@ -457,19 +457,21 @@ func (l *lab) TouchToken(context.Context, int64, time.Time) error { return nil }
 func (l *lab) Find(token string) ([]byte, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b, ok := l.sessions[token]
-	return b, ok, nil
+	b := l.sessions[token]
+	return b, len(b) > 0, nil
 }
 func (l *lab) Commit(token string, b []byte, _ time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sessions[token] = b
+	if was, ok := l.sessions[token]; !ok || len(was) > 0 { // one that was ended stays so
+		l.sessions[token] = b
+	}
 	return nil
 }
 func (l *lab) Delete(token string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.sessions, token)
+	l.sessions[token] = nil
 	return nil
 }
 

@@ -103,6 +103,9 @@ func (l *lab) WebSessions(context.Context) (out []store.WebSession, _ error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for token, b := range l.sessions {
+		if len(b) == 0 {
+			continue
+		}
 		out = append(out, store.WebSession{Token: token, Data: b, Expires: time.Now().Add(7 * 24 * time.Hour)})
 	}
 	return out, nil

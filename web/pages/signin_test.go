@@ -382,6 +382,32 @@ func TestAnAdminShutsSomebodyOut(t *testing.T) {
 	}
 }
 
+// Who leaves the group is out at the next sign-in, in every browser.
+func TestARoleThatTheProviderTakesAwayIsGone(t *testing.T) {
+	p, err := oidctest.New()
+	f := withProvider(t, p, err)
+	if code, at, _ := f.follow(t, "/login/oidc"); code != http.StatusOK || at.Path != "/machines" {
+		t.Fatalf("%d at %s", code, at)
+	}
+	other := *f
+	jar, err := cookiejar.New(nil)
+	must(t, err)
+	other.client = &http.Client{Jar: jar, Transport: f.client.Transport}
+	p.Set(func(p *oidctest.Provider) { p.Person["groups"] = []string{"lab-admins"} })
+	if _, _, body := other.follow(t, "/login/oidc"); !strings.Contains(body, `class="app admin"`) {
+		t.Error("a greater role is not there at the next sign-in")
+	}
+	p.Set(func(p *oidctest.Provider) { p.Person["groups"] = []string{"former-staff"} })
+	if code, _, body := other.follow(t, "/login/oidc"); code != http.StatusForbidden || !strings.Contains(body, "your groups there: former-staff") {
+		t.Errorf("without a role it is %d", code)
+	}
+	for name, b := range map[string]*federated{"the one": f, "the other": &other} {
+		if _, at, _ := b.follow(t, "/volumes"); at.Path != "/login" {
+			t.Errorf("%s browser is still in, at %s", name, at)
+		}
+	}
+}
+
 func TestABrowserSignsInThroughTheProvider(t *testing.T) {
 	ctx := browser(t)
 	p, err := oidctest.NewPlain() // a browser trusts no certificate of a test
