@@ -5,7 +5,7 @@ ARG BUILD_BASE=golang:1.26-bookworm
 ARG RUN_BASE=debian:bookworm-slim
 
 FROM ${BUILD_BASE} AS build
-RUN apt-get update && apt-get install -y --no-install-recommends ipxe libcap2-bin && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates ipxe libcap2-bin && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
@@ -24,6 +24,8 @@ FROM ${RUN_BASE}
 RUN --mount=from=build,target=/build install /build/src/bin/lunboot /usr/bin/ \
  && /build/usr/sbin/setcap cap_net_bind_service,cap_net_raw+ep /usr/bin/lunboot \
  && install -d -m 0750 -o 10001 -g 10001 /var/lib/lunboot
+# Who vouches for a webhook or a provider of single sign-on; the slim base knows nobody.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /src/LICENSE /src/THIRD_PARTY.md /usr/share/doc/lunboot/
 COPY --from=build /src/deploy/licenses /usr/share/doc/lunboot/licenses
 USER 10001:10001
