@@ -25,6 +25,7 @@ type Appliance struct {
 	Flags   []string // of lunboot serve, besides --data
 	network *Network
 	process *Process
+	bootID  string // a file that stands for the kernel's; empty: the kernel's own
 	log     tail
 	show    io.Writer
 }
@@ -76,9 +77,11 @@ func (a *Appliance) Start(ctx context.Context) error {
 	if a.show != nil {
 		out = io.MultiWriter(&a.log, a.show)
 	}
-	process, err := Start(ctx, Command{
-		Namespace: a.network.Server, Path: a.Binary, Args: append([]string{"--data", a.Data, "serve"}, a.Flags...), Output: out,
-	})
+	path, args := a.Binary, append([]string{"--data", a.Data, "serve"}, a.Flags...)
+	if a.bootID != "" {
+		path, args = "unshare", append([]string{"--mount", "sh", "-c", `mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"`, a.bootID, path}, args...)
+	}
+	process, err := Start(ctx, Command{Namespace: a.network.Server, Path: path, Args: args, Output: out})
 	if err != nil {
 		return err
 	}
@@ -214,6 +217,16 @@ func (a *Appliance) Kill() {
 		a.process.Kill()
 		a.process = nil
 	}
+}
+
+// Crash is Kill when the machine that the appliance runs on goes down with it: from
+// its next start on, the kernel seems to have been started anew. What the page cache
+// held is there all the same, so that nothing but what lunboot itself says of such a
+// crash shows.
+func (a *Appliance) Crash() error {
+	a.Kill()
+	a.bootID = filepath.Join(a.Data, "boot-id-of-the-lab")
+	return os.WriteFile(a.bootID, []byte(store.NewUUID().String()+"\n"), 0o600)
 }
 
 // Stop asks the appliance to end, as a service manager does.
