@@ -294,6 +294,9 @@ func (r *Runner) take(ctx context.Context, e store.Event) {
 	if l == nil {
 		return
 	}
+	if e.Kind == store.EventScriptSent {
+		l.fresh = true // it may say that it is another board than the enrolled one
+	}
 	if l.Fold(e) {
 		l.dirty = true
 		l.explain = l.explain || l.Trouble() || len(l.Diagnoses) > 0

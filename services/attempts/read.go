@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"lunboot/services/boot/attempt"
@@ -273,7 +274,7 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 		f.Mappings = append(f.Mappings, m)
 	}
 	if len(all) == 0 {
-		f.Free, f.Goldens, err = r.free(ctx)
+		f.Free, f.Goldens, err = r.free(ctx, m.Name)
 	}
 	return f, err
 }
@@ -335,9 +336,10 @@ func mistyped(a, b store.MAC) bool {
 // maxFree bounds the volumes that a diagnosis offers.
 const maxFree = 3
 
-// free lists volumes that nobody has and that firmware could boot, and the golden
-// ones, of which anybody can have a clone.
-func (r *Runner) free(ctx context.Context) (free, goldens []string, err error) {
+// free lists volumes that nobody has and that firmware could boot, those that are
+// called after the machine first, and the golden ones, of which anybody can have a
+// clone.
+func (r *Runner) free(ctx context.Context, machine string) (free, goldens []string, err error) {
 	all, err := r.inv.Volumes(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -352,11 +354,18 @@ func (r *Runner) free(ctx context.Context) (free, goldens []string, err error) {
 		case v.State != store.VolumeReady || v.BlockSize != 512 || v.Blocks() < store.MinBootBlocks:
 		case v.Golden && len(goldens) < maxFree:
 			goldens = append(goldens, v.Name)
-		case !v.Golden && !taken && len(free) < maxFree:
+		case !v.Golden && !taken:
 			free = append(free, v.Name)
 		}
 	}
-	return free, goldens, nil
+	another := func(volume string) int {
+		if volume == machine || strings.HasPrefix(volume, machine+"-") {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(free, func(a, b string) int { return another(a) - another(b) })
+	return free[:min(len(free), maxFree)], goldens, nil
 }
 
 // flush writes what changed to the cache. Changes of bytes alone wait longer,

@@ -26,6 +26,9 @@ func (i *Inventory) Fix(ctx context.Context, by store.Actor, a store.Attempt, ac
 	switch f.Kind {
 	case store.FixEnroll:
 		m, err := i.Enroll(ctx, by, a.MAC, "", 0)
+		if store.IsNotFound(err) {
+			m, err = i.enrollAgain(ctx, by, a)
+		}
 		return done(err, "%s is enrolled as %s", a.MAC, m.Name)
 	case store.FixUnignore:
 		return done(i.Ignore(ctx, by, a.MAC, false), "%s is not ignored any more", a.MAC)
@@ -53,6 +56,23 @@ func (i *Inventory) Fix(ctx context.Context, by store.Actor, a store.Attempt, ac
 		return i.fixMapping(ctx, by, m, f)
 	}
 	return i.fixMachine(ctx, by, m, f)
+}
+
+// enrollAgain enrolls the machine of a boot that has not asked anew since it was
+// removed, under the name that it had if nobody has that by now.
+func (i *Inventory) enrollAgain(ctx context.Context, by store.Actor, a store.Attempt) (store.Machine, error) {
+	i.acts.Lock()
+	defer i.acts.Unlock()
+	u := store.UnknownMachine{MAC: a.MAC, Firmware: a.Firmware, Arch: a.Arch}
+	name := a.Name
+	if name == "" {
+		name = suggestName(u)
+	}
+	name, err := i.freeName(ctx, name, numbers{})
+	if err != nil {
+		return store.Machine{}, err
+	}
+	return i.enroll(ctx, by, u, store.EnrollSpec{}, name, numbers{})
 }
 
 func done(err error, format string, args ...any) (store.FixResult, error) {

@@ -201,3 +201,22 @@ func TestOnlyWhatADiagnosisOffersIsDone(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// A machine that was removed in the middle of its boot has not asked anew, so that it
+// is no unknown machine yet; its button works all the same.
+func TestAMachineThatWasRemovedIsEnrolledUnderTheNameThatItHad(t *testing.T) {
+	h := newHouse(t)
+	ctx := t.Context()
+	m := h.machine(t, "lab-12", "52:54:00:77:00:12")
+	a := failing(m, m.MACs[0], "enroll")
+	if _, err := h.Fix(ctx, ada, a, "enroll"); store.KindOf(err) != store.KindConflict {
+		t.Errorf("one that is there is enrolled again: %v", err)
+	}
+	must(t, h.RemoveMachine(ctx, ada, m.ID, false))
+	h.fixed(t, a, "enroll")
+	again, err := h.db.MachineByMAC(ctx, m.MACs[0])
+	must(t, err)
+	if again.Name != "lab-12" || again.ID == m.ID {
+		t.Errorf("it is %+v", again)
+	}
+}
