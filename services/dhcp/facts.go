@@ -80,7 +80,7 @@ func (s *Server) address(t ledger.Turn, a netip.Addr, in Input) Address {
 	// A machine that answers for the address that it had is no stranger to it,
 	// whichever of its cards does.
 	check, by := s.wire.Checked(a)
-	f.Unasked = check == survey.Unchecked
+	f.By, f.Unasked = by, check == survey.Unchecked
 	f.Conflict = check == survey.Taken && by != in.Request.MAC && !slices.Contains(in.Client.Machine.MACs, by)
 	return f
 }
@@ -196,8 +196,8 @@ func (s *Server) Asked(ctx context.Context, a netip.Addr, by store.MAC) {
 }
 
 // reservedTaken tells of a stranger who answers for an address that is reserved
-// and was just offered. The machine's REQUEST is refused then, and its next
-// DISCOVER gets another address.
+// and was just offered. The machine is given it all the same this time, and another
+// one at its next boot.
 func (s *Server) reservedTaken(t ledger.Turn, a netip.Addr, by store.MAC, now time.Time) {
 	f := t.Address(a)
 	if by.IsZero() || f.OfferedTo.IsZero() || by == f.OfferedTo || f.ReservedTo == 0 {
@@ -208,6 +208,6 @@ func (s *Server) reservedTaken(t ledger.Turn, a netip.Addr, by store.MAC, now ti
 		return
 	}
 	s.cfg.Emit.Emit(store.Event{At: now, Kind: store.EventDHCPConflict, MAC: f.OfferedTo, Addr: a, Machine: m.ID, Detail: store.Detail{
-		Interface: s.cfg.Interface, Server: by.String(), Reason: by.String() + " answers for " + a.String() + ", which is reserved for " + m.Name,
+		Interface: s.cfg.Interface, Server: by.String(), Reason: answersFor(by, a, m.Name),
 	}})
 }

@@ -49,9 +49,10 @@ func (c Client) has(q store.Quirk) bool { return slices.Contains(c.Machine.Quirk
 // Address is what is known of one address of the subnet.
 type Address struct {
 	ledger.Facts
-	Conflict  bool // somebody answered when we asked the wire for it
-	Unasked   bool // the wire was not asked for it lately
-	Appliance bool // ours, the router's or the relay's
+	Conflict  bool      // somebody answered when we asked the wire for it
+	By        store.MAC // who answered
+	Unasked   bool      // the wire was not asked for it lately
+	Appliance bool      // ours, the router's or the relay's
 }
 
 // Free is an address that the pool would give to somebody new.
@@ -193,10 +194,22 @@ func (in *Input) offer(a netip.Addr, asked store.Event) Answer {
 	ans := Answer{Verdict: Offer, Address: a, Hold: true, Waiting: in.waiting()}
 	in.configure(&ans, true)
 	in.tell(&ans, asked, store.EventDHCPOffer)
-	// Nobody asks the wire ahead for a reserved address. It is asked now, while the
-	// client waits for further offers: an answer is here before its REQUEST.
-	ans.Doubt = a == in.reserved() && in.OnWire && in.at(a).Unasked && in.Request.PXE()
+	// Nobody asks the wire ahead for a reserved address. It is asked now, and an
+	// answer counts from the next boot on: iPXE gives up when it is refused what it
+	// was offered.
+	own := in.reserved()
+	ans.Doubt = a == own && in.OnWire && in.at(a).Unasked && in.Request.PXE()
+	if f := in.at(own); own.IsValid() && a != own && f.Conflict && !in.Untold {
+		e := in.event(store.EventDHCPConflict, own)
+		e.Detail.Server, e.Detail.Reason = f.By.String(), answersFor(f.By, own, in.Client.Machine.Name)
+		ans.Events = append(ans.Events, e)
+	}
 	return ans
+}
+
+// answersFor says who uses an address that is reserved for a machine.
+func answersFor(by store.MAC, a netip.Addr, machine string) string {
+	return by.String() + " answers for " + a.String() + ", which is reserved for " + machine
 }
 
 // request tells the four states of a client apart by RFC 2131 §4.3.2, table 4.
@@ -476,6 +489,7 @@ func (in *Input) obstacle(a netip.Addr) string {
 		return "another machine's volume is open from " + a.String()
 	case !f.OfferedTo.IsZero() && f.OfferedTo != in.Request.MAC:
 		return a.String() + " was just offered to another machine"
+	case f.Conflict && byReservation && a == in.Offered: // it was on offer before anybody answered
 	case f.Conflict && !(mine && (f.InUse || in.Request.CIAddr == a)): // who runs on it has it
 		return a.String() + " was found in use by somebody else"
 	case !in.Subnet.Range.Contains(a) && !byReservation && !(mine && f.InUse):

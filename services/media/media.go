@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	"lunboot/store"
 	"lunboot/store/media"
@@ -445,5 +446,9 @@ func (l *Library) Open(name string) (fs.File, error) {
 // unreadable is an error of a file that should be there. It must not look like
 // one of a file that nobody has.
 func unreadable(name string, err error) error {
-	return &store.Error{Kind: store.KindUnavailable, Op: "open", Subject: "media " + name, Msg: "its bytes cannot be read: " + err.Error() + "; remove it and add it again"}
+	why := err.Error()
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		why = errno.Error() // machines are told it, and need not know the folder
+	}
+	return &store.Error{Kind: store.KindUnavailable, Op: "open", Subject: "media " + name, Msg: "its bytes cannot be read: " + why + "; remove it and add it again"}
 }

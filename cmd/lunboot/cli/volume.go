@@ -102,7 +102,8 @@ func (s *VolumeShowCmd) Run(c *Context) error {
 		Preflight store.Preflight `json:"preflight"`
 	}{VolumeDetail: v}
 	if err := c.Client.Do(c, "GET", "/volumes/"+esc(s.Volume)+"/preflight", nil, &shown.Preflight); err != nil {
-		return err
+		// What is known of a volume whose file is gone is wanted the most.
+		return c.show(v, func() { printDetail(c, v, "Holds", "cannot be looked at: "+err.Error()) })
 	}
 	return c.show(shown, func() {
 		p := shown.Preflight

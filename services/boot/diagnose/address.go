@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"lunboot/services/boot/ipxeerr"
 	"lunboot/services/boot/oui"
 	"lunboot/store"
 )
@@ -169,20 +170,51 @@ func requestUnanswered(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
-// reservedTaken is said besides what became of the boot: the machine was given
-// another address than the one that is reserved for it.
-func reservedTaken(v *view) (store.Diagnosis, bool) {
+// reservedConflict is what the wire said of the machine's reserved address.
+func (v *view) reservedConflict() (store.Event, bool) {
 	e, ok := v.last(store.EventDHCPConflict)
-	if !ok || e.Detail.Server == "" || v.saw(store.EventDHCPDecline) {
+	return e, ok && e.Detail.Server != "" && !v.saw(store.EventDHCPDecline)
+}
+
+// addressShared is a boot that came to nothing on an address that two have: what is
+// sent to one of them reaches the other.
+func addressShared(v *view) (store.Diagnosis, bool) {
+	e, ok := v.reservedConflict()
+	if !ok || !v.sharedStopped(e) {
 		return store.Diagnosis{}, false
 	}
-	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
-	if nak, ok := v.last(store.EventDHCPNak); ok && nak.Addr == e.Addr {
-		v.note(nak.At, "%s%s", plain(nak.Kind), suffix(nak))
+	d := v.sharedAddress(e)
+	v.noteSilence()
+	return d, true
+}
+
+// sharedStopped reports whether the boot was silent, or could reach nobody, on an
+// address that somebody else has too.
+func (v *view) sharedStopped(e store.Event) bool {
+	if v.a.Address != e.Addr.String() || v.saw(store.EventISCSILogin, store.EventISCSIRefused) {
+		return false
 	}
+	x, _, reported := v.report()
+	return (v.failedAt(store.StageLoader) || v.failedAt(store.StageScript) || v.failedAt(store.StageLogin)) && (!reported || x.Class == ipxeerr.ClassUnreachable)
+}
+
+// reservedTaken is said besides what became of the boot.
+func reservedTaken(v *view) (store.Diagnosis, bool) {
+	e, ok := v.reservedConflict()
+	if !ok || v.sharedStopped(e) {
+		return store.Diagnosis{}, false
+	}
+	return v.sharedAddress(e), true
+}
+
+func (v *view) sharedAddress(e store.Event) store.Diagnosis {
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
 	cause := "The address is reserved for " + v.who() + ", and somebody else on this network has it by a setting of its own."
-	if a := v.a.Address; a != "" && a != e.Addr.String() {
+	switch a := v.a.Address; {
+	case a != "" && a != e.Addr.String():
 		cause += " " + v.who() + " was given " + a + " this time."
+	case a != "":
+		cause += " What is sent to one of them may reach the other. At its next boot " + v.who() + " is given another address for as long as that goes on."
 	}
 	return store.Diagnosis{
 		Title:      fmt.Sprintf("%s, the address of %s, is used by another device (%s)", e.Addr, v.who(), withMaker(e.Detail.Server)),
@@ -192,7 +224,7 @@ func reservedTaken(v *view) (store.Diagnosis, bool) {
 			fix(store.FixOtherAddress, e.Addr.String(), "Reserve another address for "+v.who()),
 			{Label: "Or give that device another address, outside of what is given here"},
 		},
-	}, true
+	}
 }
 
 func noOffer(v *view) (store.Diagnosis, bool) {

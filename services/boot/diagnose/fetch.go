@@ -249,6 +249,7 @@ func loaderRules() []rule {
 		{code: "LB-LOAD-02", stage: store.StageLoader, build: unknownFile},
 		{code: "LB-DHCP-06", build: otherDHCP},
 		{code: "LB-LOAD-03", stage: store.StageLoader, build: loaderStalled},
+		{code: "LB-DHCP-09", build: addressShared},
 		{code: "LB-NET-03", build: noWayThere},
 		{code: "LB-NET-04", build: toldElsewhere},
 		{code: "LB-LOAD-04", stage: store.StageLoader, build: loaderNeverAsked},

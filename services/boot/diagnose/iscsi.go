@@ -42,6 +42,7 @@ func iscsiRules() []rule {
 		{code: "LB-LUN-03", stage: store.StageRead, build: diskRefused},
 		{code: "LB-CHAP-05", build: credentialMix},
 		{code: "LB-SCR-09", build: badSANAddress},
+		{code: "LB-DHCP-09", stage: store.StageLogin, build: addressShared},
 		{code: "LB-TGT-01", stage: store.StageLogin, build: targetUnreachable},
 		{code: "LB-NET-02", stage: store.StageRead, build: readsLost},
 		{code: "LB-LUN-04", stage: store.StageRead, build: neverRead},

@@ -249,18 +249,38 @@ func TestAnAddressThatTheApplianceDoesNotHaveIsNamed(t *testing.T) {
 	}
 }
 
-func TestAReservedAddressThatSomebodyElseUsesIsSaidBesides(t *testing.T) {
-	p := newTape().see(0, store.EventDHCPDiscover, ipxeBIOS).see(1, store.EventDHCPOffer, ipxeBIOS).
-		see(300, store.EventDHCPConflict, store.Detail{Server: "00:80:77:01:02:03", Reason: "00:80:77:01:02:03 answers for 10.77.0.50, which is reserved for lab-12"}).
-		see(2000, store.EventDHCPRequest, ipxeBIOS).see(1, store.EventDHCPNak, store.Detail{IPXE: true, PXE: true, Reason: "10.77.0.50 was found in use by somebody else"}).
-		dora(ipxeBIOS).script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6)
+func TestAReservedAddressThatSomebodyElseUsesIsSaid(t *testing.T) {
+	taken := store.Detail{Server: "00:80:77:01:02:03", Reason: "00:80:77:01:02:03 answers for 10.77.0.50, which is reserved for lab-12"}
+	conflict := func() *tape {
+		p := newTape().see(0, store.EventDHCPDiscover, ipxeBIOS).see(1, store.EventDHCPOffer, ipxeBIOS).see(300, store.EventDHCPConflict, taken)
+		acked := ipxeBIOS
+		acked.URL = "http://10.77.0.1/boot.ipxe"
+		return p.see(2000, store.EventDHCPRequest, ipxeBIOS).see(1, store.EventDHCPAck, acked)
+	}
+	const title, fix = "10.77.0.50, the address of lab-12, is used by another device (00:80:77:01:02:03, Brother", "other-address-10.77.0.50"
+	p := conflict().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6)
 	if p.s.Outcome != store.OutcomeUp {
 		t.Fatalf("it is %s", p.s.Outcome)
 	}
 	d := p.first(t, lab12(win11))
-	is(t, d, "LB-DHCP-09", "10.77.0.50, the address of lab-12, is used by another device (00:80:77:01:02:03, Brother", "other-address-10.77.0.50", store.Certain)
+	is(t, d, "LB-DHCP-09", title, fix, store.Certain)
 	if !d.Aside {
 		t.Error("it is said in place of what became of the boot")
+	}
+	// Where the boot comes to nothing it is the first explanation.
+	for name, p := range map[string]*tape{
+		"silent":      conflict().quiet(),
+		"unreachable": conflict().script().report("sanboot", "4c0a6035"),
+	} {
+		d := p.first(t, lab12(win11))
+		is(t, d, "LB-DHCP-09", title, fix, store.Certain)
+		if all := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at); d.Aside || len(all) != 1 {
+			t.Errorf("%s: %+v", name, all)
+		}
+	}
+	d = conflict().script().refused(ipxeID, "0201", "the initiator iqn.x has another CHAP secret than the one set for it").first(t, lab12(win11))
+	if d.Code != "LB-CHAP-01" {
+		t.Errorf("a wrong secret is explained as %+v", d)
 	}
 }
 
@@ -367,7 +387,7 @@ func TestABoardWithAnotherUUIDIsSaidBesides(t *testing.T) {
 		uuid string
 		f    Facts
 	}{
-		"its own": {f.UUID.String(), f}, "a placeholder": {"00000000-0000-0000-0000-000000000000", f}, "none": {"", f}, "nonsense": {"x", f}, "none is set": {"09000000-0000-0000-0000-000000000000", none},
+		"its own": {f.UUID.String(), f}, "its own in the other byte order": {"00000007-0000-0000-0000-000000000000", f}, "a placeholder": {"00000000-0000-0000-0000-000000000000", f}, "none": {"", f}, "nonsense": {"x", f}, "none is set": {"09000000-0000-0000-0000-000000000000", none},
 	} {
 		p := asked(c.uuid)
 		if got := Explain(p.s.Snapshot(), p.events, c.f, p.at); len(got) > 0 {

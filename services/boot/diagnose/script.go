@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -234,9 +235,18 @@ func OtherBoard(events []store.Event, enrolled store.UUID) (u store.UUID, at tim
 			return u, at, false
 		}
 		u, err = store.ParseUUID(values.Get("uuid"))
-		return u, e.At, err == nil && !u.IsPlaceholder() && u != enrolled
+		return u, e.At, err == nil && !u.IsPlaceholder() && u != enrolled && u != swapped(enrolled)
 	}
 	return u, at, false
+}
+
+// swapped is a UUID whose first three fields have the other byte order: makers and
+// programs disagree on it (SMBIOS 2.6 §7.2.1).
+func swapped(u store.UUID) store.UUID {
+	slices.Reverse(u[0:4])
+	slices.Reverse(u[4:6])
+	slices.Reverse(u[6:8])
+	return u
 }
 
 // otherBoard is said besides what became of the boot: who has a machine's MAC may
