@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,7 +14,7 @@ import (
 	"lunboot/store/listing"
 )
 
-// labelsPage is how many labels one page holds: four sheets of 24.
+// labelsPage is how many labels one page holds at most: four sheets of 24.
 const labelsPage = 96
 
 // label is what is glued to one machine.
@@ -57,12 +58,54 @@ func drawQR(text string) (qrCode, error) {
 	return qrCode{Side: c.Size + 2*quietZone, Path: b.String()}, nil
 }
 
+// labelSize is what labels are printed on.
+type labelSize struct {
+	Key   string // names its class in the stylesheet, where its measures are
+	Text  string
+	Each  string // one label's measures
+	Sheet string // what one is called, singular
+	Per   int    // labels a sheet
+}
+
+// labelSizes are what labels can be printed on. Sheets of labels reach from edge
+// to edge: three of 70 mm are as wide as A4, eight of 37 mm as high.
+func labelSizes() []labelSize {
+	return []labelSize{
+		{"cut", "Paper to cut: 24 on A4", "63 × 34 mm", "sheet of A4", 24},
+		{"a4x24", "Label sheet: 24 on A4, 70 × 37 mm", "70 × 37 mm", "sheet of A4", 24},
+		{"a4x14", "Label sheet: 14 on A4, 105 × 42.3 mm", "105 × 42.3 mm", "sheet of A4", 14},
+		{"a4x40", "Label sheet: 40 on A4, 52.5 × 29.7 mm", "52.5 × 29.7 mm", "sheet of A4", 40},
+		{"roll", "Label printer: 62 × 29 mm", "62 × 29 mm", "label", 1},
+	}
+}
+
 type labelsView struct {
-	Labels        []label
+	Sheets        [][]label // a label without a number is a place that stays empty
+	Size          labelSize
+	Sizes         []labelSize
+	Skip          int // places that were used already
+	Count         int // labels on this page
 	First, Last   int
 	Total         int
 	Before, After string
-	Where         string // what the codes lead to, without the number
+	Where         string      // what the codes lead to, without the number
+	Kept          [][2]string // what the form sends again
+}
+
+// Words is what will be printed.
+func (v labelsView) Words() string {
+	sheets := fmt.Sprintf("%d %s", len(v.Sheets), strings.Replace(v.Size.Sheet, "sheet", "sheets", 1))
+	if len(v.Sheets) == 1 {
+		sheets = "one " + v.Size.Sheet
+	}
+	labels := fmt.Sprintf("%d labels", v.Count)
+	if v.Count == 1 {
+		labels = "1 label"
+	}
+	if v.Size.Per == 1 {
+		return labels + " of " + v.Size.Each + ", one after the other"
+	}
+	return labels + " of " + v.Size.Each + " on " + sheets
 }
 
 // labels is the sheet to print for the machines that are ticked, or for all of a
@@ -85,12 +128,18 @@ func (s *site) labels(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	v := labelsView{Total: len(ms), Where: "http://" + r.Host + "/machines/"}
+	v := labelsView{Total: len(ms), Where: "http://" + r.Host + "/machines/", Sizes: labelSizes()}
 	if r.TLS != nil {
 		v.Where = "https://" + r.Host + "/machines/"
 	}
-	from := max(0, min(list.From, (len(ms)-1)/labelsPage*labelsPage))
-	for _, m := range listing.Cut(ms, store.Page{Offset: from, Limit: labelsPage}) {
+	v.Size = v.Sizes[max(0, slices.IndexFunc(v.Sizes, func(l labelSize) bool { return l.Key == q.Get("size") }))]
+	step := labelsPage / v.Size.Per * v.Size.Per
+	from := max(0, min(list.From, (len(ms)-1)/step*step))
+	if n, err := strconv.Atoi(q.Get("skip")); err == nil && from == 0 {
+		v.Skip = min(max(n, 0), v.Size.Per-1)
+	}
+	all := make([]label, v.Skip)
+	for _, m := range listing.Cut(ms, store.Page{Offset: from, Limit: step}) {
 		l := label{ID: m.ID, Name: m.Name, Tag: m.AssetTag}
 		if len(m.MACs) > 0 {
 			l.MAC, l.More = m.MACs[0].String(), len(m.MACs)-1
@@ -102,9 +151,13 @@ func (s *site) labels(w http.ResponseWriter, r *http.Request) {
 			s.fail(w, r, err)
 			return
 		}
-		v.Labels = append(v.Labels, l)
+		all = append(all, l)
+		v.Count++
 	}
-	v.First, v.Last = from+1, from+len(v.Labels)
+	if v.Count > 0 {
+		v.Sheets = slices.Collect(slices.Chunk(all, v.Size.Per))
+	}
+	v.First, v.Last = from+1, from+v.Count
 	at := func(from int) string {
 		u := url.Values{}
 		for key, values := range q {
@@ -114,10 +167,15 @@ func (s *site) labels(w http.ResponseWriter, r *http.Request) {
 		return "/machines/labels?" + u.Encode()
 	}
 	if from > 0 {
-		v.Before = at(max(0, from-labelsPage))
+		v.Before = at(max(0, from-step))
 	}
 	if v.Last < v.Total {
 		v.After = at(v.Last)
+	}
+	for _, key := range []string{"id", "all", "match", "search", "show", "sort"} {
+		for _, value := range q[key] {
+			v.Kept = append(v.Kept, [2]string{key, value})
+		}
 	}
 	s.render(w, r, http.StatusOK, "labels", page{Title: "Labels", Nav: "machines", Data: v})
 }

@@ -152,6 +152,22 @@ func TestLabelsArePrintedForTheTickedAndForAll(t *testing.T) {
 	if got := names("/machines/labels?search=pc-&sort=name&from=192"); len(got) != 8 {
 		t.Errorf("the last page has %d", len(got))
 	}
+	// What will be printed is said before it is, for the size that is chosen.
+	has(t, body, "96 labels of 63 × 34 mm on 4 sheets of A4", `<option value="cut" selected>`, `name="search" value="pc-"`, `name="skip"`)
+	_, body = get("/machines/labels?search=pc-&sort=name&size=a4x14&skip=3")
+	has(t, body, "84 labels of 105 × 42.3 mm on 7 sheets of A4", "1–84 of 200", `value="3"`, "from=84")
+	if n := strings.Count(body, `class="used"`); n != 3 {
+		t.Errorf("%d places are used", n)
+	}
+	_, body = get("/machines/labels?id=2&size=roll&skip=9")
+	has(t, body, "1 label of 62 × 29 mm, one after the other", `name="id" value="2"`)
+	if strings.Contains(body, `name="skip"`) || strings.Contains(body, `class="used"`) {
+		t.Error("a roll has places that were used")
+	}
+	_, body = get("/machines/labels?id=2&size=a4x24&skip=99")
+	has(t, body, "1 label of 70 × 37 mm on one sheet of A4", `value="23"`)
+	_, body = get("/machines/labels?id=2&size=napkin&skip=x")
+	has(t, body, `<option value="cut" selected>`, `name="skip" value="0"`)
 	if code, body := get("/machines/labels?search=nobody"); code != http.StatusOK || !strings.Contains(body, "No machine fits") {
 		t.Errorf("nobody answers %d", code)
 	}
