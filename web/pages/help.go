@@ -8,9 +8,11 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"lunboot/services/boot"
 	"lunboot/services/boot/diagnose"
 	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 // helpView is the help's index: every code of a diagnosis by area, or those that
@@ -19,7 +21,31 @@ type helpView struct {
 	Query string
 	IPXE  *ipxeView // when the search is an iPXE code
 	Areas []helpArea
+	Lists []helpList
 	Flags []Flag
+}
+
+// helpList is what one list can be searched by.
+type helpList struct {
+	Name, Path string
+	Keys       []string
+}
+
+// helpLists is how the lists are searched, as they say themselves.
+func helpLists() []helpList {
+	return []helpList{
+		{"Machines", "/machines", store.MachineKeys()},
+		{"New machines", "/unknown", listing.UnknownMachines().Keys()},
+		{"Volumes", "/volumes", listing.Volumes().Keys()},
+		{"Boots", "/activity", store.AttemptKeys()},
+		{"Sessions", "/sessions", listing.Sessions().Keys()},
+		{"Leases", "/leases", listing.Leases().Keys()},
+		{"Jobs", "/jobs", listing.Jobs().Keys()},
+		{"Changes", "/changes", store.AuditKeys()},
+		{"Profiles", "/profiles", listing.Profiles().Keys()},
+		{"Media", "/media", listing.Media().Keys()},
+		{"Loaders", "/loaders", boot.LoaderList().Keys()},
+	}
 }
 
 // Flag is one flag that the appliance is started with.
@@ -58,6 +84,11 @@ func (s *site) help(w http.ResponseWriter, r *http.Request) {
 		}
 		if len(a.Entries) > 0 {
 			v.Areas = append(v.Areas, a)
+		}
+	}
+	for _, l := range helpLists() {
+		if v.IPXE == nil && allWords("search lists qualifiers "+l.Name+" "+strings.Join(l.Keys, " "), q) {
+			v.Lists = append(v.Lists, l)
 		}
 	}
 	for _, f := range s.Flags {

@@ -310,11 +310,15 @@ func TestTheHelpExplainsEachCodeAndIsSearched(t *testing.T) {
 		"/help?q=hexadecimal":              "LB-LUN-01",
 		"/help?q=http://ipxe.org/1d704539": "no disk with the LUN",
 		"/help/lb-lun-01":                  "iPXE reads the number as hexadecimal",
+		"/help?q=search+relay":             `<a href="/leases">Leases</a></dt><dd class="mono">address: mac: machine: hostname: state: interface: relay: port:`,
 		"/help?q=xyzzy":                    "Nothing is found",
 	} {
 		if status, body := get(path); status != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s answers %d without %q", path, status, want)
 		}
+	}
+	if _, body := get("/help"); strings.Count(body, `<dd class="mono">`) != len(helpLists()) || !strings.Contains(body, "machine: mac: outcome: stage:") {
+		t.Error("the help does not say what lists are searched by")
 	}
 	if _, body := get("/help?q=hexadecimal"); strings.Contains(body, "LB-CHAP-01") {
 		t.Error("a search leaves what it does not find")
