@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -69,4 +70,30 @@ func TestASearchForBootsAndChangesHasTimes(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
+}
+
+// Whatever is typed is read or refused, and what is read again is the same.
+func FuzzSearch(f *testing.F) {
+	now := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+	for _, text := range []string{"", "lab outcome:failed", `port:"Gi0/4" "a b`, "since:2d until:2026-11-22", "00:07:e9", "machine::", "since:9223372036854775807d"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		a, err := store.ParseAttemptSearch(text, now)
+		b, again := store.ParseAttemptSearch(text, now)
+		if !reflect.DeepEqual(a, b) || (err == nil) != (again == nil) {
+			t.Errorf("%q is read in two ways", text)
+		}
+		if err != nil && store.KindOf(err) != store.KindInvalid {
+			t.Errorf("%q: %v", text, err)
+		}
+		for _, term := range a.Search.Terms {
+			if !slices.Contains(store.AttemptKeys(), term.Key) || term.Value == "" {
+				t.Errorf("%q has the term %+v", text, term)
+			}
+		}
+		if _, err := store.ParseAuditSearch(text, now); err != nil && store.KindOf(err) != store.KindInvalid {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
 }

@@ -148,7 +148,7 @@ func (j *Journal) PutAttempts(ctx context.Context, attempts []store.Attempt) err
 	}
 	return j.write(ctx, "write attempts", func(t *dbfile.Tx) error {
 		put, err := t.PrepareContext(t.Ctx, `INSERT OR REPLACE INTO attempt (id, machine, machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
-			firmware, arch, address, script, first_seq, last_seq, told) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+			firmware, arch, address, script, first_seq, last_seq, told, words) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
 		if err != nil {
 			return err
 		}
@@ -167,7 +167,7 @@ func (j *Journal) PutAttempts(ctx context.Context, attempts []store.Attempt) err
 				return err
 			}
 			if _, err := put.ExecContext(t.Ctx, int64(a.ID), dbfile.Ref(a.Machine), a.Name, dbfile.Text(a.MAC), a.Key, dbfile.Nanos(a.Started), dbfile.Nanos(a.Updated),
-				string(a.Outcome), string(a.Stage), string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.FirstSeq, a.LastSeq, told(a)); err != nil {
+				string(a.Outcome), string(a.Stage), string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.FirstSeq, a.LastSeq, told(a), words(a)); err != nil {
 				return err
 			}
 		}
@@ -190,6 +190,15 @@ func told(a *store.Attempt) string {
 		out.WriteString(d.Code + " " + d.Title)
 	}
 	return out.String()
+}
+
+// words is all that a word of a search is looked for in, a line each.
+func words(a *store.Attempt) string {
+	mac := ""
+	if !a.MAC.IsZero() {
+		mac = a.MAC.String()
+	}
+	return strings.Join([]string{a.Name, mac, bareMAC(mac), a.Address, a.Firmware + " " + a.Arch, told(a)}, "\n")
 }
 
 // attemptWhere is the condition of a filter, from the table's name on. Rows are
@@ -234,7 +243,7 @@ func attemptWhere(f store.AttemptFilter) (string, []any, error) {
 		}
 	}
 	for _, word := range f.Search.Words {
-		w.any(word, "machine_name", "mac", "replace(mac, ':', '')", "address", "firmware || ' ' || arch", "told")
+		w.like("words", word)
 	}
 	if w.none() {
 		index = ""

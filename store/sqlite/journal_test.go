@@ -1,11 +1,14 @@
 package sqlite
 
 import (
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -283,6 +286,50 @@ func TestJournalSearchesAttempts(t *testing.T) {
 	}
 }
 
+// Boots that a program before this one wrote are found by the same words.
+func TestOlderAttemptsAreFound(t *testing.T) {
+	dir := t.TempDir()
+	first, err := migrations.ReadFile("migrations/journal/0001_journal.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := dbfile.Open(t.Context(), filepath.Join(dir, journalFile+".db"), dbfile.Config{Synchronous: "NORMAL", Migrations: fstest.MapFS{"0001_journal.sql": &fstest.MapFile{Data: first}}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []store.Attempt{fullAttempt(2), {ID: 1, MAC: testMAC(9), Outcome: store.OutcomeUp}, {ID: 3}}
+	want[0].Diagnoses = append(want[0].Diagnoses, store.Diagnosis{Code: "LB-NET-02", Title: "another one"})
+	err = f.Write(t.Context(), func(tx *dbfile.Tx) error {
+		for _, a := range want {
+			diagnoses, err := json.Marshal(a.Diagnoses)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Insert(`INSERT INTO attempt (id, machine, machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses, firmware, arch, address, script, first_seq, last_seq)
+				VALUES (?, NULL, ?, ?, '', 1, 1, ?, '', '[]', ?, ?, ?, ?, '', 1, 1)`, int64(a.ID), a.Name, dbfile.Text(a.MAC), string(a.Outcome), string(diagnoses), a.Firmware, a.Arch, a.Address); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := openTestJournal(t, dir)
+	for _, a := range want {
+		got, err := dbfile.One(t.Context(), j.file.Reader(), func(r dbfile.Row) (text [2]string, err error) { return text, r.Scan(&text[0], &text[1]) }, nil, "SELECT told, words FROM attempt WHERE id = ?", int64(a.ID))
+		if err != nil || got != [2]string{told(&a), words(&a)} {
+			t.Errorf("%d: %q, %v; written now it is %q", a.ID, got, err, [2]string{told(&a), words(&a)})
+		}
+	}
+	if got, _, err := j.Attempts(t.Context(), store.AttemptFilter{Search: store.Search{Words: []string{"another one"}}}); err != nil || len(got) != 1 || got[0].ID != 2 {
+		t.Errorf("found are %+v, %v", got, err)
+	}
+}
+
 // A search that finds little must not read the scripts of all boots.
 func TestASearchForAttemptsReadsAnIndex(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
@@ -502,5 +549,43 @@ func TestBackupOpensAsAnInventory(t *testing.T) {
 	defer copied.Close()
 	if v, ok, err := copied.Setting(t.Context(), "key"); v != "value" || !ok || err != nil {
 		t.Errorf("the copy holds %q, %v, %v", v, ok, err)
+	}
+}
+
+// BenchmarkSearchAttempts is a search that finds little among the boots of months,
+// with their scripts: a page is to be there in 50 ms.
+func BenchmarkSearchAttempts(b *testing.B) {
+	j := openTestJournal(b, b.TempDir())
+	const n = 30_000
+	script := strings.Repeat("set initiator-iqn iqn.2026-11.lunboot:lab || goto failed\n", 40)
+	var all []store.Attempt
+	for i := 1; i <= n; i++ {
+		a := fullAttempt(i)
+		a.Name, a.MAC, a.Script, a.Outcome, a.Diagnoses = fmt.Sprintf("lab-%04d", i%2000), testMAC(i%2000), script, store.OutcomeUp, nil
+		if i%50 == 0 {
+			a.Outcome, a.Diagnoses = store.OutcomeFailed, []store.Diagnosis{{Code: "LB-LUN-01", Title: a.Name + " asked for LUN 0, but its volume is LUN 2"}}
+		}
+		if all = append(all, a); len(all) == 1000 {
+			if err := j.PutAttempts(b.Context(), all); err != nil {
+				b.Fatal(err)
+			}
+			all = all[:0]
+		}
+	}
+	for _, text := range []string{"", "lab-1234", "outcome:failed code:LB-LUN-01 since:2000-01-01", "nobody", "mac:0000000000ff"} {
+		for _, by := range []string{"", "machine"} {
+			b.Run(text+"|"+by, func(b *testing.B) {
+				f, err := store.ParseAttemptSearch(text, time.Now())
+				if err != nil {
+					b.Fatal(err)
+				}
+				f.Sort, f.Limit = by, 50
+				for b.Loop() {
+					if _, _, err := j.Attempts(b.Context(), f); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
 	}
 }

@@ -42,6 +42,7 @@ type lab struct {
 	leased   []store.Lease
 	logged   []store.Session
 	dropped  []string // sessions and leases
+	broken   error    // returned by what lists grow from
 	version  int64
 	changed  chan struct{}
 	facts    SetupFacts
@@ -181,7 +182,7 @@ func (l *lab) Volumes(context.Context) ([]store.Volume, error) { return l.vols, 
 func (l *lab) Profiles(context.Context) ([]store.Profile, error) {
 	return []store.Profile{{Name: "install-debian", Kind: store.ProfileInstall, Fields: map[string]string{"media": "debian-12.5.0-amd64-netinst.iso"}}, {Name: "local", Kind: store.ProfileLocal, BuiltIn: true}, {Name: "san", Kind: store.ProfileSAN, BuiltIn: true}}, nil
 }
-func (l *lab) Leases(context.Context) ([]store.Lease, error) { return l.leased, nil }
+func (l *lab) Leases(context.Context) ([]store.Lease, error) { return l.leased, l.broken }
 func (l *lab) DropLease(_ context.Context, _ store.Actor, a netip.Addr) error {
 	if l.refuse == nil {
 		l.dropped = append(l.dropped, a.String())
@@ -393,6 +394,9 @@ func (l *lab) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, err
 }
 
 func (l *lab) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
+	if l.broken != nil {
+		return nil, 0, l.broken
+	}
 	var past []store.Attempt
 	for _, a := range l.past {
 		fits := !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !strings.Contains(a.Subject(), w) }) &&

@@ -107,6 +107,10 @@ func TestAListIsMovedThroughByKeys(t *testing.T) {
 	eval(t, ctx, `[...document.querySelectorAll("tbody input:checked")].map(e => e.ariaLabel).join()`, "Choose lab-01")
 	press(t, ctx, "x")
 	eval(t, ctx, `String(document.querySelectorAll("tbody input:checked").length)`, "0")
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/unknown"), chromedp.WaitVisible(chromedp.CSS("#bulk"))))
+	press(t, ctx, "jx") // those who wait are ticked by it too
+	eval(t, ctx, `[...document.querySelectorAll(".tray input:checked")].map(e => e.ariaLabel).join()`, "Choose b8:27:eb:91:3c:0d")
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/machines?search=lab&sort=name"), chromedp.WaitVisible(chromedp.CSS("tbody"))))
 	press(t, ctx, "/")
 	eval(t, ctx, active, "search")
 	// The driver types the character beside the key, which no keyboard does.

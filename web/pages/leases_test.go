@@ -94,6 +94,17 @@ func TestLeasesSayWhoHasWhichAddressAndAreDropped(t *testing.T) {
 	has(t, body, "No address was given yet", `href="/settings#network"`)
 }
 
+func TestAListThatCannotBeReadSaysWhy(t *testing.T) {
+	l := full()
+	get, _ := l.enter(t)
+	l.broken = &store.Error{Kind: store.KindUnavailable, Msg: "the disk does not answer"}
+	for _, path := range []string{"/leases", "/jobs", "/activity", "/changes", "/export/leases", "/export/audit", "/activity?search=lab"} {
+		if code, body := get(path); code != http.StatusServiceUnavailable || !strings.Contains(body, "The disk does not answer") || !strings.Contains(body, "That did not work") {
+			t.Errorf("%s answers %d", path, code)
+		}
+	}
+}
+
 func TestThePageOfAMachineLeadsToItsSessionsAndItsLease(t *testing.T) {
 	l := full()
 	l.machines[2].Address = netip.Addr{}

@@ -125,6 +125,9 @@ func (l *lab) DeleteToken(_ context.Context, _ store.Actor, id int64) error {
 }
 
 func (l *lab) AuditLog(_ context.Context, f store.AuditFilter) (out []store.Audit, total int, _ error) {
+	if l.broken != nil {
+		return nil, 0, l.broken
+	}
 	for _, a := range l.audit {
 		if (f.Actor == "" || a.Actor == f.Actor) && strings.HasPrefix(a.Action, f.Noun) && !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !strings.Contains(a.Subject, w) }) && (f.Before == 0 || a.ID < f.Before) {
 			out = append(out, a)

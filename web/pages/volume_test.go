@@ -30,7 +30,7 @@ func (l *lab) volume(id store.VolumeID) store.Volume {
 	return store.Volume{}
 }
 
-func (l *lab) Jobs(context.Context) ([]store.Job, error) { return l.jobs, nil }
+func (l *lab) Jobs(context.Context) ([]store.Job, error) { return l.jobs, l.broken }
 func (l *lab) Detail(_ context.Context, v store.Volume) (store.VolumeDetail, error) {
 	d := store.VolumeDetail{Volume: v, Used: 21 << 30, Reflinked: 18 << 30, ParentName: l.volume(v.Parent).Name, Stale: v.Parent != 0 && v.Version != l.volume(v.Parent).Version}
 	for _, m := range l.mappings {
