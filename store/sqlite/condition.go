@@ -21,16 +21,6 @@ func (c *conditions) like(column, part string) {
 	c.add("("+column+") LIKE ? ESCAPE '\\'", "%"+literal(part)+"%")
 }
 
-// any asks for a part of one of several texts.
-func (c *conditions) any(part string, columns ...string) {
-	each, pattern := make([]string, len(columns)), "%"+literal(part)+"%"
-	for i, column := range columns {
-		each[i] = "(" + column + ") LIKE ? ESCAPE '\\'"
-		c.args = append(c.args, pattern)
-	}
-	c.all = append(c.all, "("+strings.Join(each, " OR ")+")")
-}
-
 func (c *conditions) none() bool { return len(c.all) == 0 }
 
 // where is the clause, empty when there is no condition.
