@@ -86,19 +86,17 @@ func (a *admission) join(j login.Joining) (login.Params, *login.Refusal) {
 	s := a.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, v := range s.sessions {
-		switch {
-		case v.tsih != j.TSIH || v.res.Initiator != j.Initiator || v.res.ISID != j.ISID || v.ses.Ended():
-			continue
-		case v.res.CID != j.CID:
-			return login.Params{}, refusal(pdu.LoginTooManyConnections, "the initiator asked for a second connection (CID %d) to session %s; a session has one, and here that is CID %d", j.CID, v.id, v.res.CID)
-		case v.res.Discovery != j.Discovery:
-			return login.Params{}, refusal(pdu.LoginInitiatorError, "the initiator asked for a connection to session %s as if that were of another type", v.id)
-		}
-		a.old = v
-		return v.res.Params, nil
+	v := s.sessions.byTSIH[j.TSIH]
+	switch {
+	case v == nil || v.res.Initiator != j.Initiator || v.res.ISID != j.ISID || v.ses.Ended():
+		return login.Params{}, refusal(pdu.LoginSessionDoesNotExist, "the initiator asked for a connection to a session (TSIH %d) that does not exist", j.TSIH)
+	case v.res.CID != j.CID:
+		return login.Params{}, refusal(pdu.LoginTooManyConnections, "the initiator asked for a second connection (CID %d) to session %s; a session has one, and here that is CID %d", j.CID, v.id, v.res.CID)
+	case v.res.Discovery != j.Discovery:
+		return login.Params{}, refusal(pdu.LoginInitiatorError, "the initiator asked for a connection to session %s as if that were of another type", v.id)
 	}
-	return login.Params{}, refusal(pdu.LoginSessionDoesNotExist, "the initiator asked for a connection to a session (TSIH %d) that does not exist", j.TSIH)
+	a.old = v
+	return v.res.Params, nil
 }
 
 // admit makes the session of a login that has succeeded otherwise.
@@ -204,19 +202,8 @@ func (s *Server) room(res *login.Result) *login.Refusal {
 // bound counts, with the lock held. A session that the new one replaces is not
 // counted; it has ended before the new one is registered.
 func (s *Server) bound(res *login.Result) *login.Refusal {
-	all, own, looking := 0, 0, 0
-	for _, v := range s.sessions {
-		switch {
-		case v.res.Discovery:
-			looking++
-		case v.res.Initiator == res.Initiator && v.res.ISID == res.ISID:
-		default:
-			all++
-			if v.res.Initiator == res.Initiator {
-				own++
-			}
-		}
-	}
+	all, own := s.sessions.beside(res.Initiator, res.ISID)
+	looking := s.sessions.looking
 	switch {
 	case res.Discovery && looking >= 2*maxDiscovery: // those that were ended are still ending
 		return refusal(pdu.LoginOutOfResources, "%d discovery sessions are open, which is the limit", looking)
@@ -232,9 +219,12 @@ func (s *Server) bound(res *login.Result) *login.Refusal {
 // endOldDiscovery makes room for a discovery session, with the lock held. They
 // need no proof, so that whoever keeps them open must not be in the way.
 func (s *Server) endOldDiscovery() {
+	if s.sessions.looking < maxDiscovery {
+		return
+	}
 	var oldest *live
 	n := 0
-	for _, v := range s.sessions {
+	for _, v := range s.sessions.byID {
 		if !v.res.Discovery || v.ses.Ended() {
 			continue
 		}
@@ -282,11 +272,10 @@ func (s *Server) lockInitiator(ctx context.Context, initiator store.IQN) (func()
 func (s *Server) supersede(ctx context.Context, v *live, generation int64) *login.Refusal {
 	var old []*live
 	s.mu.Lock()
-	for _, o := range s.sessions {
-		if o.res.Initiator != v.res.Initiator || o.res.Discovery {
-			continue
-		}
+	for _, o := range s.sessions.byName[v.res.Initiator] {
 		switch {
+		case o.res.Discovery:
+			continue
 		case o.res.ISID == v.res.ISID:
 			o.ses.Close("the initiator logged in again")
 		case o.generation < generation:
@@ -327,25 +316,15 @@ func (s *Server) register(v *live) (uint16, *login.Refusal) {
 	if v.res.Discovery {
 		s.endOldDiscovery()
 	}
-	for s.tsih++; s.tsih == 0 || s.taken(s.tsih); s.tsih++ {
+	for s.tsih++; s.tsih == 0 || s.sessions.byTSIH[s.tsih] != nil; s.tsih++ {
 	}
 	s.order++
 	v.tsih, v.order = s.tsih, s.order
-	for v.id == "" || s.sessions[v.id] != nil {
+	for v.id == "" || s.sessions.byID[v.id] != nil {
 		var b [4]byte
 		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 		v.id = hex.EncodeToString(b[:])
 	}
-	s.sessions[v.id] = v
+	s.sessions.add(v)
 	return v.tsih, nil
-}
-
-// taken says whether a session has this TSIH, with the lock held.
-func (s *Server) taken(tsih uint16) bool {
-	for _, o := range s.sessions {
-		if o.tsih == tsih {
-			return true
-		}
-	}
-	return false
 }

@@ -1,6 +1,7 @@
 package iscsi_test
 
 import (
+	"fmt"
 	"testing"
 
 	. "lunboot/services/iscsi/iscsitest"
@@ -8,11 +9,26 @@ import (
 	"lunboot/store"
 )
 
-// A storm of boots is a storm of logins: one login, one logout.
+// A storm of boots is a storm of logins: one login, one logout, beside the
+// sessions of the machines that have started already.
 func BenchmarkLogin(b *testing.B) {
+	for _, others := range []int{0, 1000} {
+		b.Run(fmt.Sprintf("beside %d sessions", others), func(b *testing.B) { benchmarkLogin(b, others) })
+	}
+}
+
+func benchmarkLogin(b *testing.B, others int) {
 	s := start(b)
 	s.journal.deaf = true
-	s.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}})
+	disks := map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}}
+	s.enroll(alice, disks)
+	for n := range others {
+		name := store.IQN(fmt.Sprintf("iqn.2026-11.test:other-%d", n/10))
+		if n%10 == 0 {
+			s.enroll(name, disks)
+		}
+		s.login(b, name, Linux(uint16(n)))
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		i, err := Dial(s.Addr(), Options{Name: string(alice), Target: string(target), ISID: Linux(1)})

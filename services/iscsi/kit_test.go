@@ -286,7 +286,9 @@ func startOn(t testing.TB, b *bench, cfg iscsi.Config) {
 		w = os.Stderr
 	}
 	cfg.Target, cfg.Catalog, cfg.Emit, cfg.Now, cfg.Tick = target, b.catalog, b.journal, b.clock.now, 10*time.Millisecond
-	cfg.Log = slog.New(slog.NewTextHandler(w, nil))
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.NewTextHandler(w, nil))
+	}
 	if cfg.LogoutTimeout == 0 {
 		cfg.LogoutTimeout = 20 * time.Millisecond // most tests leave their sessions open
 	}

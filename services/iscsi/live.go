@@ -51,6 +51,8 @@ type live struct {
 	sampled  session.Counters
 	sampleAt time.Time
 
+	loggedOut atomic.Bool
+
 	pending atomic.Int32 // looks at the inventory that are asked for
 	stale   atomic.Bool  // the last look failed
 	work    sync.WaitGroup
@@ -158,7 +160,11 @@ func (v *live) run(res login.Result) {
 	v.work.Wait()
 	c := v.ses.Counters()
 	v.emit(store.EventISCSIClosed, store.Detail{Bytes: c.Read, Written: c.Written, Reason: reason, Millis: s.cfg.Now().Sub(v.since).Milliseconds()})
-	s.cfg.Log.LogAttrs(context.Background(), slog.LevelInfo, "iSCSI session ended", slog.String("session", v.id), slog.String("initiator", string(v.res.Initiator)),
+	level := slog.LevelInfo
+	if v.loggedOut.Load() && c.Read == 0 && c.Written == 0 {
+		level = slog.LevelDebug // somebody looked around; the event tells as much
+	}
+	s.cfg.Log.LogAttrs(context.Background(), level, "iSCSI session ended", slog.String("session", v.id), slog.String("initiator", string(v.res.Initiator)),
 		slog.String("from", v.addr.String()), slog.Int64("read", c.Read), slog.Int64("written", c.Written), slog.String("reason", reason))
 }
 
@@ -166,7 +172,7 @@ func (v *live) run(res login.Result) {
 func (s *Server) forget(v *live) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.sessions, v.id)
+	s.sessions.remove(v)
 }
 
 // targets is what SendTargets lists: the target at the address that the
@@ -206,8 +212,8 @@ func (v *live) Used(lun store.LUN, wrote bool) {
 		v.used = make(map[store.LUN]bool)
 	}
 	v.used[lun] = true
-	for _, o := range s.sessions {
-		if o == v || !o.ipxe || o.res.Initiator != v.res.Initiator {
+	for _, o := range s.sessions.byName[v.res.Initiator] {
+		if o == v || !o.ipxe {
 			continue
 		}
 		if o.order < v.order && o.used[lun] {
@@ -237,17 +243,18 @@ func (v *live) Failed(f session.Failure) {
 }
 
 // LoggedOut tells of a Logout Request.
-func (v *live) LoggedOut() { v.emit(store.EventISCSILogout, store.Detail{}) }
+func (v *live) LoggedOut() {
+	v.loggedOut.Store(true)
+	v.emit(store.EventISCSILogout, store.Detail{})
+}
 
 // ColdReset ends all sessions of the initiator that asked for it.
 func (v *live) ColdReset() {
 	s := v.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, o := range s.sessions {
-		if o.res.Initiator == v.res.Initiator {
-			o.ses.Close("the initiator asked for a target cold reset")
-		}
+	for _, o := range s.sessions.byName[v.res.Initiator] {
+		o.ses.Close("the initiator asked for a target cold reset")
 	}
 }
 
@@ -275,8 +282,8 @@ func (v *live) emit(kind store.EventKind, d store.Detail) {
 func (s *Server) Sessions() []store.Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]*live, 0, len(s.sessions))
-	for _, v := range s.sessions {
+	list := make([]*live, 0, len(s.sessions.byID))
+	for _, v := range s.sessions.byID {
 		if !v.res.Discovery {
 			list = append(list, v)
 		}
@@ -297,7 +304,7 @@ func (s *Server) Sessions() []store.Session {
 // Drop ends one session and waits until it has ended.
 func (s *Server) Drop(ctx context.Context, id string) error {
 	s.mu.Lock()
-	v := s.sessions[id]
+	v := s.sessions.byID[id]
 	s.mu.Unlock()
 	if v == nil {
 		return &store.Error{Kind: store.KindNotFound, Op: "drop session", Subject: id, Msg: "there is no such session; it may have ended"}

@@ -61,9 +61,9 @@ func (s *Server) resume(v *live) *login.Refusal {
 	switch {
 	case s.stopping:
 		return refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
-	case s.taken(v.tsih) || s.sessions[v.id] != nil: // by a login in the moment between
+	case s.sessions.byTSIH[v.tsih] != nil || s.sessions.byID[v.id] != nil: // by a login in the moment between
 		return refusal(pdu.LoginSessionDoesNotExist, "the session that the initiator asked for a connection to (TSIH %d) has ended meanwhile", v.tsih)
 	}
-	s.sessions[v.id] = v
+	s.sessions.add(v)
 	return nil
 }

@@ -82,7 +82,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	listener *net.TCPListener
-	sessions map[string]*live
+	sessions roll
 	door     door
 	order    int64
 	tsih     uint16
@@ -127,7 +127,7 @@ func New(cfg Config) *Server {
 		shared:   session.NewShared(),
 		refusals: rate.NewLimiter(refusalsPerSecond, refusalsAtOnce),
 		units:    &units{kept: cfg.Reservations, byKey: make(map[unitKey]*unit), reserved: make(map[store.UUID]*scsi.Reservations)},
-		sessions: make(map[string]*live),
+		sessions: newRoll(),
 		door:     door{arrivals: make(map[*arrival]struct{}), hosts: make(map[netip.Addr]int)},
 		admits:   make(map[store.IQN]chan struct{}),
 		next:     make(chan *arrival),
@@ -196,7 +196,7 @@ func (s *Server) farewell() {
 		_ = in.nc.Close() // a login ends with the appliance
 	}
 	var asked []*live
-	for _, v := range s.sessions {
+	for _, v := range s.sessions.byID {
 		if v.ipxe || v.res.Discovery {
 			v.ses.Close(goodbye)
 			continue

@@ -3,6 +3,7 @@ package iscsi
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -225,7 +226,7 @@ func (v *sharedVolume) remove(h *home) {
 	defer v.mu.Unlock()
 	for i, o := range v.homes {
 		if o == h {
-			v.homes = append(v.homes[:i:i], v.homes[i+1:]...)
+			v.homes = slices.Delete(v.homes, i, i+1)
 			break
 		}
 	}

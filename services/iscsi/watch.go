@@ -20,7 +20,7 @@ func (s *Server) watch(ctx context.Context) {
 		}
 		revision = s.cfg.Catalog.Revision()
 		s.mu.Lock()
-		for _, v := range s.sessions {
+		for _, v := range s.sessions.byID {
 			if !v.res.Discovery {
 				v.refresh()
 			}
@@ -120,7 +120,7 @@ func (s *Server) keep(ctx context.Context) {
 		}
 		s.mu.Lock()
 		now := s.cfg.Now()
-		for _, v := range s.sessions {
+		for _, v := range s.sessions.byID {
 			v.tend(now)
 		}
 		s.mu.Unlock()
