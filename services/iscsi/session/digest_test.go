@@ -79,6 +79,37 @@ func TestDigestsOfEveryPDU(t *testing.T) {
 	})
 }
 
+// The digests of a large READ fit the PDUs that its data leaves in, however those
+// are cut, and whichever of it is wanted.
+func TestDigestsOfLargeReads(t *testing.T) {
+	for _, segment := range []int{64 << 10, 64<<10 + 2, 100_000, 256 << 10, 1 << 20} {
+		for _, burst := range []int{64 << 10, 192<<10 + 512, 1 << 20} {
+			p := params()
+			p.MaxRecvDataSegmentLength, p.MaxBurstLength, p.DataDigest = segment, burst, true
+			r := newRig(t, p).ready(t)
+			v := r.volumes[0]
+			for i := range v.b[:2<<20] {
+				v.b[i] = byte(i * 31 >> 8 * i)
+			}
+			for _, blocks := range []int{129, 512, 1000, 2048} {
+				for _, less := range []int{0, 1, 514, blocks*512 - 1, blocks * 512} {
+					for _, cold := range []bool{false, true} {
+						v.cold.Store(cold)
+						c := Read10(0, 3, uint16(blocks))
+						if c.Read -= less; c.Read == 0 {
+							continue
+						}
+						res, err := r.Do(c)
+						if err != nil || res.Status != 0 || !bytes.Equal(res.Data, v.b[3*512:3*512+c.Read]) || int(res.Residual) != less {
+							t.Fatalf("%d of %d blocks in segments of %d and bursts of %d, cold %v: %v, status %d, %d bytes, residual %d", c.Read, blocks, segment, burst, cold, err, res.Status, len(res.Data), res.Residual)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // §7.7: after a damaged header nothing can be found again.
 func TestADamagedHeaderOfAnyPDUEndsTheSession(t *testing.T) {
 	digests(t, must, either, func(t *testing.T, p login.Params) {

@@ -932,15 +932,16 @@ func TestNoAllocationPerCommand(t *testing.T) {
 		name string
 		op   byte
 		n    int
-		out  bool
 		lent bool
+		crc  bool
 	}{
 		{"READ 4 KiB", 0x28, 4096, false, false}, {"READ 256 KiB", 0x28, 256 << 10, false, false}, {"READ 1 MiB", 0x28, 1 << 20, false, false},
-		{"READ 256 KiB from the file", 0x28, 256 << 10, false, true}, {"READ 1 MiB from the file", 0x28, 1 << 20, false, true},
-		{"WRITE 4 KiB", 0x2a, 4096, true, false}, {"WRITE 256 KiB", 0x2a, 256 << 10, true, false},
+		{"READ 256 KiB from the file", 0x28, 256 << 10, true, false}, {"READ 1 MiB from the file", 0x28, 1 << 20, true, false},
+		{"READ 4 KiB with digests", 0x28, 4096, false, true}, {"READ 256 KiB with digests", 0x28, 256 << 10, false, true}, {"READ 1 MiB with digests", 0x28, 1 << 20, false, true},
+		{"WRITE 4 KiB", 0x2a, 4096, false, false}, {"WRITE 256 KiB", 0x2a, 256 << 10, false, false}, {"WRITE 256 KiB with digests", 0x2a, 256 << 10, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			step := loop(t, c.op, c.n, c.out, c.lent)
+			step := loop(t, c.op, c.n, c.lent, c.crc)
 			for range 20 {
 				step()
 			}
@@ -952,12 +953,15 @@ func TestNoAllocationPerCommand(t *testing.T) {
 }
 
 // loop returns a function that runs one command with an initiator that
-// allocates nothing itself.
-func loop(t testing.TB, op byte, n int, out, lent bool) func() {
-	r := newRig(t, params()).ready(t)
+// allocates nothing itself. A session with digests has those of the data.
+func loop(t testing.TB, op byte, n int, lent, crc bool) func() {
+	p := params()
+	p.DataDigest = crc
+	r := newRig(t, p).ready(t)
 	if lent {
 		r.volumes[0].lendable(t)
 	}
+	out := op == 0x2a
 	q := r.command(op, n/512, nil)
 	var data []byte
 	if out {
@@ -966,7 +970,11 @@ func loop(t testing.TB, op byte, n int, out, lent bool) func() {
 	wire := r.Bytes(q, data)
 	answer := 48
 	if !out {
-		answer = n + 48*((n+(256<<10)-1)/(256<<10))
+		head := 48
+		if crc {
+			head += pdu.DigestLength
+		}
+		answer = n + head*((n+(256<<10)-1)/(256<<10))
 	}
 	in := make([]byte, answer)
 	sn := q.CmdSN
@@ -988,14 +996,15 @@ func BenchmarkCommand(b *testing.B) {
 		op   byte
 		n    int
 		lent bool
+		crc  bool
 	}{
-		{"read-4k", 0x28, 4096, false}, {"read-64k", 0x28, 64 << 10, false},
-		{"read-256k", 0x28, 256 << 10, false}, {"read-256k-from-the-file", 0x28, 256 << 10, true},
-		{"read-1m", 0x28, 1 << 20, false}, {"read-1m-from-the-file", 0x28, 1 << 20, true},
-		{"write-4k", 0x2a, 4096, false}, {"write-64k", 0x2a, 64 << 10, false}, {"write-256k", 0x2a, 256 << 10, false},
+		{"read-4k", 0x28, 4096, false, false}, {"read-64k", 0x28, 64 << 10, false, false},
+		{"read-256k", 0x28, 256 << 10, false, false}, {"read-256k-from-the-file", 0x28, 256 << 10, true, false}, {"read-256k-with-digests", 0x28, 256 << 10, false, true},
+		{"read-1m", 0x28, 1 << 20, false, false}, {"read-1m-from-the-file", 0x28, 1 << 20, true, false},
+		{"write-4k", 0x2a, 4096, false, false}, {"write-64k", 0x2a, 64 << 10, false, false}, {"write-256k", 0x2a, 256 << 10, false, false},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			step := loop(b, c.op, c.n, c.op == 0x2a, c.lent)
+			step := loop(b, c.op, c.n, c.lent, c.crc)
 			b.SetBytes(int64(c.n))
 			b.ReportAllocs()
 			for b.Loop() {
