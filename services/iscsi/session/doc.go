@@ -2,7 +2,8 @@
 // framing of PDUs, the exchange of login PDUs, and the full feature phase with
 // its tasks, data transfers and serial numbers (RFC 7143 §4, §11).
 // ErrorRecoveryLevel is 0 and a session has one connection, so both are one
-// Session here.
+// Session here; a connection that takes another one's place is a Session that
+// inherits from it.
 //
 // One goroutine reads. What it can answer without waiting it executes itself
 // and appends the answer to one output buffer, which is written when the input
