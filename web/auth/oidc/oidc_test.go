@@ -490,7 +490,7 @@ func TestALookAtTheProviderFindsWhatIsWrong(t *testing.T) {
 		return states, text
 	}
 	kept := h.rows.o
-	if states, text := look(spec()); states != "ok ok ok ok " || !strings.Contains(text, "it knows the client lunboot by its secret") {
+	if states, text := look(spec()); states != "ok ok ok ok " || !strings.Contains(text, "signs (2)") || !strings.Contains(text, "it knows the client lunboot by its secret") {
 		t.Errorf("all well: %s\n%s", states, text)
 	}
 	for what, c := range map[string]struct {

@@ -62,7 +62,7 @@ func (c *Client) TryOIDC(ctx context.Context, spec store.OIDCSpec) ([]store.OIDC
 	if keys, err := p.keys(ctx); err != nil {
 		f.fault("%s", err)
 	} else {
-		f.ok("it shows %d keys by which it may sign", len(keys))
+		f.ok("it shows the keys by which it signs (%d)", len(keys))
 	}
 	p.lookAtClient(ctx, &f)
 	return f, nil
