@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -216,6 +217,10 @@ func broken(name string, err error) error {
 	kind := store.KindOf(err)
 	if kind == store.KindNotFound {
 		kind = store.KindUnavailable
+	}
+	var said *store.Error
+	if errors.As(err, &said) && said.Op == "open volume" && said.Kind == kind { // once is enough
+		return err
 	}
 	return &store.Error{Kind: kind, Op: "open volume", Subject: name, Err: err}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -99,14 +100,22 @@ func (s *VolumeShowCmd) Run(c *Context) error {
 	}
 	shown := struct {
 		store.VolumeDetail
-		Preflight store.Preflight `json:"preflight"`
-	}{VolumeDetail: v}
-	if err := c.Client.Do(c, "GET", "/volumes/"+esc(s.Volume)+"/preflight", nil, &shown.Preflight); err != nil {
-		// What is known of a volume whose file is gone is wanted the most.
-		return c.show(v, func() { printDetail(c, v, "Holds", "cannot be looked at: "+err.Error()) })
+		Preflight *store.Preflight `json:"preflight,omitempty"`
+		Trouble   string           `json:"trouble,omitempty"` // why nobody can look into it
+	}{VolumeDetail: v, Preflight: &store.Preflight{}}
+	var refused *refusal
+	switch err := c.Client.Do(c, "GET", "/volumes/"+esc(s.Volume)+"/preflight", nil, shown.Preflight); {
+	case errors.As(err, &refused): // who asks for a volume that is ill wants to know the rest all the more
+		shown.Preflight, shown.Trouble = nil, err.Error()
+	case err != nil:
+		return err
 	}
 	return c.show(shown, func() {
 		p := shown.Preflight
+		if p == nil {
+			printDetail(c, v, "Trouble", shown.Trouble)
+			return
+		}
 		printDetail(c, v, "Holds", p.Summary, "Boots on BIOS", bootable(p.BIOS), "Boots on UEFI", bootable(p.UEFI))
 	})
 }
