@@ -418,10 +418,10 @@ func wimboot(p store.Profile, f Facts) (string, error) {
 			if _, err := Answer(p, f, file); err != nil {
 				return "", err
 			}
-			in.Initrds = append(in.Initrds, initrd{file, f.files(append(AnswerPath(f.Machine, p.Name, f.Attempt, f.Key), file)...)})
+			in.Initrds = append(in.Initrds, wrapped(file, f.files(append(AnswerPath(f.Machine, p.Name, f.Attempt, f.Key), file)...)))
 		}
 	}
-	in.Initrds = append(in.Initrds, initrd{"BCD", f.files(m.Name, c.BCD)}, initrd{"boot.sdi", f.files(m.Name, c.SDI)}, initrd{"boot.wim", f.files(m.Name, c.WIM)})
+	in.Initrds = append(in.Initrds, wrapped("BCD", f.files(m.Name, c.BCD)), wrapped("boot.sdi", f.files(m.Name, c.SDI)), wrapped("boot.wim", f.files(m.Name, c.WIM)))
 	in.Why, in.Say = "start Windows setup", "with Windows setup"
 	in.Steps = []step{
 		{"no_kernel", "could not fetch wimboot", f.report("kernel")},

@@ -92,7 +92,14 @@ type fill struct {
 // report is where a script says what failed, and what its screen says besides.
 type report struct{ URL, Help, Mark string }
 
-type initrd struct{ Name, URL string }
+// initrd is a file that is handed to a kernel. On BIOS iPXE puts the words behind its
+// URL before it as an archive with a file of that name: Wrap is for a kernel that
+// looks files up by their names. A RAM disk would be spoilt by it.
+type initrd struct{ Name, URL, Wrap string }
+
+// wrapped is a file that its kernel looks up by its name: on BIOS in the archive, on
+// UEFI in the file system that iPXE shows.
+func wrapped(name, url string) initrd { return initrd{name, url, name} }
 
 // step is where a script goes when one of its commands fails.
 type step struct {

@@ -502,6 +502,21 @@ type recorded struct {
 	Facts diagnose.Facts `json:"facts"`
 }
 
+// events are those of the journal, the oldest first.
+func (b *bench) events() (all []store.Event) {
+	b.t.Helper()
+	lines := json.NewDecoder(strings.NewReader(b.cli("--json", "event", "list")))
+	for {
+		var e store.Event
+		if err := lines.Decode(&e); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			b.t.Fatal(err)
+		}
+		all = append(all, e)
+	}
+}
+
 // record keeps a boot's events in the folder that LUNBOOT_REPLAYS names.
 func (b *bench) record(name, machine string, a store.Attempt) {
 	b.t.Helper()
@@ -537,14 +552,7 @@ func (b *bench) record(name, machine string, a store.Attempt) {
 	var out bytes.Buffer
 	lines := json.NewEncoder(&out)
 	b.must(lines.Encode(head))
-	events := json.NewDecoder(strings.NewReader(b.cli("--json", "event", "list")))
-	for {
-		var e store.Event
-		if err := events.Decode(&e); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			b.t.Fatal(err)
-		}
+	for _, e := range b.events() {
 		mine := e.MAC == a.MAC || e.Addr.IsValid() && e.MAC.IsZero() && e.Addr.String() == a.Address
 		if mine && e.Seq >= a.FirstSeq && e.Seq <= a.LastSeq {
 			e.Detail.Key = ""

@@ -66,6 +66,7 @@ func TestPackages() []Package {
 		{"sg3-utils", "/usr/bin/sg_raw", "a guest resets, copies and reserves"},
 		{"sbsigntool", "/usr/bin/sbsign", "loaders are signed for machines with Secure Boot"},
 		{"genisoimage", "/usr/bin/genisoimage", "the disc of an installer"},
+		{"wimtools", "/usr/bin/wimlib-imagex", "an image of Windows, without Windows"},
 		{"openssl", "/usr/bin/openssl", "opens the key that they are signed with"},
 		{"binutils", "/usr/bin/objcopy", "gives a loader the section that a shim wants to see"},
 	}
