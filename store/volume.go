@@ -138,6 +138,14 @@ func (m *Mapping) Validate() error {
 	return err
 }
 
+// MappingView is a mapping with the names of both its ends.
+type MappingView struct {
+	Mapping
+	MachineName string `json:"machine_name"`
+	VolumeName  string `json:"volume_name"`
+	VolumeSize  int64  `json:"volume_size"`
+}
+
 // NoLUN says that a machine has no mapping of a LUN, and which it has.
 func NoLUN(machine string, lun LUN, have []Mapping) *Error {
 	e := &Error{Kind: KindNotFound, Field: "lun", Msg: fmt.Sprintf("machine %s has no LUN %d", machine, lun)}

@@ -79,8 +79,8 @@ type CloneVolumeRequest struct {
 
 // Cloned defines model for Cloned.
 type Cloned struct {
-	Mapping *Mapping `json:"mapping,omitempty"`
-	Volume  Volume   `json:"volume"`
+	Mapping *MappingView `json:"mapping,omitempty"`
+	Volume  Volume       `json:"volume"`
 }
 
 // Credential defines model for Credential.
@@ -185,34 +185,34 @@ type ListVolumeLine struct {
 
 // Machine defines model for Machine.
 type Machine struct {
-	Address     string     `json:"address"`
-	Arch        *string    `json:"arch,omitempty"`
-	AssetTag    *string    `json:"asset_tag,omitempty"`
-	Auth        string     `json:"auth"`
-	Bmc         *BMC       `json:"bmc,omitempty"`
-	Chap        Credential `json:"chap"`
-	Created     time.Time  `json:"created"`
-	Firmware    *string    `json:"firmware,omitempty"`
-	Id          int64      `json:"id"`
-	Initiator   string     `json:"initiator"`
-	LastSeen    time.Time  `json:"last_seen"`
-	Loader      *string    `json:"loader,omitempty"`
-	Macs        *[]string  `json:"macs"`
-	Mappings    *[]Mapping `json:"mappings"`
-	Name        string     `json:"name"`
-	Notes       *string    `json:"notes,omitempty"`
-	OnceProfile *string    `json:"once_profile,omitempty"`
-	Pinned      bool       `json:"pinned"`
-	Port        *string    `json:"port,omitempty"`
-	PortSeen    *time.Time `json:"port_seen,omitempty"`
-	Profile     string     `json:"profile"`
-	Quirks      *[]string  `json:"quirks,omitempty"`
-	ReverseChap Credential `json:"reverse_chap"`
-	Revision    int64      `json:"revision"`
-	Serial      *string    `json:"serial,omitempty"`
-	Tags        *[]string  `json:"tags,omitempty"`
-	Updated     time.Time  `json:"updated"`
-	Uuid        string     `json:"uuid"`
+	Address     string         `json:"address"`
+	Arch        *string        `json:"arch,omitempty"`
+	AssetTag    *string        `json:"asset_tag,omitempty"`
+	Auth        string         `json:"auth"`
+	Bmc         *BMC           `json:"bmc,omitempty"`
+	Chap        Credential     `json:"chap"`
+	Created     time.Time      `json:"created"`
+	Firmware    *string        `json:"firmware,omitempty"`
+	Id          int64          `json:"id"`
+	Initiator   string         `json:"initiator"`
+	LastSeen    time.Time      `json:"last_seen"`
+	Loader      *string        `json:"loader,omitempty"`
+	Macs        *[]string      `json:"macs"`
+	Mappings    *[]MappingView `json:"mappings"`
+	Name        string         `json:"name"`
+	Notes       *string        `json:"notes,omitempty"`
+	OnceProfile *string        `json:"once_profile,omitempty"`
+	Pinned      bool           `json:"pinned"`
+	Port        *string        `json:"port,omitempty"`
+	PortSeen    *time.Time     `json:"port_seen,omitempty"`
+	Profile     string         `json:"profile"`
+	Quirks      *[]string      `json:"quirks,omitempty"`
+	ReverseChap Credential     `json:"reverse_chap"`
+	Revision    int64          `json:"revision"`
+	Serial      *string        `json:"serial,omitempty"`
+	Tags        *[]string      `json:"tags,omitempty"`
+	Updated     time.Time      `json:"updated"`
+	Uuid        string         `json:"uuid"`
 }
 
 // MachineInput defines model for MachineInput.
@@ -261,8 +261,8 @@ type MachineInput struct {
 	Uuid     *string   `json:"uuid,omitempty"`
 }
 
-// Mapping defines model for Mapping.
-type Mapping struct {
+// MappingView defines model for MappingView.
+type MappingView struct {
 	Boot        bool      `json:"boot"`
 	Created     time.Time `json:"created"`
 	Id          int64     `json:"id"`
@@ -2369,13 +2369,13 @@ type AddMappingResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Mapping
+	JSON201 *MappingView
 	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationproblemJSONDefault *ErrorModel
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r AddMappingResponse) GetJSON201() *Mapping {
+func (r AddMappingResponse) GetJSON201() *MappingView {
 	return r.JSON201
 }
 
@@ -3157,7 +3157,7 @@ func ParseAddMappingResponse(rsp *http.Response) (*AddMappingResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Mapping
+		var dest MappingView
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

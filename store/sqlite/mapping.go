@@ -23,6 +23,24 @@ func (db *DB) Mappings(ctx context.Context) ([]store.Mapping, error) {
 	return dbfile.List(ctx, db.file.Reader(), scanMapping, mappingColumns+"ORDER BY machine, lun")
 }
 
+// MappingViews returns a machine's mappings by LUN, or every mapping for none, with
+// the names of both ends.
+func (db *DB) MappingViews(ctx context.Context, m store.MachineID) ([]store.MappingView, error) {
+	const columns = `SELECT p.id, p.revision, p.machine, p.volume, p.lun, p.read_only, p.boot, p.created, m.name, v.name, v.size
+		FROM mapping p JOIN machine m ON m.id = p.machine JOIN volume v ON v.id = p.volume `
+	if m == 0 {
+		return dbfile.List(ctx, db.file.Reader(), scanMappingView, columns+"ORDER BY p.machine, p.lun")
+	}
+	return dbfile.List(ctx, db.file.Reader(), scanMappingView, columns+"WHERE p.machine = ? ORDER BY p.lun", int64(m))
+}
+
+func scanMappingView(r dbfile.Row) (v store.MappingView, err error) {
+	var created int64
+	err = r.Scan(&v.ID, &v.Revision, &v.Machine, &v.Volume, &v.LUN, &v.ReadOnly, &v.Boot, &created, &v.MachineName, &v.VolumeName, &v.VolumeSize)
+	v.Created = dbfile.Instant(created)
+	return v, err
+}
+
 // MappingsOf returns a machine's mappings, by LUN.
 func (db *DB) MappingsOf(ctx context.Context, m store.MachineID) ([]store.Mapping, error) {
 	return dbfile.List(ctx, db.file.Reader(), scanMapping, mappingColumns+"WHERE machine = ? ORDER BY lun", int64(m))

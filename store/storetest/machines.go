@@ -321,6 +321,12 @@ func machineRemoval(k *kit) {
 	k.mapping(m, v, 0)
 	k.mapping(other, k.volume(2), 0)
 	k.ok(k.PutLease(ctx, store.Lease{Address: netip.MustParseAddr("192.168.40.9"), MAC: mac(1), Machine: m.ID, State: store.LeaseBound, Expires: time.Now().Add(time.Hour)}))
+	for _, one := range []store.MachineID{m.ID, 0} {
+		views := must(k.MappingViews(ctx, one))(k)
+		if len(views) != map[store.MachineID]int{m.ID: 1, 0: 2}[one] || views[0].MachineName != m.Name || views[0].VolumeName != v.Name || views[0].VolumeSize != v.Size || views[0].Machine != m.ID || !views[0].Created.Equal(must(k.MappingsOf(ctx, m.ID))(k)[0].Created) {
+			k.Errorf("with names they are %+v", views)
+		}
+	}
 	k.ok(k.DeleteMachine(ctx, actor, m.ID))
 	if ms := must(k.Mappings(ctx))(k); len(ms) != 1 || ms[0].Machine != other.ID {
 		k.Errorf("mappings that are left: %+v", ms)

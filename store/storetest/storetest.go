@@ -125,6 +125,7 @@ type Media interface {
 type Mappings interface {
 	Mappings(context.Context) ([]store.Mapping, error)
 	MappingsOf(context.Context, store.MachineID) ([]store.Mapping, error)
+	MappingViews(context.Context, store.MachineID) ([]store.MappingView, error)
 	MappingsOfVolume(context.Context, store.VolumeID) ([]store.Mapping, error)
 	CreateMapping(context.Context, store.Actor, store.Mapping) (store.Mapping, error)
 	UpdateMapping(context.Context, store.Actor, store.Mapping) (store.Mapping, error)

@@ -102,13 +102,17 @@ func (s *server) machines(a huma.API) {
 			if err != nil {
 				return nil, problem(err)
 			}
+			maps, err := s.Store.MappingViews(ctx, 0)
+			if err != nil {
+				return nil, problem(err)
+			}
+			of := make(map[store.MachineID][]Mapping, len(ms))
+			for _, mp := range maps {
+				of[mp.Machine] = append(of[mp.Machine], mp)
+			}
 			out := make([]Machine, 0, len(ms))
 			for _, m := range ms {
-				v, err := s.machineView(ctx, m.Machine, false)
-				if err != nil {
-					return nil, problem(err)
-				}
-				out = append(out, v)
+				out = append(out, machineView(m.Machine, of[m.ID], false))
 			}
 			return listOf(out, total, nil)
 		})
@@ -191,22 +195,18 @@ type Script struct {
 }
 
 func (s *server) machineView(ctx context.Context, m store.Machine, secrets bool) (Machine, error) {
+	maps, err := s.Store.MappingViews(ctx, m.ID)
+	return machineView(m, maps, secrets), err
+}
+
+func machineView(m store.Machine, maps []Mapping, secrets bool) Machine {
 	if !secrets {
 		m.CHAP.Secret, m.Reverse.Secret = "", ""
 	}
-	maps, err := s.Store.MappingsOf(ctx, m.ID)
-	if err != nil {
-		return Machine{}, err
+	if maps == nil {
+		maps = []Mapping{}
 	}
-	v := Machine{Machine: m, Mappings: []Mapping{}}
-	for _, mp := range maps {
-		mv, err := s.mappingView(ctx, mp)
-		if err != nil {
-			return Machine{}, err
-		}
-		v.Mappings = append(v.Mappings, mv)
-	}
-	return v, nil
+	return Machine{Machine: m, Mappings: maps}
 }
 
 func (s *server) replyMachine(ctx context.Context, m store.Machine, err error) (*body[Machine], error) {

@@ -34,6 +34,8 @@ type VolumeStore interface {
 	Volumes(context.Context) ([]store.Volume, error)
 	Volume(context.Context, store.VolumeID) (store.Volume, error)
 	Mappings(context.Context) ([]store.Mapping, error)
+	// MappingViews are a machine's mappings; everybody's for none.
+	MappingViews(context.Context, store.MachineID) ([]store.MappingView, error)
 	Machine(context.Context, store.MachineID) (store.Machine, error)
 }
 

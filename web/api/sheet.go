@@ -84,22 +84,14 @@ func (s *server) sheetOf(ctx context.Context, q MachineQuery) ([]byte, error) {
 
 // bootVolumes says which volume each machine boots.
 func (s *server) bootVolumes(ctx context.Context) (map[store.MachineID]string, error) {
-	maps, err := s.Store.Mappings(ctx)
+	maps, err := s.Store.MappingViews(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	vols, err := s.Store.Volumes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	names := map[store.VolumeID]string{}
-	for _, v := range vols {
-		names[v.ID] = v.Name
-	}
-	out := map[store.MachineID]string{}
+	out := make(map[store.MachineID]string, len(maps))
 	for _, m := range maps {
 		if m.Boot {
-			out[m.Machine] = names[m.Volume]
+			out[m.Machine] = m.VolumeName
 		}
 	}
 	return out, nil

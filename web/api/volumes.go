@@ -141,12 +141,7 @@ func (in *VolumeInput) spec() store.VolumeSpec {
 }
 
 // Mapping is a mapping with the names of both its ends.
-type Mapping struct {
-	store.Mapping
-	MachineName string `json:"machine_name"`
-	VolumeName  string `json:"volume_name"`
-	VolumeSize  int64  `json:"volume_size"`
-}
+type Mapping = store.MappingView
 
 func (s *server) mappingView(ctx context.Context, m store.Mapping) (Mapping, error) {
 	machine, err := s.Store.Machine(ctx, m.Machine)
@@ -169,22 +164,7 @@ type MappingKey struct {
 func (s *server) mappings(a huma.API) {
 	register(a, http.MethodGet, "/mappings", "list-mappings", "List mappings", store.ScopeRead,
 		func(ctx context.Context, _ *struct{}) (*body[List[Mapping]], error) {
-			ms, err := s.Store.Mappings(ctx)
-			if err != nil {
-				return nil, problem(err)
-			}
-			out := []Mapping{}
-			for _, m := range ms {
-				v, err := s.mappingView(ctx, m)
-				if store.IsNotFound(err) {
-					continue // removed between the two reads
-				}
-				if err != nil {
-					return nil, problem(err)
-				}
-				out = append(out, v)
-			}
-			return all(out, nil)
+			return all(s.Store.MappingViews(ctx, 0))
 		})
 	register(a, http.MethodPost, "/mappings", "add-mapping", "Map a volume to a machine as one LUN", store.ScopeOperate,
 		func(ctx context.Context, in *struct {

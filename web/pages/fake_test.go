@@ -171,6 +171,23 @@ func (l *lab) UnknownMachines(context.Context, bool) ([]store.UnknownMachine, er
 	return l.unknown, nil
 }
 func (l *lab) Mappings(context.Context) ([]store.Mapping, error) { return l.mappings, nil }
+
+func (l *lab) MappingViews(_ context.Context, of store.MachineID) (out []store.MappingView, err error) {
+	for _, m := range l.mappings {
+		if of != 0 && m.Machine != of {
+			continue
+		}
+		v := store.MappingView{Mapping: m}
+		for _, vol := range l.vols {
+			if vol.ID == m.Volume {
+				v.VolumeName, v.VolumeSize = vol.Name, vol.Size
+			}
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
 func (l *lab) LookAtVolume(_ context.Context, v store.Volume) (store.Preflight, error) {
 	if v.From == "" {
 		return store.Preflight{Blank: true, Summary: "empty"}, nil

@@ -130,22 +130,14 @@ func (s *site) showMachines(w http.ResponseWriter, r *http.Request, list listQue
 
 // volumeNames says which volume each machine boots.
 func (s *site) volumeNames(ctx context.Context) (map[store.MachineID]string, error) {
-	maps, err := s.Inventory.Mappings(ctx)
+	maps, err := s.Inventory.MappingViews(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	vols, err := s.Inventory.Volumes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	byID := map[store.VolumeID]string{}
-	for _, v := range vols {
-		byID[v.ID] = v.Name
-	}
-	out := map[store.MachineID]string{}
+	out := make(map[store.MachineID]string, len(maps))
 	for _, m := range maps {
 		if m.Boot {
-			out[m.Machine] = byID[m.Volume]
+			out[m.Machine] = m.VolumeName
 		}
 	}
 	return out, nil

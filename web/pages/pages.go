@@ -39,6 +39,8 @@ type Inventory interface {
 // Boots is what machines boot from and by.
 type Boots interface {
 	Mappings(context.Context) ([]store.Mapping, error)
+	// MappingViews are a machine's mappings; everybody's for none.
+	MappingViews(context.Context, store.MachineID) ([]store.MappingView, error)
 	Volumes(context.Context) ([]store.Volume, error)
 	Profiles(context.Context) ([]store.Profile, error)
 	Leases(context.Context) ([]store.Lease, error)

@@ -154,7 +154,7 @@ type MachineListCmd struct {
 // Run lists machines.
 func (l *MachineListCmd) Run(c *Context) error {
 	var out list[machine]
-	if err := c.Client.Do(c, "GET", "/machines?limit=1000&search="+url.QueryEscape(l.Search)+"&sort="+url.QueryEscape(l.Sort), nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/machines?limit=0&search="+url.QueryEscape(l.Search)+"&sort="+url.QueryEscape(l.Sort), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {
