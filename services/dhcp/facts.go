@@ -79,9 +79,11 @@ func (s *Server) address(t ledger.Turn, a netip.Addr, in Input) Address {
 	f := Address{Facts: t.Address(a), Appliance: s.appliance(in, a)}
 	// A machine that answers for the address that it had is no stranger to it,
 	// whichever of its cards does.
-	check, by := s.wire.Checked(a)
-	f.By, f.Unasked = by, check == survey.Unchecked
-	f.Conflict = check == survey.Taken && by != in.Request.MAC && !slices.Contains(in.Client.Machine.MACs, by)
+	check, answered := s.wire.Checked(a)
+	if i := slices.IndexFunc(answered, func(by store.MAC) bool { return by != in.Request.MAC && !slices.Contains(in.Client.Machine.MACs, by) }); i >= 0 {
+		f.By = answered[i]
+	}
+	f.Unasked, f.Conflict = check == survey.Unchecked, check == survey.Taken && !f.By.IsZero()
 	return f
 }
 
@@ -165,7 +167,7 @@ func (s *Server) Holds(ctx context.Context, a netip.Addr, mac store.MAC) bool {
 // Asked takes the wire's word on an address that a client declined, or that is
 // reserved and was offered (survey.Range). Silence says nothing more: the client's
 // own word counts for a minute.
-func (s *Server) Asked(ctx context.Context, a netip.Addr, by store.MAC) {
+func (s *Server) Asked(ctx context.Context, a netip.Addr, answered []store.MAC) {
 	now := s.cfg.Now()
 	t, err := s.ledger.Begin(ctx, now)
 	if err != nil {
@@ -173,14 +175,18 @@ func (s *Server) Asked(ctx context.Context, a netip.Addr, by store.MAC) {
 	}
 	l, ok := t.Declined(a)
 	if !ok {
-		s.reservedTaken(t, a, by, now)
+		s.reservedTaken(t, a, answered, now)
 	}
 	t.End()
 	if !ok {
 		return
 	}
 	e := store.Event{At: now, Kind: store.EventDHCPConflict, MAC: l.MAC, Addr: a, Machine: l.Machine, Detail: store.Detail{Interface: s.cfg.Interface}}
-	if by.IsZero() || by == l.MAC {
+	var by store.MAC
+	if i := slices.IndexFunc(answered, func(m store.MAC) bool { return m != l.MAC }); i >= 0 {
+		by = answered[i]
+	}
+	if by.IsZero() {
 		e.Detail.Reason = "nobody else on the wire answers for " + a.String()
 	} else {
 		e.Detail.Server, e.Detail.Reason = by.String(), by.String()+" answers for "+a.String()
@@ -196,18 +202,23 @@ func (s *Server) Asked(ctx context.Context, a netip.Addr, by store.MAC) {
 }
 
 // reservedTaken tells of a stranger who answers for an address that is reserved
-// and was just offered. The machine is given it all the same this time, and another
-// one at its next boot.
-func (s *Server) reservedTaken(t ledger.Turn, a netip.Addr, by store.MAC, now time.Time) {
+// and was just offered, or given by now. The machine has it all the same this time,
+// and another one at its next boot.
+func (s *Server) reservedTaken(t ledger.Turn, a netip.Addr, answered []store.MAC, now time.Time) {
 	f := t.Address(a)
-	if by.IsZero() || f.OfferedTo.IsZero() || by == f.OfferedTo || f.ReservedTo == 0 {
+	owner := f.OfferedTo
+	if owner.IsZero() {
+		owner = f.Lease.MAC
+	}
+	m, _ := t.Client(owner)
+	if m == nil || m.ID != f.ReservedTo {
 		return
 	}
-	m, _ := t.Client(f.OfferedTo)
-	if m == nil || m.ID != f.ReservedTo || slices.Contains(m.MACs, by) {
+	i := slices.IndexFunc(answered, func(by store.MAC) bool { return by != owner && !slices.Contains(m.MACs, by) })
+	if i < 0 {
 		return
 	}
-	s.cfg.Emit.Emit(store.Event{At: now, Kind: store.EventDHCPConflict, MAC: f.OfferedTo, Addr: a, Machine: m.ID, Detail: store.Detail{
-		Interface: s.cfg.Interface, Server: by.String(), Reason: answersFor(by, a, m.Name),
+	s.cfg.Emit.Emit(store.Event{At: now, Kind: store.EventDHCPConflict, MAC: owner, Addr: a, Machine: m.ID, Detail: store.Detail{
+		Interface: s.cfg.Interface, Server: answered[i].String(), Reason: answersFor(answered[i], a, m.Name),
 	}})
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,9 +45,9 @@ type Range interface {
 	Next(ctx context.Context) ([]netip.Addr, error)
 	// Holds reports whether mac was given a.
 	Holds(ctx context.Context, a netip.Addr, mac store.MAC) bool
-	// Asked is told what the wire said of an address that Doubt named: by whom it is
-	// used, or the zero MAC when nobody answers for it.
-	Asked(ctx context.Context, a netip.Addr, by store.MAC)
+	// Asked is told what the wire said of an address that Doubt named: who uses it,
+	// the first to answer first; nobody when there is no answer.
+	Asked(ctx context.Context, a netip.Addr, by []store.MAC)
 }
 
 // Prober keeps the next free addresses of a range checked by ARP (RFC 5227), so
@@ -67,7 +68,27 @@ type Prober struct {
 type found struct {
 	check Check
 	at    time.Time
-	by    store.MAC
+	by    []user // at most two: two that use one address are the conflict
+}
+
+// user is who answered for an address, and when last.
+type user struct {
+	mac store.MAC
+	at  time.Time
+}
+
+// heard notes another answer, and forgets those that no longer count.
+func (f found) heard(mac store.MAC, at time.Time) found {
+	by := slices.DeleteFunc(slices.Clone(f.by), func(a user) bool { return a.mac == mac || at.Sub(a.at) > takenLife })
+	return found{check: Taken, at: at, by: append(by[max(0, len(by)-1):], user{mac, at})}
+}
+
+// users lists who answered.
+func (f found) users() (some []store.MAC) {
+	for _, a := range f.by {
+		some = append(some, a.mac)
+	}
+	return some
 }
 
 // NewProber makes a prober that knows nothing yet.
@@ -88,14 +109,14 @@ func (p *Prober) Doubt(a netip.Addr) {
 }
 
 // Checked returns what the wire said of an address lately, and who answered.
-func (p *Prober) Checked(a netip.Addr) (Check, store.MAC) {
+func (p *Prober) Checked(a netip.Addr) (Check, []store.MAC) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, ok := p.results[a]
 	if !ok || p.now().Sub(f.at) > life(f.check) {
-		return Unchecked, store.MAC{}
+		return Unchecked, nil
 	}
-	return f.check, f.by
+	return f.check, f.users()
 }
 
 // Taken lists the addresses for which somebody answered lately.
@@ -186,17 +207,19 @@ func (p *Prober) round(ctx context.Context, r Range, conn *packet.Conn, own stor
 		}
 	}
 	taken, err := p.question(ctx, conn, own, ask)
-	for a, by := range taken {
-		// A client may have been given the address meanwhile.
-		if !r.Holds(ctx, a, by) {
-			p.log.Warn("a free address of the range is used by somebody else; it is left alone", "address", a, "mac", by)
+	for a, all := range taken {
+		for _, by := range all {
+			// A client may have been given the address meanwhile.
+			if !r.Holds(ctx, a, by) {
+				p.log.Warn("a free address of the range is used by somebody else; it is left alone", "address", a, "mac", by)
+			}
 		}
 	}
 	return err
 }
 
 // question asks the wire for addresses, and returns who answered.
-func (p *Prober) question(ctx context.Context, conn *packet.Conn, own store.MAC, ask []netip.Addr) (map[netip.Addr]store.MAC, error) {
+func (p *Prober) question(ctx context.Context, conn *packet.Conn, own store.MAC, ask []netip.Addr) (map[netip.Addr][]store.MAC, error) {
 	if len(ask) == 0 {
 		return nil, nil
 	}
@@ -218,13 +241,13 @@ func (p *Prober) question(ctx context.Context, conn *packet.Conn, own store.MAC,
 }
 
 // conclude notes silence, and returns who answered.
-func (p *Prober) conclude(ask []netip.Addr, asked time.Time) map[netip.Addr]store.MAC {
+func (p *Prober) conclude(ask []netip.Addr, asked time.Time) map[netip.Addr][]store.MAC {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	taken := map[netip.Addr]store.MAC{}
+	taken := map[netip.Addr][]store.MAC{}
 	for _, a := range ask {
 		if f := p.results[a]; f.check == Taken && !f.at.Before(asked) {
-			taken[a] = f.by
+			taken[a] = f.users()
 		} else {
 			p.results[a] = found{check: Quiet, at: p.now()}
 		}
@@ -286,8 +309,8 @@ func (p *Prober) listen(ctx context.Context, conn *packet.Conn, own store.MAC) {
 		p.mu.Lock()
 		// Only what was asked for, or is asked for now: the map is not for
 		// strangers to fill.
-		if _, asked := p.results[a]; asked {
-			p.results[a] = found{check: Taken, at: p.now(), by: mac}
+		if f, asked := p.results[a]; asked {
+			p.results[a] = f.heard(mac, p.now())
 		}
 		p.mu.Unlock()
 	}

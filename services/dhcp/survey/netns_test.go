@@ -266,7 +266,7 @@ type next []netip.Addr
 
 func (n next) Next(context.Context) ([]netip.Addr, error)        { return n, nil }
 func (n next) Holds(context.Context, netip.Addr, store.MAC) bool { return false }
-func (n next) Asked(context.Context, netip.Addr, store.MAC)      {}
+func (n next) Asked(context.Context, netip.Addr, []store.MAC)    {}
 
 func TestTheProberHearsAgainAfterTheLinkWasDown(t *testing.T) {
 	if !alone(t) {
