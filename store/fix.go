@@ -29,6 +29,7 @@ const (
 	FixProxyMode    FixKind = "proxy-mode"      // answer beside the other DHCP server on this interface
 	FixGrowVolume   FixKind = "grow-volume"     // make the boot volume as large as iPXE needs
 	FixAllowWrites  FixKind = "allow-writes"    // let the machine write to the volume that is this LUN
+	FixAddCard      FixKind = "add-card"        // let the MAC that the argument names be one of the machine's
 	FixCheckAgain   FixKind = "check-again"     // look whether the cause outside is gone
 )
 
@@ -37,7 +38,7 @@ func fixArguments() map[FixKind]bool {
 	return map[FixKind]bool{
 		FixProfileSAN: false, FixClearOnce: false, FixMapLUN: true, FixBootLUN: true, FixMapVolume: true, FixOwnCopy: true, FixSecret: false, FixMutual: false, FixUnignore: false,
 		FixEnroll: false, FixExtendRange: true, FixOtherAddress: true, FixLoader: true, FixLoaderAuto: false, FixQuirk: true, FixProxyMode: true, FixGrowVolume: false,
-		FixAllowWrites: true, FixCheckAgain: false,
+		FixAllowWrites: true, FixAddCard: true, FixCheckAgain: false,
 	}
 }
 

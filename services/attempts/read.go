@@ -243,7 +243,7 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, er
 	if err != nil {
 		return f, err
 	}
-	f.Name, f.Initiator, f.Auth, f.Profile, f.UUID = m.Name, m.Initiator, m.Auth, m.Profile, m.UUID
+	f.Name, f.Initiator, f.Auth, f.Profile, f.UUID, f.MACs = m.Name, m.Initiator, m.Auth, m.Profile, m.UUID, m.MACs
 	f.OwnLoader, f.Once = m.Loader, m.OnceProfile
 	profiles, err := r.inv.Profiles(ctx)
 	if err != nil {

@@ -116,6 +116,14 @@ func (i *Inventory) fixMachine(ctx context.Context, by store.Actor, m store.Mach
 		return done(err, "%s %s", m.Name, q.Does())
 	case store.FixSecret:
 		return i.renewSecret(ctx, by, m.ID)
+	case store.FixAddCard:
+		mac, err := store.ParseMAC(f.Argument)
+		if err != nil {
+			return store.FixResult{}, err
+		}
+		macs := append(slices.Clone(m.MACs), mac)
+		_, err = i.SetMachine(ctx, by, m.ID, store.MachinePatch{MACs: &macs})
+		return done(err, "%s is a network card of %s", mac, m.Name)
 	case store.FixOtherAddress:
 		return i.otherAddress(ctx, by, m, f.Argument)
 	}

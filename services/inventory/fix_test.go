@@ -72,6 +72,11 @@ func TestAFixDoesWhatItsLabelSays(t *testing.T) {
 		t.Errorf("%+v, %v", maps, err)
 	}
 
+	h.fixed(t, failing(m, m.MACs[0], "add-card-52:54:00:77:00:63"), "add-card-52:54:00:77:00:63")
+	if macs := look().MACs; len(macs) != 2 || macs[1].String() != "52:54:00:77:00:63" {
+		t.Errorf("its cards are %v", macs)
+	}
+
 	before := look()
 	h.fixed(t, failing(m, m.MACs[0], "renew-secret"), "renew-secret")
 	if after := look(); after.CHAP.Secret == before.CHAP.Secret || after.Reverse.Secret == before.Reverse.Secret || after.CHAP.User != before.CHAP.User || after.Pinned {

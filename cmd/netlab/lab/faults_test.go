@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,8 +30,9 @@ type fault struct {
 	// script is the machine's own script, when that is what is wrong.
 	script string
 	auth   string // of the machine; mutual when empty
-	// spoil does what else goes wrong, before the machine is switched on.
-	spoil func(b *bench, c *lab.Client)
+	// spoil does what else goes wrong, before the machine is switched on; during,
+	// once it has its script.
+	spoil, during func(b *bench, c *lab.Client)
 	// fix is the action of the first fix; empty where the cause lies outside the
 	// appliance. passes is the stage that the next boot then passes.
 	fix    string
@@ -40,6 +42,8 @@ type fault struct {
 }
 
 const (
+	// lateBoot lets somebody do something in between.
+	lateBoot     = "sleep 6\nsanboot {{san_uri}}\n"
 	rightAddress = "sanboot iscsi:{{portal_ip}}:::2:{{target}}\n"
 	noAddress    = "sanboot iscsi:{{portal_ip}}::::{{target}}\n"
 )
@@ -102,6 +106,62 @@ func faults() []fault {
 		{name: "read-only", code: "LB-VOL-10", says: "may only read", spoil: func(b *bench, c *lab.Client) {
 			remap(c.Volume, "--lun", "2", "--boot", "--read-only")(b, c)
 		}, fix: "allow-writes-2", wrote: true},
+		{name: "no-label", code: "LB-SCR-07", says: "stopped at line 1 of its script", script: "goto nowhere\n" + rightAddress},
+		{name: "no-dns", code: "LB-SCR-07", says: "could not find the address of what line 1 of its script names", script: "chain http://boot.example.invalid/menu.ipxe\n"},
+		{name: "script-ends", code: "LB-SCR-12", says: "came to the end of its script", script: "isset ${nothing} && sanboot {{san_uri}} ||\n", fix: "use-profile-san", passes: store.StageRead, always: true},
+		{name: "no-volume-and-nothing-there", code: "LB-SCR-10", says: "and there is nothing here", script: "chain http://{{portal_ip}}/rescue.ipxe\n", spoil: remap()},
+		{name: "no-initrd", code: "LB-SCR-07", says: "could not fetch its initial RAM disk", spoil: func(b *bench, c *lab.Client) {
+			b.cli("media", "add", b.file("a-kernel", "a small file, which BIOS takes for a program"))
+			b.kernel(c, "kernel=a-kernel", "initrd=nosuch.img")
+		}},
+		{name: "text-kernel", code: "LB-SCR-14", says: "was given a text file as its kernel", spoil: func(b *bench, c *lab.Client) {
+			b.cli("media", "add", b.file("a-page", "<html><body>Please log in</body></html>\n"))
+			b.kernel(c, "kernel=a-page")
+		}},
+		{name: "little-memory", code: "LB-SCR-13", says: "has too little memory for its initial RAM disk", spoil: func(b *bench, c *lab.Client) {
+			b.cli("media", "add", b.file("another-kernel", "another small file"))
+			big := b.file("large", "")
+			b.must(os.Truncate(big, 100<<20))
+			b.cli("media", "add", big)
+			c.Machine.Memory = 64
+			b.kernel(c, "kernel=another-kernel", "initrd=large")
+		}},
+		{name: "unreadable", code: "LB-SCR-07", says: "could not fetch its kernel, because the appliance could not read it", spoil: func(b *bench, c *lab.Client) {
+			b.cli("media", "add", b.file("unreadable-kernel", "a file that is gone by the time that it is asked for"))
+			var m store.Media
+			b.must(b.appliance.JSON(b.ctx, &m, "media", "show", "unreadable-kernel"))
+			b.must(os.Remove(filepath.Join(b.appliance.Data, "media", m.SHA256)))
+			b.kernel(c, "kernel=unreadable-kernel")
+		}},
+		{name: "gives-up", code: "LB-VOL-12", says: "which gave up", spoil: func(b *bench, c *lab.Client) {
+			path, err := b.appliance.VolumeFile(b.ctx, c.Volume)
+			b.must(err)
+			sector := make([]byte, 512)
+			copy(sector, []byte{0xcd, 0x18}) // int 18h: there is nothing to boot
+			sector[510], sector[511] = 0x55, 0xaa
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			b.must(err)
+			_, err = f.WriteAt(sector, 0)
+			b.must(errors.Join(err, f.Close()))
+		}},
+		{name: "cut-short", code: "LB-VOL-02", says: "because its storage failed", spoil: func(b *bench, c *lab.Client) {
+			path, err := b.appliance.VolumeFile(b.ctx, c.Volume)
+			b.must(err)
+			b.must(os.Truncate(path, 512))
+		}},
+		{name: "parent-gone", code: "LB-VOL-02", says: "because its storage failed", spoil: func(b *bench, c *lab.Client) {
+			path, err := b.appliance.VolumeFile(b.ctx, c.Volume)
+			b.must(err)
+			remap()(b, c)
+			b.cli("volume", "freeze", c.Volume)
+			b.cli("volume", "clone", c.Volume, "orphan", "--reset-at-boot")
+			b.cli("mapping", "add", c.Machine.Name, "orphan", "--lun", "2", "--boot")
+			b.must(os.Remove(path))
+		}},
+		{name: "unmapped-meanwhile", code: "LB-LUN-02", says: "has nothing to boot", script: lateBoot, during: remap(), fix: "map-volume-unmapped-meanwhile-disk", passes: store.StageRead},
+		{name: "renamed-meanwhile", code: "LB-TGT-09", says: "had before it was changed here", script: lateBoot, during: func(b *bench, c *lab.Client) {
+			b.cli("machine", "set", c.Machine.Name, "--iqn", "iqn.2020-01.org.example:renamed")
+		}},
 		{name: "two-names", code: "LB-SCR-01", says: "its names belong to different machines", spoil: func(b *bench, c *lab.Client) {
 			b.cli("machine", "set", c.Machine.Name, "--uuid", store.NewUUID().String())
 			b.cli("machine", "add", "twin", "--mac", lab.MAC(250).String(), "--uuid", c.Machine.UUID.String())
@@ -142,7 +202,13 @@ func (f fault) run(b *bench, n byte) {
 		b.cli("profile", "set", f.name, "--file", file)
 		b.cli("machine", "set", f.name, "--profile", f.name)
 	}
-	a := b.fails(c, f.code)
+	r := b.powerOn(c)
+	if f.during != nil {
+		_, err := b.appliance.WaitAttempt(b.ctx, f.name, func(a store.Attempt) bool { return stage(a, store.StageScript).State == store.StageDone })
+		b.must(err)
+		f.during(b, c)
+	}
+	a := b.failed(c, r, f.code)
 	d := a.Diagnoses[0]
 	b.record(f.name, c.Machine.Name, a)
 	b.picture(f.name, c.Machine.Name)
@@ -177,7 +243,12 @@ func (f fault) run(b *bench, n byte) {
 // by a code.
 func (b *bench) fails(c *lab.Client, code string) store.Attempt {
 	b.t.Helper()
-	r := b.powerOn(c)
+	return b.failed(c, b.powerOn(c), code)
+}
+
+// failed is fails for a machine that is on already.
+func (b *bench) failed(c *lab.Client, r *lab.Running, code string) store.Attempt {
+	b.t.Helper()
 	defer r.Kill()
 	ctx, cancel := context.WithTimeout(b.ctx, patience(c))
 	defer cancel()
@@ -188,6 +259,25 @@ func (b *bench) fails(c *lab.Client, code string) store.Attempt {
 		b.t.Fatalf("%v; it is explained as %+v", err, a.Diagnoses)
 	}
 	return a
+}
+
+// file makes a file of the lab's own.
+func (b *bench) file(name, content string) string {
+	b.t.Helper()
+	path := filepath.Join(b.Dir, name)
+	b.must(os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+// kernel gives a machine a profile of its own that starts a kernel.
+func (b *bench) kernel(c *lab.Client, fields ...string) {
+	b.t.Helper()
+	args := []string{"profile", "set", c.Machine.Name, "--kind", "kernel"}
+	for _, f := range fields {
+		args = append(args, "--field", f)
+	}
+	b.cli(args...)
+	b.cli("machine", "set", c.Machine.Name, "--profile", c.Machine.Name)
 }
 
 // patience is how long a machine may take to fail or to boot: UEFI takes its time.
@@ -534,7 +624,7 @@ func (b *bench) record(name, machine string, a store.Attempt) {
 			} `json:"mappings"`
 		}
 		b.must(b.appliance.JSON(b.ctx, &m, "machine", "show", machine))
-		head.Facts = diagnose.Facts{Name: m.Name, Initiator: m.Initiator, Auth: m.Auth, Profile: m.Profile, OwnLoader: m.Loader}
+		head.Facts = diagnose.Facts{Own: []netip.Addr{lab.ServerAddr}, UUID: m.UUID, MACs: m.MACs, Name: m.Name, Initiator: m.Initiator, Auth: m.Auth, Profile: m.Profile, OwnLoader: m.Loader}
 		for _, x := range m.Mappings {
 			var v store.Volume
 			b.must(b.appliance.JSON(b.ctx, &v, "volume", "show", fmt.Sprint(x.Volume)))

@@ -163,6 +163,9 @@ func Catalogue() []Entry {
 		{"LB-SCR-15", "A board with another UUID booted as this machine",
 			"A script was asked for by a machine that has this one's MAC, and another UUID than the one that is set here.",
 			"After a repair set the new UUID: lunboot machine set MACHINE --uuid UUID. Otherwise two machines have one MAC: a virtual machine was copied with its card, or somebody set the MAC by hand. Both are given the same volume."},
+		{"LB-SCR-16", "It asked from another network card",
+			"A script was asked for under a machine's name or UUID, by a MAC that is none of that machine's.",
+			"A machine with several cards boots from whichever its firmware tries first: give it all of them, lunboot machine set MACHINE --mac ONE --mac TWO. Boards of one batch may carry the same UUID; then enroll each by its MAC."},
 
 		{"LB-TGT-01", "The target could not be reached",
 			"The machine reported that the connection failed, and no login came.",

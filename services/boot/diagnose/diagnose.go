@@ -29,6 +29,7 @@ type Facts struct {
 	Name       string // empty when nobody enrolled it
 	Initiator  store.IQN
 	Auth       store.AuthMode
+	MACs       []store.MAC
 	UUID       store.UUID
 	Profile    string
 	Once       string       // the profile of its next boot only

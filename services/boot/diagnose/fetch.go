@@ -17,6 +17,7 @@ func scriptRules() []rule {
 	return []rule{
 		{code: "LB-SCR-01", stage: store.StageScript, build: conflict},
 		{code: "LB-SCR-02", stage: store.StageScript, build: ignored},
+		{code: "LB-SCR-16", stage: store.StageScript, build: otherCard},
 		{code: "LB-SCR-03", stage: store.StageScript, build: withheld},
 		{code: "LB-SCR-04", build: notEnrolled},
 		{code: "LB-LOAD-07", build: noISCSI},
@@ -69,6 +70,31 @@ func ignored(v *view) (store.Diagnosis, bool) {
 		Cause:      "Somebody chose to ignore it when it asked to boot before.",
 		Confidence: store.Certain,
 		Fixes:      []store.Fix{{Action: string(store.FixUnignore), Label: "Take it off the list"}},
+	}, true
+}
+
+// otherCard is a machine that is known by its name or UUID, and asked from a network
+// card that nobody said is its own.
+func otherCard(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastScript(store.EventScriptWithheld)
+	if !ok || v.f.Name == "" || len(v.f.MACs) == 0 || e.MAC.IsZero() || slices.Contains(v.f.MACs, e.MAC) {
+		return store.Diagnosis{}, false
+	}
+	var own []string
+	for _, m := range v.f.MACs {
+		own = append(own, m.String())
+	}
+	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	v.note(time.Time{}, "it asked as %s; the cards of %s are %s", e.MAC, v.who(), strings.Join(own, ", "))
+	return store.Diagnosis{
+		Title:      v.who() + " was given no script, because it asked from a network card that is not among its own",
+		Cause:      fmt.Sprintf("By its %s it is %s, and the card %s is not one that it was enrolled with. A script carries secrets, and goes only to a machine’s own cards: it booted from its second one, or another machine says the same of itself.", orElse(e.Detail.MatchedBy, "name"), v.who(), e.MAC),
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			fix(store.FixAddCard, e.MAC.String(), "It is a card of "+v.who()+": add "+e.MAC.String()+" to it"),
+			{Label: "Or let its firmware boot from " + own[0]},
+			{Label: "If it is another machine: enroll it under its own name; it is on the list of machines that nobody enrolled"},
+		},
 	}, true
 }
 

@@ -462,3 +462,16 @@ func TestAMachineThatVanishedWhileItReadMayHaveBeenSwitchedOff(t *testing.T) {
 		t.Errorf("%s", d.Cause)
 	}
 }
+
+func TestAMachineThatAsksFromItsSecondCardIsToldSo(t *testing.T) {
+	f := lab12(win11)
+	f.MACs = []store.MAC{{0x52, 0x54, 0, 0x77, 0, 0x63}}
+	withheld := func() *tape {
+		return bios().see(9, store.EventScriptWithheld, store.Detail{MatchedBy: "uuid", Reason: "Nothing shows that its MAC address holds the address"})
+	}
+	is(t, withheld().first(t, f), "LB-SCR-16", "it asked from a network card that is not among its own", "add-card-52:54:00:77:00:0a", store.Certain)
+	f.MACs = append(f.MACs, theMAC)
+	if d := withheld().first(t, f); d.Code != "LB-SCR-03" {
+		t.Errorf("%+v", d)
+	}
+}
