@@ -150,8 +150,11 @@ func (v *view) possible(fixes []store.Fix) []store.Fix {
 		out = slices.Insert(out, 0, store.Fix{Action: string(store.FixEnroll), Label: "Enroll it"})
 	case v.f.Name != "" && v.f.Profile == store.DefaultProfile:
 		out = append(out, store.Fix{Label: "Switch " + v.who() + " off and on: it has profile san already, and what it ran was not that profile’s script of now"})
-	case len(out) == 0:
+	case v.f.Name != "" && len(out) == 0:
 		out = v.freeVolumes()
+	}
+	if len(out) == 0 && len(fixes) > 0 {
+		out = append(out, store.Fix{Label: "Look at the machine’s screen, and enroll it under its MAC"})
 	}
 	return out[:min(len(out), maxFixes)]
 }
