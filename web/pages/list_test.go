@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -204,15 +205,22 @@ func BenchmarkTwoThousandMachines(b *testing.B) {
 		a := tried(store.OutcomeUp, 7, 0)
 		a.ID, a.Machine = store.AttemptID(100+k), m.ID
 		l.latest[m.ID] = *a
+		if err := db.PutLease(b.Context(), store.Lease{Address: netip.AddrFrom4([4]byte{10, 78, byte(k >> 8), byte(k)}), MAC: m.MACs[0], State: store.LeaseBound, Expires: time.Now().Add(time.Hour)}); err != nil {
+			b.Fatal(err)
+		}
+		l.logged = append(l.logged, store.Session{ID: fmt.Sprint("s", k), Machine: m.ID, Initiator: m.Initiator, Since: noon, LastIO: noon})
 	}
-	s := &site{Config: Config{Inventory: db, Attempts: l, Changes: []Change{&tick{}}, Status: func(context.Context) Status { return Status{OK: true} }, Log: slog.New(slog.DiscardHandler), Now: time.Now}}
+	s := &site{Config: Config{Inventory: db, Attempts: l, Sessions: l, Changes: []Change{&tick{}}, Status: func(context.Context) Status { return Status{OK: true} }, Log: slog.New(slog.DiscardHandler), Now: time.Now}}
 	if s.assets, err = loadAssets(); err != nil {
 		b.Fatal(err)
 	}
 	if s.views, err = parseViews(s.functions()); err != nil {
 		b.Fatal(err)
 	}
-	for _, path := range []string{"/machines", "/machines?search=tag:lab+pc-1&sort=-name&from=300"} {
+	for path, serve := range map[string]http.HandlerFunc{
+		"/machines": s.machines, "/machines?search=tag:lab+pc-1&sort=-name&from=300": s.machines,
+		"/leases?search=machine:pc-1&sort=-expires&show=bound": s.leases, "/sessions?search=pc-1&sort=initiator&from=300": s.sessions,
+	} {
 		b.Run(path, func(b *testing.B) {
 			began := spent(b)
 			for b.Loop() {
@@ -221,7 +229,7 @@ func BenchmarkTwoThousandMachines(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if s.machines(w, r); w.status != http.StatusOK || w.n < 10_000 {
+				if serve(w, r); w.status != http.StatusOK || w.n < 10_000 {
 					b.Fatalf("%d, %d bytes", w.status, w.n)
 				}
 			}
