@@ -1,13 +1,52 @@
 package main
 
 import (
+	"io"
+	"net/http"
+	"net/http/cookiejar"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
 
 	"lunboot/services/iscsi/iscsitest"
 )
+
+// entered is the appliance's pages for somebody who has set its password.
+func entered(t *testing.T, a *testAppliance) func(path string, form url.Values) (status int, body string) {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &http.Client{Jar: jar}
+	ask := func(path string, form url.Values) (int, string) {
+		t.Helper()
+		send := func() (*http.Response, error) { return c.Get("http://" + a.Admin + path) }
+		if form != nil {
+			send = func() (*http.Response, error) { return c.PostForm("http://"+a.Admin+path, form) }
+		}
+		resp, err := send()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	code := regexp.MustCompile(`code=(\w{4}-\w{4})`).FindStringSubmatch(a.log.String())
+	if code == nil {
+		t.Fatal("there is no code for the first run")
+	}
+	if status, body := ask("/setup", url.Values{"code": {code[1]}, "password": {"correct horse battery"}}); status != http.StatusOK {
+		t.Fatalf("the first run answers %d\n%s", status, body)
+	}
+	return ask
+}
 
 // Who is logged in is listed with the machine's name, and a session that somebody
 // drops ends: on record is whose it was.
@@ -35,5 +74,65 @@ func TestASessionIsListedWithItsMachineAndDropped(t *testing.T) {
 	}
 	if out := a.must(t, "audit", "--search", "what:session "+name); !strings.Contains(out, "session.drop") {
 		t.Errorf("on record is\n%s", out)
+	}
+	// The same from its page.
+	ask := entered(t, a)
+	again := iscsitest.Login(t, netip.MustParseAddrPort(a.Portal), iscsitest.Options{Name: name, Target: a.Target, ISID: iscsitest.Linux(1)})
+	_, page := ask("/sessions?search=machine:lab1", nil)
+	id := regexp.MustCompile(`name="session" value="([^"]*)"`).FindStringSubmatch(page)
+	if id == nil || !strings.Contains(page, name) {
+		t.Fatalf("the page is\n%s", page)
+	}
+	if status, page := ask("/sessions/drop", url.Values{"session": {id[1]}, "sure": {"yes"}}); status != http.StatusOK || strings.Contains(page, name) {
+		t.Errorf("dropping it answers %d", status)
+	}
+	if _, err := again.Do(iscsitest.Command{LUN: iscsitest.LUN(1), CDB: make([]byte, 6)}); err == nil {
+		t.Error("a session that was dropped answers")
+	}
+	if out := a.must(t, "audit", "--search", "who:admin what:session.drop"); !strings.Contains(out, name) {
+		t.Errorf("on record is\n%s", out)
+	}
+	if _, table := ask("/export/audit?search=what:session.drop&format=json", nil); strings.Count(table, `"what": "session.drop"`) != 2 {
+		t.Errorf("the table is\n%s", table)
+	}
+}
+
+// A golden volume goes after what was cloned from it, though it was listed first,
+// and what a machine has stays.
+func TestManyVolumesAreDeletedFromThePage(t *testing.T) {
+	a := started(t, dataDir(t))
+	a.must(t, "volume", "create", "a-golden", "--size", "8M")
+	a.must(t, "volume", "freeze", "a-golden")
+	a.must(t, "volume", "clone", "a-golden", "b-clone")
+	a.must(t, "volume", "snapshot", "b-clone", "s1")
+	a.must(t, "volume", "create", "c-used", "--size", "8M")
+	a.must(t, "machine", "add", "lab1", "--mac", "00:07:e9:0f:ea:f5")
+	a.must(t, "mapping", "add", "lab1", "c-used")
+	ask := entered(t, a)
+	_, page := ask("/volumes", nil)
+	match := regexp.MustCompile(`name="match" value="([^"]*)"`).FindStringSubmatch(page)
+	if match == nil {
+		t.Fatalf("the page is\n%s", page)
+	}
+	form := url.Values{"act": {"remove"}, "all": {"yes"}, "match": {match[1]}}
+	if _, page = ask("/volumes/bulk", form); !strings.Contains(page, "This deletes 2 volumes for good") || !strings.Contains(page, "c-used stays: lab1 has it") {
+		t.Errorf("it asks\n%s", page)
+	}
+	form.Set("sure", "remove 2")
+	if status, page := ask("/volumes/bulk", form); status != http.StatusOK || !strings.Contains(page, "Done for 2 volumes.") {
+		t.Errorf("it answers %d\n%s", status, page)
+	}
+	if out := a.must(t, "volume", "list"); strings.Contains(out, "a-golden") || strings.Contains(out, "b-clone") || !strings.Contains(out, "c-used") {
+		t.Errorf("left are\n%s", out)
+	}
+	// Read-only and back, by what the page says.
+	_, page = ask("/volumes/bulk", url.Values{"act": {"read-only"}, "id": {"3"}})
+	was := regexp.MustCompile(`name="was" value="([^"]*)"`).FindStringSubmatch(page)
+	if out := a.must(t, "volume", "show", "c-used"); was == nil || !strings.Contains(out, "Read-only") {
+		t.Fatalf("it is\n%s", out)
+	}
+	ask("/machines/undo", url.Values{"was": {was[1]}, "back": {"/volumes"}})
+	if out := a.must(t, "volume", "show", "c-used"); strings.Contains(out, "Read-only") {
+		t.Errorf("it is still\n%s", out)
 	}
 }
