@@ -107,12 +107,18 @@ func TestAListThatCannotBeReadSaysWhy(t *testing.T) {
 
 func TestThePageOfAMachineLeadsToItsSessionsAndItsLease(t *testing.T) {
 	l := full()
+	l.jobs = worked()
 	l.machines[2].Address = netip.Addr{}
 	get, _ := l.enter(t)
 	_, body := get("/machines/1")
 	has(t, body, "Logged in now", `href="/sessions?search=machine%3Alab-01"`, "read 1 GiB, wrote 3 MiB")
 	_, body = get("/machines/3")
 	has(t, body, `<a href="/leases?search=machine%3Alab-03">10.77.0.103</a>`)
+	has(t, body, `href="/activity?search=machine%3Alab-03">All</a>`, `href="/machines/labels?id=3"`)
+	_, volumes := get("/volumes")
+	has(t, volumes, `href="/jobs">All jobs</a>`)
+	_, code := get("/help/LB-LUN-01")
+	has(t, code, `href="/activity?search=code%3ALB-LUN-01"`)
 	if strings.Contains(body, "Logged in now") {
 		t.Error("a machine without a session has one")
 	}
