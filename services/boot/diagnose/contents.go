@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"slices"
 	"time"
 
 	"lunboot/services/boot/attempt"
@@ -19,6 +20,9 @@ func (v *view) nothingStarted() (store.Confidence, bool) {
 	}
 	if v.reported(ipxeerr.ClassNotBootable, ipxeerr.ClassGaveUp) {
 		return store.Certain, true
+	}
+	if slices.Contains(v.f.Installers, attempt.ProfileOf(v.a)) {
+		return "", false // it was to start its installer, whatever the volume holds
 	}
 	n := v.bytesRead()
 	if !v.failed() || n == 0 || n > bootLoaderBytes || v.saw(store.EventISCSIFirstWrite) || v.lateSign() {

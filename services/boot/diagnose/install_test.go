@@ -91,6 +91,23 @@ func TestAMachineThatIsInstalledAgainAndAgain(t *testing.T) {
 	}
 }
 
+// A volume that is to be installed onto is empty, and that explains nothing.
+func TestAnEmptyVolumeDoesNotExplainAnInstallerThatFellSilent(t *testing.T) {
+	for profile, want := range map[string]bool{"deb": false, "san": true} {
+		facts := lab12(holding(store.Preflight{Blank: true, Summary: "empty"}))
+		facts.Installers = []string{"deb"}
+		p := bios().see(9, store.EventScriptSent, store.Detail{Profile: profile, MatchedBy: "mac", Script: "kernel"}).logged(ipxeID, "s1").read(ipxeID, "s1", 2560).quiet()
+		empty := false
+		got := Explain(p.s.Snapshot(), p.events, facts, p.at)
+		for _, d := range got {
+			empty = empty || d.Code == "LB-VOL-05"
+		}
+		if empty != want {
+			t.Errorf("profile %s is explained as %+v", profile, got)
+		}
+	}
+}
+
 func TestTimesAreSaidAsPeopleDo(t *testing.T) {
 	for d, want := range map[time.Duration]string{130 * time.Second: "2 minutes", 90 * time.Minute: "90 minutes", 150 * time.Minute: "3 hours"} {
 		if got := minutes(d); got != want {
