@@ -85,6 +85,10 @@ func TestLeasesSayWhoHasWhichAddressAndAreDropped(t *testing.T) {
 	if code, _ := post("/leases/drop", "address", "here"); code != http.StatusUnprocessableEntity {
 		t.Errorf("no address answers %d", code)
 	}
+	_, body = get("/leases?show=offered&sort=mac")
+	has(t, body, `value="10.77.0.140"><input type="hidden" name="show" value="offered"><input type="hidden" name="sort" value="mac">`)
+	_, body = post("/leases/drop", "address", "10.77.0.199", "show", "offered", "sort", "mac")
+	before(t, body, []string{"10.77.0.140<"}, "10.77.0.112<")
 	l.refuse = &store.Error{Kind: store.KindUnavailable, Msg: "the disk is full"}
 	if code, body := post("/leases/drop", "address", "10.77.0.112"); code != http.StatusServiceUnavailable || !strings.Contains(body, "The disk is full") || !strings.Contains(body, "10.77.0.112<") {
 		t.Errorf("a refusal answers %d", code)

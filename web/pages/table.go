@@ -171,6 +171,20 @@ func (q tableQuery) URL() string {
 	return strings.TrimSuffix(q.Path+"?"+u.Encode(), "?")
 }
 
+// Kept is what the form of an act sends again, so that the list stays as it is.
+func (q tableQuery) Kept() (out [][2]string) {
+	from := ""
+	if q.From > 0 {
+		from = strconv.Itoa(q.From)
+	}
+	for _, field := range [][2]string{{"show", q.Show}, {"search", q.Search}, {"sort", q.Sort}, {"from", from}} {
+		if field[1] != "" {
+			out = append(out, field)
+		}
+	}
+	return out
+}
+
 // Narrowed reports whether something is looked for.
 func (q tableQuery) Narrowed() bool {
 	return q.Search != "" || q.Show != "" || slices.ContainsFunc(q.Extra, func(e [2]string) bool { return e[1] != "" })
