@@ -164,6 +164,10 @@ type Event struct {
 	Detail  Detail     `json:"detail"`
 }
 
+// MachineRemoved is the Detail.Reason of the EventMachineChanged of a machine that was
+// removed.
+const MachineRemoved = "removed"
+
 // Retention is what is kept of the log of events, the newest first; what exceeds
 // any of the three is forgotten. The newest event stays in any case, since its
 // number must not be given again.

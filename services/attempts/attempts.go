@@ -279,6 +279,9 @@ func (r *Runner) take(ctx context.Context, e store.Event) {
 	if !ok {
 		return
 	}
+	if e.Kind == store.EventMachineChanged && e.Detail.Reason == store.MachineRemoved {
+		defer r.release(l)
+	}
 	if e.Addr.IsValid() && (e.Kind == store.EventDHCPAck || e.Kind == store.EventDHCPOffer || !e.MAC.IsZero()) && !e.Addr.IsUnspecified() {
 		r.remember(e.Addr, k)
 	}
@@ -394,6 +397,23 @@ func (r *Runner) adopt(machine, mac key) {
 	r.unknown--
 	l.key, l.Machine, l.fresh, l.dirty = machine, machine.machine, true, true
 	r.current[machine] = l
+}
+
+// release gives the attempt of a machine that was removed back to its MAC: what is
+// heard of it from now on comes under that, or from its address; mu is held.
+func (r *Runner) release(l *live) {
+	if l == nil || l.key.machine == 0 || l.MAC.IsZero() || r.current[l.key] != l || r.current[key{mac: l.MAC}] != nil {
+		return
+	}
+	was := l.key
+	delete(r.current, was)
+	l.key = key{mac: l.MAC}
+	r.install(l)
+	for a, k := range r.addrs {
+		if k == was {
+			r.addrs[a] = l.key
+		}
+	}
 }
 
 // remember notes who has an address; mu is held.

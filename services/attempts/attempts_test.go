@@ -773,3 +773,38 @@ func TestMACsThatAreNearlyAlike(t *testing.T) {
 		}
 	}
 }
+
+// A system that runs and is kept out when it logs in again is said, though its boot
+// went well: whoever looks at the machine wants to know. So it is after a restart,
+// and when the machine was removed.
+func TestARunningSystemThatIsKeptOutIsExplained(t *testing.T) {
+	const title = "lab-12 ran, and was refused its volume when it logged in again"
+	refused := store.Detail{ISID: osID, Status: "0202", Initiator: "iqn.2026-11.lunboot:old", Reason: "no machine has the initiator name iqn.2026-11.lunboot:old"}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer func() { b.stop() }()
+		id := b.boot(t)
+		b.want(t, id, store.OutcomeUp, store.StageUp)
+		b.target(0, store.EventISCSIRefused, refused)
+		b.want(t, id, store.OutcomeUp, store.StageUp, title)
+		b.target(7, store.EventISCSILogin, session(osID))
+		b.want(t, id, store.OutcomeUp, store.StageUp)
+		b.kill()
+		b.start()
+		b.target(0, store.EventISCSIRefused, refused)
+		b.want(t, id, store.OutcomeUp, store.StageUp, title)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		id := b.boot(t)
+		b.want(t, id, store.OutcomeUp, store.StageUp)
+		b.inv.mu.Lock()
+		delete(b.inv.machines, 7)
+		b.inv.mu.Unlock()
+		b.tape.Emit(store.Event{Kind: store.EventMachineChanged, MAC: theMAC, Machine: 7, Detail: store.Detail{Hostname: "lab-12", Reason: store.MachineRemoved}})
+		b.see(store.EventReportUp, store.Detail{}) // under its MAC, which is nobody's
+		b.target(0, store.EventISCSIRefused, refused)
+		b.want(t, id, store.OutcomeUp, store.StageUp, title)
+	})
+}

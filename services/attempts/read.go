@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +56,11 @@ func (r *Runner) rebuild(ctx context.Context) error {
 		}
 		l.told = a.Outcome
 		r.install(l)
+		if addr, err := netip.ParseAddr(a.Address); err == nil {
+			if _, known := r.addrs[addr]; !known { // rows come newest first
+				r.remember(addr, k)
+			}
+		}
 	}
 	r.cursor = max(from, end-maxReplay)
 	if err := r.replay(ctx, end); err != nil {

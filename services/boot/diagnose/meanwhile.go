@@ -22,14 +22,10 @@ func meanwhileRules() []rule {
 	}
 }
 
-// removedReason is the reason of the event of a machine that was removed
-// (services/inventory).
-const removedReason = "removed"
-
 // removed is a machine that somebody took out of the inventory while it booted.
 func removed(v *view) (store.Diagnosis, bool) {
 	e, ok := v.last(store.EventMachineChanged)
-	if !ok || e.Detail.Reason != removedReason || !v.failed() || v.f.Name != "" {
+	if !ok || e.Detail.Reason != store.MachineRemoved || !v.failed() || v.f.Name != "" {
 		return store.Diagnosis{}, false
 	}
 	v.note(e.At, "%s was removed from the appliance", orElse(e.Detail.Hostname, "it"))
