@@ -209,7 +209,7 @@ func reservedTaken(v *view) (store.Diagnosis, bool) {
 
 func (v *view) sharedAddress(e store.Event) store.Diagnosis {
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
-	cause := "The address is reserved for " + v.who() + ", and somebody else on this network has it by a setting of its own."
+	cause := "The address is reserved for " + v.who() + ", and somebody else on this network (" + withMaker(e.Detail.Server) + ") has it by a setting of its own."
 	switch a := v.a.Address; {
 	case a != "" && a != e.Addr.String():
 		cause += " " + v.who() + " was given " + a + " this time."
@@ -217,7 +217,7 @@ func (v *view) sharedAddress(e store.Event) store.Diagnosis {
 		cause += " What is sent to one of them may reach the other. At its next boot " + v.who() + " is given another address for as long as that goes on."
 	}
 	return store.Diagnosis{
-		Title:      fmt.Sprintf("%s, the address of %s, is used by another device (%s)", e.Addr, v.who(), withMaker(e.Detail.Server)),
+		Title:      fmt.Sprintf("%s, the address of %s, is used by another device (%s)", e.Addr, v.who(), e.Detail.Server),
 		Cause:      cause,
 		Confidence: store.Certain,
 		Fixes: []store.Fix{

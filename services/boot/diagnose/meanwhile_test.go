@@ -257,15 +257,15 @@ func TestAReservedAddressThatSomebodyElseUsesIsSaid(t *testing.T) {
 		acked.URL = "http://10.77.0.1/boot.ipxe"
 		return p.see(2000, store.EventDHCPRequest, ipxeBIOS).see(1, store.EventDHCPAck, acked)
 	}
-	const title, fix = "10.77.0.50, the address of lab-12, is used by another device (00:80:77:01:02:03, Brother", "other-address-10.77.0.50"
+	const title, fix = "10.77.0.50, the address of lab-12, is used by another device (00:80:77:01:02:03)", "other-address-10.77.0.50"
 	p := conflict().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6)
 	if p.s.Outcome != store.OutcomeUp {
 		t.Fatalf("it is %s", p.s.Outcome)
 	}
 	d := p.first(t, lab12(win11))
 	is(t, d, "LB-DHCP-09", title, fix, store.Certain)
-	if !d.Aside {
-		t.Error("it is said in place of what became of the boot")
+	if !d.Aside || !strings.Contains(d.Cause, "00:80:77:01:02:03, Brother") {
+		t.Errorf("it is said in place of what became of the boot, or not by whose: %+v", d)
 	}
 	// Where the boot comes to nothing it is the first explanation.
 	for name, p := range map[string]*tape{
