@@ -27,6 +27,16 @@ func macText(m store.MAC) string {
 	return m.String()
 }
 
+// Machines is the table of machines that comes back, as a table that is only
+// written.
+func Machines() Table[Row] {
+	var out Table[Row]
+	for _, c := range columns() {
+		out = append(out, field(c.name, c.write))
+	}
+	return out
+}
+
 // Volumes is the table of volumes.
 func Volumes() Table[listing.Volume] {
 	type v = listing.Volume

@@ -51,9 +51,8 @@ func (s *server) sheets(a huma.API) {
 	})
 }
 
-// sheetOf writes the machines that a query finds into a table, which is whole
-// before its first byte leaves.
-func (s *server) sheetOf(ctx context.Context, q MachineQuery) ([]byte, error) {
+// sheetRows are the machines that a query finds, as rows of their table.
+func (s *server) sheetRows(ctx context.Context, q MachineQuery) ([]sheet.Row, error) {
 	found, _, err := s.findMachines(ctx, q, store.Page{})
 	if err != nil {
 		return nil, err
@@ -62,17 +61,30 @@ func (s *server) sheetOf(ctx context.Context, q MachineQuery) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	rows := make([]sheet.Row, len(found))
+	for i, m := range found {
+		rows[i] = sheet.Row{Machine: m.Machine, Volume: boots[m.ID], LastBoot: string(m.State)}
+		if !m.Seen.IsZero() {
+			rows[i].LastSeen = m.Seen.UTC().Format(time.RFC3339)
+		}
+	}
+	return rows, nil
+}
+
+// sheetOf writes the machines that a query finds into a table, which is whole
+// before its first byte leaves.
+func (s *server) sheetOf(ctx context.Context, q MachineQuery) ([]byte, error) {
+	rows, err := s.sheetRows(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
 	out, err := sheet.NewWriter(&b)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range found {
-		seen := ""
-		if !m.Seen.IsZero() {
-			seen = m.Seen.UTC().Format(time.RFC3339)
-		}
-		if err := out.Write(sheet.Row{Machine: m.Machine, Volume: boots[m.ID], LastBoot: string(m.State), LastSeen: seen}); err != nil {
+	for _, r := range rows {
+		if err := out.Write(r); err != nil {
 			return nil, err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 // Lists is where lists come from: those that grow with the inventory whole, those
 // that grow with time a part at a time.
 type Lists struct {
+	Machines func(ctx context.Context, search, sort string) ([]sheet.Row, error)
 	Volumes  func(context.Context) ([]listing.Volume, error)
 	Unknown  func(context.Context) ([]listing.UnknownMachine, error) // those that are ignored, too
 	Leases   func(context.Context) ([]listing.Lease, error)
@@ -29,7 +30,7 @@ type Lists struct {
 
 // Names are the lists that can be sent as a table.
 func Names() []string {
-	return []string{"volumes", "unknown-machines", "leases", "sessions", "jobs", "attempts", "audit"}
+	return []string{"machines", "volumes", "unknown-machines", "leases", "sessions", "jobs", "attempts", "audit"}
 }
 
 // Asked is what of which list is sent, and how.
@@ -62,6 +63,10 @@ func (l Lists) Open(ctx context.Context, q Asked) (*Table, error) {
 	}
 	t := &Table{name: q.List + "-" + l.Now().UTC().Format("2006-01-02") + "." + string(f), format: f}
 	switch q.List {
+	case "machines":
+		var rows []sheet.Row
+		rows, err = l.Machines(ctx, q.Search, q.Sort)
+		t.send = rowsOf(sheet.Machines(), rows, f)
 	case "volumes":
 		t.send, err = whole(ctx, listing.Volumes(), sheet.Volumes(), l.Volumes, q, f)
 	case "unknown-machines":
@@ -86,6 +91,11 @@ func whole[T any](ctx context.Context, l listing.List[T], cols sheet.Table[T], a
 		return nil, err
 	}
 	found, _, err := l.Find(items, listing.Query{Search: q.Search, Sort: q.Sort})
+	return rowsOf(cols, found, f), err
+}
+
+// rowsOf writes what was found.
+func rowsOf[T any](cols sheet.Table[T], found []T, f sheet.Format) func(context.Context, io.Writer) error {
 	return func(_ context.Context, w io.Writer) error {
 		out, err := cols.Write(w, f)
 		if err != nil {
@@ -97,7 +107,7 @@ func whole[T any](ctx context.Context, l listing.List[T], cols sheet.Table[T], a
 			}
 		}
 		return out.Close()
-	}, err
+	}
 }
 
 // inParts writes a list that grows with time: the first part was read, and next

@@ -8,6 +8,7 @@ import (
 
 	"lunboot/store"
 	"lunboot/store/listing"
+	"lunboot/store/sheet"
 	"lunboot/web/download"
 )
 
@@ -37,7 +38,11 @@ func (s *site) exportList(w http.ResponseWriter, r *http.Request) {
 			q.Search = download.Narrowed(q.Search, "what", u.Get("what")+".")
 		}
 	}
-	t, err := s.lists().Open(r.Context(), q)
+	lists := s.lists()
+	lists.Machines = func(ctx context.Context, _, _ string) ([]sheet.Row, error) {
+		return s.sheetRows(ctx, readListQuery(u)) // a list of its own
+	}
+	t, err := lists.Open(r.Context(), q)
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -56,8 +56,18 @@ func (l listQuery) path(base string) string {
 	return base + "?" + q.Encode()
 }
 
-// Export is where the same machines come as a table file.
+// Export is where the same machines come as a table file that can be imported again.
 func (l listQuery) Export() string { l.From = 0; return l.path("/machines/export") }
+
+// JSON is where they come as objects.
+func (l listQuery) JSON() string {
+	l.From = 0
+	path := l.path("/export/machines")
+	if strings.Contains(path, "?") {
+		return path + "&format=json"
+	}
+	return path + "?format=json"
+}
 
 // Labels is where the same machines come as labels to print.
 func (l listQuery) Labels() string { l.From = 0; return l.path("/machines/labels") }

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -132,14 +133,29 @@ func tableOf(w http.ResponseWriter, r *http.Request) (string, error) {
 	return "", store.Invalid("file", "choose a file, or paste a table")
 }
 
+// sheetRows are the machines of a list, as rows of their table.
+func (s *site) sheetRows(ctx context.Context, l listQuery) ([]sheet.Row, error) {
+	all, _, _, err := s.find(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	names, err := s.volumeNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]sheet.Row, len(all))
+	for i, m := range all {
+		rows[i] = sheet.Row{Machine: m.Machine, Volume: names[m.ID], LastBoot: string(m.State)}
+		if !m.Seen.IsZero() {
+			rows[i].LastSeen = m.Seen.UTC().Format(time.RFC3339)
+		}
+	}
+	return rows, nil
+}
+
 // export sends the machines of the list as a table file.
 func (s *site) export(w http.ResponseWriter, r *http.Request) {
-	all, _, _, err := s.find(r.Context(), readListQuery(r.URL.Query()))
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	names, err := s.volumeNames(r.Context())
+	rows, err := s.sheetRows(r.Context(), readListQuery(r.URL.Query()))
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -147,13 +163,9 @@ func (s *site) export(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	w.Header().Set("Content-Disposition", `attachment; filename="machines-`+s.Now().UTC().Format("2006-01-02")+`.csv"`)
 	out, err := sheet.NewWriter(w)
-	for _, m := range all {
-		seen := ""
-		if !m.Seen.IsZero() {
-			seen = m.Seen.UTC().Format(time.RFC3339)
-		}
+	for _, row := range rows {
 		if err == nil {
-			err = out.Write(sheet.Row{Machine: m.Machine, Volume: names[m.ID], LastBoot: string(m.State), LastSeen: seen})
+			err = out.Write(row)
 		}
 	}
 	if err == nil {

@@ -99,6 +99,8 @@ func TestEveryListIsExportedAsItIsShown(t *testing.T) {
 		missing string
 	}{
 		"/volumes?search=debian&sort=-size":      {"/export/volumes?format=csv&amp;search=debian&amp;sort=-size", []string{"id,name,", "2,debian12,"}, "spare"},
+		"/machines?search=lab&show=up&sort=name": {"/export/machines?search=lab&amp;show=up&amp;sort=name&amp;format=json", []string{`"name": "lab-01"`, `"volume": "debian12"`, `"last_boot": "up"`}, "lab-12"},
+		"/machines":                              {"/export/machines?format=json", []string{`"name": "lab-12"`, `"name": "lab-08"`}, "secret"},
 		"/unknown?search=raspberry":              {"/export/unknown-machines?format=json&amp;search=raspberry", []string{`"mac": "b8:27:eb:91:3c:0d"`}, "d4:5d:64"},
 		"/leases?show=declined&search=10.77":     {"/export/leases?format=csv&amp;search=10.77&amp;show=declined", []string{"10.77.0.112,00:80:77:31:94:a0,,,declined,"}, "10.77.0.103"},
 		"/sessions?show=os":                      {"/export/sessions?format=json&amp;show=os", []string{`"machine": "lab-01"`}, "lab-12"},
