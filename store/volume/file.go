@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
 	"os"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -233,11 +235,30 @@ func (f *osFile) Extent(off int64) (data bool, end int64, err error) {
 	return true, end, f.wrap("seek", err)
 }
 
-// Resident is preadv2(2) with RWF_NOWAIT. Part of a range is no answer.
+// Resident is preadv2(2) with RWF_NOWAIT. Part of a range is no answer. A short
+// call goes to the kernel as it is: it does not wait, so the runtime need not be
+// told of it.
 func (f *osFile) Resident(p []byte, off int64) bool {
-	n, err := unix.Preadv2(f.fd, [][]byte{p}, off, unix.RWF_NOWAIT)
-	return err == nil && n == len(p)
+	if len(p) > brief {
+		n, err := unix.Preadv2(f.fd, [][]byte{p}, off, unix.RWF_NOWAIT)
+		return err == nil && n == len(p)
+	}
+	if len(p) == 0 {
+		return true
+	}
+	v := unix.Iovec{Base: &p[0]}
+	v.SetLen(len(p))
+	high := uintptr(uint64(off) >> (bits.UintSize - 1) >> 1) // nothing where a word holds all of it
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(f.fd), uintptr(unsafe.Pointer(&v)), 1, uintptr(off), high, unix.RWF_NOWAIT)
+		if errno != unix.EINTR {
+			return errno == 0 && int(n) == len(p)
+		}
+	}
 }
+
+// brief is the size up to which a call is short.
+const brief = 64 << 10
 
 // Cached asks cachestat(2), which Linux has since 6.5.
 func (f *osFile) Cached(off, n int64) (fd int, ok bool) {

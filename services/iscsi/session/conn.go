@@ -65,6 +65,9 @@ type Conn struct {
 	ack   func(fd uintptr)      // sets TCP_QUICKACK
 	cargo shipment              // what step sends
 	step  func(fd uintptr) bool // for raw.Write
+
+	coming, going transfer
+	pull, push    func(fd uintptr) bool // pullFrom for raw.Read, pushTo for raw.Write
 }
 
 // NewConn wraps a connection that was accepted from a socket with Control.
@@ -72,6 +75,7 @@ func NewConn(nc net.Conn, shared *Shared) *Conn {
 	c := &Conn{nc: nc, shared: shared, small: shared.get(smallInput)}
 	c.in = c.small.b[:smallInput]
 	c.ack = func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) } // an optimisation
+	c.pull, c.push = c.pullFrom, c.pushTo
 	c.step = func(fd uintptr) bool { return c.cargo.step(int(fd)) }
 	if t, ok := nc.(*net.TCPConn); ok {
 		c.raw, _ = t.SyscallConn() // fails only on a socket that is gone, which the first read says
@@ -140,7 +144,7 @@ func (c *Conn) Login(m *login.Machine, within time.Duration) error {
 		r.Encode(&h)
 		h.SetDataSegmentLength(len(r.Data))
 		out = append(append(append(out[:0], h[:]...), r.Data...), zeros[:pdu.Pad(len(r.Data))]...)
-		if _, err := c.nc.Write(out); err != nil {
+		if err := c.send(out); err != nil {
 			return fmt.Errorf("login: answer: %w", err)
 		}
 	}
@@ -296,7 +300,7 @@ func (c *Conn) read(p []byte, more int) error {
 		if err := c.wait(len(p) - n + more); err != nil {
 			return err
 		}
-		k, err := c.nc.Read(p[n:])
+		k, err := c.recv(p[n:])
 		if k > 0 {
 			n += k
 			c.reads.Add(1)
@@ -339,7 +343,7 @@ func (c *Conn) fill(n int, mid bool) error {
 		if err := c.wait(missing); err != nil {
 			return err
 		}
-		k, err := c.nc.Read(c.in[c.w:])
+		k, err := c.recv(c.in[c.w:])
 		if k > 0 {
 			c.w += k
 			c.reads.Add(1)

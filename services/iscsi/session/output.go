@@ -28,7 +28,7 @@ func (s *Session) flush() error {
 	b := s.out.b[:s.n]
 	s.n = 0
 	s.sending()
-	_, err := s.nc.Write(b)
+	err := s.send(b)
 	s.sent()
 	if err != nil {
 		s.Close(reasonOf(err))

@@ -1,0 +1,128 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// pair is a connection and its peer. The connection's socket holds little.
+func pair(t *testing.T) (*Conn, *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	peer, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(peer.Close(), nc.Close()) })
+	if err := nc.(*net.TCPConn).SetWriteBuffer(16 << 10); err != nil {
+		t.Fatal(err)
+	}
+	return NewConn(nc, NewShared()), peer.(*net.TCPConn)
+}
+
+// What is sent arrives whole, however much more it is than the socket holds and
+// however slowly the peer reads.
+func TestASlowPeerGetsAllThatIsSent(t *testing.T) {
+	for _, n := range []int{1, 48, brief, brief + 1, 16 << 20} {
+		c, peer := pair(t)
+		var want []byte
+		for k := range n {
+			want = append(want, byte(k*k>>7))
+		}
+		sent := make(chan error, 1)
+		go func() {
+			var err error
+			for b := want; len(b) > 0 && err == nil; b = b[min(len(b), brief):] {
+				err = c.send(b[:min(len(b), brief)])
+			}
+			sent <- err
+		}()
+		time.Sleep(20 * time.Millisecond) // it waits for room by now
+		got := make([]byte, n)
+		if _, err := io.ReadFull(peer, got); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%d bytes: %v, or other bytes came", n, err)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReceivingWaitsAndEnds(t *testing.T) {
+	for _, size := range []int{16, brief + 1} {
+		c, peer := pair(t)
+		p := make([]byte, size)
+		time.AfterFunc(20*time.Millisecond, func() { _, _ = peer.Write([]byte("late")) })
+		if n, err := c.recv(p); err != nil || string(p[:n]) != "late" {
+			t.Errorf("%q, %v", p[:n], err)
+		}
+		if err := c.nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.recv(p); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after its time %d bytes, %v", n, err)
+		}
+		if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		// What came before the end is not lost with it.
+		if _, err := peer.Write([]byte("last")); err != nil {
+			t.Fatal(err)
+		}
+		if err := peer.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+		if n, err := c.recv(p); err != nil || string(p[:n]) != "last" {
+			t.Errorf("%q, %v", p[:n], err)
+		}
+		for range 2 {
+			if n, err := c.recv(p); n != 0 || err != io.EOF {
+				t.Errorf("after the end %d bytes, %v", n, err)
+			}
+		}
+	}
+}
+
+// Whoever waits for the peer is woken when the connection is closed, and a peer
+// that resets it is told from one that leaves.
+func TestClosingWakesWhoWaits(t *testing.T) {
+	c, _ := pair(t)
+	time.AfterFunc(20*time.Millisecond, func() { _ = c.Close() })
+	if n, err := c.recv(make([]byte, 16)); n != 0 || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("receiving: %d bytes, %v", n, err)
+	}
+	c, _ = pair(t)
+	time.AfterFunc(20*time.Millisecond, func() { _ = c.Close() })
+	err := error(nil)
+	for err == nil {
+		err = c.send(make([]byte, brief))
+	}
+	if !errors.Is(err, net.ErrClosed) {
+		t.Errorf("sending: %v", err)
+	}
+	c, peer := pair(t)
+	if err := errors.Join(peer.SetLinger(0), peer.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.recv(make([]byte, 16)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("receiving after a reset: %v", err)
+	}
+	if err := c.send([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("sending after a reset: %v", err)
+	}
+}
