@@ -11,11 +11,8 @@ import (
 // Short calls on the socket go to the kernel as they are. They never wait, since
 // the socket is non-blocking, so the runtime need not be told of them: what it does
 // about a call that may wait, and about one that it takes to be waiting, is 7 % of
-// what a READ of 4 KiB costs.
-
-// brief is the size up to which a call is short; a larger one the runtime may work
-// around.
-const brief = 64 << 10
+// what a READ of 4 KiB costs. A call is short up to a size of brief; a longer one the
+// runtime may work around.
 
 // transfer is what a call is to move. It belongs to the connection, so that nothing
 // is allocated.

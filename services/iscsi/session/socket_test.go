@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// short is what is sent in one call; one byte more takes the other way.
+const short = 64 << 10
+
 // pair is a connection and its peer. The connection's socket holds little.
 func pair(t *testing.T) (*Conn, *net.TCPConn) {
 	t.Helper()
@@ -37,7 +40,7 @@ func pair(t *testing.T) (*Conn, *net.TCPConn) {
 // What is sent arrives whole, however much more it is than the socket holds and
 // however slowly the peer reads.
 func TestASlowPeerGetsAllThatIsSent(t *testing.T) {
-	for _, n := range []int{1, 48, brief, brief + 1, 16 << 20} {
+	for _, n := range []int{1, 48, short, short + 1, 16 << 20} {
 		c, peer := pair(t)
 		var want []byte
 		for k := range n {
@@ -46,8 +49,8 @@ func TestASlowPeerGetsAllThatIsSent(t *testing.T) {
 		sent := make(chan error, 1)
 		go func() {
 			var err error
-			for b := want; len(b) > 0 && err == nil; b = b[min(len(b), brief):] {
-				err = c.send(b[:min(len(b), brief)])
+			for b := want; len(b) > 0 && err == nil; b = b[min(len(b), short):] {
+				err = c.send(b[:min(len(b), short)])
 			}
 			sent <- err
 		}()
@@ -63,7 +66,7 @@ func TestASlowPeerGetsAllThatIsSent(t *testing.T) {
 }
 
 func TestReceivingWaitsAndEnds(t *testing.T) {
-	for _, size := range []int{16, brief + 1} {
+	for _, size := range []int{16, short + 1} {
 		c, peer := pair(t)
 		p := make([]byte, size)
 		time.AfterFunc(20*time.Millisecond, func() { _, _ = peer.Write([]byte("late")) })
@@ -110,7 +113,7 @@ func TestClosingWakesWhoWaits(t *testing.T) {
 	time.AfterFunc(20*time.Millisecond, func() { _ = c.Close() })
 	err := error(nil)
 	for err == nil {
-		err = c.send(make([]byte, brief))
+		err = c.send(make([]byte, short))
 	}
 	if !errors.Is(err, net.ErrClosed) {
 		t.Errorf("sending: %v", err)

@@ -1,0 +1,5 @@
+//go:build !race
+
+package session
+
+const brief = 64 << 10
