@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ func TestSlowSessionsHarmNobody(t *testing.T) {
 		i.CmdSN = i.CmdSN.Add(1)
 		return q
 	}
+	var slow sync.WaitGroup
 	const sessions = 63
 	var conns []*Initiator
 	for n := range sessions {
@@ -72,7 +74,8 @@ func TestSlowSessionsHarmNobody(t *testing.T) {
 				}
 			}
 		case 6: // a byte at a time
-			go func(b []byte) {
+			b := i.Bytes(write(i, 512), evil)
+			slow.Go(func() {
 				for len(b) > 0 {
 					if _, err := i.Conn.Write(b[:1]); err != nil {
 						return
@@ -80,7 +83,7 @@ func TestSlowSessionsHarmNobody(t *testing.T) {
 					b = b[1:]
 					time.Sleep(20 * time.Millisecond)
 				}
-			}(i.Bytes(write(i, 512), evil))
+			})
 		}
 	}
 	time.Sleep(100 * time.Millisecond)
@@ -118,6 +121,7 @@ func TestSlowSessionsHarmNobody(t *testing.T) {
 	for _, i := range conns {
 		_ = i.Conn.Close()
 	}
+	slow.Wait()
 	eventually(t, func() bool { return b.sessions(alice) == 0 }, "they are gone")
 	if r := victim.Must(t, Read10(0, 0, 16384)); bytes.IndexByte(r.Data, 0xee) >= 0 {
 		t.Error("a write that never came to its end is on the volume")
