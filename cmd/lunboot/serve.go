@@ -346,7 +346,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	log := a.log.With("part", "admin")
 	var err error
 	a.auth, err = auth.New(ctx, auth.Config{
-		Users: a.db, Tokens: a.db, Secure: a.cert != nil, Sessions: a.db, Log: log, Now: time.Now,
+		Users: a.db, Tokens: a.db, Secure: a.cert != nil, Sessions: a.db, Provider: a.db, Log: log, Now: time.Now,
 		Peer: func(ctx context.Context) (int, bool) {
 			c, ok := httpd.Peer(ctx)
 			return int(c.UID), ok

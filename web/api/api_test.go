@@ -243,7 +243,7 @@ func openWith(t *testing.T, rates api.Rates) *house {
 	t.Cleanup(func() { inv.Close() })
 	h := &house{t: t, router: chi.NewRouter(), db: db, inventory: inv, journal: journal, as: admin}
 	h.auth, err = auth.New(t.Context(), auth.Config{
-		Users: db, Tokens: db, Sessions: db, Log: quiet, Now: time.Now, Peer: func(context.Context) (int, bool) { return 0, false },
+		Users: db, Tokens: db, Sessions: db, Provider: db, Log: quiet, Now: time.Now, Peer: func(context.Context) (int, bool) { return 0, false },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -46,6 +46,11 @@ type Tokens interface {
 	DeleteToken(ctx context.Context, by store.Actor, id int64) error
 }
 
+// Provider is where the provider is kept that vouches for people.
+type Provider interface {
+	OIDC(context.Context) (store.OIDC, error)
+}
+
 // Config is what Auth stands on. Peer reports the user at the other end of a
 // unix socket; the socket's mode already keeps out everybody but root and its
 // group.
@@ -53,6 +58,7 @@ type Config struct {
 	Users    Users
 	Tokens   Tokens
 	Sessions Sessions
+	Provider Provider // asked once, by New; EndFederated says what it becomes later
 	Peer     func(context.Context) (uid int, ok bool)
 	Secure   bool // the admin listener speaks TLS: cookies say so
 	Log      *slog.Logger
@@ -67,9 +73,10 @@ type Auth struct {
 	// hashing bounds how many passwords are hashed at a time: each takes 19 MiB.
 	hashing chan struct{}
 
-	mu   sync.Mutex
-	code string             // first-run code; empty once a user exists
-	live map[*life]struct{} // the requests that run
+	mu     sync.Mutex
+	code   string             // first-run code; empty once a user exists
+	issuer string             // of the provider that vouches for people; empty: none does
+	live   map[*life]struct{} // the requests that run
 }
 
 // Keys of the session: the user's name, the fingerprint of what they were known by
@@ -121,6 +128,11 @@ func New(ctx context.Context, cfg Config) (*Auth, error) {
 	if len(users) == 0 {
 		a.code = newCode()
 	}
+	provider, err := cfg.Provider.OIDC(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.issuer = provider.Issuer
 	return a, nil
 }
 
@@ -298,6 +310,9 @@ func (a *Auth) bySession(ctx context.Context) (Identity, time.Time) {
 	}
 	if !sameProof(a.session.GetString(ctx, sessionProof), u) {
 		return Identity{}, time.Time{} // the password was changed since, or they may no longer
+	}
+	if u.Federated() && !a.vouches(u.Issuer) {
+		return Identity{}, time.Time{} // another provider took the place of theirs since
 	}
 	until := a.session.Deadline(ctx)
 	if n := a.session.GetInt64(ctx, sessionUntil); n != 0 {

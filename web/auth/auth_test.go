@@ -48,7 +48,7 @@ func open(t *testing.T, dir string, clk *clock) (*auth.Auth, *sqlite.DB) {
 	}
 	t.Cleanup(func() { db.Close() })
 	a, err := auth.New(t.Context(), auth.Config{
-		Users: db, Tokens: db, Sessions: db, Log: slog.New(slog.DiscardHandler), Now: clk.now,
+		Users: db, Tokens: db, Sessions: db, Provider: db, Log: slog.New(slog.DiscardHandler), Now: clk.now,
 		Peer: func(ctx context.Context) (int, bool) {
 			uid, ok := ctx.Value(socketKey{}).(int)
 			return uid, ok

@@ -20,6 +20,9 @@ func (a *Auth) SignIn(ctx context.Context, p store.OIDCPerson) error {
 	if a.Code() != "" {
 		return &store.Error{Kind: store.KindDenied, Msg: "this appliance is not set up yet; the first admin has a password, and others sign in after that"}
 	}
+	if !a.vouches(p.Issuer) {
+		return &store.Error{Kind: store.KindDenied, Msg: "an admin changed how people sign in while you did. Start the sign-in again"}
+	}
 	if p.Role == "" {
 		return a.refuse(ctx, p)
 	}
@@ -66,9 +69,20 @@ func (a *Auth) refuse(ctx context.Context, p store.OIDCPerson) error {
 	return said
 }
 
+// vouches reports whether an issuer is the provider's of now.
+func (a *Auth) vouches(issuer string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return issuer == a.issuer
+}
+
 // EndFederated ends the logins of those whom another provider than this one
-// vouched for.
+// vouched for. From its first moment nobody comes in through another, nor with a
+// login that began meanwhile.
 func (a *Auth) EndFederated(ctx context.Context, but string) error {
+	a.mu.Lock()
+	a.issuer = but
+	a.mu.Unlock()
 	users, err := a.cfg.Users.Users(ctx)
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ func vouched(subject, knownAs string, role store.Role) store.OIDCPerson {
 // door is a house with an admin, where whoever is put before it signs in.
 type door struct {
 	*auth.Auth
+	dir string
 	db  *sqlite.DB
 	clk *clock
 	srv *httptest.Server
@@ -40,8 +41,12 @@ type door struct {
 
 func openDoor(t *testing.T) *door {
 	t.Helper()
-	d := &door{clk: newClock()}
-	d.Auth, d.db = open(t, t.TempDir(), d.clk)
+	d := &door{clk: newClock(), dir: t.TempDir()}
+	d.Auth, d.db = open(t, d.dir, d.clk)
+	d.provider(t, issuer)
+	if err := d.EndFederated(t.Context(), issuer); err != nil {
+		t.Fatal(err)
+	}
 	if err := d.SetPassword(t.Context(), store.ActorSystem, "admin", password); err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +61,15 @@ func openDoor(t *testing.T) *door {
 	})))
 	t.Cleanup(d.in.Close)
 	return d
+}
+
+// provider sets the provider in the rows, and ends no login.
+func (d *door) provider(t *testing.T, issuer string) {
+	t.Helper()
+	o := store.OIDC{Issuer: issuer, ClientID: "lunboot", URL: "https://lunboot.example.org", Default: store.RoleViewer}
+	if _, err := d.db.PutOIDC(t.Context(), "admin", o); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // come signs somebody in, and returns what they are told when they may not.
@@ -118,6 +132,9 @@ func TestWhoComesThroughTheProviderIsThemselvesAndNobodyElse(t *testing.T) {
 		{vouched("1", "Anna Smith", store.RoleOperator), "anna-2/operate"}, // a new name there is none here
 		{store.OIDCPerson{Issuer: "https://another.example.org", Subject: "1", KnownAs: "anna", Role: store.RoleViewer}, "anna-4/read"},
 	} {
+		if err := d.EndFederated(t.Context(), p.who.Issuer); err != nil {
+			t.Fatal(err)
+		}
 		if said := d.come(t, c, p.who); said != "" {
 			t.Fatalf("%+v: %s", p.who, said)
 		}
@@ -286,6 +303,32 @@ func TestALoginThroughTheProviderEnds(t *testing.T) {
 		}
 		d.is(t, anna, nobody)
 		d.is(t, admin, loggedIn)
+		// Who was on the way in through the one before comes too late, in or out.
+		for _, role := range []store.Role{store.RoleAdmin, ""} {
+			if said := d.come(t, anna, vouched("1", "anna", role)); !strings.Contains(said, "an admin changed how people sign in") {
+				t.Errorf("with the role %q she is told %q", role, said)
+			}
+		}
+		d.is(t, anna, nobody)
+	})
+	t.Run("when the provider became another, and nothing ended it then", func(t *testing.T) {
+		d := openDoor(t)
+		anna := browser(t)
+		d.come(t, anna, vouched("1", "anna", store.RoleAdmin))
+		kept := cookies(t, anna, d.srv.URL)
+		d.provider(t, "https://another.example.org") // and the appliance loses its power
+		a, _ := open(t, d.dir, d.clk)
+		srv := site(t, a)
+		for _, path := range []string{"/page", "/api/"} {
+			if got := withCookies(t, srv.URL+path, kept); got != nobody {
+				t.Errorf("after the start, on %s: %q", path, got)
+			}
+		}
+		d.provider(t, issuer)
+		a, _ = open(t, d.dir, d.clk)
+		if got := withCookies(t, site(t, a).URL+"/page", kept); got != "anna/admin" {
+			t.Errorf("with the same provider: %q", got)
+		}
 	})
 }
 

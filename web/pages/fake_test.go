@@ -509,7 +509,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	var err error
-	l.auth, err = auth.New(t.Context(), auth.Config{Users: l, Tokens: l, Sessions: l, Peer: func(context.Context) (int, bool) { return 0, false }, Log: log, Now: l.now})
+	l.auth, err = auth.New(t.Context(), auth.Config{Users: l, Tokens: l, Sessions: l, Provider: providerRows{l}, Peer: func(context.Context) (int, bool) { return 0, false }, Log: log, Now: l.now})
 	if err != nil {
 		t.Fatal(err)
 	}

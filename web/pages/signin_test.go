@@ -63,6 +63,7 @@ func withProvider(t *testing.T, p *oidctest.Provider, err error) *federated {
 		Roles: []store.ClaimRole{{Value: "lab-operators", Role: store.RoleOperator}, {Value: "lab-admins", Role: store.RoleAdmin}},
 	}.Normalize()
 	must(t, err)
+	must(t, l.auth.EndFederated(t.Context(), p.URL))
 	p.Redirect = l.provider.Redirect()
 	f.client = &http.Client{Jar: c.Jar, Transport: p.Client().Transport} // which trusts the provider
 	return f

@@ -103,12 +103,8 @@ func (c *Client) Finish(ctx context.Context, ticket string, answer url.Values) (
 	if !ok {
 		return who, "", c.failed(denied(nil, "this is no sign-in that this browser has under way: it took longer than %d minutes, was begun in another tab or browser, is over already, or the appliance was started again meanwhile. Begin it anew", flowTime/time.Minute))
 	}
-	now, err := c.cfg.Rows.OIDC(ctx)
-	if err != nil {
+	if err := c.unchanged(ctx, f); err != nil {
 		return who, f.next, err
-	}
-	if now.Revision != f.settings.Revision {
-		return who, f.next, c.failed(denied(nil, "an admin changed how people sign in while you did. Begin it anew"))
 	}
 	p, err := c.dial(f.settings)
 	if err != nil {
@@ -121,9 +117,26 @@ func (c *Client) Finish(ctx context.Context, ticket string, answer url.Values) (
 		return who, f.next, c.failed(err)
 	}
 	if who, err = p.redeem(ctx, code, f); err != nil {
-		return who, f.next, c.failed(err)
+		return store.OIDCPerson{}, f.next, c.failed(err)
+	}
+	// The provider took its time, in which an admin may have done something.
+	if err := c.unchanged(ctx, f); err != nil {
+		return store.OIDCPerson{}, f.next, err
 	}
 	return who, f.next, nil
+}
+
+// unchanged refuses when the provider's settings are not those any more with which
+// a sign-in began.
+func (c *Client) unchanged(ctx context.Context, f flow) error {
+	now, err := c.cfg.Rows.OIDC(ctx)
+	if err != nil {
+		return err
+	}
+	if now.Revision != f.settings.Revision {
+		return c.failed(denied(nil, "an admin changed how people sign in while you did. Start the sign-in again"))
+	}
+	return nil
 }
 
 // failed logs why somebody did not come in; what they are told is the same, but

@@ -53,7 +53,8 @@ func New(cfg Config) *Client { return &Client{cfg: cfg, pending: map[string]flow
 func (c *Client) OIDC(ctx context.Context) (store.OIDC, error) { return c.cfg.Rows.OIDC(ctx) }
 
 // PutOIDC changes the provider. When it becomes another, or none, whoever came
-// through the one before is out.
+// through the one before is out, also when whoever changes it does not wait for
+// that; when that failed, changing it again to the same does it.
 func (c *Client) PutOIDC(ctx context.Context, by store.Actor, spec store.OIDCSpec) (store.OIDC, error) {
 	now, err := c.cfg.Rows.OIDC(ctx)
 	if err != nil {
@@ -65,10 +66,10 @@ func (c *Client) PutOIDC(ctx context.Context, by store.Actor, spec store.OIDCSpe
 	}
 	wish.Revision = cmp.Or(spec.Revision, now.Revision)
 	o, err := c.cfg.Rows.PutOIDC(ctx, by, wish)
-	if err != nil || o.Issuer == now.Issuer {
+	if err != nil {
 		return o, err
 	}
-	return o, c.cfg.EndFederated(ctx, o.Issuer)
+	return o, c.cfg.EndFederated(context.WithoutCancel(ctx), o.Issuer)
 }
 
 // complete is what is wished for beside what is there.

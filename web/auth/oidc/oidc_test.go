@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -543,7 +544,7 @@ func TestAProviderThatBecomesAnotherLeavesNobodyIn(t *testing.T) {
 	h := open(t)
 	spec := store.OIDCSpec{OIDC: h.rows.o}
 	spec.Name = "Another name"
-	if o, err := h.PutOIDC(t.Context(), "admin", spec); err != nil || o.Secret != h.p.Secret || len(h.ended) != 0 {
+	if o, err := h.PutOIDC(t.Context(), "admin", spec); err != nil || o.Secret != h.p.Secret || len(h.ended) != 1 || h.ended[0] != h.p.URL {
 		t.Fatalf("%v, %v, %v", o, err, h.ended)
 	}
 	// A sign-in that is under way meanwhile is over.
@@ -558,6 +559,26 @@ func TestAProviderThatBecomesAnotherLeavesNobodyIn(t *testing.T) {
 	}
 	_, _, err = h.Finish(t.Context(), ticket, answer)
 	h.refused("changed meanwhile", err, store.KindDenied, "an admin changed how people sign in")
+	// Nor does one come to its end while the provider was asked who somebody is.
+	if to, ticket, err = h.Begin(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	answer = h.send(to)
+	kept := h.rows.o
+	h.p.Set(func(p *oidctest.Provider) {
+		p.Claims = func(map[string]any) {
+			if _, err := h.rows.PutOIDC(t.Context(), "admin", store.OIDC{}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	who, _, err := h.Finish(t.Context(), ticket, answer)
+	h.refused("removed while the code was redeemed", err, store.KindDenied, "an admin changed how people sign in")
+	if who != (store.OIDCPerson{}) {
+		t.Errorf("and yet it is said who they are: %+v", who)
+	}
+	h.rows.o, h.ended = kept, nil
+	h.p.Set(func(p *oidctest.Provider) { p.Claims = nil })
 	spec.Issuer, spec.URL = "https://another.example", ""
 	if _, err := h.PutOIDC(t.Context(), "admin", spec); store.KindOf(err) != store.KindInvalid {
 		t.Errorf("the secret goes along: %v", err)
@@ -572,6 +593,40 @@ func TestAProviderThatBecomesAnotherLeavesNobodyIn(t *testing.T) {
 	spec.URL, spec.Revision = "", 0
 	if o, err := h.PutOIDC(t.Context(), "admin", spec); err != nil || o.URL != "http://10.77.0.1:8080" {
 		t.Errorf("nobody said where it is opened: %v, %v", o.URL, err)
+	}
+}
+
+// leaver is rows whose change is made, and whose caller goes away at that moment.
+type leaver struct {
+	*rows
+	leave context.CancelFunc
+}
+
+func (l leaver) PutOIDC(ctx context.Context, by store.Actor, o store.OIDC) (store.OIDC, error) {
+	defer l.leave()
+	return l.rows.PutOIDC(ctx, by, o)
+}
+
+// Whoever removes the provider may not wait for the answer, or be told that the
+// logins could not be ended, and do it again.
+func TestTheLoginsEndThoughWhoeverChangedTheProviderIsGone(t *testing.T) {
+	h := open(t)
+	ctx, leave := context.WithCancel(t.Context())
+	var ended []string
+	fails := errors.New("the disk is full")
+	c := New(Config{Rows: leaver{h.rows, leave}, URL: h.cfg.URL, Version: "test", Log: h.cfg.Log, Now: time.Now, EndFederated: func(ctx context.Context, but string) error {
+		if ctx.Err() != nil {
+			t.Errorf("the ending of logins has no time: %v", ctx.Err())
+		}
+		ended = append(ended, but)
+		return fails
+	}})
+	if _, err := c.PutOIDC(ctx, "admin", store.OIDCSpec{}); !errors.Is(err, fails) || !slices.Equal(ended, []string{""}) {
+		t.Errorf("%v, ended but %q", err, ended)
+	}
+	fails = nil
+	if _, err := c.PutOIDC(t.Context(), "admin", store.OIDCSpec{}); err != nil || !slices.Equal(ended, []string{"", ""}) {
+		t.Errorf("again: %v, ended but %q", err, ended)
 	}
 }
 
