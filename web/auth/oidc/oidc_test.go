@@ -449,6 +449,7 @@ func TestWhatIsWrongWithAProviderIsSaidInWords(t *testing.T) {
 		"another name":    {func(h *house) { h.rows.o.Issuer = strings.Replace(h.p.URL, "127.0.0.1", "localhost", 1) }, "is for another name"},
 		"another issuer":  {func(h *house) { h.rows.o.Issuer += "/" }, "have to be the same, to the letter"},
 		"in the clear":    {func(h *house) { h.p.Bend = says("token_endpoint", "http://sso.example.org/token") }, "not behind https://"},
+		"on this host":    {func(h *house) { h.p.Bend = says("jwks_uri", "http://127.0.0.1:8080/keys") }, "not behind https://"},
 		"nowhere":         {func(h *house) { h.p.Bend = says("jwks_uri", "") }, "does not say where its jwks_uri is"},
 		"no provider set": {func(h *house) { h.rows.o = store.OIDC{} }, "is not set up here"},
 	} {

@@ -78,7 +78,7 @@ func (c *Client) dial(o store.OIDC) (*provider, error) {
 		trust.RootCAs = pool
 	}
 	return &provider{settings: o, now: c.cfg.Now, http: &http.Client{
-		Transport: &careful{agent: "lunboot/" + c.cfg.Version, next: &http.Transport{
+		Transport: &careful{agent: "lunboot/" + c.cfg.Version, issuer: o.Issuer, next: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext,
 			TLSClientConfig: trust, TLSHandshakeTimeout: dialTime, MaxResponseHeaderBytes: maxHead,
 		}},
@@ -92,14 +92,14 @@ func (p *provider) close() { p.http.CloseIdleConnections() }
 
 // careful sends nothing in the clear, and reads no more than an answer may have.
 type careful struct {
-	next  *http.Transport
-	agent string
+	next          *http.Transport
+	agent, issuer string
 }
 
 func (c *careful) CloseIdleConnections() { c.next.CloseIdleConnections() }
 
 func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
-	if err := private(req.URL); err != nil {
+	if err := private(c.issuer, req.URL); err != nil {
 		return nil, err
 	}
 	req = req.Clone(req.Context())
@@ -111,9 +111,14 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// private refuses to speak where others could listen.
-func private(u *url.URL) error {
-	if u.Scheme == "https" && u.Host != "" || u.Scheme == "http" && store.Loopback(u) {
+// private refuses to speak where others could listen. What is on this host itself
+// may be spoken to in the clear when the admin named the issuer so: a provider
+// elsewhere names no service of this host.
+func private(issuer string, u *url.URL) error {
+	if u.Scheme == "https" && u.Host != "" {
+		return nil
+	}
+	if of, err := url.Parse(issuer); err == nil && of.Scheme == "http" && store.Loopback(of) && u.Scheme == "http" && store.Loopback(u) {
 		return nil
 	}
 	return denied(nil, "the provider names a place of its own that is not behind https:// (%s), and nothing was sent there; its settings need its public URL", words(u.Redacted()))
@@ -169,7 +174,7 @@ func (p *provider) discover(ctx context.Context) error {
 		if err != nil || at == "" {
 			return unavailable(err, "the provider does not say where its %s is", what)
 		}
-		if err := private(u); err != nil {
+		if err := private(o.Issuer, u); err != nil {
 			return err
 		}
 	}
