@@ -60,7 +60,7 @@ func Catalogue() []Entry {
 			"DHCP is carried by the relay; TFTP, HTTP and iSCSI are not. The machine needs a router of its own network that knows the way to the appliance, and the appliance one back: lunboot subnet set NETWORK --router ADDRESS."},
 		{"LB-NET-04", "It was told an address that the appliance does not have",
 			"The address that machines are told is on no interface of the appliance, and nothing came from the machine after it was told.",
-			"--advertise overrides the address of the interface that a machine asks on. It is for an appliance behind a translation of addresses, or with an address that moves between two machines; elsewhere leave it out."},
+			"--advertise overrides the address of the interface that a machine asks on. It is for an appliance behind NAT, or with an address that moves between two machines; elsewhere leave it out."},
 
 		{"LB-DHCP-01", "No address was left",
 			"A DISCOVER came and no address of the range could be offered.",
@@ -157,7 +157,7 @@ func Catalogue() []Entry {
 		{"LB-SCR-13", "It has too little memory",
 			"The machine reported that a file which its script fetches does not fit into its memory.",
 			"iPXE holds kernels and RAM disks in memory below 4 GiB; Linux then unpacks the RAM disk beside it. Twice the size of the RAM disk and 256 MiB more is a good measure."},
-		{"LB-SCR-14", "Its kernel is a text",
+		{"LB-SCR-14", "Its kernel is a text file",
 			"The file that its script names as the kernel begins with text, and nothing was heard of the machine after it had fetched it.",
 			"A page of a web server, a list or a script lies where the kernel should be. UEFI says so itself (Exec format error); BIOS jumps into it. lunboot media list shows what each file is."},
 		{"LB-SCR-15", "A board with another UUID booted as this machine",
@@ -190,7 +190,7 @@ func Catalogue() []Entry {
 			"An image that is cloned carries what was written when it was installed: /etc/iscsi/initiatorname.iscsi, the host name, /etc/machine-id, SSH host keys, and on Windows the SID. Whose an address is, its lease or the neighbour table says; a login from it under another machine's name is refused, whatever password it gives. Generalise the image: delete those files in a clone of the golden volume, let the initramfs take the iSCSI name from the firmware's table (iBFT), and promote the clone."},
 		{"LB-TGT-08", "It was removed from the appliance",
 			"The machine was removed while it booted or ran, and its login was refused, or its session ended, after that.",
-			"Volumes are mapped to machines: with the machine its mappings are gone, and the volumes stay. Enroll it again and map its volume to it; what was on it is still there. The page Activity says who removed it."},
+			"Volumes are mapped to machines: with the machine its mappings are gone, and the volumes stay. Enroll it again and map its volume to it; what was on it is still there. The page Changes (Settings, Changes), or lunboot audit, says who removed it."},
 		{"LB-TGT-09", "Its iSCSI name was changed here meanwhile",
 			"A login was refused under the name that the machine's script of this boot had set, and another name is set for the machine by now.",
 			"A script carries the name of its time. A system that runs has it from the firmware's table (iBFT) until it boots again. Change names of machines that are switched off."},
@@ -299,6 +299,6 @@ func Catalogue() []Entry {
 			"Systems that run from a volume, and iPXE while it reads, come back by themselves. Firmware in the middle of a transfer, or an iPXE that waited for its script, does not always: switch the machine off and on."},
 		{"LB-BOOT-07", "It was switched off from here",
 			"The machine's BMC was told to switch it off or to start it anew, and nothing was heard of that boot afterwards.",
-			"It is no fault of the boot. The page Activity says who gave the order."},
+			"It is no fault of the boot. The page Changes (Settings, Changes), or lunboot audit, says who gave the order."},
 	}
 }

@@ -56,7 +56,7 @@ func atScreen(v *view) (store.Diagnosis, bool) {
 		d.Cause = "That line waits for somebody to press a key or to choose, for as long as nobody comes. It goes on as soon as somebody does."
 		d.Fixes = []store.Fix{
 			{Label: "Go on at the machine’s screen"},
-			{Label: "Write --timeout with a number of milliseconds into line " + number + " of its profile" + v.ofProfile() + ", and two vertical bars at its end"},
+			{Label: "Write --timeout with a number of milliseconds into line " + number + " of its profile" + v.ofProfile() + ", and two vertical bars (||) at its end"},
 		}
 	}
 	return d, true
@@ -187,7 +187,7 @@ func scriptUnreachable(v *view) (store.Diagnosis, bool) {
 			return store.Diagnosis{}, false
 		}
 		d.Title = v.who() + " stopped at line " + number + " of its script"
-		d.Fixes = []store.Fix{{Label: "Correct " + where + "; a line that may fail ends in two vertical bars"}}
+		d.Fixes = []store.Fix{{Label: "Correct " + where + "; a line that may fail ends in two vertical bars (||)"}}
 	}
 	v.noteReport(x, e)
 	if text != "" {
