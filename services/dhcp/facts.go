@@ -83,7 +83,7 @@ func (s *Server) address(t ledger.Turn, a netip.Addr, in Input) Address {
 	if i := slices.IndexFunc(answered, func(by store.MAC) bool { return by != in.Request.MAC && !slices.Contains(in.Client.Machine.MACs, by) }); i >= 0 {
 		f.By = answered[i]
 	}
-	f.Unasked, f.Conflict = check == survey.Unchecked, check == survey.Taken && !f.By.IsZero()
+	f.Due, f.Conflict = s.wire.Due(a), check == survey.Taken && !f.By.IsZero()
 	return f
 }
 
@@ -175,7 +175,7 @@ func (s *Server) Asked(ctx context.Context, a netip.Addr, answered []store.MAC) 
 	}
 	l, ok := t.Declined(a)
 	if !ok {
-		s.reservedTaken(t, a, answered, now)
+		s.reservedAsked(t, a, answered, now)
 	}
 	t.End()
 	if !ok {
@@ -201,24 +201,41 @@ func (s *Server) Asked(ctx context.Context, a netip.Addr, answered []store.MAC) 
 	}
 }
 
-// reservedTaken tells of a stranger who answers for an address that is reserved
-// and was just offered, or given by now. The machine has it all the same this time,
-// and another one at its next boot.
-func (s *Server) reservedTaken(t ledger.Turn, a netip.Addr, answered []store.MAC, now time.Time) {
-	f := t.Address(a)
-	owner := f.OfferedTo
-	if owner.IsZero() {
-		owner = f.Lease.MAC
-	}
-	m, _ := t.Client(owner)
-	if m == nil || m.ID != f.ReservedTo {
+// reservedAsked tells what the wire said of an address that is reserved for a machine
+// which asks to boot: that a stranger answers for it, when the machine was just offered
+// or given it (it has it all the same this time, and another one at its next boot);
+// that nobody does any more, when it was given another for that.
+func (s *Server) reservedAsked(t ledger.Turn, a netip.Addr, answered []store.MAC, now time.Time) {
+	m := t.Owner(a)
+	if m == nil {
 		return
 	}
-	i := slices.IndexFunc(answered, func(by store.MAC) bool { return by != owner && !slices.Contains(m.MACs, by) })
-	if i < 0 {
+	mac, got := s.has(t, m, now)
+	i := slices.IndexFunc(answered, func(by store.MAC) bool { return !slices.Contains(m.MACs, by) })
+	e := store.Event{At: now, Kind: store.EventDHCPConflict, MAC: mac, Addr: a, Machine: m.ID, Detail: store.Detail{Interface: s.cfg.Interface}}
+	switch {
+	case i >= 0 && got == a:
+		e.Detail.Server, e.Detail.Reason = answered[i].String(), answersFor(answered[i], a, m.Name)
+	case i < 0 && got.IsValid() && got != a:
+		e.Detail.Reason = "nobody else on the wire answers for " + a.String() + " any more; " + m.Name + " is given it when it asks next"
+	default:
 		return
 	}
-	s.cfg.Emit.Emit(store.Event{At: now, Kind: store.EventDHCPConflict, MAC: owner, Addr: a, Machine: m.ID, Detail: store.Detail{
-		Interface: s.cfg.Interface, Server: answered[i].String(), Reason: answersFor(answered[i], a, m.Name),
-	}})
+	s.cfg.Emit.Emit(e)
+}
+
+// has returns what a machine was offered in our own subnet, or else holds there, and
+// which of its cards.
+func (s *Server) has(t ledger.Turn, m *store.Machine, now time.Time) (store.MAC, netip.Addr) {
+	for _, mac := range m.MACs {
+		if a := t.Offered(mac, s.networks.own.Prefix); a.IsValid() {
+			return mac, a
+		}
+	}
+	for _, mac := range m.MACs {
+		if own := t.Own(mac, s.networks.own.Prefix); own.Expires.After(now) {
+			return mac, own.Address
+		}
+	}
+	return store.MAC{}, netip.Addr{}
 }

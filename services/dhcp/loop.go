@@ -241,8 +241,8 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 		s.chained.put(r.MAC, chain{r.XID, now})
 	}
 	if !ans.Lease.Address.IsValid() {
-		if ans.Doubt {
-			s.wire.Doubt(ans.Address)
+		if ans.Doubt.IsValid() {
+			s.wire.Doubt(ans.Doubt)
 		}
 		return ans, nil
 	}
@@ -254,10 +254,11 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 			return ans, fmt.Errorf("give %s back: %w", l.Address, err)
 		}
 	}
-	if ans.Doubt {
-		s.wire.Doubt(ans.Lease.Address)
+	if ans.Doubt.IsValid() {
+		s.wire.Doubt(ans.Doubt)
 	}
 	if ans.Verdict == Ack {
+		s.wire.Given(ans.Address)
 		s.ledger.Withdraw(r.MAC, at.subnet.Prefix)
 	}
 	return ans, nil

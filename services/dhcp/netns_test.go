@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -421,4 +422,65 @@ func TestServeEndsWhenTheInterfaceIsRemoved(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("it went on, deaf")
 	}
+}
+
+// A machine runs on its reserved address with a MAC that nobody enrolled, as a
+// hypervisor's bridge does: it is given the address again at its next boot. Of a
+// stranger it is told, and of his leaving.
+func TestOnlyWhoAnswersAtABootTakesItsReservedAddress(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	w := wire2(t)
+	const reserved = "10.77.0.7"
+	later := new(atomic.Int64)
+	now := func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	v := newInventory(now, machine(7, reserved))
+	cfg := v.config(t, lab())
+	cfg.Interface, cfg.ListenAddr = "srv0", ""
+	s := start(t, cfg)
+	require.Eventually(t, s.wire.Asks, 5*time.Second, 10*time.Millisecond)
+	var c *nclient4.Client
+	var err error
+	w.inside(t, func() { c, err = nclient4.New("cli0", nclient4.WithHWAddr(hw(7))) })
+	require.NoError(t, err)
+	defer c.Close()
+	boot := func() string {
+		t.Helper()
+		lease, err := c.Request(t.Context(), dhcpv4.WithBroadcast(true), dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001")))
+		require.NoError(t, err)
+		return lease.ACK.YourIPAddr.String()
+	}
+	found := func(want survey.Check) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			got, _ := s.wire.Checked(ip(reserved))
+			return got == want
+		}, 5*time.Second, 20*time.Millisecond)
+	}
+	assert.Equal(t, reserved, boot())
+	found(survey.Quiet)
+	time.Sleep(100 * time.Millisecond) // the question is over
+	// It is up within the minute, and speaks.
+	w.over(t, "ip", "addr", "add", reserved+"/24", "dev", "cli0")
+	w.inside(t, func() {
+		var conn net.Conn
+		if conn, err = (&net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(reserved)}}).Dial("udp4", "10.77.0.9:9"); err == nil {
+			_, err = conn.Write([]byte("who has it")) // it asks for .9, and says who asks
+			conn.Close()
+		}
+	})
+	require.NoError(t, err)
+	time.Sleep(100 * time.Millisecond)
+	assert.Equal(t, reserved, boot(), "its next boot")
+
+	// Two minutes later the same MAC answers while another boots.
+	later.Add(int64(2 * time.Minute))
+	assert.Equal(t, reserved, boot(), "the answer counts from the next boot on")
+	conflict(t, v, cliMAC(t, w).String()+" answers for 10.77.0.7, which is reserved for m7")
+	later.Add(int64(time.Minute))
+	w.over(t, "ip", "addr", "del", reserved+"/24", "dev", "cli0")
+	assert.Equal(t, "10.77.0.100", boot())
+	conflict(t, v, "nobody else on the wire answers for 10.77.0.7 any more; m7 is given it when it asks next")
+	assert.Equal(t, reserved, boot(), "the stranger is gone")
 }

@@ -51,7 +51,7 @@ type Address struct {
 	ledger.Facts
 	Conflict  bool      // somebody answered when we asked the wire for it
 	By        store.MAC // who answered
-	Unasked   bool      // the wire was not asked for it lately
+	Due       bool      // the wire was not asked for it lately, or not since the boot began
 	Appliance bool      // ours, the router's or the relay's
 }
 
@@ -117,7 +117,7 @@ type Answer struct {
 	Address    netip.Addr    // yiaddr
 	Lease      store.Lease   // to be made durable before the answer leaves; zero when nothing changes
 	GiveBack   []store.Lease // to be made durable, too: addresses that are set aside no longer
-	Doubt      bool          // ask the wire for the address of Lease, or the one that is offered
+	Doubt      netip.Addr    // ask the wire for it; not valid for none
 	Hold       bool          // keep Address for this MAC for offerLife
 	Withdraw   bool          // forget what was offered to this MAC
 	Options    dhcpv4.Options
@@ -196,15 +196,29 @@ func (in *Input) offer(a netip.Addr, asked store.Event) Answer {
 	in.tell(&ans, asked, store.EventDHCPOffer)
 	// Nobody asks the wire ahead for a reserved address. It is asked now, and an
 	// answer counts from the next boot on: iPXE gives up when it is refused what it
-	// was offered.
+	// was offered. One that somebody answered for at an earlier boot is asked for
+	// again: he may be gone, or the machine's own system was heard.
 	own := in.reserved()
-	ans.Doubt = a == own && in.OnWire && in.at(a).Unasked && in.Request.PXE()
-	if f := in.at(own); own.IsValid() && a != own && f.Conflict && !in.Untold {
-		e := in.event(store.EventDHCPConflict, own)
-		e.Detail.Server, e.Detail.Reason = f.By.String(), answersFor(f.By, own, in.Client.Machine.Name)
-		ans.Events = append(ans.Events, e)
+	if f := in.at(own); own.IsValid() && (a == own || f.Conflict) && in.OnWire && f.Due && in.Request.PXE() {
+		ans.Doubt = own
+	}
+	if own.IsValid() && a != own {
+		ans.Events = append(ans.Events, in.conflict()...)
 	}
 	return ans
+}
+
+// conflict is the event of a reserved address that somebody else uses; none when
+// nobody does.
+func (in *Input) conflict() []store.Event {
+	own := in.reserved()
+	f := in.at(own)
+	if !own.IsValid() || !f.Conflict || in.Untold {
+		return nil
+	}
+	e := in.event(store.EventDHCPConflict, own)
+	e.Detail.Server, e.Detail.Reason = f.By.String(), answersFor(f.By, own, in.Client.Machine.Name)
+	return []store.Event{e}
 }
 
 // answersFor says who uses an address that is reserved for a machine.
@@ -373,13 +387,13 @@ func (in *Input) decline() Answer {
 		}
 		e.Detail.Reason += back.Address.String()
 	}
-	life := declineLife
+	life, doubt := declineLife, netip.Addr{}
 	if in.OnWire {
-		life = doubtLife
+		life, doubt = doubtLife, a
 	}
 	return Answer{
 		Withdraw: true, Reason: e.Detail.Reason, Events: []store.Event{e},
-		Lease: in.lease(a, store.LeaseDeclined, life), GiveBack: in.GiveBack, Doubt: in.OnWire,
+		Lease: in.lease(a, store.LeaseDeclined, life), GiveBack: in.GiveBack, Doubt: doubt,
 	}
 }
 

@@ -239,12 +239,12 @@ func TestDecline(t *testing.T) {
 	assert.Equal(t, store.LeaseDeclined, ans.Lease.State)
 	assert.Equal(t, noon.Add(10*time.Minute), ans.Lease.Expires)
 	assert.Equal(t, []store.EventKind{store.EventDHCPDecline}, kinds(ans))
-	assert.False(t, ans.Doubt)
+	assert.Zero(t, ans.Doubt)
 
 	oldest := bind("10.77.0.103", 1, 0)
 	ans = Decide(with(decline, chooses("10.77.0.1"), asks("10.77.0.100"), holds("10.77.0.100", time.Hour), func(in *Input) { in.OnWire, in.GiveBack = true, []store.Lease{oldest} }))
 	assert.Equal(t, noon.Add(time.Minute), ans.Lease.Expires, "its word counts until the wire has spoken")
-	assert.True(t, ans.Doubt)
+	assert.Equal(t, ip("10.77.0.100"), ans.Doubt)
 	assert.Equal(t, []store.Lease{oldest}, ans.GiveBack)
 	assert.Contains(t, ans.Events[0].Detail.Reason, "given again: 10.77.0.103")
 
@@ -314,7 +314,8 @@ func kinds(ans Answer) []store.EventKind {
 // is offered to one that boots: the answer is here before its REQUEST.
 func TestAReservedAddressIsAskedForWhenItIsOffered(t *testing.T) {
 	boots := func(in *Input) { in.Request.Class, in.OnWire = "PXEClient:Arch:00007:UNDI:003000", true }
-	unasked := fact("10.77.0.7", func(f *Address) { f.Unasked = true })
+	unasked := fact("10.77.0.7", func(f *Address) { f.Due = true })
+	taken := fact("10.77.0.7", func(f *Address) { f.Conflict, f.By = true, store.MAC{2} })
 	discover := base(dhcpv4.MessageTypeDiscover)
 	for name, c := range map[string]struct {
 		in   Input
@@ -324,9 +325,11 @@ func TestAReservedAddressIsAskedForWhenItIsOffered(t *testing.T) {
 		"the wire was asked lately":   {with(discover, boots, reserved("10.77.0.7")), false},
 		"behind a relay":              {with(discover, boots, reserved("10.77.0.7"), unasked, func(in *Input) { in.OnWire = false }), false},
 		"a system that runs":          {with(discover, reserved("10.77.0.7"), unasked, func(in *Input) { in.OnWire = true }), false},
-		"an address out of the range": {with(discover, boots, fact("10.77.0.100", func(f *Address) { f.Unasked = true })), false},
+		"an address out of the range": {with(discover, boots, fact("10.77.0.100", func(f *Address) { f.Due = true })), false},
+		"taken at the boot before":    {with(discover, boots, reserved("10.77.0.7"), unasked, taken), true},
+		"taken at this boot":          {with(discover, boots, reserved("10.77.0.7"), taken), false},
 	} {
-		if ans := Decide(c.in); ans.Verdict != Offer || ans.Doubt != c.want {
+		if ans := Decide(c.in); ans.Verdict != Offer || ans.Doubt.IsValid() != c.want || c.want && ans.Doubt != ip("10.77.0.7") {
 			t.Errorf("%s: %s, asked %v", name, ans.Verdict, ans.Doubt)
 		}
 	}

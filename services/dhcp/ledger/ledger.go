@@ -382,6 +382,21 @@ func (t Turn) Client(mac store.MAC) (m *store.Machine, ignored bool) {
 	return t.l.roster.byMAC[mac], t.l.roster.ignored[mac]
 }
 
+// Owner returns the machine that an address is reserved for, nil for none. It is for
+// reading.
+func (t Turn) Owner(a netip.Addr) *store.Machine {
+	id, ok := t.l.roster.byAddress[a]
+	if !ok {
+		return nil
+	}
+	for _, m := range t.l.roster.byMAC {
+		if m.ID == id {
+			return m
+		}
+	}
+	return nil // a machine without a card
+}
+
 // Own returns the lease that a MAC holds or held in a network. It may have rows
 // elsewhere: in another network, or for an address that it declined.
 func (t Turn) Own(mac store.MAC, network netip.Prefix) (own store.Lease) {

@@ -26,6 +26,7 @@ const (
 	wireInterval = 10 * time.Second
 	listenAgain  = 100 * time.Millisecond // after an error of the socket
 	answerTime   = time.Second            // how long an answer is waited for; RFC 5227 §1.1 PROBE_MIN
+	sameBoot     = 10 * time.Second       // an answer older than this is from before the boot that asks now
 	maxDoubts    = 64                     // addresses that wait to be asked for because a client declined them
 )
 
@@ -69,6 +70,13 @@ type found struct {
 	check Check
 	at    time.Time
 	by    []user // at most two: two that use one address are the conflict
+
+	asking bool // the question is under way
+	// ahead says that nobody was given the address yet: whoever is heard with it uses
+	// it. Else only an answer to the question counts. The machine that was given an
+	// address is heard with it for as long as it runs, by cards that nobody enrolled,
+	// too: a bridge has a MAC of its own.
+	ahead bool
 }
 
 // user is who answered for an address, and when last.
@@ -80,7 +88,8 @@ type user struct {
 // heard notes another answer, and forgets those that no longer count.
 func (f found) heard(mac store.MAC, at time.Time) found {
 	by := slices.DeleteFunc(slices.Clone(f.by), func(a user) bool { return a.mac == mac || at.Sub(a.at) > takenLife })
-	return found{check: Taken, at: at, by: append(by[max(0, len(by)-1):], user{mac, at})}
+	f.check, f.at, f.by = Taken, at, append(by[max(0, len(by)-1):], user{mac, at})
+	return f
 }
 
 // users lists who answered.
@@ -117,6 +126,28 @@ func (p *Prober) Checked(a netip.Addr) (Check, []store.MAC) {
 		return Unchecked, nil
 	}
 	return f.check, f.users()
+}
+
+// Due reports whether the wire is to be asked for an address that is offered again:
+// nobody asked lately, or somebody answered before the boot that asks now. Who used
+// it then may be gone.
+func (p *Prober) Due(a netip.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, ok := p.results[a]
+	age := p.now().Sub(f.at)
+	return !ok || f.check == Unchecked || age > life(f.check) || f.check == Taken && age > sameBoot
+}
+
+// Given says that somebody has the address from now on: what is heard from it is
+// his doing, and only an answer to a question speaks of others.
+func (p *Prober) Given(a netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f, ok := p.results[a]; ok {
+		f.ahead = false
+		p.results[a] = f
+	}
 }
 
 // Taken lists the addresses for which somebody answered lately.
@@ -183,7 +214,7 @@ func (p *Prober) settle(ctx context.Context, r Range, conn *packet.Conn, own sto
 	for len(p.doubts) > 0 {
 		ask = append(ask, <-p.doubts)
 	}
-	taken, err := p.question(ctx, conn, own, ask)
+	taken, err := p.question(ctx, conn, own, ask, false)
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -199,14 +230,14 @@ func (p *Prober) round(ctx context.Context, r Range, conn *packet.Conn, own stor
 	if err != nil {
 		return err
 	}
-	p.forget()
+	p.forget(next)
 	var ask []netip.Addr
 	for _, a := range next {
 		if p.stale(a) {
 			ask = append(ask, a)
 		}
 	}
-	taken, err := p.question(ctx, conn, own, ask)
+	taken, err := p.question(ctx, conn, own, ask, true)
 	for a, all := range taken {
 		for _, by := range all {
 			// A client may have been given the address meanwhile.
@@ -218,13 +249,15 @@ func (p *Prober) round(ctx context.Context, r Range, conn *packet.Conn, own stor
 	return err
 }
 
-// question asks the wire for addresses, and returns who answered.
-func (p *Prober) question(ctx context.Context, conn *packet.Conn, own store.MAC, ask []netip.Addr) (map[netip.Addr][]store.MAC, error) {
+// question asks the wire for addresses, and returns who answered. Nobody was given
+// those that are asked for ahead.
+func (p *Prober) question(ctx context.Context, conn *packet.Conn, own store.MAC, ask []netip.Addr, ahead bool) (map[netip.Addr][]store.MAC, error) {
 	if len(ask) == 0 {
 		return nil, nil
 	}
 	asked := p.now()
-	p.expect(ask)
+	p.expect(ask, ahead)
+	defer p.done(ask)
 	for range 2 { // a lost probe is not silence
 		for _, a := range ask {
 			if _, err := conn.WriteTo(wire.ARPProbe(own, a), &packet.Addr{HardwareAddr: wire.Everybody[:]}); err != nil {
@@ -240,48 +273,71 @@ func (p *Prober) question(ctx context.Context, conn *packet.Conn, own store.MAC,
 	return p.conclude(ask, asked), nil
 }
 
-// conclude notes silence, and returns who answered.
+// conclude notes silence, and returns who answered. Those that answered an earlier
+// question and not this one use the address no more.
 func (p *Prober) conclude(ask []netip.Addr, asked time.Time) map[netip.Addr][]store.MAC {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	taken := map[netip.Addr][]store.MAC{}
 	for _, a := range ask {
-		if f := p.results[a]; f.check == Taken && !f.at.Before(asked) {
+		f := p.results[a]
+		f.by = slices.DeleteFunc(slices.Clone(f.by), func(u user) bool { return u.at.Before(asked) })
+		if len(f.by) > 0 {
 			taken[a] = f.users()
 		} else {
-			p.results[a] = found{check: Quiet, at: p.now()}
+			f.check, f.at = Quiet, p.now()
 		}
+		p.results[a] = f
 	}
 	return taken
 }
 
 // expect makes room for the answers about addresses that are asked for now.
-func (p *Prober) expect(ask []netip.Addr) {
+func (p *Prober) expect(ask []netip.Addr, ahead bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, a := range ask {
-		if _, ok := p.results[a]; !ok {
-			p.results[a] = found{check: Unchecked, at: p.now()}
+		f, ok := p.results[a]
+		if !ok {
+			f.at = p.now()
 		}
+		f.asking, f.ahead = true, ahead
+		p.results[a] = f
+	}
+}
+
+// done ends a question, answered or not.
+func (p *Prober) done(ask []netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range ask {
+		f := p.results[a]
+		f.asking = false
+		p.results[a] = f
 	}
 }
 
 // stale reports whether an address is due for a check: before the last one
-// stops to count.
+// stops to count, or when it was not listened for since.
 func (p *Prober) stale(a netip.Addr) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, ok := p.results[a]
-	return !ok || p.now().Sub(f.at) > life(f.check)-2*wireInterval
+	return !ok || !f.ahead || p.now().Sub(f.at) > life(f.check)-2*wireInterval
 }
 
-// forget drops results that no longer count.
-func (p *Prober) forget() {
+// forget drops results that no longer count, and listens no longer for addresses
+// that are free and not among the next ones any more: somebody may have them.
+func (p *Prober) forget(next []netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for a, f := range p.results {
-		if p.now().Sub(f.at) > life(f.check) {
+		switch {
+		case p.now().Sub(f.at) > life(f.check):
 			delete(p.results, a)
+		case f.check == Quiet && !slices.Contains(next, a):
+			f.ahead = false
+			p.results[a] = f
 		}
 	}
 }
@@ -306,12 +362,16 @@ func (p *Prober) listen(ctx context.Context, conn *packet.Conn, own store.MAC) {
 		if !ok || mac == own || a.IsUnspecified() {
 			continue
 		}
-		p.mu.Lock()
-		// Only what was asked for, or is asked for now: the map is not for
-		// strangers to fill.
-		if f, asked := p.results[a]; asked {
-			p.results[a] = f.heard(mac, p.now())
-		}
-		p.mu.Unlock()
+		p.hear(mac, a)
+	}
+}
+
+// hear takes note of who uses an address: one that is asked for now, or that nobody
+// was given. The map is not for strangers to fill.
+func (p *Prober) hear(mac store.MAC, a netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f, known := p.results[a]; known && (f.asking || f.ahead) {
+		p.results[a] = f.heard(mac, p.now())
 	}
 }

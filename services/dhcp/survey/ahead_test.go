@@ -1,6 +1,8 @@
 package survey
 
 import (
+	"log/slog"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -23,5 +25,84 @@ func TestWhoAnswersForAnAddressIsKnownForAWhile(t *testing.T) {
 	// The one that left is forgotten, though the other goes on.
 	if got := f.heard(one, noon.Add(takenLife+5*time.Second)).users(); !slices.Equal(got, []store.MAC{one}) {
 		t.Errorf("much later: %v", got)
+	}
+}
+
+var at = netip.MustParseAddr
+
+// probing is a prober with a clock, whose questions are answered by hand.
+func probing() (p *Prober, pass func(time.Duration)) {
+	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	p = NewProber(func() time.Time { return now }, slog.New(slog.DiscardHandler))
+	return p, func(d time.Duration) { now = now.Add(d) }
+}
+
+// ask is a question for an address, which some answer within its window.
+func (p *Prober) ask(a netip.Addr, ahead bool, answers ...store.MAC) map[netip.Addr][]store.MAC {
+	ask, asked := []netip.Addr{a}, p.now()
+	p.expect(ask, ahead)
+	defer p.done(ask)
+	for _, by := range answers {
+		p.hear(by, a)
+	}
+	return p.conclude(ask, asked)
+}
+
+func (p *Prober) is(t *testing.T, a netip.Addr, want Check, due bool, when string) {
+	t.Helper()
+	if got, by := p.Checked(a); got != want || p.Due(a) != due {
+		t.Errorf("%s: %d by %v, due %v; want %d, due %v", when, got, by, p.Due(a), want, due)
+	}
+}
+
+// A hypervisor has its reserved address on a bridge, whose MAC nobody enrolled, and is
+// up within the minute: it is no stranger to its own address.
+func TestWhoUsesAnAddressThatWasGivenIsNotHeardOutsideOfAQuestion(t *testing.T) {
+	reserved, bridge, stranger := at("10.77.0.7"), store.MAC{2, 0, 0, 0, 0, 1}, store.MAC{2, 0, 0, 0, 0, 2}
+	p, pass := probing()
+	p.is(t, reserved, Unchecked, true, "never asked")
+	p.ask(reserved, false)
+	p.is(t, reserved, Quiet, false, "nobody answered")
+	pass(40 * time.Second)
+	p.hear(bridge, reserved)
+	p.is(t, reserved, Quiet, false, "its own bridge is heard")
+
+	// One that answers the question is another; it does not last because of him.
+	p.ask(reserved, false, stranger)
+	p.is(t, reserved, Taken, false, "a stranger answered")
+	for range 3 {
+		pass(4 * time.Minute)
+		p.hear(stranger, reserved)
+	}
+	p.is(t, reserved, Unchecked, true, "twelve minutes later")
+
+	p.ask(reserved, false, stranger)
+	pass(sameBoot + time.Second)
+	p.is(t, reserved, Taken, true, "the next boot asks again")
+	if taken := p.ask(reserved, false); len(taken) != 0 {
+		t.Errorf("who left answers still: %v", taken)
+	}
+	p.is(t, reserved, Quiet, false, "the stranger is gone")
+}
+
+// A free address is listened for until somebody is given it, or it is not among the
+// next ones any more.
+func TestAFreeAddressIsListenedForUntilItIsGiven(t *testing.T) {
+	a, b, c, bridge := at("10.77.0.100"), at("10.77.0.101"), at("10.77.0.102"), store.MAC{2, 0, 0, 0, 0, 1}
+	p, pass := probing()
+	for _, x := range []netip.Addr{a, b, c} {
+		p.ask(x, true)
+	}
+	pass(time.Second)
+	p.Given(a)
+	p.forget([]netip.Addr{c})
+	for _, x := range []netip.Addr{a, b, c} {
+		p.hear(bridge, x)
+	}
+	p.is(t, a, Quiet, false, "given")
+	p.is(t, b, Quiet, false, "not among the next ones")
+	p.is(t, c, Taken, false, "free")
+	if !p.stale(a) || !p.stale(b) || p.stale(c) {
+		t.Error("what was not listened for is asked for again when it is free, and no other")
 	}
 }
