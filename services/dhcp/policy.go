@@ -160,18 +160,23 @@ func Decide(in Input) Answer {
 func drop(reason string) Answer { return Answer{Reason: reason} }
 
 // discover offers the first of: the machine's reserved address, the address
-// that the MAC holds or was offered, what the pool has (RFC 2131 §4.3.1).
+// that the MAC holds or was offered, what the pool has (RFC 2131 §4.3.1). When there
+// is nothing else it is the reserved address although somebody else uses it: on an
+// address that two have a machine may boot, without one it cannot.
 func (in *Input) discover() Answer {
 	asked := in.event(store.EventDHCPDiscover, netip.Addr{})
 	if a := in.known(); a.IsValid() {
 		return in.offer(a, asked)
 	}
-	if !in.Free.Address.IsValid() {
-		e := in.event(store.EventDHCPNoAddress, netip.Addr{})
-		e.Detail.Reason = in.Free.Reason
-		return Answer{Reason: in.Free.Reason, Events: []store.Event{asked, e}, Waiting: in.waiting()}
+	if in.Free.Address.IsValid() {
+		return in.offer(in.Free.Address, asked)
 	}
-	return in.offer(in.Free.Address, asked)
+	if own := in.reserved(); own.IsValid() && in.withheld(own) == "" {
+		return in.offer(own, asked)
+	}
+	e := in.event(store.EventDHCPNoAddress, netip.Addr{})
+	e.Detail.Reason = in.Free.Reason
+	return Answer{Reason: in.Free.Reason, Events: slices.Concat([]store.Event{asked}, in.conflict(), []store.Event{e}), Waiting: in.waiting()}
 }
 
 // known returns the address that the client is offered without a look at the pool;
@@ -202,7 +207,7 @@ func (in *Input) offer(a netip.Addr, asked store.Event) Answer {
 	if f := in.at(own); own.IsValid() && (a == own || f.Conflict) && in.OnWire && f.Due && in.Request.PXE() {
 		ans.Doubt = own
 	}
-	if own.IsValid() && a != own {
+	if own != in.Offered { // else it was said when the wire had answered
 		ans.Events = append(ans.Events, in.conflict()...)
 	}
 	return ans
@@ -484,10 +489,40 @@ func (in *Input) told(kind store.EventKind, ans Answer) store.Event {
 
 // obstacle says why an address cannot be this client's, "" when it can.
 func (in *Input) obstacle(a netip.Addr) string {
+	if why := in.withheld(a); why != "" {
+		return why
+	}
+	if in.taken(a) {
+		return a.String() + " was found in use by somebody else"
+	}
+	return ""
+}
+
+// taken reports whether the wire's word keeps an address from this client.
+func (in *Input) taken(a netip.Addr) bool {
+	f, r := in.at(a), in.Request
+	mine := f.Lease.MAC == r.MAC
+	switch {
+	case !f.Conflict:
+	case mine && (f.InUse || r.CIAddr == a): // who runs on it has it
+	case in.byReservation(f) && a == in.Offered: // it was on offer before anybody answered, or for want of another
+	case in.byReservation(f) && mine && f.Lease.Expires.After(in.Now) && r.ServerID == in.serverID(): // and our ACK was lost
+	default:
+		return true
+	}
+	return false
+}
+
+func (in *Input) byReservation(f Address) bool {
+	return f.ReservedTo != 0 && f.ReservedTo == in.Client.Machine.ID
+}
+
+// withheld says why an address cannot be this client's by what is known here.
+func (in *Input) withheld(a netip.Addr) string {
 	f := in.at(a)
 	mine := f.Lease.MAC == in.Request.MAC
 	live := f.Lease.Expires.After(in.Now)
-	byReservation := f.ReservedTo != 0 && f.ReservedTo == in.Client.Machine.ID
+	byReservation := in.byReservation(f)
 	switch {
 	case !ledger.Usable(in.Subnet.Prefix, a):
 		return a.String() + " is not an address of " + in.Subnet.Prefix.String()
@@ -503,9 +538,6 @@ func (in *Input) obstacle(a netip.Addr) string {
 		return "another machine's volume is open from " + a.String()
 	case !f.OfferedTo.IsZero() && f.OfferedTo != in.Request.MAC:
 		return a.String() + " was just offered to another machine"
-	case f.Conflict && byReservation && a == in.Offered: // it was on offer before anybody answered
-	case f.Conflict && !(mine && (f.InUse || in.Request.CIAddr == a)): // who runs on it has it
-		return a.String() + " was found in use by somebody else"
 	case !in.Subnet.Range.Contains(a) && !byReservation && !(mine && f.InUse):
 		return a.String() + " is outside the range"
 	}

@@ -139,6 +139,27 @@ func TestDiscoverWithoutAnAddressSaysWhy(t *testing.T) {
 	assert.Equal(t, "all taken", ans.Events[1].Detail.Reason)
 }
 
+// Its reserved address is used by somebody else, and the range has no other: it is
+// given all the same, and what is wrong is said to be that.
+func TestATakenReservedAddressIsGivenForWantOfAnother(t *testing.T) {
+	taken := fact("10.77.0.7", func(f *Address) { f.Conflict, f.By = true, store.MAC{0x52, 0x54, 0, 0, 0, 9} })
+	discover := with(base(dhcpv4.MessageTypeDiscover), reserved("10.77.0.7"), taken, noneFree)
+	ans := Decide(discover)
+	assert.Equal(t, Offer, ans.Verdict, ans.Reason)
+	assert.Equal(t, ip("10.77.0.7"), ans.Address)
+	assert.Equal(t, []store.EventKind{store.EventDHCPDiscover, store.EventDHCPOffer, store.EventDHCPConflict}, kinds(ans))
+	ask := with(base(dhcpv4.MessageTypeRequest), reserved("10.77.0.7"), taken, noneFree, chooses("10.77.0.1"), asks("10.77.0.7"))
+	assert.Equal(t, Ack, Decide(with(ask, offered("10.77.0.7"))).Verdict)
+	assert.Equal(t, Ack, Decide(with(ask, holds("10.77.0.7", time.Hour))).Verdict, "it repeats its REQUEST when the ACK was lost")
+	assert.Equal(t, Nak, Decide(with(ask, holds("10.77.0.7", -time.Hour))).Verdict)
+
+	// Another machine has it by our own doing: there is none to give, and both are said.
+	ans = Decide(with(discover, others("10.77.0.7", time.Hour)))
+	assert.Equal(t, Drop, ans.Verdict)
+	assert.Equal(t, []store.EventKind{store.EventDHCPDiscover, store.EventDHCPConflict, store.EventDHCPNoAddress}, kinds(ans))
+	assert.Equal(t, "52:54:00:00:00:09", ans.Events[1].Detail.Server)
+}
+
 // RFC 2131 §4.3.2 and table 4: the states of a client, and what each is told.
 func TestRequest(t *testing.T) {
 	const us, other = "10.77.0.1", "10.77.0.2"

@@ -214,7 +214,7 @@ func (v *view) sharedAddress(e store.Event) store.Diagnosis {
 	case a != "" && a != e.Addr.String():
 		cause += " " + v.who() + " was given " + a + " this time."
 	case a != "":
-		cause += " What is sent to one of them may reach the other. At its next boot " + v.who() + " is given another address for as long as that goes on."
+		cause += " What is sent to one of them may reach the other. At its next boot " + v.who() + " is given another address, when the range has one, for as long as that goes on."
 	}
 	return store.Diagnosis{
 		Title:      fmt.Sprintf("%s, the address of %s, is used by another device (%s)", e.Addr, v.who(), e.Detail.Server),
