@@ -242,7 +242,7 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 	}
 	if !ans.Lease.Address.IsValid() {
 		if ans.Doubt.IsValid() {
-			s.wire.Doubt(ans.Doubt)
+			s.wire.Doubt(ans.Doubt, false)
 		}
 		return ans, nil
 	}
@@ -255,7 +255,7 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 		}
 	}
 	if ans.Doubt.IsValid() {
-		s.wire.Doubt(ans.Doubt)
+		s.wire.Doubt(ans.Doubt, ans.Lease.State == store.LeaseDeclined)
 	}
 	if ans.Verdict == Ack {
 		s.wire.Given(ans.Address)

@@ -27,7 +27,7 @@ const (
 	listenAgain  = 100 * time.Millisecond // after an error of the socket
 	answerTime   = time.Second            // how long an answer is waited for; RFC 5227 §1.1 PROBE_MIN
 	sameBoot     = 10 * time.Second       // an answer older than this is from before the boot that asks now
-	maxDoubts    = 64                     // addresses that wait to be asked for because a client declined them
+	maxDoubts    = 64                     // addresses that wait to be asked for, or are asked for, because of a client
 )
 
 // Check is what asking the wire for an address found (RFC 5227).
@@ -59,11 +59,19 @@ type Prober struct {
 	now func() time.Time
 	log *slog.Logger
 
-	asks   atomic.Bool // there is a socket to ask by
-	doubts chan netip.Addr
+	asks atomic.Bool   // there is a socket to ask by
+	wake chan struct{} // something waits
 
 	mu      sync.Mutex
 	results map[netip.Addr]found // of addresses that were free when they were asked for
+	waiting []doubt              // those that were declined first
+	under   map[netip.Addr]bool  // doubts that are asked for now
+}
+
+// doubt is an address that the wire is to be asked for because of a client.
+type doubt struct {
+	address  netip.Addr
+	declined bool
 }
 
 type found struct {
@@ -102,18 +110,63 @@ func (f found) users() (some []store.MAC) {
 
 // NewProber makes a prober that knows nothing yet.
 func NewProber(now func() time.Time, log *slog.Logger) *Prober {
-	return &Prober{now: now, log: log, results: map[netip.Addr]found{}, doubts: make(chan netip.Addr, maxDoubts)}
+	return &Prober{now: now, log: log, results: map[netip.Addr]found{}, wake: make(chan struct{}, 1), under: map[netip.Addr]bool{}}
 }
 
 // Asks reports whether the wire can be asked.
 func (p *Prober) Asks() bool { return p.asks.Load() }
 
-// Doubt has the wire asked at once for an address that a client found in use. When
-// too many wait it is not asked.
-func (p *Prober) Doubt(a netip.Addr) {
+// Doubt has the wire asked at once for an address that a client found in use, or
+// else that one is offered. One that waits, or is asked for now, is not asked for
+// twice. When too many wait it is not asked; what was declined goes before the others.
+func (p *Prober) Doubt(a netip.Addr, declined bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.under[a] {
+		return
+	}
+	if i := slices.IndexFunc(p.waiting, func(d doubt) bool { return d.address == a }); i >= 0 {
+		if p.waiting[i].declined || !declined {
+			return
+		}
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+	}
+	at := len(p.waiting)
+	if declined {
+		if at = slices.IndexFunc(p.waiting, func(d doubt) bool { return !d.declined }); at < 0 {
+			at = len(p.waiting)
+		}
+	}
+	if at >= maxDoubts-len(p.under) {
+		return
+	}
+	p.waiting = slices.Insert(p.waiting, at, doubt{a, declined})
+	p.waiting = p.waiting[:min(len(p.waiting), maxDoubts-len(p.under))]
 	select {
-	case p.doubts <- a:
+	case p.wake <- struct{}{}:
 	default:
+	}
+}
+
+// doubts takes the addresses that wait; each is under way until it is let go.
+func (p *Prober) doubts() (ask []netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.waiting {
+		ask = append(ask, d.address)
+		p.under[d.address] = true
+	}
+	p.waiting = nil
+	return ask
+}
+
+// letGo says that what comes of a doubt is about to be told: who doubts from now on
+// is told something newer.
+func (p *Prober) letGo(some ...netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range some {
+		delete(p.under, a)
 	}
 }
 
@@ -200,25 +253,24 @@ func (p *Prober) Run(parent context.Context, r Range, ifi *net.Interface) {
 		select {
 		case <-ctx.Done():
 			return
-		case a := <-p.doubts:
-			warn(p.settle(ctx, r, conn, own, a))
+		case <-p.wake:
+			warn(p.settle(ctx, r, conn, own))
 		case <-tick.C:
 			warn(p.round(ctx, r, conn, own))
 		}
 	}
 }
 
-// settle asks for an address that was declined, and for those that wait.
-func (p *Prober) settle(ctx context.Context, r Range, conn *packet.Conn, own store.MAC, a netip.Addr) error {
-	ask := []netip.Addr{a}
-	for len(p.doubts) > 0 {
-		ask = append(ask, <-p.doubts)
-	}
+// settle asks for the addresses that wait.
+func (p *Prober) settle(ctx context.Context, r Range, conn *packet.Conn, own store.MAC) error {
+	ask := p.doubts()
+	defer p.letGo(ask...)
 	taken, err := p.question(ctx, conn, own, ask, false)
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
 	for _, a := range ask {
+		p.letGo(a)
 		r.Asked(ctx, a, taken[a])
 	}
 	return nil

@@ -1,11 +1,16 @@
 package survey
 
 import (
+	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"lunboot/store"
 )
@@ -106,3 +111,89 @@ func TestAFreeAddressIsListenedForUntilItIsGiven(t *testing.T) {
 		t.Error("what was not listened for is asked for again when it is free, and no other")
 	}
 }
+
+// Whoever makes us ask again and again has one question asked, and what a machine
+// declined is asked for before what is only offered.
+func TestAnAddressWaitsOnceToBeAskedFor(t *testing.T) {
+	p, _ := probing()
+	for range 200 {
+		p.Doubt(at("10.77.0.7"), false)
+	}
+	p.Doubt(at("10.77.0.8"), false)
+	p.Doubt(at("10.77.0.9"), true)
+	p.Doubt(at("10.77.0.8"), true) // which waits
+	p.Doubt(at("10.77.0.9"), false)
+	want := []netip.Addr{at("10.77.0.9"), at("10.77.0.8"), at("10.77.0.7")}
+	if got := p.doubts(); !slices.Equal(got, want) {
+		t.Errorf("%v are asked for, want %v", got, want)
+	}
+	p.Doubt(at("10.77.0.7"), false)
+	if got := p.doubts(); len(got) != 0 {
+		t.Errorf("%v is asked for while it is asked for", got)
+	}
+	p.letGo(want...)
+	p.Doubt(at("10.77.0.7"), false)
+	if got := p.doubts(); len(got) != 1 {
+		t.Errorf("later: %v", got)
+	}
+}
+
+func TestADeclinedAddressHasRoomAmongManyThatAreOffered(t *testing.T) {
+	p, _ := probing()
+	for i := range 200 {
+		p.Doubt(netip.AddrFrom4([4]byte{10, 77, 1, byte(i)}), false)
+	}
+	p.Doubt(at("10.77.0.9"), true)
+	got := p.doubts()
+	if len(got) != maxDoubts || got[0] != at("10.77.0.9") {
+		t.Errorf("%d are asked for, first %v", len(got), got[0])
+	}
+	p.Doubt(at("10.77.0.8"), true)
+	if got := p.doubts(); len(got) != 0 {
+		t.Errorf("%d more are asked for meanwhile", len(got))
+	}
+}
+
+// The wire is asked for each that waits, in one question, and the range is told of each.
+func TestDoubtsAreSettledOnTheWire(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	newLab(t)
+	ifi, err := net.InterfaceByName("srv0")
+	require.NoError(t, err)
+	p := NewProber(time.Now, slog.New(slog.DiscardHandler))
+	told := make(toldOf, 8)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { p.Run(ctx, told, ifi) })
+	defer wg.Wait()
+	defer cancel()
+	require.Eventually(t, p.Asks, 5*time.Second, 10*time.Millisecond)
+	for range 5 {
+		p.Doubt(at("10.77.0.9"), false)
+		p.Doubt(at("10.77.0.2"), true)
+	}
+	for _, want := range []netip.Addr{at("10.77.0.2"), at("10.77.0.9")} {
+		select {
+		case got := <-told:
+			require.Equal(t, want, got)
+		case <-time.After(5 * time.Second):
+			t.Fatal("nothing was told of " + want.String())
+		}
+	}
+	check, _ := p.Checked(at("10.77.0.2"))
+	require.Equal(t, Taken, check)
+	select {
+	case a := <-told:
+		t.Error(a, "was asked for twice")
+	case <-time.After(2 * answerTime):
+	}
+}
+
+// toldOf is a range that gives nothing, and takes what the wire said.
+type toldOf chan netip.Addr
+
+func (c toldOf) Next(context.Context) ([]netip.Addr, error)            { return nil, nil }
+func (c toldOf) Holds(context.Context, netip.Addr, store.MAC) bool     { return false }
+func (c toldOf) Asked(_ context.Context, a netip.Addr, by []store.MAC) { c <- a }
