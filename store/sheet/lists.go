@@ -45,7 +45,7 @@ func Volumes() Table[listing.Volume] {
 		field("name", func(x v) string { return x.Name }),
 		field("kind", func(x v) string { return string(x.Kind) }),
 		field("size", func(x v) int64 { return x.Size }),
-		{"used", func(x v) any {
+		{"takes", func(x v) any {
 			if x.Takes < 0 {
 				return nil
 			}

@@ -91,12 +91,16 @@ func (o *Out[T]) Row(item T) error {
 		return o.csv.Write(cells)
 	}
 	var b bytes.Buffer
-	if b.WriteString("\n "); o.n > 0 {
-		b.Reset()
-		b.WriteString(",\n ")
+	before := ",\n "
+	if o.n == 0 {
+		before = "\n "
 	}
 	o.n++
+	b.WriteString(before + "{")
 	for i, c := range o.cols {
+		if i > 0 {
+			b.WriteString(", ")
+		}
 		key, err := json.Marshal(c.Name)
 		if err != nil {
 			return err
@@ -105,7 +109,6 @@ func (o *Out[T]) Row(item T) error {
 		if err != nil {
 			return fmt.Errorf("write %s: %w", c.Name, err)
 		}
-		b.WriteString([]string{", ", "{"}[min(1, 1-min(i, 1))])
 		b.Write(key)
 		b.WriteString(": ")
 		b.Write(value)

@@ -76,7 +76,7 @@ func TestActivitySaysHowBootsWent(t *testing.T) {
 		t.Fatalf("the lab has %d boots, %d of which failed", total, failed)
 	}
 	for _, want := range []string{
-		fmt.Sprintf("%d boots, %d of which failed.", total, failed), "1–50 of 70", `href="/activity?from=50" rel="next"`,
+		fmt.Sprintf("%d boots, %d of which failed.", total, failed), "1–50 of 70", `href="/activity?from=50" rel="next">Next</a>`,
 		"At most 171.7 MiB/s read", `<a class="name" href="/machines/1">lab-01</a>`, "b8:27:eb:91:3c:0d", "Up in ",
 	} {
 		if !strings.Contains(body, want) {
@@ -87,7 +87,7 @@ func TestActivitySaysHowBootsWent(t *testing.T) {
 		t.Errorf("%d rows of numbers", n)
 	}
 	_, body = get("/activity?from=50")
-	if !strings.Contains(body, "51–70 of 70") || !strings.Contains(body, `href="/activity" rel="prev"`) || strings.Contains(body, `rel="next"`) {
+	if !strings.Contains(body, "51–70 of 70") || !strings.Contains(body, `href="/activity" rel="prev">Previous</a>`) || strings.Contains(body, `rel="next"`) {
 		t.Errorf("the second page: %s", body)
 	}
 	_, body = get("/activity?show=failed")
