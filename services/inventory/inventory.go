@@ -218,10 +218,11 @@ type Inventory struct {
 	// acts makes the checks of one act and its changes one step: a volume
 	// that is not mapped when its removal is decided is not mapped when its
 	// file goes.
-	acts   sync.Mutex
-	jobs   jobs
-	work   layerWork
-	merges merges
+	acts    sync.Mutex
+	jobs    jobs
+	work    layerWork
+	merges  merges
+	sharing sharing
 }
 
 const defaultPrefix = "iqn.2026-11.lunboot"
@@ -246,6 +247,7 @@ func New(c Config) (*Inventory, error) {
 	}
 	i.jobs.init()
 	i.merges.wake = make(chan struct{}, 1)
+	i.sharing = sharing{turn: make(chan struct{}, 1), said: map[store.VolumeID]sharedBytes{}}
 	return i, nil
 }
 

@@ -64,7 +64,7 @@ type Layers interface {
 	Used(v store.Volume) (int64, error)
 	// Reflinked is how many of those other files hold as well; errors.ErrUnsupported
 	// when the file system does not tell.
-	Reflinked(v store.Volume) (int64, error)
+	Reflinked(ctx context.Context, v store.Volume) (int64, error)
 	// Shares is whether a copy of the layers of v takes no room to speak of.
 	Shares(v store.Volume) bool
 }

@@ -208,9 +208,7 @@ func (i *Inventory) Detail(ctx context.Context, v store.Volume) (store.VolumeDet
 		if n, err := i.layers.Used(withFiles(v, layers)); err == nil {
 			d.Used = n
 		}
-		if n, err := i.layers.Reflinked(withFiles(v, layers)); err == nil {
-			d.Reflinked = min(n, max(d.Used, 0))
-		}
+		d.Reflinked = min(i.shared(ctx, withFiles(v, layers)), max(d.Used, 0))
 	}
 	return d, nil
 }

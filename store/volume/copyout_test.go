@@ -149,12 +149,12 @@ func TestACopySharesBlocksWhereTheFileSystemCan(t *testing.T) {
 	}
 	// The copy's bytes are the golden volume's, but for what the clones wrote and
 	// unmapped.
-	shared, err := p.Reflinked(out)
+	shared, err := p.Reflinked(t.Context(), out)
 	must(t, err)
 	if shared < 4<<20 || shared >= used {
 		t.Errorf("of the %d bytes of the copy %d are said to be shared", used, shared)
 	}
-	if n, err := p.Reflinked(v); err != nil || n != 0 {
+	if n, err := p.Reflinked(t.Context(), v); err != nil || n != 0 {
 		t.Errorf("of a clone's own layer %d bytes are said to be shared, %v", n, err)
 	}
 	// A file of more pieces than one answer holds: every second block is shared.
@@ -170,11 +170,16 @@ func TestACopySharesBlocksWhereTheFileSystemCan(t *testing.T) {
 	}
 	must(t, errors.Join(f.Sync(), f.Close(), other.Close()))
 	for _, name := range []string{"pieces", "other"} {
-		if n, err := p.files.Reflinked(name); err != nil || n != pieces/2*4096 {
+		if n, err := p.files.Reflinked(t.Context(), name); err != nil || n != pieces/2*4096 {
 			t.Errorf("%s: %d bytes are said to be shared, want %d; %v", name, n, pieces/2*4096, err)
 		}
 	}
-	if n, err := p.files.Reflinked("nosuch"); err != nil || n != 0 {
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := p.files.Reflinked(gone, "pieces"); !errors.Is(err, context.Canceled) {
+		t.Errorf("it is looked at for somebody who is gone: %v", err)
+	}
+	if n, err := p.files.Reflinked(t.Context(), "nosuch"); err != nil || n != 0 {
 		t.Errorf("a file that is none: %d, %v", n, err)
 	}
 }
@@ -187,10 +192,10 @@ func TestWhatWasCopiedIsNotSaidToBeShared(t *testing.T) {
 	put(t, h, 0, volumetest.Pattern(make([]byte, 1<<20), 1))
 	must(t, h.Sync(t.Context()))
 	must(t, h.Close())
-	if n, err := y.Reflinked(v); n != 0 || err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if n, err := y.Reflinked(t.Context(), v); n != 0 || err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("%d bytes are said to be shared, %v", n, err)
 	}
-	if _, err := (&yard{Pool: crashPool(t, crashfs.New(1))}).Reflinked(v); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := (&yard{Pool: crashPool(t, crashfs.New(1))}).Reflinked(t.Context(), v); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("in memory: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"unsafe"
@@ -38,10 +39,14 @@ type fiemap struct {
 
 // reflinked is how many bytes of the file other files hold as well:
 // errors.ErrUnsupported where the file system does not tell, or in too many
-// pieces. What is not written yet lies nowhere and is the file's own.
-func (f *osFile) reflinked() (n int64, err error) {
+// pieces. What is not written yet lies nowhere and is the file's own. It ends
+// between two requests when ctx does.
+func (f *osFile) reflinked(ctx context.Context) (n int64, err error) {
 	m := &fiemap{}
 	for at, seen := uint64(0), 0; seen < maxExtents; {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 		m.Start, m.Length, m.Flags, m.Mapped, m.Count = at, ^uint64(0)-at, 0, 0, uint32(len(m.Extents))
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(f.fd), fsIOCFiemap, uintptr(unsafe.Pointer(m)))
 		switch errno {
@@ -70,26 +75,26 @@ func (f *osFile) reflinked() (n int64, err error) {
 }
 
 // Reflinked is how much of a file other files hold as well, 0 when there is none.
-func (d *folder) Reflinked(name string) (int64, error) {
+func (d *folder) Reflinked(ctx context.Context, name string) (int64, error) {
 	f, err := d.Open(name, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	} else if err != nil {
 		return 0, err
 	}
-	n, err := f.(*osFile).reflinked()
+	n, err := f.(*osFile).reflinked(ctx)
 	return n, errors.Join(err, f.Close())
 }
 
 // Reflinked is how many of the bytes that Used counts lie in blocks that other
 // files hold as well, and so take room only once: errors.ErrUnsupported where the
 // file system does not tell.
-func (p *Pool) Reflinked(v store.Volume) (total int64, err error) {
+func (p *Pool) Reflinked(ctx context.Context, v store.Volume) (total int64, err error) {
 	for _, row := range layersOf(v) {
 		if row.Volume != 0 && row.Volume != v.ID || row.Kind == store.LayerDevice {
 			continue
 		}
-		n, err := p.files.Reflinked(row.Path)
+		n, err := p.files.Reflinked(ctx, row.Path)
 		if errors.Is(err, errors.ErrUnsupported) {
 			return 0, errors.ErrUnsupported
 		}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,7 +53,7 @@ type files interface {
 	Used(name string) (int64, error)
 	// Reflinked is how much of that other files hold as well;
 	// errors.ErrUnsupported when the file system does not tell.
-	Reflinked(name string) (int64, error)
+	Reflinked(ctx context.Context, name string) (int64, error)
 	Close() error
 }
 

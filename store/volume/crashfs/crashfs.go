@@ -15,6 +15,7 @@
 package crashfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -153,7 +154,7 @@ func (f *FS) Used(name string) (int64, error) {
 }
 
 // Reflinked is not known: no file in memory shares what it holds.
-func (f *FS) Reflinked(string) (int64, error) { return 0, errors.ErrUnsupported }
+func (f *FS) Reflinked(context.Context, string) (int64, error) { return 0, errors.ErrUnsupported }
 
 // Free is the room that is left.
 func (f *FS) Free() (int64, error) {
