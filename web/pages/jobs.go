@@ -3,6 +3,7 @@ package pages
 import (
 	"net/http"
 	"strconv"
+	"strings"
 
 	"lunboot/store"
 	"lunboot/store/listing"
@@ -34,15 +35,22 @@ func (s *site) showJobs(w http.ResponseWriter, r *http.Request, status int, p pa
 	s.render(w, r, status, "jobs", p)
 }
 
+// endJob cancels the job that a form or a path names.
+func (s *site) endJob(r *http.Request, named string) error {
+	id, err := strconv.ParseInt(named, 10, 64)
+	if err != nil {
+		return store.NotFound("job", named)
+	}
+	return s.Storage.CancelJob(r.Context(), by(r), id)
+}
+
+// ofVolume reports whether a job works on a volume: its subject is the name of
+// one, and a medium can be called the same.
+func ofVolume(j store.Job) bool { return strings.HasPrefix(j.Kind, "volume.") }
+
 // cancelListedJob cancels a job from the list of all.
 func (s *site) cancelListedJob(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.ParseInt(r.PostFormValue("job"), 10, 64)
-	if err != nil {
-		err = store.NotFound("job", r.PostFormValue("job"))
-	} else {
-		err = s.Storage.CancelJob(r.Context(), by(r), id)
-	}
-	if err != nil {
+	if err := s.endJob(r, r.PostFormValue("job")); err != nil {
 		status, text := explain(err)
 		s.showJobs(w, r, status, page{Error: text})
 		return

@@ -62,7 +62,7 @@ func leaseWords(l listing.Lease) string {
 	return "Offered"
 }
 
-// dropLease forgets a lease. One that is in use is somebody's address still:
+// dropLease drops a lease. One that is in use is somebody's address still:
 // whoever drops it has to have said so.
 func (s *site) dropLease(w http.ResponseWriter, r *http.Request) {
 	text := r.PostFormValue("address")
@@ -77,7 +77,7 @@ func (s *site) dropLease(w http.ResponseWriter, r *http.Request) {
 		s.showLeases(w, r, status, page{Error: problem})
 		return
 	}
-	s.showLeases(w, r, http.StatusOK, page{Said: "The lease of " + addr.String() + " was forgotten."})
+	s.showLeases(w, r, http.StatusOK, page{Said: "The lease of " + addr.String() + " was dropped."})
 }
 
 func (s *site) mayDrop(r *http.Request, addr netip.Addr) error {

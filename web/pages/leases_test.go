@@ -48,7 +48,7 @@ func TestSessionsSayWhoIsLoggedInAndAreDropped(t *testing.T) {
 	if code, body := post("/sessions/drop", "session", "7"); code != http.StatusUnprocessableEntity || len(l.dropped) != 0 || !strings.Contains(body, "Nothing was dropped") {
 		t.Errorf("what nobody agreed to answers %d", code)
 	}
-	if code, body := post("/sessions/drop", "session", "7", "sure", "yes"); code != http.StatusOK || fmt.Sprint(l.dropped) != "[7]" || !strings.Contains(body, "The session was ended") || strings.Contains(body, ">lab-01</a>") {
+	if code, body := post("/sessions/drop", "session", "7", "sure", "yes"); code != http.StatusOK || fmt.Sprint(l.dropped) != "[7]" || !strings.Contains(body, "The session was dropped; a machine") || strings.Contains(body, ">lab-01</a>") {
 		t.Errorf("dropping answers %d, dropped %v", code, l.dropped)
 	}
 	if code, _ := post("/sessions/drop", "session", "7", "sure", "yes"); code != http.StatusNotFound {
@@ -79,7 +79,7 @@ func TestLeasesSayWhoHasWhichAddressAndAreDropped(t *testing.T) {
 		t.Errorf("an address that is in use answers %d", code)
 	}
 	post("/leases/drop", "address", "10.77.0.103", "sure", "yes")
-	if code, body := post("/leases/drop", "address", "10.77.0.99"); code != http.StatusOK || fmt.Sprint(l.dropped) != "[10.77.0.103 10.77.0.99]" || !strings.Contains(body, "The lease of 10.77.0.99 was forgotten") {
+	if code, body := post("/leases/drop", "address", "10.77.0.99"); code != http.StatusOK || fmt.Sprint(l.dropped) != "[10.77.0.103 10.77.0.99]" || !strings.Contains(body, "The lease of 10.77.0.99 was dropped") {
 		t.Errorf("dropping answers %d, dropped %v", code, l.dropped)
 	}
 	if code, _ := post("/leases/drop", "address", "here"); code != http.StatusUnprocessableEntity {
@@ -142,10 +142,10 @@ func TestJobsAreListedAndCanceled(t *testing.T) {
 	l := full()
 	get, post := l.enter(t)
 	_, body := get("/jobs")
-	has(t, body, "No jobs yet")
+	has(t, body, "No jobs yet", "imports, exports, copies of media, promotions, flattening and merges of layers")
 	l.jobs = worked()
 	_, body = get("/jobs")
-	has(t, body, "Importing", "1 GiB of 4 GiB", "the file system is full", `<a href="/jobs?show=failed">Failed <b class="num">1</b></a>`, "Canceled", `aria-label="Cancel: Importing debian12"`)
+	has(t, body, ">What for</a>", "Importing", "1 GiB of 4 GiB", "the file system is full", `<a href="/jobs?show=failed">Failed <b class="num">1</b></a>`, "Canceled", `aria-label="Cancel: Importing debian12"`)
 	_, body = get("/jobs?show=failed&search=full")
 	before(t, body, []string{"lab-07"}, "debian12")
 	_, body = get("/jobs?sort=-started")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -171,10 +170,5 @@ func (s *site) removeMedia(w http.ResponseWriter, r *http.Request) {
 
 // cancelMedia ends the copy of a file.
 func (s *site) cancelMedia(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.ParseInt(r.PostFormValue("job"), 10, 64)
-	if err != nil {
-		s.fail(w, r, store.NotFound("job", r.PostFormValue("job")))
-		return
-	}
-	s.mediaAct(w, r, s.Storage.CancelJob(r.Context(), by(r), id))
+	s.mediaAct(w, r, s.endJob(r, r.PostFormValue("job")))
 }

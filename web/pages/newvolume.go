@@ -212,7 +212,7 @@ func (s *site) underWay(ctx context.Context) (underWay, error) {
 	}
 	all, err := s.Storage.Jobs(ctx)
 	for _, j := range all {
-		if j.State == store.JobRunning && strings.HasPrefix(j.Kind, "volume.") {
+		if j.State == store.JobRunning && ofVolume(j) {
 			out.Jobs = append(out.Jobs, j)
 		}
 	}
@@ -229,10 +229,5 @@ func (s *site) removeUpload(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) cancelJob(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.ParseInt(chi.URLParam(r, "job"), 10, 64)
-	if err != nil {
-		s.fail(w, r, store.NotFound("job", chi.URLParam(r, "job")))
-		return
-	}
-	s.volumeAct(w, r, s.Storage.CancelJob(r.Context(), by(r), id))
+	s.volumeAct(w, r, s.endJob(r, chi.URLParam(r, "job")))
 }

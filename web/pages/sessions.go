@@ -55,16 +55,16 @@ func (s *site) machineNames(ctx context.Context) (map[store.MachineID]string, er
 // dropSession ends a session: a machine loses its volume until it logs in again,
 // so somebody has to have said so.
 func (s *site) dropSession(w http.ResponseWriter, r *http.Request) {
-	err := store.Invalid("sure", "nothing was dropped: tick that the machine may lose its volume")
-	if r.PostFormValue("sure") != "" {
-		if err := s.Sessions.DropSession(r.Context(), by(r), r.PostFormValue("session")); err != nil {
-			status, text := explain(err)
-			s.showSessions(w, r, status, page{Error: text})
-			return
-		}
-		s.showSessions(w, r, http.StatusOK, page{Said: "The session was ended. A machine whose system runs logs in again by itself."})
+	var err error
+	if r.PostFormValue("sure") == "" {
+		err = store.Invalid("sure", "nothing was dropped: tick that the machine may lose its volume")
+	} else {
+		err = s.Sessions.DropSession(r.Context(), by(r), r.PostFormValue("session"))
+	}
+	if err != nil {
+		status, problem := explain(err)
+		s.showSessions(w, r, status, page{Error: problem})
 		return
 	}
-	status, text := explain(err)
-	s.showSessions(w, r, status, page{Error: text})
+	s.showSessions(w, r, http.StatusOK, page{Said: "The session was dropped; a machine whose system runs logs in again by itself."})
 }

@@ -121,7 +121,7 @@ func (s *site) volumeView(ctx context.Context, vol store.Volume) (volumeView, er
 		return v, err
 	}
 	for _, j := range jobs {
-		if j.State == store.JobRunning && j.Subject == vol.Name {
+		if j.State == store.JobRunning && ofVolume(j) && j.Subject == vol.Name {
 			v.Jobs = append(v.Jobs, j)
 		}
 	}
@@ -359,13 +359,7 @@ func (s *site) makeDefault(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) cancelWork(w http.ResponseWriter, r *http.Request) {
-	s.onVolume(w, r, func(store.Volume) error {
-		id, err := strconv.ParseInt(r.PostFormValue("job"), 10, 64)
-		if err != nil {
-			return store.Invalid("job", "choose a job")
-		}
-		return s.Storage.CancelJob(r.Context(), by(r), id)
-	})
+	s.onVolume(w, r, func(store.Volume) error { return s.endJob(r, r.PostFormValue("job")) })
 }
 
 // goldens lists the volumes that a machine can get a clone of, the default

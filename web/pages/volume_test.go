@@ -155,7 +155,10 @@ func cloning() *lab {
 		store.Volume{ID: 6, Name: "lab-01-debian", Size: 32 << 30, BlockSize: 512, State: store.VolumeReady, Kind: store.VolumeClone, Parent: 5, Version: 1, Reset: true, From: "debian-golden version 1"},
 		store.Volume{ID: 7, Name: "work", Size: 32 << 30, BlockSize: 512, State: store.VolumeReady, Kind: store.VolumeClone, Parent: 5, Version: 2, From: "debian-golden version 2"})
 	l.mappings = append(l.mappings, store.Mapping{Machine: 3, Volume: 6, LUN: 0, Boot: true})
-	l.jobs = []store.Job{{ID: 4, Kind: "volume.promote", Subject: "work", State: store.JobRunning, Done: 1 << 30, Total: 32 << 30}}
+	l.jobs = []store.Job{
+		{ID: 4, Kind: "volume.promote", Subject: "work", State: store.JobRunning, Done: 1 << 30, Total: 32 << 30},
+		{ID: 5, Kind: "media.add", Subject: "work", State: store.JobRunning, Total: 1 << 30}, // a medium may be called as a volume is
+	}
 	return l
 }
 
@@ -218,6 +221,9 @@ func TestThePageOfAVolumeSaysWhatStandsOnWhatAndWhoUsesIt(t *testing.T) {
 	}
 	_, work := get("/volumes/7")
 	want(t, work, "Being promoted", "1 GiB of 32 GiB", `name="job" value="4"`, "everything that was written since today", "the upgrade", "Cloned as aside", "21 GiB on the disk and 1 snapshot are deleted for good")
+	if strings.Contains(work, "media.add") {
+		t.Error("a copy of a medium of its name is taken for its own work")
+	}
 	if code, _ := get("/volumes/99"); code != http.StatusNotFound {
 		t.Errorf("a volume that is not there: %d", code)
 	}
@@ -273,10 +279,13 @@ func TestEachActOnAVolumeIsAFormWithoutScript(t *testing.T) {
 			}
 		}
 	}
-	for _, c := range [][]string{{"/volumes/5/version"}, {"/volumes/5/note", "number", "x"}, {"/volumes/7/grow", "size", "lots"}, {"/volumes/7/cancel", "job", "x"}} {
+	for _, c := range [][]string{{"/volumes/5/version"}, {"/volumes/5/note", "number", "x"}, {"/volumes/7/grow", "size", "lots"}} {
 		if code, _ := post(c[0], c[1:]...); code != http.StatusUnprocessableEntity {
 			t.Errorf("%v: %d", c, code)
 		}
+	}
+	if code, _ := post("/volumes/7/cancel", "job", "x"); code != http.StatusNotFound {
+		t.Errorf("no job: %d", code)
 	}
 	if len(l.acts) != 0 {
 		t.Errorf("done without a word: %q", l.acts)

@@ -32,7 +32,7 @@ type Commands struct {
 	Subnet  SubnetCmd  `cmd:"" help:"Networks that the appliance serves."`
 	Setting SettingCmd `cmd:"" help:"Choices that belong to no machine, volume or network."`
 	Event   EventCmd   `cmd:"" help:"The journal of boot events."`
-	Job     JobCmd     `cmd:"" help:"Long work: imports, copies of media, promotions, flattening, merges of layers."`
+	Job     JobCmd     `cmd:"" help:"Long work: imports, exports, copies of media, promotions, flattening and merges of layers."`
 	Token   TokenCmd   `cmd:"" help:"Tokens for the REST API."`
 
 	User       UserCmd       `cmd:"" help:"People: who may log in, and what they may do."`
