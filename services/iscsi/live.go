@@ -301,20 +301,27 @@ func (s *Server) Sessions() []store.Session {
 	return out
 }
 
-// Drop ends one session and waits until it has ended.
+// Drop ends one session and waits until it has ended, also when another connection
+// takes its place meanwhile.
 func (s *Server) Drop(ctx context.Context, id string) error {
-	s.mu.Lock()
-	v := s.sessions.byID[id]
-	s.mu.Unlock()
+	v := s.find(id)
 	if v == nil {
 		return &store.Error{Kind: store.KindNotFound, Op: "drop session", Subject: id, Msg: "there is no such session; it may have ended"}
 	}
-	v.ses.Close("an operator dropped the session")
-	select {
-	case <-v.ses.Done():
-		s.forget(v) // so that nobody sees it after this
-		return nil
-	case <-ctx.Done():
-		return &store.Error{Kind: store.KindUnavailable, Op: "drop session", Subject: id, Msg: "its connection is closed, and its last commands have not finished yet", Err: ctx.Err()}
+	for ; v != nil; v = s.find(id) {
+		v.ses.Close("an operator dropped the session")
+		select {
+		case <-v.ses.Done():
+			s.forget(v) // so that nobody sees it after this
+		case <-ctx.Done():
+			return &store.Error{Kind: store.KindUnavailable, Op: "drop session", Subject: id, Msg: "its connection is closed, and its last commands have not finished yet", Err: ctx.Err()}
+		}
 	}
+	return nil
+}
+
+func (s *Server) find(id string) *live {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions.byID[id]
 }

@@ -43,7 +43,7 @@ func (a *admission) reinstate(v *live, res *login.Result) (uint16, *login.Refusa
 	if v.seat != nil {
 		v.seat.Store(v)
 	}
-	if why := s.resume(v); why != nil {
+	if why := s.resume(v, old); why != nil {
 		v.ses.Abandon()
 		return 0, why
 	}
@@ -54,11 +54,15 @@ func (a *admission) reinstate(v *live, res *login.Result) (uint16, *login.Refusa
 	return v.tsih, nil
 }
 
-// resume puts a session into the table again, under the name that it had.
-func (s *Server) resume(v *live) *login.Refusal {
+// resume puts a session into the table again, under the name that it had, unless
+// somebody ended it while its old connection came to rest. Who ends it after that
+// finds it there.
+func (s *Server) resume(v, old *live) *login.Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
+	switch why := old.ses.Revoked(); {
+	case why != "":
+		return refusal(pdu.LoginSessionDoesNotExist, "the session that the initiator asked for a connection to (TSIH %d) has ended meanwhile: %s", v.tsih, why)
 	case s.stopping:
 		return refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
 	case s.sessions.byTSIH[v.tsih] != nil || s.sessions.byID[v.id] != nil: // by a login in the moment between

@@ -2,6 +2,7 @@ package iscsi_test
 
 import (
 	"bytes"
+	"context"
 	"sync"
 	"testing"
 	"time"
@@ -135,6 +136,55 @@ func TestAReinstatedConnectionWaitsForTheOldOnesWrites(t *testing.T) {
 	}
 	defer i.Conn.Close()
 	i.Must(t, Read10(0, 5, 1))
+}
+
+// Whoever ends a session while a new connection takes its place has ended it.
+func TestASessionThatIsDroppedWhileItIsReinstatedIsNotThereAgain(t *testing.T) {
+	b := start(t)
+	v := newMemory(1 << 20)
+	v.syncing = make(chan struct{})
+	finish := sync.OnceFunc(func() { close(v.syncing) })
+	t.Cleanup(finish) // before the target's own
+	disks := map[store.LUN]disk{0: {id: 1, volume: v}}
+	b.enroll(alice, disks)
+	b.enroll(bob, disks)
+	old := b.login(t, alice, Linux(1))
+	old.Must(t, Ready(0))
+	old.Must(t, Command{CDB: []byte{0x16, 0, 0, 0, 0, 0}}) // RESERVE(6)
+	fua := Write10(0, 5, bytes.Repeat([]byte{7}, 512))
+	fua.CDB[1], fua.Immediate = 0x08, 512
+	if _, err := old.Start(fua); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return v.syncs.Load() == 1 }, "the write waits for its disk")
+	came := make(chan error, 1)
+	go func() {
+		i, err := Dial(b.Addr(), anew(old, alice, Linux(1)))
+		if err == nil {
+			i.Conn.Close()
+		}
+		came <- err
+	}()
+	old.Closed(t)
+	id := b.Sessions()[0].ID
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := b.Drop(ctx, id); store.KindOf(err) != store.KindUnavailable {
+		t.Errorf("it is dropped while a write is under way: %v", err)
+	}
+	finish()
+	if err := <-came; err == nil {
+		t.Error("the session goes on with its new connection")
+	}
+	if got := b.Sessions(); len(got) != 0 {
+		t.Errorf("the sessions are %+v", got)
+	}
+	if err := b.Drop(t.Context(), id); !store.IsNotFound(err) {
+		t.Errorf("there is one to drop: %v", err)
+	}
+	// What it had reserved went with it.
+	other := b.login(t, bob, Linux(1))
+	eventually(t, func() bool { r, err := other.Do(Read10(0, 0, 1)); return err == nil && r.Status == 0 }, "the reservation ends")
 }
 
 // Who does not prove itself harms no session.

@@ -147,6 +147,8 @@ func (v *live) tend(now time.Time) {
 	switch {
 	case !v.retireAt.IsZero() && !now.Before(v.retireAt):
 		v.ses.Close("the machine's operating system has its own session")
+	case v.ses.Ended():
+		// A connection that takes its place is no silence of the initiator.
 	case v.ipxe:
 		// It answers no NOP-In; TCP says when it has gone.
 	case v.pinged.IsZero() && now.Sub(v.heard) >= pingAfter:

@@ -20,6 +20,15 @@ func (s *Session) Yield(reason string) bool {
 	return s.end(&ending{reason: reason, yields: true})
 }
 
+// Revoked is why a session that has yielded was to end after that; empty when
+// nothing ended it. Nobody may go on where it ended then.
+func (s *Session) Revoked() string {
+	if why := s.revoked.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
 // Inherit makes s, which is not served yet, go on where a session that has yielded
 // to it has ended. It returns the CmdSN that is next.
 func (s *Session) Inherit(old *Session) pdu.Serial {

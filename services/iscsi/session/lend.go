@@ -77,7 +77,7 @@ func (s *Session) ship(t *task, fd int, at int64) error {
 		s.cargo = shipment{front: s.out.b[:s.n], fd: fd, at: at + int64(off), left: n}
 		s.n = 0
 		if err := s.sail(); err != nil {
-			s.Close(reasonOf(err))
+			s.end(&ending{reason: reasonOf(err)})
 			return err
 		}
 		off += n

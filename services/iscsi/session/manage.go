@@ -101,7 +101,7 @@ func (s *Session) AbortUnit(lun store.LUN, rest func()) int {
 	// The lock may be held by a write to an initiator that does not read, and
 	// another initiator must not have to wait for that.
 	stuck := time.AfterFunc(abortPatience, func() {
-		s.Close("its initiator does not read, and another one's task management waited for it")
+		s.end(&ending{reason: "its initiator does not read, and another one's task management waited for it"})
 	})
 	s.mu.Lock()
 	defer s.unlock()

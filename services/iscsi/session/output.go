@@ -31,7 +31,7 @@ func (s *Session) flush() error {
 	err := s.send(b)
 	s.sent()
 	if err != nil {
-		s.Close(reasonOf(err))
+		s.end(&ending{reason: reasonOf(err)})
 	}
 	return err
 }
@@ -241,7 +241,7 @@ func (s *Session) gather(parts [][]byte) error {
 	_, err := s.vec.WriteTo(s.nc)
 	clear(parts)
 	if err != nil {
-		s.Close(reasonOf(err))
+		s.end(&ending{reason: reasonOf(err)})
 	}
 	return err
 }

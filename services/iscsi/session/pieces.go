@@ -41,7 +41,7 @@ func (s *Session) writePiece(t *task, piece *buffer, n int) {
 		t.writing, t.bad = false, bad
 		if fault != nil {
 			t.aborted = true
-			s.Close(errFault.Error())
+			s.end(&ending{reason: errFault.Error()})
 		}
 		if t.closing {
 			t.closing = false

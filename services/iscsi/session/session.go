@@ -147,6 +147,8 @@ type Session struct {
 	leaving     bool // a Logout was answered
 	kept        bool // the session is over, and its nexus waits for Inherit
 	forsaken    bool // nobody will call that
+
+	revoked atomic.Pointer[string] // why it was closed while it yielded
 }
 
 // ending is why a session ended.
@@ -280,11 +282,14 @@ func (s *Session) Counters() Counters {
 // Done is closed when the session has ended and its tasks have too.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Close ends the session; Done says when it has ended. The first reason that
+// Close ends the session from without; Done says when it has ended. The first reason that
 // is given stays. It does not wait for the lock, which a write to a stuck
-// connection may hold.
+// connection may hold. A session that yields is over with its connection, but not
+// for whoever takes its place: Revoked tells them.
 func (s *Session) Close(reason string) {
-	s.end(&ending{reason: reason})
+	if !s.end(&ending{reason: reason}) && s.why.Load().yields {
+		s.revoked.CompareAndSwap(nil, &reason)
+	}
 }
 
 // end is Close; it says whether the session lived.
@@ -321,7 +326,7 @@ func (s *Session) Serve(res login.Result) string {
 	if !s.closed() {
 		_ = s.flush() // what the initiator should still learn; the session ends anyway
 	}
-	s.Close(reasonOf(err))
+	s.end(&ending{reason: reasonOf(err)})
 	s.orphan(err)
 	s.abort(func(*task) bool { return true }, nil)
 	s.account.Leave()

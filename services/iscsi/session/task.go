@@ -361,7 +361,7 @@ func (s *Session) run(t *task, settle bool) {
 	defer s.unlock()
 	if err != nil {
 		t.aborted = true
-		s.Close(errFault.Error())
+		s.end(&ending{reason: errFault.Error()})
 	}
 	if s.complete(t) == nil && !s.closed() {
 		_ = s.flush() // an error has ended the session
