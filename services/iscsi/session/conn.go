@@ -15,6 +15,7 @@ import (
 
 	"lunboot/services/iscsi/login"
 	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/socket"
 )
 
 // Read buffers: a connection that has not moved data yet needs little.
@@ -48,6 +49,8 @@ type Conn struct {
 	nc  net.Conn
 	raw syscall.RawConn // nil when nc is no TCP connection
 
+	socket *socket.Socket
+
 	shared     *Shared
 	in         []byte
 	small      *buffer // what in was at first; nil when it was given back
@@ -65,9 +68,6 @@ type Conn struct {
 	ack   func(fd uintptr)      // sets TCP_QUICKACK
 	cargo shipment              // what step sends
 	step  func(fd uintptr) bool // for raw.Write
-
-	coming, going transfer
-	pull, push    func(fd uintptr) bool // pullFrom for raw.Read, pushTo for raw.Write
 }
 
 // NewConn wraps a connection that was accepted from a socket with Control.
@@ -75,11 +75,11 @@ func NewConn(nc net.Conn, shared *Shared) *Conn {
 	c := &Conn{nc: nc, shared: shared, small: shared.get(smallInput)}
 	c.in = c.small.b[:smallInput]
 	c.ack = func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) } // an optimisation
-	c.pull, c.push = c.pullFrom, c.pushTo
 	c.step = func(fd uintptr) bool { return c.cargo.step(int(fd)) }
 	if t, ok := nc.(*net.TCPConn); ok {
 		c.raw, _ = t.SyscallConn() // fails only on a socket that is gone, which the first read says
 	}
+	c.socket = socket.New(nc, c.raw)
 	return c
 }
 
@@ -144,7 +144,7 @@ func (c *Conn) Login(m *login.Machine, within time.Duration) error {
 		r.Encode(&h)
 		h.SetDataSegmentLength(len(r.Data))
 		out = append(append(append(out[:0], h[:]...), r.Data...), zeros[:pdu.Pad(len(r.Data))]...)
-		if err := c.send(out); err != nil {
+		if err := c.socket.Send(out); err != nil {
 			return fmt.Errorf("login: answer: %w", err)
 		}
 	}
@@ -300,7 +300,7 @@ func (c *Conn) read(p []byte, more int) error {
 		if err := c.wait(len(p) - n + more); err != nil {
 			return err
 		}
-		k, err := c.recv(p[n:])
+		k, err := c.socket.Recv(p[n:])
 		if k > 0 {
 			n += k
 			c.reads.Add(1)
@@ -343,7 +343,7 @@ func (c *Conn) fill(n int, mid bool) error {
 		if err := c.wait(missing); err != nil {
 			return err
 		}
-		k, err := c.recv(c.in[c.w:])
+		k, err := c.socket.Recv(c.in[c.w:])
 		if k > 0 {
 			c.w += k
 			c.reads.Add(1)

@@ -28,7 +28,7 @@ func (s *Session) flush() error {
 	b := s.out.b[:s.n]
 	s.n = 0
 	s.sending()
-	err := s.send(b)
+	err := s.socket.Send(b)
 	s.sent()
 	if err != nil {
 		s.end(&ending{reason: reasonOf(err)})

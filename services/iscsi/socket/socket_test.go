@@ -1,4 +1,4 @@
-package session
+package socket
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 const short = 64 << 10
 
 // pair is a connection and its peer. The connection's socket holds little.
-func pair(t *testing.T) (*Conn, *net.TCPConn) {
+func pair(t *testing.T) (*Socket, *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -34,7 +34,11 @@ func pair(t *testing.T) (*Conn, *net.TCPConn) {
 	if err := nc.(*net.TCPConn).SetWriteBuffer(16 << 10); err != nil {
 		t.Fatal(err)
 	}
-	return NewConn(nc, NewShared()), peer.(*net.TCPConn)
+	raw, err := nc.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(nc, raw), peer.(*net.TCPConn)
 }
 
 // What is sent arrives whole, however much more it is than the socket holds and
@@ -50,7 +54,7 @@ func TestASlowPeerGetsAllThatIsSent(t *testing.T) {
 		go func() {
 			var err error
 			for b := want; len(b) > 0 && err == nil; b = b[min(len(b), short):] {
-				err = c.send(b[:min(len(b), short)])
+				err = c.Send(b[:min(len(b), short)])
 			}
 			sent <- err
 		}()
@@ -70,13 +74,13 @@ func TestReceivingWaitsAndEnds(t *testing.T) {
 		c, peer := pair(t)
 		p := make([]byte, size)
 		time.AfterFunc(20*time.Millisecond, func() { _, _ = peer.Write([]byte("late")) })
-		if n, err := c.recv(p); err != nil || string(p[:n]) != "late" {
+		if n, err := c.Recv(p); err != nil || string(p[:n]) != "late" {
 			t.Errorf("%q, %v", p[:n], err)
 		}
 		if err := c.nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := c.recv(p); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if n, err := c.Recv(p); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("after its time %d bytes, %v", n, err)
 		}
 		if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
@@ -90,11 +94,11 @@ func TestReceivingWaitsAndEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Millisecond)
-		if n, err := c.recv(p); err != nil || string(p[:n]) != "last" {
+		if n, err := c.Recv(p); err != nil || string(p[:n]) != "last" {
 			t.Errorf("%q, %v", p[:n], err)
 		}
 		for range 2 {
-			if n, err := c.recv(p); n != 0 || err != io.EOF {
+			if n, err := c.Recv(p); n != 0 || err != io.EOF {
 				t.Errorf("after the end %d bytes, %v", n, err)
 			}
 		}
@@ -105,15 +109,15 @@ func TestReceivingWaitsAndEnds(t *testing.T) {
 // that resets it is told from one that leaves.
 func TestClosingWakesWhoWaits(t *testing.T) {
 	c, _ := pair(t)
-	time.AfterFunc(20*time.Millisecond, func() { _ = c.Close() })
-	if n, err := c.recv(make([]byte, 16)); n != 0 || !errors.Is(err, net.ErrClosed) {
+	time.AfterFunc(20*time.Millisecond, func() { _ = c.nc.Close() })
+	if n, err := c.Recv(make([]byte, 16)); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("receiving: %d bytes, %v", n, err)
 	}
 	c, _ = pair(t)
-	time.AfterFunc(20*time.Millisecond, func() { _ = c.Close() })
+	time.AfterFunc(20*time.Millisecond, func() { _ = c.nc.Close() })
 	err := error(nil)
 	for err == nil {
-		err = c.send(make([]byte, short))
+		err = c.Send(make([]byte, short))
 	}
 	if !errors.Is(err, net.ErrClosed) {
 		t.Errorf("sending: %v", err)
@@ -122,10 +126,10 @@ func TestClosingWakesWhoWaits(t *testing.T) {
 	if err := errors.Join(peer.SetLinger(0), peer.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.recv(make([]byte, 16)); !errors.Is(err, syscall.ECONNRESET) {
+	if _, err := c.Recv(make([]byte, 16)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("receiving after a reset: %v", err)
 	}
-	if err := c.send([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+	if err := c.Send([]byte("x")); !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("sending after a reset: %v", err)
 	}
 }

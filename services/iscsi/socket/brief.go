@@ -1,5 +1,5 @@
 //go:build !race
 
-package session
+package socket
 
 const brief = 64 << 10

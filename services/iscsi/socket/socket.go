@@ -1,0 +1,111 @@
+// Package socket moves bytes over a connection with little ado. Short calls go to
+// the kernel as they are. They never wait, since the socket is non-blocking, so the
+// runtime need not be told of them: what it does about a call that may wait, and
+// about one that it takes to be waiting, is 7 % of what a READ of 4 KiB costs. A
+// call is short up to a size of brief; a longer one the runtime may work around.
+package socket
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is a connection for one reader and one writer at a time.
+type Socket struct {
+	nc  net.Conn
+	raw syscall.RawConn // nil when nc is no TCP connection
+
+	coming, going transfer
+	pull, push    func(fd uintptr) bool // pullFrom for raw.Read, pushTo for raw.Write
+}
+
+// transfer is what a call is to move. It belongs to the connection, so that nothing
+// is allocated.
+type transfer struct {
+	rest []byte
+	n    int // that were read
+	err  error
+}
+
+// New is the socket of a connection; raw is nil when that is none of TCP.
+func New(nc net.Conn, raw syscall.RawConn) *Socket {
+	s := &Socket{nc: nc, raw: raw}
+	s.pull, s.push = s.pullFrom, s.pushTo
+	return s
+}
+
+// Recv reads what has come, and waits for something to come.
+func (s *Socket) Recv(p []byte) (int, error) {
+	if s.raw == nil || len(p) > brief || len(p) == 0 {
+		return s.nc.Read(p)
+	}
+	s.coming = transfer{rest: p}
+	err := s.raw.Read(s.pull)
+	t := s.coming
+	s.coming = transfer{}
+	if err == nil {
+		err = t.err
+	}
+	return t.n, err
+}
+
+// pullFrom reads once; false says that there is nothing yet.
+func (s *Socket) pullFrom(fd uintptr) bool {
+	t := &s.coming
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&t.rest[0])), uintptr(len(t.rest)), unix.MSG_DONTWAIT, 0, 0)
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno == unix.EAGAIN:
+			return false
+		case errno != 0:
+			t.err = os.NewSyscallError("recvfrom", errno)
+		case n == 0:
+			t.err = io.EOF
+		default:
+			t.n = int(n)
+		}
+		return true
+	}
+}
+
+// Send sends all of p.
+func (s *Socket) Send(p []byte) error {
+	if s.raw == nil || len(p) > brief {
+		_, err := s.nc.Write(p)
+		return err
+	}
+	s.going = transfer{rest: p}
+	err := s.raw.Write(s.push)
+	if err == nil {
+		err = s.going.err
+	}
+	s.going = transfer{}
+	return err
+}
+
+// pushTo sends as much as the socket takes; true says that there is nothing left to
+// wait for.
+func (s *Socket) pushTo(fd uintptr) bool {
+	t := &s.going
+	for len(t.rest) > 0 {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&t.rest[0])), uintptr(len(t.rest)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			t.rest = t.rest[n:]
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			t.err = os.NewSyscallError("sendto", errno)
+			return true
+		}
+	}
+	return true
+}
