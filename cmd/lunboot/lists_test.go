@@ -118,6 +118,11 @@ func TestManyVolumesAreDeletedFromThePage(t *testing.T) {
 	if _, page = ask("/volumes/bulk", form); !strings.Contains(page, "This deletes 2 volumes for good") || !strings.Contains(page, "c-used stays: lab1 has it") {
 		t.Errorf("it asks\n%s", page)
 	}
+	seen := regexp.MustCompile(`name="seen" value="([^"]*)"`).FindStringSubmatch(page)
+	if seen == nil {
+		t.Fatalf("the question is\n%s", page)
+	}
+	form.Set("seen", seen[1])
 	form.Set("sure", "remove 2")
 	if status, page := ask("/volumes/bulk", form); status != http.StatusOK || !strings.Contains(page, "Done for 2 volumes.") {
 		t.Errorf("it answers %d\n%s", status, page)

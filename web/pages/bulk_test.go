@@ -66,10 +66,11 @@ func TestWhatIsDeletedWithManyVolumesIsSaidAndTyped(t *testing.T) {
 	if code != http.StatusUnprocessableEntity || len(l.acts) != 0 {
 		t.Errorf("a question answers %d, done %v", code, l.acts)
 	}
+	seen := seenOf(t, body)
 	if code, body := post("/volumes/bulk", "act", "remove", "all", "yes", "match", all, "sure", "remove 7"); code != http.StatusUnprocessableEntity || len(l.acts) != 0 || !strings.Contains(body, "Nothing was done: type") {
 		t.Errorf("another number answers %d", code)
 	}
-	if code, body = post("/volumes/bulk", "act", "remove", "all", "yes", "match", all, "sure", "remove 3"); code != http.StatusOK || len(l.vols) != 4 {
+	if code, body = post("/volumes/bulk", "act", "remove", "all", "yes", "match", all, "seen", seen, "sure", "remove 3"); code != http.StatusOK || len(l.vols) != 4 {
 		t.Errorf("it answers %d and leaves %+v", code, l.vols)
 	}
 	has(t, body, "Done for 3 volumes.")
@@ -78,9 +79,52 @@ func TestWhatIsDeletedWithManyVolumesIsSaidAndTyped(t *testing.T) {
 	}
 	// What stands on another volume goes before it.
 	l.mappings, l.acts = nil, nil
-	if code, _ := postValues(t, l, "/volumes/bulk", map[string][]string{"act": {"remove"}, "id": {"5", "6"}, "sure": {"remove 2"}}); code != http.StatusOK || !reflect.DeepEqual(l.acts, []string{"remove 6", "remove 5"}) {
+	form := map[string][]string{"act": {"remove"}, "id": {"5", "6"}}
+	_, body = postValues(t, l, "/volumes/bulk", form)
+	form["sure"], form["seen"] = []string{"remove 2"}, []string{seenOf(t, body)}
+	if code, _ := postValues(t, l, "/volumes/bulk", form); code != http.StatusOK || !reflect.DeepEqual(l.acts, []string{"remove 6", "remove 5"}) {
 		t.Errorf("it answers %d, done %v", code, l.acts)
 	}
+}
+
+// What was agreed to is those that were shown, as they were: as many others, or one
+// of them that somebody changed meanwhile, are another question.
+func TestWhatIsDeletedIsWhatWasAskedAbout(t *testing.T) {
+	l := cloning()
+	l.mappings = nil
+	_, post := l.enter(t)
+	_, body := post("/volumes/bulk", "act", "remove", "id", "6")
+	six := seenOf(t, body)
+	for what, form := range map[string][]string{
+		"another one":       {"act", "remove", "id", "4", "seen", six, "sure", "remove 1"},
+		"without an answer": {"act", "remove", "id", "6", "sure", "remove 1"},
+	} {
+		if code, body := post("/volumes/bulk", form...); code != http.StatusConflict || len(l.acts) != 0 || !strings.Contains(body, "Look again") || !strings.Contains(body, "Type <b>remove 1</b>") {
+			t.Errorf("%s answers %d, done %v", what, code, l.acts)
+		}
+	}
+	l.mu.Lock()
+	for i := range l.vols {
+		l.vols[i].Revision++
+	}
+	l.mu.Unlock()
+	code, body := post("/volumes/bulk", "act", "remove", "id", "6", "seen", six, "sure", "remove 1")
+	if code != http.StatusConflict || len(l.acts) != 0 {
+		t.Errorf("one that was changed answers %d, done %v", code, l.acts)
+	}
+	if code, _ := post("/volumes/bulk", "act", "remove", "id", "6", "seen", seenOf(t, body), "sure", "remove 1"); code != http.StatusOK || !reflect.DeepEqual(l.acts, []string{"remove 6"}) {
+		t.Errorf("looked at again it answers %d, done %v", code, l.acts)
+	}
+}
+
+// seenOf is what stands for the volumes of which a page asks.
+func seenOf(t *testing.T, page string) string {
+	t.Helper()
+	m := regexp.MustCompile(`name="seen" value="([0-9a-f]+)"`).FindStringSubmatch(page)
+	if m == nil {
+		t.Fatalf("the page asks nothing:\n%s", page)
+	}
+	return m[1]
 }
 
 func TestManyVolumesAreFrozenAfterAQuestion(t *testing.T) {
@@ -91,11 +135,12 @@ func TestManyVolumesAreFrozenAfterAQuestion(t *testing.T) {
 	if code != http.StatusUnprocessableEntity || len(l.acts) != 0 {
 		t.Errorf("a question answers %d", code)
 	}
-	if code, _ = postValues(t, l, "/volumes/bulk", map[string][]string{"act": {"freeze"}, "id": {"2", "4"}, "sure": {"freeze 2"}}); code != http.StatusOK || !reflect.DeepEqual(l.acts, []string{"freeze 2: ", "freeze 4: "}) {
+	if code, _ = postValues(t, l, "/volumes/bulk", map[string][]string{"act": {"freeze"}, "id": {"2", "4"}, "sure": {"freeze 2"}, "seen": {seenOf(t, body)}}); code != http.StatusOK || !reflect.DeepEqual(l.acts, []string{"freeze 2: ", "freeze 4: "}) {
 		t.Errorf("it answers %d, done %v", code, l.acts)
 	}
 	l.refuse = store.InUse("it is used")
-	if code, body := post("/volumes/bulk", "act", "freeze", "id", "2", "sure", "freeze 1"); code != http.StatusConflict || !strings.Contains(body, "Not done for 1 volume. debian12: it is used") {
+	_, body = post("/volumes/bulk", "act", "freeze", "id", "2")
+	if code, body := post("/volumes/bulk", "act", "freeze", "id", "2", "seen", seenOf(t, body), "sure", "freeze 1"); code != http.StatusConflict || !strings.Contains(body, "Not done for 1 volume. debian12: it is used") {
 		t.Errorf("a refusal answers %d", code)
 	}
 }

@@ -21,6 +21,7 @@ type question struct {
 	Kept   []string // what it is not done to, and why
 	Want   string   // what has to be typed
 	Typed  string
+	Seen   string // stands for what it is done to, as it was when it was asked
 	Button string
 	IDs    []store.VolumeID // of the ticked ones, empty for all that match
 	List   tableQuery
@@ -60,12 +61,16 @@ func (s *site) bulkVolumes(w http.ResponseWriter, r *http.Request) {
 		childrenFirst(goes, all)
 		chosen = goes
 	}
-	if sure := sureOf(r, act, chosen, kept, all); sure != nil && sure.Typed != sure.Want {
-		p := page{}
-		if sure.Typed != "" {
-			p.Error = fmt.Sprintf("Nothing was done: type %q to go on.", sure.Want)
-		}
-		s.volumesPage(w, r, http.StatusUnprocessableEntity, p, sure)
+	switch sure := sureOf(r, act, chosen, kept, all); {
+	case sure == nil:
+	case sure.Typed == "":
+		s.volumesPage(w, r, http.StatusUnprocessableEntity, page{}, sure)
+		return
+	case sure.Typed != sure.Want:
+		s.volumesPage(w, r, http.StatusUnprocessableEntity, page{Error: fmt.Sprintf("Nothing was done: type %q to go on.", sure.Want)}, sure)
+		return
+	case sure.Seen != r.PostFormValue("seen"):
+		s.volumesPage(w, r, http.StatusConflict, page{Error: "Nothing was done: what this would be done to has changed since it was asked. Look again."}, sure)
 		return
 	}
 	did, back, failures := 0, undo{Back: "/volumes"}, []string{}
@@ -130,6 +135,15 @@ func digestVolumes(all []listing.Volume) string {
 	return digestOf(ids)
 }
 
+// digestChosen stands for volumes as they are now.
+func digestChosen(chosen []listing.Volume) string {
+	now := make([]string, len(chosen))
+	for i, v := range chosen {
+		now[i] = fmt.Sprintf("%d:%d", v.ID, v.Revision)
+	}
+	return digestOf(now)
+}
+
 // maxLost bounds the volumes that a question names.
 const maxLost = 12
 
@@ -137,7 +151,7 @@ const maxLost = 12
 // an act that is taken back by a click.
 func sureOf(r *http.Request, act string, chosen []listing.Volume, kept map[store.VolumeID]string, all []listing.Volume) *question {
 	n := len(chosen)
-	sure := &question{Act: act, Want: fmt.Sprintf("%s %d", act, n), Typed: strings.TrimSpace(r.PostFormValue("sure")), List: readTable(r, "/volumes", "", listing.Volumes().Columns())}
+	sure := &question{Act: act, Want: fmt.Sprintf("%s %d", act, n), Typed: strings.TrimSpace(r.PostFormValue("sure")), Seen: digestChosen(chosen), List: readTable(r, "/volumes", "", listing.Volumes().Columns())}
 	if r.PostFormValue("all") != "" {
 		sure.Match = r.PostFormValue("match")
 	} else {
