@@ -299,6 +299,6 @@ func Catalogue() []Entry {
 			"Systems that run from a volume, and iPXE while it reads, come back by themselves. Firmware in the middle of a transfer, or an iPXE that waited for its script, does not always: switch the machine off and on."},
 		{"LB-BOOT-07", "It was switched off from here",
 			"The machine's BMC was told to switch it off or to start it anew, and nothing was heard of that boot afterwards.",
-			"It is no fault of the boot. The page Changes (Settings, Changes), or lunboot audit, says who gave the order."},
+			"It is no fault of the boot, unless that hung already when the order came: then what else the signs say stands beside it, and this is a guess. An order after the boot had failed counts for nothing. The page Changes (Settings, Changes), or lunboot audit, says who gave the order."},
 	}
 }

@@ -79,8 +79,11 @@ type rule struct {
 	aside bool
 	// or names the codes that explain the same signs in another way: they are
 	// said below this one when it is not certain.
-	or    []string
-	build func(v *view) (store.Diagnosis, bool)
+	or []string
+	// beside says that whatever explains the signs is said beside this one when it is
+	// not certain; rest, that this one speaks where nothing else does.
+	beside, rest bool
+	build        func(v *view) (store.Diagnosis, bool)
 }
 
 // rules is the table, in order of precedence.
@@ -103,8 +106,9 @@ func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []st
 	v := &view{a: a, events: events, f: f, now: now}
 	var out []store.Diagnosis
 	var or []string
+	free := true // but for those that others stand beside, nobody has spoken
 	for _, r := range rules() {
-		if !r.aside && !open(out, or, r) {
+		if !r.aside && !open(out, or, free, r) {
 			continue
 		}
 		if r.stage != "" && !v.failedAt(r.stage) {
@@ -121,8 +125,8 @@ func Explain(a store.Attempt, events []store.Event, f Facts, now time.Time) []st
 		if d.Fixes == nil {
 			d.Fixes = []store.Fix{}
 		}
-		if d.Aside = r.aside; !r.aside && or == nil {
-			or = r.or
+		if d.Aside = r.aside; !r.aside && free {
+			or, free = r.or, r.beside
 		}
 		out = append(out, d)
 	}
@@ -174,7 +178,7 @@ const maxHypotheses = 3
 // open reports whether a rule may still speak: the first one always, and after
 // one that is not certain those that its own line names as other explanations of
 // the same signs.
-func open(out []store.Diagnosis, or []string, r rule) bool {
+func open(out []store.Diagnosis, or []string, free bool, r rule) bool {
 	n := 0
 	for _, d := range out {
 		if d.Aside {
@@ -184,7 +188,7 @@ func open(out []store.Diagnosis, or []string, r rule) bool {
 			return false
 		}
 	}
-	return n == 0 || n < maxHypotheses && slices.Contains(or, r.code)
+	return n == 0 || n < maxHypotheses && (free && !r.rest || slices.Contains(or, r.code))
 }
 
 // rank orders diagnoses: explanations by how sure they are, asides last. Equal

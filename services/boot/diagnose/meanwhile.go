@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"lunboot/services/boot/attempt"
 	"lunboot/store"
@@ -15,7 +16,7 @@ import (
 // meanwhileRules come before every rule that reads the wire.
 func meanwhileRules() []rule {
 	return []rule{
-		{code: "LB-BOOT-07", build: switchedOff},
+		{code: "LB-BOOT-07", beside: true, build: switchedOff},
 		{code: "LB-TGT-08", build: removed},
 		{code: "LB-TGT-09", build: renamed},
 		{code: "LB-BOOT-06", build: afterRestart},
@@ -25,7 +26,7 @@ func meanwhileRules() []rule {
 // removed is a machine that somebody took out of the inventory while it booted.
 func removed(v *view) (store.Diagnosis, bool) {
 	e, ok := v.last(store.EventMachineChanged)
-	if !ok || e.Detail.Reason != store.MachineRemoved || !v.failed() || v.f.Name != "" {
+	if !ok || e.Detail.Reason != store.MachineRemoved || !v.failed() || v.f.Name != "" || v.late(e) && len(v.since(e.At, store.EventISCSIRefused, store.EventISCSIClosed)) == 0 {
 		return store.Diagnosis{}, false
 	}
 	v.note(e.At, "%s was removed from the appliance", orElse(e.Detail.Hostname, "it"))
@@ -84,6 +85,31 @@ func given(script string) string {
 // its connections end late, on this side.
 var afterPower = []store.EventKind{store.EventMachinePower, store.EventMachineChanged, store.EventISCSIClosed, store.EventISCSIIO, store.EventTFTPAbort, store.EventTFTPProgress}
 
+// late reports whether something happened after the boot had failed already: a
+// failure by silence is one at the end of the time that silence is given.
+func (v *view) late(e store.Event) bool {
+	end := v.stage(v.a.Stage).Ended
+	return !end.IsZero() && e.At.After(end)
+}
+
+// hung is how long nothing had been heard of the machine before an event, when that is
+// longer than what it does there takes: whoever switches such a machine off may have
+// seen it hang.
+func (v *view) hung(i int) (quiet time.Duration, ok bool) {
+	before := *v
+	before.events = v.events[:i]
+	last, ok := before.heard()
+	if !ok {
+		return 0, false
+	}
+	quiet = v.events[i].At.Sub(last.At)
+	return quiet, quiet > max(soonAfter, 2*v.f.Usual.Wait(v.a.Stage))
+}
+
+// soonAfter is how long after the last sign of life of a boot that goes well an order
+// may come: firmware is silent for some seconds before it asks again.
+const soonAfter = 15 * time.Second
+
 // switchedOff is a boot that an order to the machine's BMC ended.
 func switchedOff(v *view) (store.Diagnosis, bool) {
 	if !v.failed() {
@@ -92,7 +118,7 @@ func switchedOff(v *view) (store.Diagnosis, bool) {
 	for i := len(v.events) - 1; i >= 0 && slices.Contains(afterPower, v.events[i].Kind); i-- {
 		e := v.events[i]
 		act := store.PowerAct(e.Detail.Step)
-		if e.Kind != store.EventMachinePower || !act.Loses() || strings.HasPrefix(e.Detail.Reason, "not done") {
+		if e.Kind != store.EventMachinePower || !act.Loses() || strings.HasPrefix(e.Detail.Reason, "not done") || v.late(e) {
 			continue
 		}
 		v.note(e.At, "%s", orElse(e.Detail.Reason, "its BMC was told: "+e.Detail.Step))
@@ -106,6 +132,10 @@ func switchedOff(v *view) (store.Diagnosis, bool) {
 			d.Title = fmt.Sprintf("%s was started anew from here while it %s", v.who(), doing(v.a.Stage))
 			d.Cause = "Somebody had its BMC start it anew in the middle of this boot. Nothing is wrong with it as far as it came."
 			d.Fixes = []store.Fix{{Label: "Look at the boot that followed"}}
+		}
+		if quiet, ok := v.hung(i); ok {
+			d.Cause = fmt.Sprintf("Somebody gave its BMC that order when nothing had been heard of it for %d s. That may have ended the boot, or the boot hung already.", int(quiet.Seconds()))
+			d.Confidence = store.BestGuess
 		}
 		return d, true
 	}

@@ -92,6 +92,50 @@ func TestAMachineThatWasSwitchedOffFromHereHasNoFault(t *testing.T) {
 	}
 }
 
+// An order that comes when the boot has failed, or hangs, does not explain it away.
+func TestAnOrderAfterTheFailureIsNotItsCause(t *testing.T) {
+	cycle := store.Detail{Step: string(store.PowerCycle), Reason: "lab-12 was switched off and on"}
+	p := bios().script().quiet().see(1000, store.EventMachinePower, cycle)
+	if all := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at); all[0].Code != "LB-TGT-02" || len(all) != 1 {
+		t.Errorf("cycled after it had failed: %+v", all)
+	}
+	refused := bios().script().refused(ipxeID, "0201", "the initiator has another CHAP secret than the one set for it").see(1000, store.EventMachinePower, cycle)
+	is(t, refused.first(t, lab12(win11)), "LB-CHAP-01", "", "use-profile-san", store.Certain)
+
+	// It hangs, and is not given up yet.
+	for name, p := range map[string]*tape{
+		"then silence":     bios().script().see(20000, store.EventMachinePower, cycle).quiet(),
+		"then another one": overAt(bios().script().see(20000, store.EventMachinePower, cycle), 5000),
+	} {
+		all := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at)
+		i := slices.IndexFunc(all, func(d store.Diagnosis) bool { return d.Code == "LB-BOOT-07" })
+		if i < 0 || all[i].Confidence != store.BestGuess || !strings.Contains(all[i].Cause, "for 20 s") {
+			t.Errorf("%s: %+v", name, all)
+		}
+		if !slices.ContainsFunc(all, func(d store.Diagnosis) bool { return d.Code == "LB-TGT-02" }) || slices.ContainsFunc(all, func(d store.Diagnosis) bool { return d.Code == "LB-BOOT-02" || d.Code == "LB-BOOT-03" }) {
+			t.Errorf("%s: beside it stand %+v", name, all)
+		}
+		for _, d := range all {
+			checkWording(t, d)
+		}
+	}
+	// The same before its script.
+	p = bios().see(18000, store.EventMachinePower, cycle).quiet()
+	if all := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at); len(all) > maxHypotheses || !slices.ContainsFunc(all, func(d store.Diagnosis) bool { return d.Code == "LB-BOOT-07" }) {
+		t.Errorf("%+v", all)
+	}
+
+	// Removed when all was over; and removed before it was refused.
+	p = bios().script().quiet()
+	p.at = p.at.Add(time.Hour)
+	p.changed("removed").s.Name = "lab-12"
+	if d := p.first(t, Facts{}); d.Code != "LB-TGT-02" {
+		t.Errorf("removed an hour later: %+v", d)
+	}
+	p.refused(ipxeID, "0202", noName)
+	is(t, p.first(t, Facts{}), "LB-TGT-08", "", "enroll", store.Certain)
+}
+
 func TestAMachineThatARestartLostIsNotBlamed(t *testing.T) {
 	p := bios().script()
 	p.s.Resume(p.at.Add(20 * time.Second))

@@ -227,8 +227,8 @@ func upUnconfirmed(v *view) (store.Diagnosis, bool) {
 func lastRules() []rule {
 	return []rule{
 		{code: "LB-BOOT-01", build: reportedOther},
-		{code: "LB-BOOT-02", build: beganAnew},
-		{code: "LB-BOOT-03", build: stopped},
+		{code: "LB-BOOT-02", rest: true, build: beganAnew},
+		{code: "LB-BOOT-03", rest: true, build: stopped},
 	}
 }
 
