@@ -149,6 +149,7 @@ type Detail struct {
 
 	Step   string `json:"step,omitempty"`   // the script's step that a report speaks of
 	Code   string `json:"code,omitempty"`   // iPXE's error code in hexadecimal
+	Cause  Cause  `json:"cause,omitempty"`  // why, for rules
 	Reason string `json:"reason,omitempty"` // why, in one sentence
 }
 
@@ -163,10 +164,6 @@ type Event struct {
 	Attempt AttemptID  `json:"attempt,omitempty"`
 	Detail  Detail     `json:"detail"`
 }
-
-// MachineRemoved is the Detail.Reason of the EventMachineChanged of a machine that was
-// removed.
-const MachineRemoved = "removed"
 
 // Retention is what is kept of the log of events, the newest first; what exceeds
 // any of the three is forgotten. The newest event stays in any case, since its

@@ -61,6 +61,7 @@ func (d *Detail) AppendJSON(b []byte) []byte {
 	o.text("volume", d.Volume)
 	o.text("step", d.Step)
 	o.text("code", d.Code)
+	o.text("cause", string(d.Cause))
 	o.text("reason", d.Reason)
 	return append(o.b, '}')
 }

@@ -31,6 +31,8 @@ func TestADetailIsWrittenAsItIsRead(t *testing.T) {
 			switch f := reflect.ValueOf(d).Elem().Field(k); f.Interface().(type) {
 			case string:
 				f.SetString("a \"text\" with \\, \x00, \n, <b>, é, \u2028 and 𝄞, of " + fields.Field(k).Name)
+			case store.Cause:
+				f.SetString(string(store.CauseSilent))
 			case bool:
 				f.SetBool(true)
 			case int, int64:

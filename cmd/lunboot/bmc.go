@@ -49,19 +49,19 @@ func (w waker) Power(ctx context.Context, by store.Actor, m store.Machine, o sto
 		return err
 	})
 	r := store.PowerReport{Machine: m.Name, BMC: m.BMC.String(), State: out.State, Says: became(m.Name, o, out)}
-	detail, step := r.Says, out.Act
+	detail, step, cause := r.Says, out.Act, store.Cause("")
 	if err != nil {
 		if once != nil {
 			if e := w.disarm(context.WithoutCancel(ctx), by, m.ID, o.Profile, *once); e != nil {
 				err = fmt.Errorf("%w; its next boot is still by the profile %s: %w", err, o.Profile, e)
 			}
 		}
-		detail, step = "not done: "+err.Error(), o.Act
+		detail, step, cause = "not done: "+err.Error(), o.Act, store.CauseNotDone
 		if out.Maybe {
-			detail = "failed, and may be done all the same: " + err.Error()
+			detail, cause = "failed, and may be done all the same: "+err.Error(), ""
 		}
 	}
-	e := store.Event{At: time.Now(), Kind: store.EventMachinePower, Machine: m.ID, Detail: store.Detail{Hostname: m.Name, Step: string(step), Reason: detail}}
+	e := store.Event{At: time.Now(), Kind: store.EventMachinePower, Machine: m.ID, Detail: store.Detail{Hostname: m.Name, Step: string(step), Cause: cause, Reason: detail}}
 	if len(m.MACs) > 0 {
 		e.MAC = m.MACs[0]
 	}

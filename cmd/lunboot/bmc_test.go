@@ -167,7 +167,7 @@ func TestAMachineIsSwitchedByItsBMC(t *testing.T) {
 			t.Errorf("the audit log has no %q", want)
 		}
 	}
-	if events := a.must(t, "--json", "event", "list"); !strings.Contains(events, "machine.power") {
+	if events := a.must(t, "--json", "event", "list"); !strings.Contains(events, "machine.power") || !strings.Contains(events, string(store.CauseNotDone)) {
 		t.Errorf("the journal tells nothing of it")
 	}
 	for where, text := range map[string]string{

@@ -279,7 +279,7 @@ func (r *Runner) take(ctx context.Context, e store.Event) {
 	if !ok {
 		return
 	}
-	if e.Kind == store.EventMachineChanged && e.Detail.Reason == store.MachineRemoved {
+	if e.Kind == store.EventMachineChanged && e.Detail.Cause == store.CauseRemoved {
 		defer r.release(l)
 	}
 	if e.Addr.IsValid() && (e.Kind == store.EventDHCPAck || e.Kind == store.EventDHCPOffer || !e.MAC.IsZero()) && !e.Addr.IsUnspecified() {

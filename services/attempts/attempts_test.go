@@ -802,7 +802,7 @@ func TestARunningSystemThatIsKeptOutIsExplained(t *testing.T) {
 		b.inv.mu.Lock()
 		delete(b.inv.machines, 7)
 		b.inv.mu.Unlock()
-		b.tape.Emit(store.Event{Kind: store.EventMachineChanged, MAC: theMAC, Machine: 7, Detail: store.Detail{Hostname: "lab-12", Reason: store.MachineRemoved}})
+		b.tape.Emit(store.Event{Kind: store.EventMachineChanged, MAC: theMAC, Machine: 7, Detail: store.Detail{Hostname: "lab-12", Cause: store.CauseRemoved}})
 		b.see(store.EventReportUp, store.Detail{}) // under its MAC, which is nobody's
 		b.target(0, store.EventISCSIRefused, refused)
 		b.want(t, id, store.OutcomeUp, store.StageUp, title)

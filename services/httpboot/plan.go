@@ -18,7 +18,10 @@ type plan struct {
 }
 
 // blockedError says why a machine cannot boot now; it is told to the machine.
-type blockedError struct{ why string }
+type blockedError struct {
+	why   string
+	cause store.Cause // empty when it is for want of a disk
+}
 
 func (e *blockedError) Error() string { return e.why }
 
@@ -39,7 +42,7 @@ func (s *Server) plan(ctx context.Context, m store.Machine, profile string, a as
 	p.profile, err = s.cfg.Inventory.Profile(ctx, name)
 	if store.IsNotFound(err) {
 		p.profile.Name = name
-		return p, &blockedError{fmt.Sprintf("its profile %q does not exist. Choose another.", name)}
+		return p, &blockedError{fmt.Sprintf("its profile %q does not exist. Choose another.", name), store.CauseNoProfile}
 	}
 	if err != nil {
 		return p, err
@@ -56,11 +59,11 @@ func (s *Server) plan(ctx context.Context, m store.Machine, profile string, a as
 	_, err = scripts.Render(p.profile, p.facts)
 	switch {
 	case errors.Is(err, scripts.ErrNoDisk):
-		return p, &blockedError{reason}
+		return p, &blockedError{why: reason}
 	case store.KindOf(err) == store.KindInvalid:
 		var e *store.Error
 		errors.As(err, &e)
-		return p, &blockedError{fmt.Sprintf("its profile %q is wrong: %s.", name, e.Msg)}
+		return p, &blockedError{fmt.Sprintf("its profile %q is wrong: %s.", name, e.Msg), store.CauseProfile}
 	case err != nil:
 		return p, err
 	}

@@ -221,7 +221,7 @@ func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 		help := s.helpFor(a)
 		if !a.dry {
 			s.seenMachine(ctx, a, m)
-			s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{Profile: plan.profile.Name, MatchedBy: found.By, Reason: inCase(blocked.why, help)}))
+			s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{Profile: plan.profile.Name, MatchedBy: found.By, Cause: blocked.cause, Reason: inCase(blocked.why, help)}))
 		}
 		is := plan.explained(found.By)
 		is.Answer, is.Why = "blocked", blocked.why
@@ -332,7 +332,7 @@ func (s *Server) failed(a ask, m store.Machine, what string, err error) answer {
 		why = e.Msg // written for people, without secrets
 	}
 	if !a.dry {
-		s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{URL: a.url, Reason: inCase("the appliance could not "+what+": "+err.Error(), help)}))
+		s.emit(s.machineEvent(store.EventScriptFailed, a, m, store.Detail{URL: a.url, Cause: store.CauseAppliance, Reason: inCase("the appliance could not "+what+": "+err.Error(), help)}))
 	}
 	return notice(scripts.Failed(a.boot, why, help), store.ScriptExplanation{Answer: "failed", Why: "the appliance could not " + what + ": " + err.Error()})
 }

@@ -187,7 +187,7 @@ func TestASickInventoryIsNeverAnUnknownMachine(t *testing.T) {
 		contains(t, text, "Case number ", "chain --replace")
 		lacks(t, text, "not enrolled", "malformed")
 		e := l.saidOne(store.EventScriptFailed)
-		if !strings.Contains(e.Detail.Reason, "malformed") {
+		if e.Detail.Cause != store.CauseAppliance || !strings.Contains(e.Detail.Reason, "malformed") {
 			t.Errorf("the event does not say why: %+v", e)
 		}
 		if len(l.unknown) != 0 {
@@ -442,7 +442,8 @@ func TestAMachineThatCannotBootIsToldWhy(t *testing.T) {
 			contains(t, strings.Join(strings.Fields(strings.ReplaceAll(text, "\necho ", " ")), " "), c.want)
 			contains(t, text, "chain --replace")
 			lacks(t, text, "sanboot", "set password")
-			if e := l.saidOne(store.EventScriptFailed); e.Machine != 1 || e.Detail.Reason == "" {
+			cause := map[string]store.Cause{"profile missing": store.CauseNoProfile, "profile broken": store.CauseProfile, "unknown variable": store.CauseProfile}[name]
+			if e := l.saidOne(store.EventScriptFailed); e.Machine != 1 || e.Detail.Reason == "" || e.Detail.Cause != cause {
 				t.Errorf("the event is %+v", e)
 			}
 		})

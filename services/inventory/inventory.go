@@ -267,6 +267,9 @@ func HostAddresses() []netip.Addr {
 	return out
 }
 
+// removed is what became of a machine that is no more.
+const removed = "removed"
+
 // changed tells the journal of a machine that was enrolled, changed or
 // removed, after the commit.
 func (i *Inventory) changed(m store.Machine, what string) {
@@ -274,6 +277,9 @@ func (i *Inventory) changed(m store.Machine, what string) {
 		return
 	}
 	e := store.Event{At: i.now(), Kind: store.EventMachineChanged, Machine: m.ID, Detail: store.Detail{Hostname: m.Name, Reason: what}}
+	if what == removed {
+		e.Detail.Cause = store.CauseRemoved
+	}
 	if len(m.MACs) > 0 {
 		e.MAC = m.MACs[0]
 	}

@@ -309,7 +309,7 @@ func (i *Inventory) RemoveMachine(ctx context.Context, by store.Actor, id store.
 	if err := i.db.DeleteMachine(ctx, by, id); err != nil {
 		return err
 	}
-	i.changed(m, store.MachineRemoved)
+	i.changed(m, removed)
 	return nil
 }
 

@@ -205,7 +205,7 @@ func TestAMachineThatRunsIsRemovedOnlyByForce(t *testing.T) {
 	h.wantRefusal(t, store.KindInUse, []string{"lab-01", "192.168.40.10:3321"}, func() error { return h.RemoveMachine(t.Context(), ada, m.ID, false) })
 	must(t, h.RemoveMachine(t.Context(), ada, m.ID, true))
 	h.audited(t, ada, "machine.delete", "lab-01")
-	if e := h.journal.last(); e.Detail.Reason != "removed" || e.Machine != m.ID {
+	if e := h.journal.last(); e.Detail.Reason != "removed" || e.Detail.Cause != store.CauseRemoved || e.Machine != m.ID {
 		t.Errorf("the journal ends with %+v", e)
 	}
 	if left, err := h.db.Mappings(t.Context()); err != nil || len(left) != 0 {

@@ -38,7 +38,9 @@ func refusal(status pdu.LoginStatus, format string, args ...any) *login.Refusal 
 func catalogRefusal(initiator store.IQN, err error) *login.Refusal {
 	switch store.KindOf(err) {
 	case store.KindNotFound:
-		return refusal(pdu.LoginAuthorizationFail, "no machine has the initiator name %s", initiator)
+		r := refusal(pdu.LoginAuthorizationFail, "no machine has the initiator name %s", initiator)
+		r.Cause = store.CauseNoInitiator
+		return r
 	case store.KindUnavailable, store.KindInUse:
 		return refusal(pdu.LoginServiceUnavailable, "the volumes of %s cannot be opened now: %v", initiator, err)
 	}

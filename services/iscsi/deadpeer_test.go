@@ -116,7 +116,7 @@ func deadPeerTarget(t *testing.T) {
 	}
 	e := b.journal.wait(t, store.EventISCSIClosed, 1)[0]
 	t.Logf("gone after %s: %s", time.Since(at).Round(time.Second), e.Detail.Reason)
-	if e.Detail.Reason != "the initiator stopped answering" {
+	if e.Detail.Cause != store.CauseSilent || e.Detail.Reason != "the initiator stopped answering" {
 		t.Errorf("the reason is %q", e.Detail.Reason)
 	}
 }

@@ -159,7 +159,11 @@ func (v *live) run(res login.Result) {
 	s.forget(v)
 	v.work.Wait()
 	c := v.ses.Counters()
-	v.emit(store.EventISCSIClosed, store.Detail{Bytes: c.Read, Written: c.Written, Reason: reason, Millis: s.cfg.Now().Sub(v.since).Milliseconds()})
+	cause := store.Cause("")
+	if reason == session.StoppedAnswering {
+		cause = store.CauseSilent
+	}
+	v.emit(store.EventISCSIClosed, store.Detail{Bytes: c.Read, Written: c.Written, Cause: cause, Reason: reason, Millis: s.cfg.Now().Sub(v.since).Milliseconds()})
 	level := slog.LevelInfo
 	if v.loggedOut.Load() && c.Read == 0 && c.Written == 0 {
 		level = slog.LevelDebug // somebody looked around; the event tells as much

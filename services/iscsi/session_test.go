@@ -56,6 +56,11 @@ func TestLoginIsRefusedWithTheStatusThatSaysWhy(t *testing.T) {
 	stranger := a
 	stranger.Name = "iqn.2026-11.test:nobody"
 	wantRefused(t, b, stranger, pdu.LoginAuthorizationFail, "no machine has the initiator name")
+	for _, e := range b.journal.all(store.EventISCSIRefused) {
+		if unknown := e.Detail.Initiator == stranger.Name; unknown != (e.Detail.Cause == store.CauseNoInitiator) {
+			t.Errorf("the login of %s was refused because of %q: %s", e.Detail.Initiator, e.Detail.Cause, e.Detail.Reason)
+		}
+	}
 
 	empty := a
 	empty.Name = string(bob)

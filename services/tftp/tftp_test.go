@@ -369,7 +369,7 @@ func TestAClientThatGivesUpIsAnAbort(t *testing.T) {
 	}
 	c.fail(3, "Disk full")
 	e := r.of(store.EventTFTPAbort, 1)[0]
-	if e.MAC != loaderMAC || e.Detail.Bytes != 2*1432 || e.Detail.Total != 74_213 || !strings.Contains(e.Detail.Reason, "2864 of 74213 bytes (TFTP error 3)") {
+	if e.MAC != loaderMAC || e.Detail.Bytes != 2*1432 || e.Detail.Total != 74_213 || e.Detail.Cause != store.CauseGaveUp || !strings.Contains(e.Detail.Reason, "2864 of 74213 bytes (TFTP error 3)") {
 		t.Errorf("the event is %+v", e)
 	}
 }
@@ -390,7 +390,7 @@ func TestAClientThatFallsSilentIsAnAbort(t *testing.T) {
 		}
 	}
 	e := r.of(store.EventTFTPAbort, 1)[0]
-	if !strings.Contains(e.Detail.Reason, "stopped acknowledging after 1432 of") {
+	if e.Detail.Cause != store.CauseSilent || !strings.Contains(e.Detail.Reason, "stopped acknowledging after 1432 of") {
 		t.Errorf("the event is %+v", e)
 	}
 	if d := time.Since(begun); d < 1200*time.Millisecond || d > 4*time.Second {
@@ -409,7 +409,7 @@ func TestAClientThatHearsNothingIsAnAbort(t *testing.T) {
 		c := r.client()
 		c.send(c.main, rrq(snponly, options...))
 		e := r.of(store.EventTFTPAbort, i+1)[i]
-		if e.MAC != loaderMAC || e.Detail.Bytes != 0 || !strings.Contains(e.Detail.Reason, "acknowledged none of our answers") {
+		if e.MAC != loaderMAC || e.Detail.Bytes != 0 || e.Detail.Cause != store.CauseUnacknowledged || !strings.Contains(e.Detail.Reason, "acknowledged none of our answers") {
 			t.Errorf("with options %q the event is %+v", options, e)
 		}
 	}
@@ -841,7 +841,7 @@ func TestStoppingIsBounded(t *testing.T) {
 	if said := <-ended; !strings.Contains(said, "stopping") {
 		t.Errorf("the client is told %q", said)
 	}
-	if e := r.of(store.EventTFTPAbort, 1)[0]; !strings.Contains(e.Detail.Reason, "the appliance stopped") {
+	if e := r.of(store.EventTFTPAbort, 1)[0]; e.Detail.Cause != store.CauseStopping || !strings.Contains(e.Detail.Reason, "the appliance stopped") {
 		t.Errorf("the event is %+v", e)
 	}
 	if err := r.s.Listen(); err != nil {

@@ -306,13 +306,13 @@ func (t *transfer) finish(err error) {
 		t.giveUp()
 		return
 	case isCode:
-		d.Reason = fmt.Sprintf("the machine gave up after %d of %d bytes (TFTP error %d)", d.Bytes, t.total, code)
+		d.Cause, d.Reason = store.CauseGaveUp, fmt.Sprintf("the machine gave up after %d of %d bytes (TFTP error %d)", d.Bytes, t.total, code)
 	case errors.Is(err, errStopping):
-		d.Reason = fmt.Sprintf("the appliance stopped after %d of %d bytes", d.Bytes, t.total)
+		d.Cause, d.Reason = store.CauseStopping, fmt.Sprintf("the appliance stopped after %d of %d bytes", d.Bytes, t.total)
 	case t.reads <= 1:
-		d.Reason = "the machine acknowledged none of our answers, which come from another port than it asked, as TFTP has it: something on the way may let only port 69 through"
+		d.Cause, d.Reason = store.CauseUnacknowledged, "the machine acknowledged none of our answers, which come from another port than it asked, as TFTP has it: something on the way may let only port 69 through"
 	default:
-		d.Reason = fmt.Sprintf("the machine stopped acknowledging after %d of %d bytes", d.Bytes, t.total)
+		d.Cause, d.Reason = store.CauseSilent, fmt.Sprintf("the machine stopped acknowledging after %d of %d bytes", d.Bytes, t.total)
 	}
 	t.s.emit(store.EventTFTPAbort, t, d)
 }

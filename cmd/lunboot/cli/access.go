@@ -94,15 +94,17 @@ type PasswordCmd struct {
 
 // Run reads the password from standard input and sets it.
 func (p *PasswordCmd) Run(c *Context) error {
-	seen, err := c.look("/users/" + esc(p.User)) // before somebody takes their time to type
-	if err != nil {
+	noun := "/users/" + esc(p.User)
+	seen, err := c.look(noun) // before somebody takes their time to type
+	if err != nil && !missing(err) {
 		return err
 	}
 	password, err := c.readPassword(p.User)
 	if err != nil {
 		return err
 	}
-	if err := c.change("PUT", "/users/"+esc(p.User), "/password", seen, map[string]string{"password": password}, nil); err != nil {
+	// The first password makes the first user, whom nobody has seen before.
+	if err := c.Client.do(c, "PUT", noun+"/password", ifMatch(seen), map[string]string{"password": password}, nil); err != nil {
 		return err
 	}
 	c.say("the password of %s is set; its sessions were ended", p.User)

@@ -178,7 +178,7 @@ func scriptFailed(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false // nothing-mapped says it better
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
-	if strings.Contains(e.Detail.Reason, ofItsProfile) {
+	if because(e, store.CauseProfile, store.CauseNoProfile) {
 		return v.wrongProfile(e), true
 	}
 	if m, ok := v.boot(); ok && m.State != "" && m.State != store.VolumeReady {
@@ -198,16 +198,9 @@ func scriptFailed(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
-// What services/httpboot says of a script that fails begins so when the fault is
-// the profile's, or the appliance's own.
-const (
-	ofItsProfile = "its profile "
-	ofAppliance  = "the appliance could not "
-)
-
 // forItsVolume reports whether a script failed because of the machine's volumes.
 func forItsVolume(e store.Event) bool {
-	return !strings.Contains(e.Detail.Reason, ofItsProfile) && !strings.Contains(e.Detail.Reason, ofAppliance)
+	return !because(e, store.CauseProfile, store.CauseNoProfile, store.CauseAppliance)
 }
 
 // wrongProfile is a machine whose profile makes no script: it is gone, or something
@@ -220,7 +213,7 @@ func (v *view) wrongProfile(e store.Event) store.Diagnosis {
 		Confidence: store.Certain,
 		Fixes:      []store.Fix{{Label: "Correct the profile: lunboot profile show " + name + ", then lunboot profile set " + name}},
 	}
-	if strings.Contains(e.Detail.Reason, "does not exist") {
+	if because(e, store.CauseNoProfile) {
 		d.Title = v.who() + " could not be given a script: there is no profile " + quoted(name)
 		d.Fixes = []store.Fix{{Label: "Make it again: lunboot profile set " + name}}
 	}
@@ -366,19 +359,19 @@ func loaderStalled(v *view) (store.Diagnosis, bool) {
 	}
 	d := store.Diagnosis{Title: title, Confidence: store.VeryLikely}
 	answers := store.Fix{Label: "Let UDP answers of the appliance through, from its ports 1024 to 65535; TFTP answers from a new port each time (RFC 1350 §4)"}
-	switch reason := e.Detail.Reason; {
-	case strings.Contains(reason, "the appliance stopped"):
+	switch {
+	case because(e, store.CauseStopping):
 		d.Title = v.who() + " lost its boot loader on the way, because the appliance was stopped"
 		d.Cause = "The appliance was stopped or restarted while it sent the file, and the machine did not ask for it again."
 		d.Confidence = store.Certain
 		d.Fixes = []store.Fix{{Label: "Switch " + v.who() + " off and on"}}
-	case strings.Contains(reason, "acknowledged none"):
+	case because(e, store.CauseUnacknowledged):
 		d.Title = "Our answers over TFTP are not reaching " + v.who()
 		d.Cause = "Its request came to port 69, and none of our answers was acknowledged. They come from another port than it asked, as TFTP has it: a packet filter that lets port 69 through and nothing else ends like this, and so does a way back that is another than the way here."
 		d.Fixes = []store.Fix{answers, {Label: "Boot it over HTTP, if its firmware can: that needs one port alone"}}
-	case strings.Contains(reason, "gave up"):
+	case because(e, store.CauseGaveUp):
 		d.Title = strings.Replace(d.Title, "stopped downloading", "gave up downloading", 1)
-		d.Cause = sentence(reason) + " It ended the transfer itself: its firmware has no room for the file, or was interrupted."
+		d.Cause = sentence(e.Detail.Reason) + " It ended the transfer itself: its firmware has no room for the file, or was interrupted."
 		d.Confidence = store.BestGuess
 		d.Fixes = []store.Fix{{Label: "Look at the machine’s screen"}, {Label: "Try a smaller loader: lunboot machine set " + v.who() + " --loader NAME"}}
 	case e.Detail.Bytes > 0 && e.Kind != store.EventTFTPProbe:

@@ -169,7 +169,7 @@ func copiedName(v *view) (store.Diagnosis, bool) {
 		other, _, _ = strings.Cut(other, " ")
 		d.Title = v.subject() + " logged in as " + other
 		d.Cause = "It gave the iSCSI name of " + other + ", and was not let in: it would have been served the volumes of " + other + ", and two machines that write to one volume destroy it."
-	case os && strings.Contains(e.Detail.Reason, "no machine has the initiator name"):
+	case os && because(e, store.CauseNoInitiator):
 		d.Title = v.subject() + " used an iSCSI name that no machine has here"
 		d.Cause = "Its firmware was let in under the right name, and the system that it started gave another."
 		d.Confidence = store.VeryLikely

@@ -26,7 +26,7 @@ func meanwhileRules() []rule {
 // removed is a machine that somebody took out of the inventory while it booted.
 func removed(v *view) (store.Diagnosis, bool) {
 	e, ok := v.last(store.EventMachineChanged)
-	if !ok || e.Detail.Reason != store.MachineRemoved || !v.failed() || v.f.Name != "" || v.late(e) && len(v.since(e.At, store.EventISCSIRefused, store.EventISCSIClosed)) == 0 {
+	if !ok || !because(e, store.CauseRemoved) || !v.failed() || v.f.Name != "" || v.late(e) && len(v.since(e.At, store.EventISCSIRefused, store.EventISCSIClosed)) == 0 {
 		return store.Diagnosis{}, false
 	}
 	v.note(e.At, "%s was removed from the appliance", orElse(e.Detail.Hostname, "it"))
@@ -47,7 +47,7 @@ func removed(v *view) (store.Diagnosis, bool) {
 // had here when it was given that script.
 func renamed(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("0202")
-	if !ok || v.f.Initiator == "" || e.Detail.Initiator == "" || e.Detail.Initiator == string(v.f.Initiator) || !strings.Contains(e.Detail.Reason, "no machine has the initiator name") {
+	if !ok || v.f.Initiator == "" || e.Detail.Initiator == "" || e.Detail.Initiator == string(v.f.Initiator) || !because(e, store.CauseNoInitiator) {
 		return store.Diagnosis{}, false
 	}
 	old := slices.ContainsFunc(v.events, func(o store.Event) bool {
@@ -118,7 +118,7 @@ func switchedOff(v *view) (store.Diagnosis, bool) {
 	for i := len(v.events) - 1; i >= 0 && slices.Contains(afterPower, v.events[i].Kind); i-- {
 		e := v.events[i]
 		act := store.PowerAct(e.Detail.Step)
-		if e.Kind != store.EventMachinePower || !act.Loses() || strings.HasPrefix(e.Detail.Reason, "not done") || v.late(e) {
+		if e.Kind != store.EventMachinePower || !act.Loses() || because(e, store.CauseNotDone) || v.late(e) {
 			continue
 		}
 		v.note(e.At, "%s", orElse(e.Detail.Reason, "its BMC was told: "+e.Detail.Step))

@@ -163,7 +163,7 @@ func osLostVolume(v *view) (store.Diagnosis, bool) {
 // any more, and not because somebody hung up.
 func (v *view) vanished() bool {
 	e, ok := v.last(store.EventISCSIClosed, store.EventISCSILogout)
-	return ok && e.Kind == store.EventISCSIClosed && strings.Contains(e.Detail.Reason, "stopped answering")
+	return ok && e.Kind == store.EventISCSIClosed && because(e, store.CauseSilent)
 }
 
 // lostAfterUp is a system that runs, and that was refused its volume when it came
@@ -185,7 +185,7 @@ func lostAfterUp(v *view) (store.Diagnosis, bool) {
 		Fixes:      []store.Fix{{Label: "Mend what the reason names; its system goes on as soon as it is let in, or switch it off and on"}},
 	}
 	switch c, changed := v.last(store.EventMachineChanged); {
-	case changed && c.Detail.Reason == store.MachineRemoved && v.f.Name == "":
+	case changed && because(c, store.CauseRemoved) && v.f.Name == "":
 		d.Cause += " It was removed from the appliance while it ran."
 		d.Fixes = []store.Fix{{Action: string(store.FixEnroll), Label: "Enroll it again, map its volume to it, and switch it off and on"}}
 	case v.f.Initiator != "" && e.Detail.Initiator != "" && e.Detail.Initiator != string(v.f.Initiator):

@@ -41,13 +41,13 @@ func machine(t *testing.T, a Access) *rig {
 		Target: us, PortalGroup: 1, Offer: offer(),
 		Lookup: func(i store.IQN, discovery bool) (Access, *Refusal) {
 			if i != ipxe && !discovery {
-				return Access{}, &Refusal{pdu.LoginAuthorizationFail, "nobody knows it"}
+				return Access{}, &Refusal{Status: pdu.LoginAuthorizationFail, Reason: "nobody knows it"}
 			}
 			return r.access, nil
 		},
 		Join: func(j Joining) (Params, *Refusal) {
 			if r.joined = j; r.session == nil {
-				return Params{}, &Refusal{pdu.LoginSessionDoesNotExist, "no such session"}
+				return Params{}, &Refusal{Status: pdu.LoginSessionDoesNotExist, Reason: "no such session"}
 			}
 			return *r.session, nil
 		},
@@ -382,7 +382,7 @@ func TestRefusals(t *testing.T) {
 	}
 	t.Run("no room", func(t *testing.T) {
 		r := machine(t, open)
-		r.why = &Refusal{pdu.LoginOutOfResources, "full"}
+		r.why = &Refusal{Status: pdu.LoginOutOfResources, Reason: "full"}
 		r.refuses(request(1, 3, ini, tgt), pdu.LoginOutOfResources, "full")
 	})
 	t.Run("another tag", func(t *testing.T) {

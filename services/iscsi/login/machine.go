@@ -21,6 +21,7 @@ type Access struct {
 type Refusal struct {
 	Status pdu.LoginStatus
 	Reason string // one plain sentence with both sides of the matter
+	Cause  store.Cause
 }
 
 func (r *Refusal) Error() string { return r.Status.String() + ": " + r.Reason }

@@ -353,6 +353,9 @@ func (s *Session) letNexusGo() {
 	s.dropAll()
 }
 
+// StoppedAnswering is the reason of a session whose initiator is gone without a word.
+const StoppedAnswering = "the initiator stopped answering"
+
 // reasonOf says in plain words why a connection ended.
 func reasonOf(err error) string {
 	var p *pdu.ProtocolError
@@ -362,7 +365,7 @@ func reasonOf(err error) string {
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "the initiator reset the connection"
 	case errors.Is(err, syscall.ETIMEDOUT):
-		return "the initiator stopped answering"
+		return StoppedAnswering
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return "the connection ended in the middle of a PDU"
 	case errors.Is(err, errHeaderDigest):
