@@ -25,13 +25,14 @@ type OIDC struct {
 	URL    string   `json:"url"`
 	CA     string   `json:"ca"` // certificates (PEM) that vouch for the provider, besides those that the host trusts
 	Scopes []string `json:"scopes"`
-	// Claim is what of the provider's word on a person gives their role; a dot
-	// leads into an object. Roles are what its values give, the most powerful of
+	// Claim is what of the provider's word on a person gives their role, or
+	// the path to it, as realm_access.roles. Roles are what its values give, the most powerful of
 	// those that fit.
 	Claim string      `json:"claim"`
 	Roles []ClaimRole `json:"roles"`
-	// Default is the role of those whom no value fits; empty: they are refused.
-	Default Role `json:"default"`
+	// Default is the role of everybody else, whom no value fits; empty: they are
+	// refused.
+	Default Role `json:"default_role"`
 }
 
 // ClaimRole is what a value of the claim gives.
@@ -224,12 +225,12 @@ func (o OIDC) validRoles() error {
 	}
 	if o.Default != "" {
 		if _, err := ParseRole(string(o.Default)); err != nil {
-			errs = append(errs, Invalid("default", "%q is not a role; choose viewer, operator or admin, or nothing to refuse", o.Default))
+			errs = append(errs, Invalid("default_role", "%q is not a role; choose viewer, operator or admin, or nothing to refuse", o.Default))
 		}
 	}
 	switch {
 	case len(o.Roles) == 0 && o.Default == "":
-		errs = append(errs, Invalid("roles", "nobody could sign in: say which value of a claim gives which role, or which role everybody has"))
+		errs = append(errs, Invalid("roles", "nobody could sign in: say which value of a claim gives which role, or the role of everybody else"))
 	case len(o.Roles) > 0 && o.Claim == "":
 		errs = append(errs, Invalid("claim", "say which claim has these values, such as groups"))
 	case len(o.Roles) == 0 && o.Claim != "":

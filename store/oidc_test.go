@@ -78,7 +78,7 @@ func TestAProviderHasWhatItNeedsOrIsRefusedByField(t *testing.T) {
 			func(o *store.OIDC) { o.Roles[1].Value = o.Roles[0].Value },
 			func(o *store.OIDC) { o.Roles = make([]store.ClaimRole, 201) },
 		},
-		"default": {func(o *store.OIDC) { o.Default = "everybody" }},
+		"default_role": {func(o *store.OIDC) { o.Default = "everybody" }},
 	} {
 		for i, spoil := range bad {
 			o := sso()

@@ -54,7 +54,7 @@ type User struct {
 	Issuer    string    `json:"issuer"`   // the provider; empty: they have a password
 	Subject   string    `json:"subject"`  // what the provider knows them by, for ever
 	KnownAs   string    `json:"known_as"` // what the provider called them last
-	Disabled  bool      `json:"disabled"` // they may not log in
+	Disabled  bool      `json:"disabled"` // they are shut out
 	Created   time.Time `json:"created"`
 	Updated   time.Time `json:"updated"`
 	LastLogin time.Time `json:"last_login"` // the zero time: never

@@ -60,7 +60,7 @@ func TestAVerbThatIsOvertakenChangesNothingAndSaysSo(t *testing.T) {
 	for _, verb := range []string{
 		"machine add m1 --mac 02:00:00:00:00:01", "volume create v1 --size 8M", "mapping add m1 v1 --lun 0", "volume create g1 --size 8M", "volume freeze g1",
 		"volume clone g1 c1", "volume snapshot c1 s1", "volume create v2 --size 8M", "profile set p1 --kind local", "subnet add --prefix 10.88.0.0/24 --mode off",
-		"oidc set --issuer https://sso.example.org --client-id lunboot --others viewer",
+		"oidc set --issuer https://sso.example.org --client-id lunboot --default-role viewer",
 	} {
 		a.must(t, strings.Fields(verb)...)
 	}

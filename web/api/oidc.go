@@ -32,16 +32,16 @@ func providerView(o store.OIDC, err error) (Provider, error) {
 // providerBody is the provider as somebody wants it.
 type providerBody struct {
 	Revision int64             `json:"revision,omitempty" doc:"refuse the change when the provider has another revision"`
-	Issuer   string            `json:"issuer" doc:"the provider's URL as it writes it itself"`
+	Issuer   string            `json:"issuer" doc:"issuer URL, exactly as the provider's own settings page (…/.well-known/openid-configuration) gives it"`
 	Name     string            `json:"name,omitempty" doc:"what the button says after \"Sign in with\"; empty: the issuer's host"`
 	ClientID string            `json:"client_id"`
 	Secret   *string           `json:"secret,omitempty" doc:"of the client, empty for a public one; left out: the one that is kept for this issuer and client. It is never shown"`
 	URL      string            `json:"url,omitempty" doc:"where people open the appliance; left out: as it is, at first by its address"`
 	CA       string            `json:"ca,omitempty" doc:"certificates (PEM) that vouch for the provider, besides those that the host trusts"`
 	Scopes   []string          `json:"scopes,omitempty" doc:"left out: openid, profile, email"`
-	Claim    string            `json:"claim,omitempty" doc:"what gives the role, such as groups; a dot leads into an object"`
+	Claim    string            `json:"claim,omitempty" doc:"what gives the role, such as groups; for a nested claim give the path, as realm_access.roles"`
 	Roles    []store.ClaimRole `json:"roles,omitempty" doc:"what its values give; the most powerful role of those that fit"`
-	Default  store.Role        `json:"default,omitempty" enum:"viewer,operator,admin" doc:"the role of those whom no value fits; left out: they are refused"`
+	Default  store.Role        `json:"default_role,omitempty" enum:"viewer,operator,admin" doc:"the role of everybody else, whom no value fits; left out: they are refused"`
 }
 
 func (b providerBody) spec() store.OIDCSpec {

@@ -24,16 +24,16 @@ func TestTheProviderIsKeptOverTheAPI(t *testing.T) {
 		t.Errorf("set: %s", a.body)
 	}
 	for body, field := range map[string]string{
-		`{"issuer":"","client_id":"x"}`:                                                            "issuer",
-		`{"issuer":"http://sso.example.org","client_id":"x","default":"viewer"}`:                   "issuer",
-		`{"issuer":"https://sso.example.org","client_id":"","default":"viewer"}`:                   "client_id",
-		`{"issuer":"https://sso.example.org","client_id":"lunboot"}`:                               "roles",
-		`{"issuer":"https://another.example.org","client_id":"lunboot","default":"viewer"}`:        "secret",
-		`{"issuer":"https://sso.example.org","client_id":"lunboot","default":"owner"}`:             "default",
-		`{"issuer":"https://sso.example.org","client_id":"lunboot","default":"viewer","ca":"x"}`:   "ca",
-		`{"issuer":"https://sso.example.org","client_id":"lunboot","default":"viewer","url":"x"}`:  "url",
-		`{"issuer":"https://sso.example.org","client_id":"lunboot","roles":[{"value":"a"}]}`:       "roles",
-		`{"issuer":"https://sso.example.org","client_id":"lunboot","default":"viewer","more":"x"}`: "more",
+		`{"issuer":"","client_id":"x"}`:                                                                 "issuer",
+		`{"issuer":"http://sso.example.org","client_id":"x","default_role":"viewer"}`:                   "issuer",
+		`{"issuer":"https://sso.example.org","client_id":"","default_role":"viewer"}`:                   "client_id",
+		`{"issuer":"https://sso.example.org","client_id":"lunboot"}`:                                    "roles",
+		`{"issuer":"https://another.example.org","client_id":"lunboot","default_role":"viewer"}`:        "secret",
+		`{"issuer":"https://sso.example.org","client_id":"lunboot","default_role":"owner"}`:             "default",
+		`{"issuer":"https://sso.example.org","client_id":"lunboot","default_role":"viewer","ca":"x"}`:   "ca",
+		`{"issuer":"https://sso.example.org","client_id":"lunboot","default_role":"viewer","url":"x"}`:  "url",
+		`{"issuer":"https://sso.example.org","client_id":"lunboot","roles":[{"value":"a"}]}`:            "roles",
+		`{"issuer":"https://sso.example.org","client_id":"lunboot","default_role":"viewer","more":"x"}`: "more",
 	} {
 		if a := h.must(422, "PUT", "/api/v1/oidc", body); !strings.Contains(string(a.body), `"body.`+field) {
 			t.Errorf("%s answers %s", body, a.body)
@@ -74,7 +74,7 @@ func TestALookAtAProviderKeepsNothing(t *testing.T) {
 	defer p.Close()
 	h := open(t)
 	var found api.List[store.OIDCFinding]
-	h.must(201, "POST", "/api/v1/oidc/try", `{"issuer":"`+p.URL+`","client_id":"lunboot","default":"viewer"}`).json(t, &found)
+	h.must(201, "POST", "/api/v1/oidc/try", `{"issuer":"`+p.URL+`","client_id":"lunboot","default_role":"viewer"}`).json(t, &found)
 	if found.Total != 1 || found.Items[0].State != "fault" || !strings.Contains(found.Items[0].Says, "vouches for the provider") {
 		t.Errorf("without its authority: %+v", found)
 	}

@@ -42,7 +42,7 @@ func (s *server) people(a huma.API) {
 			Body struct {
 				Revision int64       `json:"revision,omitempty" doc:"refuse the change when the user has another revision"`
 				Role     *store.Role `json:"role,omitempty" enum:"viewer,operator,admin" doc:"not of somebody who signs in through the provider, which says it"`
-				Disabled *bool       `json:"disabled,omitempty" doc:"they may not log in, and their logins end"`
+				Disabled *bool       `json:"disabled,omitempty" doc:"they are shut out: they may not log in, and their logins end"`
 			}
 		}) (*body[store.User], error) {
 			return reply(s.Access.SetUser(ctx, actor(ctx), in.User, store.UserPatch{Role: in.Body.Role, Disabled: in.Body.Disabled, Revision: cmp.Or(in.Body.Revision, store.Expected(ctx, "user", in.User))}))

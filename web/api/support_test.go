@@ -47,7 +47,7 @@ func TestASupportBundleTellsMuchAndNoSecret(t *testing.T) {
 	h.must(204, "PUT", "/api/v1/settings/webhook-url", `{"value":"https://hooks.example/secret-path-77"}`)
 	h.must(200, "PUT", "/api/v1/profiles/p1", `{"kind":"custom","text":"#!ipxe\n# rootpw hunter22\n"}`)
 	h.must(204, "PUT", "/api/v1/users/u1/password", `{"password":"sesame-open-99"}`)
-	h.must(200, "PUT", "/api/v1/oidc", `{"issuer":"https://sso.example.org","client_id":"lunboot","secret":"sso-secret-55","default":"viewer"}`)
+	h.must(200, "PUT", "/api/v1/oidc", `{"issuer":"https://sso.example.org","client_id":"lunboot","secret":"sso-secret-55","default_role":"viewer"}`)
 	if o, err := h.db.OIDC(t.Context()); err != nil || o.Secret != "sso-secret-55" {
 		t.Fatal(o, err)
 	}

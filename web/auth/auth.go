@@ -187,7 +187,7 @@ func (a *Auth) Login(ctx context.Context, user, password string) error {
 }
 
 func disabled(name string) error {
-	return &store.Error{Kind: store.KindDenied, Msg: name + " may not log in: an admin has switched it off, and can switch it on again under Settings, People"}
+	return &store.Error{Kind: store.KindDenied, Msg: name + " is shut out: an admin did that, and can let them in again under Settings, People, or with lunboot user set " + name + " --no-disabled"}
 }
 
 // costly runs fn, which hashes, when fewer than maxHashing others do.

@@ -225,10 +225,10 @@ func TestWhoIsShutOutIsOutAtOnceAndStaysOut(t *testing.T) {
 			t.Errorf("%s has the logins %v, %v", name, all, err)
 		}
 	}
-	if said := d.come(t, anna, vouched("1", "anna", store.RoleAdmin)); !strings.Contains(said, "anna may not log in: an admin has switched it off") {
+	if said := d.come(t, anna, vouched("1", "anna", store.RoleAdmin)); !strings.Contains(said, "anna is shut out: an admin did that") {
 		t.Errorf("anna is told %q", said)
 	}
-	if err := d.Login(t.Context(), "vera", password); store.KindOf(err) != store.KindDenied || !strings.Contains(err.Error(), "vera may not log in") {
+	if err := d.Login(t.Context(), "vera", password); store.KindOf(err) != store.KindDenied || !strings.Contains(err.Error(), "lunboot user set vera --no-disabled") {
 		t.Errorf("vera is told %v", err)
 	}
 	// To whom does not know the password nothing is said of it.

@@ -162,7 +162,7 @@ func (s *site) showProvider(w http.ResponseWriter, r *http.Request, status int, 
 func readProvider(r *http.Request) (spec store.OIDCSpec, err error) {
 	get := func(name string) string { return strings.TrimSpace(r.PostFormValue(name)) }
 	spec.Issuer, spec.Name, spec.ClientID, spec.URL, spec.CA, spec.Claim = get("issuer"), get("name"), get("client_id"), get("url"), get("ca"), get("claim")
-	spec.Scopes, spec.Default = strings.Fields(get("scopes")), store.Role(get("default"))
+	spec.Scopes, spec.Default = strings.Fields(get("scopes")), store.Role(get("default_role"))
 	if secret := get("secret"); secret != "" { // an empty field keeps it
 		spec.Secret = &secret
 	}

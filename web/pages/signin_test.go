@@ -133,7 +133,7 @@ func TestAFailedSignInEndsAtTheLoginInPlainWords(t *testing.T) {
 		"in trouble":    {func(p *oidctest.Provider) { p.Deny = "temporarily_unavailable" }, http.StatusForbidden, "did not let you sign in: temporarily_unavailable"},
 		"no role":       {func(p *oidctest.Provider) { p.Person["groups"] = []string{"<b>guests</b>"} }, http.StatusForbidden, "Lab SSO knows you as anna, and nothing that it says of you gives a role here: your groups there: &lt;b&gt;guests&lt;/b&gt;."},
 		"another clock": {func(p *oidctest.Provider) { p.Now = func() time.Time { return time.Now().Add(-time.Hour) } }, http.StatusForbidden, "one of the two clocks is wrong"},
-		"another state": {func(p *oidctest.Provider) { p.Answer = func(v url.Values) { v.Set("state", "another") } }, http.StatusForbidden, "Begin it anew"},
+		"another state": {func(p *oidctest.Provider) { p.Answer = func(v url.Values) { v.Set("state", "another") } }, http.StatusForbidden, "Start the sign-in again"},
 		"not there":     {func(p *oidctest.Provider) { p.Bend = func(m map[string]any) { m["issuer"] = "https://other.example" } }, http.StatusServiceUnavailable, "calls itself"},
 		"wrong secret":  {func(p *oidctest.Provider) { p.Secret = "another" }, http.StatusServiceUnavailable, "does not know this appliance as lunboot"},
 	} {
@@ -305,7 +305,7 @@ func TestAnAdminSetsTheProvider(t *testing.T) {
 	if strings.Contains(body, "Remove the provider") {
 		t.Error("a provider can be removed before there is one")
 	}
-	form := []string{"issuer", p.URL, "name", "Lab SSO", "client_id", "lunboot", "secret", p.Secret, "url", "https://lunboot.example.org", "claim", "groups", "roles", "lab-admins = admin\n\ncn=staff,ou=x = operator", "ca", p.CA(), "default", ""}
+	form := []string{"issuer", p.URL, "name", "Lab SSO", "client_id", "lunboot", "secret", p.Secret, "url", "https://lunboot.example.org", "claim", "groups", "roles", "lab-admins = admin\n\ncn=staff,ou=x = operator", "ca", p.CA(), "default_role", ""}
 	with := func(more ...string) []string { return append(slices.Clone(form), more...) } // the last of a name counts
 	for field, wrong := range map[string][2]string{
 		"issuer": {"nonsense", "no URL of a provider"}, "client_id": {"", "client ID is missing"}, "roles": {"lab-admins", "is not a value and its role"}, "url": {"nonsense", "is not where people open"}, "revision": {"x", "is not a revision"},
@@ -334,7 +334,7 @@ func TestAnAdminSetsTheProvider(t *testing.T) {
 	if code, body := post("/settings/oidc", with("revision", "7")...); code != http.StatusConflict || !strings.Contains(body, "was changed by somebody else") || !strings.Contains(body, `name="revision" value="1"`) {
 		t.Errorf("on sight of another state it answers %d", code)
 	}
-	if code, body := post("/settings/oidc", "issuer", "https://another.example", "client_id", "lunboot", "url", "https://x.example", "default", "viewer"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "The secret that is kept is for the client lunboot") {
+	if code, body := post("/settings/oidc", "issuer", "https://another.example", "client_id", "lunboot", "url", "https://x.example", "default_role", "viewer"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "The secret that is kept is for the client lunboot") {
 		t.Errorf("another issuer without a secret answers %d", code)
 	}
 	_, body = get("/login")
@@ -374,7 +374,7 @@ func TestAnAdminShutsSomebodyOut(t *testing.T) {
 	if _, at, _ := f.follow(t, "/machines"); at.Path != "/login" {
 		t.Errorf("she is still in, at %s", at)
 	}
-	if code, _, body := f.follow(t, "/login/oidc"); code != http.StatusForbidden || !strings.Contains(body, "Anna may not log in: an admin has switched it off") {
+	if code, _, body := f.follow(t, "/login/oidc"); code != http.StatusForbidden || !strings.Contains(body, "Anna is shut out: an admin did that") {
 		t.Errorf("she comes again with %d", code)
 	}
 	post("/people/anna/disabled", "disabled", "no")

@@ -31,7 +31,7 @@ func (c *Context) provider() (p provider, err error) {
 func (p provider) body() map[string]any {
 	b := map[string]any{"revision": p.Revision, "issuer": p.Issuer, "name": p.Name, "client_id": p.ClientID, "url": p.URL, "ca": p.CA, "scopes": p.Scopes, "claim": p.Claim, "roles": p.Roles}
 	if p.Default != "" {
-		b["default"] = p.Default
+		b["default_role"] = p.Default
 	}
 	return b
 }
@@ -51,7 +51,7 @@ func (c *Context) showProvider(p provider) error {
 			rest = "refused"
 		}
 		c.facts("Issuer", p.Issuer, "Name", p.Name, "Client ID", p.ClientID, "Secret", yes(p.SecretSet, "(set)"), "Redirect URI", p.RedirectURI, "Certificates", yes(p.CA != "", "(set)"),
-			"Scopes", strings.Join(p.Scopes, " "), "Claim", p.Claim, "Roles", strings.Join(roles, "; "), "Others", rest)
+			"Scopes", strings.Join(p.Scopes, " "), "Claim", p.Claim, "Roles", strings.Join(roles, "; "), "Everybody else", rest)
 	})
 }
 
@@ -69,16 +69,16 @@ func (*OIDCShowCmd) Run(c *Context) error {
 
 // OIDCSetCmd sets or changes the provider.
 type OIDCSetCmd struct {
-	Issuer   *string  `placeholder:"URL" help:"The provider's URL as it writes it itself."`
+	Issuer   *string  `placeholder:"URL" help:"Issuer URL, exactly as the provider's own settings page (…/.well-known/openid-configuration) gives it."`
 	Name     *string  `help:"What the button says after 'Sign in with' (default: the issuer's host)."`
 	ClientID *string  `name:"client-id" placeholder:"ID" help:"What the provider calls this appliance."`
 	Secret   *string  `help:"The client's secret, empty for a public client; a dash reads it from standard input. It is never shown again."`
 	URL      *string  `name:"url" placeholder:"URL" help:"Where people open this appliance (default: its address)."`
 	CA       *string  `name:"ca" placeholder:"FILE" help:"Certificates (PEM) that vouch for the provider, besides those that the appliance's host trusts; empty: none."`
 	Scopes   []string `sep:"," help:"Scopes to ask for (default: openid, profile, email)."`
-	Claim    *string  `help:"Claim that gives the role, such as groups; a dot leads into an object."`
-	Role     []string `sep:"none" placeholder:"VALUE=ROLE" help:"Role that a value of the claim gives; repeat for several. They take the place of those before."`
-	Others   *string  `enum:"refuse,viewer,operator,admin" help:"What becomes of those whom no value fits: ${enum}."`
+	Claim    *string  `help:"Claim that gives the role, such as groups; for a nested claim give the path, as realm_access.roles."`
+	Role     []string `sep:"none" placeholder:"VALUE=ROLE" help:"Role that a value of the claim gives; repeat for several. All earlier rules are replaced."`
+	Default  *string  `name:"default-role" enum:"refuse,viewer,operator,admin" help:"Role of everybody else, whom no value fits: ${enum}."`
 	ifSeen
 }
 
@@ -123,8 +123,8 @@ func (s *OIDCSetCmd) Run(c *Context) error {
 		}
 		p.Roles = append(p.Roles, r)
 	}
-	if s.Others != nil {
-		p.Default = store.Role(strings.TrimPrefix(*s.Others, "refuse"))
+	if s.Default != nil {
+		p.Default = store.Role(strings.TrimPrefix(*s.Default, "refuse"))
 	}
 	body := p.body()
 	if s.Secret != nil && *s.Secret == "-" {

@@ -56,7 +56,7 @@ func (*UserListCmd) Run(c *Context) error {
 				how = u.KnownAs + " of " + u.Issuer
 			}
 			if u.Disabled {
-				how = "none (disabled)"
+				how += ", shut out"
 			}
 			rows = append(rows, []string{u.Name, string(u.Role), how, when(u.LastLogin), when(u.Created)})
 		}
@@ -87,7 +87,7 @@ func (u *UserAddCmd) Run(c *Context) error {
 type UserSetCmd struct {
 	Name     string  `arg:"" help:"Login name."`
 	Role     *string `enum:"viewer,operator,admin" help:"What they may do: ${enum}; not of those who sign in through the provider, which says it."`
-	Disabled *bool   `negatable:"" help:"They may not log in, and their logins end."`
+	Disabled *bool   `negatable:"" help:"Shut them out: they may not log in, and their logins end."`
 	ifSeen
 }
 
@@ -108,7 +108,7 @@ func (u *UserSetCmd) Run(c *Context) error {
 		return err
 	}
 	return c.show(out, func() {
-		c.say("%s is %s%s", out.Name, out.Role, map[bool]string{true: ", and may not log in"}[out.Disabled])
+		c.say("%s is %s%s", out.Name, out.Role, map[bool]string{true: ", shut out"}[out.Disabled])
 	})
 }
 

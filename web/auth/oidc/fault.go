@@ -109,7 +109,7 @@ func (p *provider) refusal(err error) error {
 	case why == "invalid_client", why == "unauthorized_client", why == "" && said.Response.StatusCode == http.StatusUnauthorized:
 		return unavailable(err, "%s does not know this appliance as %s, or not by the secret that is set here%s. An admin can mend that under Settings, Single sign-on", o.Name, o.ClientID, detail)
 	case why == "invalid_grant":
-		return denied(err, "%s does not take the code that it sent you back with: it was used already, took too long, or the sign-in came by another way%s. Begin it anew", o.Name, detail)
+		return denied(err, "%s does not take the code that it sent you back with: it was used already, took too long, or the sign-in came by another way%s. Start the sign-in again", o.Name, detail)
 	case why == "":
 		return unavailable(err, "%s answers %q when it is asked who you are; it may have trouble of its own", o.Name, said.Response.Status)
 	}

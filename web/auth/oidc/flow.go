@@ -101,7 +101,7 @@ func (c *Client) Finish(ctx context.Context, ticket string, answer url.Values) (
 	defer cancel()
 	f, ok := c.take(answer.Get("state"), ticket)
 	if !ok {
-		return who, "", c.failed(denied(nil, "this is no sign-in that this browser has under way: it took longer than %d minutes, was begun in another tab or browser, is over already, or the appliance was started again meanwhile. Begin it anew", flowTime/time.Minute))
+		return who, "", c.failed(denied(nil, "this is no sign-in that this browser has under way: it took longer than %d minutes, was begun in another tab or browser, is over already, or the appliance was started again meanwhile. Start the sign-in again", flowTime/time.Minute))
 	}
 	if err := c.unchanged(ctx, f); err != nil {
 		return who, f.next, err

@@ -235,7 +235,7 @@ func TestAnAnswerBelongsToTheBrowserThatAskedAndToOneSignIn(t *testing.T) {
 	answer := h.send(to)
 	for what, bad := range map[string]url.Values{"no state": {"code": answer["code"]}, "another state": {"code": answer["code"], "state": {"another"}}} {
 		_, _, err := h.Finish(ctx, ticket, bad)
-		h.refused(what, err, store.KindDenied, "Begin it anew")
+		h.refused(what, err, store.KindDenied, "Start the sign-in again")
 	}
 	for _, bad := range []string{"", "another", ticket + "x"} {
 		_, _, err := h.Finish(ctx, bad, answer)

@@ -209,7 +209,7 @@ func (p *provider) read(answer url.Values) (code string, err error) {
 		return "", denied(nil, "%s did not let you sign in: %s%s. An admin of this appliance can look at Settings, Single sign-on", name, words(said), quoted(answer.Get("error_description")))
 	}
 	if code = answer.Get("code"); code == "" {
-		return "", denied(nil, "%s sent you back without a code that says who you are. Begin it anew", name)
+		return "", denied(nil, "%s sent you back without a code that says who you are. Start the sign-in again", name)
 	}
 	return code, nil
 }
@@ -298,7 +298,7 @@ func (p *provider) verify(ctx context.Context, raw, nonce, access string, keys [
 		return nil, denied(nil, "the word of %s on who you are was given to somebody else (azp %q), and was not believed", o.Name, words(more.Azp))
 	}
 	if subtle.ConstantTimeCompare([]byte(word.Nonce), []byte(nonce)) != 1 {
-		return nil, denied(nil, "the word of %s on who you are belongs to another sign-in (its nonce is not the one that was sent), and was not believed. Begin it anew", o.Name)
+		return nil, denied(nil, "the word of %s on who you are belongs to another sign-in (its nonce is not the one that was sent), and was not believed. Start the sign-in again", o.Name)
 	}
 	if word.AccessTokenHash != "" {
 		if err := word.VerifyAccessToken(access); err != nil {
