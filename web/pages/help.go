@@ -19,6 +19,7 @@ import (
 // a search leaves.
 type helpView struct {
 	Query string
+	Login bool      // how to log in is shown
 	IPXE  *ipxeView // when the search is an iPXE code
 	Areas []helpArea
 	Lists []helpList
@@ -75,6 +76,7 @@ func (s *site) help(w http.ResponseWriter, r *http.Request) {
 	if x, ok := ipxeerr.DecodeString(q[strings.LastIndexByte(q, '/')+1:]); ok {
 		v.IPXE = &ipxeView{Code: fmt.Sprintf("%08x", x.Code), Screen: x.Screen, Where: x.Where, Platform: x.Platform.String(), Meaning: x.Meaning}
 	}
+	v.Login = v.IPXE == nil && allWords("logging in password single sign-on oidc provider", q)
 	for _, area := range diagnose.Areas() {
 		a := helpArea{Name: area[1]}
 		for _, e := range diagnose.Catalogue() {

@@ -312,6 +312,8 @@ func TestTheHelpExplainsEachCodeAndIsSearched(t *testing.T) {
 		"/help/lb-lun-01":                  "iPXE reads the number as hexadecimal",
 		"/help?q=search+relay":             `<a href="/leases">Leases</a></dt><dd class="mono">address: mac: machine: hostname: state: interface: relay: port:`,
 		"/help?q=xyzzy":                    "Nothing is found",
+		"/help?q=password":                 "lunboot user password NAME",
+		"/help?q=OIDC":                     "lunboot oidc try",
 	} {
 		if status, body := get(path); status != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s answers %d without %q", path, status, want)
@@ -322,6 +324,11 @@ func TestTheHelpExplainsEachCodeAndIsSearched(t *testing.T) {
 	}
 	if _, body := get("/help?q=hexadecimal"); strings.Contains(body, "LB-CHAP-01") {
 		t.Error("a search leaves what it does not find")
+	}
+	for path, shown := range map[string]bool{"/help": true, "/help?q=single+sign-on": true, "/help?q=hexadecimal": false, "/help?q=1d704539": false} {
+		if _, body := get(path); strings.Contains(body, `id="help-login"`) != shown {
+			t.Errorf("%s says how to log in: %t", path, !shown)
+		}
 	}
 	if status, to := get("/help?q=lb-lun-01"); status != http.StatusSeeOther || to != "/help/LB-LUN-01" {
 		t.Errorf("a code that is searched for answers %d %s", status, to)
