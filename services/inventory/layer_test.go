@@ -153,9 +153,11 @@ func (f *folder) RemoveLayers(_ context.Context, gone []store.Layer) error {
 	return nil
 }
 
-func (f *folder) Used(v store.Volume) (int64, error)    { return int64(len(v.Layers)) << 12, nil }
-func (f *folder) Reflinked(context.Context, store.Volume) (int64, error) { return 0, errors.ErrUnsupported }
-func (f *folder) Shares(store.Volume) bool              { return false }
+func (f *folder) Used(v store.Volume) (int64, error) { return int64(len(v.Layers)) << 12, nil }
+func (f *folder) Reflinked(context.Context, store.Volume) (int64, error) {
+	return 0, errors.ErrUnsupported
+}
+func (f *folder) Shares(store.Volume) bool { return false }
 
 // layeredHouse is a house with layers, in a folder.
 func layeredHouse(t *testing.T, change ...func(*Config)) (*house, *folder) {

@@ -158,23 +158,5 @@ func Error(machine string, err error) error {
 // maxWords bounds what of a BMC's own words is repeated.
 const maxWords = 200
 
-// Words makes what a BMC says fit for a sentence, or for the log: one short line of
-// text, which holds on to nothing longer.
-func Words(s string) string {
-	cut := len(s) > maxLooked
-	if cut {
-		s = s[:maxLooked]
-	}
-	s = strings.ToValidUTF8(s, "")
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f && r < 0xa0 }), " ")
-	if len(s) > maxWords {
-		s, cut = strings.ToValidUTF8(s[:maxWords], ""), true
-	}
-	if cut {
-		return s + "…"
-	}
-	return strings.Clone(s)
-}
-
-// maxLooked bounds what is looked at for them, should the rest be blank.
-const maxLooked = 8 * maxWords
+// Words makes what a BMC says fit for a sentence, or for the log.
+func Words(s string) string { return store.OneLine(s, maxWords) }

@@ -130,19 +130,8 @@ func last(err error) error {
 // maxWords bounds what of somebody else's words is repeated.
 const maxWords = 200
 
-// words makes what a provider says fit for a sentence: one short line of text.
-func words(s string) string {
-	cut := len(s) > maxWords
-	if cut {
-		s = s[:maxWords]
-	}
-	s = strings.ToValidUTF8(s, "")
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f && r < 0xa0 }), " ")
-	if cut {
-		s += "…"
-	}
-	return s
-}
+// words makes what a provider says fit for a sentence.
+func words(s string) string { return store.OneLine(s, maxWords) }
 
 // quoted is what a provider adds, in its own words; empty when it adds nothing.
 func quoted(s string) string {

@@ -656,6 +656,18 @@ func TestTheLogHasTheCauseAndNoSecret(t *testing.T) {
 	}
 }
 
+// A provider that pads what it says is repeated by what it says.
+func TestAProvidersWordsAreOneShortLine(t *testing.T) {
+	for in, want := range map[string]string{
+		strings.Repeat(" \r\n", maxWords) + "not\x1btoday": "not today",
+		strings.Repeat("é", maxWords):                      strings.Repeat("é", maxWords/2) + "…",
+	} {
+		if got := words(in); got != want {
+			t.Errorf("it becomes %q, want %q", got, want)
+		}
+	}
+}
+
 // Whatever a provider says, it is read or refused.
 func FuzzMetadataAndClaims(f *testing.F) {
 	f.Add(`{"issuer":"https://x","jwks_uri":"http://[::1]/"}`)
