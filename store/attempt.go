@@ -133,7 +133,6 @@ type AttemptFilter struct {
 	Search  Search // with the qualifiers of AttemptKeys, as ParseAttemptSearch leaves them
 	Since   time.Time
 	Until   time.Time // not itself
-	Before  AttemptID // only those that began before this one
 	Sort    string    // one of AttemptColumns, with a hyphen before it the other way; empty: newest first
 	Page
 }

@@ -9,6 +9,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -60,10 +61,12 @@ type AuditFilter struct {
 	Search  Search // with the qualifiers of AuditKeys, as ParseAuditSearch leaves them
 	Since   time.Time
 	Until   time.Time // not itself
-	Before  int64     // only those before this one
 	Sort    string    // one of AuditColumns, with a hyphen before it the other way; empty: newest first
 	Page
 }
+
+// Parts reads what was found a part at a time; a part without anything is the end.
+type Parts[T any] func(context.Context) ([]T, error)
 
 // Page bounds a listing. A zero Limit means no bound.
 type Page struct {

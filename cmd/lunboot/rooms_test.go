@@ -101,7 +101,7 @@ var rooms = map[string]room{
 	"web/auth/oidc":               {may: "store", why: "who the provider vouches for; who that is here is another's matter"},
 	"web/auth/oidc/oidctest":      {may: "", why: "a test kit: a provider that shares nothing with its client"},
 	"web/chart":                   {may: "", stdlib: true, why: "numbers to a picture, whatever they count"},
-	"web/download":                {may: "store store/listing store/sheet", why: "pages and API send a volume, and a list, in the same way"},
+	"web/download":                {may: "store store/listing store/sheet services/boot services/boot/oui", why: "pages and API send a volume, and join and send a list, in the same way"},
 	"web/metrics":                 {may: "store web/auth", why: "never a service: it is given a function to read by"},
 	"deploy":                      {may: "", why: "nothing but tests of what is shipped around the binary"},
 	"web/probe":                   {may: "", stdlib: true, why: "what watches from outside learns the names of parts and no more"},

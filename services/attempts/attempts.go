@@ -64,6 +64,7 @@ type Cache interface {
 	PutAttempts(ctx context.Context, attempts []store.Attempt) error
 	Attempt(ctx context.Context, id store.AttemptID) (store.Attempt, error)
 	Attempts(ctx context.Context, f store.AttemptFilter) ([]store.Attempt, int, error)
+	EveryAttempt(context.Context, store.AttemptFilter) (store.Parts[store.Attempt], error)
 	LastAttemptID(ctx context.Context) (store.AttemptID, error)
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -121,6 +122,14 @@ func (c *cache) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Atte
 		out = out[min(f.Offset, n):min(f.Offset+f.Limit, n)]
 	}
 	return out, n, nil
+}
+
+func (c *cache) EveryAttempt(ctx context.Context, f store.AttemptFilter) (store.Parts[store.Attempt], error) {
+	all, _, err := c.Attempts(ctx, f)
+	return func(context.Context) (part []store.Attempt, _ error) {
+		part, all = all, nil
+		return part, nil
+	}, err
 }
 
 func (c *cache) LastAttemptID(context.Context) (store.AttemptID, error) {
@@ -485,6 +494,13 @@ func TestAForeignIPXEIsExplainedByItsAddress(t *testing.T) {
 		all, n, _ := b.Attempts(t.Context(), store.AttemptFilter{})
 		if n != 1 || len(all[0].Diagnoses) != 1 {
 			t.Fatalf("%+v", all)
+		}
+		next, err := b.EveryAttempt(t.Context(), store.AttemptFilter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if part, err := next(t.Context()); len(part) != 1 || !reflect.DeepEqual(part[0], all[0]) || err != nil {
+			t.Errorf("in parts they are %+v, %v", part, err)
 		}
 	})
 }

@@ -475,9 +475,30 @@ func (r *Runner) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.A
 		return nil, 0, err
 	}
 	rows, total, err := r.cache.Attempts(ctx, f)
-	if err != nil {
-		return nil, 0, err
+	r.renew(rows)
+	return rows, total, err
+}
+
+// EveryAttempt lists all attempts that match a part at a time, each once, in the
+// order in which they were when it was asked.
+func (r *Runner) EveryAttempt(ctx context.Context, f store.AttemptFilter) (store.Parts[store.Attempt], error) {
+	r.catchUp(ctx)
+	if err := r.flush(ctx, false); err != nil {
+		return nil, err
 	}
+	next, err := r.cache.EveryAttempt(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) ([]store.Attempt, error) {
+		rows, err := next(ctx)
+		r.renew(rows)
+		return rows, err
+	}, nil
+}
+
+// renew puts what is known of attempts that go on in the place of what the cache had.
+func (r *Runner) renew(rows []store.Attempt) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, a := range rows {
@@ -485,7 +506,6 @@ func (r *Runner) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.A
 			rows[i] = l.Snapshot()
 		}
 	}
-	return rows, total, nil
 }
 
 // Latest returns the newest attempt of a machine, or of a MAC that nobody

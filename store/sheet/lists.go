@@ -1,7 +1,9 @@
 package sheet
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -140,6 +142,40 @@ func Jobs() Table[store.Job] {
 		field("error", func(x j) string { return x.Error }),
 		{"started", func(x j) any { return x.Started }},
 		{"finished", func(x j) any { return x.Finished }},
+	}
+}
+
+// Profiles is the table of profiles, without their texts: these hold what an
+// installer is told, passwords among it.
+func Profiles() Table[store.Profile] {
+	type p = store.Profile
+	return Table[p]{
+		field("name", func(x p) string { return x.Name }),
+		field("kind", func(x p) string { return string(x.Kind) }),
+		field("fields", func(x p) (out []string) {
+			for _, k := range slices.Sorted(maps.Keys(x.Fields)) {
+				out = append(out, k+"="+x.Fields[k])
+			}
+			return out
+		}),
+		field("builtin", func(x p) bool { return x.BuiltIn }),
+	}
+}
+
+// Media is the table of media.
+func Media() Table[store.Media] {
+	type m = store.Media
+	return Table[m]{
+		field("name", func(x m) string { return x.Name }),
+		field("kind", func(x m) string { return string(x.Kind) }),
+		field("size", func(x m) int64 { return x.Size }),
+		field("sha256", func(x m) string { return x.SHA256 }),
+		field("file", func(x m) string { return x.File }),
+		field("os", func(x m) string { return string(x.Contents.OS) }),
+		field("title", func(x m) string { return x.Contents.Title }),
+		field("arch", func(x m) string { return x.Contents.Arch }),
+		field("label", func(x m) string { return x.Contents.Label }),
+		{"added", func(x m) any { return x.Created }},
 	}
 }
 

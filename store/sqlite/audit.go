@@ -28,9 +28,6 @@ func auditWhere(f store.AuditFilter) (string, []any, error) {
 	if f.Subject != "" {
 		w.add("subject = ?", f.Subject)
 	}
-	if f.Before != 0 {
-		w.add("id < ?", f.Before)
-	}
 	if !f.Since.IsZero() {
 		w.add("at >= ?", dbfile.Nanos(f.Since))
 	}
@@ -90,20 +87,34 @@ func (db *DB) AuditLog(ctx context.Context, f store.AuditFilter) ([]store.Audit,
 		if total, err = dbfile.One(ctx, q, dbfile.Scalar[int], nil, "SELECT count(*) FROM audit"+where, args...); err != nil {
 			return err
 		}
-		out, err = dbfile.List(ctx, q, func(r dbfile.Row) (a store.Audit, err error) {
-			var (
-				at      int64
-				changes string
-			)
-			if err = r.Scan(&a.ID, &at, &a.Actor, &a.Action, &a.Subject, &a.Detail, &changes); err != nil {
-				return a, err
-			}
-			a.At = dbfile.Instant(at)
-			return a, json.Unmarshal([]byte(changes), &a.Changes)
-		}, "SELECT id, at, actor, action, subject, detail, changes FROM audit"+where+auditOrder(f)+" LIMIT ? OFFSET ?", append(args, limit, offset)...)
+		out, err = dbfile.List(ctx, q, scanAudit, auditColumns+where+auditOrder(f)+" LIMIT ? OFFSET ?", append(args, limit, offset)...)
 		return err
 	})
 	return out, total, err
+}
+
+const auditColumns = "SELECT id, at, actor, action, subject, detail, changes FROM audit"
+
+func scanAudit(r dbfile.Row) (a store.Audit, err error) {
+	var (
+		at      int64
+		changes string
+	)
+	if err = r.Scan(&a.ID, &at, &a.Actor, &a.Action, &a.Subject, &a.Detail, &changes); err != nil {
+		return a, err
+	}
+	a.At = dbfile.Instant(at)
+	return a, json.Unmarshal([]byte(changes), &a.Changes)
+}
+
+// EveryChange finds all changes that a filter matches, whatever its page says.
+func (db *DB) EveryChange(ctx context.Context, f store.AuditFilter) (store.Parts[store.Audit], error) {
+	where, args, err := auditWhere(f)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[int64], "SELECT id FROM audit"+where+auditOrder(f), args...)
+	return parts(db.file, ids, auditColumns+" WHERE ", scanAudit, func(a store.Audit) int64 { return a.ID }), err
 }
 
 // Auditors returns everybody who ever changed something, by name.

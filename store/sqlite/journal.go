@@ -215,9 +215,6 @@ func attemptWhere(f store.AttemptFilter) (string, []any, error) {
 	if f.Machine != 0 || !f.MAC.IsZero() { // one machine's are few, and have an index of their own
 		index = ""
 	}
-	if f.Before != 0 {
-		w.add("id < ?", int64(f.Before))
-	}
 	if !f.Since.IsZero() {
 		w.add("started >= ?", dbfile.Nanos(f.Since))
 	}
@@ -296,6 +293,16 @@ func (j *Journal) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.
 		return err
 	})
 	return out, total, err
+}
+
+// EveryAttempt finds all attempts that match, whatever the filter's page says.
+func (j *Journal) EveryAttempt(ctx context.Context, f store.AttemptFilter) (store.Parts[store.Attempt], error) {
+	where, args, err := attemptWhere(f)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := dbfile.List(ctx, j.file.Reader(), dbfile.Scalar[store.AttemptID], "SELECT id FROM "+where+attemptOrder(f.Sort), args...)
+	return parts(j.file, ids, attemptColumns+"WHERE ", scanAttempt, func(a store.Attempt) store.AttemptID { return a.ID }), err
 }
 
 // LastAttemptID returns the largest id of an attempt, 0 when there is none.

@@ -268,9 +268,6 @@ func TestJournalSearchesAttempts(t *testing.T) {
 	if got := ids(store.AttemptFilter{Sort: "outcome", Page: store.Page{Limit: 2, Offset: 1}}); got != "34" {
 		t.Errorf("a page of them is %s", got)
 	}
-	if got := ids(store.AttemptFilter{Before: 3, Machine: 1}); got != "1" {
-		t.Errorf("before the third are %s", got)
-	}
 	for _, f := range []store.AttemptFilter{{Sort: "colour"}, {Search: store.Search{Terms: []store.Term{{Key: "colour", Value: "red"}}}}} {
 		if _, _, err := j.Attempts(t.Context(), f); store.KindOf(err) != store.KindInvalid {
 			t.Errorf("%+v: %v", f, err)
@@ -283,6 +280,78 @@ func TestJournalSearchesAttempts(t *testing.T) {
 	}
 	if got := ids(store.AttemptFilter{Search: store.Search{Words: []string{"asked"}}}); got != "" {
 		t.Errorf("a diagnosis that is gone finds %s", got)
+	}
+}
+
+// What is read in parts is what there was when it was asked for, in that order,
+// whatever begins, ends or is removed while it is fetched.
+func TestEveryAttemptComesOnceAndInOrder(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	const n = 1100
+	write := func(from, to int, outcome store.Outcome) {
+		t.Helper()
+		var all []store.Attempt
+		for id := from; id <= to; id++ {
+			all = append(all, store.Attempt{ID: store.AttemptID(id), Name: []string{"b", "a"}[id%2], Outcome: outcome, FirstSeq: int64(id), LastSeq: int64(id)})
+		}
+		if err := j.PutAttempts(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, by := range []string{"", "-started", "machine", "outcome"} {
+		write(1, n, store.OutcomeRunning)
+		want, _, err := j.Attempts(t.Context(), store.AttemptFilter{Sort: by})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := j.EveryAttempt(t.Context(), store.AttemptFilter{Sort: by})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []store.AttemptID
+		for asked := 0; ; asked++ {
+			part, err := next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(part) == 0 {
+				break
+			}
+			for _, a := range part {
+				got = append(got, a.ID)
+			}
+			write(n+1+asked, n+1+asked, store.OutcomeRunning)
+			write(1, n, store.OutcomeUp) // by which they stand elsewhere
+		}
+		if len(got) != len(want) {
+			t.Errorf("by %q %d come of %d", by, len(got), len(want))
+			continue
+		}
+		for i, a := range want {
+			if got[i] != a.ID {
+				t.Errorf("by %q the %dth is %d, not %d", by, i, got[i], a.ID)
+				break
+			}
+		}
+	}
+	next, err := j.EveryAttempt(t.Context(), store.AttemptFilter{Machine: 99})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if part, err := next(t.Context()); len(part) != 0 || err != nil {
+		t.Errorf("of none come %d, %v", len(part), err)
+	}
+	if next, err = j.EveryAttempt(t.Context(), store.AttemptFilter{Sort: "-started"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.forget(t.Context(), n-10); err != nil {
+		t.Fatal(err)
+	}
+	if part, err := next(t.Context()); len(part) == 0 || len(part) > 20 || part[0].ID < n-10 || err != nil {
+		t.Errorf("after all but a few were removed %d come, %v", len(part), err)
+	}
+	if _, err := j.EveryAttempt(t.Context(), store.AttemptFilter{Sort: "colour"}); store.KindOf(err) != store.KindInvalid {
+		t.Errorf("by colour: %v", err)
 	}
 }
 

@@ -39,6 +39,7 @@ type Inventory interface {
 	LeaseRevision() int64
 	Audit(context.Context, store.Page) ([]store.Audit, int, error)
 	AuditLog(context.Context, store.AuditFilter) ([]store.Audit, int, error)
+	EveryChange(context.Context, store.AuditFilter) (store.Parts[store.Audit], error)
 	Auditors(context.Context) ([]store.Actor, error)
 }
 

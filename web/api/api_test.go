@@ -74,6 +74,10 @@ func (boots) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attempt
 	return nil, 0, nil
 }
 
+func (boots) EveryAttempt(context.Context, store.AttemptFilter) (store.Parts[store.Attempt], error) {
+	return func(context.Context) ([]store.Attempt, error) { return nil, nil }, nil
+}
+
 // shelf takes loaders.
 type shelf struct{}
 

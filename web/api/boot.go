@@ -106,7 +106,7 @@ func (s *server) attempts(a huma.API) {
 func (s *server) sessions(a huma.API) {
 	register(a, http.MethodGet, "/sessions", "list-sessions", "List live iSCSI sessions", store.ScopeRead,
 		func(ctx context.Context, in *ListQuery) (*body[List[listing.Session]], error) {
-			items, err := s.liveSessions(ctx)
+			items, err := s.lists().Sessions(ctx)
 			return found(listing.Sessions(), *in, items, err)
 		})
 	register(a, http.MethodDelete, "/sessions/{session}", "drop-session", "End a live iSCSI session", store.ScopeOperate,
@@ -117,7 +117,7 @@ func (s *server) sessions(a huma.API) {
 		})
 	register(a, http.MethodGet, "/leases", "list-leases", "List leases", store.ScopeRead,
 		func(ctx context.Context, in *ListQuery) (*body[List[listing.Lease]], error) {
-			items, err := s.leases(ctx)
+			items, err := s.lists().Leases(ctx)
 			return found(listing.Leases(), *in, items, err)
 		})
 	register(a, http.MethodDelete, "/leases/{address}", "drop-lease", "Forget a lease", store.ScopeOperate,

@@ -8,34 +8,20 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
-	"lunboot/services/boot/oui"
 	"lunboot/store"
-	"lunboot/store/listing"
 	"lunboot/store/sheet"
 	"lunboot/web/download"
 )
 
-// lists is where the lists come from that are sent as tables.
+// lists are the lists of the appliance.
 func (s *server) lists() download.Lists {
-	return download.Lists{
+	return download.From(download.Sources{
+		Inventory: s.Store,
 		Machines: func(ctx context.Context, search, sort string) ([]sheet.Row, error) {
 			return s.sheetRows(ctx, MachineQuery{Search: search, Sort: sort})
 		},
-		Volumes: s.allVolumes,
-		Unknown: func(ctx context.Context) ([]listing.UnknownMachine, error) { return s.allUnknown(ctx, true) },
-		Leases:  s.leases, Sessions: s.liveSessions,
-		Jobs: s.Store.Jobs, Attempts: s.Attempts.Attempts, Audit: s.Store.AuditLog, Now: time.Now,
-	}
-}
-
-// allUnknown are unknown machines, with the makers of their cards.
-func (s *server) allUnknown(ctx context.Context, ignored bool) ([]listing.UnknownMachine, error) {
-	us, err := s.Store.UnknownMachines(ctx, ignored)
-	all := make([]listing.UnknownMachine, 0, len(us))
-	for _, u := range us {
-		all = append(all, listing.UnknownMachine{UnknownMachine: u, Maker: oui.Of(u.MAC).String()})
-	}
-	return all, err
+		Volumes: s.Volumes, Sessions: s.Sessions, Media: s.Media, Loaders: s.Loaders, Attempts: s.Attempts, Changes: s.Store, Now: time.Now, Log: s.Log,
+	})
 }
 
 // tables sends lists as tables. That of machines can be imported again, as CSV.
@@ -44,7 +30,7 @@ func (s *server) tables(a huma.API) {
 	text := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 	op.Responses = map[string]*huma.Response{"200": {Description: "the table; its first line, or its keys, name the columns", Content: map[string]*huma.MediaType{"text/csv": text, "application/json": {Schema: &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeObject}}}}}}
 	huma.Register(a, op, func(ctx context.Context, in *struct {
-		List   string `path:"list" enum:"machines,volumes,unknown-machines,leases,sessions,jobs,attempts,audit"`
+		List   string `path:"list" enum:"machines,volumes,unknown-machines,leases,sessions,jobs,profiles,media,loaders,attempts,audit"`
 		Search string `query:"search" doc:"as in the list"`
 		Sort   string `query:"sort" doc:"as in the list"`
 		Format string `query:"format" enum:"csv,json" default:"csv"`

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"time"
 
 	"lunboot/store"
 	"lunboot/store/listing"
@@ -28,37 +27,9 @@ func found[T any](l listing.List[T], q ListQuery, items []T, err error) (*body[L
 	return listOf(l.Find(items, q.query()))
 }
 
-// allVolumes are all volumes, with who has them and what they take.
-func (s *server) allVolumes(ctx context.Context) ([]listing.Volume, error) {
-	vols, err := s.Store.Volumes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	maps, err := s.Store.Mappings(ctx)
-	if err != nil {
-		return nil, err
-	}
-	names, err := s.machineNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	takes, err := s.Volumes.Takes(ctx)
-	return listing.VolumesOf(vols, maps, takes, func(id store.MachineID) string { return names[id] }), err
-}
-
-// machineNames are the names of all machines.
-func (s *server) machineNames(ctx context.Context) (map[store.MachineID]string, error) {
-	ms, _, err := s.Store.Machines(ctx, store.MachineFilter{})
-	names := make(map[store.MachineID]string, len(ms))
-	for _, m := range ms {
-		names[m.ID] = m.Name
-	}
-	return names, err
-}
-
 // foundVolumes answers one page of the volumes.
 func (s *server) foundVolumes(ctx context.Context, q ListQuery) (*body[List[VolumeLine]], error) {
-	all, err := s.allVolumes(ctx)
+	all, err := s.lists().Volumes(ctx)
 	if err != nil {
 		return nil, problem(err)
 	}
@@ -68,20 +39,4 @@ func (s *server) foundVolumes(ctx context.Context, q ListQuery) (*body[List[Volu
 		out = append(out, VolumeLine{v.Volume, v.Takes})
 	}
 	return listOf(out, total, err)
-}
-
-// leases are all leases, with the machines that have them.
-func (s *server) leases(ctx context.Context) ([]listing.Lease, error) {
-	leases, err := s.Store.Leases(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ms, _, err := s.Store.Machines(ctx, store.MachineFilter{})
-	return listing.LeasesOf(leases, ms, time.Now()), err
-}
-
-// liveSessions are all sessions, with the names of their machines.
-func (s *server) liveSessions(ctx context.Context) ([]listing.Session, error) {
-	names, err := s.machineNames(ctx)
-	return listing.SessionsOf(s.Sessions.Sessions(), func(id store.MachineID) string { return names[id] }), err
 }

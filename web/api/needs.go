@@ -17,6 +17,7 @@ type Store interface {
 	store.SettingRows
 	SettingRevision(ctx context.Context, key string) (int64, error)
 	AuditLog(context.Context, store.AuditFilter) ([]store.Audit, int, error)
+	EveryChange(context.Context, store.AuditFilter) (store.Parts[store.Audit], error)
 	Record(ctx context.Context, by store.Actor, action, subject, detail string) error
 }
 
@@ -116,6 +117,7 @@ type Attempts interface {
 	Latest(store.MachineID, store.MAC) (store.Attempt, bool)
 	Attempt(context.Context, store.AttemptID) (store.Attempt, error)
 	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
+	EveryAttempt(context.Context, store.AttemptFilter) (store.Parts[store.Attempt], error)
 }
 
 // Captures keeps the packets of boots.

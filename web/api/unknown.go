@@ -45,7 +45,7 @@ func (s *server) unknown(a huma.API) {
 			Ignored bool `query:"ignored" doc:"also those that are ignored"`
 			ListQuery
 		}) (*body[List[UnknownMachine]], error) {
-			all, err := s.allUnknown(ctx, in.Ignored)
+			all, err := s.lists().Unknown(ctx, in.Ignored)
 			if err != nil {
 				return nil, problem(err)
 			}

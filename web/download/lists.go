@@ -9,37 +9,40 @@ import (
 	"strings"
 	"time"
 
+	"lunboot/services/boot"
 	"lunboot/store"
 	"lunboot/store/listing"
 	"lunboot/store/sheet"
 )
 
-// Lists is where lists come from: those that grow with the inventory whole, those
+// Lists are the appliance's lists: those that grow with the inventory whole, those
 // that grow with time a part at a time.
 type Lists struct {
 	Machines func(ctx context.Context, search, sort string) ([]sheet.Row, error)
 	Volumes  func(context.Context) ([]listing.Volume, error)
-	Unknown  func(context.Context) ([]listing.UnknownMachine, error) // those that are ignored, too
+	Unknown  func(ctx context.Context, ignored bool) ([]listing.UnknownMachine, error)
 	Leases   func(context.Context) ([]listing.Lease, error)
 	Sessions func(context.Context) ([]listing.Session, error)
 	Jobs     func(context.Context) ([]store.Job, error)
-	Attempts func(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
-	Audit    func(context.Context, store.AuditFilter) ([]store.Audit, int, error)
+	Profiles func(context.Context) ([]store.Profile, error)
+	Media    func(context.Context) ([]store.Media, error)
+	Loaders  func(context.Context) ([]boot.LoaderInfo, error)
+	Attempts func(context.Context, store.AttemptFilter) (store.Parts[store.Attempt], error)
+	Audit    func(context.Context, store.AuditFilter) (store.Parts[store.Audit], error)
 	Now      func() time.Time
 }
 
 // Names are the lists that can be sent as a table.
 func Names() []string {
-	return []string{"machines", "volumes", "unknown-machines", "leases", "sessions", "jobs", "attempts", "audit"}
+	return []string{"machines", "volumes", "unknown-machines", "leases", "sessions", "jobs", "profiles", "media", "loaders", "attempts", "audit"}
 }
 
 // Asked is what of which list is sent, and how.
 type Asked struct {
 	List, Search, Sort, Format string
+	Actor                      store.Actor // of changes: only theirs
+	Noun                       string      // of changes: only those of such things
 }
-
-// part is how many rows of a list that grows with time are held at once.
-const part = 500
 
 // Table is a list that was found, on its way to be a file.
 type Table struct {
@@ -70,17 +73,27 @@ func (l Lists) Open(ctx context.Context, q Asked) (*Table, error) {
 	case "volumes":
 		t.send, err = whole(ctx, listing.Volumes(), sheet.Volumes(), l.Volumes, q, f)
 	case "unknown-machines":
-		t.send, err = whole(ctx, listing.UnknownMachines(), sheet.UnknownMachines(), l.Unknown, q, f)
+		t.send, err = whole(ctx, listing.UnknownMachines(), sheet.UnknownMachines(), func(ctx context.Context) ([]listing.UnknownMachine, error) { return l.Unknown(ctx, true) }, q, f)
 	case "leases":
 		t.send, err = whole(ctx, listing.Leases(), sheet.Leases(), l.Leases, q, f)
 	case "sessions":
 		t.send, err = whole(ctx, listing.Sessions(), sheet.Sessions(), l.Sessions, q, f)
 	case "jobs":
 		t.send, err = whole(ctx, listing.Jobs(), sheet.Jobs(), l.Jobs, q, f)
+	case "profiles":
+		t.send, err = whole(ctx, listing.Profiles(), sheet.Profiles(), l.Profiles, q, f)
+	case "media":
+		t.send, err = whole(ctx, listing.Media(), sheet.Media(), l.Media, q, f)
+	case "loaders":
+		t.send, err = whole(ctx, boot.LoaderList(), loaderTable(), l.Loaders, q, f)
 	case "attempts":
-		t.send, err = l.attempts(ctx, q, f)
+		which, bad := store.ParseAttemptSearch(q.Search, l.Now())
+		which.Sort = q.Sort
+		t.send, err = inParts(ctx, which, bad, l.Attempts, sheet.Attempts(), f)
 	case "audit":
-		t.send, err = l.audit(ctx, q, f)
+		which, bad := store.ParseAuditSearch(q.Search, l.Now())
+		which.Sort, which.Actor, which.Noun = q.Sort, q.Actor, q.Noun
+		t.send, err = inParts(ctx, which, bad, l.Audit, sheet.Audit(), f)
 	}
 	return t, err
 }
@@ -110,63 +123,32 @@ func rowsOf[T any](cols sheet.Table[T], found []T, f sheet.Format) func(context.
 	}
 }
 
-// inParts writes a list that grows with time: the first part was read, and next
-// reads the one that follows an item.
-func inParts[T any](first []T, cols sheet.Table[T], f sheet.Format, next func(context.Context, T) ([]T, error)) func(context.Context, io.Writer) error {
+// inParts writes a list that grows with time, once what is asked of it is known to
+// be sound.
+func inParts[F, T any](ctx context.Context, which F, bad error, every func(context.Context, F) (store.Parts[T], error), cols sheet.Table[T], f sheet.Format) (func(context.Context, io.Writer) error, error) {
+	if bad != nil {
+		return nil, bad
+	}
+	next, err := every(ctx, which)
 	return func(ctx context.Context, w io.Writer) error {
 		out, err := cols.Write(w, f)
-		for items := first; err == nil && len(items) > 0; {
+		for err == nil {
+			var items []T
+			if items, err = next(ctx); err != nil {
+				break
+			}
+			if len(items) == 0 {
+				return out.Close()
+			}
 			for _, item := range items {
 				if err := out.Row(item); err != nil {
 					return err
 				}
 			}
-			if err := out.Flush(); err != nil {
-				return err
-			}
-			if len(items) < part {
-				break
-			}
-			items, err = next(ctx, items[len(items)-1])
+			err = out.Flush()
 		}
-		if err != nil {
-			return err
-		}
-		return out.Close()
-	}
-}
-
-func (l Lists) attempts(ctx context.Context, q Asked, f sheet.Format) (func(context.Context, io.Writer) error, error) {
-	which, err := store.ParseAttemptSearch(q.Search, l.Now())
-	if err != nil {
-		return nil, err
-	}
-	which.Sort, which.Limit = q.Sort, part
-	first, _, err := l.Attempts(ctx, which)
-	return inParts(first, sheet.Attempts(), f, func(ctx context.Context, last store.Attempt) ([]store.Attempt, error) {
-		// In the usual order a boot that begins meanwhile moves nothing.
-		if which.Before = last.ID; which.Sort != "" {
-			which.Before, which.Offset = 0, which.Offset+part
-		}
-		items, _, err := l.Attempts(ctx, which)
-		return items, err
-	}), err
-}
-
-func (l Lists) audit(ctx context.Context, q Asked, f sheet.Format) (func(context.Context, io.Writer) error, error) {
-	which, err := store.ParseAuditSearch(q.Search, l.Now())
-	if err != nil {
-		return nil, err
-	}
-	which.Sort, which.Limit = q.Sort, part
-	first, _, err := l.Audit(ctx, which)
-	return inParts(first, sheet.Audit(), f, func(ctx context.Context, last store.Audit) ([]store.Audit, error) {
-		if which.Before = last.ID; which.Sort != "" {
-			which.Before, which.Offset = 0, which.Offset+part
-		}
-		items, _, err := l.Audit(ctx, which)
-		return items, err
-	}), err
+		return err
+	}, err
 }
 
 // Serve sends the table. One that breaks off is cut off, so that nobody takes half

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"lunboot/services/boot"
 	"lunboot/store"
 	"lunboot/store/sqlite"
 	"lunboot/web/download"
@@ -31,8 +32,8 @@ func get(t *testing.T, l download.Lists, q download.Asked) string {
 	return w.Body.String()
 }
 
-// What grows with time is sent a part at a time: every boot once, also of those
-// that begin meanwhile.
+// What grows with time is sent a part at a time: every boot once, whatever begins
+// meanwhile.
 func TestEveryBootIsInTheTableOnce(t *testing.T) {
 	now := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
 	j, err := sqlite.OpenJournal(t.Context(), t.TempDir(), time.Now)
@@ -53,11 +54,13 @@ func TestEveryBootIsInTheTableOnce(t *testing.T) {
 	}
 	begin(1, n)
 	asked := 0
-	l := download.Lists{Now: func() time.Time { return now }, Attempts: func(ctx context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
-		if asked++; asked > 1 && f.Sort == "" {
+	l := download.Lists{Now: func() time.Time { return now }, Attempts: func(ctx context.Context, f store.AttemptFilter) (store.Parts[store.Attempt], error) {
+		next, err := j.EveryAttempt(ctx, f)
+		return func(ctx context.Context) ([]store.Attempt, error) {
+			asked++
 			begin(n+asked*10, n+asked*10+9)
-		}
-		return j.Attempts(ctx, f)
+			return next(ctx)
+		}, err
 	}}
 	for search, want := range map[string]int{"": n, "lab-02": n / 2} {
 		asked = 0
@@ -84,8 +87,8 @@ func TestWhatIsAskedWrongIsSaidBeforeAnythingIsSent(t *testing.T) {
 	broken := errors.New("the disk broke")
 	l := download.Lists{Now: time.Now,
 		Jobs:     func(context.Context) ([]store.Job, error) { return nil, nil },
-		Audit:    func(context.Context, store.AuditFilter) ([]store.Audit, int, error) { return nil, 0, broken },
-		Attempts: func(context.Context, store.AttemptFilter) ([]store.Attempt, int, error) { return nil, 0, nil },
+		Audit:    func(context.Context, store.AuditFilter) (store.Parts[store.Audit], error) { return nil, broken },
+		Attempts: func(context.Context, store.AttemptFilter) (store.Parts[store.Attempt], error) { return nil, nil },
 	}
 	for _, c := range []struct {
 		q    download.Asked
@@ -111,11 +114,13 @@ func TestWhatIsAskedWrongIsSaidBeforeAnythingIsSent(t *testing.T) {
 // A table of which half was sent must not pass for a whole.
 func TestATableThatBreaksOffIsCutOff(t *testing.T) {
 	asked := 0
-	l := download.Lists{Now: time.Now, Audit: func(context.Context, store.AuditFilter) ([]store.Audit, int, error) {
-		if asked++; asked > 1 {
-			return nil, 0, errors.New("the disk broke")
-		}
-		return make([]store.Audit, 500), 0, nil
+	l := download.Lists{Now: time.Now, Audit: func(context.Context, store.AuditFilter) (store.Parts[store.Audit], error) {
+		return func(context.Context) ([]store.Audit, error) {
+			if asked++; asked > 1 {
+				return nil, errors.New("the disk broke")
+			}
+			return make([]store.Audit, 500), nil
+		}, nil
 	}}
 	table, err := l.Open(t.Context(), download.Asked{List: "audit"})
 	if err != nil {
@@ -127,4 +132,63 @@ func TestATableThatBreaksOffIsCutOff(t *testing.T) {
 		}
 	}()
 	table.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil), slog.New(slog.DiscardHandler))
+}
+
+// sound is an appliance whose file system does not say what volumes take.
+type sound struct{ download.Inventory }
+
+func (sound) Takes(context.Context) (map[store.VolumeID]int64, error) {
+	return nil, errors.New("the disk broke")
+}
+func (sound) Volumes(context.Context) ([]store.Volume, error) {
+	return []store.Volume{{ID: 1, Name: "debian"}, {ID: 2, Name: "clone", Parent: 1}}, nil
+}
+func (sound) Mappings(context.Context) ([]store.Mapping, error) {
+	return []store.Mapping{{Machine: 3, Volume: 2}}, nil
+}
+func (sound) Machines(context.Context, store.MachineFilter) ([]store.Machine, int, error) {
+	return []store.Machine{{ID: 3, Name: "lab-03", MACs: []store.MAC{{0, 7, 0xe9, 1, 2, 3}}}}, 1, nil
+}
+func (sound) UnknownMachines(_ context.Context, ignored bool) ([]store.UnknownMachine, error) {
+	return []store.UnknownMachine{{MAC: store.MAC{0x52, 0x54, 0, 0, 0, 1}, Ignored: ignored}}, nil
+}
+func (sound) Leases(context.Context) ([]store.Lease, error) {
+	return []store.Lease{{MAC: store.MAC{0, 7, 0xe9, 1, 2, 3}}}, nil
+}
+func (sound) Sessions() []store.Session { return []store.Session{{ID: "1", Machine: 3}} }
+func (sound) Profiles(context.Context) ([]store.Profile, error) {
+	return []store.Profile{{Name: "debian", Kind: store.ProfileInstall, Text: "password", Fields: map[string]string{"media": "debian-12", "kernel": "linux"}}}, nil
+}
+func (sound) AllMedia(context.Context) ([]store.Media, error) {
+	return []store.Media{{Name: "debian-12", Kind: store.MediaISO, Size: 7}}, nil
+}
+func (sound) Manifest() []boot.LoaderInfo {
+	return []boot.LoaderInfo{{Name: "ipxe.efi", Firmware: "UEFI", Arch: "x86-64", Features: []string{"iSCSI", "NFS"}, Rung: 1, Silent: 2}}
+}
+
+func TestListsAreJoinedFromThePartsOfTheAppliance(t *testing.T) {
+	var log strings.Builder
+	s := sound{}
+	l := download.From(download.Sources{Inventory: s, Volumes: s, Sessions: s, Media: s, Loaders: s, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Now: func() time.Time { return time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC) }})
+	for list, want := range map[string]string{
+		"volumes":          "\n2,clone,,0,,0,,false,0,false,false,false,debian,lab-03,,\n",
+		"unknown-machines": "52:54:00:00:00:01,QEMU virtual machine,",
+		"leases":           "\n,00:07:e9:01:02:03,lab-03,,expired,",
+		"sessions":         "\n1,lab-03,",
+		"profiles":         "name,kind,fields,builtin\ndebian,install,kernel=linux media=debian-12,false\n",
+		"media":            "\ndebian-12,iso,7,",
+		"loaders":          "\nipxe.efi,,,UEFI,x86-64,,iSCSI NFS,,0,,,false,1,0,2,",
+	} {
+		if text := get(t, l, download.Asked{List: list, Format: "csv"}); !strings.Contains(text, want) {
+			t.Errorf("%s are\n%s", list, text)
+		}
+	}
+	if !strings.Contains(log.String(), "what volumes take is not known") {
+		t.Errorf("it logs %q", log.String())
+	}
+	us, err := l.Unknown(t.Context(), false)
+	if err != nil || us[0].Ignored {
+		t.Errorf("those that are ignored come unasked: %+v, %v", us, err)
+	}
 }

@@ -39,7 +39,7 @@ func (s *site) bulkVolumes(w http.ResponseWriter, r *http.Request) {
 		status, text := explain(err)
 		s.volumesPage(w, r, status, page{Error: text}, nil)
 	}
-	all, err := s.listedVolumes(ctx)
+	all, err := s.lists().Volumes(ctx)
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -10,6 +10,7 @@ import (
 // AuditLog is who changed what.
 type AuditLog interface {
 	AuditLog(context.Context, store.AuditFilter) ([]store.Audit, int, error)
+	EveryChange(context.Context, store.AuditFilter) (store.Parts[store.Audit], error)
 	Auditors(context.Context) ([]store.Actor, error)
 }
 

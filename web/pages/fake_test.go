@@ -178,6 +178,11 @@ func (l *lab) MappingViews(_ context.Context, of store.MachineID) (out []store.M
 			continue
 		}
 		v := store.MappingView{Mapping: m}
+		for _, machine := range l.machines {
+			if machine.ID == m.Machine {
+				v.MachineName = machine.Name
+			}
+		}
 		for _, vol := range l.vols {
 			if vol.ID == m.Volume {
 				v.VolumeName, v.VolumeSize = vol.Name, vol.Size
@@ -418,7 +423,7 @@ func (l *lab) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attemp
 	for _, a := range l.past {
 		fits := !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !strings.Contains(a.Subject(), w) }) &&
 			!slices.ContainsFunc(f.Search.Terms, func(t store.Term) bool { return t.Key == "outcome" && t.Value != string(a.Outcome) }) &&
-			(f.Before == 0 || a.ID < f.Before) && !a.Started.Before(f.Since)
+			!a.Started.Before(f.Since)
 		if fits {
 			past = append(past, a)
 		}
@@ -428,6 +433,20 @@ func (l *lab) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attemp
 	}
 	return listing.Cut(past, f.Page), len(past), nil
 }
+
+func (l *lab) EveryAttempt(ctx context.Context, f store.AttemptFilter) (store.Parts[store.Attempt], error) {
+	all, _, err := l.Attempts(ctx, f)
+	return inOnePart(all), err
+}
+
+// inOnePart is all of a list, and then the end.
+func inOnePart[T any](all []T) store.Parts[T] {
+	return func(context.Context) (part []T, err error) {
+		part, all = all, nil
+		return part, nil
+	}
+}
+
 func (l *lab) Manifest() []boot.LoaderInfo { return l.loaders }
 func (l *lab) Add(_ context.Context, _ store.Actor, u boot.LoaderUpload, r io.Reader) (boot.LoaderInfo, error) {
 	b, err := io.ReadAll(r)

@@ -24,17 +24,8 @@ func (s *site) leases(w http.ResponseWriter, r *http.Request) {
 	s.showLeases(w, r, http.StatusOK, page{})
 }
 
-func (s *site) allLeases(ctx context.Context) ([]listing.Lease, error) {
-	leases, err := s.Inventory.Leases(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{})
-	return listing.LeasesOf(leases, ms, s.Now()), err
-}
-
 func (s *site) showLeases(w http.ResponseWriter, r *http.Request, status int, p page) {
-	all, err := s.allLeases(r.Context())
+	all, err := s.lists().Leases(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -84,7 +75,7 @@ func (s *site) mayDrop(r *http.Request, addr netip.Addr) error {
 	if r.PostFormValue("sure") != "" {
 		return nil
 	}
-	all, err := s.allLeases(r.Context())
+	all, err := s.lists().Leases(r.Context())
 	for _, l := range all {
 		if l.Address == addr && l.State == store.LeaseBound && !l.Over {
 			return store.Invalid("sure", "nothing was dropped: %s is in use; tick that another machine may be given it", addr)

@@ -40,6 +40,7 @@ func (s *site) showLoaders(w http.ResponseWriter, r *http.Request, status int, p
 	var v loadersView
 	var bad error
 	v.List, v.Rows, bad = listed(boot.LoaderList(), "/loaders", "Name, firmware:uefi, inside:nfs", r, all)
+	v.List.Table = "loaders"
 	status, problem = refused(status, problem, bad)
 	for _, l := range all {
 		switch n := len(v.Own); {

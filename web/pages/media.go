@@ -76,7 +76,7 @@ func (s *site) showMedia(w http.ResponseWriter, r *http.Request, status int, pro
 	}
 	v.copies(jobs, s.Now())
 	list, shown, bad := listed(listing.Media(), "/media", "Name, kind:iso, arch:x86-64", r, all)
-	v.List = list
+	v.List, v.List.Table = list, "media"
 	status, problem = refused(status, problem, bad)
 	for _, m := range shown {
 		row := mediaRow{Media: m, What: mediaWords(m)}

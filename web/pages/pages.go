@@ -75,6 +75,7 @@ type Attempts interface {
 	Latest(store.MachineID, store.MAC) (store.Attempt, bool)
 	Attempt(context.Context, store.AttemptID) (store.Attempt, error)
 	Attempts(context.Context, store.AttemptFilter) ([]store.Attempt, int, error)
+	EveryAttempt(context.Context, store.AttemptFilter) (store.Parts[store.Attempt], error)
 }
 
 // Captures knows whose packets can be downloaded.

@@ -129,7 +129,7 @@ func (l *lab) AuditLog(_ context.Context, f store.AuditFilter) (out []store.Audi
 		return nil, 0, l.broken
 	}
 	for _, a := range l.audit {
-		if (f.Actor == "" || a.Actor == f.Actor) && strings.HasPrefix(a.Action, f.Noun) && !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !strings.Contains(a.Subject, w) }) && (f.Before == 0 || a.ID < f.Before) {
+		if (f.Actor == "" || a.Actor == f.Actor) && strings.HasPrefix(a.Action, f.Noun) && !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !strings.Contains(a.Subject, w) }) {
 			out = append(out, a)
 		}
 	}
@@ -138,6 +138,11 @@ func (l *lab) AuditLog(_ context.Context, f store.AuditFilter) (out []store.Audi
 	}
 	total = len(out)
 	return listing.Cut(out, f.Page), total, nil
+}
+
+func (l *lab) EveryChange(ctx context.Context, f store.AuditFilter) (store.Parts[store.Audit], error) {
+	all, _, err := l.AuditLog(ctx, f)
+	return inOnePart(all), err
 }
 
 func (l *lab) Auditors(context.Context) ([]store.Actor, error) {

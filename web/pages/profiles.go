@@ -61,7 +61,7 @@ func (s *site) showProfiles(w http.ResponseWriter, r *http.Request, status int, 
 	}
 	var v profilesView
 	list, shown, bad := listed(listing.Profiles(), "/profiles", "Name, kind:install, media:debian", r, all)
-	v.List = list
+	v.List, v.List.Table = list, "profiles"
 	status, problem = refused(status, problem, bad)
 	for _, p := range shown {
 		row := profileRow{Profile: p, What: profileWords[p.Kind]}

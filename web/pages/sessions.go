@@ -25,7 +25,7 @@ func (s *site) sessions(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showSessions(w http.ResponseWriter, r *http.Request, status int, p page) {
-	all, err := s.allSessions(r.Context())
+	all, err := s.lists().Sessions(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -37,19 +37,6 @@ func (s *site) showSessions(w http.ResponseWriter, r *http.Request, status int, 
 	status, p.Error = refused(status, p.Error, bad)
 	p.Title, p.Nav, p.Live, p.Data = "Sessions", "sessions", true, v
 	s.render(w, r, status, "sessions", p)
-}
-
-// machineNames are the names of all machines.
-func (s *site) machineNames(ctx context.Context) (map[store.MachineID]string, error) {
-	ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{})
-	if err != nil {
-		return nil, err
-	}
-	names := make(map[store.MachineID]string, len(ms))
-	for _, m := range ms {
-		names[m.ID] = m.Name
-	}
-	return names, nil
 }
 
 // dropSession ends a session: a machine loses its volume until it logs in again,

@@ -91,7 +91,7 @@ func TestEveryListIsSearchedSortedAndPaged(t *testing.T) {
 func TestEveryListIsExportedAsItIsShown(t *testing.T) {
 	l := full()
 	l.busy()
-	l.audit, l.jobs = changed(60), worked()
+	l.audit, l.jobs = append(changed(60), store.Audit{ID: 99, Actor: "administrator", Action: "machine.update"}), worked() // not who is asked for
 	get, _ := l.enter(t)
 	for page, c := range map[string]struct {
 		link    string
@@ -106,7 +106,10 @@ func TestEveryListIsExportedAsItIsShown(t *testing.T) {
 		"/sessions?show=os":                      {"/export/sessions?format=json&amp;show=os", []string{`"machine": "lab-01"`}, "lab-12"},
 		"/jobs?show=failed":                      {"/export/jobs?format=csv&amp;show=failed", []string{"3,volume.flatten,lab-07,failed,"}, "debian12"},
 		"/activity?show=failed&sort=-started":    {"/export/attempts?format=csv&amp;show=failed&amp;sort=-started", []string{"id,machine,", ",failed,read,LB-LUN-01,"}, ",up,"},
-		"/changes?who=admin&what=machine&from=5": {"/export/audit?format=csv&amp;what=machine&amp;who=admin", []string{"id,at,who,"}, "xyzzy"},
+		"/changes?who=admin&what=machine&from=5": {"/export/audit?format=csv&amp;what=machine&amp;who=admin", []string{"id,at,who,", ",admin,"}, "administrator"},
+		"/profiles?search=kind:install":          {"/export/profiles?format=csv&amp;search=kind%3Ainstall", []string{"name,kind,", "install-debian,install,"}, "local"},
+		"/media":                                 {"/export/media?format=json", []string{`"name": "`}, "xyzzy"},
+		"/loaders":                               {"/export/loaders?format=csv", []string{"name,chain,role,"}, "xyzzy"},
 	} {
 		_, body := get(page)
 		has(t, body, `href="`+c.link+`" download`)

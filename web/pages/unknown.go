@@ -14,6 +14,7 @@ import (
 	"lunboot/services/boot/oui"
 	"lunboot/store"
 	"lunboot/store/listing"
+	"lunboot/web/download"
 )
 
 // Enrolling is how machines get into the inventory by more than one click each.
@@ -97,23 +98,14 @@ func (s *site) unknownPage(w http.ResponseWriter, r *http.Request, status int, p
 	s.render(w, r, status, "unknown", p)
 }
 
-// madeBy are unknown machines with the makers of their cards.
-func madeBy(us []store.UnknownMachine) []listing.UnknownMachine {
-	all := make([]listing.UnknownMachine, len(us))
-	for i, u := range us {
-		all[i] = listing.UnknownMachine{UnknownMachine: u, Maker: oui.Of(u.MAC).String()}
-	}
-	return all
-}
-
 // unknownFound finds all unknown machines of a search.
 func unknownFound(search string, us []store.UnknownMachine) ([]listing.UnknownMachine, int, error) {
-	return listing.UnknownMachines().Find(madeBy(us), listing.Query{Search: search})
+	return listing.UnknownMachines().Find(download.MadeBy(us), listing.Query{Search: search})
 }
 
 // findUnknown finds one page of unknown machines for a request.
 func findUnknown(r *http.Request, us []store.UnknownMachine) (tableQuery, []store.UnknownMachine, error) {
-	list, shown, err := listed(listing.UnknownMachines(), "/unknown", "MAC, maker:intel, port:Gi0/4, firmware:uefi", r, madeBy(us))
+	list, shown, err := listed(listing.UnknownMachines(), "/unknown", "MAC, maker:intel, port:Gi0/4, firmware:uefi", r, download.MadeBy(us))
 	out := make([]store.UnknownMachine, len(shown))
 	for i, u := range shown {
 		out[i] = u.UnknownMachine

@@ -1,7 +1,6 @@
 package pages
 
 import (
-	"context"
 	"html/template"
 	"net/http"
 	"strconv"
@@ -46,49 +45,23 @@ func (s *site) showVolumes(w http.ResponseWriter, r *http.Request, status int, p
 	s.volumesPage(w, r, status, page{Error: problem}, nil)
 }
 
-// listedVolumes are all volumes, as they are looked for.
-func (s *site) listedVolumes(ctx context.Context) ([]listing.Volume, error) {
-	vols, err := s.Inventory.Volumes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	maps, err := s.Inventory.Mappings(ctx)
-	if err != nil {
-		return nil, err
-	}
-	names, err := s.machineNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	takes, err := s.Volumes.Takes(ctx)
-	if err != nil {
-		s.Log.Warn("what volumes take is not known", "error", err)
-	}
-	return listing.VolumesOf(vols, maps, takes, func(id store.MachineID) string { return names[id] }), nil
-}
-
 // volumesPage shows the volumes, with what has to be agreed to before an act, nil
 // for nothing.
 func (s *site) volumesPage(w http.ResponseWriter, r *http.Request, status int, p page, sure *question) {
 	ctx := r.Context()
-	all, err := s.listedVolumes(ctx)
+	all, err := s.lists().Volumes(ctx)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	maps, err := s.Inventory.Mappings(ctx)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	names, err := s.machineNames(ctx)
+	maps, err := s.Inventory.MappingViews(ctx, 0)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	uses := map[store.VolumeID][]volumeUse{}
 	for _, m := range maps {
-		uses[m.Volume] = append(uses[m.Volume], volumeUse{Machine: m.Machine, Name: names[m.Machine], LUN: m.LUN})
+		uses[m.Volume] = append(uses[m.Volume], volumeUse{Machine: m.Machine, Name: m.MachineName, LUN: m.LUN})
 	}
 	v := volumesView{Sure: sure}
 	list, shown, bad := listed(listing.Volumes(), "/volumes", "Name, machine:lab-03, state:ready, golden:yes, used:no", r, all)

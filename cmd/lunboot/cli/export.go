@@ -16,6 +16,52 @@ import (
 	"lunboot/store"
 )
 
+// ExportCmd writes a list into a table.
+type ExportCmd struct {
+	List   string `arg:"" enum:"machines,volumes,unknown-machines,leases,sessions,jobs,profiles,media,loaders,attempts,audit" help:"Which list: ${enum}. The table of machines can be imported again, as CSV."`
+	File   string `arg:"" optional:"" default:"-" help:"File to write; - or nothing: standard output."`
+	Search string `help:"Only what this finds, as in the list."`
+	Sort   string `help:"Column to sort by, as in the list; with a hyphen before it the other way, as in --sort=-name." placeholder:"COLUMN"`
+	Format string `enum:"csv,json" default:"csv" help:"Format of the table: ${enum}."`
+}
+
+// Run writes the table.
+func (e *ExportCmd) Run(c *Context) error {
+	q := url.Values{"search": {e.Search}, "sort": {e.Sort}, "format": {e.Format}}
+	return c.save("/exports/"+esc(e.List)+"?"+q.Encode(), e.File)
+}
+
+// save writes a table that the appliance answers into a file, which is there when
+// all of it has arrived, or to standard output.
+func (c *Context) save(path, file string) error {
+	resp, err := c.Client.send(c, http.MethodGet, path, nil, "", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if file == "-" {
+		_, err := io.Copy(c.Out, resp.Body)
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
+	if err != nil {
+		return fmt.Errorf("write the table: %w", err)
+	}
+	_, err = io.Copy(tmp, resp.Body)
+	if bad := tmp.Close(); err == nil {
+		err = bad
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+		return fmt.Errorf("write the table: %w", err)
+	}
+	c.say("wrote %s", file)
+	return nil
+}
+
 // VolumeExportCmd writes a volume to a file.
 type VolumeExportCmd struct {
 	Volume   string `arg:"" help:"Id or name."`

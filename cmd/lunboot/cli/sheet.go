@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -97,35 +96,4 @@ type MachineExportCmd struct {
 // Run writes a table that can be imported again.
 func (e *MachineExportCmd) Run(c *Context) error {
 	return c.save("/machines.csv?search="+url.QueryEscape(e.Search), e.File)
-}
-
-// save writes a table that the appliance answers into a file, which is there when
-// all of it has arrived, or to standard output.
-func (c *Context) save(path, file string) error {
-	resp, err := c.Client.send(c, http.MethodGet, path, nil, "", nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if file == "-" {
-		_, err := io.Copy(c.Out, resp.Body)
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*")
-	if err != nil {
-		return fmt.Errorf("write the table: %w", err)
-	}
-	_, err = io.Copy(tmp, resp.Body)
-	if bad := tmp.Close(); err == nil {
-		err = bad
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-		return fmt.Errorf("write the table: %w", err)
-	}
-	c.say("wrote %s", file)
-	return nil
 }
