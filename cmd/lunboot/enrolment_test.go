@@ -40,62 +40,75 @@ func TestAGeneratedClientDrivesAnEnrolment(t *testing.T) {
 	// It asked, and is enrolled. The answer was lost: the same again, and the same
 	// machine.
 	asked, err := c.ListUnknownMachinesWithResponse(ctx, nil)
-	if err != nil || asked.JSON200 == nil || len(*asked.JSON200.Items) != 1 {
-		t.Fatalf("who asked: %v %s", err, asked.Body)
+	require.NoError(t, err)
+	if asked.JSON200 == nil || len(*asked.JSON200.Items) != 1 {
+		t.Fatalf("who asked: %s", asked.Body)
 	}
 	mac, key := (*asked.JSON200.Items)[0].Mac, "enrol-1"
 	made, err := c.EnrollMachineWithResponse(ctx, mac, &EnrollMachineParams{IdempotencyKey: &key}, EnrollMachineRequest{})
-	if err != nil || made.JSON201 == nil || made.JSON201.Name != "lab-07" {
-		t.Fatalf("enrolling: %v %s", err, made.Body)
+	require.NoError(t, err)
+	if made.JSON201 == nil || made.JSON201.Name != "lab-07" {
+		t.Fatalf("enrolling: %s", made.Body)
 	}
 	again, err := c.EnrollMachineWithResponse(ctx, mac, &EnrollMachineParams{IdempotencyKey: &key}, EnrollMachineRequest{})
-	if err != nil || again.JSON201 == nil || again.JSON201.Id != made.JSON201.Id || again.HTTPResponse.Header.Get("Idempotency-Replayed") != "true" {
-		t.Fatalf("enrolling once more: %v %s", err, again.Body)
+	require.NoError(t, err)
+	if again.JSON201 == nil || again.JSON201.Id != made.JSON201.Id || again.HTTPResponse.Header.Get("Idempotency-Replayed") != "true" {
+		t.Fatalf("enrolling once more: %s", again.Body)
 	}
 
 	// A volume, which is frozen, and cloned, and the clone is mapped.
 	size := int64(64 << 20)
 	v, err := c.CreateVolumeWithResponse(ctx, nil, VolumeInput{Name: "debian", Size: &size})
-	if err != nil || v.JSON201 == nil {
-		t.Fatalf("a volume: %v %s", err, v.Body)
+	require.NoError(t, err)
+	if v.JSON201 == nil {
+		t.Fatalf("a volume: %s", v.Body)
 	}
 	seen := v.HTTPResponse.Header.Get("ETag")
 	frozen, err := c.FreezeVolumeWithResponse(ctx, "debian", &FreezeVolumeParams{IfMatch: &seen}, NoteBody{})
-	if err != nil || frozen.JSON200 == nil || !frozen.JSON200.Golden {
-		t.Fatalf("freezing it: %v %s", err, frozen.Body)
+	require.NoError(t, err)
+	if frozen.JSON200 == nil || !frozen.JSON200.Golden {
+		t.Fatalf("freezing it: %s", frozen.Body)
 	}
 	name, reset := "lab-07-os", true
 	cloned, err := c.CloneVolumeWithResponse(ctx, "debian", nil, CloneVolumeRequest{Name: &name, ResetAtBoot: &reset})
-	if err != nil || cloned.JSON201 == nil || cloned.JSON201.Volume.Kind != "clone" {
-		t.Fatalf("a clone: %v %s", err, cloned.Body)
+	require.NoError(t, err)
+	if cloned.JSON201 == nil || cloned.JSON201.Volume.Kind != "clone" {
+		t.Fatalf("a clone: %s", cloned.Body)
 	}
 	mp, err := c.AddMappingWithResponse(ctx, nil, AddMappingRequest{Machine: "lab-07", Volume: name})
-	if err != nil || mp.JSON201 == nil || !mp.JSON201.Boot {
-		t.Fatalf("its mapping: %v %s", err, mp.Body)
+	require.NoError(t, err)
+	if mp.JSON201 == nil || !mp.JSON201.Boot {
+		t.Fatalf("its mapping: %s", mp.Body)
 	}
 	volumes, err := c.ListVolumesWithResponse(ctx, nil)
-	if err != nil || volumes.JSON200 == nil || len(*volumes.JSON200.Items) != 2 {
-		t.Fatalf("the volumes: %v %s", err, volumes.Body)
+	require.NoError(t, err)
+	if volumes.JSON200 == nil || len(*volumes.JSON200.Items) != 2 {
+		t.Fatalf("the volumes: %s", volumes.Body)
 	}
 	shown, err := c.ShowMachineWithResponse(ctx, mac, nil)
-	if err != nil || shown.JSON200 == nil || len(*shown.JSON200.Mappings) != 1 || (*shown.JSON200.Mappings)[0].VolumeName != name {
-		t.Fatalf("the machine: %v %s", err, shown.Body)
+	require.NoError(t, err)
+	if shown.JSON200 == nil || len(*shown.JSON200.Mappings) != 1 || (*shown.JSON200.Mappings)[0].VolumeName != name {
+		t.Fatalf("the machine: %s", shown.Body)
 	}
 
 	// Of two who saw the same state one changes it.
 	notes, was := "from a script", made.HTTPResponse.Header.Get("ETag")
 	set, err := c.SetMachineWithResponse(ctx, "lab-07", &SetMachineParams{IfMatch: &was}, MachineInput{Notes: &notes})
-	if err != nil || set.JSON200 == nil || set.JSON200.Revision != made.JSON201.Revision+1 {
-		t.Fatalf("a note: %v %s", err, set.Body)
+	require.NoError(t, err)
+	if set.JSON200 == nil || set.JSON200.Revision != made.JSON201.Revision+1 {
+		t.Fatalf("a note: %s", set.Body)
 	}
-	if late, err := c.SetMachineWithResponse(ctx, "lab-07", &SetMachineParams{IfMatch: &was}, MachineInput{Notes: &notes}); err != nil || late.StatusCode() != http.StatusPreconditionFailed {
-		t.Errorf("a change that comes too late: %v %s", err, late.Body)
+	late, err := c.SetMachineWithResponse(ctx, "lab-07", &SetMachineParams{IfMatch: &was}, MachineInput{Notes: &notes})
+	require.NoError(t, err)
+	if late.StatusCode() != http.StatusPreconditionFailed {
+		t.Errorf("a change that comes too late: %s", late.Body)
 	}
 
 	// The script that it would be given, what it is given, and what is told of that.
 	script, err := c.PreviewScriptWithResponse(ctx, "lab-07", nil)
-	if err != nil || script.JSON200 == nil || !strings.Contains(script.JSON200.Text, "sanboot") || !strings.Contains(script.JSON200.Text, ":0:"+a.Target) {
-		t.Fatalf("its script: %v %s", err, script.Body)
+	require.NoError(t, err)
+	if script.JSON200 == nil || !strings.Contains(script.JSON200.Text, "sanboot") || !strings.Contains(script.JSON200.Text, ":0:"+a.Target) {
+		t.Fatalf("its script: %s", script.Body)
 	}
 	if got := asks(); !strings.Contains(got, ":0:"+a.Target) {
 		t.Fatalf("it is given\n%s", got)
@@ -103,13 +116,15 @@ func TestAGeneratedClientDrivesAnEnrolment(t *testing.T) {
 	machine := "lab-07"
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		attempts, err := c.ListAttemptsWithResponse(ctx, &ListAttemptsParams{Machine: &machine})
-		if err != nil || attempts.JSON200 == nil {
-			t.Fatalf("its attempts: %v %s", err, attempts.Body)
+		require.NoError(t, err)
+		if attempts.JSON200 == nil {
+			t.Fatalf("its attempts: %s", attempts.Body)
 		}
 		if all := *attempts.JSON200.Items; len(all) > 0 && slices.ContainsFunc(*all[0].Stages, func(s Stage) bool { return s.Name == "script" && s.State == "done" }) {
 			one, err := c.ShowAttemptWithResponse(ctx, all[0].Id)
-			if err != nil || one.JSON200 == nil || one.JSON200.Outcome != all[0].Outcome {
-				t.Errorf("the attempt by its number: %v %s", err, one.Body)
+			require.NoError(t, err)
+			if one.JSON200 == nil || one.JSON200.Outcome != all[0].Outcome {
+				t.Errorf("the attempt by its number: %s", one.Body)
 			}
 			break
 		}
@@ -117,7 +132,9 @@ func TestAGeneratedClientDrivesAnEnrolment(t *testing.T) {
 			t.Fatalf("no attempt tells of the script: %s", attempts.Body)
 		}
 	}
-	if refused, err := c.RemoveMachineWithResponse(ctx, "lab-08", nil); err != nil || refused.ApplicationproblemJSONDefault == nil || refused.StatusCode() != http.StatusNotFound {
-		t.Errorf("a machine that is none: %v %s", err, refused.Body)
+	refused, err := c.RemoveMachineWithResponse(ctx, "lab-08", nil)
+	require.NoError(t, err)
+	if refused.ApplicationproblemJSONDefault == nil || refused.StatusCode() != http.StatusNotFound {
+		t.Errorf("a machine that is none: %s", refused.Body)
 	}
 }
