@@ -263,3 +263,30 @@ func TestFilesKeepTheHouseRules(t *testing.T) {
 		}
 	}
 }
+
+// What a container is given of other packages is somebody's work under somebody's
+// licence.
+func TestWhatTheImageTakesFromOthersIsNamed(t *testing.T) {
+	recipe, err := os.ReadFile("../../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, err := os.ReadFile("../../THIRD_PARTY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, m := range regexp.MustCompile(`(?m)^COPY --from=\S+ (.*) \S+$`).FindAllStringSubmatch(string(recipe), -1) {
+		for _, file := range strings.Fields(m[1]) {
+			if strings.HasPrefix(file, "/src/") {
+				continue
+			}
+			if found++; !strings.Contains(string(named), "`"+file+"`") {
+				t.Errorf("THIRD_PARTY.md does not say whose %s is", file)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no file of another package is found; how does the image copy the authorities?")
+	}
+}
