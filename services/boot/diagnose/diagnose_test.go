@@ -902,3 +902,52 @@ func TestACodeIsGivenOnceAndExplained(t *testing.T) {
 		t.Error("a code that was never given is found")
 	}
 }
+
+// first explains a boot, and checks how it is worded.
+func (p *tape) first(t *testing.T, f Facts) store.Diagnosis {
+	t.Helper()
+	all := Explain(p.s.Snapshot(), p.events, f, p.at)
+	if len(all) == 0 {
+		t.Fatalf("it is not explained: %+v", p.s.Attempt)
+	}
+	for _, d := range all {
+		checkWording(t, d)
+	}
+	return all[0]
+}
+
+func is(t *testing.T, d store.Diagnosis, code, title, fix string, c store.Confidence) {
+	t.Helper()
+	if d.Code != code || !strings.Contains(d.Title, title) || d.Confidence != c {
+		t.Errorf("it is explained as %s, %s: %s; want %s, %s: %s", d.Code, d.Confidence, d.Title, code, c, title)
+	}
+	if d.Fixes[0].Action != fix {
+		t.Errorf("the first fix is %+v, want %q", d.Fixes[0], fix)
+	}
+}
+
+// A button that would change nothing is not offered.
+func TestNoButtonIsOfferedThatCannotHelp(t *testing.T) {
+	lost := func() *tape {
+		return own("chain http://10.77.0.1/rescue.ipxe || goto lunboot_1").see(9, store.EventFileMissing, store.Detail{URL: "/rescue.ipxe"})
+	}
+	d := lost().first(t, lab12())
+	if d.Code != "LB-SCR-10" || d.Fixes[0].Action != "" || !strings.Contains(d.Fixes[0].Label, "Correct the address") {
+		t.Errorf("a machine without a volume is told %+v", d.Fixes)
+	}
+	if d := lost().first(t, lab12(win11)); d.Fixes[0].Action != string(store.FixProfileSAN) {
+		t.Errorf("a machine with one is told %+v", d.Fixes)
+	}
+	d = bios().refused(ipxeID, "0202", "no machine has the initiator name iqn.2010-04.org.ipxe:x").first(t, Facts{})
+	if d.Code != "LB-TGT-03" || d.Fixes[0].Action != string(store.FixEnroll) {
+		t.Errorf("a machine that nobody enrolled is told %+v", d.Fixes)
+	}
+}
+
+func TestSilenceCountsFromWhatTheMachineDidItself(t *testing.T) {
+	p := bios().see(10, store.EventRASent, store.Detail{Interface: "eth0"}).quiet()
+	d := p.first(t, lab12(win11))
+	if d.Code != "LB-SCR-08" || strings.Contains(strings.Join(d.Evidence, "\n"), "ra.sent") || !strings.Contains(d.Evidence[0], "we gave it an address") {
+		t.Errorf("%+v", d.Evidence)
+	}
+}

@@ -1,0 +1,72 @@
+package diagnose
+
+import (
+	"strings"
+	"testing"
+
+	"lunboot/store"
+)
+
+func TestABoardWithAnotherUUIDIsSaidBesides(t *testing.T) {
+	f := lab12(win11)
+	f.UUID = store.UUID{7}
+	asked := func(uuid string) *tape {
+		return bios().see(300, store.EventScriptSent, store.Detail{Profile: "san", Script: "sanboot iscsi:x", URL: "/boot.ipxe?mac=52:54:00:77:00:0a&uuid=" + uuid}).
+			logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6)
+	}
+	d := asked("09000000-0000-0000-0000-000000000000").first(t, f)
+	is(t, d, "LB-SCR-15", "A board with another UUID than that of lab-12 booted as lab-12", "", store.VeryLikely)
+	if !d.Aside || !strings.Contains(d.Fixes[0].Label, "--uuid 09000000-") {
+		t.Errorf("%+v", d)
+	}
+	none := f
+	none.UUID = store.UUID{}
+	for name, c := range map[string]struct {
+		uuid string
+		f    Facts
+	}{
+		"its own": {f.UUID.String(), f}, "its own in the other byte order": {"00000007-0000-0000-0000-000000000000", f}, "a placeholder": {"00000000-0000-0000-0000-000000000000", f}, "none": {"", f}, "nonsense": {"x", f}, "none is set": {"09000000-0000-0000-0000-000000000000", none},
+	} {
+		p := asked(c.uuid)
+		if got := Explain(p.s.Snapshot(), p.events, c.f, p.at); len(got) > 0 {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+func TestARunningSystemThatIsKeptOutIsSaid(t *testing.T) {
+	up := func() *tape {
+		return bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6).logged(osID, "s2").read(osID, "s2", 1e6)
+	}
+	p := up().changed("removed").refused(osID, "0202", noName)
+	p.s.Name = "lab-12"
+	d := p.first(t, Facts{})
+	is(t, d, "LB-OS-05", "lab-12 ran, and was refused its volume when it logged in again", "enroll", store.Certain)
+	if !d.Aside || p.s.Outcome != store.OutcomeUp {
+		t.Errorf("%s, %+v", p.s.Outcome, d)
+	}
+	f := lab12(win11)
+	f.Initiator = "iqn.2026-11.lunboot:other"
+	if d := up().changed("changed").refused(osID, "0202", noName).first(t, f); d.Code != "LB-OS-05" || !strings.Contains(d.Fixes[0].Label, "--iqn iqn.2026-11.lunboot:lab-12") {
+		t.Errorf("%+v", d)
+	}
+	f = lab12()
+	f.Free = []string{"win11"}
+	is(t, up().changed("changed").refused(osID, "0202", "no volume is mapped to the machine lab-12 (iqn)").first(t, f), "LB-OS-05", "", "map-volume-win11", store.Certain)
+	p = up().changed("changed").refused(osID, "0202", noName).logged(osID, "s3")
+	if got := Explain(p.s.Snapshot(), p.events, lab12(win11), p.at); len(got) > 0 {
+		t.Errorf("it was let in again: %+v", got)
+	}
+}
+
+func TestAMachineThatVanishedWhileItReadMayHaveBeenSwitchedOff(t *testing.T) {
+	linux := forBIOS
+	linux.OS = "linux"
+	p := bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 13e6)
+	p.events[len(p.events)-1].Detail.Reason = "the initiator stopped answering"
+	d := p.quiet().first(t, lab12(holding(linux)))
+	is(t, d, "LB-OS-02", "lab-12 stopped while it started Linux from its volume", "", store.BestGuess)
+	if !strings.Contains(d.Cause, "switched off") {
+		t.Errorf("%s", d.Cause)
+	}
+}
