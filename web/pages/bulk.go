@@ -46,7 +46,7 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	did, back, failures := 0, undo{}, []string{}
+	t := tally{count: count}
 	var on []error
 	if act == "on" {
 		on = s.switchOn(ctx, by(r), ms)
@@ -59,37 +59,61 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 		} else {
 			was, err = s.bulkOne(ctx, by(r), m, act, value)
 		}
-		if err != nil {
-			failures = append(failures, m.Name+": "+err.Error())
-			continue
-		}
-		did++
-		if was != "" {
-			back.Was = append(back.Was, was)
-		}
+		t.add(m.Name, was, err)
 	}
-	status, p := outcomeOf(did, failures, count)
-	if len(back.Was) > 0 {
-		p.Undo = &back
-	}
+	status, p := t.page()
 	s.showMachines(w, r, list, status, p, addForm{})
 }
 
-// outcomeOf says for how many an act was done, and for which not.
-func outcomeOf(did int, failures []string, count func(int) string) (status int, p page) {
-	if did > 0 {
-		p.Said = fmt.Sprintf("Done for %s.", count(did))
+// tally is what became of an act on many things.
+type tally struct {
+	count    func(int) string // so many of them, in words
+	back     undo
+	did      int
+	failures []string
+}
+
+// add notes what became of one of them: how it is taken back, empty for not at
+// all, or why it was not done.
+func (t *tally) add(name, was string, err error) {
+	if err != nil {
+		t.failures = append(t.failures, name+": "+err.Error())
+		return
 	}
-	if len(failures) > 0 {
-		p.Error = fmt.Sprintf("Not done for %s. %s", count(len(failures)), strings.Join(failures[:min(len(failures), maxTold)], "; "))
-		if more := len(failures) - maxTold; more > 0 {
+	t.did++
+	if was != "" {
+		t.back.Was = append(t.back.Was, was)
+	}
+}
+
+// page says for how many it was done, for which not and why, and offers to take it
+// back.
+func (t *tally) page() (status int, p page) {
+	if t.did > 0 {
+		p.Said = fmt.Sprintf("Done for %s.", t.count(t.did))
+	}
+	if len(t.failures) > 0 {
+		p.Error = fmt.Sprintf("Not done for %s. %s", t.count(len(t.failures)), strings.Join(t.failures[:min(len(t.failures), maxTold)], "; "))
+		if more := len(t.failures) - maxTold; more > 0 {
 			p.Error += fmt.Sprintf("; and %d more", more)
 		}
 	}
-	if did == 0 {
+	if len(t.back.Was) > 0 {
+		p.Undo = &t.back
+	}
+	if t.did == 0 {
 		return http.StatusConflict, p
 	}
 	return http.StatusOK, p
+}
+
+// sameAsSeen refuses an act on all that match when these are not those that did
+// when the page was made, by what stands for them.
+func sameAsSeen(form url.Values, now, words string) error {
+	if form.Get("match") == now {
+		return nil
+	}
+	return store.Conflict("match", "%s match now, and they are not those that did when the page was made; look at the list again", words)
 }
 
 func count(n int) string {
@@ -108,8 +132,8 @@ func (s *site) chosen(ctx context.Context, l listQuery, form url.Values) ([]stor
 		if err != nil {
 			return nil, err
 		}
-		if form.Get("match") != digest(all) {
-			return nil, store.Conflict("match", "%s match now, and they are not those that did when the page was made; look at the list again", count(len(all)))
+		if err := sameAsSeen(form, digest(all), count(len(all))); err != nil {
+			return nil, err
 		}
 		for _, f := range all {
 			out = append(out, f.Machine)

@@ -1,7 +1,7 @@
 package pages
 
 import (
-	"fmt"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -22,7 +22,7 @@ func (s *site) bulkUnknown(w http.ResponseWriter, r *http.Request) {
 		s.unknownProblem(w, r, err)
 		return
 	}
-	did, back, failures := 0, undo{Back: "/unknown"}, []string{}
+	t := tally{count: count, back: undo{Back: "/unknown"}}
 	switch act := r.PostFormValue("act"); act {
 	case "enroll":
 		name, err := store.ParseNamePattern(r.PostFormValue("pattern"))
@@ -35,31 +35,25 @@ func (s *site) bulkUnknown(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		for _, e := range done {
+			var err error
 			if e.Problem != "" {
-				failures = append(failures, fmt.Sprintf("%s: %s", e.MAC, e.Problem))
-			} else {
-				did++
+				err = errors.New(e.Problem)
 			}
+			t.add(e.MAC.String(), "", err)
 		}
 	case "ignore", "stop":
 		for _, mac := range macs {
-			if err := s.Machines.Ignore(r.Context(), by(r), mac, act == "ignore"); err != nil {
-				failures = append(failures, mac.String()+": "+err.Error())
-				continue
-			}
-			did++
+			was := ""
 			if act == "ignore" {
-				back.Was = append(back.Was, "0:0:ignore:"+mac.String())
+				was = "0:0:ignore:" + mac.String()
 			}
+			t.add(mac.String(), was, s.Machines.Ignore(r.Context(), by(r), mac, act == "ignore"))
 		}
 	default:
 		s.unknownProblem(w, r, store.Invalid("act", "choose what to do with the machines"))
 		return
 	}
-	status, p := outcomeOf(did, failures, count)
-	if len(back.Was) > 0 {
-		p.Undo = &back
-	}
+	status, p := t.page()
 	s.unknownPage(w, r, status, p)
 }
 
@@ -84,8 +78,8 @@ func (s *site) chosenUnknown(r *http.Request) (macs []store.MAC, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if r.PostFormValue("match") != digestUnknown(found) {
-			return nil, store.Conflict("match", "%s match now, and they are not those that did when the page was made; look at the list again", count(len(found)))
+		if err := sameAsSeen(r.PostForm, digestUnknown(found), count(len(found))); err != nil {
+			return nil, err
 		}
 		for _, u := range found {
 			macs = append(macs, u.MAC)

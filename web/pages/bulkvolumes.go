@@ -73,22 +73,12 @@ func (s *site) bulkVolumes(w http.ResponseWriter, r *http.Request) {
 		s.volumesPage(w, r, http.StatusConflict, page{Error: "Nothing was done: what this would be done to has changed since it was asked. Look again."}, sure)
 		return
 	}
-	did, back, failures := 0, undo{Back: "/volumes"}, []string{}
+	t := tally{count: countVolumes, back: undo{Back: "/volumes"}}
 	for _, v := range chosen {
 		was, err := s.bulkVolume(ctx, by(r), v.Volume, act)
-		if err != nil {
-			failures = append(failures, v.Name+": "+err.Error())
-			continue
-		}
-		did++
-		if was != "" {
-			back.Was = append(back.Was, was)
-		}
+		t.add(v.Name, was, err)
 	}
-	status, p := outcomeOf(did, failures, countVolumes)
-	if len(back.Was) > 0 {
-		p.Undo = &back
-	}
+	status, p := t.page()
 	s.volumesPage(w, r, status, p, nil)
 }
 
@@ -107,8 +97,8 @@ func chosenVolumes(r *http.Request, all []listing.Volume) (out []listing.Volume,
 		if err != nil {
 			return nil, err
 		}
-		if r.PostFormValue("match") != digestVolumes(found) {
-			return nil, store.Conflict("match", "%s match now, and they are not those that did when the page was made; look at the list again", countVolumes(len(found)))
+		if err := sameAsSeen(r.PostForm, digestVolumes(found), countVolumes(len(found))); err != nil {
+			return nil, err
 		}
 		out = found
 	} else {
