@@ -144,7 +144,7 @@ func TestEveryListIsExported(t *testing.T) {
 	h.must(204, "PUT", "/api/v1/unknown-machines/52:54:00:12:34:56/ignored", `{"ignored":true}`)
 	h.must(201, "POST", "/api/v1/machines", `{"name":"lab-01","macs":["00:07:e9:0f:ea:01"]}`)
 	for path, want := range map[string][]string{
-		"/exports/volumes?sort=-size":                                 {"id,name,kind,size,used,", ",spare,raw,2097152,", ",win11,raw,"},
+		"/exports/volumes?sort=-size":                                 {"id,name,kind,size,takes,", ",spare,raw,2097152,", ",win11,raw,"},
 		"/exports/volumes?search=win11&format=json":                   {`"name": "win11"`, `"size": 1048576`},
 		"/exports/unknown-machines":                                   {"mac,maker,", "52:54:00:12:34:56,QEMU virtual machine,"},
 		"/exports/machines?search=state:never&format=json":            {`"name": "lab-01"`, `"macs": "00:07:e9:0f:ea:01"`},
@@ -152,6 +152,9 @@ func TestEveryListIsExported(t *testing.T) {
 		"/exports/sessions":                                           {"id,machine,", "s1,"},
 		"/exports/leases":                                             {"address,mac,"},
 		"/exports/jobs?format=json":                                   {"[\n]\n"},
+		"/exports/profiles?search=kind:local":                         {"name,kind,fields,builtin", "local,local,,true"},
+		"/exports/media?format=json":                                  {"[\n]\n"},
+		"/exports/loaders":                                            {"name,chain,", "UEFI,x86-64,,iSCSI,"},
 		"/exports/attempts":                                           {"id,machine,mac,started,"},
 		"/exports/audit?search=what:volume+spare&format=csv&sort=who": {"id,at,who,", ",tester,volume.create,spare,"},
 	} {
