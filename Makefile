@@ -32,7 +32,7 @@ run: build ## an appliance on loopback with its data in ./demo: http://127.0.0.1
 test: lint unit fuzz ## everything that CI runs
 
 unit: loaders
-	go test -race -timeout 20m ./...
+	go test -race -p 4 -timeout 30m ./... # most of them wait for machines, disks and deadlines
 	go test -run TestNoAllocationPerCommand ./services/iscsi/session # the race detector allocates
 
 soak: ## no limit of time: everything again and again, and hours of fuzzing
