@@ -67,6 +67,26 @@ func swap(size, boot string, flags ...string) func(b *bench, c *lab.Client) {
 	}
 }
 
+// small maps a volume of 64 blocks in place of the machine's, with the boot sector
+// and what that reads.
+func small(b *bench, c *lab.Client) {
+	from, err := b.appliance.VolumeFile(b.ctx, c.Volume)
+	b.must(err)
+	swap("32K", "--no-boot")(b, c)
+	into, err := b.appliance.VolumeFile(b.ctx, c.Machine.Name+"-other")
+	b.must(err)
+	disk, err := os.Open(from)
+	b.must(err)
+	defer disk.Close()
+	start := make([]byte, 2*512)
+	_, err = disk.ReadAt(start, 0)
+	b.must(err)
+	f, err := os.OpenFile(into, os.O_WRONLY, 0)
+	b.must(err)
+	_, err = f.WriteAt(start, 0)
+	b.must(errors.Join(err, f.Close()))
+}
+
 func faults() []fault {
 	return []fault{
 		{name: "no-lun", code: "LB-LUN-01", says: "asked for LUN 0, but its volume", script: noAddress, fix: "use-profile-san", passes: store.StageRead, always: true},
@@ -89,7 +109,7 @@ func faults() []fault {
 		{name: "none-marked", code: "LB-SCR-05", says: "none of them is its boot volume", spoil: func(b *bench, c *lab.Client) {
 			b.cli("mapping", "set", c.Machine.Name, "2", "--no-boot")
 		}, fix: "boot-lun-2", passes: store.StageRead},
-		{name: "too-small", code: "LB-VOL-04", says: "smaller than any disk", spoil: swap("32K", "--no-boot"), script: rightAddress, fix: "grow-volume", passes: store.StageRead},
+		{name: "too-small", code: "LB-VOL-04", says: "smaller than any disk", spoil: small, script: rightAddress, fix: "grow-volume", passes: store.StageRead},
 		{name: "empty", code: "LB-VOL-05", says: "is empty", spoil: swap("8M", "--boot")},
 		{name: "large-blocks", code: "LB-VOL-03", says: "blocks that BIOS cannot read", spoil: swap("8M", "--no-boot", "--block-size", "4096"), script: rightAddress},
 		{name: "file-gone", code: "LB-VOL-02", says: "because its storage failed", always: true, spoil: func(b *bench, c *lab.Client) {
