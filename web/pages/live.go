@@ -14,7 +14,7 @@ import (
 // paused or broken one loses nothing: on its next connect the version differs.
 const (
 	liveGap       = 250 * time.Millisecond // at most four refreshes a second
-	liveSettle    = 15 * time.Millisecond  // what changes with a change is shown with it
+	liveSettle    = 40 * time.Millisecond  // what changes with a change is shown with it, and boots are told of in rounds of 20 ms
 	liveHeartbeat = 15 * time.Second
 )
 
