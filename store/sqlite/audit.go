@@ -28,12 +28,7 @@ func auditWhere(f store.AuditFilter) (string, []any, error) {
 	if f.Subject != "" {
 		w.add("subject = ?", f.Subject)
 	}
-	if !f.Since.IsZero() {
-		w.add("at >= ?", dbfile.Nanos(f.Since))
-	}
-	if !f.Until.IsZero() {
-		w.add("at < ?", dbfile.Nanos(f.Until))
-	}
+	w.span("at", f.Since, f.Until)
 	for _, t := range f.Search.Terms {
 		switch t.Key {
 		case "who":

@@ -3,6 +3,9 @@ package sqlite
 import (
 	"fmt"
 	"strings"
+	"time"
+
+	"lunboot/store/sqlite/dbfile"
 )
 
 // conditions are what a row must meet, all of them. What people typed is compared
@@ -19,6 +22,16 @@ func (c *conditions) add(cond string, args ...any) {
 // like asks for a part of a text, in either case.
 func (c *conditions) like(column, part string) {
 	c.add("("+column+") LIKE ? ESCAPE '\\'", "%"+literal(part)+"%")
+}
+
+// span asks for a time from since on and before until; a zero one is no bound.
+func (c *conditions) span(column string, since, until time.Time) {
+	if !since.IsZero() {
+		c.add(column+" >= ?", dbfile.Nanos(since))
+	}
+	if !until.IsZero() {
+		c.add(column+" < ?", dbfile.Nanos(until))
+	}
 }
 
 func (c *conditions) none() bool { return len(c.all) == 0 }

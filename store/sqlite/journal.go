@@ -215,12 +215,7 @@ func attemptWhere(f store.AttemptFilter) (string, []any, error) {
 	if f.Machine != 0 || !f.MAC.IsZero() { // one machine's are few, and have an index of their own
 		index = ""
 	}
-	if !f.Since.IsZero() {
-		w.add("started >= ?", dbfile.Nanos(f.Since))
-	}
-	if !f.Until.IsZero() {
-		w.add("started < ?", dbfile.Nanos(f.Until))
-	}
+	w.span("started", f.Since, f.Until)
 	for _, t := range f.Search.Terms {
 		switch t.Key {
 		case "machine":
