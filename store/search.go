@@ -116,26 +116,41 @@ func ParseAttemptSearch(text string, now time.Time) (f AttemptFilter, err error)
 	for _, n := range Stages() {
 		stages = append(stages, string(n))
 	}
-	f.Search.Words = s.Words
-	for _, t := range s.Terms {
+	if f.Search, f.Since, f.Until, err = s.times(now); err != nil {
+		return AttemptFilter{}, err
+	}
+	for i := range f.Search.Terms {
+		t := &f.Search.Terms[i]
 		switch t.Key {
 		case "outcome":
 			t.Value, err = t.OneOf(outcomes)
 		case "stage":
 			t.Value, err = t.OneOf(stages)
-		case "since":
-			f.Since, err = t.time(now)
-		case "until":
-			f.Until, err = t.time(now)
 		}
 		if err != nil {
 			return AttemptFilter{}, err
 		}
-		if t.Key != "since" && t.Key != "until" {
-			f.Search.Terms = append(f.Search.Terms, t)
-		}
 	}
 	return f, nil
+}
+
+// times takes the bounds since and until out of a search.
+func (s Search) times(now time.Time) (rest Search, since, until time.Time, err error) {
+	rest.Words = s.Words
+	for _, t := range s.Terms {
+		switch t.Key {
+		case "since":
+			since, err = t.time(now)
+		case "until":
+			until, err = t.time(now)
+		default:
+			rest.Terms = append(rest.Terms, t)
+		}
+		if err != nil {
+			return Search{}, since, until, err
+		}
+	}
+	return rest, since, until, nil
 }
 
 // AuditKeys are the qualifiers of a search for changes.
@@ -152,19 +167,8 @@ func ParseAuditSearch(text string, now time.Time) (f AuditFilter, err error) {
 	if err != nil {
 		return f, err
 	}
-	f.Search.Words = s.Words
-	for _, t := range s.Terms {
-		switch t.Key {
-		case "since":
-			f.Since, err = t.time(now)
-		case "until":
-			f.Until, err = t.time(now)
-		default:
-			f.Search.Terms = append(f.Search.Terms, t)
-		}
-		if err != nil {
-			return AuditFilter{}, err
-		}
+	if f.Search, f.Since, f.Until, err = s.times(now); err != nil {
+		return AuditFilter{}, err
 	}
 	return f, nil
 }
