@@ -84,16 +84,12 @@ type OIDCSetCmd struct {
 
 // Run sets it.
 func (s *OIDCSetCmd) Run(c *Context) error {
-	seen := s.tag()
-	if seen == "" { // looked at before its settings are, which go back with the changes
-		var err error
-		if seen, err = c.look("/oidc"); err != nil {
-			return err
-		}
-	}
 	p, err := c.provider()
 	if err != nil {
 		return err
+	}
+	if s.Revision == 0 {
+		s.Revision = p.Revision // the rest of what was read goes back with the changes
 	}
 	for from, into := range map[*string]*string{s.Issuer: &p.Issuer, s.Name: &p.Name, s.ClientID: &p.ClientID, s.URL: &p.URL, s.Claim: &p.Claim} {
 		if from != nil {
@@ -136,7 +132,7 @@ func (s *OIDCSetCmd) Run(c *Context) error {
 		body["secret"] = *s.Secret
 	}
 	var out provider
-	if err := c.change("PUT", "/oidc", "", seen, body, &out); err != nil {
+	if err := c.change("PUT", "/oidc", "", s.tag(), body, &out); err != nil {
 		return err
 	}
 	return c.showProvider(out)
