@@ -34,6 +34,7 @@ test: lint unit fuzz ## everything that CI runs
 unit: loaders
 	go test -race -p 4 -timeout 30m ./... # most of them wait for machines, disks and deadlines
 	go test -run TestNoAllocationPerCommand ./services/iscsi/session # the race detector allocates
+	go test ./services/iscsi/socket # for the race detector no call is short
 
 soak: ## no limit of time: everything again and again, and hours of fuzzing
 	LUNBOOT_SOAK=1 go test -race -count 5 -timeout 3h ./...

@@ -38,6 +38,7 @@ func (s *Session) command() error {
 		s.disown(p.Immediate)
 		return s.dropData(n, s.sendReject(reason))
 	}
+	s.taken++
 	t := s.newTask()
 	c := &t.cmd
 	c.LUN, c.CDB, c.Attr = p.LUN, p.CDB, uint8(p.Attr)

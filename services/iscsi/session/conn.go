@@ -57,6 +57,7 @@ type Conn struct {
 	r, w       int     // unread bytes are in[r:w]
 	large      bool
 	beforeRead func() error // called before a read that may wait
+	soon       bool         // beforeRead expects the peer to be heard at once
 
 	headerDigest bool
 	dataDigest   bool
@@ -79,7 +80,7 @@ func NewConn(nc net.Conn, shared *Shared) *Conn {
 	if t, ok := nc.(*net.TCPConn); ok {
 		c.raw, _ = t.SyscallConn() // fails only on a socket that is gone, which the first read says
 	}
-	c.socket = socket.New(nc, c.raw)
+	c.socket = socket.New(nc, c.raw, shared.vigils)
 	return c
 }
 
@@ -300,7 +301,7 @@ func (c *Conn) read(p []byte, more int) error {
 		if err := c.wait(len(p) - n + more); err != nil {
 			return err
 		}
-		k, err := c.socket.Recv(p[n:])
+		k, err := c.socket.Recv(p[n:], false)
 		if k > 0 {
 			n += k
 			c.reads.Add(1)
@@ -343,7 +344,7 @@ func (c *Conn) fill(n int, mid bool) error {
 		if err := c.wait(missing); err != nil {
 			return err
 		}
-		k, err := c.socket.Recv(c.in[c.w:])
+		k, err := c.socket.Recv(c.in[c.w:], c.soon)
 		if k > 0 {
 			c.w += k
 			c.reads.Add(1)

@@ -7,10 +7,14 @@ import (
 
 // All of this file runs with the lock held.
 
-// idle runs before the reader waits: every answer leaves.
+// idle runs before the reader waits: every answer leaves. An initiator that had one
+// command at a time is likely to send the next one when it has its answer; of one
+// with many, batches are worth more than haste.
 func (s *Session) idle() error {
 	s.mu.Lock()
 	defer s.unlock()
+	s.soon = s.taken == 1 && len(s.tasks) == 0
+	s.taken = 0
 	err := s.flush()
 	if s.out != nil {
 		s.shared.put(s.out)

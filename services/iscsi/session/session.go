@@ -105,6 +105,7 @@ type Session struct {
 	told     pdu.Serial // the MaxCmdSN that the initiator knows
 	window   int
 	slots    int // of the window that tasks occupy
+	taken    int // commands since the reader last waited
 	urgent   int // immediate commands under way
 	tasks    map[pdu.TaskTag]*task
 	free     []*task

@@ -2,9 +2,11 @@ package session
 
 import (
 	"math/bits"
+	"runtime"
 	"sync"
 
 	"lunboot/services/iscsi/memory"
+	"lunboot/services/iscsi/socket"
 )
 
 // Sizes of pooled buffers, as powers of two.
@@ -19,11 +21,13 @@ const (
 const maxWorkers = 4096
 
 // Shared is what the sessions of one appliance share: buffers, the bound on the
-// memory that those hold, and the bound on goroutines that wait for disks.
+// memory that those hold, and the bounds on goroutines that wait for disks and on
+// those that keep vigil for a peer.
 type Shared struct {
 	classes [maxClass + 1]sync.Pool
 	workers chan struct{}
 	pool    *memory.Pool
+	vigils  *socket.Vigils
 }
 
 // NewShared returns empty pools with the appliance's bounds.
@@ -31,7 +35,11 @@ func NewShared() *Shared { return NewSharedWithin(memory.Default()) }
 
 // NewSharedWithin is NewShared with other bounds on memory.
 func NewSharedWithin(l memory.Limits) *Shared {
-	return &Shared{workers: make(chan struct{}, maxWorkers), pool: memory.NewPool(l)}
+	return &Shared{
+		workers: make(chan struct{}, maxWorkers),
+		pool:    memory.NewPool(l),
+		vigils:  socket.NewVigils(runtime.GOMAXPROCS(0)),
+	}
 }
 
 // buffer is a pooled byte slice. Its pointer travels, so that neither get nor

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +18,10 @@ import (
 
 // Socket is a connection for one reader and one writer at a time.
 type Socket struct {
-	nc  net.Conn
-	raw syscall.RawConn // nil when nc is no TCP connection
+	nc     net.Conn
+	raw    syscall.RawConn // nil when nc is no TCP connection
+	vigils *Vigils
+	habit  habit
 
 	coming, going transfer
 	pull, push    func(fd uintptr) bool // pullFrom for raw.Read, pushTo for raw.Write
@@ -30,33 +33,63 @@ type transfer struct {
 	rest []byte
 	n    int // that were read
 	err  error
+
+	soon  bool      // the peer is expected to be heard at once
+	since time.Time // when there was nothing to read yet; zero when there was
+	vigil bool      // one was kept
 }
 
 // New is the socket of a connection; raw is nil when that is none of TCP.
-func New(nc net.Conn, raw syscall.RawConn) *Socket {
-	s := &Socket{nc: nc, raw: raw}
+func New(nc net.Conn, raw syscall.RawConn, vigils *Vigils) *Socket {
+	s := &Socket{nc: nc, raw: raw, vigils: vigils}
 	s.pull, s.push = s.pullFrom, s.pushTo
 	return s
 }
 
-// Recv reads what has come, and waits for something to come.
-func (s *Socket) Recv(p []byte) (int, error) {
+// Recv reads what has come, and waits for something to come. soon says that the
+// peer has all that it asked for, so that its next request may be at hand.
+func (s *Socket) Recv(p []byte, soon bool) (int, error) {
 	if s.raw == nil || len(p) > brief || len(p) == 0 {
 		return s.nc.Read(p)
 	}
-	s.coming = transfer{rest: p}
+	s.coming = transfer{rest: p, soon: soon}
 	err := s.raw.Read(s.pull)
 	t := s.coming
 	s.coming = transfer{}
+	if t.n > 0 && !t.since.IsZero() {
+		s.habit.learn(time.Since(t.since), t.vigil)
+	}
 	if err == nil {
 		err = t.err
 	}
 	return t.n, err
 }
 
-// pullFrom reads once; false says that there is nothing yet.
+// pullFrom reads what there is; false says that there is nothing yet.
 func (s *Socket) pullFrom(fd uintptr) bool {
 	t := &s.coming
+	if t.pull(fd) {
+		return true
+	}
+	if !t.soon || !t.since.IsZero() {
+		return false
+	}
+	t.since = time.Now()
+	if !s.habit.quickly() || !s.vigils.begin() {
+		return false
+	}
+	defer s.vigils.end()
+	t.vigil = true
+	for time.Since(t.since) < vigilTime {
+		if t.pull(fd) {
+			return true
+		}
+	}
+	return false
+}
+
+// pull reads once.
+func (t *transfer) pull(fd uintptr) bool {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&t.rest[0])), uintptr(len(t.rest)), unix.MSG_DONTWAIT, 0, 0)
 		switch {

@@ -38,7 +38,7 @@ func pair(t *testing.T) (*Socket, *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(nc, raw), peer.(*net.TCPConn)
+	return New(nc, raw, NewVigils(2)), peer.(*net.TCPConn)
 }
 
 // What is sent arrives whole, however much more it is than the socket holds and
@@ -74,13 +74,13 @@ func TestReceivingWaitsAndEnds(t *testing.T) {
 		c, peer := pair(t)
 		p := make([]byte, size)
 		time.AfterFunc(20*time.Millisecond, func() { _, _ = peer.Write([]byte("late")) })
-		if n, err := c.Recv(p); err != nil || string(p[:n]) != "late" {
+		if n, err := c.Recv(p, false); err != nil || string(p[:n]) != "late" {
 			t.Errorf("%q, %v", p[:n], err)
 		}
 		if err := c.nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := c.Recv(p); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if n, err := c.Recv(p, false); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("after its time %d bytes, %v", n, err)
 		}
 		if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
@@ -94,11 +94,11 @@ func TestReceivingWaitsAndEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Millisecond)
-		if n, err := c.Recv(p); err != nil || string(p[:n]) != "last" {
+		if n, err := c.Recv(p, false); err != nil || string(p[:n]) != "last" {
 			t.Errorf("%q, %v", p[:n], err)
 		}
 		for range 2 {
-			if n, err := c.Recv(p); n != 0 || err != io.EOF {
+			if n, err := c.Recv(p, false); n != 0 || err != io.EOF {
 				t.Errorf("after the end %d bytes, %v", n, err)
 			}
 		}
@@ -110,7 +110,7 @@ func TestReceivingWaitsAndEnds(t *testing.T) {
 func TestClosingWakesWhoWaits(t *testing.T) {
 	c, _ := pair(t)
 	time.AfterFunc(20*time.Millisecond, func() { _ = c.nc.Close() })
-	if n, err := c.Recv(make([]byte, 16)); n != 0 || !errors.Is(err, net.ErrClosed) {
+	if n, err := c.Recv(make([]byte, 16), false); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("receiving: %d bytes, %v", n, err)
 	}
 	c, _ = pair(t)
@@ -126,7 +126,7 @@ func TestClosingWakesWhoWaits(t *testing.T) {
 	if err := errors.Join(peer.SetLinger(0), peer.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Recv(make([]byte, 16)); !errors.Is(err, syscall.ECONNRESET) {
+	if _, err := c.Recv(make([]byte, 16), false); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("receiving after a reset: %v", err)
 	}
 	if err := c.Send([]byte("x")); !errors.Is(err, syscall.EPIPE) {
