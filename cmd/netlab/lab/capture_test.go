@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -62,8 +64,43 @@ func TestABootIsDownloadedAsACaptureWithoutItsSecrets(t *testing.T) {
 	if seen["READ(10)"]+seen["READ(16)"] == 0 {
 		t.Error("the capture has no READ")
 	}
+	gaps := b.restGaps(raw)
+	t.Logf("iPXE sent the rest of a login's PDU after %s", gaps)
+	if len(gaps) < 3 {
+		t.Errorf("iPXE sent only %d PDUs of its login in two segments", len(gaps))
+	} else if slices.Sort(gaps); gaps[len(gaps)/2] > delayedACK/2 {
+		t.Errorf("iPXE waited %s for the ACK of a PDU's header", gaps[len(gaps)/2])
+	}
 	if bytes.Contains(raw, c.Nonce[:]) || bytes.Contains(raw, []byte("set username")) || bytes.Contains(raw, []byte("sanboot iscsi:")) {
 		t.Error("the volume's or the script's text is in the capture")
+	}
+}
+
+// delayedACK is what Linux waits before it acknowledges a segment by itself.
+const delayedACK = 40 * time.Millisecond
+
+// restGaps is how long iPXE held back the data of each login PDU after its header:
+// it sends them apart, and waits for the ACK of the first.
+func (b *bench) restGaps(raw []byte) (gaps []time.Duration) {
+	b.t.Helper()
+	packets, err := pcapgo.NewNgReader(bytes.NewReader(raw), pcapgo.DefaultNgReaderOptions)
+	b.must(err)
+	var header time.Time
+	for {
+		data, info, err := packets.ReadPacketData()
+		if errors.Is(err, io.EOF) {
+			return gaps
+		}
+		b.must(err)
+		tcp, ok := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.Default).Layer(layers.LayerTypeTCP).(*layers.TCP)
+		switch {
+		case !ok || tcp.DstPort != 3260 || len(tcp.Payload) == 0:
+		case len(tcp.Payload) == 48 && tcp.Payload[0]&0x3f == 0x03:
+			header = info.Timestamp
+		case !header.IsZero():
+			gaps = append(gaps, info.Timestamp.Sub(header))
+			header = time.Time{}
+		}
 	}
 }
 
