@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -66,6 +67,7 @@ type conformanceRun struct {
 	only   []string          // suites, or single tests; none is all
 	odd    map[string]string // tests that are wrong on such a volume, and why
 	flags  []string          // of the tool
+	second string            // another address of the appliance, where its second session goes
 	clone  bool              // a clone of a golden volume that has data, with a snapshot in between
 	soak   bool              // too long for every change
 }
@@ -79,6 +81,7 @@ var conformanceRuns = []conformanceRun{
 	{name: "512, clone", block: "512", volume: []string{"--shared"}, clone: true, soak: true, odd: map[string]string{
 		"GetLBAStatus.UnmapSingle": "it asks for block n+1 and expects an answer that begins at n+8, where a physical block has eight logical ones",
 	}},
+	{name: "two portals", block: "512", volume: []string{"--shared"}, only: []string{"MultipathIO"}, second: "127.0.0.2"},
 	{name: "read-only", block: "512", volume: []string{"--read-only"}, only: []string{"ReadOnly"}},
 	// One machine holds what it may wipe: the tool's second session is its own.
 	{name: "sanitize", block: "512", volume: []string{"--sanitize"}, only: []string{"Sanitize"}, flags: []string{"-S", "-I", toolInitiators[0]}, odd: map[string]string{
@@ -169,7 +172,11 @@ func TestTheInitiatorsOwnSuitePasses(t *testing.T) {
 			continue
 		}
 		t.Run(run.name, func(t *testing.T) {
-			a := started(t, dataDir(t))
+			var serve []string
+			if run.second != "" {
+				serve = []string{"--iscsi", "0.0.0.0:0"}
+			}
+			a := started(t, dataDir(t), serve...)
 			if run.clone {
 				a.clone(t, "bench", run.block)
 				if run.size != "" {
@@ -187,7 +194,14 @@ func TestTheInitiatorsOwnSuitePasses(t *testing.T) {
 				a.must(t, "machine", "add", name, "--mac", fmt.Sprintf("02:00:00:00:00:%02x", k+1), "--auth", "none", "--iqn", initiator)
 				a.must(t, "mapping", "add", name, "bench", "--lun", "1")
 			}
-			where := (&url.URL{Scheme: "iscsi", Host: a.Portal, Path: "/" + a.Target + "/1"}).String()
+			_, port, err := net.SplitHostPort(a.Portal)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var where [2]string
+			for k, host := range []string{"127.0.0.1", cmp.Or(run.second, "127.0.0.1")} {
+				where[k] = (&url.URL{Scheme: "iscsi", Host: net.JoinHostPort(host, port), Path: "/" + a.Target + "/1"}).String()
+			}
 			passed, skipped, failed := 0, 0, 0
 			for _, suite := range names {
 				for name, v := range runSuite(t, suite, run.wants(suite, tests[suite]), where, run.flags) {
@@ -270,14 +284,14 @@ func (r conformanceRun) wants(suite string, tests []string) []string {
 
 // runSuite runs one suite in one process. A test of it that leaves no verdict
 // took the tool down: the others are run alone.
-func runSuite(t *testing.T, suite string, tests []string, where string, flags []string) map[string]verdict {
+func runSuite(t *testing.T, suite string, tests []string, where [2]string, flags []string) map[string]verdict {
 	t.Helper()
 	if len(tests) == 0 {
 		return nil
 	}
-	urls := []string{where}
+	urls := where[:1]
 	if suite == "MultipathIO" {
-		urls = append(urls, where) // two sessions to one unit
+		urls = where[:] // two sessions to one unit
 	}
 	tool := func(what string) map[string]verdict {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
