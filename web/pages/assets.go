@@ -7,10 +7,12 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/go-chi/chi/v5"
 )
@@ -93,10 +95,34 @@ func (a *assets) serve(w http.ResponseWriter, r *http.Request) {
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	}
 	b := f.plain
-	if f.zipped != nil && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+	if f.zipped != nil && takesGzip(r) {
 		h.Set("Content-Encoding", "gzip")
 		b = f.zipped
 	}
 	h.Set("Content-Length", fmt.Sprint(len(b)))
 	w.Write(b)
+}
+
+func takesGzip(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Accept-Encoding"), "gzip")
+}
+
+var zippers = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
+
+// writeSmall answers with a page, compressed where the browser takes that.
+func writeSmall(w http.ResponseWriter, r *http.Request, status int, text []byte) {
+	h := w.Header()
+	h.Add("Vary", "Accept-Encoding")
+	if !takesGzip(r) {
+		w.WriteHeader(status)
+		w.Write(text)
+		return
+	}
+	h.Set("Content-Encoding", "gzip")
+	w.WriteHeader(status)
+	z := zippers.Get().(*gzip.Writer)
+	defer zippers.Put(z)
+	z.Reset(w)
+	z.Write(text)
+	z.Close()
 }

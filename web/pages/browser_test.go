@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
 	cdpage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	"lunboot/store"
@@ -22,6 +24,10 @@ import (
 
 //go:embed testdata/axe.min.js
 var axeSource string
+
+// labHost is a name of this machine that a browser does not take for it: what is
+// loaded from there over HTTP is no secure context, as in a lab.
+const labHost = "lunboot.test"
 
 // browser starts a headless Chromium. Without one the test is skipped on a
 // laptop and fails in CI: a skipped browser is a hole that nobody sees.
@@ -35,12 +41,36 @@ func browser(t *testing.T) context.Context {
 		t.Skip("chromium is missing: apt-get install chromium")
 	}
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
-		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("hide-scrollbars", false))
+		chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("hide-scrollbars", false),
+		chromedp.Flag("host-resolver-rules", "MAP "+labHost+" 127.0.0.1"))
 	ctx, cancel := context.WithTimeout(context.Background(), 9*time.Minute) // hundreds of looks, on a machine that others share
 	ctx, stop := chromedp.NewExecAllocator(ctx, opts...)
-	ctx, closeTab := chromedp.NewContext(ctx)
+	ctx, closeTab := chromedp.NewContext(ctx, chromedp.WithListener(func(ev any) {
+		if text := complaint(ev); text != "" {
+			t.Error("the browser complains: " + text)
+		}
+	}))
 	t.Cleanup(func() { closeTab(); stop(); cancel() })
 	return ctx
+}
+
+// complaint is what a browser has against a page: faults of scripts, and what the
+// page's own policy forbids. An answer that is no success is the page's business, and
+// so is a stream that ended, of which htmx tells there too.
+func complaint(ev any) string {
+	switch e := ev.(type) {
+	case *runtime.EventExceptionThrown:
+		return fmt.Sprintf("%s %s", e.ExceptionDetails.Text, e.ExceptionDetails.Exception.Description)
+	case *runtime.EventConsoleAPICalled:
+		if text := string(e.Args[0].Value); e.Type == runtime.ConsoleAPICalledTypeError && !strings.Contains(text, "htmx:sse:error") {
+			return "console.error " + text
+		}
+	case *log.EventEntryAdded:
+		if e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork {
+			return e.Entry.Text + " " + e.Entry.URL
+		}
+	}
+	return ""
 }
 
 func must(t *testing.T, err error) {

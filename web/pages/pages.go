@@ -139,9 +139,11 @@ type Status struct {
 
 type site struct {
 	Config
-	views  map[string]*template.Template
-	assets *assets
-	failed failedCount
+	views   map[string]*template.Template
+	assets  *assets
+	process string // see version
+	failed  failedCount
+	streams streams
 }
 
 // failedCount is the badge's number as of a version of what is shown.
@@ -161,7 +163,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{Config: cfg, assets: a}
+	s := &site{Config: cfg, assets: a, process: processName()}
 	if s.views, err = parseViews(s.functions()); err != nil {
 		return nil, err
 	}
@@ -179,7 +181,7 @@ func Handler(cfg Config) (http.Handler, error) {
 		r.With(s.loginLimit(30, time.Minute)).Get(store.OIDCCallback, s.finishSignIn)
 		r.Post("/logout", s.logout)
 		r.Group(func(r chi.Router) {
-			r.Use(s.needLogin, s.guard)
+			r.Use(s.needLogin, s.guard, s.dated)
 			r.Get("/", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/machines", http.StatusSeeOther) })
 			r.Get("/help", s.help)
 			r.Get("/help/{code}", s.helpCode)
@@ -276,7 +278,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			})
 			r.With(s.need(store.ScopeAdmin)).Post("/settings/network/{interface}", s.chooseMode)
 			r.Post("/settings/network/{interface}/ask", s.askNetwork)
-			r.Get("/live", s.live)
+			r.Get(livePath, s.live)
 		})
 		// One's own password and logins are everybody's.
 		r.Group(func(r chi.Router) {
@@ -331,6 +333,10 @@ func (s *site) needLogin(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		if r.URL.Path == livePath { // a stream that is sent to the login would begin again and again
+			http.Error(w, "nobody is logged in", http.StatusUnauthorized)
+			return
+		}
 		to := "/login"
 		switch at := wanted(r.URL.RequestURI()); {
 		case s.Auth.Code() != "":
@@ -352,6 +358,7 @@ type page struct {
 	Failed  int  // machines whose last boot failed: the badge
 	counted bool // Failed is known already
 	Live    bool
+	Version string // of what a live page shows
 	Error   string // what did not happen, above the content
 	Said    string // what an act found out, above the content
 	Undo    *undo  // takes the act back
@@ -360,6 +367,7 @@ type page struct {
 
 func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view string, p page) {
 	p.User, p.Role = auth.From(r.Context()).Actor, roleOf(auth.From(r.Context()).Scope)
+	p.Version = versionOf(r.Context())
 	if p.User != "" {
 		p.Status = s.Status(r.Context())
 		if !p.counted {
@@ -382,8 +390,7 @@ func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view s
 		}
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
-	w.Write(text)
+	writeSmall(w, r, status, text)
 }
 
 // failedBoots counts the machines whose last boot failed, for the badge.

@@ -1,4 +1,4 @@
-// Theme, copy buttons, buttons that take seconds, printing and keys. Every page works without this file.
+// Theme, copy buttons, buttons that take seconds, lost connections, printing and keys. Every page works without this file.
 (() => {
   const root = document.documentElement;
   const saved = localStorage.getItem("theme");
@@ -11,13 +11,26 @@
       localStorage.setItem("theme", root.dataset.theme);
     }
     const copy = e.target.closest("[data-copy]");
-    if (copy && navigator.clipboard) {
-      navigator.clipboard.writeText(document.getElementById(copy.dataset.copy).textContent).then(() => {
+    if (copy) {
+      copied(document.getElementById(copy.dataset.copy)).then((done) => {
+        if (!done) return; // the text is selected: the keys for copying do the rest
+        getSelection().removeAllRanges();
         copy.classList.add("copied");
         setTimeout(() => copy.classList.remove("copied"), 1500);
       });
     }
   });
+  // Over plain HTTP a browser has no clipboard to write to, but still the old command.
+  const copied = async (from) => {
+    if (navigator.clipboard) {
+      try {
+        await navigator.clipboard.writeText(from.textContent);
+        return true;
+      } catch {}
+    }
+    getSelection().selectAllChildren(from);
+    return document.execCommand("copy");
+  };
   // A button that takes seconds says so; the page comes when they are over.
   document.addEventListener("submit", (e) => {
     const b = e.submitter;
@@ -77,6 +90,67 @@
   document.addEventListener("click", (e) => {
     if (e.target.closest("[data-print]")) print();
     if (e.target.closest("[data-show-keys]")) document.getElementById("keys")?.showModal();
+  });
+  // A live page says when it no longer is: without a word it would go on to show
+  // what was so once. The server sends a sign of life every 15 seconds.
+  const patience = 5e3, silence = 40e3;
+  let heard = new Date(), waits = 0, stream = null;
+  const lost = (text, link, to) => {
+    const bar = document.getElementById("lost");
+    if (!bar) return;
+    const p = bar.querySelector("p");
+    p.textContent = text;
+    if (link) {
+      const a = document.createElement("a");
+      a.href = to;
+      a.textContent = link;
+      p.append(" ", a);
+    }
+    bar.hidden = false;
+    const state = document.getElementById("state");
+    state?.classList.replace("ok", "bad");
+    state?.lastChild?.replaceWith("Not connected");
+  };
+  const loggedOut = () => lost("You are logged out here. This page shows what was known at " + heard.toLocaleTimeString() + ".", "Log in", "/login?next=" + encodeURIComponent(location.pathname + location.search));
+  const anew = () => document.getElementById("live")?.dispatchEvent(new Event("change", { bubbles: true }));
+  const alive = () => {
+    heard = new Date();
+    clearTimeout(waits);
+    waits = 0;
+    const bar = document.getElementById("lost");
+    if (bar && !bar.hidden) {
+      bar.hidden = true;
+      anew();
+    }
+  };
+  document.addEventListener("alive", alive);
+  // One login has too many windows open: this one asks by itself from now on.
+  document.addEventListener("crowded", () => {
+    stream = null;
+    setInterval(() => document.hidden || anew(), patience);
+  });
+  document.addEventListener("htmx:sse:after:connection", (e) => { stream = e.detail.connection; });
+  document.addEventListener("htmx:sse:error", (e) => {
+    if (e.detail.status === 401) return loggedOut();
+    waits ||= setTimeout(() => lost("Not connected to the appliance. This page shows what was known at " + heard.toLocaleTimeString() + "; it goes on by itself."), patience);
+  });
+  setInterval(() => {
+    if (stream && !document.hidden && new Date() - heard > silence) stream.reader?.cancel(); // it connects anew, or says that it cannot
+  }, patience);
+  document.addEventListener("visibilitychange", () => { heard = new Date(); }); // a hidden page has no stream
+  document.addEventListener("htmx:before:response", (e) => {
+    const { raw, status } = e.detail.ctx.response;
+    if (status < 400 && !stream) alive();
+    if (status === 401 || (raw.redirected && new URL(raw.url).pathname === "/login")) {
+      e.preventDefault();
+      loggedOut();
+    } else if (status === 404) {
+      e.preventDefault();
+      location.reload(); // what it showed is gone: so says the page
+    } else if (status >= 400 && !(raw.headers.get("Content-Type") || "").startsWith("text/event-stream")) {
+      e.preventDefault();
+      lost("The appliance could not make this page anew (" + status + "). It shows what was known at " + heard.toLocaleTimeString() + ".");
+    }
   });
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelector(".problem")?.focus();
