@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -21,7 +23,7 @@ import (
 type overtaker struct {
 	*httptest.Server
 	first func()          // what somebody else does; once
-	by    map[string]bool // method and path of the changes that came with a condition
+	by    map[string]bool // condition, method and path of the changes that came with one
 }
 
 func overtake(t *testing.T, a *testAppliance) *overtaker {
@@ -31,8 +33,10 @@ func overtake(t *testing.T, a *testAppliance) *overtaker {
 	proxy := &httputil.ReverseProxy{Transport: socketClient(a.dir).Transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
 	o.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {
-			if r.Header.Get("If-Match") != "" {
-				o.by[r.Method+" "+r.URL.Path] = true
+			for _, condition := range []string{"If-Match", "If-None-Match"} {
+				if r.Header.Get(condition) != "" {
+					o.by[condition+" "+r.Method+" "+r.URL.Path] = true
+				}
 			}
 			if first := o.first; first != nil {
 				o.first = nil
@@ -136,6 +140,24 @@ func TestAVerbThatIsOvertakenChangesNothingAndSaysSo(t *testing.T) {
 			t.Errorf("the audit log has %q of a verb that came too late:\n%s", mine, all)
 		}
 	}
+	// One that nobody saw, since there was none.
+	o.first = func() { a.must(t, strings.Fields("profile set p2 --kind local --field drive=128")...) }
+	code, out, errs := o.lunboot("", strings.Fields("profile set p2 --kind local --field drive=200")...)
+	if code != exitFailed || out != "" || !strings.Contains(errs, "profile p2 exists already (it has revision 1)") || strings.Contains(a.must(t, "profile", "show", "p2"), "200") {
+		t.Errorf("a profile that somebody else made meanwhile: %d %q %q", code, out, errs)
+	}
+	b := started(t, dataDir(t))
+	first := overtake(t, b)
+	first.first = func() {
+		if code := run(t.Context(), nil, []string{"--data", b.dir, "password"}, strings.NewReader("the first one's password\n"), io.Discard, io.Discard); code != exitDone {
+			t.Errorf("the first one: %d", code)
+		}
+	}
+	code, out, errs = first.lunboot("the second one's password\n", "password")
+	if code != exitFailed || out != "" || !strings.Contains(errs, "user admin exists already") {
+		t.Errorf("a first password, when somebody else gave theirs: %d %q %q", code, out, errs)
+	}
+	maps.Copy(o.by, first.by)
 	everyConditionIsSent(t, a, o.by)
 
 	// The same verbs, with nobody in between, are done.
@@ -144,8 +166,8 @@ func TestAVerbThatIsOvertakenChangesNothingAndSaysSo(t *testing.T) {
 	}
 }
 
-// everyConditionIsSent holds that the command line sends If-Match wherever the
-// API takes it.
+// everyConditionIsSent holds that the command line sends If-Match and
+// If-None-Match wherever the API takes them.
 func everyConditionIsSent(t *testing.T, a *testAppliance, sent map[string]bool) {
 	t.Helper()
 	resp, err := socketClient(a.dir).Get("http://lunboot/api/openapi.json")
@@ -162,21 +184,18 @@ func everyConditionIsSent(t *testing.T, a *testAppliance, sent map[string]bool) 
 	for path, item := range doc.Paths {
 		at := regexp.MustCompile("^" + regexp.MustCompile(`\\\{[^}]*\\\}`).ReplaceAllString(regexp.QuoteMeta(path), "[^/]+") + "$")
 		for method, op := range item {
-			takes := false
 			for _, p := range op.Parameters {
-				takes = takes || p.In == "header" && p.Name == "If-Match"
-			}
-			if !takes {
-				continue
-			}
-			found++
-			did := false
-			for s := range sent {
-				m, p, _ := strings.Cut(s, " ")
-				did = did || strings.EqualFold(m, method) && at.MatchString(p)
-			}
-			if !did {
-				t.Errorf("no verb was seen that sends If-Match to %s (%s %s)", op.OperationID, method, path)
+				if p.In != "header" || p.Name != "If-Match" && p.Name != "If-None-Match" {
+					continue
+				}
+				found++
+				did := false
+				for s := range sent {
+					did = did || len(strings.Fields(s)) == 3 && strings.Fields(s)[0] == p.Name && strings.EqualFold(strings.Fields(s)[1], method) && at.MatchString(strings.Fields(s)[2])
+				}
+				if !did {
+					t.Errorf("no verb was seen that sends %s to %s (%s %s)", p.Name, op.OperationID, method, path)
+				}
 			}
 		}
 	}

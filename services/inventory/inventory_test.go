@@ -228,6 +228,17 @@ func TestProfilesAreCheckedByTheRenderer(t *testing.T) {
 	if _, err := h.PutProfile(seen, ada, good); store.KindOf(err) != store.KindStale {
 		t.Errorf("a change of a profile that is gone: %v", err)
 	}
+	// Of two who make one name, the second changes nothing.
+	fresh := store.Expecting(t.Context(), store.Expectation{Noun: "profile", Key: "mine", Revision: store.Absent})
+	first, err := h.PutProfile(fresh, ada, good)
+	must(t, err)
+	other := store.Profile{Name: "mine", Kind: store.ProfileCustom, Text: "#!ipxe\nreboot\n"}
+	if _, err := h.PutProfile(fresh, ada, other); store.KindOf(err) != store.KindStale || !strings.Contains(err.Error(), "profile mine exists already") {
+		t.Errorf("one that exists is made: %v", err)
+	}
+	if p, err := h.db.Profile(t.Context(), "mine"); err != nil || p.Text != good.Text || p.Revision != first.Revision {
+		t.Errorf("it is %+v, %v", p, err)
+	}
 }
 
 // refusing is a renderer that knows no variables.

@@ -31,6 +31,11 @@ var conditionalActs = []string{
 	"set-password",
 }
 
+// making are the operations that make what is not there yet, at the path that it
+// has from then on. They take If-None-Match: of two people who make one thing, one
+// does (RFC 9110 §13.1.2).
+var making = []string{"set-profile", "set-password"}
+
 // takesCondition reports whether an operation takes If-Match.
 func takesCondition(op *huma.Operation) bool {
 	return slices.Contains([]string{http.MethodPatch, http.MethodPut, http.MethodDelete}, op.Method) && slices.Contains(conditional, op.Path) || slices.Contains(conditionalActs, op.OperationID)
@@ -47,10 +52,14 @@ func describeConditions(_ *huma.OpenAPI, op *huma.Operation) {
 	}
 	op.Parameters = append(op.Parameters, &huma.Param{Name: "If-Match", In: "header", Schema: &huma.Schema{Type: "string"},
 		Description: "the ETag of the noun as it was seen, or *; when it changed since, nothing is done: 412, and the answer lists what changed"})
+	if slices.Contains(making, op.OperationID) {
+		op.Parameters = append(op.Parameters, &huma.Param{Name: "If-None-Match", In: "header", Schema: &huma.Schema{Type: "string"},
+			Description: "*: only while there is none; when there is one, nothing is done: 412"})
+	}
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}
-	op.Responses["412"] = &huma.Response{Description: "The noun is no longer what If-Match names.", Content: map[string]*huma.MediaType{"application/problem+json": {}}}
+	op.Responses["412"] = &huma.Response{Description: "The noun is no longer what the condition names.", Content: map[string]*huma.MediaType{"application/problem+json": {}}}
 }
 
 // tag sets the ETag of an answer that is one noun with a revision.
@@ -80,14 +89,17 @@ type stale struct {
 // maxStale bounds the changes that a refusal lists.
 const maxStale = 20
 
-// conditions refuses a change of a noun that is no longer what If-Match says.
-// What changes between this look and the act is found by the act itself, which
-// is told what to expect.
+// conditions refuses a change of a noun that is no longer what If-Match says, and
+// the making of one that is there by If-None-Match. What changes between this look
+// and the act is found by the act itself, which is told what to expect.
 func (s *server) conditions(a huma.API) func(huma.Context, func(huma.Context)) {
 	return func(hc huma.Context, next func(huma.Context)) {
-		given := hc.Header("If-Match")
+		given, none := hc.Header("If-Match"), ""
+		if slices.Contains(making, hc.Operation().OperationID) {
+			none = hc.Header("If-None-Match")
+		}
 		// Whoever may not read learns nothing here; the operation refuses them.
-		if status, _ := refusal(hc.Context(), store.ScopeRead); given == "" || status != 0 || !takesCondition(hc.Operation()) {
+		if status, _ := refusal(hc.Context(), store.ScopeRead); given == "" && none == "" || status != 0 || !takesCondition(hc.Operation()) {
 			next(hc)
 			return
 		}
@@ -96,15 +108,22 @@ func (s *server) conditions(a huma.API) func(huma.Context, func(huma.Context)) {
 			writeError(a, hc, problem(err))
 			return
 		}
-		if err == nil && matches(given, n.Revision) {
+		there := err == nil
+		// In this order (RFC 9110 §13.2.2).
+		stands := given == "" || there && matches(given, n.Revision)
+		taken := none != "" && there && matches(strings.ReplaceAll(none, "W/", ""), n.Revision) // weakly: ibid. §13.1.2
+		if stands && !taken {
 			next(huma.WithContext(hc, store.Expecting(hc.Context(), n.Expectation)))
 			return
 		}
 		p := &stale{Current: n.Revision, Changes: []store.Audit{}}
 		p.Status, p.Title = http.StatusPreconditionFailed, http.StatusText(http.StatusPreconditionFailed)
-		if err != nil {
+		switch {
+		case err != nil:
 			p.Detail = err.Error()
-		} else {
+		case stands:
+			p.Detail = store.Exists(n.Noun, n.name, n.Revision).Msg
+		default:
 			seen, _ := strconv.ParseInt(strings.Trim(given, `" `), 10, 64)
 			p.Detail = store.Stale(n.Noun, n.name, n.Revision, seen).Msg
 			if p.Changes, err = s.since(hc.Context(), n, seen); err != nil {
@@ -160,11 +179,13 @@ func (s *server) noun(hc huma.Context) (target, error) {
 		v, err := s.Volumes.FindVolume(ctx, hc.Param("volume"))
 		return target{store.Expectation{Noun: "volume", Key: strconv.FormatInt(int64(v.ID), 10), Revision: v.Revision}, v.Name, v.Name}, err
 	case of("/api/v1/profiles/{profile}"):
-		p, err := s.Store.Profile(ctx, hc.Param("profile"))
-		return target{store.Expectation{Noun: "profile", Key: p.Name, Revision: p.Revision}, p.Name, p.Name}, err
+		name := hc.Param("profile") // also of one that is not there
+		p, err := s.Store.Profile(ctx, name)
+		return target{store.Expectation{Noun: "profile", Key: name, Revision: p.Revision}, name, name}, err
 	case of("/api/v1/users/{user}"):
-		u, err := s.Access.User(ctx, hc.Param("user"))
-		return target{store.Expectation{Noun: "user", Key: u.Name, Revision: u.Revision}, u.Name, u.Name}, err
+		name := hc.Param("user")
+		u, err := s.Access.User(ctx, name)
+		return target{store.Expectation{Noun: "user", Key: name, Revision: u.Revision}, name, name}, err
 	case of("/api/v1/subnets/{subnet}"):
 		id, err := strconv.ParseInt(hc.Param("subnet"), 10, 64)
 		if err != nil {

@@ -114,6 +114,76 @@ func TestAChangeOfWhatSomebodyChangedMeanwhileIsRefused(t *testing.T) {
 	}
 }
 
+// Of many who make one thing under one name, one does; what others made stays.
+func TestOneOfManyWhoMakeTheSameWins(t *testing.T) {
+	h := open(t)
+	var wg sync.WaitGroup
+	codes := make(chan int, 16)
+	for k := range cap(codes) {
+		wg.Go(func() {
+			a, _ := h.with("If-None-Match", "*", "PUT", "/api/v1/profiles/p1", fmt.Sprintf(`{"kind":"custom","text":"#!ipxe\n# %d\n"}`, k))
+			codes <- a.status
+		})
+	}
+	wg.Wait()
+	close(codes)
+	won := 0
+	for c := range codes {
+		if c == 200 {
+			won++
+		} else if c != 412 {
+			t.Errorf("a loser is answered %d", c)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d of 16 made it", won)
+	}
+	var log struct{ Total int }
+	if h.must(200, "GET", "/api/v1/audit?noun=profile", "").json(t, &log); log.Total != 1 {
+		t.Errorf("it was written %d times", log.Total)
+	}
+	const body = `{"kind":"local"}`
+	_, tag := h.with("", "", "GET", "/api/v1/profiles/p1", "")
+	for given, want := range map[string]int{"*": 412, tag: 412, "W/" + tag: 412, `"99", ` + tag: 412} {
+		a, _ := h.with("If-None-Match", given, "PUT", "/api/v1/profiles/p1", body)
+		if a.status != want || a.kind != "application/problem+json" || !strings.Contains(string(a.body), "profile p1 exists already (it has revision 1)") {
+			t.Errorf("If-None-Match: %s answers %d %s", given, a.status, a.body)
+		}
+	}
+	if a, _ := h.with("If-None-Match", `"99"`, "PUT", "/api/v1/profiles/p1", body); a.status != 200 {
+		t.Errorf("by another tag: %d %s", a.status, a.body)
+	}
+	// One that is built in exists too.
+	if a, _ := h.with("If-None-Match", "*", "PUT", "/api/v1/profiles/san", body); a.status != 412 {
+		t.Errorf("a built-in one: %d %s", a.status, a.body)
+	}
+	// What takes no such condition is not bound by one.
+	h.must(201, "POST", "/api/v1/machines", `{"name":"m1","macs":["00:0c:29:00:00:01"]}`)
+	if a, _ := h.with("If-None-Match", "*", "PATCH", "/api/v1/machines/m1", `{"notes":"x"}`); a.status != 200 {
+		t.Errorf("a change of a machine: %d %s", a.status, a.body)
+	}
+}
+
+// The first password makes the first admin: of two who set it up at a time, the
+// second does not take the first one's name.
+func TestTheFirstPasswordIsOnePersons(t *testing.T) {
+	h := open(t)
+	const path = "/api/v1/users/admin/password"
+	if a, _ := h.with("If-None-Match", "*", "PUT", path, `{"password":"the first one's"}`); a.status != 204 {
+		t.Fatalf("the first: %d %s", a.status, a.body)
+	}
+	before, err := h.db.User(t.Context(), "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, _ := h.with("If-None-Match", "*", "PUT", path, `{"password":"the second one's"}`); a.status != 412 || !strings.Contains(string(a.body), "user admin exists already") {
+		t.Errorf("the second: %d %s", a.status, a.body)
+	}
+	if after, err := h.db.User(t.Context(), "admin"); err != nil || after.Hash != before.Hash {
+		t.Errorf("it is %+v, %v", after, err)
+	}
+}
+
 func TestAStrangerLearnsNoRevision(t *testing.T) {
 	h := open(t)
 	h.nouns()

@@ -42,6 +42,18 @@ var unconditional = map[string]string{
 	"check-volume":        "reads",
 }
 
+// makesByPut are the operations that make what is not there, under the name in
+// their path; every other PUT has a reason why it makes nothing.
+var (
+	makesByPut  = map[string]bool{"set-profile": true, "set-password": true}
+	alwaysThere = map[string]string{
+		"set-setting":     "a setting has a default, and a revision before anybody chose",
+		"set-auto-enroll": "as set-setting",
+		"set-oidc":        "there is one provider, or none, under one revision",
+		"ignore-machine":  "of what asked to boot; nothing is made of what did not",
+	}
+)
+
 // single is an operation on one thing: its path names it.
 func single(path string) bool {
 	return strings.Contains(path, "{") || path == "/api/v1/auto-enroll" || path == "/api/v1/oidc"
@@ -74,6 +86,9 @@ func TestEveryChangeOfOneThingIsConditionalOrHasAReason(t *testing.T) {
 				t.Errorf("%s %s (%s) takes If-Match: %t; its reason not to: %q", method, path, id, conditional, reason)
 			case conditional && op.Responses.Value("412") == nil:
 				t.Errorf("%s takes If-Match and does not say 412", id)
+			}
+			if _, makes := makesByPut[id]; makes != declares(op, "If-None-Match") || method == http.MethodPut && !makes && alwaysThere[id] == "" {
+				t.Errorf("%s %s (%s) takes If-None-Match: %t; is what it sets always there?", method, path, id, !makes)
 			}
 			if declares(op, "Idempotency-Key") != (method == http.MethodPost) {
 				t.Errorf("%s %s: POST is not idempotent by itself, the others are; it takes Idempotency-Key: %t", method, path, declares(op, "Idempotency-Key"))

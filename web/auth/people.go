@@ -125,6 +125,9 @@ func (a *Auth) SetPassword(ctx context.Context, by store.Actor, name, password s
 	if u.Federated() {
 		return store.Conflict("password", "%s signs in through %s and has no password here", name, u.Issuer)
 	}
+	if err := store.CheckExpected(ctx, "user", name, name, u.Revision); err != nil {
+		return err // also of who is there now, and was not when somebody looked
+	}
 	if u.Hash, err = a.hash(ctx, password); err != nil {
 		return err
 	}

@@ -75,6 +75,8 @@ type lab struct {
 	people   map[string]store.User // who signs in through it
 	recorded []string
 	now      func() time.Time
+
+	madeMeanwhile string // a profile that somebody else makes while a form is sent
 }
 
 var noon = time.Date(2026, 11, 22, 14, 2, 8, 0, time.UTC)

@@ -139,7 +139,11 @@ func (s *site) putProfile(w http.ResponseWriter, r *http.Request) {
 	}
 	var kept store.Profile
 	if err == nil {
-		kept, err = s.Profiles.PutProfile(r.Context(), by(r), p)
+		ctx := r.Context()
+		if p.Revision == store.Absent { // nor does one that somebody makes at this moment become this one
+			ctx = store.Expecting(ctx, store.Expectation{Noun: "profile", Key: p.Name, Revision: store.Absent})
+		}
+		kept, err = s.Profiles.PutProfile(ctx, by(r), p)
 	}
 	if err != nil {
 		status, text := explain(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"lunboot/store"
@@ -62,7 +63,12 @@ func TestAMachineIsWokenFromItsPage(t *testing.T) {
 	}
 }
 
-func (l *lab) PutProfile(_ context.Context, _ store.Actor, p store.Profile) (store.Profile, error) {
+func (l *lab) PutProfile(ctx context.Context, _ store.Actor, p store.Profile) (store.Profile, error) {
+	if p.Name != "" && p.Name == l.madeMeanwhile {
+		if err := store.CheckExpected(ctx, "profile", p.Name, p.Name, 1); err != nil {
+			return p, err
+		}
+	}
 	l.uploads = append(l.uploads, fmt.Sprintf("%s %s %d %v %q", p.Name, p.Kind, p.Revision, p.Fields, p.Text))
 	return p, l.refuse
 }
@@ -94,6 +100,10 @@ func TestAProfileIsMadeAndChangedWithoutScript(t *testing.T) {
 	}
 	if code, _ := post("/profiles", "name", "san", "kind", "kernel", "kernel", "x"); code != http.StatusConflict {
 		t.Errorf("a new profile of an old name answers %d", code)
+	}
+	l.madeMeanwhile = "ubuntu"
+	if code, body := post("/profiles", "name", "ubuntu", "kind", "install", "media", "mini.iso"); code != http.StatusPreconditionFailed || !strings.Contains(body, "Profile ubuntu exists already") || !strings.Contains(body, `value="ubuntu"`) {
+		t.Errorf("one that somebody makes at the same moment answers %d", code)
 	}
 	l.refuse = store.Invalid("media", "there is no media x")
 	if code, _ := post("/profiles", "name", "deb", "kind", "install", "media", "x"); code != http.StatusUnprocessableEntity {

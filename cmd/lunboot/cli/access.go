@@ -95,8 +95,8 @@ type PasswordCmd struct {
 // Run reads the password from standard input and sets it.
 func (p *PasswordCmd) Run(c *Context) error {
 	noun := "/users/" + esc(p.User)
-	seen, err := c.look(noun) // before somebody takes their time to type
-	if err != nil && !missing(err) {
+	seen, err := c.asSeen(noun) // before somebody takes their time to type
+	if err != nil {
 		return err
 	}
 	password, err := c.readPassword(p.User)
@@ -104,7 +104,7 @@ func (p *PasswordCmd) Run(c *Context) error {
 		return err
 	}
 	// The first password makes the first user, whom nobody has seen before.
-	if err := c.Client.do(c, "PUT", noun+"/password", ifMatch(seen), map[string]string{"password": password}, nil); err != nil {
+	if err := c.Client.do(c, "PUT", noun+"/password", seen, map[string]string{"password": password}, nil); err != nil {
 		return err
 	}
 	c.say("the password of %s is set; its sessions were ended", p.User)

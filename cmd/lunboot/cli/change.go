@@ -55,6 +55,17 @@ func ifMatch(tag string) http.Header {
 	return http.Header{"If-Match": {tag}}
 }
 
+// asSeen is the condition that a noun is as a look at it found it: the tag that
+// was seen or, where there was none, that there still is none. Two people who make
+// one thing at a time do not both succeed.
+func (c *Context) asSeen(noun string) (http.Header, error) {
+	seen, err := c.look(noun)
+	if missing(err) {
+		return http.Header{"If-None-Match": {"*"}}, nil
+	}
+	return ifMatch(seen), err
+}
+
 // missing says that there is no noun of the name.
 func missing(err error) bool {
 	var r *refusal

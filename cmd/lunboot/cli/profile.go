@@ -98,15 +98,15 @@ func (s *ProfileSetCmd) Run(c *Context) error {
 		return usage("a custom profile needs --file with its script")
 	}
 	// One that is not there yet is made.
-	noun, seen := "/profiles/"+esc(s.Profile), s.tag()
-	if seen == "" {
+	noun, seen := "/profiles/"+esc(s.Profile), ifMatch(s.tag())
+	if seen == nil {
 		var err error
-		if seen, err = c.look(noun); err != nil && !missing(err) {
+		if seen, err = c.asSeen(noun); err != nil {
 			return err
 		}
 	}
 	var p store.Profile
-	if err := c.Client.do(c, "PUT", noun, ifMatch(seen), in, &p); err != nil {
+	if err := c.Client.do(c, "PUT", noun, seen, in, &p); err != nil {
 		return err
 	}
 	return c.show(p, func() { c.say("profile %s is set (%s)", p.Name, p.Kind) })
