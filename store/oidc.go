@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 // OIDC is the OpenID Connect provider through which people may sign in, besides
@@ -33,6 +34,9 @@ type OIDC struct {
 	// Default is the role of everybody else, whom no value fits; empty: they are
 	// refused.
 	Default Role `json:"default_role"`
+	// Logout says that whoever logs out here is sent to the provider to log out there
+	// too, which ends their session for everything that they use through it.
+	Logout bool `json:"logout"`
 }
 
 // ClaimRole is what a value of the claim gives.
@@ -53,8 +57,16 @@ type OIDCSpec struct {
 // OIDCFinding is one thing that a look at the provider found out. State is ok,
 // advice or fault.
 type OIDCFinding struct {
+	Name  string `json:"name" doc:"what was looked at"`
 	State string `json:"state" enum:"ok,advice,fault" doc:"advice: it may work, and something is not as expected"`
 	Says  string `json:"says"`
+	Mend  string `json:"mend,omitempty" doc:"the command that mends it, or shows more"`
+}
+
+// OIDCLook is a look at the provider that is set.
+type OIDCLook struct {
+	At    time.Time     `json:"at"`
+	Found []OIDCFinding `json:"found"`
 }
 
 // OIDCPerson is somebody as a provider vouches for them.
@@ -63,10 +75,24 @@ type OIDCPerson struct {
 	KnownAs         string // what the provider calls them, for people; it may change and belong to somebody else later
 	Role            Role   // empty: they are refused
 	Refusal         string // why, for them
+	// Hint is the provider's word on them as it signed it. It is kept only to be shown
+	// to the provider again when they log out there; empty: it is not.
+	Hint string
 }
 
 // OIDCCallback is the path to which the provider sends people back.
 const OIDCCallback = "/login/oidc/callback"
+
+// OIDCLoggedOut is the path to which the provider sends people back who logged out
+// there.
+const OIDCLoggedOut = "/login/oidc/logged-out"
+
+// OIDCHere is the path at which the appliance knows itself.
+const OIDCHere = "/login/oidc/here"
+
+// LogoutRedirect is the URL that has to be registered at the provider as one that
+// people are sent back to when they logged out.
+func (o OIDC) LogoutRedirect() string { return o.URL + OIDCLoggedOut }
 
 // Redirect is the URL that has to be registered at the provider.
 func (o OIDC) Redirect() string { return o.URL + OIDCCallback }

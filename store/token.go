@@ -12,6 +12,15 @@ type Token struct {
 	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires"`   // the zero time never expires
 	LastUsed time.Time `json:"last_used"` // the zero time was never used
+	// Owner is the person whose it is, who may do at least what it may; empty:
+	// nobody's, as one that was made at the appliance's own socket.
+	Owner string `json:"owner"`
+	// OwnerSince is when they were added: it tells them from somebody who has their
+	// name after them.
+	OwnerSince time.Time `json:"-"`
+	// Limit is why it may do less than its scope says, or nothing, because of its
+	// owner; empty when it may do all of it. It is not kept.
+	Limit string `json:"limit"`
 }
 
 // Validate checks the token's own fields.

@@ -55,6 +55,7 @@ type User struct {
 	Subject   string    `json:"subject"`  // what the provider knows them by, for ever
 	KnownAs   string    `json:"known_as"` // what the provider called them last
 	Disabled  bool      `json:"disabled"` // they are shut out
+	Refused   bool      `json:"refused"`  // the provider's last word gave them no role; they come in again once it gives one
 	Created   time.Time `json:"created"`
 	Updated   time.Time `json:"updated"`
 	LastLogin time.Time `json:"last_login"` // the zero time: never
@@ -74,6 +75,8 @@ func (u *User) Validate() error {
 		errs = append(errs, Invalid("password", "%s signs in through the OpenID Connect provider and has no password here", u.Name))
 	case !u.Federated() && u.Hash == "":
 		errs = append(errs, Invalid("password", "a user needs a password"))
+	case !u.Federated() && u.Refused:
+		errs = append(errs, Invalid("refused", "%s has a password, and no provider refuses them", u.Name))
 	}
 	return joinFields(append(errs, validateLine("known_as", u.KnownAs, maxOIDCText))...)
 }

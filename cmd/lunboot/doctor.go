@@ -98,6 +98,8 @@ func (d *doctorCmd) remote(c *cli.Context) ([]doctor.Finding, error) {
 			_, _ = ask(c, l.Name)
 		}
 	}
+	// Nor does it ask the provider through which people sign in.
+	_ = c.Client.Do(c, "POST", "/oidc/look", nil, nil)
 	var more []doctor.Finding
 	for _, name := range d.Interface {
 		if slices.Contains(chosen, name) {
@@ -384,7 +386,7 @@ func (a *appliance) examine(ctx context.Context) (own, way []doctor.Check) {
 		h.Space(a.dir, filepath.Join(a.dir, "inventory.db.reserve"), reserveSize, lowSpace),
 		loadersOf(a.loaders.Set, nil), h.Clock(), h.Kernel(),
 		h.Rights(exe, false, len(on) > 0), // the ports are held already
-		captureCheck(a.capture), notifyCheck(a), a.certificateCheck(),
+		captureCheck(a.capture), notifyCheck(a), a.certificateCheck(), a.providerCheck(ctx),
 	}
 	way = append([]doctor.Check{
 		h.Firewall(doors(len(on) > 0, a.tftp.Addr().String(), a.boot.Addr().String(), a.target.Addr().String()), on),

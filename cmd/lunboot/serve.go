@@ -90,39 +90,40 @@ func (c *serveCmd) Run(w *world) error {
 
 // appliance is everything that runs, held together.
 type appliance struct {
-	cmd     *serveCmd
-	set     settings
-	log     *slog.Logger
-	dir     string
-	db      *sqlite.DB
-	table   *sqlite.Journal
-	pool    *volume.Pool
-	journal *events.Journal
-	inv     *inventory.Inventory
-	space   *inventory.SpaceWatch
-	through *throughput
-	runner  *attempts.Runner
-	loaders *loaders.Ladder
-	media   *media.Library
-	once    *onceKeeper
-	target  *iscsi.Server
-	boot    *httpd.Server
-	admin   *httpd.Server
-	cert    *certificate.Source // of the admin port; nil: plain HTTP
-	tftp    *tftp.Server
-	network *network
-	surveys *survey.Book
-	capture *capture.Server
-	notify  *notify.Server
-	users   *ledger.Use
-	seen    *seen
-	metrics *metrics.Exporter
-	bmcs    *power.Controller
-	scripts *httpboot.Server
-	iqn     store.IQN
-	auth    *auth.Auth
-	super   *services.Supervisor
-	closers []func() error
+	cmd      *serveCmd
+	set      settings
+	log      *slog.Logger
+	dir      string
+	db       *sqlite.DB
+	table    *sqlite.Journal
+	pool     *volume.Pool
+	journal  *events.Journal
+	inv      *inventory.Inventory
+	space    *inventory.SpaceWatch
+	through  *throughput
+	runner   *attempts.Runner
+	loaders  *loaders.Ladder
+	media    *media.Library
+	once     *onceKeeper
+	target   *iscsi.Server
+	boot     *httpd.Server
+	admin    *httpd.Server
+	cert     *certificate.Source // of the admin port; nil: plain HTTP
+	tftp     *tftp.Server
+	network  *network
+	surveys  *survey.Book
+	capture  *capture.Server
+	notify   *notify.Server
+	users    *ledger.Use
+	seen     *seen
+	metrics  *metrics.Exporter
+	bmcs     *power.Controller
+	scripts  *httpboot.Server
+	iqn      store.IQN
+	auth     *auth.Auth
+	super    *services.Supervisor
+	provider *oidc.Client // through whom people may sign in
+	closers  []func() error
 
 	mu      sync.Mutex
 	banners map[string]string // what is wrong now, by subject
@@ -355,9 +356,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	provider := oidc.New(oidc.Config{
-		Rows: a.db, URL: func() string { return a.adminURL(firstAddress()) }, EndFederated: a.auth.EndFederated, Version: version, Log: log, Now: time.Now,
-	})
+	a.provider = a.newProvider()
 	dry := a.dryRuns()
 	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
 	flags, err := serveFlags()
@@ -388,7 +387,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Network:   networks{a},
 		Health:    a.healthChecks,
 		Auth:      a.auth,
-		SignIn:    provider,
+		SignIn:    a.provider,
 		Status:    a.status,
 		Captures:  a.captures(),
 		Leases:    a.db,
@@ -417,7 +416,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 			Loaders:   a.loaders,
 			Media:     a.media,
 			Power:     waker{a},
-			SignIn:    provider,
+			SignIn:    a.provider,
 			Access:    a.auth, Network: networks{a}, Health: a.health, Captures: a.captures(), Backups: saved, Version: version, Log: log,
 		})
 	})
@@ -509,6 +508,7 @@ func (a *appliance) health(ctx context.Context) api.Health {
 
 // healthChecks is what health says, for people.
 func (a *appliance) healthChecks(ctx context.Context) []pages.Check {
+	a.lookAgain(ctx)
 	h := a.health(ctx)
 	var out []pages.Check
 	for _, s := range h.Services {

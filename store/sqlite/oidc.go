@@ -14,7 +14,7 @@ const oidcSubject = "provider"
 
 func scanOIDC(r dbfile.Row) (o store.OIDC, err error) {
 	var scopes, roles string
-	if err = r.Scan(&o.Revision, &o.Issuer, &o.Name, &o.ClientID, &o.Secret, &o.URL, &o.CA, &scopes, &o.Claim, &roles, &o.Default); err != nil {
+	if err = r.Scan(&o.Revision, &o.Issuer, &o.Name, &o.ClientID, &o.Secret, &o.URL, &o.CA, &scopes, &o.Claim, &roles, &o.Default, &o.Logout); err != nil {
 		return o, err
 	}
 	if err = json.Unmarshal([]byte(scopes), &o.Scopes); err != nil {
@@ -27,7 +27,7 @@ func scanOIDC(r dbfile.Row) (o store.OIDC, err error) {
 func (db *DB) OIDC(ctx context.Context) (store.OIDC, error) { return oidcBy(ctx, db.file.Reader()) }
 
 func oidcBy(ctx context.Context, q dbfile.Querier) (store.OIDC, error) {
-	return dbfile.One(ctx, q, scanOIDC, store.NotFound("row of", "the provider"), "SELECT revision, issuer, name, client_id, secret, url, ca, scopes, claim, roles, default_role FROM oidc")
+	return dbfile.One(ctx, q, scanOIDC, store.NotFound("row of", "the provider"), "SELECT revision, issuer, name, client_id, secret, url, ca, scopes, claim, roles, default_role, logout FROM oidc")
 }
 
 // PutOIDC replaces the provider; the zero value removes it. A Revision that is
@@ -54,8 +54,8 @@ func (db *DB) PutOIDC(ctx context.Context, actor store.Actor, o store.OIDC) (sto
 			return nil
 		}
 		o.Revision = old.Revision + 1
-		if _, err := t.Run("UPDATE oidc SET revision = ?, issuer = ?, name = ?, client_id = ?, secret = ?, url = ?, ca = ?, scopes = ?, claim = ?, roles = ?, default_role = ?",
-			o.Revision, o.Issuer, o.Name, o.ClientID, o.Secret, o.URL, o.CA, jsonList(o.Scopes), o.Claim, jsonList(o.Roles), string(o.Default)); err != nil {
+		if _, err := t.Run("UPDATE oidc SET revision = ?, issuer = ?, name = ?, client_id = ?, secret = ?, url = ?, ca = ?, scopes = ?, claim = ?, roles = ?, default_role = ?, logout = ?",
+			o.Revision, o.Issuer, o.Name, o.ClientID, o.Secret, o.URL, o.CA, jsonList(o.Scopes), o.Claim, jsonList(o.Roles), string(o.Default), o.Logout); err != nil {
 			return err
 		}
 		t.move(changed)
@@ -83,6 +83,7 @@ func oidcChanges(a, b *store.OIDC) diff {
 	d.add("claim", a.Claim, b.Claim)
 	d.add("roles", joinRoles(a.Roles), joinRoles(b.Roles))
 	d.add("default role", string(a.Default), string(b.Default))
+	d.flag("logout there", a.Logout, b.Logout)
 	return d
 }
 

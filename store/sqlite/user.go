@@ -11,11 +11,11 @@ import (
 	"lunboot/store/sqlite/dbfile"
 )
 
-const userColumns = `SELECT name, role, revision, hash, created, updated, last_login, issuer, subject, known_as, disabled FROM user `
+const userColumns = `SELECT name, role, revision, hash, created, updated, last_login, issuer, subject, known_as, disabled, refused FROM user `
 
 func scanUser(r dbfile.Row) (u store.User, err error) {
 	var created, updated, login int64
-	err = r.Scan(&u.Name, &u.Role, &u.Revision, &u.Hash, &created, &updated, &login, &u.Issuer, &u.Subject, &u.KnownAs, &u.Disabled)
+	err = r.Scan(&u.Name, &u.Role, &u.Revision, &u.Hash, &created, &updated, &login, &u.Issuer, &u.Subject, &u.KnownAs, &u.Disabled, &u.Refused)
 	u.Created, u.Updated, u.LastLogin = dbfile.Instant(created), dbfile.Instant(updated), dbfile.Instant(login)
 	return u, err
 }
@@ -63,8 +63,8 @@ func (db *DB) CreateUser(ctx context.Context, actor store.Actor, u store.User) (
 			return store.Conflict("role", "the first user has to be an admin with a password: nobody else could add others")
 		}
 		u.Revision, u.Created, u.Updated, u.LastLogin = 1, stored(t.now), stored(t.now), time.Time{}
-		if _, err := t.Run("INSERT INTO user (name, role, revision, hash, created, updated, issuer, subject, known_as, disabled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			u.Name, string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Created), dbfile.Nanos(u.Updated), u.Issuer, u.Subject, u.KnownAs, u.Disabled); err != nil {
+		if _, err := t.Run("INSERT INTO user (name, role, revision, hash, created, updated, issuer, subject, known_as, disabled, refused) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			u.Name, string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Created), dbfile.Nanos(u.Updated), u.Issuer, u.Subject, u.KnownAs, u.Disabled, u.Refused); err != nil {
 			return err
 		}
 		t.move(changed)
@@ -105,8 +105,8 @@ func (db *DB) UpdateUser(ctx context.Context, actor store.Actor, u store.User) (
 			}
 		}
 		u.Revision, u.Created, u.Updated, u.LastLogin = old.Revision+1, old.Created, stored(t.now), old.LastLogin
-		if _, err := t.Run("UPDATE user SET role = ?, revision = ?, hash = ?, updated = ?, known_as = ?, disabled = ? WHERE name = ?",
-			string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Updated), u.KnownAs, u.Disabled, u.Name); err != nil {
+		if _, err := t.Run("UPDATE user SET role = ?, revision = ?, hash = ?, updated = ?, known_as = ?, disabled = ?, refused = ? WHERE name = ?",
+			string(u.Role), u.Revision, u.Hash, dbfile.Nanos(u.Updated), u.KnownAs, u.Disabled, u.Refused, u.Name); err != nil {
 			return err
 		}
 		t.move(changed)
@@ -165,6 +165,7 @@ func userChanges(a, b *store.User) diff {
 	d.add("subject", a.Subject, b.Subject)
 	d.add("known as", a.KnownAs, b.KnownAs)
 	d.flag("disabled", a.Disabled, b.Disabled)
+	d.flag("refused", a.Refused, b.Refused)
 	return d
 }
 
@@ -176,16 +177,16 @@ func (db *DB) NoteLogin(ctx context.Context, name string, at time.Time) error {
 	})
 }
 
-const tokenColumns = `SELECT id, name, hash, scope, created, expires, last_used FROM token `
+const tokenColumns = `SELECT id, name, hash, scope, created, expires, last_used, owner, owner_since FROM token `
 
 func scanToken(r dbfile.Row) (t store.Token, err error) {
-	var created, expires, used int64
-	err = r.Scan(&t.ID, &t.Name, &t.Hash, &t.Scope, &created, &expires, &used)
-	t.Created, t.Expires, t.LastUsed = dbfile.Instant(created), dbfile.Instant(expires), dbfile.Instant(used)
+	var created, expires, used, since int64
+	err = r.Scan(&t.ID, &t.Name, &t.Hash, &t.Scope, &created, &expires, &used, &t.Owner, &since)
+	t.Created, t.Expires, t.LastUsed, t.OwnerSince = dbfile.Instant(created), dbfile.Instant(expires), dbfile.Instant(used), dbfile.Instant(since)
 	return t, err
 }
 
-// CreateToken adds a token.
+// CreateToken adds a token. Its owner, when it has one, is somebody who is there.
 func (db *DB) CreateToken(ctx context.Context, actor store.Actor, k store.Token) (store.Token, error) {
 	if err := k.Validate(); err != nil {
 		return store.Token{}, err
@@ -201,9 +202,16 @@ func (db *DB) CreateToken(ctx context.Context, actor store.Actor, k store.Token)
 		if k.Created.IsZero() {
 			k.Created = t.now
 		}
-		k.Created, k.Expires, k.LastUsed = stored(k.Created), stored(k.Expires), stored(k.LastUsed)
-		k.ID, err = t.Insert("INSERT INTO token (name, hash, scope, created, expires, last_used) VALUES (?, ?, ?, ?, ?, ?)",
-			k.Name, k.Hash, k.Scope, dbfile.Nanos(k.Created), dbfile.Nanos(k.Expires), dbfile.Nanos(k.LastUsed))
+		k.Created, k.Expires, k.LastUsed, k.OwnerSince = stored(k.Created), stored(k.Expires), stored(k.LastUsed), time.Time{}
+		if k.Owner != "" {
+			u, err := userBy(t.Ctx, t, k.Owner)
+			if err != nil {
+				return err
+			}
+			k.OwnerSince = u.Created
+		}
+		k.ID, err = t.Insert("INSERT INTO token (name, hash, scope, created, expires, last_used, owner, owner_since) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			k.Name, k.Hash, k.Scope, dbfile.Nanos(k.Created), dbfile.Nanos(k.Expires), dbfile.Nanos(k.LastUsed), k.Owner, dbfile.Nanos(k.OwnerSince))
 		if err != nil {
 			return err
 		}
@@ -211,6 +219,9 @@ func (db *DB) CreateToken(ctx context.Context, actor store.Actor, k store.Token)
 		detail := "scope " + k.Scope
 		if !k.Expires.IsZero() {
 			detail += ", until " + k.Expires.UTC().Format(time.RFC3339)
+		}
+		if k.Owner != "" {
+			detail += ", of " + k.Owner
 		}
 		return t.audit(actor, "token.create", k.Name, detail)
 	})

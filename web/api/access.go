@@ -21,15 +21,17 @@ type Token struct {
 	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires"`
 	LastUsed time.Time `json:"last_used"`
+	Owner    string    `json:"owner" doc:"the person whose it is, who has to be allowed what it may do; empty: nobody's, as one that was made at the appliance's own socket"`
+	Limit    string    `json:"limit" doc:"why it may do less than its scope says, or nothing, because of its owner; empty when it may do all of it"`
 	Secret   string    `json:"token,omitempty"`
 }
 
 func tokenView(t store.Token, secret string) Token {
-	return Token{ID: t.ID, Name: t.Name, Scope: t.Scope, Created: t.Created, Expires: t.Expires, LastUsed: t.LastUsed, Secret: secret}
+	return Token{ID: t.ID, Name: t.Name, Scope: t.Scope, Created: t.Created, Expires: t.Expires, LastUsed: t.LastUsed, Owner: t.Owner, Limit: t.Limit, Secret: secret}
 }
 
 func (s *server) access(a huma.API) {
-	register(a, http.MethodGet, "/tokens", "list-tokens", "List tokens", store.ScopeAdmin,
+	register(a, http.MethodGet, "/tokens", "list-tokens", "List tokens, with whose they are", store.ScopeAdmin,
 		func(ctx context.Context, _ *struct{}) (*body[List[Token]], error) {
 			ts, err := s.Access.Tokens(ctx)
 			out := []Token{}
@@ -38,7 +40,7 @@ func (s *server) access(a huma.API) {
 			}
 			return all(out, err)
 		})
-	register(a, http.MethodPost, "/tokens", "create-token", "Make a token; its secret is shown once", store.ScopeAdmin,
+	register(a, http.MethodPost, "/tokens", "create-token", "Make a token; its secret is shown once. It belongs to the person who makes it, and may do no more than they may", store.ScopeAdmin,
 		func(ctx context.Context, in *struct {
 			Body struct {
 				Name  string `json:"name"`

@@ -172,8 +172,12 @@ func security(need store.Scope) []map[string][]string {
 func refusal(ctx context.Context, need store.Scope) (status int, detail string) {
 	who := auth.From(ctx)
 	switch {
+	case who.Scope == "" && who.Limit != "":
+		return http.StatusUnauthorized, "this token is good for nothing: " + who.Limit + "; an admin can mend that, or make another token"
 	case who.Scope == "":
 		return http.StatusUnauthorized, "log in, or send a token: Authorization: Bearer lb_…"
+	case !who.May(need) && who.Limit != "":
+		return http.StatusForbidden, "this needs the scope " + string(need) + "; the token's is " + string(who.Scope) + ": " + who.Limit
 	case !who.May(need):
 		return http.StatusForbidden, "this needs the scope " + string(need) + "; yours is " + string(who.Scope)
 	}

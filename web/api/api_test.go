@@ -610,7 +610,7 @@ func TestHostileRequestsAreTheClientsFault(t *testing.T) {
 	bodies := []string{"", "null", "[]", `"x"`, "1", "true", "{", `{"name":5}`, `{"macs":"x"}`, `{"macs":[1]}`, `{"name":{"a":1}}`, `{"size":"8G","name":1}`, `{"size":1e99}`, `{"lun":-1e400}`,
 		`{"name":"\ud800"}`, `{"nosuchfield":1}`, "\x00\x01\x02", "<xml/>", deep, `{"name":"` + strings.Repeat("a", 2<<20) + `"}`, `{"days":99999999999999999999,"name":1}`}
 	for _, r := range h.routes() {
-		if r[0] == http.MethodGet || r[0] == http.MethodDelete || strings.HasSuffix(r[1], "/upload") || strings.HasSuffix(r[1], "/backup") || strings.HasSuffix(r[1], "/wake") { // the one takes any bytes, the others none
+		if r[0] == http.MethodGet || r[0] == http.MethodDelete || strings.HasSuffix(r[1], "/upload") || strings.HasSuffix(r[1], "/backup") || strings.HasSuffix(r[1], "/wake") || strings.HasSuffix(r[1], "/oidc/look") { // the one takes any bytes, the others none
 			continue
 		}
 		path := strings.NewReplacer("{machine}", "m1", "{volume}", "v1", "{lun}", "0", "{mac}", "00:0c:29:00:00:01", "{profile}", "p", "{user}", "u", "{version}", "1").Replace(r[1])

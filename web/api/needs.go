@@ -208,6 +208,7 @@ type SignIn interface {
 	OIDC(context.Context) (store.OIDC, error)
 	PutOIDC(context.Context, store.Actor, store.OIDCSpec) (store.OIDC, error)
 	TryOIDC(context.Context, store.OIDCSpec) ([]store.OIDCFinding, error)
+	Look(context.Context) (store.OIDCLook, error)
 }
 
 // Logins are the sessions of the pages; an empty user is everybody.

@@ -14,6 +14,7 @@ type Provider struct {
 	store.OIDC
 	SecretSet   bool   `json:"secret_set"`
 	RedirectURI string `json:"redirect_uri" doc:"to be registered at the provider, to the letter"`
+	LogoutURI   string `json:"post_logout_redirect_uri" doc:"to be registered there too when people log out there; empty when they do not"`
 }
 
 func providerView(o store.OIDC, err error) (Provider, error) {
@@ -23,6 +24,9 @@ func providerView(o store.OIDC, err error) (Provider, error) {
 		return v, err
 	}
 	v.RedirectURI = o.Redirect()
+	if o.Logout {
+		v.LogoutURI = o.LogoutRedirect()
+	}
 	if v.Roles == nil {
 		v.Roles = []store.ClaimRole{}
 	}
@@ -42,11 +46,12 @@ type providerBody struct {
 	Claim    string            `json:"claim,omitempty" doc:"what gives the role, such as groups; for a nested claim give the path, as realm_access.roles"`
 	Roles    []store.ClaimRole `json:"roles,omitempty" doc:"what its values give; the most powerful role of those that fit"`
 	Default  store.Role        `json:"default_role,omitempty" enum:"viewer,operator,admin" doc:"the role of everybody else, whom no value fits; left out: they are refused"`
+	Logout   bool              `json:"logout,omitempty" doc:"who logs out here logs out at the provider too (OpenID Connect RP-Initiated Logout), and so of everything that they use through it; off: of this appliance alone"`
 }
 
 func (b providerBody) spec() store.OIDCSpec {
 	return store.OIDCSpec{Secret: b.Secret, OIDC: store.OIDC{
-		Revision: b.Revision, Issuer: b.Issuer, Name: b.Name, ClientID: b.ClientID, URL: b.URL, CA: b.CA, Scopes: b.Scopes, Claim: b.Claim, Roles: b.Roles, Default: b.Default,
+		Revision: b.Revision, Issuer: b.Issuer, Name: b.Name, ClientID: b.ClientID, URL: b.URL, CA: b.CA, Scopes: b.Scopes, Claim: b.Claim, Roles: b.Roles, Default: b.Default, Logout: b.Logout,
 	}}
 }
 
@@ -70,5 +75,9 @@ func (s *server) oidc(a huma.API) {
 	register(a, http.MethodPost, "/oidc/try", "try-oidc", "Look at a provider as it would be with these settings, and say what is wrong; nothing is kept", store.ScopeAdmin,
 		func(ctx context.Context, in *struct{ Body providerBody }) (*body[List[store.OIDCFinding]], error) {
 			return all(s.SignIn.TryOIDC(ctx, in.Body.spec()))
+		})
+	register(a, http.MethodPost, "/oidc/look", "look-at-oidc", "Ask the provider that is set whether people can sign in through it; the health listing says what was found last", store.ScopeOperate,
+		func(ctx context.Context, _ *struct{}) (*body[store.OIDCLook], error) {
+			return reply(s.SignIn.Look(ctx))
 		})
 }

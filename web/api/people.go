@@ -42,12 +42,12 @@ func (s *server) people(a huma.API) {
 			Body struct {
 				Revision int64       `json:"revision,omitempty" doc:"refuse the change when the user has another revision"`
 				Role     *store.Role `json:"role,omitempty" enum:"viewer,operator,admin" doc:"not of somebody who signs in through the provider, which says it"`
-				Disabled *bool       `json:"disabled,omitempty" doc:"they are shut out: they may not log in, and their logins end"`
+				Disabled *bool       `json:"disabled,omitempty" doc:"they are shut out: they may not log in, their logins end, and their tokens are refused until they are let in again"`
 			}
 		}) (*body[store.User], error) {
 			return reply(s.Access.SetUser(ctx, actor(ctx), in.User, store.UserPatch{Role: in.Body.Role, Disabled: in.Body.Disabled, Revision: cmp.Or(in.Body.Revision, store.Expected(ctx, "user", in.User))}))
 		})
-	register(a, http.MethodDelete, "/users/{user}", "remove-user", "Remove a person, and end their logins; the last admin with a password stays", store.ScopeAdmin,
+	register(a, http.MethodDelete, "/users/{user}", "remove-user", "Remove a person, and end their logins and tokens; the last admin with a password stays", store.ScopeAdmin,
 		func(ctx context.Context, in *UserKey) (*empty, error) {
 			return done(s.Access.RemoveUser(ctx, actor(ctx), in.User, store.Expected(ctx, "user", in.User)))
 		})

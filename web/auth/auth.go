@@ -77,6 +77,7 @@ type Auth struct {
 	code   string             // first-run code; empty once a user exists
 	issuer string             // of the provider that vouches for people; empty: none does
 	live   map[*life]struct{} // the requests that run
+	hints  map[string]hint    // for logging out at the provider, by the login's name
 }
 
 // Keys of the session: the user's name, the fingerprint of what they were known by
@@ -104,7 +105,7 @@ const maxHashing = 4
 // New makes an Auth. When nobody has a password yet it mints the first-run
 // code, which Code returns.
 func New(ctx context.Context, cfg Config) (*Auth, error) {
-	a := &Auth{cfg: cfg, session: new(scs.SessionManager), hashing: make(chan struct{}, maxHashing), live: map[*life]struct{}{}}
+	a := &Auth{cfg: cfg, session: new(scs.SessionManager), hashing: make(chan struct{}, maxHashing), live: map[*life]struct{}{}, hints: map[string]hint{}}
 	// Not scs.New: it starts a store in memory, with a goroutine that nobody ends.
 	a.session.Store = cfg.Sessions
 	a.session.Codec = scs.GobCodec{}
@@ -215,6 +216,7 @@ func (a *Auth) Begin(ctx context.Context, user, by string) error {
 	if err := a.session.RenewToken(ctx); err != nil { // against session fixation
 		return err
 	}
+	a.forget(a.session.GetString(ctx, sessionID))
 	a.session.Put(ctx, sessionUser, user)
 	a.session.Put(ctx, sessionProof, fingerprint(u))
 	a.session.Remove(ctx, sessionUntil)
@@ -241,16 +243,28 @@ func fingerprint(u store.User) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// Logout ends the session, and what runs for it.
-func (a *Auth) Logout(ctx context.Context) error {
-	id := From(ctx).Login
+// Left is somebody who logged out here.
+type Left struct {
+	Issuer string // of the provider through which they came; empty: they had a password
+	Hint   string // what it gave for them to be logged out there by; empty when it is not known
+}
+
+// Logout ends the session, and what runs for it. Whom it was is for whoever wants
+// to log them out at their provider too; what becomes of that, they are out here.
+func (a *Auth) Logout(ctx context.Context) (Left, error) {
+	id := From(ctx)
 	if err := a.session.Destroy(ctx); err != nil {
-		return err
+		return Left{}, err
 	}
-	if id != "" {
-		a.endLives(ctx, func(l *life) bool { return l.id.Login == id })
+	if id.Login == "" {
+		return Left{}, nil
 	}
-	return nil
+	a.endLives(ctx, func(l *life) bool { return l.id.Login == id.Login })
+	u, err := a.cfg.Users.User(ctx, id.User)
+	if err != nil { // who was removed at this moment is logged out here all the same
+		a.cfg.Log.Warn("look up who logged out", "error", err)
+	}
+	return Left{Issuer: u.Issuer, Hint: a.forget(id.Login)}, nil
 }
 
 // Pages wraps the people's pages: it loads and saves the session and puts the
@@ -324,66 +338,5 @@ func (a *Auth) bySession(ctx context.Context) (Identity, time.Time) {
 }
 
 func sameProof(proof string, u store.User) bool {
-	return !u.Disabled && subtle.ConstantTimeCompare([]byte(proof), []byte(fingerprint(u))) == 1
-}
-
-// tokenPrefix marks our tokens, so that a leaked one is recognised.
-const tokenPrefix = "lb_"
-
-func hashToken(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return hex.EncodeToString(sum[:])
-}
-
-// byToken says who a token is, and when it ends; the zero time is never.
-func (a *Auth) byToken(ctx context.Context, token string) (Identity, time.Time) {
-	if !strings.HasPrefix(token, tokenPrefix) {
-		return Identity{}, time.Time{}
-	}
-	t, err := a.cfg.Tokens.TokenByHash(ctx, hashToken(token))
-	if err != nil {
-		if !store.IsNotFound(err) {
-			a.cfg.Log.Error("look up a token", "error", err)
-		}
-		return Identity{}, time.Time{}
-	}
-	now := a.cfg.Now()
-	if !t.Expires.IsZero() && !now.Before(t.Expires) {
-		return Identity{}, time.Time{}
-	}
-	if now.Sub(t.LastUsed) > time.Minute { // one write a minute is enough to answer "is it still used?"
-		if err := a.cfg.Tokens.TouchToken(ctx, t.ID, now); err != nil {
-			a.cfg.Log.Warn("note a token's use", "token", t.Name, "error", err)
-		}
-	}
-	return Identity{Actor: store.Actor("token " + t.Name), Scope: store.Scope(t.Scope), Token: t.ID}, t.Expires
-}
-
-// maxTokenDays is the longest life of a token.
-const maxTokenDays = 366
-
-// CreateToken makes a token and returns its secret, which is kept nowhere.
-func (a *Auth) CreateToken(ctx context.Context, by store.Actor, name string, scope store.Scope, days int) (store.Token, string, error) {
-	if err := store.ValidateName("name", name); err != nil {
-		return store.Token{}, "", err
-	}
-	if days < 1 || days > maxTokenDays {
-		return store.Token{}, "", store.Invalid("days", "a token lives 1 to %d days, not %d", maxTokenDays, days)
-	}
-	secret := tokenPrefix + store.NewSecret() + store.NewSecret()
-	now := a.cfg.Now()
-	t, err := a.cfg.Tokens.CreateToken(ctx, by, store.Token{Name: name, Hash: hashToken(secret), Scope: string(scope), Created: now, Expires: now.AddDate(0, 0, days)})
-	return t, secret, err
-}
-
-// Tokens lists the tokens.
-func (a *Auth) Tokens(ctx context.Context) ([]store.Token, error) { return a.cfg.Tokens.Tokens(ctx) }
-
-// DeleteToken ends a token at once, and what runs for it.
-func (a *Auth) DeleteToken(ctx context.Context, by store.Actor, id int64) error {
-	if err := a.cfg.Tokens.DeleteToken(ctx, by, id); err != nil {
-		return err
-	}
-	a.endLives(ctx, func(l *life) bool { return l.id.Token == id })
-	return nil
+	return !u.Disabled && !u.Refused && subtle.ConstantTimeCompare([]byte(proof), []byte(fingerprint(u))) == 1
 }

@@ -78,7 +78,7 @@ func site(t *testing.T, a *auth.Auth) *httptest.Server {
 		}
 	})))
 	mux.Handle("/logout", a.Pages(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := a.Logout(r.Context()); err != nil {
+		if _, err := a.Logout(r.Context()); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})))

@@ -36,9 +36,9 @@ func (a *Auth) SignIn(ctx context.Context, p store.OIDCPerson) error {
 	if u.Disabled {
 		return disabled(u.Name)
 	}
-	if u.Role != p.Role || u.KnownAs != p.KnownAs {
+	if u.Role != p.Role || u.KnownAs != p.KnownAs || u.Refused {
 		was := u
-		u.Role, u.KnownAs = p.Role, p.KnownAs
+		u.Role, u.KnownAs, u.Refused = p.Role, p.KnownAs, false
 		if u, err = a.cfg.Users.UpdateUser(ctx, store.ActorProvider, u); err != nil {
 			return err
 		}
@@ -46,14 +46,21 @@ func (a *Auth) SignIn(ctx context.Context, p store.OIDCPerson) error {
 			return err
 		}
 	}
-	return a.Begin(ctx, u.Name, string(store.ActorProvider)+" ("+p.Issuer+" knows them as "+p.KnownAs+")")
+	if err := a.Begin(ctx, u.Name, string(store.ActorProvider)+" ("+p.Issuer+" knows them as "+p.KnownAs+")"); err != nil {
+		return err
+	}
+	if p.Hint != "" {
+		a.remember(a.session.GetString(ctx, sessionID), hint{u.Name, p.Hint, a.cfg.Now().Add(federatedTime)})
+	}
+	return nil
 }
 
 // refuse ends every session of somebody to whom the provider's word gives no role,
-// any more or at all, and says so.
+// any more or at all, and says so. Their tokens are good for nothing until it gives
+// one again.
 func (a *Auth) refuse(ctx context.Context, p store.OIDCPerson) error {
 	said := &store.Error{Kind: store.KindDenied, Msg: p.Refusal}
-	u, err := a.cfg.Users.UserByIdentity(ctx, p.Issuer, p.Subject)
+	u, err := a.markRefused(ctx, p)
 	if store.IsNotFound(err) {
 		return said
 	}
@@ -67,6 +74,23 @@ func (a *Auth) refuse(ctx context.Context, p store.OIDCPerson) error {
 		return err
 	}
 	return said
+}
+
+// maxTurns is how often a change is tried again that somebody else's came before.
+const maxTurns = 8
+
+// markRefused keeps that the provider's word gives somebody no role.
+func (a *Auth) markRefused(ctx context.Context, p store.OIDCPerson) (u store.User, err error) {
+	for range maxTurns {
+		if u, err = a.cfg.Users.UserByIdentity(ctx, p.Issuer, p.Subject); err != nil || u.Refused {
+			return u, err
+		}
+		u.Refused = true
+		if u, err = a.cfg.Users.UpdateUser(ctx, store.ActorProvider, u); store.KindOf(err) != store.KindConflict {
+			return u, err
+		}
+	}
+	return u, err
 }
 
 // vouches reports whether an issuer is the provider's of now.
@@ -83,6 +107,7 @@ func (a *Auth) EndFederated(ctx context.Context, but string) error {
 	a.mu.Lock()
 	a.issuer = but
 	a.mu.Unlock()
+	a.forgetOf("") // what was given to the client that we were
 	users, err := a.cfg.Users.Users(ctx)
 	if err != nil {
 		return err

@@ -161,6 +161,7 @@ func TestTheAuditLogSaysWhoCameInAndHow(t *testing.T) {
 	login(t, c, d.srv.URL, "wrong")
 	want := []string{
 		"OpenID Connect user.refuse anna: nothing gives a role; their logins were ended",
+		"OpenID Connect user.update anna: refused on",
 		"anna user.login anna: by OpenID Connect (https://sso.example.org knows them as anna), from 127.0.0.1",
 		"OpenID Connect user.update anna: role operator → viewer",
 		"anna user.login anna: by OpenID Connect (https://sso.example.org knows them as anna), from 127.0.0.1",

@@ -21,6 +21,10 @@ type Identity struct {
 	User  string // the person's name, empty for a token and for the socket
 	Login string // the name of their session
 	Token int64  // the token's number
+	Owner string // the person whose token it is; empty when it is nobody's
+	// Limit is why a token may do less than its scope says, or nothing; empty when it
+	// may do all of it, and for what is no token that is known.
+	Limit string
 }
 
 // May reports whether the identity may do what need asks for.

@@ -87,15 +87,19 @@ func (a *Auth) follows(ctx context.Context, was, now store.User) error {
 	if now.Disabled && !was.Disabled {
 		return a.endLogins(ctx, now.Name)
 	}
-	if !now.Role.Scope().Allows(was.Role.Scope()) {
-		a.endLives(ctx, func(l *life) bool { return l.id.User == now.Name })
+	if may := now.Role.Scope(); !may.Allows(was.Role.Scope()) {
+		a.endLives(ctx, func(l *life) bool {
+			return l.id.User == now.Name || l.id.Owner == now.Name && !may.Allows(l.id.Scope)
+		})
 	}
 	return nil
 }
 
-// endLogins ends every session of a person, and what runs for them.
+// endLogins ends every session of a person, and what runs for them and for their
+// tokens.
 func (a *Auth) endLogins(ctx context.Context, name string) error {
-	defer a.endLives(ctx, func(l *life) bool { return l.id.User == name })
+	defer a.endLives(ctx, func(l *life) bool { return l.id.User == name || l.id.Owner == name })
+	a.forgetOf(name)
 	rows, err := a.cfg.Sessions.WebSessions(ctx)
 	if err != nil {
 		return err
@@ -198,6 +202,7 @@ func (a *Auth) EndLogin(ctx context.Context, user, id string) error {
 	if !ended {
 		return store.NotFound("login", id)
 	}
+	a.forget(id)
 	a.endLives(ctx, func(l *life) bool { return l.id.Login == id })
 	return nil
 }

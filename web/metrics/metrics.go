@@ -213,6 +213,9 @@ func (x *Exporter) rising(v Value) float64 {
 // ServeHTTP answers a scrape of who may read.
 func (x *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch who := auth.From(r.Context()); {
+	case who.Limit != "" && who.Scope == "":
+		http.Error(w, "This token is good for nothing: "+who.Limit+".", http.StatusUnauthorized)
+		return
 	case who.Scope == "":
 		w.Header().Set("WWW-Authenticate", `Bearer realm="lunboot"`)
 		http.Error(w, "Log in, or send a token: Authorization: Bearer lb_…; make one with: lunboot token create prometheus --scope read", http.StatusUnauthorized)

@@ -179,6 +179,8 @@ func Handler(cfg Config) (http.Handler, error) {
 		// A provider sends people back many times until they have typed it right there.
 		r.With(s.loginLimit(30, time.Minute)).Get("/login/oidc", s.beginSignIn)
 		r.With(s.loginLimit(30, time.Minute)).Get(store.OIDCCallback, s.finishSignIn)
+		r.With(s.loginLimit(30, time.Minute)).Get(store.OIDCLoggedOut, s.loggedOut)
+		r.Get(store.OIDCHere, s.here)
 		r.Post("/logout", s.logout)
 		r.Group(func(r chi.Router) {
 			r.Use(s.needLogin, s.guard, s.dated)
@@ -362,6 +364,7 @@ type page struct {
 	Error   string // what did not happen, above the content
 	Said    string // what an act found out, above the content
 	Undo    *undo  // takes the act back
+	Onward  string // where the browser goes on to at once
 	Data    any
 }
 
@@ -499,6 +502,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"provider",
 		"changes",
 		"login",
+		"leaving",
 		"error",
 	} {
 		t, err := base.Clone()

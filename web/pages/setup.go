@@ -185,6 +185,10 @@ func (s *site) login(w http.ResponseWriter, r *http.Request) {
 // showLogin shows the page, with the name that is the only one on most
 // appliances.
 func (s *site) showLogin(w http.ResponseWriter, r *http.Request, status int, problem, next string) {
+	s.renderLogin(w, r, status, page{Error: problem}, next)
+}
+
+func (s *site) renderLogin(w http.ResponseWriter, r *http.Request, status int, p page, next string) {
 	v := loginView{Name: strings.ToLower(strings.TrimSpace(r.PostFormValue("user"))), Next: wanted(next)}
 	if users, err := s.Auth.Users(r.Context()); err == nil && v.Name == "" && len(users) == 1 && users[0].Name == adminUser {
 		v.Name = adminUser
@@ -194,7 +198,8 @@ func (s *site) showLogin(w http.ResponseWriter, r *http.Request, status int, pro
 	} else {
 		v.Provider = o.Name
 	}
-	s.render(w, r, status, "login", page{Title: "Log in", Error: problem, Data: v})
+	p.Title, p.Data = "Log in", v
+	s.render(w, r, status, "login", p)
 }
 
 func (s *site) loginPost(w http.ResponseWriter, r *http.Request) {
@@ -216,12 +221,4 @@ func (s *site) loginPost(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.fail(w, r, err)
 	}
-}
-
-func (s *site) logout(w http.ResponseWriter, r *http.Request) {
-	if err := s.Auth.Logout(r.Context()); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	http.Redirect(w, r, "/login", http.StatusSeeOther)
 }

@@ -3,6 +3,7 @@ package pages
 import (
 	"cmp"
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"lunboot/store"
+	"lunboot/web/auth"
 )
 
 // SignIn lets people in through an OpenID Connect provider.
@@ -23,6 +25,13 @@ type SignIn interface {
 	Begin(ctx context.Context, next string) (to, ticket string, err error)
 	// Finish reads what it brought back.
 	Finish(ctx context.Context, ticket string, answer url.Values) (who store.OIDCPerson, next string, err error)
+	// EndSession says where the browser goes to log out at the provider too, and what
+	// it has to bring back; an empty to: it goes nowhere.
+	EndSession(ctx context.Context, issuer, hint string) (to, state string, err error)
+	// LoggedOut is the provider that people come back from who went so, else empty.
+	LoggedOut(ctx context.Context, state string, answer url.Values) (provider string, err error)
+	// Here is what the appliance knows itself by.
+	Here() string
 }
 
 // The cookie that ties a sign-in to the browser that began it. It goes to no other
@@ -96,6 +105,70 @@ func (s *site) signInFailed(w http.ResponseWriter, r *http.Request, next string,
 // maxNext is the longest page that is remembered over a login.
 const maxNext = 500
 
+// The cookie of somebody who is on the way to log out at the provider: its answer is
+// believed from nobody else.
+const leaveCookie = "lunboot_log_out"
+
+func leaving(state, url string, life time.Duration) *http.Cookie {
+	c := ticket(state, url, life)
+	c.Name, c.Path = leaveCookie, store.OIDCLoggedOut
+	return c
+}
+
+type leavingView struct{ Provider string }
+
+// logout ends the session here, first and whatever becomes of the provider. Then the
+// browser goes on to log out there too, when it came from there and the admin wants
+// it so: by a page of ours, since forms lead nowhere else, also when they are answered
+// elsewhere.
+func (s *site) logout(w http.ResponseWriter, r *http.Request) {
+	left, err := s.Auth.Logout(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	r = r.WithContext(auth.With(r.Context(), auth.Identity{})) // they are nobody from here on
+	to, state := "", ""
+	if left.Issuer != "" {
+		to, state, err = s.SignIn.EndSession(r.Context(), left.Issuer, left.Hint)
+	}
+	switch {
+	case err != nil:
+		_, text := explain(err)
+		s.showLogin(w, r, http.StatusOK, "You are logged out here, and may still be logged in where you came from. "+text, "")
+	case to == "":
+		http.Redirect(w, r, "/login", http.StatusSeeOther)
+	default:
+		o, err := s.SignIn.OIDC(r.Context())
+		if err != nil {
+			s.Log.Error("read through whom people sign in", "error", err)
+		}
+		http.SetCookie(w, leaving(state, o.URL, ticketTime))
+		s.render(w, r, http.StatusOK, "leaving", page{Title: "Log out", Onward: to, Data: leavingView{o.Name}})
+	}
+}
+
+// loggedOut is where the provider sends the browser back to that logged out there.
+func (s *site) loggedOut(w http.ResponseWriter, r *http.Request) {
+	brought := ""
+	if c, err := r.Cookie(leaveCookie); err == nil {
+		brought = c.Value
+	}
+	http.SetCookie(w, leaving("", "", -time.Second))
+	provider, err := s.SignIn.LoggedOut(r.Context(), brought, r.URL.Query())
+	if err != nil || provider == "" {
+		http.Redirect(w, r, "/login", http.StatusSeeOther)
+		return
+	}
+	s.renderLogin(w, r, http.StatusOK, page{Said: "You are logged out here and at " + provider + "."}, "")
+}
+
+// here answers what the appliance knows itself by.
+func (s *site) here(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, s.SignIn.Here()+"\n") // who hung up does not want it
+}
+
 // wanted is the page that somebody was on the way to; empty for what is no page of
 // this appliance: whoever logs in here is sent nowhere else.
 func wanted(next string) string {
@@ -118,6 +191,7 @@ type providerView struct {
 	Scopes   string
 	Rules    string // one a line
 	Redirect string
+	Leave    string // where people come back to who logged out there
 	Roles    []store.Role
 	Checks   []Check
 }
@@ -150,9 +224,9 @@ func (s *site) showProvider(w http.ResponseWriter, r *http.Request, status int, 
 		rules = append(rules, rule.String())
 	}
 	v.Rules = strings.Join(rules, "\n")
-	v.Redirect = v.OIDC.Redirect()
+	v.Redirect, v.Leave = v.OIDC.Redirect(), v.LogoutRedirect()
 	for _, c := range checks {
-		v.Checks = append(v.Checks, Check{State: c.State, Detail: upper(c.Says)})
+		v.Checks = append(v.Checks, Check{Name: c.Name, State: c.State, Detail: upper(c.Says), Mend: c.Mend})
 	}
 	p.Title, p.Nav, p.Data = "Single sign-on", "settings", v
 	s.render(w, r, status, "provider", p)
@@ -163,6 +237,7 @@ func readProvider(r *http.Request) (spec store.OIDCSpec, err error) {
 	get := func(name string) string { return strings.TrimSpace(r.PostFormValue(name)) }
 	spec.Issuer, spec.Name, spec.ClientID, spec.URL, spec.CA, spec.Claim = get("issuer"), get("name"), get("client_id"), get("url"), get("ca"), get("claim")
 	spec.Scopes, spec.Default = strings.Fields(get("scopes")), store.Role(get("default_role"))
+	spec.Logout = get("logout") != ""
 	if secret := get("secret"); secret != "" { // an empty field keeps it
 		spec.Secret = &secret
 	}

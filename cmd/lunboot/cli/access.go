@@ -36,6 +36,8 @@ type token struct {
 	Created  time.Time `json:"created"`
 	Expires  time.Time `json:"expires"`
 	LastUsed time.Time `json:"last_used"`
+	Owner    string    `json:"owner"`
+	Limit    string    `json:"limit"`
 	Secret   string    `json:"token,omitempty"`
 }
 
@@ -67,9 +69,9 @@ func (*TokenListCmd) Run(c *Context) error {
 	return c.show(out, func() {
 		var rows [][]string
 		for _, t := range out.Items {
-			rows = append(rows, []string{strconv.FormatInt(t.ID, 10), t.Name, t.Scope, when(t.Expires), when(t.LastUsed)})
+			rows = append(rows, []string{strconv.FormatInt(t.ID, 10), t.Name, t.Scope, t.Owner, when(t.Expires), when(t.LastUsed), t.Limit})
 		}
-		c.table("ID NAME SCOPE EXPIRES USED", rows)
+		c.table("ID NAME SCOPE OWNER EXPIRES USED BUT", rows)
 	})
 }
 

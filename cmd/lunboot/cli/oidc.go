@@ -21,6 +21,7 @@ type provider struct {
 	store.OIDC
 	SecretSet   bool   `json:"secret_set"`
 	RedirectURI string `json:"redirect_uri"`
+	LogoutURI   string `json:"post_logout_redirect_uri"`
 }
 
 func (c *Context) provider() (p provider, err error) {
@@ -29,7 +30,7 @@ func (c *Context) provider() (p provider, err error) {
 
 // body is the provider as the API takes it.
 func (p provider) body() map[string]any {
-	b := map[string]any{"revision": p.Revision, "issuer": p.Issuer, "name": p.Name, "client_id": p.ClientID, "url": p.URL, "ca": p.CA, "scopes": p.Scopes, "claim": p.Claim, "roles": p.Roles}
+	b := map[string]any{"revision": p.Revision, "issuer": p.Issuer, "name": p.Name, "client_id": p.ClientID, "url": p.URL, "ca": p.CA, "scopes": p.Scopes, "claim": p.Claim, "roles": p.Roles, "logout": p.Logout}
 	if p.Default != "" {
 		b["default_role"] = p.Default
 	}
@@ -51,7 +52,8 @@ func (c *Context) showProvider(p provider) error {
 			rest = "refused"
 		}
 		c.facts("Issuer", p.Issuer, "Name", p.Name, "Client ID", p.ClientID, "Secret", yes(p.SecretSet, "(set)"), "Redirect URI", p.RedirectURI, "Certificates", yes(p.CA != "", "(set)"),
-			"Scopes", strings.Join(p.Scopes, " "), "Claim", p.Claim, "Roles", strings.Join(roles, "; "), "Everybody else", rest)
+			"Scopes", strings.Join(p.Scopes, " "), "Claim", p.Claim, "Roles", strings.Join(roles, "; "), "Everybody else", rest,
+			"Logging out", map[bool]string{true: "here and at the provider", false: "here alone"}[p.Logout], "Post-logout URI", p.LogoutURI)
 	})
 }
 
@@ -79,6 +81,7 @@ type OIDCSetCmd struct {
 	Claim    *string  `help:"Claim that gives the role, such as groups; for a nested claim give the path, as realm_access.roles."`
 	Role     []string `sep:"none" placeholder:"VALUE=ROLE" help:"Role that a value of the claim gives; repeat for several. All earlier rules are replaced."`
 	Default  *string  `name:"default-role" enum:"refuse,viewer,operator,admin" help:"Role of everybody else, whom no value fits: ${enum}."`
+	Logout   *bool    `negatable:"" help:"Who logs out here logs out at the provider too, and so of everything that they use through it (default: off)."`
 	ifSeen
 }
 
@@ -122,6 +125,9 @@ func (s *OIDCSetCmd) Run(c *Context) error {
 	if s.Default != nil {
 		p.Default = store.Role(strings.TrimPrefix(*s.Default, "refuse"))
 	}
+	if s.Logout != nil {
+		p.Logout = *s.Logout
+	}
 	body := p.body()
 	if s.Secret != nil && *s.Secret == "-" {
 		if *s.Secret, err = c.readPassword("the client"); err != nil {
@@ -154,7 +160,11 @@ func (*OIDCTryCmd) Run(c *Context) error {
 	if err := c.show(out, func() {
 		var rows [][]string
 		for _, f := range out.Items {
-			rows = append(rows, []string{f.State, f.Says})
+			says := f.Says
+			if f.Mend != "" {
+				says += ": " + f.Mend
+			}
+			rows = append(rows, []string{f.State, says})
 		}
 		c.table("STATE FOUND", rows)
 	}); err != nil {

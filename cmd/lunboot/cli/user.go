@@ -58,6 +58,9 @@ func (*UserListCmd) Run(c *Context) error {
 			if u.Disabled {
 				how += ", shut out"
 			}
+			if u.Refused {
+				how += ", no role there any more"
+			}
 			rows = append(rows, []string{u.Name, string(u.Role), how, when(u.LastLogin), when(u.Created)})
 		}
 		c.table("NAME ROLE BY LOGIN ADDED", rows)
@@ -87,7 +90,7 @@ func (u *UserAddCmd) Run(c *Context) error {
 type UserSetCmd struct {
 	Name     string  `arg:"" help:"Login name."`
 	Role     *string `enum:"viewer,operator,admin" help:"What they may do: ${enum}; not of those who sign in through the provider, which says it."`
-	Disabled *bool   `negatable:"" help:"Shut them out: they may not log in, and their logins end."`
+	Disabled *bool   `negatable:"" help:"Shut them out: they may not log in, their logins end, and their tokens are refused until they are let in again."`
 	ifSeen
 }
 

@@ -2,16 +2,18 @@
 // authorization code flow (OpenID Connect Core 1.0 §3.1) with PKCE (RFC 7636), of
 // which this is the client.
 //
-// The provider is asked when somebody signs in and never before, each time within
-// a deadline: one that is away hinders nobody but those who want to come through
-// it. What it says is believed only after its signature was checked, by keys that
-// were fetched for the purpose; its tokens are forgotten then. Who somebody is
-// here, and their session, is for web/auth.
+// The provider is asked when somebody signs in, logs out there too or looks at it,
+// and never before, each time within a deadline: one that is away hinders nobody but
+// those who want to come through it. What it says is believed only after its
+// signature was checked, by keys that were fetched for the purpose; its tokens are
+// forgotten then, but for one that it wants to see again at the logout. Who somebody
+// is here, and their session, is for web/auth.
 package oidc
 
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"sync"
 	"time"
@@ -42,12 +44,18 @@ type Config struct {
 type Client struct {
 	cfg Config
 
+	here    string        // what the appliance knows itself by
+	looking chan struct{} // held by the one who looks
+
 	mu      sync.Mutex
 	pending map[string]flow // the sign-ins that began, by their state
+	last    looked
 }
 
 // New makes a Client. It sends nothing.
-func New(cfg Config) *Client { return &Client{cfg: cfg, pending: map[string]flow{}} }
+func New(cfg Config) *Client {
+	return &Client{cfg: cfg, here: rand.Text(), looking: make(chan struct{}, 1), pending: map[string]flow{}}
+}
 
 // OIDC returns the provider; the zero value when there is none.
 func (c *Client) OIDC(ctx context.Context) (store.OIDC, error) { return c.cfg.Rows.OIDC(ctx) }

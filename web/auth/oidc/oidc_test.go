@@ -492,7 +492,7 @@ func TestALookAtTheProviderFindsWhatIsWrong(t *testing.T) {
 		return states, text
 	}
 	kept := h.rows.o
-	if states, text := look(spec()); states != "ok ok ok ok " || !strings.Contains(text, "signs (2)") || !strings.Contains(text, "it knows the client lunboot by its secret") {
+	if states, text := look(spec()); states != "ok ok ok ok ok " || !strings.Contains(text, "signs (2)") || !strings.Contains(text, "it knows the client lunboot by its secret") {
 		t.Errorf("all well: %s\n%s", states, text)
 	}
 	for what, c := range map[string]struct {
@@ -524,13 +524,13 @@ func TestALookAtTheProviderFindsWhatIsWrong(t *testing.T) {
 	})
 	public := spec()
 	public.Secret = new("")
-	if states, text := look(public); states != "ok ok ok ok " || !strings.Contains(text, "which has no secret") {
+	if states, text := look(public); states != "ok ok ok ok ok " || !strings.Contains(text, "which has no secret") {
 		t.Errorf("a public client: %s\n%s", states, text)
 	}
 	h.p.Set(func(p *oidctest.Provider) { p.Secret = "a new one & more" })
 	posted := spec()
 	posted.Secret = new("a new one & more")
-	if states, text := look(posted); states != "ok ok ok ok " {
+	if states, text := look(posted); states != "ok ok ok ok ok " {
 		t.Errorf("a secret in the form: %s\n%s", states, text)
 	}
 	if o, err := h.OIDC(t.Context()); err != nil || o.Secret != kept.Secret || o.Revision != kept.Revision {

@@ -41,13 +41,14 @@ const (
 var algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA}
 
 // metadata is what a provider says of itself (OpenID Connect Discovery 1.0 §3, RFC
-// 8414 §2, RFC 9207 §3).
+// 8414 §2, RFC 9207 §3, OpenID Connect RP-Initiated Logout 1.0 §2.1).
 type metadata struct {
 	Issuer      string   `json:"issuer"`
 	Authorize   string   `json:"authorization_endpoint"`
 	Token       string   `json:"token_endpoint"`
 	Keys        string   `json:"jwks_uri"`
 	UserInfo    string   `json:"userinfo_endpoint"`
+	EndSession  string   `json:"end_session_endpoint"`
 	Signs       []string `json:"id_token_signing_alg_values_supported"`
 	Answers     []string `json:"response_types_supported"`
 	Challenges  []string `json:"code_challenge_methods_supported"`
@@ -64,6 +65,7 @@ type provider struct {
 	http     *http.Client
 	now      func() time.Time
 	clock    time.Time // what the provider's clock said last; zero: it said nothing
+	ends     time.Time // when its certificate runs out; zero: it showed none
 }
 
 // dial makes what speaks to a provider. It sends nothing yet.
@@ -142,20 +144,23 @@ func (p *provider) get(ctx context.Context, what, from, token string, into any) 
 	if p.clock, err = http.ParseTime(resp.Header.Get("Date")); err != nil {
 		p.clock = time.Time{}
 	}
+	if resp.TLS != nil {
+		p.ends = resp.TLS.PeerCertificates[0].NotAfter
+	}
 	var b bytes.Buffer
 	if _, err := b.ReadFrom(resp.Body); err != nil {
 		return p.fault(err, req.URL)
 	}
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return unavailable(nil, "%s sends whoever asks for %s elsewhere, to %s, and was not followed; take the issuer as the provider itself writes it", req.URL.Host, what, words(resp.Header.Get("Location")))
+		return mended(unavailable(nil, "%s sends whoever asks for %s elsewhere, to %s, and was not followed; take the issuer as the provider itself writes it", req.URL.Host, what, words(resp.Header.Get("Location"))), setIssuer)
 	case resp.StatusCode != http.StatusOK:
-		return unavailable(nil, "%s answers %q when it is asked for %s at %s; look whether the issuer is right and whole (Keycloak's, for one, ends in /realms/NAME)", req.URL.Host, resp.Status, what, words(req.URL.Path))
+		return mended(unavailable(nil, "%s answers %q when it is asked for %s at %s; look whether the issuer is right and whole (Keycloak's, for one, ends in /realms/NAME)", req.URL.Host, resp.Status, what, words(req.URL.Path)), setIssuer)
 	}
 	d := json.NewDecoder(&b)
 	d.UseNumber()
 	if err := d.Decode(into); err != nil {
-		return unavailable(err, "what %s answers when it is asked for %s is no JSON; look whether the issuer is right", req.URL.Host, what)
+		return mended(unavailable(err, "what %s answers when it is asked for %s is no JSON; look whether the issuer is right", req.URL.Host, what), setIssuer)
 	}
 	return nil
 }
@@ -167,7 +172,11 @@ func (p *provider) discover(ctx context.Context) error {
 		return err
 	}
 	if p.Issuer != o.Issuer { // OpenID Connect Discovery 1.0 §4.3: exactly
-		return unavailable(nil, "the provider there calls itself %q, and the issuer that is set here is %q; they have to be the same, to the letter", words(p.Issuer), o.Issuer)
+		err := unavailable(nil, "the provider there calls itself %q, and the issuer that is set here is %q; they have to be the same, to the letter", words(p.Issuer), o.Issuer)
+		if u, bad := url.Parse(p.Issuer); bad != nil || private(p.Issuer, u) != nil {
+			return err // nobody is told to set what would be refused
+		}
+		return mended(err, "lunboot oidc set --issuer "+argument(p.Issuer))
 	}
 	for what, at := range map[string]string{"authorization_endpoint": p.Authorize, "token_endpoint": p.Token, "jwks_uri": p.Keys} {
 		u, err := url.Parse(at)
@@ -245,7 +254,11 @@ func (p *provider) redeem(ctx context.Context, code string, f flow) (who store.O
 	if err := p.askMore(ctx, word.Subject, token.AccessToken, claims); err != nil {
 		return who, err
 	}
-	return p.person(word.Subject, claims), nil
+	who = p.person(word.Subject, claims)
+	if p.settings.Logout && p.EndSession != "" && len(raw) <= maxHint {
+		who.Hint = raw
+	}
+	return who, nil
 }
 
 // keys fetches the keys by which the provider signs. It is done for each sign-in,
@@ -264,7 +277,8 @@ func (p *provider) keys(ctx context.Context) ([]crypto.PublicKey, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, unavailable(nil, "%s shows no key that a signature of it could be checked by", p.settings.Name)
+		u, _ := url.Parse(p.Keys) // it was just asked
+		return nil, mended(unavailable(nil, "%s shows no key that a signature of it could be checked by; give it one there (RS256 or ES256, for one)", p.settings.Name), ask(u))
 	}
 	return keys, nil
 }

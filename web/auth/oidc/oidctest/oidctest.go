@@ -36,6 +36,7 @@ type Provider struct {
 	*httptest.Server
 	ClientID, Secret string
 	Redirect         string         // the one URL that people are sent back to; empty: any
+	Leave            string         // the one that they are sent back to who logged out; empty: any
 	Person           map[string]any // what it says of whoever signs in; sub is needed
 	UserInfo         map[string]any // what it says only at userinfo
 	Algorithm        jose.SignatureAlgorithm
@@ -55,6 +56,7 @@ type Provider struct {
 	codes  map[string]grant
 	access map[string]string
 	Asked  []string // the paths that were asked for
+	Left   []string // who logged out: their sub, or the client that was named
 }
 
 // grant is what a code stands for.
@@ -84,6 +86,7 @@ func start(serve func(*httptest.Server)) (p *Provider, err error) {
 	mux.HandleFunc("GET /authorize", p.authorize)
 	mux.HandleFunc("POST /token", p.token)
 	mux.HandleFunc("GET /userinfo", p.userinfo)
+	mux.HandleFunc("GET /logout", p.logout)
 	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -129,7 +132,7 @@ func reply(w http.ResponseWriter, status int, v any) {
 
 func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 	m := map[string]any{
-		"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys", "userinfo_endpoint": p.URL + "/userinfo",
+		"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys", "userinfo_endpoint": p.URL + "/userinfo", "end_session_endpoint": p.URL + "/logout?ui=1",
 		"response_types_supported": []string{"code"}, "subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{"RS256", "ES256"},
 		"code_challenge_methods_supported": []string{"S256"}, "scopes_supported": []string{"openid", "profile", "email"}, "claims_supported": []string{"sub", "preferred_username", "groups"},
 		"token_endpoint_auth_methods_supported": []string{"client_secret_basic"}, "authorization_response_iss_parameter_supported": true,
@@ -252,4 +255,41 @@ func (p *Provider) userinfo(w http.ResponseWriter, r *http.Request) {
 	claims := map[string]any{"sub": sub}
 	maps.Copy(claims, p.UserInfo)
 	reply(w, http.StatusOK, claims)
+}
+
+// logout ends somebody's session (OpenID Connect RP-Initiated Logout 1.0 §2): whose
+// is told by an ID token of ours, else the client alone is named. Nobody is sent to a
+// place that is not known.
+func (p *Provider) logout(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	who := q.Get("client_id")
+	if hint := q.Get("id_token_hint"); hint != "" {
+		word, err := jose.ParseSigned(hint, []jose.SignatureAlgorithm{jose.RS256, jose.ES256})
+		if err != nil {
+			http.Error(w, "no ID token", http.StatusBadRequest)
+			return
+		}
+		var key any = p.rsa.Public()
+		if word.Signatures[0].Header.KeyID == "2" {
+			key = p.ec.Public()
+		}
+		raw, err := word.Verify(key)
+		var claims struct{ Sub, Aud string }
+		if err != nil || json.Unmarshal(raw, &claims) != nil || claims.Aud != p.ClientID || who != "" && who != p.ClientID {
+			http.Error(w, "an ID token of somebody else", http.StatusBadRequest)
+			return
+		}
+		who = claims.Sub
+	} else if who != p.ClientID {
+		http.Error(w, "unknown client", http.StatusBadRequest)
+		return
+	}
+	to, err := url.Parse(q.Get("post_logout_redirect_uri"))
+	if err != nil || to.Host == "" || p.Leave != "" && to.String() != p.Leave || q.Get("ui") != "1" {
+		http.Error(w, "unknown post_logout_redirect_uri", http.StatusBadRequest)
+		return
+	}
+	p.Left = append(p.Left, who)
+	to.RawQuery = url.Values{"state": {q.Get("state")}}.Encode()
+	http.Redirect(w, r, to.String(), http.StatusFound)
 }
