@@ -62,6 +62,18 @@ func federatedLife(k *kit) {
 	if a := log[0]; a.Actor != store.ActorProvider || !strings.Contains(a.Detail, "role admin → viewer; known as Carl@example.org → Carla@example.org; disabled on") {
 		k.Errorf("the audit log says %+v", a)
 	}
+	// Whom the provider gives no role any more is known as such; whom it does not know
+	// is nobody whom it could refuse.
+	carl.Refused = true
+	carl = must(k.UpdateUser(ctx, store.ActorProvider, carl))(k)
+	k.reopen()
+	same(k, "as refused", carl, must(k.UserByIdentity(ctx, issuer, "4711"))(k))
+	k.unchanged(func() {
+		refused := anna
+		refused.Refused = true
+		_, err := k.UpdateUser(ctx, actor, refused)
+		k.refused(err, store.KindInvalid, "refused", "anna")
+	})
 	// A second admin with a password who is shut out keeps nobody either.
 	ben := must(k.CreateUser(ctx, actor, store.User{Name: "ben", Role: store.RoleAdmin, Hash: "hash-2", Disabled: true}))(k)
 	k.unchanged(func() { k.refused(k.DeleteUser(ctx, actor, "anna", 0), store.KindConflict, "role", "anna") })
@@ -81,7 +93,7 @@ func providerLife(k *kit) {
 	}
 	in := store.OIDC{
 		Issuer: "https://sso.example.org", Name: "Example", ClientID: "lunboot", Secret: "hush-hush-1", URL: "https://lunboot.example.org", Scopes: []string{"openid", "groups"},
-		Claim: "groups", Roles: []store.ClaimRole{{Value: "a,b = c", Role: store.RoleAdmin}, {Value: "d", Role: store.RoleViewer}}, Default: store.RoleOperator,
+		Claim: "groups", Roles: []store.ClaimRole{{Value: "a,b = c", Role: store.RoleAdmin}, {Value: "d", Role: store.RoleViewer}}, Default: store.RoleOperator, Logout: true,
 	}
 	made := must(k.PutOIDC(ctx, actor, in))(k)
 	in.Revision = none.Revision + 1
@@ -101,7 +113,7 @@ func providerLife(k *kit) {
 		_, err = k.PutOIDC(ctx, actor, bad)
 		k.refused(err, store.KindInvalid, "client_id")
 	})
-	made.Secret, made.Revision = "hush-hush-2", 0
+	made.Secret, made.Revision, made.Logout = "hush-hush-2", 0, false
 	must(k.PutOIDC(ctx, actor, made))(k)
 	gone := must(k.PutOIDC(ctx, actor, store.OIDC{}))(k)
 	k.reopen()
@@ -110,7 +122,7 @@ func providerLife(k *kit) {
 	}
 	log, _, err := k.Audit(ctx, store.Page{})
 	k.ok(err)
-	if s := fmt.Sprint(log); strings.Contains(s, "hush") || !strings.Contains(s, "oidc.update") || !strings.Contains(s, "oidc.delete") || !strings.Contains(s, "client secret set") || !strings.Contains(s, "a,b = c = admin; d = viewer") {
+	if s := fmt.Sprint(log); strings.Contains(s, "hush") || !strings.Contains(s, "oidc.update") || !strings.Contains(s, "oidc.delete") || !strings.Contains(s, "client secret set") || !strings.Contains(s, "a,b = c = admin; d = viewer") || !strings.Contains(s, "logout there off") {
 		k.Errorf("the audit log says %s", s)
 	}
 }

@@ -263,6 +263,25 @@ func tokenLife(k *kit) {
 	if _, err := k.TokenByHash(ctx, "h1"); !store.IsNotFound(err) {
 		k.Errorf("a revoked token is found: %v", err)
 	}
+	// Whose it is, is whoever has the name when it is made, and stays when they go.
+	anna := must(k.CreateUser(ctx, actor, store.User{Name: "anna", Role: store.RoleAdmin, Hash: "hash-1"}))(k)
+	must(k.CreateUser(ctx, actor, store.User{Name: "ben", Role: store.RoleAdmin, Hash: "hash-2"}))(k)
+	annas := must(k.CreateToken(ctx, actor, store.Token{Name: "annas", Hash: "h4", Scope: "read", Owner: "anna", OwnerSince: at}))(k)
+	if annas.Owner != "anna" || !annas.OwnerSince.Equal(anna.Created) {
+		k.Errorf("a token of anna's is made as %+v", annas)
+	}
+	k.ok(k.DeleteUser(ctx, actor, "anna", 0))
+	k.reopen()
+	same(k, "the token of somebody who was removed", annas, must(k.TokenByHash(ctx, "h4"))(k))
+	k.unchanged(func() {
+		_, err := k.CreateToken(ctx, actor, store.Token{Name: "other", Hash: "h5", Scope: "read", Owner: "anna"})
+		k.refused(err, store.KindNotFound, "", "anna")
+	})
+	log, _, err := k.Audit(ctx, store.Page{Limit: 2})
+	k.ok(err)
+	if !strings.Contains(log[1].Detail, "scope read, of anna") {
+		k.Errorf("the audit log says %+v", log)
+	}
 }
 
 func webSessionLife(k *kit) {

@@ -75,7 +75,7 @@ func ask(u *url.URL) string { return "curl -v " + argument(u.String()) }
 
 // argument is text as one argument of a shell's command.
 func argument(s string) string {
-	return "'" + strings.ReplaceAll(words(s), "'", `'\\''`) + "'"
+	return "'" + strings.ReplaceAll(words(s), "'", `'\''`) + "'"
 }
 
 func cause(err error) error {
