@@ -84,6 +84,31 @@ func TestALookAtAProviderKeepsNothing(t *testing.T) {
 	h.must(422, "POST", "/api/v1/oidc/try", `{"issuer":"","client_id":""}`)
 }
 
+func TestTheProviderThatIsSetIsLookedAt(t *testing.T) {
+	p, err := oidctest.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	h := open(t)
+	var look store.OIDCLook
+	if a := h.must(201, "POST", "/api/v1/oidc/look", ""); strings.Contains(string(a.body), "null") {
+		t.Errorf("without a provider: %s", a.body)
+	}
+	h.must(200, "PUT", "/api/v1/oidc", `{"issuer":"`+p.URL+`","client_id":"lunboot","default_role":"viewer","url":"http://127.0.0.1:1","logout":true}`)
+	h.must(201, "POST", "/api/v1/oidc/look", "").json(t, &look)
+	if len(look.Found) != 2 || look.Found[0].Name != "provider" || look.Found[0].State != "fault" || look.Found[0].Mend != "lunboot oidc set --ca FILE" || look.At.IsZero() {
+		t.Errorf("without its authority: %+v", look)
+	}
+	var v api.Provider
+	if h.must(200, "GET", "/api/v1/oidc", "").json(t, &v); !v.Logout || v.LogoutURI != "http://127.0.0.1:1/login/oidc/logged-out" {
+		t.Errorf("shown is %+v", v)
+	}
+	// Whoever only looks does not make the appliance ask somebody.
+	h.as = auth.Identity{Actor: "vera", Scope: store.ScopeRead}
+	h.must(403, "POST", "/api/v1/oidc/look", "")
+}
+
 func TestAPersonIsShutOutOverTheAPI(t *testing.T) {
 	h := open(t)
 	h.must(201, "POST", "/api/v1/users", `{"name":"anna","role":"admin","password":"anna's password"}`)

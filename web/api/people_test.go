@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -70,4 +71,47 @@ func TestASessionIsDropped(t *testing.T) {
 	h := open(t)
 	h.must(204, "DELETE", "/api/v1/sessions/s1", "")
 	h.must(404, "DELETE", "/api/v1/sessions/s2", "")
+}
+
+func TestATokenIsRefusedWithItsOwnersReason(t *testing.T) {
+	h := open(t)
+	h.must(201, "POST", "/api/v1/users", `{"name":"anna","role":"admin","password":"anna's password"}`)
+	h.must(201, "POST", "/api/v1/users", `{"name":"ben","role":"admin","password":"ben's password"}`)
+	var shell, bens api.Token
+	h.must(201, "POST", "/api/v1/tokens", `{"name":"shell","scope":"admin"}`).json(t, &shell)
+	h.as = auth.Identity{Actor: "ben", User: "ben", Scope: store.ScopeAdmin}
+	h.must(201, "POST", "/api/v1/tokens", `{"name":"bens","scope":"admin"}`).json(t, &bens)
+	if shell.Owner != "" || bens.Owner != "ben" || bens.Limit != "" {
+		t.Errorf("made are %+v and %+v", shell, bens)
+	}
+	if a := h.doAs(bens.Secret, "GET", "/api/v1/users", ""); a.status != 200 {
+		t.Errorf("at first: %d %s", a.status, a.body)
+	}
+	h.as = auth.Identity{Actor: "anna", User: "anna", Scope: store.ScopeAdmin}
+	h.must(200, "PATCH", "/api/v1/users/ben", `{"role":"viewer"}`)
+	if a := h.doAs(bens.Secret, "GET", "/api/v1/machines", ""); a.status != 200 {
+		t.Errorf("a viewer's, to look: %d %s", a.status, a.body)
+	}
+	if a := h.doAs(bens.Secret, "GET", "/api/v1/users", ""); a.status != 403 || !strings.Contains(string(a.body), "the token's is read: its owner, ben, is viewer now") {
+		t.Errorf("a viewer's, for more: %d %s", a.status, a.body)
+	}
+	h.must(200, "PATCH", "/api/v1/users/ben", `{"disabled":true}`)
+	for _, path := range []string{"/api/v1/machines", "/api/v1/events"} {
+		if a := h.doAs(bens.Secret, "GET", path, ""); a.status != 401 || a.kind != "application/problem+json" || !strings.Contains(string(a.body), "its owner, ben, is shut out") {
+			t.Errorf("of somebody who is shut out, %s: %d %s", path, a.status, a.body)
+		}
+	}
+	h.must(204, "DELETE", "/api/v1/users/ben", "")
+	if a := h.doAs(bens.Secret, "GET", "/api/v1/machines", ""); a.status != 401 || !strings.Contains(string(a.body), "its owner, ben, was removed") {
+		t.Errorf("of somebody who was removed: %d %s", a.status, a.body)
+	}
+	if a := h.doAs(shell.Secret, "GET", "/api/v1/users", ""); a.status != 200 {
+		t.Errorf("nobody's: %d %s", a.status, a.body)
+	}
+	var all api.List[api.Token]
+	h.must(200, "GET", "/api/v1/tokens", "").json(t, &all)
+	if all.Total != 2 || all.Items[0].Owner != "ben" || all.Items[0].Limit != "its owner, ben, was removed" || all.Items[1].Owner != "" {
+		t.Errorf("listed are %+v", all)
+	}
+	h.must(204, "DELETE", fmt.Sprintf("/api/v1/tokens/%d", bens.ID), "")
 }

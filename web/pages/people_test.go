@@ -113,11 +113,16 @@ func (l *lab) WebSessions(context.Context) (out []store.WebSession, _ error) {
 
 func (l *lab) CreateToken(_ context.Context, _ store.Actor, k store.Token) (store.Token, error) {
 	k.ID = int64(len(l.tokens) + 1)
+	if k.Owner != "" {
+		l.mu.Lock()
+		k.OwnerSince = l.user(k.Owner).Created
+		l.mu.Unlock()
+	}
 	l.tokens = append(l.tokens, k)
 	return k, k.Validate()
 }
 
-func (l *lab) Tokens(context.Context) ([]store.Token, error) { return l.tokens, nil }
+func (l *lab) Tokens(context.Context) ([]store.Token, error) { return slices.Clone(l.tokens), nil }
 
 func (l *lab) DeleteToken(_ context.Context, _ store.Actor, id int64) error {
 	l.tokens = slices.DeleteFunc(l.tokens, func(k store.Token) bool { return k.ID == id })
@@ -399,5 +404,23 @@ func TestAFormOfWhatSomebodyChangedMeanwhileIsRefused(t *testing.T) {
 	}
 	if code, _ := post("/machines/2/profile", "revision", "4", "profile", "local"); code != http.StatusOK || l.machines[1].Profile != "local" {
 		t.Errorf("by the new form: %d", code)
+	}
+}
+
+func TestTokensAreShownWithTheirOwners(t *testing.T) {
+	l := full()
+	get, post := l.enter(t)
+	if code, body := post("/people/tokens", "name", "mine", "scope", "admin", "days", "7"); code != http.StatusOK || !strings.Contains(body, "shown this once") {
+		t.Fatalf("making one answers %d", code)
+	}
+	if k := l.tokens[len(l.tokens)-1]; k.Owner != "admin" {
+		t.Errorf("it is made as %+v", k)
+	}
+	l.people["carla"] = store.User{Name: "carla", Role: store.RoleViewer, Issuer: "https://sso.example.org", Subject: "1", Refused: true, Created: noon}
+	l.tokens = append(l.tokens, store.Token{ID: 90, Name: "carlas", Scope: "admin", Owner: "carla", OwnerSince: noon}, store.Token{ID: 91, Name: "bens", Scope: "read", Owner: "ben", OwnerSince: noon}, store.Token{ID: 92, Name: "of-the-shell", Scope: "read"})
+	_, body := get("/people")
+	has(t, body, "<th>Whose</th>", "<td>admin</td>", "<td>carla</td>", "its owner, carla, has no role at the provider any more", "its owner, ben, was removed", "nobody’s", "no role at the provider any more", "It is yours: it may do no more than you may")
+	if strings.Contains(body, "its owner, admin") {
+		t.Error("one that may all of it is shown as limited")
 	}
 }

@@ -2,10 +2,12 @@ package pages
 
 import (
 	"context"
+	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -324,14 +326,22 @@ func TestAnAdminSetsTheProvider(t *testing.T) {
 		t.Fatalf("a try answers %d, and keeps %v", code, l.provider)
 	}
 	has(t, body, "What a look at the provider found", "and calls itself so", "It knows the client lunboot by its secret", "https://lunboot.example.org/login/oidc/callback")
-	if code, body = post("/settings/oidc", form...); code != http.StatusOK || l.provider.Secret != p.Secret || len(l.provider.Roles) != 2 {
+	if strings.Contains(body, "logged-out") {
+		t.Error("a URI is to be registered that nobody comes back to")
+	}
+	_, body = post("/settings/oidc/try", with("logout", "yes", "secret", "another")...)
+	has(t, body, "https://lunboot.example.org/login/oidc/logged-out", `name="logout" value="yes" checked`, "People log out there at "+p.URL, "lunboot oidc set --client-id ID --secret -")
+	if code, _ := post("/settings/oidc", with("logout", "yes")...); code != http.StatusOK || !l.provider.Logout {
+		t.Errorf("logging out there: %d, %+v", code, l.provider)
+	}
+	if code, body = post("/settings/oidc", with("revision", "1")...); code != http.StatusOK || l.provider.Secret != p.Secret || len(l.provider.Roles) != 2 || l.provider.Logout {
 		t.Fatalf("saving answers %d, kept is %+v", code, l.provider)
 	}
 	has(t, body, "It is kept", "empty to keep the present one", "Remove the provider")
 	if strings.Contains(body, "the client&#39;s secret") {
 		t.Error("the secret is shown")
 	}
-	if code, body := post("/settings/oidc", with("revision", "7")...); code != http.StatusConflict || !strings.Contains(body, "was changed by somebody else") || !strings.Contains(body, `name="revision" value="1"`) {
+	if code, body := post("/settings/oidc", with("revision", "7")...); code != http.StatusConflict || !strings.Contains(body, "was changed by somebody else") || !strings.Contains(body, `name="revision" value="2"`) {
 		t.Errorf("on sight of another state it answers %d", code)
 	}
 	if code, body := post("/settings/oidc", "issuer", "https://another.example", "client_id", "lunboot", "url", "https://x.example", "default_role", "viewer"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "The secret that is kept is for the client lunboot") {
@@ -427,4 +437,144 @@ func TestABrowserSignsInThroughTheProvider(t *testing.T) {
 	if !strings.Contains(said, "refused the sign-in") {
 		t.Errorf("the login says %q", said)
 	}
+}
+
+// logOut presses the button, and returns the page that is there then.
+func (f *federated) logOut(t *testing.T) (code int, at *url.URL, body string) {
+	t.Helper()
+	resp, err := f.client.PostForm(f.base+"/logout", nil)
+	must(t, err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	must(t, err)
+	return resp.StatusCode, resp.Request.URL, string(b)
+}
+
+// onward is where a page sends the browser on to.
+func onward(body string) string {
+	m := regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^"]*)">`).FindStringSubmatch(body)
+	if m == nil {
+		return ""
+	}
+	return html.UnescapeString(m[1])
+}
+
+func TestWhoLogsOutIsOutHereFirstAndThenAtTheProvider(t *testing.T) {
+	p, err := oidctest.New()
+	f := withProvider(t, p, err)
+	in := func() {
+		t.Helper()
+		if code, at, body := f.follow(t, "/login/oidc"); code != http.StatusOK || at.Path != "/machines" {
+			t.Fatalf("%d at %s:\n%s", code, at, body)
+		}
+	}
+	isOut := func(what string) {
+		t.Helper()
+		if _, at, _ := f.follow(t, "/machines"); at.Path != "/login" {
+			t.Errorf("%s she is still in, at %s", what, at)
+		}
+	}
+	left := func() (all []string) {
+		p.Set(func(p *oidctest.Provider) { all = slices.Clone(p.Left) })
+		return all
+	}
+	// Unless an admin wants it, logging out is of here alone.
+	in()
+	if _, at, body := f.logOut(t); at.Path != "/login" || onward(body) != "" {
+		t.Errorf("where it is off she is at %s, sent to %q", at, onward(body))
+	}
+	isOut("where it is off")
+
+	f.lab.provider.Logout = true
+	p.Set(func(p *oidctest.Provider) { p.Leave = f.lab.provider.LogoutRedirect() })
+	in()
+	code, at, body := f.logOut(t)
+	to := onward(body)
+	if code != http.StatusOK || at.Path != "/logout" || !strings.HasPrefix(to, p.URL+"/logout?") || strings.Contains(body, `class="rail"`) {
+		t.Fatalf("%d at %s, sent to %q:\n%s", code, at, to, body)
+	}
+	has(t, body, "You are logged out here", "Log out of Lab SSO", "Stay logged in there")
+	isOut("on the way to the provider")
+	resp, err := f.client.Get(to)
+	must(t, err)
+	b, err := io.ReadAll(resp.Body)
+	must(t, err)
+	resp.Body.Close()
+	if resp.Request.URL.Path != store.OIDCLoggedOut || !slices.Equal(left(), []string{"248289761001"}) {
+		t.Errorf("she ends at %s, out are %v", resp.Request.URL, left())
+	}
+	has(t, string(b), "You are logged out here and at Lab SSO.", "Sign in with Lab SSO")
+	// The same answer says nothing to whoever comes with it again.
+	if _, at, body := f.follow(t, resp.Request.URL.RequestURI()); at.Path != "/login" || strings.Contains(body, "You are logged out") {
+		t.Errorf("again she is at %s", at)
+	}
+
+	// Whatever the provider does, she is out here.
+	for what, c := range map[string]struct {
+		bend func(*oidctest.Provider)
+		says string
+	}{
+		"without a place for it": {func(p *oidctest.Provider) { p.Bend = func(m map[string]any) { delete(m, "end_session_endpoint") } }, "Lab SSO does not say where people log out there"},
+		"under another name":     {func(p *oidctest.Provider) { p.Bend = func(m map[string]any) { m["issuer"] = "https://x.example" } }, "calls itself"},
+		"with a script": {func(p *oidctest.Provider) {
+			p.Bend = func(m map[string]any) { m["end_session_endpoint"] = "javascript:alert(1)" }
+		}, "not behind https://"},
+	} {
+		p.Set(func(p *oidctest.Provider) { p.Bend = nil })
+		in()
+		p.Set(c.bend)
+		code, _, body := f.logOut(t)
+		if code != http.StatusOK || onward(body) != "" || strings.Contains(body, `class="rail"`) {
+			t.Errorf("%s: %d, sent to %q", what, code, onward(body))
+		}
+		has(t, body, "You are logged out here, and may still be logged in where you came from.", c.says)
+		isOut(what)
+	}
+	p.Set(func(p *oidctest.Provider) { p.Bend = nil })
+	in()
+	p.Close()
+	began := time.Now()
+	if _, _, body := f.logOut(t); !strings.Contains(body, "You are logged out here, and may still be logged in") || time.Since(began) > 10*time.Second {
+		t.Errorf("while it is away:\n%s", body)
+	}
+	isOut("while it is away")
+
+	// Who has a password is not sent anywhere, nor is the provider asked.
+	asked := len(p.Seen())
+	resp, err = f.client.PostForm(f.base+"/login", url.Values{"user": {"admin"}, "password": {labPassword}})
+	must(t, err)
+	resp.Body.Close()
+	if _, at, _ := f.logOut(t); at.Path != "/login" || len(p.Seen()) != asked {
+		t.Errorf("who has a password is at %s", at)
+	}
+	isOut("by a password")
+}
+
+func TestTheApplianceKnowsItself(t *testing.T) {
+	p, err := oidctest.New()
+	f := withProvider(t, p, err)
+	_, _, first := f.follow(t, store.OIDCHere)
+	_, _, second := f.follow(t, store.OIDCHere)
+	if len(first) < 20 || first != second || strings.Contains(first, "<") {
+		t.Errorf("it answers %q, then %q", first, second)
+	}
+}
+
+func TestABrowserLogsOutAtTheProviderToo(t *testing.T) {
+	ctx := browser(t)
+	p, err := oidctest.NewPlain() // a browser trusts no certificate of a test
+	f := withProvider(t, p, err)
+	f.lab.provider.Logout = true
+	must(t, chromedp.Do(ctx, chromedp.Navigate(f.base+"/login/oidc"), chromedp.WaitVisible(chromedp.CSS(".rail")),
+		chromedp.Click(chromedp.CSS(`form[action="/logout"] button`)), chromedp.WaitVisible(chromedp.CSS(".banner.said"))))
+	said, err := chromedp.Run(ctx, chromedp.Evaluate[string](`location.pathname+" "+document.querySelector(".banner.said").innerText`))
+	must(t, err)
+	if !strings.HasPrefix(said, store.OIDCLoggedOut+" ") || !strings.Contains(said, "You are logged out here and at Lab SSO.") {
+		t.Errorf("the browser is at %s", said)
+	}
+	p.Set(func(p *oidctest.Provider) {
+		if !slices.Equal(p.Left, []string{"248289761001"}) {
+			t.Errorf("out at the provider are %v", p.Left)
+		}
+	})
 }
