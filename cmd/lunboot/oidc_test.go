@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -72,13 +74,49 @@ func TestPeopleSignInThroughAProvider(t *testing.T) {
 	require.Equal(t, "/login", at.Path)
 	a.must(t, "user", "set", "anna", "--no-disabled")
 
+	// Out here first, and then there.
+	a.must(t, "oidc", "set", "--logout")
+	p.Set(func(p *oidctest.Provider) { p.Leave = "http://" + a.Admin + "/login/oidc/logged-out" })
+	_, at, body = a.browse(t, c, "/login/oidc")
+	require.Equal(t, "/machines", at.Path, body)
+	left, err := c.PostForm("http://"+a.Admin+"/logout", nil)
+	require.NoError(t, err)
+	page, err := io.ReadAll(left.Body)
+	require.NoError(t, err)
+	require.NoError(t, left.Body.Close())
+	onward := regexp.MustCompile(`content="0; url=([^"]*)"`).FindStringSubmatch(string(page))
+	require.NotNil(t, onward, string(page))
+	_, at, _ = a.browse(t, c, "/machines")
+	require.Equal(t, "/login", at.Path)
+	there, err := c.Get(html.UnescapeString(onward[1]))
+	require.NoError(t, err)
+	page, err = io.ReadAll(there.Body)
+	require.NoError(t, err)
+	require.NoError(t, there.Body.Close())
+	require.Contains(t, string(page), "You are logged out here and at Lab SSO.")
+	require.Equal(t, []string{"248289761001"}, p.Left)
+	_, idToken, _ := strings.Cut(html.UnescapeString(onward[1]), "id_token_hint=")
+	idToken, _, _ = strings.Cut(idToken, "&")
+
+	// The doctor asks it, and a page of the settings says what it heard.
+	said := a.must(t, "doctor")
+	require.Contains(t, said, "it knows the client lunboot by its secret")
+	require.Contains(t, said, "people log out there at "+p.URL+"/logout")
+	require.Contains(t, said, "which leads here")
+	p.Set(func(p *oidctest.Provider) { p.Person["groups"] = []string{"lab-operators"} })
+	_, _, body = a.browse(t, c, "/login/oidc?next=/settings")
+	require.Contains(t, body, "client at the provider")
+	require.Contains(t, body, "It knows the client lunboot by its secret")
+
 	// The secret is where machines' secrets are: in the inventory, and so in a backup's,
 	// and nowhere else.
 	backup := filepath.Join(dir, "backup.tar.gz")
 	a.must(t, "backup", backup)
-	for _, text := range []string{a.log.String(), a.must(t, "audit"), a.must(t, "--json", "audit"), a.must(t, "--json", "oidc", "show")} {
+	for _, text := range []string{a.log.String(), a.must(t, "audit"), a.must(t, "--json", "audit"), a.must(t, "--json", "oidc", "show"), a.must(t, "--json", "doctor")} {
 		require.NotContains(t, text, p.Secret)
+		require.NotContains(t, text, idToken)
 	}
+	require.Greater(t, len(idToken), 300)
 
 	p.Close()
 	require.Equal(t, exitDone, a.stop(t))
