@@ -69,6 +69,7 @@ func TestMachinesBootAgainFromABackup(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte("an older one"), 0o644))
 	said := p.must(t, "backup", file, "--volumes", "--journal")
 	require.Contains(t, said, "wrote and checked")
+	require.Contains(t, said, "it holds secrets that can be read")
 	close(done)
 	require.NoError(t, <-ended, "a backup is no business of a machine that works")
 	st, err := os.Stat(file)

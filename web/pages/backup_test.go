@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	"lunboot/store"
@@ -43,5 +44,19 @@ func TestABackupIsAButtonOfTheSettings(t *testing.T) {
 		t.Errorf("a second one is %d", code)
 	} else {
 		has(t, body, "Another backup is being made")
+	}
+}
+
+// Whoever makes a backup is told before what is in it.
+func TestWhatIsSecretInABackupIsSaid(t *testing.T) {
+	get, _ := full().enter(t)
+	_, body := get("/settings")
+	has(t, body, "It holds secrets that can be read", "CHAP secrets", "passwords of BMCs", "client secret of the single sign-on", `href="/help#backups"`, "mode 0600")
+	for _, q := range []string{"", "?q=secret", "?q=backup", "?q=chap"} {
+		_, body := get("/help" + q)
+		has(t, body, `id="backups"`, "the client secret of the single sign-on", "have the mode 0600")
+	}
+	if _, body := get("/help?q=axolotl"); strings.Contains(body, `id="backups"`) {
+		t.Error("it is shown to whoever looks for something else")
 	}
 }

@@ -24,6 +24,8 @@ type helpView struct {
 	Areas []helpArea
 	Lists []helpList
 	Flags []Flag
+
+	Backups bool // what is secret in a backup is shown
 }
 
 // helpList is what one list can be searched by.
@@ -76,7 +78,8 @@ func (s *site) help(w http.ResponseWriter, r *http.Request) {
 	if x, ok := ipxeerr.DecodeString(q[strings.LastIndexByte(q, '/')+1:]); ok {
 		v.IPXE = &ipxeView{Code: fmt.Sprintf("%08x", x.Code), Screen: x.Screen, Where: x.Where, Platform: x.Platform.String(), Meaning: x.Meaning}
 	}
-	v.Login = v.IPXE == nil && allWords("logging in password single sign-on oidc provider", q)
+	v.Login = v.IPXE == nil && allWords("logging in out logout password token single sign-on oidc provider", q)
+	v.Backups = v.IPXE == nil && allWords("backups restore secrets chap bmc password client secret webhook key 0600", q)
 	for _, area := range diagnose.Areas() {
 		a := helpArea{Name: area[1]}
 		for _, e := range diagnose.Catalogue() {

@@ -16,7 +16,7 @@ import (
 
 // BackupCmd is 'lunboot backup'.
 type BackupCmd struct {
-	File    string `arg:"" help:"File to write. One that is there is replaced once the new one was checked."`
+	File    string `arg:"" help:"File to write, with mode 0600, since it holds secrets that can be read: of CHAP, BMCs, the single sign-on and the webhook. One that is there is replaced once the new one was checked."`
 	Journal bool   `help:"The events and attempts too."`
 	Volumes bool   `help:"The bytes of volumes too, but of those that a machine may be writing to."`
 	Hash    bool   `help:"Read the volumes that are left out, so that their SHA-256 is known."`
@@ -64,6 +64,7 @@ func (b *BackupCmd) Run(c *Context) (err error) {
 
 func printBackup(c *Context, name string, m archive.Manifest) {
 	c.say("wrote and checked %s: %d files of lunboot %s", name, len(m.Files), m.Version)
+	c.say("it holds secrets that can be read, such as those of CHAP and BMCs; its mode is 0600, and a copy needs the same")
 	var rows [][]string
 	for _, v := range m.Volumes {
 		in := "left out"
