@@ -20,14 +20,19 @@ func (a *appliance) newProvider() *oidc.Client {
 // settings.
 const lookAge = 15 * time.Minute
 
+// lookWait is how long they wait for another.
+const lookWait = 4 * time.Second
+
 // lookAgain asks the provider for people who look at the health, when it was not
 // asked for a while; what it says is in the checks.
 func (a *appliance) lookAgain(ctx context.Context) {
 	_, fresh, err := a.provider.Looked(ctx, lookAge)
 	if err == nil && !fresh {
+		ctx, cancel := context.WithTimeout(ctx, lookWait)
+		defer cancel()
 		_, err = a.provider.Look(ctx)
 	}
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		a.log.Error("look at the provider", "error", err)
 	}
 }

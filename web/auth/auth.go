@@ -77,6 +77,7 @@ type Auth struct {
 	code   string             // first-run code; empty once a user exists
 	issuer string             // of the provider that vouches for people; empty: none does
 	live   map[*life]struct{} // the requests that run
+	ends   int                // how often lives were ended
 	hints  map[string]hint    // for logging out at the provider, by the login's name
 }
 
@@ -272,8 +273,7 @@ func (a *Auth) Logout(ctx context.Context) (Left, error) {
 func (a *Auth) Pages(next http.Handler) http.Handler {
 	return a.session.LoadAndSave(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := withVisitor(r)
-		id, until := a.bySession(ctx)
-		ctx, done := a.follow(ctx, id, until)
+		ctx, done := a.settle(ctx, func() (Identity, time.Time) { return a.bySession(ctx) })
 		defer done()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	}))
@@ -283,30 +283,31 @@ func (a *Auth) Pages(next http.Handler) http.Handler {
 // session of a page. It writes no session, so that a stream stays a stream.
 func (a *Auth) API(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := r.Context()
-		var (
-			id    Identity
-			until time.Time
-		)
-		switch scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); {
-		case strings.EqualFold(scheme, "Bearer"): // RFC 9110 §11.1: schemes have no case
-			id, until = a.byToken(ctx, strings.TrimSpace(token))
-		default:
-			if uid, ok := a.cfg.Peer(ctx); ok {
-				id = Identity{Actor: store.ActorSocket, Scope: store.ScopeAdmin, Local: true}
-				if uid != 0 {
-					id.Actor = store.Actor("local user " + strconv.Itoa(uid))
-				}
-			} else if c, err := r.Cookie(a.session.Cookie.Name); err == nil {
-				if sctx, err := a.session.Load(ctx, c.Value); err == nil {
-					id, until = a.bySession(sctx)
-				}
-			}
-		}
-		ctx, done := a.follow(ctx, id, until)
+		ctx, done := a.settle(r.Context(), func() (Identity, time.Time) { return a.byRequest(r) })
 		defer done()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// byRequest says who a request of the API comes from, and when that ends.
+func (a *Auth) byRequest(r *http.Request) (Identity, time.Time) {
+	ctx := r.Context()
+	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") { // RFC 9110 §11.1: schemes have no case
+		return a.byToken(ctx, strings.TrimSpace(token))
+	}
+	if uid, ok := a.cfg.Peer(ctx); ok {
+		id := Identity{Actor: store.ActorSocket, Scope: store.ScopeAdmin, Local: true}
+		if uid != 0 {
+			id.Actor = store.Actor("local user " + strconv.Itoa(uid))
+		}
+		return id, time.Time{}
+	}
+	if c, err := r.Cookie(a.session.Cookie.Name); err == nil {
+		if sctx, err := a.session.Load(ctx, c.Value); err == nil {
+			return a.bySession(sctx)
+		}
+	}
+	return Identity{}, time.Time{}
 }
 
 // bySession says who a session is, and when it ends at the latest.

@@ -17,6 +17,27 @@ type life struct {
 
 type lifeKey struct{}
 
+// settle finds out who a request comes from by who, and follows it. What ends
+// between the look and the following would else be missed: then it looks again.
+func (a *Auth) settle(ctx context.Context, who func() (Identity, time.Time)) (_ context.Context, done func()) {
+	for {
+		before := a.endings()
+		id, until := who()
+		followed, done := a.follow(ctx, id, until)
+		if a.endings() == before {
+			return followed, done
+		}
+		done()
+	}
+}
+
+// endings counts how often something ended.
+func (a *Auth) endings() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ends
+}
+
 // follow puts the identity into a request's context, which ends when the
 // identity does: at the time until, unless that is zero, or when it is taken
 // away. done forgets the request.
@@ -49,6 +70,7 @@ func (a *Auth) endLives(ctx context.Context, match func(*life) bool) {
 	own, _ := ctx.Value(lifeKey{}).(*life)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.ends++
 	for l := range a.live {
 		if l != own && match(l) {
 			l.end()

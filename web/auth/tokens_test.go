@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"lunboot/store"
+	"lunboot/store/sqlite"
 	"lunboot/web/auth"
 )
 
@@ -362,5 +364,48 @@ func TestAHintIsKeptAsLongAsTheLogin(t *testing.T) {
 		if strings.Contains(string(row.Data), "word on") {
 			t.Errorf("a session's row holds a hint: %q", row.Data)
 		}
+	}
+}
+
+// late answers who somebody was before something was done to them.
+type late struct {
+	*sqlite.DB
+	then func() // done once, between the look and its answer
+}
+
+func (l *late) User(ctx context.Context, name string) (store.User, error) {
+	u, err := l.DB.User(ctx, name)
+	if then := l.then; then != nil {
+		l.then = nil
+		then()
+	}
+	return u, err
+}
+
+// Who is shut out while their request comes in does not get in by a hair.
+func TestARequestThatComesWhileItsOwnerIsShutOutIsRefused(t *testing.T) {
+	a, db := open(t, t.TempDir(), newClock())
+	if err := a.SetPassword(t.Context(), store.ActorSystem, "admin", password); err != nil {
+		t.Fatal(err)
+	}
+	if err := addUser(t, a, "anna", store.RoleAdmin); err != nil {
+		t.Fatal(err)
+	}
+	secret := token(by(t, a, "anna"), t, a, "annas", store.ScopeAdmin)
+	users := &late{DB: db}
+	b, err := auth.New(t.Context(), auth.Config{Users: users, Tokens: db, Sessions: db, Provider: db, Log: slog.New(slog.DiscardHandler), Now: time.Now, Peer: func(context.Context) (int, bool) { return 0, false }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	users.then = func() {
+		if _, err := b.SetUser(t.Context(), "admin", "anna", store.UserPatch{Disabled: new(true)}); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, why := may(t, b, secret); got != "" || why != "its owner, anna, is shut out" {
+		t.Errorf("it may %q (%s)", got, why)
+	}
+	if users.then != nil {
+		t.Error("nothing was done meanwhile")
 	}
 }

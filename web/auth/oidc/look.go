@@ -32,8 +32,12 @@ type looked struct {
 // sends people back to leads to this appliance. What was found is kept for Looked.
 // Without a provider nothing is found.
 func (c *Client) Look(ctx context.Context) (store.OIDCLook, error) {
-	// Whoever gives up waiting takes nothing from the next one.
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
+	// Whoever hangs up takes nothing from the next one.
+	until := time.Now().Add(lookTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	asking, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
 	defer cancel()
 	select {
 	case c.looking <- struct{}{}:

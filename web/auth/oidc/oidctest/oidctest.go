@@ -264,7 +264,7 @@ func (p *Provider) logout(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	who := q.Get("client_id")
 	if hint := q.Get("id_token_hint"); hint != "" {
-		word, err := jose.ParseSigned(hint, []jose.SignatureAlgorithm{jose.RS256, jose.ES256})
+		word, err := jose.ParseSignedCompact(hint, []jose.SignatureAlgorithm{jose.RS256, jose.ES256})
 		if err != nil {
 			http.Error(w, "no ID token", http.StatusBadRequest)
 			return
