@@ -412,7 +412,9 @@ func wimboot(p store.Profile, f Facts) (string, error) {
 	if err := target(v, f, &in); err != nil {
 		return "", err
 	}
-	in.Kernel = f.files(loader.Name)
+	// On UEFI it finds itself among the files that it is handed. It leaves itself out
+	// by this name, and gives up at a name that it has no room for, of 36 letters.
+	in.Kernel = "--name wimboot " + f.files(loader.Name)
 	if strings.TrimSpace(p.Text) != "" {
 		for _, file := range []string{winpeshl, AnswerFile(store.MediaWindows)} {
 			if _, err := Answer(p, f, file); err != nil {

@@ -71,9 +71,12 @@ func clean(s string, most int) string {
 }
 
 // kernel recognises what iPXE can start as a kernel: Linux on x86 (its boot
-// protocol, Documentation/arch/x86/boot.rst) and arm64 (booting.rst), and a
-// program for UEFI. Windows' loader wimboot says its name as its version.
+// protocol, Documentation/arch/x86/boot.rst) and arm64 (booting.rst), a program for
+// UEFI, and Windows' loader wimboot.
 func kernel(r io.ReaderAt, head []byte, c *store.MediaContents) (store.MediaKind, bool) {
+	if wimboot(head, c) {
+		return store.MediaWimboot, true
+	}
 	if len(head) >= 0x238 && string(head[0x202:0x206]) == "HdrS" {
 		c.Arch = "x86"
 		if x := binary.LittleEndian.Uint16(head[0x236:]); binary.LittleEndian.Uint16(head[0x206:]) >= 0x20c && x&1 != 0 {
@@ -84,10 +87,6 @@ func kernel(r io.ReaderAt, head []byte, c *store.MediaContents) (store.MediaKind
 			n, _ := r.ReadAt(version, int64(at)+0x200)
 			text, _, _ := bytes.Cut(version[:n], []byte{0})
 			c.Title = clean(string(text), 80)
-		}
-		if strings.HasPrefix(c.Title, "wimboot") {
-			c.Arch = ""
-			return store.MediaWimboot, true
 		}
 		if c.Title != "" {
 			c.Title = "Linux " + strings.Fields(c.Title)[0]
@@ -100,13 +99,27 @@ func kernel(r io.ReaderAt, head []byte, c *store.MediaContents) (store.MediaKind
 	}
 	if arch, ok := program(head); ok {
 		c.Arch, c.Title = arch, "a program for UEFI"
-		if bytes.Contains(head, []byte("wimboot v")) {
-			c.Title = "wimboot"
-			return store.MediaWimboot, true
-		}
 		return store.MediaKernel, true
 	}
 	return "", false
+}
+
+// wimboot recognises iPXE's loader of Windows images. Each is a program for UEFI, and
+// those for x86 are kernels by Linux' boot protocol too, whose header has a version
+// and no name (v2.9.0); the line that they print first has both.
+func wimboot(head []byte, c *store.MediaContents) bool {
+	arch, ok := program(head)
+	end := bytes.Index(head, []byte(" -- Windows Imaging Format bootloader"))
+	if !ok || end < 0 {
+		return false
+	}
+	line := head[max(0, end-40):end]
+	at := bytes.LastIndex(line, []byte("wimboot "))
+	if at < 0 {
+		return false
+	}
+	c.Arch, c.Title = arch, clean(string(line[at:]), 80)
+	return true
 }
 
 // program reads the machine of a PE file (UEFI 2.10 §2.1.1).

@@ -43,6 +43,19 @@ func uefi(machine uint16) []byte {
 	return b
 }
 
+// wimbootOf is the beginning of a wimboot for a machine of PE's numbers: for x86 it
+// is a kernel too, whose header has the bare version.
+func wimbootOf(machine uint16, version string) []byte {
+	b := append(uefi(machine), make([]byte, 0x9000)...)
+	if machine != 0xaa64 {
+		copy(b[0x1fe:], "\x55\xaa\xeb\x35HdrS\x03\x02")
+		binary.LittleEndian.PutUint16(b[0x20e:], 0x30)
+		copy(b[0x230:], version+"\x00")
+	}
+	copy(b[0x8000:], "\n\nwimboot "+version+" -- Windows Imaging Format bootloader -- https://ipxe.org/wimboot\n\n")
+	return b
+}
+
 func packed(b string) []byte {
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
@@ -109,7 +122,11 @@ func TestWhatAFileIsIsToldByItsBytes(t *testing.T) {
 		"a kernel":               {linux("6.1.0-18-amd64", true), store.MediaKernel, store.MediaContents{Arch: "x86-64", Title: "Linux 6.1.0-18-amd64"}},
 		"an old kernel":          {linux("2.6.32", false), store.MediaKernel, store.MediaContents{Arch: "x86", Title: "Linux 2.6.32"}},
 		"a program for UEFI":     {uefi(0xaa64), store.MediaKernel, store.MediaContents{Arch: "arm64", Title: "a program for UEFI"}},
-		"wimboot":                {linux("wimboot v2.7.5", false), store.MediaWimboot, store.MediaContents{Title: "wimboot v2.7.5 (somebody@debian.org)"}},
+		"wimboot":                {wimbootOf(0x8664, "v2.9.0"), store.MediaWimboot, store.MediaContents{Arch: "x86-64", Title: "wimboot v2.9.0"}},
+		"wimboot for 32 bits":    {wimbootOf(0x14c, "v2.6.0"), store.MediaWimboot, store.MediaContents{Arch: "x86", Title: "wimboot v2.6.0"}},
+		"wimboot for arm64":      {wimbootOf(0xaa64, "v2.9.0"), store.MediaWimboot, store.MediaContents{Arch: "arm64", Title: "wimboot v2.9.0"}},
+		"what speaks of wimboot": {[]byte("wimboot v2.9.0 -- Windows Imaging Format bootloader -- https://ipxe.org/wimboot"), store.MediaFile, store.MediaContents{}},
+		"a kernel of version 2":  {linux("v2.9.0", true), store.MediaKernel, store.MediaContents{Arch: "x86-64", Title: "Linux v2.9.0"}},
 		"an image of Windows":    {append([]byte("MSWIM\x00\x00\x00"), make([]byte, 100)...), store.MediaWIM, store.MediaContents{OS: store.MediaWindows}},
 		"a RAM disk":             {[]byte("0707010000"), store.MediaInitrd, store.MediaContents{}},
 		"a RAM disk, gzip":       {packed("070701" + strings.Repeat("0", 200)), store.MediaInitrd, store.MediaContents{}},
