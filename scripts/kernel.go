@@ -251,6 +251,9 @@ func install(p store.Profile, f Facts) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if sys == store.MediaDebian && in.Hook {
+		s.initrds = append(s.initrds, f.files(append(AnswerPath(f.Machine, p.Name, f.Attempt, f.Key), debianVolume)...))
+	}
 	name := string(sys)
 	if name == "" {
 		name = "an installer"
@@ -282,9 +285,6 @@ func installerWords(p store.Profile, sys store.MediaOS, m store.Media, san bool,
 		if answers {
 			words = append(words, "auto=true", "priority=critical", "url="+at+AnswerFile(sys))
 		}
-		if san {
-			words = append(words, "disk-detect/ibft/enable=true", "partman-iscsi/iscsi_auto=true")
-		}
 	case store.MediaUbuntu:
 		words = append(words, "ip=dhcp")
 		if m.Kind == store.MediaISO {
@@ -301,12 +301,13 @@ func installerWords(p store.Profile, sys store.MediaOS, m store.Media, san bool,
 			words = append(words, "inst.ks="+at+AnswerFile(sys))
 		}
 		if san {
-			words = append(words, "rd.iscsi.firmware=1", "ip=ibft")
+			// Before dracut 038 rd.iscsi.ibft=1 was called ip=ibft.
+			words = append(words, "rd.iscsi.firmware=1", "rd.iscsi.ibft=1", "ip=ibft")
 		} else {
 			words = append(words, "BOOTIF=01-${netX/mac:hexhyp}", "ip=dhcp")
 		}
 	case store.MediaAlpine:
-		words = append(words, "ip=dhcp")
+		words = append(words, "BOOTIF=01-${netX/mac:hexhyp}", "ip=dhcp")
 		if m.Kind == store.MediaISO {
 			words = append(words, "alpine_repo="+disc+"/apks")
 			if m.Contents.Modloop != "" {
@@ -349,7 +350,7 @@ var ErrNoAnswer = &store.Error{Kind: store.KindNotFound, Op: "make answers", Msg
 // Answer makes an answer file of a machine: the profile's text with its
 // variables replaced, or what belongs to it.
 func Answer(p store.Profile, f Facts, file string) (string, error) {
-	if strings.TrimSpace(p.Text) == "" || p.Kind != store.ProfileInstall && p.Kind != store.ProfileWimboot {
+	if p.Kind != store.ProfileInstall && p.Kind != store.ProfileWimboot || strings.TrimSpace(p.Text) == "" && file != debianVolume {
 		return "", ErrNoAnswer
 	}
 	sys := store.MediaWindows
@@ -363,6 +364,8 @@ func Answer(p store.Profile, f Facts, file string) (string, error) {
 		}
 	}
 	switch {
+	case sys == store.MediaDebian && file == debianVolume:
+		return debianArchive()
 	case file == AnswerFile(sys):
 		text := strings.ReplaceAll(p.Text, "\r\n", "\n")
 		if sys == store.MediaWindows {

@@ -1,6 +1,10 @@
 package scripts
 
 import (
+	"compress/gzip"
+	"fmt"
+	"io"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -106,6 +110,66 @@ func TestAnswersAreTheProfilesTextWithTheMachinesFacts(t *testing.T) {
 		"answers": {Kind: store.ProfileCustom, Text: "x"}, "install.bat": {Kind: store.ProfileWimboot}} {
 		if got, err := Answer(p, f, file); err != ErrNoAnswer {
 			t.Errorf("%s of %s: %q, %v", file, p.Name, got, err)
+		}
+	}
+}
+
+// Debian's installer is handed a program that makes the volume one of its disks,
+// whether it has answers or asks; with a disk of its own it needs none.
+func TestDebiansInstallerIsHandedWhatFindsTheVolume(t *testing.T) {
+	p := store.Profile{Name: "deb", Kind: store.ProfileInstall, Fields: map[string]string{"media": "mini.iso"}}
+	script, err := Render(p, kept())
+	if err != nil || !strings.Contains(script, "\ninitrd --name initrd1.img http://192.0.2.1/files/answer/lab-03/deb/42-0123456789abcdef/volume.gz || goto no_initrd\n") || !strings.Contains(script, " initrd=initrd0.img initrd=initrd1.img ") {
+		t.Errorf("%v\n%s", err, script)
+	}
+	text, err := Answer(p, kept(), "volume.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := gzip.NewReader(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]string{}
+	for b := string(archive); ; {
+		var mode, size, nameSize int
+		if _, err := fmt.Sscanf(b[14:22]+" "+b[54:62]+" "+b[94:102], "%x %x %x", &mode, &size, &nameSize); err != nil || b[:6] != "070701" {
+			t.Fatalf("no header at %q: %v", b[:min(20, len(b))], err)
+		}
+		name := b[110 : 110+nameSize-1]
+		if name == "TRAILER!!!" {
+			break
+		}
+		at := (110 + nameSize + 3) &^ 3
+		if names[name] = b[at : at+size]; mode != 0o100755 {
+			t.Errorf("%s has the mode %o: it is not run", name, mode)
+		}
+		b = b[(at+size+3)&^3:]
+	}
+	program := names["lib/debian-installer-startup.d/S99volume"]
+	if len(names) != 1 || !strings.HasPrefix(program, "#!/bin/sh\n") {
+		t.Errorf("the archive holds %v", names)
+	}
+	shell := exec.Command("/bin/sh", "-n")
+	shell.Stdin = strings.NewReader(program)
+	if out, err := shell.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	own := store.Profile{Name: "own", Kind: store.ProfileInstall, Fields: map[string]string{"media": "mini.iso", "disk": "own"}}
+	if script, err = Render(own, kept()); err != nil || strings.Contains(script, "volume.gz") {
+		t.Errorf("%v\n%s", err, script)
+	}
+	for name, p := range map[string]store.Profile{
+		"Fedora's":   {Kind: store.ProfileInstall, Text: "x", Fields: map[string]string{"media": "fedora.iso"}},
+		"Windows'":   {Kind: store.ProfileWimboot, Text: "x"},
+		"a kernel's": {Kind: store.ProfileKernel},
+	} {
+		if got, err := Answer(p, kept(), "volume.gz"); err != ErrNoAnswer {
+			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
 }

@@ -69,19 +69,3 @@ func fileOf(ctx context.Context, from, file, name string) (string, error) {
 	}
 	return kept, os.Rename(filepath.Join(work, file), kept)
 }
-
-// installerPackage holds Debian's installer for the network.
-const installerPackage = "debian-installer-12-netboot-amd64"
-
-const installerImages = "./usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/"
-
-// Installer returns the paths of the kernel and RAM disk of Debian's installer
-// for AMD64, with text on its screen. The package is downloaded once, 130 MB, and
-// not installed; the two files alone are kept, 50 MB.
-func Installer(ctx context.Context) (kernel, initrd string, err error) {
-	if kernel, err = fileOf(ctx, installerPackage, installerImages+"linux", "installer-linux"); err != nil {
-		return "", "", err
-	}
-	initrd, err = fileOf(ctx, installerPackage, installerImages+"initrd.gz", "installer-initrd.gz")
-	return kernel, initrd, err
-}

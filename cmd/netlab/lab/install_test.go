@@ -13,9 +13,10 @@ import (
 )
 
 // Debian's installer is started from a disc that the appliance keeps, with the
-// machine's volume hooked and its answers served, and gets as far as the first
-// question that these leave open.
-func TestDebiansInstallerComesToItsFirstScreen(t *testing.T) {
+// machine's volume hooked and its answers served, gets as far as the first question
+// that these leave open, and has the volume as a disk. There is no mirror here: what
+// the installer drives iSCSI with comes in a RAM disk instead.
+func TestDebiansInstallerComesToItsFirstScreenAndHasTheVolume(t *testing.T) {
 	if os.Getenv("LUNBOOT_SOAK") == "" {
 		t.Skip("its package has 130 MB; set LUNBOOT_SOAK=1")
 	}
@@ -23,6 +24,9 @@ func TestDebiansInstallerComesToItsFirstScreen(t *testing.T) {
 	b := start(t, 10*time.Minute)
 	kernel, initrd, err := lab.Installer(b.ctx)
 	b.must(err)
+	parts, err := lab.InstallerParts(b.ctx, kernel)
+	b.must(err)
+	b.cli("media", "add", parts, "--name", "parts.gz")
 	dir := t.TempDir()
 	for name, from := range map[string]string{"linux": kernel, "initrd.gz": initrd} {
 		b.must(os.Symlink(from, filepath.Join(dir, name)))
@@ -40,7 +44,7 @@ func TestDebiansInstallerComesToItsFirstScreen(t *testing.T) {
 	// Without a router and a name server the installer asks for them before it fetches
 	// its answers. Of terminals it knows few, vt102 among them.
 	b.cli("subnet", "set", "10.77.0.0/24", "--router", lab.ServerAddr.String(), "--dns", lab.ServerAddr.String())
-	b.cli("profile", "set", "deb", "--kind", "install", "--field", "media=mini.iso", "--field", "cmdline=console=ttyS0 DEBIAN_FRONTEND=newt TERM=vt102", "--file", answers)
+	b.cli("profile", "set", "deb", "--kind", "install", "--field", "media=mini.iso", "--field", "initrd=mini.iso/initrd.gz parts.gz", "--field", "cmdline=console=ttyS0 DEBIAN_FRONTEND=newt TERM=vt102", "--file", answers)
 	m := b.machine("fresh", lab.BIOS, 71)
 	m.Memory = 1024
 	b.cli("volume", "create", "fresh", "--size", "1G")
@@ -57,8 +61,12 @@ func TestDebiansInstallerComesToItsFirstScreen(t *testing.T) {
 		t.Logf("%v after power-on: %s", found.At.Round(100*time.Millisecond), found.Groups[0])
 	}
 	t.Logf("its screen:\n%s", r.Console.Tail(40))
-	a, _, err := b.appliance.Attempt(b.ctx, "fresh")
+	// The installer's kernel reads the table of partitions of a disk that it finds.
+	a, err := b.appliance.WaitAttempt(b.ctx, "fresh", func(a store.Attempt) bool { return stage(a, store.StageUp).State == store.StageDone })
 	b.must(err)
+	if s := stage(a, store.StageUp); s.Detail != "Its operating system logged in and reads its volume" {
+		t.Errorf("the installer is up: %+v", s)
+	}
 	if len(a.Diagnoses) > 0 && a.Diagnoses[0].Code == "LB-VOL-05" {
 		t.Errorf("it is told that it lacks a system, while it gets one: %+v", a.Diagnoses)
 	}
