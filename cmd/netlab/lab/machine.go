@@ -56,6 +56,7 @@ type Machine struct {
 	OnlyIPv4  bool    // UEFI: PXE over IPv4, then HTTP; without the minute that PXE over IPv6 waits in between
 	Kernel    *Kernel // QEMU loads it, and nothing is booted from the network, when it is set
 	Disk      string  // a raw image as a local disk, booted instead of the network when it is set
+	Local     string  // a raw image as a local disk, which the firmware's list has behind the network
 }
 
 // Running is a machine that has power.
@@ -104,6 +105,9 @@ func (m Machine) arguments(dir, tap string) []string {
 	case m.Kernel != nil:
 		card += ",romfile="
 		args = append(args, "-kernel", m.Kernel.Image, "-initrd", m.Kernel.Initrd, "-append", kernelArgs+" loglevel=1 "+area.Workbench)
+	case m.Local != "":
+		card += ",bootindex=1"
+		args = append(args, "-drive", "id=d0,if=none,format=raw,file="+m.Local, "-device", "ide-hd,drive=d0,bootindex=2")
 	case m.Disk == "":
 		card += ",bootindex=1"
 	default:
