@@ -95,6 +95,32 @@ func EventKinds() []EventKind {
 	}
 }
 
+// Severity says whether an event of a kind is worth a look.
+type Severity string
+
+// The severities.
+const (
+	SeverityError   Severity = "error"   // something that a boot needs failed or was refused
+	SeverityWarning Severity = "warning" // unusual: a boot may do without it
+	SeverityInfo    Severity = "info"    // what happens when all is well
+)
+
+// Severities lists every severity, the worst first.
+func Severities() []Severity { return []Severity{SeverityError, SeverityWarning, SeverityInfo} }
+
+// Severity says whether events of the kind are worth a look.
+func (k EventKind) Severity() Severity {
+	switch k {
+	case EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPNoISCSI, EventLoaderMissing, EventScriptConflict, EventScriptWithheld, EventScriptFailed,
+		EventReport, EventISCSIRefused, EventISCSINoLUN, EventISCSIIOFailed, EventVolumeFailed:
+		return SeverityError
+	case EventDHCPNak, EventDHCPDecline, EventDHCPConflict, EventDHCPOtherPick, EventDHCPNoSubnet, EventTFTPAbort, EventTFTPMissing, EventFileMissing,
+		EventReportStray, EventSpace, EventDropped:
+		return SeverityWarning
+	}
+	return SeverityInfo
+}
+
 // Sample reports whether the kind may coalesce or be dropped under load. Every
 // other kind is a state and is never dropped.
 func (k EventKind) Sample() bool {
@@ -185,5 +211,8 @@ type EventFilter struct {
 	Machine MachineID
 	MAC     MAC
 	Attempt AttemptID
+	Search  EventSearch
+	Sort    string // one of EventColumns, with a hyphen before it the other way; empty: newest first
 	Limit   int
+	Offset  int
 }

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"testing"
@@ -96,4 +97,89 @@ func FuzzSearch(f *testing.F) {
 			t.Errorf("%q: %v", text, err)
 		}
 	})
+}
+
+func TestASearchForEventsIsRead(t *testing.T) {
+	now := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+	broken := errors.New("the disk broke")
+	names := store.EventNames{
+		Machines: func(part string) ([]store.MachineID, error) {
+			switch part {
+			case "lab":
+				return []store.MachineID{1, 2}, nil
+			case "Lab-02":
+				return []store.MachineID{2}, nil
+			case "broken":
+				return nil, broken
+			}
+			return nil, nil
+		},
+		Attempt: func(id store.AttemptID) (store.Attempt, error) {
+			if id != 7 {
+				return store.Attempt{}, store.NotFound("attempt", "8")
+			}
+			return store.Attempt{ID: 7, Machine: 2, FirstSeq: 10, LastSeq: 20}, nil
+		},
+	}
+	f, err := store.ParseEventSearch(`lab machine:Lab-02 mac:00-07.E9 address:10.77 kind:ISCSI. severity:error attempt:7 since:1h until:2026-11-22T13:30 "gave up"`, now, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := store.EventSearch{
+		Words:    []store.EventWord{{Text: "lab", Machines: []store.MachineID{1, 2}}, {Text: "gave up"}},
+		Machines: [][]store.MachineID{{2}}, MACs: []string{"0007e9"}, Addresses: []string{"10.77"},
+		Kinds: []store.EventKind{store.EventISCSIRefused, store.EventISCSINoLUN, store.EventISCSIIOFailed},
+		Spans: []store.EventSpan{{Machine: 2, From: 10, To: 20}}, Since: now.Add(-time.Hour), Until: now.Add(-30 * time.Minute),
+	}
+	if !reflect.DeepEqual(f, want) {
+		t.Errorf("it is read as\n%+v, not\n%+v", f, want)
+	}
+	if empty, err := store.ParseEventSearch("  ", now, store.EventNames{}); err != nil || !empty.Empty() || f.Empty() {
+		t.Errorf("nothing is read as %+v, %v", empty, err)
+	}
+	if none, err := store.ParseEventSearch("kind:dhcp kind:tftp", now, names); err != nil || none.Kinds == nil || len(none.Kinds) != 0 || none.Empty() {
+		t.Errorf("two kinds at once are read as %+v, %v", none, err)
+	}
+	for _, text := range []string{"kind:nonsense", "severity:x", "attempt:x", "attempt:-1", "attempt:8", "since:lately", "machine:"} {
+		if _, err := store.ParseEventSearch(text, now, names); store.KindOf(err) != store.KindInvalid {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for _, text := range []string{"broken", "machine:broken"} {
+		if _, err := store.ParseEventSearch(text, now, names); !errors.Is(err, broken) {
+			t.Errorf("%s: a fault is taken for nothing: %v", text, err)
+		}
+	}
+}
+
+// Every kind is of one severity, and no text of an event is left out of a search
+// but those that nobody is to find.
+func TestEveryKindHasASeverityAndEveryTextIsFound(t *testing.T) {
+	count := map[store.Severity]int{}
+	for _, k := range store.EventKinds() {
+		if !slices.Contains(store.Severities(), k.Severity()) {
+			t.Errorf("%s is %q", k, k.Severity())
+		}
+		count[k.Severity()]++
+	}
+	if count[store.SeverityError] < 8 || count[store.SeverityWarning] < 8 || count[store.SeverityInfo] < 20 {
+		t.Errorf("they are %v", count)
+	}
+	var d store.Detail
+	v := reflect.ValueOf(&d).Elem()
+	var want []string
+	for i := range v.NumField() {
+		if f := v.Type().Field(i); f.Type.Kind() == reflect.String {
+			v.Field(i).SetString(f.Name)
+			if f.Name != "Key" && f.Name != "Script" {
+				want = append(want, f.Name)
+			}
+		}
+	}
+	got := d.Texts()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("found are %v, not %v", got, want)
+	}
 }

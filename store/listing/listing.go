@@ -7,6 +7,10 @@
 package listing
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -29,6 +33,8 @@ type Field[T any] struct {
 	// Values, when there are any, are all that Texts can be; a qualifier then
 	// names one of them.
 	Values []string
+	// Whole: a qualifier fits when its value is the whole of one: LUN 1 is not 10.
+	Whole bool
 	// Words: a word without a qualifier is looked for here too.
 	Words bool
 	// Order compares two items; nil: by the first text.
@@ -99,6 +105,16 @@ func Cut[T any](items []T, p store.Page) []T {
 		items = items[:p.Limit]
 	}
 	return items
+}
+
+// Digest stands for a set of things, by what each is known by.
+func Digest[T cmp.Ordered](ids []T) string {
+	slices.Sort(ids)
+	h := sha256.New()
+	for _, id := range ids {
+		fmt.Fprintln(h, id)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // Count says how many of the items have each value of a field.
@@ -185,7 +201,7 @@ func (l List[T]) matcher(text string) (func(T) bool, error) {
 
 func (f Field[T]) has(item T, want string) bool {
 	return slices.ContainsFunc(f.Texts(item), func(text string) bool {
-		if f.Values != nil {
+		if f.Values != nil || f.Whole {
 			return strings.EqualFold(text, want)
 		}
 		return strings.Contains(strings.ToLower(text), want)

@@ -3,6 +3,8 @@ package listing
 import (
 	"cmp"
 	"net/netip"
+	"slices"
+	"strconv"
 	"time"
 
 	"lunboot/store"
@@ -144,6 +146,18 @@ func LeasesOf(leases []store.Lease, ms []store.Machine, now time.Time) []Lease {
 	return out
 }
 
+// InUse reports whether a machine has the address still.
+func (l Lease) InUse() bool { return l.State == store.LeaseBound && !l.Over }
+
+// LeaseDigest stands for leases as they are: whose each is, and where it stands.
+func LeaseDigest(leases []Lease) string {
+	now := make([]string, len(leases))
+	for i, l := range leases {
+		now[i] = l.Address.String() + " " + l.MAC.String() + " " + l.Standing()
+	}
+	return Digest(now)
+}
+
 // Leases is what can be asked of leases.
 func Leases() List[Lease] {
 	type l = Lease
@@ -239,4 +253,127 @@ func Jobs() List[store.Job] {
 		{Name: "size", Order: func(a, b j) int { return cmp.Compare(b.Total, a.Total) }, Column: true},   // the largest first
 		{Name: "started", Order: func(a, b j) int { return b.Started.Compare(a.Started) }, Column: true}, // the newest first
 	}}
+}
+
+// Subnet is a subnet of a list, with how many of its addresses are given.
+type Subnet struct {
+	store.Subnet
+	Given int `json:"given" doc:"addresses that are leased now"`
+}
+
+// SubnetsOf joins subnets with the leases that are good in them.
+func SubnetsOf(subnets []store.Subnet, leases []store.Lease, now time.Time) []Subnet {
+	out := make([]Subnet, len(subnets))
+	for i, s := range subnets {
+		out[i].Subnet = s
+		for _, l := range leases {
+			// The same network may be on two interfaces, and behind a relay it is on none.
+			if l.State == store.LeaseBound && l.Expires.After(now) && s.Prefix.Contains(l.Address) && (s.Interface == "" || l.Interface == "" || l.Interface == s.Interface) {
+				out[i].Given++
+			}
+		}
+	}
+	return out
+}
+
+// Subnets is what can be asked of subnets.
+func Subnets() List[Subnet] {
+	type s = Subnet
+	all := func(addrs []netip.Addr) (out []string) {
+		for _, a := range addrs {
+			out = append(out, a.String())
+		}
+		return out
+	}
+	return List[s]{Fields: []Field[s]{
+		{Name: "network", Texts: texts(func(x s) string { return x.Prefix.String() }), Words: true, Column: true, Order: func(a, b s) int {
+			return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+		}},
+		{Name: "interface", Texts: texts(func(x s) string { return x.Interface }), Words: true, Column: true},
+		{Name: "mode", Texts: texts(func(x s) string { return string(x.Mode) }), Values: named(store.DHCPFull, store.DHCPProxy, store.DHCPOff), Column: true},
+		{Name: "relay", Texts: texts(func(x s) string { return yes(x.Interface == "") }), Values: yesNo},
+		{Name: "router", Texts: texts(func(x s) string { return address(x.Router) }), Words: true},
+		{Name: "dns", Texts: func(x s) []string { return all(x.DNS) }, Words: true},
+		{Name: "ntp", Texts: func(x s) []string { return all(x.NTP) }, Words: true},
+		{Name: "domain", Texts: func(x s) []string { return append([]string{x.Domain}, x.Search...) }, Words: true, Column: true},
+		{Name: "size", Order: func(a, b s) int { return cmp.Compare(b.Range.Size(), a.Range.Size()) }, Column: true}, // the largest range first
+		{Name: "given", Order: func(a, b s) int { return cmp.Compare(b.Given, a.Given) }, Column: true},              // the most first
+		{Name: "lease", Order: func(a, b s) int { return cmp.Compare(a.LeaseTime, b.LeaseTime) }, Column: true},
+	}}
+}
+
+// Mappings is what can be asked of mappings.
+func Mappings() List[store.MappingView] {
+	type m = store.MappingView
+	return List[m]{Fields: []Field[m]{
+		{Name: "machine", Texts: texts(func(x m) string { return x.MachineName }), Words: true, Column: true},
+		{Name: "volume", Texts: texts(func(x m) string { return x.VolumeName }), Words: true, Column: true},
+		{Name: "lun", Texts: texts(func(x m) string { return strconv.FormatUint(uint64(x.LUN), 10) }), Whole: true, Column: true, Order: func(a, b m) int { return cmp.Compare(a.LUN, b.LUN) }},
+		{Name: "boot", Texts: texts(func(x m) string { return yes(x.Boot) }), Values: yesNo},
+		{Name: "readonly", Texts: texts(func(x m) string { return yes(x.ReadOnly) }), Values: yesNo},
+		{Name: "size", Order: func(a, b m) int { return cmp.Compare(a.VolumeSize, b.VolumeSize) }, Column: true},
+		{Name: "created", Order: func(a, b m) int { return b.Created.Compare(a.Created) }, Column: true}, // the newest first
+	}}
+}
+
+// Users is what can be asked of people. Nothing of their passwords is.
+func Users() List[store.User] {
+	type u = store.User
+	return List[u]{Fields: []Field[u]{
+		{Name: "name", Texts: texts(func(x u) string { return x.Name }), Words: true, Column: true},
+		{Name: "role", Texts: texts(func(x u) string { return string(x.Role) }), Values: named(store.Roles()...), Column: true,
+			Order: func(a, b u) int { return slices.Index(store.Roles(), b.Role) - slices.Index(store.Roles(), a.Role) }}, // who may most first
+		{Name: "by", Values: []string{"password", "provider"}, Column: true, Texts: texts(func(x u) string {
+			if x.Federated() {
+				return "provider"
+			}
+			return "password"
+		})},
+		{Name: "known", Texts: texts(func(x u) string { return x.KnownAs }), Words: true},
+		{Name: "disabled", Texts: texts(func(x u) string { return yes(x.Disabled) }), Values: yesNo},
+		{Name: "ever", Texts: texts(func(x u) string { return yes(!x.LastLogin.IsZero()) }), Values: yesNo},
+		{Name: "login", Order: func(a, b u) int { return b.LastLogin.Compare(a.LastLogin) }, Column: true}, // the newest first
+		{Name: "added", Order: func(a, b u) int { return b.Created.Compare(a.Created) }, Column: true},
+	}}
+}
+
+// Token is a token of a list.
+type Token struct {
+	store.Token
+	Over bool // it has expired
+}
+
+// TokensOf says which tokens have expired.
+func TokensOf(tokens []store.Token, now time.Time) []Token {
+	out := make([]Token, len(tokens))
+	for i, t := range tokens {
+		out[i] = Token{t, !t.Expires.IsZero() && !t.Expires.After(now)}
+	}
+	return out
+}
+
+// Tokens is what can be asked of tokens. Nothing of their texts is.
+func Tokens() List[Token] {
+	type t = Token
+	return List[t]{Fields: []Field[t]{
+		{Name: "name", Texts: texts(func(x t) string { return x.Name }), Words: true, Column: true},
+		{Name: "scope", Texts: texts(func(x t) string { return x.Scope }), Values: named(store.ScopeRead, store.ScopeOperate, store.ScopeAdmin), Column: true},
+		{Name: "expired", Texts: texts(func(x t) string { return yes(x.Over) }), Values: yesNo},
+		{Name: "ever", Texts: texts(func(x t) string { return yes(!x.LastUsed.IsZero()) }), Values: yesNo},
+		{Name: "used", Order: func(a, b t) int { return b.LastUsed.Compare(a.LastUsed) }, Column: true}, // the last first
+		{Name: "expires", Column: true, Order: func(a, b t) int {
+			switch { // one that never does comes last
+			case a.Expires.IsZero() != b.Expires.IsZero():
+				return map[bool]int{true: 1, false: -1}[a.Expires.IsZero()]
+			}
+			return a.Expires.Compare(b.Expires)
+		}},
+		{Name: "created", Order: func(a, b t) int { return b.Created.Compare(a.Created) }, Column: true}, // the newest first
+	}}
+}
+
+// Event is an event of a list, with the name of its machine.
+type Event struct {
+	store.Event
+	Name string `json:"machine_name,omitempty"`
 }

@@ -121,3 +121,83 @@ func TestJobsAreFound(t *testing.T) {
 		"": "win11 lab-01", "state:failed": "lab-01", `"is full"`: "lab-01", "kind:import": "win11", "flatten": "lab-01", "|size": "lab-01 win11", "|-started": "lab-01 win11", "|subject": "lab-01 win11",
 	})
 }
+
+func TestSubnetsAndMappingsAreFound(t *testing.T) {
+	at := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+	addr := netip.MustParseAddr
+	subnets := listing.SubnetsOf([]store.Subnet{
+		{ID: 1, Interface: "eth1", Prefix: netip.MustParsePrefix("10.77.0.0/24"), Mode: store.DHCPFull, Range: store.Range{From: addr("10.77.0.100"), To: addr("10.77.0.199")}, Router: addr("10.77.0.254"), Domain: "lab.example", LeaseTime: time.Hour},
+		{ID: 2, Prefix: netip.MustParsePrefix("10.9.0.0/16"), Mode: store.DHCPFull, Range: store.Range{From: addr("10.9.0.10"), To: addr("10.9.0.12")}, DNS: []netip.Addr{addr("10.9.0.53")}, Search: []string{"far.example"}},
+		{ID: 3, Interface: "eth2", Prefix: netip.MustParsePrefix("10.77.0.0/24"), Mode: store.DHCPOff, NTP: []netip.Addr{addr("10.77.0.123")}},
+	}, []store.Lease{
+		{Address: addr("10.77.0.100"), State: store.LeaseBound, Interface: "eth1", Expires: at.Add(time.Hour)},
+		{Address: addr("10.77.0.101"), State: store.LeaseBound, Interface: "eth1", Expires: at}, // over
+		{Address: addr("10.77.0.102"), State: store.LeaseDeclined, Interface: "eth1", Expires: at.Add(time.Hour)},
+		{Address: addr("10.9.0.10"), State: store.LeaseBound, Interface: "eth1", Relay: addr("10.9.0.1"), Expires: at.Add(time.Hour)},
+		{Address: addr("10.9.0.11"), State: store.LeaseBound, Interface: "eth1", Relay: addr("10.9.0.1"), Expires: at.Add(time.Hour)},
+	}, at)
+	if subnets[0].Given != 1 || subnets[1].Given != 2 || subnets[2].Given != 0 {
+		t.Errorf("given are %d, %d and %d", subnets[0].Given, subnets[1].Given, subnets[2].Given)
+	}
+	shows(t, listing.Subnets(), subnets, func(s listing.Subnet) string { return fmt.Sprint(s.ID) }, map[string]string{
+		"": "1 2 3", "10.77": "1 3", "network:10.9": "2", "interface:eth": "1 3", "mode:off": "3", "relay:yes": "2", "router:254": "1", "dns:53": "2", "ntp:123": "3", "domain:far": "2", "example": "1 2",
+		"|network": "2 1 3", "|-network": "1 3 2", "|size": "1 2 3", "|given": "2 1 3", "|-lease": "1 2 3", "mode:full|-size": "2 1",
+	})
+	mappings := []store.MappingView{
+		{Mapping: store.Mapping{LUN: 10, Created: at}, MachineName: "lab-01", VolumeName: "spare", VolumeSize: 9},
+		{Mapping: store.Mapping{LUN: 1, Boot: true, Created: at.Add(time.Hour)}, MachineName: "lab-01", VolumeName: "win11", VolumeSize: 5},
+		{Mapping: store.Mapping{LUN: 1, ReadOnly: true}, MachineName: "lab-02", VolumeName: "debian", VolumeSize: 7},
+	}
+	shows(t, listing.Mappings(), mappings, func(m store.MappingView) string { return m.VolumeName }, map[string]string{
+		"lab-01": "spare win11", "machine:lab-02": "debian", "volume:WIN": "win11", "lun:1": "win11 debian", "lun:10": "spare", "lun:0": "", "boot:yes": "win11", "readonly:yes": "debian", "boot:no lab-01": "spare",
+		"|lun": "win11 debian spare", "|size": "win11 debian spare", "|created": "win11 spare debian", "|-machine": "debian spare win11",
+	})
+}
+
+func TestPeopleAndTokensAreFound(t *testing.T) {
+	at := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+	users := []store.User{
+		{Name: "anna", Role: store.RoleAdmin, Hash: "secret-hash", LastLogin: at, Created: at},
+		{Name: "ben", Role: store.RoleViewer, Issuer: "https://sso.example", Subject: "7f", KnownAs: "ben@example", Created: at.Add(time.Hour)},
+		{Name: "carl", Role: store.RoleOperator, Hash: "secret-hash", Disabled: true, LastLogin: at.Add(time.Hour)},
+	}
+	shows(t, listing.Users(), users, func(u store.User) string { return u.Name }, map[string]string{
+		"": "anna ben carl", "role:operator": "carl", "by:provider": "ben", "by:password": "anna carl", "known:example": "ben", "disabled:yes": "carl", "ever:no": "ben", "secret-hash": "", "7f": "",
+		"|role": "anna carl ben", "|login": "carl anna ben", "|added": "ben anna carl", "|-name": "carl ben anna",
+	})
+	tokens := listing.TokensOf([]store.Token{
+		{ID: 1, Name: "ci", Hash: "secret-hash", Scope: "read", LastUsed: at},
+		{ID: 2, Name: "backup", Hash: "secret-hash", Scope: "admin", Expires: at, Created: at},
+		{ID: 3, Name: "robot", Scope: "operate", Expires: at.Add(time.Hour), Created: at.Add(time.Hour)},
+	}, at)
+	shows(t, listing.Tokens(), tokens, func(x listing.Token) string { return x.Name }, map[string]string{
+		"scope:read": "ci", "expired:yes": "backup", "expired:no": "ci robot", "ever:yes": "ci", "secret-hash": "", "bot": "robot",
+		"|expires": "backup robot ci", "|-expires": "ci robot backup", "|used": "ci backup robot", "|created": "robot backup ci", "|scope": "backup robot ci",
+	})
+}
+
+func TestADigestStandsForLeasesAsTheyAre(t *testing.T) {
+	at := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
+	one := listing.Lease{Lease: store.Lease{Address: netip.MustParseAddr("10.77.0.9"), MAC: store.MAC{1}, State: store.LeaseBound, Expires: at}}
+	two := one
+	two.Address = netip.MustParseAddr("10.77.0.10")
+	was := listing.LeaseDigest([]listing.Lease{one, two})
+	if listing.LeaseDigest([]listing.Lease{two, one}) != was {
+		t.Error("the order counts")
+	}
+	later := one
+	later.Expires = at.Add(time.Hour)
+	if listing.LeaseDigest([]listing.Lease{later, two}) != was {
+		t.Error("one that was renewed while it was good is another")
+	}
+	over, other := one, one
+	over.Over, other.MAC = true, store.MAC{2}
+	for what, changed := range map[string]listing.Lease{"one that is over": over, "another machine's": other} {
+		if listing.LeaseDigest([]listing.Lease{changed, two}) == was {
+			t.Errorf("%s is taken for the same", what)
+		}
+	}
+	if one.InUse() != true || over.InUse() {
+		t.Error("in use is what is bound and good")
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"lunboot/store"
 	"lunboot/store/listing"
@@ -222,6 +223,102 @@ func Audit() Table[store.Audit] {
 				parts[i] = c.Field + ": " + c.Before + " → " + c.After
 			}
 			return strings.Join(parts, "; ")
+		}),
+	}
+}
+
+func addressTexts(addrs []netip.Addr) (out []string) {
+	for _, a := range addrs {
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// Subnets is the table of subnets.
+func Subnets() Table[listing.Subnet] {
+	type s = listing.Subnet
+	return Table[s]{
+		field("id", func(x s) int64 { return x.ID }),
+		field("network", func(x s) string { return x.Prefix.String() }),
+		field("interface", func(x s) string { return x.Interface }),
+		field("mode", func(x s) string { return string(x.Mode) }),
+		field("range", func(x s) string {
+			if !x.Range.From.IsValid() {
+				return ""
+			}
+			return x.Range.String()
+		}),
+		field("addresses", func(x s) int { return x.Range.Size() }),
+		field("given", func(x s) int { return x.Given }),
+		field("router", func(x s) string { return addressText(x.Router) }),
+		field("dns", func(x s) []string { return addressTexts(x.DNS) }),
+		field("domain", func(x s) string { return x.Domain }),
+		field("search", func(x s) []string { return x.Search }),
+		field("ntp", func(x s) []string { return addressTexts(x.NTP) }),
+		field("lease_seconds", func(x s) int64 { return int64(x.LeaseTime / time.Second) }),
+		field("next_server", func(x s) string { return addressText(x.NextServer) }),
+	}
+}
+
+// Mappings is the table of mappings.
+func Mappings() Table[store.MappingView] {
+	type m = store.MappingView
+	return Table[m]{
+		field("machine", func(x m) string { return x.MachineName }),
+		field("lun", func(x m) int64 { return int64(x.LUN) }),
+		field("volume", func(x m) string { return x.VolumeName }),
+		field("size", func(x m) int64 { return x.VolumeSize }),
+		field("boot", func(x m) bool { return x.Boot }),
+		field("read_only", func(x m) bool { return x.ReadOnly }),
+		{"created", func(x m) any { return x.Created }},
+	}
+}
+
+// Users is the table of people, without what they log in by.
+func Users() Table[store.User] {
+	type u = store.User
+	return Table[u]{
+		field("name", func(x u) string { return x.Name }),
+		field("role", func(x u) string { return string(x.Role) }),
+		field("provider", func(x u) string { return x.Issuer }),
+		field("known_as", func(x u) string { return x.KnownAs }),
+		field("disabled", func(x u) bool { return x.Disabled }),
+		{"added", func(x u) any { return x.Created }},
+		{"last_login", func(x u) any { return x.LastLogin }},
+	}
+}
+
+// Tokens is the table of tokens, without their texts or what these are known by.
+func Tokens() Table[listing.Token] {
+	type t = listing.Token
+	return Table[t]{
+		field("id", func(x t) int64 { return x.ID }),
+		field("name", func(x t) string { return x.Name }),
+		field("scope", func(x t) string { return x.Scope }),
+		field("expired", func(x t) bool { return x.Over }),
+		{"created", func(x t) any { return x.Created }},
+		{"expires", func(x t) any { return x.Expires }},
+		{"last_used", func(x t) any { return x.LastUsed }},
+	}
+}
+
+// Events is the table of events, without the scripts that machines were given and
+// the keys that they report with.
+func Events() Table[listing.Event] {
+	type e = listing.Event
+	return Table[e]{
+		field("seq", func(x e) int64 { return x.Seq }),
+		{"at", func(x e) any { return x.At }},
+		field("severity", func(x e) string { return string(x.Kind.Severity()) }),
+		field("kind", func(x e) string { return string(x.Kind) }),
+		field("machine", func(x e) string { return x.Name }),
+		field("mac", func(x e) string { return macText(x.MAC) }),
+		field("address", func(x e) string { return addressText(x.Addr) }),
+		field("reason", func(x e) string { return x.Detail.Reason }),
+		field("detail", func(x e) string {
+			d := x.Detail
+			d.Key, d.Script, d.Reason = "", "", ""
+			return string(d.AppendJSON(nil))
 		}),
 	}
 }

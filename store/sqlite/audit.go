@@ -109,7 +109,7 @@ func (db *DB) EveryChange(ctx context.Context, f store.AuditFilter) (store.Parts
 		return nil, err
 	}
 	ids, err := dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[int64], "SELECT id FROM audit"+where+auditOrder(f), args...)
-	return parts(db.file, ids, auditColumns+" WHERE ", scanAudit, func(a store.Audit) int64 { return a.ID }), err
+	return parts(db.file, ids, auditColumns+" WHERE id ", scanAudit, func(a store.Audit) int64 { return a.ID }), err
 }
 
 // Auditors returns everybody who ever changed something, by name.

@@ -101,23 +101,6 @@ func scanEvent(r dbfile.Row) (store.Event, error) {
 	return e, nil
 }
 
-// Events returns the events that match, by rising number.
-func (j *Journal) Events(ctx context.Context, f store.EventFilter) ([]store.Event, error) {
-	query := "SELECT seq, at, kind, mac, addr, coalesce(machine, 0), coalesce(attempt, 0), detail FROM event WHERE seq > ? "
-	args := []any{f.After}
-	if f.Attempt != 0 {
-		query, args = query+"AND attempt = ? ", append(args, int64(f.Attempt))
-	}
-	if f.Machine != 0 {
-		query, args = query+"AND machine = ? ", append(args, int64(f.Machine))
-	}
-	if !f.MAC.IsZero() {
-		query, args = query+"AND mac = ? ", append(args, f.MAC.String())
-	}
-	limit, _ := dbfile.Page(store.Page{Limit: f.Limit})
-	return dbfile.List(ctx, j.file.Reader(), scanEvent, query+"ORDER BY seq LIMIT ?", append(args, limit)...)
-}
-
 const attemptColumns = `SELECT id, coalesce(machine, 0), machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
 	firmware, arch, address, script, first_seq, last_seq FROM attempt `
 
@@ -297,7 +280,7 @@ func (j *Journal) EveryAttempt(ctx context.Context, f store.AttemptFilter) (stor
 		return nil, err
 	}
 	ids, err := dbfile.List(ctx, j.file.Reader(), dbfile.Scalar[store.AttemptID], "SELECT id FROM "+where+attemptOrder(f.Sort), args...)
-	return parts(j.file, ids, attemptColumns+"WHERE ", scanAttempt, func(a store.Attempt) store.AttemptID { return a.ID }), err
+	return parts(j.file, ids, attemptColumns+"WHERE id ", scanAttempt, func(a store.Attempt) store.AttemptID { return a.ID }), err
 }
 
 // LastAttemptID returns the largest id of an attempt, 0 when there is none.

@@ -307,9 +307,19 @@ func (db *DB) DeleteLease(ctx context.Context, a netip.Addr) error {
 
 // DropLease forgets the lease of an address on an operator's word.
 func (db *DB) DropLease(ctx context.Context, actor store.Actor, a netip.Addr) error {
+	return db.DropLeaseIf(ctx, actor, a, nil)
+}
+
+// DropLeaseIf forgets the lease of an address on an operator's word, unless may,
+// which is shown the lease as it is in that moment, returns an error; nil asks
+// nobody.
+func (db *DB) DropLeaseIf(ctx context.Context, actor store.Actor, a netip.Addr, may func(store.Lease) error) error {
 	a = a.Unmap()
 	return db.write(ctx, "drop lease", func(t *tx) error {
 		l, err := dbfile.One(t.Ctx, t, scanLease, store.NotFound("lease of", a.String()), leaseColumns+"WHERE address = ?", a.String())
+		if err == nil && may != nil {
+			err = may(l)
+		}
 		if err != nil {
 			return err
 		}

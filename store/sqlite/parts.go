@@ -11,16 +11,17 @@ import (
 // partRows is how many rows of a table that grows with time are held at once.
 const partRows = 500
 
-// parts reads the rows with these ids a part at a time. Which they are and how they
-// follow each other was found at once, so each comes once, whatever is written
-// meanwhile; and nothing is held open for somebody who fetches them slowly. What was
-// removed meanwhile is left out.
+// parts reads the rows with these ids a part at a time; columns ends with the name
+// of the column that has them. Which they are and how they follow each other was
+// found at once, so each comes once, whatever is written meanwhile; and nothing is
+// held open for somebody who fetches them slowly. What was removed meanwhile is
+// left out.
 func parts[ID ~int64, T any](file *dbfile.File, ids []ID, columns string, scan func(dbfile.Row) (T, error), of func(T) ID) store.Parts[T] {
 	return func(ctx context.Context) ([]T, error) {
 		for len(ids) > 0 {
 			now := ids[:min(partRows, len(ids))]
 			ids = ids[len(now):]
-			rows, err := dbfile.List(ctx, file.Reader(), scan, columns+"id IN (SELECT value FROM json_each(?))", jsonList(now))
+			rows, err := dbfile.List(ctx, file.Reader(), scan, columns+"IN (SELECT value FROM json_each(?))", jsonList(now))
 			if err != nil {
 				return nil, err
 			}

@@ -424,6 +424,9 @@ func suffix(e store.Event) string {
 	return ": " + strings.Join(parts, ", ")
 }
 
+// Words says what an event of a kind is, as every page and the evidence do.
+func Words(k store.EventKind) string { return plain(k) }
+
 // plain says what an event of a kind is.
 func plain(k store.EventKind) string {
 	if s, ok := plainWords[k]; ok {
@@ -515,4 +518,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventVolumeFailed:    "its volume failed",
 	store.EventMachineChanged:  "it was changed here",
 	store.EventMachinePower:    "its BMC was told something",
+	store.EventReportStray:     "somebody sent a report that belongs to no boot",
+	store.EventSpace:           "the room for volumes fell below what is to be kept, or is above it again",
+	store.EventDropped:         "events were left out",
 }
