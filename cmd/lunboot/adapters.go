@@ -66,14 +66,43 @@ func (x explainer) Explain(ctx context.Context, id store.AttemptID) (title, caus
 	return d.Title, d.Cause, fix, true
 }
 
-// eventLog is the journal as the API reads it: by cursor, filtered.
-type eventLog struct{ j *events.Journal }
+// eventLog is the journal as the API reads it: by cursor, filtered, and the table
+// behind it, where what is looked for is found.
+type eventLog struct {
+	j *events.Journal
+	*sqlite.Journal
+}
+
+// farBehind is how many events somebody lacks who looks for few of them, from
+// where on the table is asked: it finds a machine's by an index, and reads none of
+// the others.
+const farBehind = 2000
 
 // After returns the matching events after f.After, and the last sequence number
 // that was looked at.
 func (l eventLog) After(ctx context.Context, f store.EventFilter) ([]store.Event, int64, error) {
 	upto := f.After
 	var out []store.Event
+	if f.Narrowed() && l.j.LastSeq()-upto > farBehind {
+		last, err := l.Journal.LastSeq(ctx)
+		if err != nil {
+			return nil, upto, err
+		}
+		if out, err = l.Events(ctx, f); err != nil {
+			return nil, upto, err
+		}
+		for i := range out {
+			out[i].Detail.Key = ""
+		}
+		switch n := len(out); {
+		case n == f.Limit:
+			upto = out[n-1].Seq
+		case n > 0: // some may have been written since the table's end was asked for
+			upto = max(upto, last, out[n-1].Seq)
+		default:
+			upto = max(upto, last)
+		}
+	}
 	for len(out) < f.Limit {
 		items, err := l.j.After(ctx, upto, 500)
 		if err != nil || len(items) == 0 {
@@ -81,7 +110,7 @@ func (l eventLog) After(ctx context.Context, f store.EventFilter) ([]store.Event
 		}
 		for _, e := range items {
 			upto = e.Seq
-			if f.Machine != 0 && e.Machine != f.Machine || !f.MAC.IsZero() && e.MAC != f.MAC || f.Attempt != 0 && e.Attempt != f.Attempt {
+			if !f.Fits(&e) {
 				continue
 			}
 			e.Detail.Key = "" // who holds it may speak for the machine

@@ -104,6 +104,7 @@ type NetworkRows interface {
 	DeleteSubnet(ctx context.Context, by store.Actor, id int64) error
 	LeaseByAddress(context.Context, netip.Addr) (store.Lease, error)
 	DropLease(context.Context, store.Actor, netip.Addr) error
+	DropLeaseIf(ctx context.Context, by store.Actor, a netip.Addr, may func(store.Lease) error) error
 	MoveLease(ctx context.Context, by store.Actor, from, to store.MAC) error
 }
 

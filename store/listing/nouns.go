@@ -258,7 +258,7 @@ func Jobs() List[store.Job] {
 // Subnet is a subnet of a list, with how many of its addresses are given.
 type Subnet struct {
 	store.Subnet
-	Given int `json:"given" doc:"addresses that are leased now"`
+	Given int // addresses that are leased now
 }
 
 // SubnetsOf joins subnets with the leases that are good in them.
@@ -357,6 +357,7 @@ func Tokens() List[Token] {
 	type t = Token
 	return List[t]{Fields: []Field[t]{
 		{Name: "name", Texts: texts(func(x t) string { return x.Name }), Words: true, Column: true},
+		{Name: "owner", Texts: texts(func(x t) string { return x.Owner }), Words: true, Column: true},
 		{Name: "scope", Texts: texts(func(x t) string { return x.Scope }), Values: named(store.ScopeRead, store.ScopeOperate, store.ScopeAdmin), Column: true},
 		{Name: "expired", Texts: texts(func(x t) string { return yes(x.Over) }), Values: yesNo},
 		{Name: "ever", Texts: texts(func(x t) string { return yes(!x.LastUsed.IsZero()) }), Values: yesNo},

@@ -294,6 +294,7 @@ func Tokens() Table[listing.Token] {
 	return Table[t]{
 		field("id", func(x t) int64 { return x.ID }),
 		field("name", func(x t) string { return x.Name }),
+		field("owner", func(x t) string { return x.Owner }),
 		field("scope", func(x t) string { return x.Scope }),
 		field("expired", func(x t) bool { return x.Over }),
 		{"created", func(x t) any { return x.Created }},

@@ -11,6 +11,7 @@ import (
 	"lunboot/services/boot/diagnose"
 	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 // Token is a token as it is shown: its secret only once, when it is made.
@@ -32,13 +33,17 @@ func tokenView(t store.Token, secret string) Token {
 
 func (s *server) access(a huma.API) {
 	register(a, http.MethodGet, "/tokens", "list-tokens", "List tokens, with whose they are", store.ScopeAdmin,
-		func(ctx context.Context, _ *struct{}) (*body[List[Token]], error) {
-			ts, err := s.Access.Tokens(ctx)
-			out := []Token{}
-			for _, t := range ts {
-				out = append(out, tokenView(t, ""))
+		func(ctx context.Context, in *ListQuery) (*body[List[Token]], error) {
+			items, err := s.lists().Tokens(ctx)
+			if err != nil {
+				return nil, problem(err)
 			}
-			return all(out, err)
+			page, total, err := listing.Tokens().Find(items, in.query())
+			out := make([]Token, 0, len(page))
+			for _, t := range page {
+				out = append(out, tokenView(t.Token, ""))
+			}
+			return listOf(out, total, err)
 		})
 	register(a, http.MethodPost, "/tokens", "create-token", "Make a token; its secret is shown once. It belongs to the person who makes it, and may do no more than they may", store.ScopeAdmin,
 		func(ctx context.Context, in *struct {

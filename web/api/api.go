@@ -88,6 +88,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.attempts(a)
 	s.captures(a)
 	s.sessions(a)
+	s.leases(a)
 	s.network(a)
 	s.subnets(a)
 	s.system(a)

@@ -44,15 +44,18 @@ type house struct {
 	db        *sqlite.DB
 	inventory *inventory.Inventory
 	journal   *events.Journal
+	table     *sqlite.Journal
+	live      *live
 	auth      *auth.Auth
 	// as is who asks where no Authorization says it.
 	as auth.Identity
 }
 
-type live struct{}
+// live has a session, and others that a test adds.
+type live struct{ also []store.Session }
 
-func (live) Sessions() []store.Session { return []store.Session{{ID: "s1"}} }
-func (live) DropSession(_ context.Context, _ store.Actor, id string) error {
+func (l *live) Sessions() []store.Session { return append([]store.Session{{ID: "s1"}}, l.also...) }
+func (*live) DropSession(_ context.Context, _ store.Actor, id string) error {
 	if id != "s1" {
 		return store.NotFound("session", id)
 	}
@@ -195,7 +198,18 @@ func (dry) Explain(_ context.Context, m store.Machine, q store.ExplainQuery) (st
 	return store.DryRun{Machine: m.ID, Name: m.Name, MAC: q.MAC, Platform: q.Arch, Relay: q.Relay}, nil
 }
 
-type log struct{ *events.Journal }
+type log struct {
+	*events.Journal
+	table *sqlite.Journal
+}
+
+func (l log) FindEvents(ctx context.Context, f store.EventFilter) ([]store.Event, int, error) {
+	return l.table.FindEvents(ctx, f)
+}
+
+func (l log) EveryEvent(ctx context.Context, f store.EventFilter) (store.Parts[store.Event], error) {
+	return l.table.EveryEvent(ctx, f)
+}
 
 func (l log) After(ctx context.Context, f store.EventFilter) ([]store.Event, int64, error) {
 	items, err := l.Journal.After(ctx, f.After, f.Limit)
@@ -240,12 +254,13 @@ func openWith(t *testing.T, rates api.Rates) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { staged.Close() })
-	inv, err := inventory.New(inventory.Config{DB: db, Volumes: pool, Layers: pool, Shelf: staged, Sessions: live{}, Log: quiet, Now: time.Now})
+	on := &live{}
+	inv, err := inventory.New(inventory.Config{DB: db, Volumes: pool, Layers: pool, Shelf: staged, Sessions: on, Log: quiet, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { inv.Close() })
-	h := &house{t: t, router: chi.NewRouter(), db: db, inventory: inv, journal: journal, as: admin}
+	h := &house{t: t, router: chi.NewRouter(), db: db, inventory: inv, journal: journal, table: table, live: on, as: admin}
 	h.auth, err = auth.New(t.Context(), auth.Config{
 		Users: db, Tokens: db, Sessions: db, Provider: db, Log: quiet, Now: time.Now, Peer: func(context.Context) (int, bool) { return 0, false },
 	})
@@ -268,10 +283,10 @@ func openWith(t *testing.T, rates api.Rates) *house {
 		Acts:      inv,
 		Volumes:   inv,
 		Space:     inventory.NewSpaceWatch(inv, func(store.Space) {}).Space,
-		Sessions:  live{},
+		Sessions:  on,
 		Attempts:  boots{},
 		Captures:  boots{},
-		Events:    log{journal},
+		Events:    log{journal, table},
 		Scripts:   scripted{},
 		Explainer: dry{},
 		Loaders:   &shelf{},

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"net/netip"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -114,21 +113,6 @@ func (s *server) sessions(a huma.API) {
 			Session string `path:"session"`
 		}) (*empty, error) {
 			return done(s.Sessions.DropSession(ctx, actor(ctx), in.Session))
-		})
-	register(a, http.MethodGet, "/leases", "list-leases", "List leases", store.ScopeRead,
-		func(ctx context.Context, in *ListQuery) (*body[List[listing.Lease]], error) {
-			items, err := s.lists().Leases(ctx)
-			return found(listing.Leases(), *in, items, err)
-		})
-	register(a, http.MethodDelete, "/leases/{address}", "drop-lease", "Forget a lease", store.ScopeOperate,
-		func(ctx context.Context, in *struct {
-			Address string `path:"address"`
-		}) (*empty, error) {
-			addr, err := netip.ParseAddr(in.Address)
-			if err != nil {
-				return nil, problem(store.Invalid("address", "%q is not an address", in.Address))
-			}
-			return done(s.Store.DropLease(ctx, actor(ctx), addr))
 		})
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
+	"lunboot/store/listing"
+	"lunboot/web/download"
 )
 
 // heartbeat keeps proxies from closing a silent stream.
@@ -24,10 +27,11 @@ const eventBatch = 500
 func describeEvents(a huma.API) {
 	a.OpenAPI().AddOperation(&huma.Operation{
 		OperationID: "events", Method: http.MethodGet, Path: "/api/v1/events",
-		Summary:     "The journal: a JSON listing, or a stream for Accept: text/event-stream (resumes by Last-Event-ID)",
-		Description: "Query: after (sequence number), machine (id), mac, attempt, limit.",
-		Security:    security(store.ScopeRead),
-		Responses:   map[string]*huma.Response{"200": {Description: "events in rising order"}},
+		Summary: "The journal: a JSON listing, or a stream for Accept: text/event-stream (resumes by Last-Event-ID)",
+		Description: "Query: machine (id), mac, attempt (which a boot's reports carry), limit (at most 500), and search: words and qualifiers, such as machine:lab-03 kind:iscsi severity:error since:2d. " +
+			"With after (a sequence number), or with nothing but these three, events come in rising order from there on; with search, sort (at or kind, with a hyphen before it the other way) or offset and without after they come as the page lists them, the newest first, with how many there are and the names of their machines.",
+		Security:  security(store.ScopeRead),
+		Responses: map[string]*huma.Response{"200": {Description: "events in rising order, or a page of those that were found"}},
 	})
 }
 
@@ -45,12 +49,16 @@ func (s *server) needRead(next http.Handler) http.Handler {
 // events lists the journal, or streams it to a client that accepts
 // text/event-stream.
 func (s *server) events(w http.ResponseWriter, r *http.Request) {
-	f, err := eventFilter(r)
+	f, err := s.eventFilter(r)
 	if err != nil {
-		writeProblem(w, http.StatusUnprocessableEntity, err.Error())
+		eventProblem(w, err)
 		return
 	}
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		if q := r.URL.Query(); q.Get("after") == "" && (q.Has("search") || q.Has("sort") || q.Has("offset")) {
+			s.foundEvents(w, r, f)
+			return
+		}
 		items, _, err := s.Events.After(r.Context(), f)
 		if err != nil {
 			s.Log.Error("list events", "error", err)
@@ -65,6 +73,29 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.stream(w, r, f)
+}
+
+// foundEvents answers a page of events, as the page lists them.
+func (s *server) foundEvents(w http.ResponseWriter, r *http.Request, f store.EventFilter) {
+	var named []listing.Event
+	items, total, err := s.Events.FindEvents(r.Context(), f)
+	if err == nil {
+		named, err = download.WithNames(r.Context(), s.Store.Machine, items)
+	}
+	if err != nil {
+		eventProblem(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(List[listing.Event]{Items: named, Total: total})
+}
+
+// eventProblem answers what went wrong as every other operation does.
+func eventProblem(w http.ResponseWriter, err error) {
+	m := problem(err).(*huma.ErrorModel)
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(m.Status)
+	json.NewEncoder(w).Encode(m)
 }
 
 // stream writes events as they come until the client goes away. A client that
@@ -113,7 +144,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, f store.EventFil
 	}
 }
 
-func eventFilter(r *http.Request) (f store.EventFilter, err error) {
+func (s *server) eventFilter(r *http.Request) (f store.EventFilter, err error) {
 	q := r.URL.Query()
 	number := func(key string) int64 {
 		v := q.Get(key)
@@ -130,6 +161,8 @@ func eventFilter(r *http.Request) (f store.EventFilter, err error) {
 	f.Machine = store.MachineID(number("machine"))
 	f.Attempt = store.AttemptID(number("attempt"))
 	f.Limit = int(number("limit"))
+	f.Offset = int(min(number("offset"), math.MaxInt32))
+	f.Sort = q.Get("sort")
 	if err != nil {
 		return f, err
 	}
@@ -137,8 +170,11 @@ func eventFilter(r *http.Request) (f store.EventFilter, err error) {
 		f.Limit = eventBatch
 	}
 	if v := q.Get("mac"); v != "" {
-		f.MAC, err = store.ParseMAC(v)
+		if f.MAC, err = store.ParseMAC(v); err != nil {
+			return f, err
+		}
 	}
+	f.Search, err = store.ParseEventSearch(q.Get("search"), time.Now(), s.lists().Named(r.Context()))
 	return f, err
 }
 

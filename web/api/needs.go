@@ -44,7 +44,12 @@ type VolumeStore interface {
 type NetworkStore interface {
 	Subnets(context.Context) ([]store.Subnet, error)
 	Leases(context.Context) ([]store.Lease, error)
+}
+
+// LeaseActs forgets leases.
+type LeaseActs interface {
 	DropLease(context.Context, store.Actor, netip.Addr) error
+	DropLeases(context.Context, store.Actor, store.LeaseDropSpec) ([]store.LeaseDropped, error)
 }
 
 // Acts is what an operator does to machines, mappings and profiles.
@@ -53,6 +58,7 @@ type Acts interface {
 	Enrolling
 	MappingActs
 	SubnetActs
+	LeaseActs
 	PutProfile(context.Context, store.Actor, store.Profile) (store.Profile, error)
 	DeleteProfile(ctx context.Context, by store.Actor, name string) error
 	PutSetting(context.Context, store.Actor, store.Setting) error
@@ -130,6 +136,9 @@ type Captures interface {
 // last sequence number that was looked at.
 type Events interface {
 	After(context.Context, store.EventFilter) (items []store.Event, upto int64, err error)
+	// FindEvents returns a page of the events that match, and how many do.
+	FindEvents(context.Context, store.EventFilter) ([]store.Event, int, error)
+	EveryEvent(context.Context, store.EventFilter) (store.Parts[store.Event], error)
 	LastSeq() int64
 	Wake(seq int64) <-chan struct{}
 }

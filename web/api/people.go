@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 	"lunboot/web/auth"
 )
 
@@ -19,8 +20,9 @@ type UserKey struct {
 
 func (s *server) people(a huma.API) {
 	register(a, http.MethodGet, "/users", "list-users", "List the people who may log in", store.ScopeAdmin,
-		func(ctx context.Context, _ *struct{}) (*body[List[store.User]], error) {
-			return all(s.Access.Users(ctx))
+		func(ctx context.Context, in *ListQuery) (*body[List[store.User]], error) {
+			items, err := s.lists().Users(ctx)
+			return found(listing.Users(), *in, items, err)
 		})
 	register(a, http.MethodPost, "/users", "add-user", "Add a person", store.ScopeAdmin,
 		func(ctx context.Context, in *struct {

@@ -93,6 +93,12 @@ func TestEveryListTakesASearchASortAndAPage(t *testing.T) {
 	h.must(201, "POST", "/api/v1/machines", `{"name":"lab-01","macs":["00:07:e9:0f:ea:01"]}`)
 	h.must(201, "POST", "/api/v1/mappings", `{"machine":"lab-01","volume":"spare"}`)
 	h.must(204, "PUT", "/api/v1/unknown-machines/52:54:00:12:34:56/ignored", `{"ignored":true}`)
+	h.must(201, "POST", "/api/v1/subnets", `{"interface":"eth1","prefix":"10.77.0.0/24","mode":"full"}`)
+	for _, u := range []string{`"name":"anna","role":"admin"`, `"name":"vera","role":"viewer"`} {
+		h.must(201, "POST", "/api/v1/users", "{"+u+`,"password":"a long password"}`)
+	}
+	h.must(201, "POST", "/api/v1/tokens", `{"name":"ci","scope":"read"}`)
+	h.happen(store.Event{Kind: store.EventDHCPDiscover, Machine: 1}, store.Event{Kind: store.EventISCSINoLUN, Machine: 1}, store.Event{Kind: store.EventDHCPDiscover})
 	for path, want := range map[string]string{
 		"/volumes":                                          "disk spare win11 3",
 		"/volumes?sort=name":                                "disk spare win11 3",
@@ -112,6 +118,17 @@ func TestEveryListTakesASearchASortAndAPage(t *testing.T) {
 		"/audit?search=subject:spare+who:tester":            " 1",
 		"/audit?noun=volume&search=since:1h&sort=subject":   " 6",
 		"/audit?search=until:2d":                            " 0",
+		"/subnets?search=interface:eth1":                    " 1",
+		"/subnets?search=mode:off&sort=-network":            " 0",
+		"/mappings?search=volume:spare+lun:0&sort=lun":      " 1",
+		"/mappings?search=readonly:no+volume:win":           " 0",
+		"/users?search=role:viewer":                         "vera 1",
+		"/users?sort=-name&limit=1":                         "vera 2",
+		"/tokens?search=scope:read+ever:no&sort=expires":    "ci 1",
+		"/tokens?search=expired:yes":                        " 0",
+		"/events?search=machine:lab-01&limit=1":             " 2",
+		"/events?search=severity:error":                     " 1",
+		"/events?sort=-at&limit=2&offset=2":                 " 3",
 		"/unknown-machines?search=maker:qemu&ignored=true":  " 1",
 		"/unknown-machines?search=maker:intel&ignored=true": " 0",
 	} {
@@ -129,7 +146,7 @@ func TestEveryListTakesASearchASortAndAPage(t *testing.T) {
 			t.Errorf("%s finds %q, want %q", path, got, want)
 		}
 	}
-	for _, path := range []string{"/volumes?search=state:broken", "/volumes?sort=colour", "/profiles?search=kind:x", "/sessions?search=by:x", "/leases?search=state:x", "/media?sort=x", "/unknown-machines?search=ignored:x", "/jobs?search=state:x", "/loaders?search=supplied:x", "/attempts?search=outcome:x", "/audit?search=since:x", "/audit?sort=x"} {
+	for _, path := range []string{"/volumes?search=state:broken", "/volumes?sort=colour", "/profiles?search=kind:x", "/sessions?search=by:x", "/leases?search=state:x", "/media?sort=x", "/unknown-machines?search=ignored:x", "/jobs?search=state:x", "/loaders?search=supplied:x", "/attempts?search=outcome:x", "/audit?search=since:x", "/audit?sort=x", "/subnets?search=mode:x", "/mappings?search=boot:x", "/users?search=role:x", "/tokens?sort=x", "/events?search=severity:x", "/events?sort=x"} {
 		if a := h.must(422, "GET", "/api/v1"+path, ""); !strings.Contains(string(a.body), "by") && !strings.Contains(string(a.body), "there are: ") && !strings.Contains(string(a.body), "is no time") {
 			t.Errorf("%s: %s", path, a.body)
 		}
@@ -143,6 +160,11 @@ func TestEveryListIsExported(t *testing.T) {
 	}
 	h.must(204, "PUT", "/api/v1/unknown-machines/52:54:00:12:34:56/ignored", `{"ignored":true}`)
 	h.must(201, "POST", "/api/v1/machines", `{"name":"lab-01","macs":["00:07:e9:0f:ea:01"]}`)
+	h.must(201, "POST", "/api/v1/mappings", `{"machine":"lab-01","volume":"spare"}`)
+	h.must(201, "POST", "/api/v1/subnets", `{"interface":"eth1","prefix":"10.77.0.0/24","mode":"full"}`)
+	h.must(201, "POST", "/api/v1/users", `{"name":"anna","role":"admin","password":"a long password"}`)
+	h.must(201, "POST", "/api/v1/tokens", `{"name":"ci","scope":"read"}`)
+	h.happen(store.Event{Kind: store.EventDHCPDiscover, Machine: 1}, store.Event{Kind: store.EventISCSINoLUN, Machine: 1, Detail: store.Detail{Key: "aWhisper"}})
 	for path, want := range map[string][]string{
 		"/exports/volumes?sort=-size":                                 {"id,name,kind,size,takes,", ",spare,raw,2097152,", ",win11,raw,"},
 		"/exports/volumes?search=win11&format=json":                   {`"name": "win11"`, `"size": 1048576`},
@@ -155,6 +177,11 @@ func TestEveryListIsExported(t *testing.T) {
 		"/exports/profiles?search=kind:local":                         {"name,kind,fields,builtin", "local,local,,true"},
 		"/exports/media?format=json":                                  {"[\n]\n"},
 		"/exports/loaders":                                            {"name,chain,", "UEFI,x86-64,,iSCSI,"},
+		"/exports/subnets?search=mode:full":                           {"id,network,interface,", "1,10.77.0.0/24,eth1,full,,0,0,"},
+		"/exports/mappings":                                           {"machine,lun,", "lab-01,0,spare,2097152,true,false,"},
+		"/exports/users?format=json":                                  {`"name": "anna"`, `"role": "admin"`},
+		"/exports/tokens":                                             {"id,name,scope,expired,", ",ci,read,false,"},
+		"/exports/events?search=machine:lab-01&sort=-at":              {"seq,at,severity,kind,machine,", ",info,dhcp.discover,lab-01,", ",error,iscsi.no-lun,lab-01,"},
 		"/exports/attempts":                                           {"id,machine,mac,started,"},
 		"/exports/audit?search=what:volume+spare&format=csv&sort=who": {"id,at,who,", ",tester,volume.create,spare,"},
 	} {
@@ -175,11 +202,19 @@ func TestEveryListIsExported(t *testing.T) {
 	if a := h.must(200, "GET", "/api/v1/exports/volumes?search=win11", ""); strings.Contains(string(a.body), "spare") {
 		t.Errorf("a search finds\n%s", a.body)
 	}
-	for _, path := range []string{"/exports/people", "/exports/volumes?format=xlsx", "/exports/volumes?search=state:x", "/exports/volumes?sort=colour", "/exports/attempts?search=outcome:x", "/exports/audit?search=since:x"} {
+	for _, path := range []string{"/exports/people", "/exports/volumes?format=xlsx", "/exports/volumes?search=state:x", "/exports/volumes?sort=colour", "/exports/attempts?search=outcome:x", "/exports/audit?search=since:x", "/exports/events?search=kind:xyz"} {
 		h.must(422, "GET", "/api/v1"+path, "")
 	}
 	h.as = auth.Identity{Actor: "viewer", Scope: store.ScopeRead}
 	h.must(200, "GET", "/api/v1/exports/leases", "")
+	if a := h.must(200, "GET", "/api/v1/exports/events", ""); strings.Contains(string(a.body), "aWhisper") {
+		t.Errorf("a key leaves with the table:\n%s", a.body)
+	}
+	for _, list := range []string{"users", "tokens"} {
+		if a := h.must(403, "GET", "/api/v1/exports/"+list, ""); a.kind != "application/problem+json" || !strings.Contains(string(a.body), "needs the scope admin") {
+			t.Errorf("%s: %s", list, a.body)
+		}
+	}
 	h.as = auth.Identity{}
 	h.must(401, "GET", "/api/v1/exports/leases", "")
 }

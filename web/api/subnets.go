@@ -11,11 +11,18 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 // SubnetKey is the path parameter of one subnet.
 type SubnetKey struct {
 	Subnet int64 `path:"subnet" doc:"id"`
+}
+
+// SubnetLine is a subnet of the list.
+type SubnetLine struct {
+	store.Subnet
+	Given int `json:"given" doc:"addresses of it that are leased now"`
 }
 
 // subnetInput is what POST and PATCH take; absent members keep their value.
@@ -115,9 +122,18 @@ func (s *server) subnet(ctx context.Context, id int64) (store.Subnet, error) {
 }
 
 func (s *server) subnets(a huma.API) {
-	register(a, http.MethodGet, "/subnets", "list-subnets", "List subnets", store.ScopeRead,
-		func(ctx context.Context, _ *struct{}) (*body[List[store.Subnet]], error) {
-			return all(s.Store.Subnets(ctx))
+	register(a, http.MethodGet, "/subnets", "list-subnets", "List subnets, with how many addresses of each are leased now", store.ScopeRead,
+		func(ctx context.Context, in *ListQuery) (*body[List[SubnetLine]], error) {
+			items, err := s.lists().Subnets(ctx)
+			if err != nil {
+				return nil, problem(err)
+			}
+			page, total, err := listing.Subnets().Find(items, in.query())
+			out := make([]SubnetLine, 0, len(page))
+			for _, n := range page {
+				out = append(out, SubnetLine{n.Subnet, n.Given})
+			}
+			return listOf(out, total, err)
 		})
 	register(a, http.MethodPost, "/subnets", "add-subnet", "Add a subnet: on an interface, or behind a relay", store.ScopeAdmin,
 		func(ctx context.Context, in *body[subnetInput]) (*body[store.Subnet], error) {

@@ -163,8 +163,9 @@ type MappingKey struct {
 
 func (s *server) mappings(a huma.API) {
 	register(a, http.MethodGet, "/mappings", "list-mappings", "List mappings", store.ScopeRead,
-		func(ctx context.Context, _ *struct{}) (*body[List[Mapping]], error) {
-			return all(s.Store.MappingViews(ctx, 0))
+		func(ctx context.Context, in *ListQuery) (*body[List[Mapping]], error) {
+			items, err := s.lists().Mappings(ctx)
+			return found(listing.Mappings(), *in, items, err)
 		})
 	register(a, http.MethodPost, "/mappings", "add-mapping", "Map a volume to a machine as one LUN", store.ScopeOperate,
 		func(ctx context.Context, in *struct {

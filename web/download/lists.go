@@ -29,19 +29,34 @@ type Lists struct {
 	Loaders  func(context.Context) ([]boot.LoaderInfo, error)
 	Attempts func(context.Context, store.AttemptFilter) (store.Parts[store.Attempt], error)
 	Audit    func(context.Context, store.AuditFilter) (store.Parts[store.Audit], error)
+	Subnets  func(context.Context) ([]listing.Subnet, error)
+	Mappings func(context.Context) ([]store.MappingView, error)
+	Users    func(context.Context) ([]store.User, error)
+	Tokens   func(context.Context) ([]listing.Token, error)
+	Events   func(context.Context, store.EventFilter) (store.Parts[listing.Event], error)
+	Named    func(context.Context) store.EventNames // of a search for events
 	Now      func() time.Time
 }
 
 // Names are the lists that can be sent as a table.
 func Names() []string {
-	return []string{"machines", "volumes", "unknown-machines", "leases", "sessions", "jobs", "profiles", "media", "loaders", "attempts", "audit"}
+	return []string{"machines", "volumes", "unknown-machines", "leases", "sessions", "jobs", "profiles", "media", "loaders", "subnets", "mappings", "attempts", "events", "audit", "users", "tokens"}
+}
+
+// Need is what somebody has to be allowed to be sent a list.
+func Need(list string) store.Scope {
+	if list == "users" || list == "tokens" {
+		return store.ScopeAdmin
+	}
+	return store.ScopeRead
 }
 
 // Asked is what of which list is sent, and how.
 type Asked struct {
 	List, Search, Sort, Format string
-	Actor                      store.Actor // of changes: only theirs
-	Noun                       string      // of changes: only those of such things
+	Actor                      store.Actor     // of changes: only theirs
+	Noun                       string          // of changes: only those of such things
+	Machine                    store.MachineID // of events: only its
 }
 
 // Table is a list that was found, on its way to be a file.
@@ -86,6 +101,19 @@ func (l Lists) Open(ctx context.Context, q Asked) (*Table, error) {
 		t.send, err = whole(ctx, listing.Media(), sheet.Media(), l.Media, q, f)
 	case "loaders":
 		t.send, err = whole(ctx, boot.LoaderList(), loaderTable(), l.Loaders, q, f)
+	case "subnets":
+		t.send, err = whole(ctx, listing.Subnets(), sheet.Subnets(), l.Subnets, q, f)
+	case "mappings":
+		t.send, err = whole(ctx, listing.Mappings(), sheet.Mappings(), l.Mappings, q, f)
+	case "users":
+		t.send, err = whole(ctx, listing.Users(), sheet.Users(), l.Users, q, f)
+	case "tokens":
+		t.send, err = whole(ctx, listing.Tokens(), sheet.Tokens(), l.Tokens, q, f)
+	case "events":
+		which := store.EventFilter{Sort: q.Sort, Machine: q.Machine}
+		var bad error
+		which.Search, bad = store.ParseEventSearch(q.Search, l.Now(), l.Named(ctx))
+		t.send, err = inParts(ctx, which, bad, l.Events, sheet.Events(), f)
 	case "attempts":
 		which, bad := store.ParseAttemptSearch(q.Search, l.Now())
 		which.Sort = q.Sort

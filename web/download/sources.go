@@ -3,6 +3,7 @@ package download
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"lunboot/services/boot"
@@ -21,6 +22,15 @@ type Inventory interface {
 	Leases(context.Context) ([]store.Lease, error)
 	Jobs(context.Context) ([]store.Job, error)
 	Profiles(context.Context) ([]store.Profile, error)
+	Networks
+}
+
+// Networks are the networks, and what machines have of the inventory.
+type Networks interface {
+	Machine(context.Context, store.MachineID) (store.Machine, error)
+	Subnets(context.Context) ([]store.Subnet, error)
+	// MappingViews are a machine's mappings; everybody's for none.
+	MappingViews(context.Context, store.MachineID) ([]store.MappingView, error)
 }
 
 // Sources are the parts of the appliance that lists are made from.
@@ -36,10 +46,18 @@ type Sources struct {
 	}
 	Loaders  interface{ Manifest() []boot.LoaderInfo }
 	Attempts interface {
+		Attempt(context.Context, store.AttemptID) (store.Attempt, error)
 		EveryAttempt(context.Context, store.AttemptFilter) (store.Parts[store.Attempt], error)
 	}
 	Changes interface {
 		EveryChange(context.Context, store.AuditFilter) (store.Parts[store.Audit], error)
+	}
+	Events interface {
+		EveryEvent(context.Context, store.EventFilter) (store.Parts[store.Event], error)
+	}
+	People interface {
+		Users(context.Context) ([]store.User, error)
+		Tokens(context.Context) ([]store.Token, error)
 	}
 	Now func() time.Time
 	Log *slog.Logger
@@ -76,7 +94,23 @@ func From(s Sources) Lists {
 		Audit: func(ctx context.Context, f store.AuditFilter) (store.Parts[store.Audit], error) {
 			return s.Changes.EveryChange(ctx, f)
 		},
-		Now: s.Now,
+		Subnets: func(ctx context.Context) ([]listing.Subnet, error) {
+			subnets, err := s.Inventory.Subnets(ctx)
+			if err != nil {
+				return nil, err
+			}
+			leases, err := s.Inventory.Leases(ctx)
+			return listing.SubnetsOf(subnets, leases, s.Now()), err
+		},
+		Mappings: func(ctx context.Context) ([]store.MappingView, error) { return s.Inventory.MappingViews(ctx, 0) },
+		Users:    func(ctx context.Context) ([]store.User, error) { return s.People.Users(ctx) },
+		Tokens: func(ctx context.Context) ([]listing.Token, error) {
+			tokens, err := s.People.Tokens(ctx)
+			return listing.TokensOf(tokens, s.Now()), err
+		},
+		Events: s.events,
+		Named:  s.named,
+		Now:    s.Now,
 	}
 }
 
@@ -100,6 +134,60 @@ func (s Sources) volumes(ctx context.Context) ([]listing.Volume, error) {
 		s.Log.Warn("what volumes take is not known", "error", err)
 	}
 	return listing.VolumesOf(vols, maps, takes, name), nil
+}
+
+// events are the events that a filter finds, with the machines' names of now.
+func (s Sources) events(ctx context.Context, f store.EventFilter) (store.Parts[listing.Event], error) {
+	name, err := s.names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next, err := s.Events.EveryEvent(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) ([]listing.Event, error) {
+		rows, err := next(ctx)
+		out := make([]listing.Event, len(rows))
+		for i, e := range rows {
+			out[i] = listing.Event{Event: e, Name: name(e.Machine)}
+		}
+		return out, err
+	}, nil
+}
+
+// named looks up what a search for events names.
+func (s Sources) named(ctx context.Context) store.EventNames {
+	return store.EventNames{
+		Machines: func(part string) (ids []store.MachineID, err error) {
+			ms, _, err := s.Inventory.Machines(ctx, store.MachineFilter{Words: []string{part}})
+			for _, m := range ms { // a machine fits a word by more than its name
+				if strings.Contains(m.Name, strings.ToLower(part)) {
+					ids = append(ids, m.ID)
+				}
+			}
+			return ids, err
+		},
+		Attempt: func(id store.AttemptID) (store.Attempt, error) { return s.Attempts.Attempt(ctx, id) },
+	}
+}
+
+// WithNames are a page's events with their machines' names of now; a machine that
+// was removed has none.
+func WithNames(ctx context.Context, machine func(context.Context, store.MachineID) (store.Machine, error), events []store.Event) ([]listing.Event, error) {
+	names := map[store.MachineID]string{0: ""}
+	out := make([]listing.Event, len(events))
+	for i, e := range events {
+		if _, known := names[e.Machine]; !known {
+			m, err := machine(ctx, e.Machine)
+			if err != nil && !store.IsNotFound(err) {
+				return nil, err
+			}
+			names[e.Machine] = m.Name
+		}
+		out[i] = listing.Event{Event: e, Name: names[e.Machine]}
+	}
+	return out, nil
 }
 
 // names finds machines' names.

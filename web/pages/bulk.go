@@ -1,10 +1,7 @@
 package pages
 
 import (
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -46,7 +43,7 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	t := tally{count: count}
+	t := tally{count: count, back: undo{Back: list.URL()}}
 	var on []error
 	if act == "on" {
 		on = s.switchOn(ctx, by(r), ms)
@@ -163,17 +160,7 @@ func digest(all []*listing.Machine) string {
 	for i, f := range all {
 		ids[i] = f.ID
 	}
-	return digestOf(ids)
-}
-
-// digestOf stands for a set of things, by what each is known by.
-func digestOf[T cmp.Ordered](ids []T) string {
-	slices.Sort(ids)
-	h := sha256.New()
-	for _, id := range ids {
-		fmt.Fprintln(h, id)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	return listing.Digest(ids)
 }
 
 // bulkOne does the act on one machine and says how it is taken back, empty when

@@ -2,11 +2,13 @@ package pages
 
 import (
 	"net/http"
+	"net/netip"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lunboot/store"
 )
@@ -184,5 +186,97 @@ func TestManyUnknownMachinesAreEnrolledOrIgnored(t *testing.T) {
 	l.refuse = store.Conflict("", "not now")
 	if code, body := post("/unknown/bulk", "act", "ignore", "id", "52:54:00:12:34:56"); code != http.StatusConflict || !strings.Contains(body, "Not done for 1 machine") {
 		t.Errorf("a refusal answers %d", code)
+	}
+}
+
+// overOf is what the page's button says of all leases that have expired.
+func overOf(t *testing.T, body string) string {
+	t.Helper()
+	m := regexp.MustCompile(`name="expired" value="yes"><input type="hidden" name="match" value="([^"]*)"><button>([^<]*)<`).FindStringSubmatch(body)
+	if m == nil {
+		t.Fatal("no button drops those that have expired")
+	}
+	return m[1]
+}
+
+func TestManyLeasesAreDropped(t *testing.T) {
+	l := full()
+	l.leased = append(l.leased,
+		store.Lease{Address: netip.MustParseAddr("10.77.0.98"), MAC: mustMAC("02:00:00:00:00:98"), State: store.LeaseBound, Expires: noon.Add(-2 * time.Hour)},
+		store.Lease{Address: netip.MustParseAddr("10.77.0.101"), MAC: mustMAC("d4:5d:64:b1:09:01"), State: store.LeaseBound, Expires: noon.Add(time.Hour)}, // its volume is open
+	)
+	get, post := l.enter(t)
+	_, body := get("/leases")
+	has(t, body, `form="bulk" name="id" value="10.77.0.103" aria-label="Choose 10.77.0.103"`, "all 6 that match", "Drop all 2 that have expired", "its volume is open")
+	over, all := overOf(t, body), matchOf(t, get, "/leases")
+	// Those that have expired, and nothing is asked.
+	l.leased[3].Expires = noon.Add(time.Hour) // meanwhile one of them was renewed
+	if code, body := post("/leases/bulk", "act", "drop", "expired", "yes", "match", over); code != http.StatusConflict || len(l.dropped) != 0 || !strings.Contains(body, "1 lease match now") {
+		t.Errorf("another one answers %d, dropped %v", code, l.dropped)
+	}
+	l.leased[3].Expires = noon.Add(-time.Hour)
+	code, body := post("/leases/bulk", "act", "drop", "expired", "yes", "match", over, "show", "bound", "sort", "mac")
+	if code != http.StatusOK || !slices.Equal(l.dropped, []string{"10.77.0.99", "10.77.0.98"}) {
+		t.Errorf("those that have expired answer %d, dropped %v", code, l.dropped)
+	}
+	has(t, body, "Done for 2 leases.", `name="sort" value="mac"`)
+	if strings.Contains(body, "that have expired<") {
+		t.Error("none has expired any more")
+	}
+	// All that match, of which somebody uses one: that is said, and typed.
+	l.dropped = nil
+	if code, _ := post("/leases/bulk", "act", "drop", "all", "yes", "match", all); code != http.StatusConflict {
+		t.Errorf("those of another page answer %d", code)
+	}
+	all = matchOf(t, get, "/leases")
+	code, body = post("/leases/bulk", "act", "drop", "all", "yes", "match", all)
+	has(t, body, "This drops 3 leases, 1 of which machines use still", "10.77.0.103, lab-03 goes on using it until it asks again", "10.77.0.101, lab-01, stays: its volume is open from there", "Type <b>drop 3</b>", `action="/leases/bulk"`, `name="match" value="`+all+`"`, "Leave them as they are")
+	if code != http.StatusUnprocessableEntity || len(l.dropped) != 0 {
+		t.Errorf("a question answers %d, dropped %v", code, l.dropped)
+	}
+	seen := seenOf(t, body)
+	if code, body := post("/leases/bulk", "act", "drop", "all", "yes", "match", all, "seen", seen, "sure", "drop 4"); code != http.StatusUnprocessableEntity || len(l.dropped) != 0 || !strings.Contains(body, "Nothing was done: type") {
+		t.Errorf("another number answers %d", code)
+	}
+	if code, _ := post("/leases/bulk", "act", "drop", "all", "yes", "match", all, "seen", "others", "sure", "drop 3"); code != http.StatusConflict || len(l.dropped) != 0 {
+		t.Errorf("others than were asked about answer %d", code)
+	}
+	l.running = map[netip.Addr]bool{netip.MustParseAddr("10.77.0.101"): true}
+	code, body = post("/leases/bulk", "act", "drop", "all", "yes", "match", all, "seen", seen, "sure", "drop 3")
+	if code != http.StatusOK || !slices.Equal(l.dropped, []string{"10.77.0.103", "10.77.0.112", "10.77.0.140"}) {
+		t.Errorf("it answers %d, dropped %v", code, l.dropped)
+	}
+	has(t, body, "Done for 3 leases.", "Not done for 1 lease. 10.77.0.101: 10.77.0.101 has its volume open")
+	// One whose volume is open is refused before anything is asked.
+	if code, body := post("/leases/bulk", "act", "drop", "id", "10.77.0.101"); code != http.StatusConflict || !strings.Contains(body, "Nothing was dropped: 10.77.0.101, lab-01, stays: its volume is open from there; end its session first") {
+		t.Errorf("one that runs answers %d", code)
+	}
+	for what, form := range map[string][]string{"nothing": {"act", "drop"}, "no act": {"id", "10.77.0.101"}, "another": {"act", "drop", "id", "10.0.0.1"}, "a search that is none": {"act", "drop", "all", "yes", "search", "state:x"}} {
+		if code, _ := post("/leases/bulk", form...); code != http.StatusUnprocessableEntity && code != http.StatusNotFound {
+			t.Errorf("%s answers %d", what, code)
+		}
+	}
+}
+
+// What a list is narrowed to is what all that match are, and an appliance that
+// cannot do it says why.
+func TestAllLeasesThatMatchAreThoseThatAreShown(t *testing.T) {
+	l := full()
+	get, post := l.enter(t)
+	const list = "/leases?show=offered&search=10.77"
+	_, body := get(list)
+	has(t, body, "all 1 that match")
+	match := matchOf(t, get, list)
+	l.refuse = &store.Error{Kind: store.KindUnavailable, Msg: "the disk is full"}
+	if code, body := post("/leases/bulk", "act", "drop", "all", "yes", "match", match, "show", "offered", "search", "10.77"); code != http.StatusServiceUnavailable || !strings.Contains(body, "The disk is full") {
+		t.Errorf("a refusal answers %d", code)
+	}
+	l.refuse = nil
+	if code, body := post("/leases/bulk", "act", "drop", "all", "yes", "match", match, "show", "offered", "search", "10.77"); code != http.StatusOK || !slices.Equal(l.dropped, []string{"10.77.0.140"}) || !strings.Contains(body, `name="show" value="offered"`) {
+		t.Errorf("it answers %d, dropped %v", code, l.dropped)
+	}
+	// A tick names its lease, whatever the list is narrowed to meanwhile.
+	if code, _ := post("/leases/bulk", "act", "drop", "id", "10.77.0.112", "show", "bound"); code != http.StatusOK || !slices.Contains(l.dropped, "10.77.0.112") {
+		t.Errorf("a tick answers %d, dropped %v", code, l.dropped)
 	}
 }

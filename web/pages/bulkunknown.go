@@ -22,7 +22,7 @@ func (s *site) bulkUnknown(w http.ResponseWriter, r *http.Request) {
 		s.unknownProblem(w, r, err)
 		return
 	}
-	t := tally{count: count, back: undo{Back: "/unknown"}}
+	t := tally{count: count, back: undo{Back: readTable(r, "/unknown", "", listing.UnknownMachines().Columns()).URL()}}
 	switch act := r.PostFormValue("act"); act {
 	case "enroll":
 		name, err := store.ParseNamePattern(r.PostFormValue("pattern"))
@@ -97,5 +97,5 @@ func digestUnknown(us []listing.UnknownMachine) string {
 	for i, u := range us {
 		macs[i] = u.MAC.String()
 	}
-	return digestOf(macs)
+	return listing.Digest(macs)
 }

@@ -12,7 +12,7 @@ import (
 	"lunboot/store/listing"
 )
 
-// question is what an act on many volumes does that is not taken back, as it is
+// question is what an act on many things does that is not taken back, as it is
 // shown before it is done.
 type question struct {
 	Act    string // the form's word for it
@@ -23,7 +23,7 @@ type question struct {
 	Typed  string
 	Seen   string // stands for what it is done to, as it was when it was asked
 	Button string
-	IDs    []store.VolumeID // of the ticked ones, empty for all that match
+	IDs    []string // of the ticked ones, empty for all that match
 	List   tableQuery
 	Match  string
 }
@@ -73,7 +73,7 @@ func (s *site) bulkVolumes(w http.ResponseWriter, r *http.Request) {
 		s.volumesPage(w, r, http.StatusConflict, page{Error: "Nothing was done: what this would be done to has changed since it was asked. Look again."}, sure)
 		return
 	}
-	t := tally{count: countVolumes, back: undo{Back: "/volumes"}}
+	t := tally{count: countVolumes, back: undo{Back: readTable(r, "/volumes", "", listing.Volumes().Columns()).URL()}}
 	for _, v := range chosen {
 		was, err := s.bulkVolume(ctx, by(r), v.Volume, act)
 		t.add(v.Name, was, err)
@@ -122,7 +122,7 @@ func digestVolumes(all []listing.Volume) string {
 	for i, v := range all {
 		ids[i] = v.ID
 	}
-	return digestOf(ids)
+	return listing.Digest(ids)
 }
 
 // digestChosen stands for volumes as they are now.
@@ -131,7 +131,7 @@ func digestChosen(chosen []listing.Volume) string {
 	for i, v := range chosen {
 		now[i] = fmt.Sprintf("%d:%d", v.ID, v.Revision)
 	}
-	return digestOf(now)
+	return listing.Digest(now)
 }
 
 // maxLost bounds the volumes that a question names.
@@ -146,7 +146,7 @@ func sureOf(r *http.Request, act string, chosen []listing.Volume, kept map[store
 		sure.Match = r.PostFormValue("match")
 	} else {
 		for _, v := range chosen {
-			sure.IDs = append(sure.IDs, v.ID)
+			sure.IDs = append(sure.IDs, strconv.FormatInt(int64(v.ID), 10))
 		}
 	}
 	line := func(v listing.Volume) string { return fmt.Sprintf("%s, %s", v.Name, store.Bytes(v.Size)) }

@@ -20,6 +20,7 @@ import (
 	"lunboot/services/boot"
 	"lunboot/store"
 	"lunboot/store/listing"
+	"lunboot/store/sqlite"
 	"lunboot/web/auth"
 	"lunboot/web/auth/oidc"
 )
@@ -40,6 +41,9 @@ type lab struct {
 	tokens   []store.Token
 	audit    []store.Audit
 	leased   []store.Lease
+	running  map[netip.Addr]bool // addresses from which a volume was opened after the page was made
+	subnets  []store.Subnet
+	events   *sqlite.Journal // nil: none happened
 	logged   []store.Session
 	dropped  []string // sessions and leases
 	broken   error    // returned by what lists grow from
@@ -214,7 +218,27 @@ func (l *lab) DropLease(_ context.Context, _ store.Actor, a netip.Addr) error {
 	}
 	return l.refuse
 }
-func (l *lab) Sessions() []store.Session { return l.logged }
+func (l *lab) DropLeases(_ context.Context, _ store.Actor, spec store.LeaseDropSpec) (out []store.LeaseDropped, err error) {
+	for _, x := range spec.Leases {
+		d := store.LeaseDropped{Address: x.Address, MAC: x.MAC, InUse: x.State == store.LeaseBound && x.Expires.After(noon)}
+		switch {
+		case l.refuse != nil:
+			return out, l.refuse
+		case l.running[x.Address]:
+			d.Problem = x.Address.String() + " has its volume open"
+		case d.InUse && !spec.InUse:
+			d.Problem = x.Address.String() + " is in use"
+		default:
+			d.Dropped = true
+			l.dropped = append(l.dropped, x.Address.String())
+			l.leased = slices.DeleteFunc(l.leased, func(y store.Lease) bool { return y.Address == x.Address })
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+func (l *lab) Subnets(context.Context) ([]store.Subnet, error) { return l.subnets, l.broken }
+func (l *lab) Sessions() []store.Session                       { return l.logged }
 func (l *lab) DropSession(_ context.Context, _ store.Actor, id string) error {
 	if !slices.ContainsFunc(l.logged, func(s store.Session) bool { return s.ID == id }) {
 		return store.NotFound("session", id)
@@ -546,6 +570,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Storage:   l,
 		Space:     func(context.Context) (store.Space, error) { return l.space, nil },
 		Attempts:  l,
+		Events:    happened{l},
 		Ends: func(_ context.Context, since time.Time) (ends []store.AttemptEnd, err error) {
 			for _, e := range l.ends {
 				if !e.Started.Before(since) {
@@ -768,4 +793,21 @@ func (l *lab) explained(m store.Machine, q store.ExplainQuery) store.DryRun {
 		e.Script = store.ScriptExplanation{Answer: "unknown", Why: "no machine is enrolled by what it says of itself", Text: "#!ipxe\necho Its MAC address is\n"}
 	}
 	return e
+}
+
+// happened is the journal of the lab.
+type happened struct{ l *lab }
+
+func (h happened) FindEvents(ctx context.Context, f store.EventFilter) ([]store.Event, int, error) {
+	if h.l.events == nil || h.l.broken != nil {
+		return nil, 0, h.l.broken
+	}
+	return h.l.events.FindEvents(ctx, f)
+}
+
+func (h happened) EveryEvent(ctx context.Context, f store.EventFilter) (store.Parts[store.Event], error) {
+	if h.l.events == nil || h.l.broken != nil {
+		return func(context.Context) ([]store.Event, error) { return nil, nil }, h.l.broken
+	}
+	return h.l.events.EveryEvent(ctx, f)
 }

@@ -13,6 +13,7 @@ import (
 	"lunboot/services/boot/ipxeerr"
 	"lunboot/store"
 	"lunboot/store/listing"
+	"lunboot/web/auth"
 )
 
 // helpView is the help's index: every code of a diagnosis by area, or those that
@@ -32,22 +33,28 @@ type helpView struct {
 type helpList struct {
 	Name, Path string
 	Keys       []string
+	Admin      bool // for admins alone
 }
 
 // helpLists is how the lists are searched, as they say themselves.
 func helpLists() []helpList {
 	return []helpList{
-		{"Machines", "/machines", store.MachineKeys()},
-		{"New machines", "/unknown", listing.UnknownMachines().Keys()},
-		{"Volumes", "/volumes", listing.Volumes().Keys()},
-		{"Boots", "/activity", store.AttemptKeys()},
-		{"Sessions", "/sessions", listing.Sessions().Keys()},
-		{"Leases", "/leases", listing.Leases().Keys()},
-		{"Jobs", "/jobs", listing.Jobs().Keys()},
-		{"Changes", "/changes", store.AuditKeys()},
-		{"Profiles", "/profiles", listing.Profiles().Keys()},
-		{"Media", "/media", listing.Media().Keys()},
-		{"Loaders", "/loaders", boot.LoaderList().Keys()},
+		{"Machines", "/machines", store.MachineKeys(), false},
+		{"New machines", "/unknown", listing.UnknownMachines().Keys(), false},
+		{"Volumes", "/volumes", listing.Volumes().Keys(), false},
+		{"Boots", "/activity", store.AttemptKeys(), false},
+		{"Events", "/events", store.EventKeys(), false},
+		{"Sessions", "/sessions", listing.Sessions().Keys(), false},
+		{"Leases", "/leases", listing.Leases().Keys(), false},
+		{"Subnets", "/subnets", listing.Subnets().Keys(), false},
+		{"LUN mappings", "/mappings", listing.Mappings().Keys(), false},
+		{"Jobs", "/jobs", listing.Jobs().Keys(), false},
+		{"Changes", "/changes", store.AuditKeys(), false},
+		{"Profiles", "/profiles", listing.Profiles().Keys(), false},
+		{"Media", "/media", listing.Media().Keys(), false},
+		{"Loaders", "/loaders", boot.LoaderList().Keys(), false},
+		{"People", "/people", listing.Users().Keys(), true},
+		{"Tokens", "/tokens", listing.Tokens().Keys(), true},
 	}
 }
 
@@ -92,6 +99,9 @@ func (s *site) help(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	for _, l := range helpLists() {
+		if l.Admin && !auth.From(r.Context()).May(store.ScopeAdmin) {
+			continue
+		}
 		if v.IPXE == nil && allWords("search lists qualifiers "+l.Name+" "+strings.Join(l.Keys, " "), q) {
 			v.Lists = append(v.Lists, l)
 		}

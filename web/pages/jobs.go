@@ -31,7 +31,7 @@ func (s *site) showJobs(w http.ResponseWriter, r *http.Request, status int, p pa
 		"/jobs", "win11, kind:import, error:full", r, all)
 	v.List.Table = "jobs"
 	status, p.Error = refused(status, p.Error, bad)
-	p.Title, p.Nav, p.Live, p.Data = "Jobs", "jobs", true, v
+	p.Title, p.Nav, p.Live, p.List, p.Data = "Jobs", "jobs", true, v.List.URL(), v
 	s.render(w, r, status, "jobs", p)
 }
 

@@ -12,12 +12,19 @@ import (
 // LeaseActs are the operator's acts on leases.
 type LeaseActs interface {
 	DropLease(context.Context, store.Actor, netip.Addr) error
+	DropLeases(context.Context, store.Actor, store.LeaseDropSpec) ([]store.LeaseDropped, error)
 }
 
 type leasesView struct {
 	Rows []listing.Lease
 	List tableQuery
 	All  int // that there are, found or not
+
+	Match   string              // stands for all that match
+	Expired int                 // of all that there are
+	Over    string              // stands for these
+	Sure    *question           // what has to be agreed to
+	Runs    map[netip.Addr]bool // addresses from which volumes are open
 }
 
 func (s *site) leases(w http.ResponseWriter, r *http.Request) {
@@ -25,18 +32,29 @@ func (s *site) leases(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showLeases(w http.ResponseWriter, r *http.Request, status int, p page) {
+	s.leasesPage(w, r, status, p, nil)
+}
+
+// leasesPage shows the leases, with what has to be agreed to before an act, nil
+// for nothing.
+func (s *site) leasesPage(w http.ResponseWriter, r *http.Request, status int, p page, sure *question) {
 	all, err := s.lists().Leases(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	v := leasesView{All: len(all)}
+	v := leasesView{All: len(all), Sure: sure, Runs: s.running()}
 	var bad error
 	v.List, v.Rows, bad = listedBy(listing.Leases(), narrowing{"state", [][2]string{{"bound", "In use"}, {"offered", "Offered"}, {"declined", "Declined"}, {listing.LeaseOver, "Expired"}}},
 		"/leases", "machine:lab-03, mac:0007e9, port:Gi0/4", r, all)
 	v.List.Table = "leases"
+	if found, err := leasesOf(v.List, all); err == nil {
+		v.Match = listing.LeaseDigest(found)
+	}
+	over := expired(all)
+	v.Expired, v.Over = len(over), listing.LeaseDigest(over)
 	status, p.Error = refused(status, p.Error, bad)
-	p.Title, p.Nav, p.Live, p.Data = "Leases", "leases", true, v
+	p.Title, p.Nav, p.Live, p.List, p.Data = "Leases", "leases", true, v.List.URL(), v
 	s.render(w, r, status, "leases", p)
 }
 
@@ -77,7 +95,7 @@ func (s *site) mayDrop(r *http.Request, addr netip.Addr) error {
 	}
 	all, err := s.lists().Leases(r.Context())
 	for _, l := range all {
-		if l.Address == addr && l.State == store.LeaseBound && !l.Over {
+		if l.Address == addr && l.InUse() {
 			return store.Invalid("sure", "nothing was dropped: %s is in use; tick that another machine may be given it", addr)
 		}
 	}

@@ -54,7 +54,7 @@ func (s *site) showLoaders(w http.ResponseWriter, r *http.Request, status int, p
 			v.Chains = append(v.Chains, l.Chain)
 		}
 	}
-	s.render(w, r, status, "loaders", page{Title: "Loaders", Nav: "loaders", Error: problem, Data: v})
+	s.render(w, r, status, "loaders", page{Title: "Loaders", Nav: "loaders", List: v.List.URL(), Error: problem, Data: v})
 }
 
 // loaderAct shows the loaders again: redirected when it worked, with the reason
@@ -65,7 +65,7 @@ func (s *site) loaderAct(w http.ResponseWriter, r *http.Request, err error) {
 		s.showLoaders(w, r, status, text)
 		return
 	}
-	http.Redirect(w, r, "/loaders", http.StatusSeeOther)
+	toList(w, r, "/loaders")
 }
 
 // maxForm is more than the fields of the form take besides the file.

@@ -394,5 +394,5 @@ func (s *site) removeMachine(w http.ResponseWriter, r *http.Request) {
 		s.showMachine(w, r, status, text+s.meanwhile(r, m, err))
 		return
 	}
-	http.Redirect(w, r, "/machines", http.StatusSeeOther)
+	toList(w, r, "/machines")
 }

@@ -124,7 +124,7 @@ func (s *site) showMachines(w http.ResponseWriter, r *http.Request, list listQue
 	if list.Search == "" { // the list has looked at every machine
 		p.Failed, p.counted = v.Counts[condFailed], true
 	}
-	p.Title, p.Nav, p.Live, p.Data = "Machines", "machines", true, v
+	p.Title, p.Nav, p.Live, p.List, p.Data = "Machines", "machines", true, v.Self, v
 	s.render(w, r, status, "machines", p)
 }
 

@@ -87,7 +87,7 @@ func (s *site) showMedia(w http.ResponseWriter, r *http.Request, status int, pro
 		}
 		v.Rows = append(v.Rows, row)
 	}
-	s.render(w, r, status, "media", page{Title: "Media", Nav: "media", Error: problem, Data: v})
+	s.render(w, r, status, "media", page{Title: "Media", Nav: "media", List: v.List.URL(), Error: problem, Data: v})
 }
 
 // mediaWords says in a few words what a media file is.
@@ -116,7 +116,7 @@ func (s *site) mediaAct(w http.ResponseWriter, r *http.Request, err error) {
 		s.showMedia(w, r, status, text)
 		return
 	}
-	http.Redirect(w, r, "/media", http.StatusSeeOther)
+	toList(w, r, "/media")
 }
 
 // addMedia takes a file from the form. It is the form's last part, and is

@@ -57,7 +57,7 @@ func (s *site) made(w http.ResponseWriter, r *http.Request, err error) {
 		s.showNewVolume(w, r, status, text)
 		return
 	}
-	http.Redirect(w, r, "/volumes", http.StatusSeeOther)
+	toList(w, r, "/volumes")
 }
 
 func (s *site) createVolume(w http.ResponseWriter, r *http.Request) {

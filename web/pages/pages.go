@@ -45,6 +45,7 @@ type Boots interface {
 	Profiles(context.Context) ([]store.Profile, error)
 	Leases(context.Context) ([]store.Lease, error)
 	Jobs(context.Context) ([]store.Job, error)
+	Subnets(context.Context) ([]store.Subnet, error)
 }
 
 // MachineActs are the operator's acts on machines and mappings.
@@ -100,6 +101,7 @@ type Config struct {
 	Storage   Storage
 	Space     func(context.Context) (store.Space, error)
 	Attempts  Attempts
+	Events    Events
 	// Ends lists how boots ended since a time, newest first.
 	Ends func(ctx context.Context, since time.Time) ([]store.AttemptEnd, error)
 	// Moved is what all machines read and wrote lately, SpaceSeen the room that
@@ -215,12 +217,16 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/machines/{id}/remove", s.removeMachine)
 			r.Get("/export/{list}", s.exportList)
 			r.Get("/activity", s.activity)
+			r.Get("/events", s.events)
 			r.Get("/sessions", s.sessions)
 			r.Post("/sessions/drop", s.dropSession)
 			r.Get("/jobs", s.jobs)
 			r.Post("/jobs/cancel", s.cancelListedJob)
 			r.Get("/leases", s.leases)
 			r.Post("/leases/drop", s.dropLease)
+			r.Post("/leases/bulk", s.bulkLeases)
+			r.Get("/subnets", s.subnets)
+			r.Get("/mappings", s.mappings)
 			r.Get("/volumes", s.volumes)
 			r.Post("/volumes", s.createVolume)
 			r.Get("/volumes/new", s.newVolume)
@@ -271,6 +277,7 @@ func Handler(cfg Config) (http.Handler, error) {
 				r.Post("/people/{user}/disabled", s.setDisabled)
 				r.Post("/people/{user}/password", s.resetPassword)
 				r.Post("/people/{user}/remove", s.removeUser)
+				r.Get("/tokens", s.tokens)
 				r.Post("/people/tokens", s.createToken)
 				r.Post("/people/tokens/{token}/remove", s.removeToken)
 				r.Get("/settings/oidc", s.provider)
@@ -365,10 +372,14 @@ type page struct {
 	Said    string // what an act found out, above the content
 	Undo    *undo  // takes the act back
 	Onward  string // where the browser goes on to at once
+	List    string // the URL of the list that is shown, empty for other pages
+	Back    back   // the list that was looked at last
 	Data    any
 }
 
 func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view string, p page) {
+	p.Back = cameFrom(r)
+	keepList(w, r, p.List)
 	p.User, p.Role = auth.From(r.Context()).Actor, roleOf(auth.From(r.Context()).Scope)
 	p.Version = versionOf(r.Context())
 	if p.User != "" {
@@ -484,8 +495,11 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"newcomer",
 		"explain",
 		"activity",
+		"events",
 		"sessions",
 		"leases",
+		"subnets",
+		"mappings",
 		"jobs",
 		"volumes",
 		"volume",
@@ -499,6 +513,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"setup",
 		"settings",
 		"people",
+		"tokens",
 		"provider",
 		"changes",
 		"login",

@@ -8,6 +8,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 	"lunboot/web/auth"
 )
 
@@ -55,9 +56,9 @@ type peopleView struct {
 	Admin  bool
 	Roles  []store.Role
 	Users  []userRow
+	List   tableQuery // of users
+	All    int        // users that there are, found or not
 	Logins []store.Login
-	Tokens []store.Token
-	Secret string // a token that was just made: shown this once
 	Form   userForm
 }
 
@@ -98,21 +99,23 @@ func (s *site) showPeople(w http.ResponseWriter, r *http.Request, status int, p 
 		return
 	}
 	if v.Admin {
-		users, err := s.Auth.Users(ctx)
+		all, err := s.lists().Users(ctx)
 		if err != nil {
 			s.fail(w, r, err)
 			return
 		}
+		var found []store.User
+		var bad error
+		v.List, found, bad = listedBy(listing.Users(), narrowing{"role", [][2]string{{"admin", "Admins"}, {"operator", "Operators"}, {"viewer", "Viewers"}}}, "/people", "Name, by:provider, disabled:yes, ever:no", r, all)
+		v.List.Table, v.All = "users", len(all)
+		status, p.Error = refused(status, p.Error, bad)
+		p.List = v.List.URL()
 		here := map[string]int{}
 		for _, l := range v.Logins {
 			here[l.User]++
 		}
-		for _, u := range users {
+		for _, u := range found {
 			v.Users = append(v.Users, userRow{u, here[u.Name]})
-		}
-		if v.Tokens, err = s.Auth.Tokens(ctx); err != nil {
-			s.fail(w, r, err)
-			return
 		}
 	}
 	if v.Form.Role == "" {
@@ -130,7 +133,7 @@ func (s *site) peopleAct(w http.ResponseWriter, r *http.Request, err error, v pe
 		s.showPeople(w, r, status, page{Error: text}, v)
 		return
 	}
-	http.Redirect(w, r, "/people", http.StatusSeeOther)
+	toList(w, r, "/people")
 }
 
 func (s *site) addUser(w http.ResponseWriter, r *http.Request) {
@@ -234,33 +237,4 @@ func (s *site) endLogin(w http.ResponseWriter, r *http.Request) {
 		whose = ""
 	}
 	s.peopleAct(w, r, s.Auth.EndLogin(r.Context(), whose, chi.URLParam(r, "login")), peopleView{})
-}
-
-func (s *site) createToken(w http.ResponseWriter, r *http.Request) {
-	scope, err := store.ParseScope(r.PostFormValue("scope"))
-	days, bad := strconv.Atoi(strings.TrimSpace(r.PostFormValue("days")))
-	if err == nil && bad != nil {
-		err = store.Invalid("days", "%q is no number of days", r.PostFormValue("days"))
-	}
-	if err != nil {
-		s.peopleAct(w, r, err, peopleView{})
-		return
-	}
-	_, secret, err := s.Auth.CreateToken(r.Context(), by(r), strings.TrimSpace(r.PostFormValue("name")), scope, days)
-	if err != nil {
-		s.peopleAct(w, r, err, peopleView{})
-		return
-	}
-	// No redirect: the secret is in this answer and nowhere else.
-	s.showPeople(w, r, http.StatusOK, page{}, peopleView{Secret: secret})
-}
-
-func (s *site) removeToken(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.ParseInt(chi.URLParam(r, "token"), 10, 64)
-	if err != nil {
-		err = store.NotFound("token", chi.URLParam(r, "token"))
-	} else {
-		err = s.Auth.DeleteToken(r.Context(), by(r), id)
-	}
-	s.peopleAct(w, r, err, peopleView{})
 }

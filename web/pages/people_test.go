@@ -257,7 +257,7 @@ func TestAnAdminKeepsThePeople(t *testing.T) {
 	if code != http.StatusOK || !strings.Contains(body, "lb_") {
 		t.Errorf("a new token answers %d", code)
 	}
-	if _, body = get("/people"); strings.Contains(body, "lb_") || !strings.Contains(body, "<strong>ci</strong>") {
+	if _, body = get("/tokens"); strings.Contains(body, "lb_") || !strings.Contains(body, "<strong>ci</strong>") {
 		t.Error("the token's secret is shown again, or it is not listed")
 	}
 	if post("/people/tokens/1/remove"); len(l.tokens) != 0 {

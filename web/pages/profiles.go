@@ -75,7 +75,7 @@ func (s *site) showProfiles(w http.ResponseWriter, r *http.Request, status int, 
 		}
 		v.Rows = append(v.Rows, row)
 	}
-	s.render(w, r, status, "profiles", page{Title: "Profiles", Nav: "profiles", Error: problem, Data: v})
+	s.render(w, r, status, "profiles", page{Title: "Profiles", Nav: "profiles", List: v.List.URL(), Error: problem, Data: v})
 }
 
 func (s *site) removeProfile(w http.ResponseWriter, r *http.Request) {
@@ -84,5 +84,5 @@ func (s *site) removeProfile(w http.ResponseWriter, r *http.Request) {
 		s.showProfiles(w, r, status, text)
 		return
 	}
-	http.Redirect(w, r, "/profiles", http.StatusSeeOther)
+	toList(w, r, "/profiles")
 }

@@ -20,7 +20,7 @@ func scopeOf(path string) store.Scope {
 	switch {
 	case path == "/logout", under("/me/"):
 		return store.ScopeRead
-	case path == "/people", under("/people/"), path == "/volumes/import", path == "/volumes/attach", path == "/media/path", path == "/settings/backup",
+	case path == "/people", under("/people/"), path == "/tokens", path == "/volumes/import", path == "/volumes/attach", path == "/media/path", path == "/settings/backup",
 		under("/settings/oidc"), under("/settings/network/") && !strings.HasSuffix(path, "/ask"):
 		return store.ScopeAdmin
 	}

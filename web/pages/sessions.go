@@ -35,7 +35,7 @@ func (s *site) showSessions(w http.ResponseWriter, r *http.Request, status int, 
 	v.List, v.Rows, bad = listedBy(listing.Sessions(), narrowing{"by", [][2]string{{"ipxe", "iPXE"}, {"os", "Operating system"}}}, "/sessions", "machine:lab-03, 10.77.0.112, auth:none", r, all)
 	v.List.Table = "sessions"
 	status, p.Error = refused(status, p.Error, bad)
-	p.Title, p.Nav, p.Live, p.Data = "Sessions", "sessions", true, v
+	p.Title, p.Nav, p.Live, p.List, p.Data = "Sessions", "sessions", true, v.List.URL(), v
 	s.render(w, r, status, "sessions", p)
 }
 

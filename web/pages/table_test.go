@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lunboot/store"
 )
@@ -91,6 +92,8 @@ func TestEveryListIsSearchedSortedAndPaged(t *testing.T) {
 func TestEveryListIsExportedAsItIsShown(t *testing.T) {
 	l := full()
 	l.busy()
+	l.served()
+	l.tokens = []store.Token{{ID: 1, Name: "ci", Scope: "read", Hash: "hash-of-ci"}, {ID: 2, Name: "robot", Scope: "admin", Hash: "hash-of-robot", Expires: noon.Add(-time.Hour)}}
 	l.audit, l.jobs = append(changed(60), store.Audit{ID: 99, Actor: "administrator", Action: "machine.update"}), worked() // not who is asked for
 	get, _ := l.enter(t)
 	for page, c := range map[string]struct {
@@ -109,6 +112,10 @@ func TestEveryListIsExportedAsItIsShown(t *testing.T) {
 		"/changes?who=admin&what=machine&from=5": {"/export/audit?format=csv&amp;what=machine&amp;who=admin", []string{"id,at,who,", ",admin,"}, "administrator"},
 		"/profiles?search=kind:install":          {"/export/profiles?format=csv&amp;search=kind%3Ainstall", []string{"name,kind,", "install-debian,install,"}, "local"},
 		"/media":                                 {"/export/media?format=json", []string{`"name": "`}, "xyzzy"},
+		"/subnets?show=full&sort=size":           {"/export/subnets?format=csv&amp;show=full&amp;sort=size", []string{"id,network,interface,", "\n1,10.77.0.0/24,eth1,full,10.77.0.100-10.77.0.199,100,1,"}, "10.9.0.0"},
+		"/mappings?search=volume:debian12":       {"/export/mappings?format=csv&amp;search=volume%3Adebian12", []string{"machine,lun,volume,", "lab-01,2,debian12,"}, "win11"},
+		"/people?show=admin":                     {"/export/users?format=json&amp;show=admin", []string{`"name": "admin"`, `"role": "admin"`}, "argon2"},
+		"/tokens?show=read":                      {"/export/tokens?format=csv&amp;show=read", []string{"id,name,scope,", "1,ci,read,"}, "hash"},
 		"/loaders":                               {"/export/loaders?format=csv", []string{"name,chain,role,"}, "xyzzy"},
 	} {
 		_, body := get(page)
@@ -119,7 +126,7 @@ func TestEveryListIsExportedAsItIsShown(t *testing.T) {
 		}
 		has(t, text, c.has...)
 	}
-	for path, want := range map[string]int{"/export/people": 404, "/export/volumes?format=xlsx": 422, "/export/volumes?search=state:x": 422} {
+	for path, want := range map[string]int{"/export/people": 404, "/export/users?search=role:x": 422, "/export/events?search=kind:xyz": 422, "/export/volumes?format=xlsx": 422, "/export/volumes?search=state:x": 422} {
 		if code, body := get(path); code != want || !strings.Contains(body, "That did not work") {
 			t.Errorf("%s answers %d", path, code)
 		}

@@ -3,6 +3,7 @@ package pages
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -23,8 +24,8 @@ type undo struct {
 // is none of ours.
 func backTo(r *http.Request) string {
 	to := r.PostFormValue("back")
-	if to == "/unknown" || to == "/volumes" {
-		return to
+	if b := listAt(to); b.path == "/unknown" || b.path == "/volumes" {
+		return b.URL()
 	}
 	if id, ok := strings.CutPrefix(to, "/machines/"); ok {
 		if _, err := strconv.ParseInt(id, 10, 64); err == nil {
@@ -59,7 +60,11 @@ func (s *site) takeBack(w http.ResponseWriter, r *http.Request) {
 	if len(failures) > 0 {
 		p.Error = "Not taken back: " + strings.Join(failures[:min(len(failures), maxTold)], "; ")
 	}
-	s.showMachines(w, r, readListQuery(r.PostForm), http.StatusOK, p, addForm{})
+	list := url.Values{} // as it was when the act was done
+	if b := listAt(r.PostFormValue("back")); b.path == "/machines" {
+		list, _ = url.ParseQuery(b.query) // which listAt wrote
+	}
+	s.showMachines(w, r, readListQuery(list), http.StatusOK, p, addForm{})
 }
 
 func (s *site) takeOneBack(r *http.Request, was string) error {

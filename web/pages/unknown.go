@@ -61,6 +61,7 @@ type newcomers struct {
 	Fresh    bool           // clones begin anew unless something else is chosen
 	Self     string
 	Match    string // stands for all that wait and match
+	MatchAll string // stands for all that wait
 }
 
 type ruleRow struct {
@@ -88,13 +89,13 @@ func (s *site) unknownPage(w http.ResponseWriter, r *http.Request, status int, p
 	all, ignored := v.Waiting, v.Ignored
 	v.List, v.Waiting, bad = findUnknown(r, v.Waiting)
 	_, v.Ignored, _ = findUnknown(r, ignored)
-	v.Self = v.List.URL()
+	v.Self, v.MatchAll = v.List.URL(), digestUnknown(download.MadeBy(all))
 	v.List.Table = "unknown-machines"
 	status, p.Error = refused(status, p.Error, bad)
 	if waiting, _, err := unknownFound(v.List.Search, all); err == nil {
 		v.Match = digestUnknown(waiting)
 	}
-	p.Title, p.Nav, p.Live, p.Data = "New machines", "machines", true, v
+	p.Title, p.Nav, p.Live, p.List, p.Data = "New machines", "machines", true, v.Self, v
 	s.render(w, r, status, "unknown", p)
 }
 
@@ -329,11 +330,31 @@ func (s *site) ignore(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if stop {
-		http.Redirect(w, r, "/unknown", http.StatusSeeOther)
+		toList(w, r, "/unknown")
 		return
 	}
 	p := page{Said: mac.String() + " is ignored: it is given nothing to boot.", Undo: &undo{Was: []string{"0:0:ignore:" + mac.String()}, Back: "/unknown"}}
 	s.showMachines(w, r, readListQuery(nil), http.StatusOK, p, addForm{})
+}
+
+// waiting are the machines that wait, when they are still those of which a form
+// speaks.
+func (s *site) waiting(r *http.Request) (macs []store.MAC, err error) {
+	all, err := s.Inventory.UnknownMachines(r.Context(), true)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(slices.Clone(all), func(u store.UnknownMachine) bool { return u.Ignored })
+	if err := sameAsSeen(r.PostForm, digestUnknown(download.MadeBy(all)), count(len(all))); err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, store.Invalid("id", "no machine waits to be enrolled")
+	}
+	for _, u := range all {
+		macs = append(macs, u.MAC)
+	}
+	return macs, nil
 }
 
 // enrollAll enrolls everybody who waits. Who could not be enrolled is named.
@@ -343,7 +364,11 @@ func (s *site) enrollAll(w http.ResponseWriter, r *http.Request) {
 		s.unknownProblem(w, r, err)
 		return
 	}
-	done, err := s.Enrolling.EnrollAll(r.Context(), by(r), store.EnrollSpec{Name: name, Profile: r.PostFormValue("profile"), Clone: choice(r)})
+	macs, err := s.waiting(r)
+	var done []store.Enrolled
+	if err == nil {
+		done, err = s.Enrolling.EnrollAll(r.Context(), by(r), store.EnrollSpec{Name: name, Profile: r.PostFormValue("profile"), Clone: choice(r), MACs: macs})
+	}
 	if err != nil {
 		s.unknownProblem(w, r, err)
 		return
@@ -404,7 +429,7 @@ func (s *site) ruled(w http.ResponseWriter, r *http.Request, err error) {
 		s.unknownProblem(w, r, err)
 		return
 	}
-	http.Redirect(w, r, "/unknown", http.StatusSeeOther)
+	toList(w, r, "/unknown")
 }
 
 // unknownPath is the page of an unknown machine.

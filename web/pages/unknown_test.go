@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lunboot/store"
+	"lunboot/store/listing"
 )
 
 func want(t *testing.T, page string, parts ...string) {
@@ -98,18 +99,28 @@ func TestAllAreEnrolledByOneForm(t *testing.T) {
 	get, post := l.enter(t)
 	_, page := get("/unknown")
 	want(t, page, `value="lab-{nn}"`, "Enroll 2")
-	if code, to := post("/unknown/enroll", "pattern", "Rack-{n}", "profile", "local"); code != http.StatusSeeOther || to != "/machines" {
+	all := matchOf(t, get, "/unknown")
+	if code, to := post("/unknown/enroll", "pattern", "Rack-{n}", "profile", "local", "match", all); code != http.StatusSeeOther || to != "/machines" {
 		t.Errorf("%d %s", code, to)
 	}
-	if len(l.all) != 1 || !reflect.DeepEqual(l.all[0], store.EnrollSpec{Name: "rack-{n}", Profile: "local"}) {
+	if len(l.all) != 1 || !reflect.DeepEqual(l.all[0], store.EnrollSpec{Name: "rack-{n}", Profile: "local", MACs: []store.MAC{l.unknown[0].MAC, l.unknown[1].MAC}}) {
 		t.Errorf("enrolled by %+v", l.all)
 	}
 	if code, page := post("/unknown/enroll", "pattern", "rack"); code != http.StatusUnprocessableEntity || !strings.Contains(page, "put {n} where the number goes") {
 		t.Errorf("a pattern without a number: %d", code)
 	}
 	l.enrolled = []store.Enrolled{{MAC: mustMAC("00:07:e9:00:00:01"), Problem: "the disk is full"}}
-	if code, page := post("/unknown/enroll"); code != http.StatusConflict || !strings.Contains(page, "00:07:e9:00:00:01 was not enrolled: The disk is full.") {
+	if code, page := post("/unknown/enroll", "match", all); code != http.StatusConflict || !strings.Contains(page, "00:07:e9:00:00:01 was not enrolled: The disk is full.") {
 		t.Errorf("%d: it does not say who was not enrolled", code)
+	}
+	// Who came after the page was made is not among those that it counts.
+	l.unknown = append(l.unknown, store.UnknownMachine{MAC: mustMAC("00:07:e9:00:00:02"), Count: 1, LastSeen: noon})
+	if code, page := post("/unknown/enroll", "match", all); code != http.StatusConflict || !strings.Contains(page, "3 machines match now") || len(l.all) != 2 {
+		t.Errorf("one more answers %d, enrolled by %+v", code, l.all)
+	}
+	l.unknown = nil
+	if code, page := post("/unknown/enroll", "match", listing.Digest([]string{})); code != http.StatusUnprocessableEntity || !strings.Contains(page, "No machine waits") {
+		t.Errorf("none answers %d", code)
 	}
 }
 

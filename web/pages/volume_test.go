@@ -331,7 +331,8 @@ func TestThreeClicksFromAnUnknownMachineToAFreshClone(t *testing.T) {
 		t.Errorf("a volatile clone: %d, done: %q", code, l.acts)
 	}
 	want(t, form, `name="volatile" value="1"`, "a crash of the appliance’s machine discards what was written")
-	if code, _ := post("/unknown/enroll", "pattern", "lab-{n}", "clone_of", "debian-golden"); code != http.StatusSeeOther || l.all[0].Clone != (store.CloneChoice{Of: "debian-golden"}) {
+	l.unknown = full().unknown // another day
+	if code, _ := post("/unknown/enroll", "pattern", "lab-{n}", "clone_of", "debian-golden", "match", matchOf(t, get, "/unknown")); code != http.StatusSeeOther || l.all[0].Clone != (store.CloneChoice{Of: "debian-golden"}) {
 		t.Errorf("%d, enrolled by %+v", code, l.all)
 	}
 	if code, _ := post("/unknown/rules", "prefix", "b8:27:eb", "clone_of", "debian-golden", "reset", "1"); code != http.StatusSeeOther || l.rules[2].CloneOf != "debian-golden" || !l.rules[2].Reset {

@@ -94,7 +94,7 @@ func (s *site) volumesPage(w http.ResponseWriter, r *http.Request, status int, p
 		}
 		v.Rows = append(v.Rows, row)
 	}
-	p.Title, p.Nav, p.Live, p.Data = "Volumes", "volumes", true, v
+	p.Title, p.Nav, p.Live, p.List, p.Data = "Volumes", "volumes", true, v.Self, v
 	s.render(w, r, status, "volumes", p)
 }
 
@@ -106,7 +106,7 @@ func (s *site) volumeAct(w http.ResponseWriter, r *http.Request, err error) {
 		s.showVolumes(w, r, status, text)
 		return
 	}
-	http.Redirect(w, r, "/volumes", http.StatusSeeOther)
+	toList(w, r, "/volumes")
 }
 
 func (s *site) removeVolume(w http.ResponseWriter, r *http.Request) {

@@ -97,6 +97,8 @@ func (s *site) functions() template.FuncMap {
 		"conditions": func() []condition { return []condition{condFailed, condBooting, condUp, condSlow, condNever} },
 		"jobWords":   jobWords,
 		"leaseWords": leaseWords,
+		"eventWords": eventWords,
+		"eventFacts": eventFacts,
 		"percent":    func(v store.Volume) string { return fmt.Sprintf("%d %%", v.Progress) },
 		"platform":   func(parts ...string) string { return strings.TrimSpace(strings.Join(parts, " ")) },
 		"dict": func(pairs ...any) (map[string]any, error) {

@@ -58,12 +58,12 @@ func (t *TokenCreateCmd) Run(c *Context) error {
 }
 
 // TokenListCmd lists tokens.
-type TokenListCmd struct{}
+type TokenListCmd struct{ listFlags }
 
 // Run lists tokens.
-func (*TokenListCmd) Run(c *Context) error {
+func (l *TokenListCmd) Run(c *Context) error {
 	var out list[token]
-	if err := c.Client.Do(c, "GET", "/tokens", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/tokens"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

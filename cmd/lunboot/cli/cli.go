@@ -41,7 +41,7 @@ type Commands struct {
 	Completion CompletionCmd `cmd:"" help:"Print what makes a shell complete lunboot's verbs and flags."`
 	Password   PasswordCmd   `cmd:"" help:"Set the password of the web pages."`
 	Backup     BackupCmd     `cmd:"" help:"Back the appliance up into one file, while machines boot."`
-	Export     ExportCmd     `cmd:"" help:"Write a list into a table, CSV or JSON: machines, volumes, unknown machines, leases, sessions, jobs, profiles, media, loaders, boot attempts (attempts) or changes (audit)."`
+	Export     ExportCmd     `cmd:"" help:"Write a list into a table, CSV or JSON: machines, volumes, unknown machines, leases, sessions, jobs, profiles, media, loaders, subnets, mappings, boot attempts (attempts), events, changes (audit), people (users) or tokens."`
 	Support    SupportCmd    `cmd:"" help:"Write what the appliance knows of itself, without passwords, for somebody who helps."`
 }
 

@@ -18,7 +18,7 @@ import (
 
 // ExportCmd writes a list into a table.
 type ExportCmd struct {
-	List   string `arg:"" enum:"machines,volumes,unknown-machines,leases,sessions,jobs,profiles,media,loaders,attempts,audit" help:"Which list: ${enum}. The table of machines can be imported again, as CSV."`
+	List   string `arg:"" enum:"machines,volumes,unknown-machines,leases,sessions,jobs,profiles,media,loaders,subnets,mappings,attempts,events,audit,users,tokens" help:"Which list: ${enum}. The table of machines can be imported again, as CSV; people and tokens are for admins."`
 	File   string `arg:"" optional:"" default:"-" help:"File to write; - or nothing: standard output."`
 	Search string `help:"Only what this finds, as in the list."`
 	Sort   string `help:"Column to sort by, as in the list; with a hyphen before it the other way, as in --sort=-name." placeholder:"COLUMN"`

@@ -15,12 +15,12 @@ type MappingCmd struct {
 }
 
 // MappingListCmd lists mappings.
-type MappingListCmd struct{}
+type MappingListCmd struct{ listFlags }
 
 // Run lists mappings.
-func (*MappingListCmd) Run(c *Context) error {
+func (l *MappingListCmd) Run(c *Context) error {
 	var out list[mapping]
-	if err := c.Client.Do(c, "GET", "/mappings", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/mappings"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {

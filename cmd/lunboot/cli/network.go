@@ -1,13 +1,8 @@
 package cli
 
 import (
-	"bufio"
-	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
-
-	"encoding/json"
 
 	"lunboot/store"
 )
@@ -59,131 +54,6 @@ func (d *SessionDropCmd) Run(c *Context) error {
 	}
 	c.say("ended session %s", d.Session)
 	return nil
-}
-
-// LeaseCmd is the noun lease.
-type LeaseCmd struct {
-	List LeaseListCmd `cmd:"" help:"List leases."`
-	Drop LeaseDropCmd `cmd:"" help:"Forget a lease."`
-}
-
-// LeaseListCmd lists leases.
-type LeaseListCmd struct{ listFlags }
-
-// Run lists leases.
-func (l *LeaseListCmd) Run(c *Context) error {
-	var out list[struct {
-		store.Lease
-		Name string `json:"machine_name,omitempty"`
-		Over bool   `json:"expired,omitempty"`
-	}]
-	if err := c.Client.Do(c, "GET", "/leases"+l.query(), nil, &out); err != nil {
-		return err
-	}
-	return c.show(out, func() {
-		var rows [][]string
-		for _, l := range out.Items {
-			state := string(l.State)
-			if l.Over {
-				state = "expired"
-			}
-			rows = append(rows, []string{l.Address.String(), l.MAC.String(), l.Name, state, l.Hostname, when(l.Expires), l.Port})
-		}
-		c.table("ADDRESS MAC MACHINE STATE HOSTNAME EXPIRES PORT", rows)
-	})
-}
-
-// LeaseDropCmd forgets a lease.
-type LeaseDropCmd struct {
-	Address string `arg:"" help:"Address."`
-}
-
-// Run forgets a lease.
-func (d *LeaseDropCmd) Run(c *Context) error {
-	if err := c.Client.Do(c, "DELETE", "/leases/"+esc(d.Address), nil, nil); err != nil {
-		return err
-	}
-	c.say("forgot the lease of %s", d.Address)
-	return nil
-}
-
-// EventCmd is the noun event.
-type EventCmd struct {
-	List EventListCmd `cmd:"" help:"List events."`
-}
-
-// EventListCmd lists or follows events.
-type EventListCmd struct {
-	After  int64 `help:"Only events after this sequence number."`
-	Follow bool  `help:"Go on with new events until interrupted."`
-}
-
-// Run lists or follows events.
-func (l *EventListCmd) Run(c *Context) error {
-	for !l.Follow {
-		var out list[store.Event]
-		if err := c.Client.Do(c, "GET", "/events?limit=500&after="+strconv.FormatInt(l.After, 10), nil, &out); err != nil {
-			return err
-		}
-		if len(out.Items) == 0 {
-			return nil
-		}
-		for _, e := range out.Items {
-			if err := l.print(c, e); err != nil {
-				return err
-			}
-			l.After = e.Seq
-		}
-	}
-	path := "/events"
-	if l.After > 0 {
-		path += "?after=" + strconv.FormatInt(l.After, 10)
-	}
-	resp, err := c.Client.send(c, "GET", path, nil, "", http.Header{"Accept": {"text/event-stream"}})
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	in := bufio.NewScanner(resp.Body)
-	in.Buffer(nil, 1<<20)
-	for in.Scan() {
-		data, ok := strings.CutPrefix(in.Text(), "data: ")
-		if !ok {
-			continue
-		}
-		var e store.Event
-		if err := json.Unmarshal([]byte(data), &e); err != nil {
-			return err
-		}
-		if err := l.print(c, e); err != nil {
-			return err
-		}
-	}
-	if c.Err() != nil {
-		return nil
-	}
-	return in.Err()
-}
-
-// print writes one event a line: JSON lines with --json.
-func (l *EventListCmd) print(c *Context, e store.Event) error {
-	line := e.Detail
-	line.Script = "" // a whole script fits no line; --json and 'attempt show' have it
-	b, err := json.Marshal(line)
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return json.NewEncoder(c.Out).Encode(e)
-	}
-	who := ""
-	if !e.MAC.IsZero() {
-		who = e.MAC.String()
-	} else if e.Addr.IsValid() {
-		who = e.Addr.String()
-	}
-	_, err = fmt.Fprintf(c.Out, "%d  %s  %-18s %-17s %s\n", e.Seq, e.At.Local().Format("15:04:05.000"), e.Kind, who, clean(string(b)))
-	return err
 }
 
 // JobCmd is the noun job.

@@ -18,12 +18,15 @@ type SubnetCmd struct {
 }
 
 // SubnetListCmd lists subnets.
-type SubnetListCmd struct{}
+type SubnetListCmd struct{ listFlags }
 
 // Run lists subnets.
-func (*SubnetListCmd) Run(c *Context) error {
-	var out list[store.Subnet]
-	if err := c.Client.Do(c, "GET", "/subnets", nil, &out); err != nil {
+func (l *SubnetListCmd) Run(c *Context) error {
+	var out list[struct {
+		store.Subnet
+		Given int `json:"given"`
+	}]
+	if err := c.Client.Do(c, "GET", "/subnets"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {
@@ -37,9 +40,9 @@ func (*SubnetListCmd) Run(c *Context) error {
 			if s.Domain != "" {
 				names = strings.TrimSpace(names + " " + s.Domain)
 			}
-			rows = append(rows, []string{strconv.FormatInt(s.ID, 10), s.Prefix.String(), where, string(s.Mode), addressRange(s.Range), address(s.Router), names, s.LeaseTime.String()})
+			rows = append(rows, []string{strconv.FormatInt(s.ID, 10), s.Prefix.String(), where, string(s.Mode), addressRange(s.Range), address(s.Router), names, s.LeaseTime.String(), strconv.Itoa(s.Given)})
 		}
-		c.table("ID NETWORK INTERFACE MODE RANGE ROUTER NAMES LEASE", rows)
+		c.table("ID NETWORK INTERFACE MODE RANGE ROUTER NAMES LEASE GIVEN", rows)
 	})
 }
 

@@ -40,12 +40,12 @@ func (c *Context) readPassword(user string) (string, error) {
 }
 
 // UserListCmd lists users.
-type UserListCmd struct{}
+type UserListCmd struct{ listFlags }
 
 // Run lists users.
-func (*UserListCmd) Run(c *Context) error {
+func (l *UserListCmd) Run(c *Context) error {
 	var out list[store.User]
-	if err := c.Client.Do(c, "GET", "/users", nil, &out); err != nil {
+	if err := c.Client.Do(c, "GET", "/users"+l.query(), nil, &out); err != nil {
 		return err
 	}
 	return c.show(out, func() {
