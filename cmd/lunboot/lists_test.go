@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -9,8 +10,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"lunboot/services/iscsi/iscsitest"
+	"lunboot/store"
+	"lunboot/store/sqlite"
 )
 
 // entered is the appliance's pages for somebody who has set its password.
@@ -139,5 +143,83 @@ func TestManyVolumesAreDeletedFromThePage(t *testing.T) {
 	ask("/machines/undo", url.Values{"was": {was[1]}, "back": {"/volumes"}})
 	if out := a.must(t, "volume", "show", "c-used"); strings.Contains(out, "Read-only") {
 		t.Errorf("it is still\n%s", out)
+	}
+}
+
+// What has expired goes, what is in use goes by the operator's word, and what a
+// machine runs from stays: by the command line, and from the page.
+func TestManyLeasesAreDroppedAndOneThatAMachineRunsFromStays(t *testing.T) {
+	const name = "iqn.2026-11.lab:lab1"
+	dir := dataDir(t)
+	db, err := sqlite.Open(t.Context(), dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease := func(addr string, n byte, expires time.Duration) {
+		t.Helper()
+		if err := db.PutLease(t.Context(), store.Lease{Address: netip.MustParseAddr(addr), MAC: store.MAC{2, 0, 0, 0, 0, n}, State: store.LeaseBound, Expires: time.Now().Add(expires)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lease("127.0.0.1", 1, time.Hour) // where its session comes from
+	for n := range byte(6) {
+		lease(fmt.Sprintf("10.77.0.%d", 100+n), 100+n, map[bool]time.Duration{true: time.Hour, false: -time.Hour}[n < 3])
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a := started(t, dir)
+	a.must(t, "volume", "create", "v1", "--size", "8M")
+	a.must(t, "machine", "add", "lab1", "--mac", "02:00:00:00:00:01", "--auth", "none", "--iqn", name)
+	a.must(t, "mapping", "add", "lab1", "v1", "--lun", "1")
+	i := iscsitest.Login(t, netip.MustParseAddrPort(a.Portal), iscsitest.Options{Name: name, Target: a.Target, ISID: iscsitest.Linux(1)})
+
+	if out := a.must(t, "lease", "drop", "--search", "10.77", "--dry-run"); strings.Count(out, "would forget the lease") != 3 || strings.Count(out, "10.77.0.100 is in use: its machine goes on using it") != 1 {
+		t.Errorf("a dry run says\n%s", out)
+	}
+	if out := a.must(t, "lease", "drop", "--expired", "--search", "10.77.0.103"); out != "forgot the lease of 10.77.0.103\n" {
+		t.Errorf("it says %q", out)
+	}
+	code, out, errs := cliIn(dir, "--json", "lease", "drop", "10.77.0.101", "10.77.0.104", "127.0.0.1")
+	if code != exitFailed || !strings.Contains(out, `"dropped": 1`) || !strings.Contains(errs, "2 of 3 leases were not dropped") {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
+	if code, _, errs := cliIn(dir, "lease", "drop", "127.0.0.1"); code != exitFailed || !strings.Contains(errs, name+" has its volume open from 127.0.0.1; its session has to end first") {
+		t.Errorf("%d %s", code, errs)
+	}
+	if out := a.must(t, "lease", "drop", "10.77.0.101", "10.77.0.102", "--in-use"); !strings.Contains(out, "forgot the lease of 10.77.0.102, which is in use") {
+		t.Errorf("it says %q", out)
+	}
+	ask := entered(t, a)
+	_, page := ask("/leases", nil)
+	over := regexp.MustCompile(`name="expired" value="yes"><input type="hidden" name="match" value="([^"]*)"><button>Drop the one that has expired<`).FindStringSubmatch(page)
+	all := regexp.MustCompile(`name="match" value="([^"]*)"`).FindStringSubmatch(page)
+	if over == nil || all == nil || !strings.Contains(page, "its volume is open") {
+		t.Fatalf("the page is\n%s", page)
+	}
+	if status, page := ask("/leases/bulk", url.Values{"act": {"drop"}, "expired": {"yes"}, "match": {over[1]}}); status != http.StatusOK || !strings.Contains(page, "Done for 1 lease.") {
+		t.Errorf("it answers %d\n%s", status, page)
+	}
+	_, page = ask("/leases", nil)
+	all = regexp.MustCompile(`name="match" value="([^"]*)"`).FindStringSubmatch(page)
+	form := url.Values{"act": {"drop"}, "all": {"yes"}, "match": {all[1]}}
+	_, page = ask("/leases/bulk", form)
+	seen := regexp.MustCompile(`name="seen" value="([^"]*)"`).FindStringSubmatch(page)
+	if seen == nil || !strings.Contains(page, "127.0.0.1, lab1, stays: its volume is open from there") {
+		t.Fatalf("the question is\n%s", page)
+	}
+	form.Set("seen", seen[1])
+	form.Set("sure", "drop 1")
+	if status, page := ask("/leases/bulk", form); status != http.StatusOK || !strings.Contains(page, "Done for 1 lease.") || !strings.Contains(page, "Not done for 1 lease. 127.0.0.1: ") {
+		t.Errorf("it answers %d\n%s", status, page)
+	}
+	if out := a.must(t, "lease", "list"); !strings.Contains(out, "127.0.0.1") || strings.Contains(out, "10.77") {
+		t.Errorf("left are\n%s", out)
+	}
+	if _, err := i.Do(iscsitest.Command{LUN: iscsitest.LUN(1), CDB: make([]byte, 6)}); err != nil {
+		t.Errorf("the machine is disturbed: %v", err)
+	}
+	if out := a.must(t, "audit", "--search", "what:lease.drop"); strings.Count(out, "lease.drop") != 6 {
+		t.Errorf("on record are\n%s", out)
 	}
 }
