@@ -285,7 +285,21 @@ func leaseDropped(k *kit) {
 	}
 	k.unchanged(func() {
 		k.refused(k.DropLease(ctx, actor, addr("192.168.40.100")), store.KindNotFound, "", "192.168.40.100")
+		k.refused(k.DropLeaseIf(ctx, actor, addr("192.168.40.100"), func(store.Lease) error { k.Error("nobody's lease is shown"); return nil }), store.KindNotFound, "", "192.168.40.100")
 	})
+	// Whoever asks for it is shown the lease as it is, and has the last word.
+	k.ok(k.PutLease(ctx, bound(2, "192.168.40.101")))
+	shown := store.Lease{}
+	k.unchanged(func() {
+		k.refused(k.DropLeaseIf(ctx, actor, addr("192.168.40.101"), func(l store.Lease) error {
+			shown = l
+			return store.InUse("it is in use")
+		}), store.KindInUse, "", "in use")
+	})
+	same(k, "the lease that is shown", must(k.LeaseByAddress(ctx, addr("192.168.40.101")))(k), shown)
+	k.ok(k.DropLeaseIf(ctx, actor, addr("192.168.40.101"), func(store.Lease) error { return nil }))
+	_, err = k.LeaseByAddress(ctx, addr("192.168.40.101"))
+	k.refused(err, store.KindNotFound, "")
 }
 
 func leaseMoved(k *kit) {

@@ -145,6 +145,7 @@ type Network interface {
 	ProlongLease(context.Context, store.Lease) error
 	DeleteLease(context.Context, netip.Addr) error
 	DropLease(context.Context, store.Actor, netip.Addr) error
+	DropLeaseIf(ctx context.Context, by store.Actor, a netip.Addr, may func(store.Lease) error) error
 	MoveLease(ctx context.Context, by store.Actor, from, to store.MAC) error
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -162,6 +164,39 @@ func (sound) Profiles(context.Context) ([]store.Profile, error) {
 func (sound) AllMedia(context.Context) ([]store.Media, error) {
 	return []store.Media{{Name: "debian-12", Kind: store.MediaISO, Size: 7}}, nil
 }
+func (sound) Subnets(context.Context) ([]store.Subnet, error) {
+	return []store.Subnet{{ID: 1, Interface: "eth1", Prefix: netip.MustParsePrefix("10.77.0.0/24"), Mode: store.DHCPFull, LeaseTime: time.Hour}}, nil
+}
+func (sound) MappingViews(context.Context, store.MachineID) ([]store.MappingView, error) {
+	return []store.MappingView{{MachineName: "lab-03", VolumeName: "clone", Mapping: store.Mapping{LUN: 7, Boot: true}}}, nil
+}
+func (sound) Users(context.Context) ([]store.User, error) {
+	return []store.User{{Name: "anna", Role: store.RoleAdmin, Hash: "secret-hash"}}, nil
+}
+func (sound) Tokens(context.Context) ([]store.Token, error) {
+	return []store.Token{{ID: 5, Name: "ci", Scope: "read", Hash: "secret-hash"}}, nil
+}
+func (sound) Attempt(context.Context, store.AttemptID) (store.Attempt, error) {
+	return store.Attempt{Machine: 3, FirstSeq: 2, LastSeq: 9}, nil
+}
+func (sound) EveryAttempt(context.Context, store.AttemptFilter) (store.Parts[store.Attempt], error) {
+	return nil, nil
+}
+
+// EveryEvent answers the filter as an event, once.
+func (sound) EveryEvent(_ context.Context, f store.EventFilter) (store.Parts[store.Event], error) {
+	sent := false
+	return func(context.Context) ([]store.Event, error) {
+		if sent {
+			return nil, nil
+		}
+		sent = true
+		return []store.Event{
+			{Seq: 1, Machine: 3, Kind: store.EventISCSINoLUN, Detail: store.Detail{Reason: fmt.Sprint(f.Search.Machines, f.Search.Spans), Script: "#!ipxe secret", LUN: new(0)}},
+			{Seq: 2, Machine: 4, Kind: store.EventDHCPDiscover},
+		}, nil
+	}, nil
+}
 func (sound) Manifest() []boot.LoaderInfo {
 	return []boot.LoaderInfo{{Name: "ipxe.efi", Firmware: "UEFI", Arch: "x86-64", Features: []string{"iSCSI", "NFS"}, Rung: 1, Silent: 2}}
 }
@@ -169,7 +204,7 @@ func (sound) Manifest() []boot.LoaderInfo {
 func TestListsAreJoinedFromThePartsOfTheAppliance(t *testing.T) {
 	var log strings.Builder
 	s := sound{}
-	l := download.From(download.Sources{Inventory: s, Volumes: s, Sessions: s, Media: s, Loaders: s, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	l := download.From(download.Sources{Inventory: s, Volumes: s, Sessions: s, Media: s, Loaders: s, Attempts: s, Events: s, People: s, Log: slog.New(slog.NewTextHandler(&log, nil)),
 		Now: func() time.Time { return time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC) }})
 	for list, want := range map[string]string{
 		"volumes":          "\n2,clone,,0,,0,,false,0,false,false,false,debian,lab-03,,\n",
@@ -178,11 +213,38 @@ func TestListsAreJoinedFromThePartsOfTheAppliance(t *testing.T) {
 		"sessions":         "\n1,lab-03,",
 		"profiles":         "name,kind,fields,builtin\ndebian,install,kernel=linux media=debian-12,false\n",
 		"media":            "\ndebian-12,iso,7,",
+		"subnets":          "\n1,10.77.0.0/24,eth1,full,,0,0,,,,,,3600,\n",
+		"mappings":         "\nlab-03,7,clone,0,true,false,\n",
+		"users":            "\nanna,admin,,,false,,\n",
+		"tokens":           "\n5,ci,read,false,,,\n",
+		"events":           "1,,error,iscsi.no-lun,lab-03,,,[] [],\"{\"\"lun\"\":0}\"\n2,,info,dhcp.discover,,,,,{}\n",
 		"loaders":          "\nipxe.efi,,,UEFI,x86-64,,iSCSI NFS,,0,,,false,1,0,2,",
 	} {
 		if text := get(t, l, download.Asked{List: list, Format: "csv"}); !strings.Contains(text, want) {
 			t.Errorf("%s are\n%s", list, text)
 		}
+	}
+	for list, need := range map[string]store.Scope{"users": store.ScopeAdmin, "tokens": store.ScopeAdmin, "events": store.ScopeRead, "machines": store.ScopeRead} {
+		if download.Need(list) != need {
+			t.Errorf("%s need %s", list, download.Need(list))
+		}
+	}
+	if text := get(t, l, download.Asked{List: "events", Search: "machine:LAB-03 attempt:12", Format: "csv"}); !strings.Contains(text, "[[3]] [{3 00:00:00:00:00:00 2 9}]") {
+		t.Errorf("a name and a boot are looked up as\n%s", text)
+	}
+	named, err := download.WithNames(t.Context(), func(_ context.Context, id store.MachineID) (store.Machine, error) {
+		if id == 4 {
+			return store.Machine{}, store.NotFound("machine", "4")
+		}
+		return store.Machine{Name: "lab-03"}, nil
+	}, []store.Event{{Machine: 3}, {Machine: 4}, {}})
+	if err != nil || named[0].Name != "lab-03" || named[1].Name != "" || named[2].Name != "" {
+		t.Errorf("they are called %+v, %v", named, err)
+	}
+	if _, err := download.WithNames(t.Context(), func(context.Context, store.MachineID) (store.Machine, error) {
+		return store.Machine{}, errors.New("the disk broke")
+	}, []store.Event{{Machine: 3}}); err == nil {
+		t.Error("a fault is taken for no name")
 	}
 	if !strings.Contains(log.String(), "what volumes take is not known") {
 		t.Errorf("it logs %q", log.String())

@@ -183,6 +183,22 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("sessions-none", base+"/sessions?search=nobody")
 	check("leases", base+"/leases")
 	check("leases-narrowed", base+"/leases?show=declined&search=10.77")
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/leases"), chromedp.WaitVisible(chromedp.CSS("#bulk")), chromedp.Click(chromedp.CSS(`#bulk [name=all]`)), chromedp.SetValue(chromedp.CSS(`#bulk [name=act]`), "drop"), chromedp.Click(chromedp.CSS(`#bulk button`)), chromedp.WaitVisible(chromedp.CSS(".sure"))))
+	for _, v := range violations(t, ctx) {
+		t.Error("what is asked before leases are dropped:", v)
+	}
+	shoot(t, ctx, shots, "leases-sure")
+	check("events-none-yet", base+"/events")
+	l.happen(t, lived()...)
+	check("events", base+"/events")
+	check("events-machine", base+"/events?machine=2&show=warning")
+	check("events-none", base+"/events?search=nothing")
+	check("subnets-none", base+"/subnets")
+	l.served()
+	check("subnets", base+"/subnets?sort=-size")
+	check("mappings", base+"/mappings")
+	check("mappings-none", base+"/mappings?search=nothing")
+	check("tokens-none", base+"/tokens")
 	check("jobs-none", base+"/jobs")
 	l.jobs = worked()
 	check("jobs", base+"/jobs")
@@ -228,6 +244,8 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	l.people["carl"] = store.User{Name: "carl", Role: store.RoleOperator, Issuer: l.provider.Issuer, Subject: "4711", KnownAs: "carl.van.der.example@laboratory.example.org", Disabled: true, Revision: 1}
 	l.audit = changed(60)
 	check("people", base+"/people")
+	check("people-none", base+"/people?search=nobody")
+	check("tokens", base+"/tokens?sort=name")
 	check("provider", base+"/settings/oidc")
 	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/settings/oidc"), chromedp.Click(chromedp.CSS(`button[formaction]`)), chromedp.WaitVisible(chromedp.CSS("#tried"))))
 	for _, v := range violations(t, ctx) {
