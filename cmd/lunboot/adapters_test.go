@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"lunboot/services/events"
 	"lunboot/store"
 	"lunboot/store/sqlite"
 	"lunboot/store/volume"
@@ -223,5 +224,78 @@ func TestAnAddressIsTheMachinesThatHasItsLease(t *testing.T) {
 	}
 	if got := other(stranger.Address, one.ID); got != "" {
 		t.Errorf("a lease of a machine that nobody enrolled says %s", got)
+	}
+}
+
+// Whoever looks for few of many events gets each once, in their order: from the
+// table while they are far behind, and from memory then, though others are written
+// meanwhile.
+func TestWhoFollowsSomeEventsGetsEachOnce(t *testing.T) {
+	table, err := sqlite.OpenJournal(t.Context(), t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	journal, err := events.New(table, slog.New(slog.DiscardHandler), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := journal.Serve(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	defer running.Wait()
+	defer cancel()
+	emit := func(n int) {
+		for range n {
+			seq := journal.LastSeq() + 1
+			journal.Emit(store.Event{Kind: []store.EventKind{store.EventISCSIIO, store.EventISCSILogin}[seq%2], Machine: store.MachineID(seq % 7), Detail: store.Detail{Key: "aWhisper"}})
+		}
+	}
+	emit(3 * farBehind)
+	log := eventLog{journal, table}
+	for _, f := range []store.EventFilter{
+		{Machine: 3, Limit: 100}, {Machine: 3, Limit: 1000000}, {Limit: 500},
+		{Limit: 77, Search: store.EventSearch{Kinds: []store.EventKind{store.EventISCSILogin}, Machines: [][]store.MachineID{{3, 4}}}},
+		{Limit: 77, Search: store.EventSearch{Kinds: []store.EventKind{}}},
+	} {
+		until := journal.LastSeq() + 500
+		want := f
+		var seen []int64
+		for f.After < until {
+			items, upto, err := log.After(t.Context(), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if upto < f.After || len(items) > f.Limit {
+				t.Fatalf("from %d it comes to %d, with %d", f.After, upto, len(items))
+			}
+			for _, e := range items {
+				if e.Detail.Key != "" || !want.Fits(&e) {
+					t.Errorf("%+v comes", e)
+				}
+				seen = append(seen, e.Seq)
+			}
+			f.After = upto
+			if journal.LastSeq() < until {
+				emit(50)
+			}
+		}
+		n := 0
+		for seq := int64(1); seq <= f.After; seq++ {
+			e := store.Event{Seq: seq, Kind: []store.EventKind{store.EventISCSIIO, store.EventISCSILogin}[seq%2], Machine: store.MachineID(seq % 7)}
+			if want.Fits(&e) {
+				if n >= len(seen) || seen[n] != seq {
+					t.Fatalf("%+v: event %d does not come in its turn", want, seq)
+				}
+				n++
+			}
+		}
+		if n != len(seen) {
+			t.Errorf("%+v: %d come, %d fit", want, len(seen), n)
+		}
 	}
 }

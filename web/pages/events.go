@@ -78,7 +78,8 @@ func (s *site) events(w http.ResponseWriter, r *http.Request) {
 func eventWords(k store.EventKind) string { return upperFirst(diagnose.Words(k)) }
 
 // eventFacts is what an event knows beyond who, when and what, a fact each.
-func eventFacts(d store.Detail) (out []string) {
+func eventFacts(e store.Event) (out []string) {
+	d := e.Detail
 	note := func(name, value string) {
 		if value != "" {
 			out = append(out, strings.TrimSpace(name+" "+value))
@@ -96,8 +97,11 @@ func eventFacts(d store.Detail) (out []string) {
 	}
 	note("volume", d.Volume)
 	switch {
+	case e.Kind == store.EventDropped: // of which it is the count, and the reason says it
 	case d.Total > 0:
 		note("", store.Bytes(d.Bytes)+" of "+store.Bytes(d.Total))
+	case d.Bytes > 0 && strings.HasPrefix(string(e.Kind), "iscsi."):
+		note("read", store.Bytes(d.Bytes))
 	case d.Bytes > 0:
 		note("", store.Bytes(d.Bytes))
 	}

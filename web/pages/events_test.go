@@ -136,6 +136,29 @@ func TestEventsAreListedAndNarrowed(t *testing.T) {
 	}
 }
 
+func TestAnEventSaysWhatItKnows(t *testing.T) {
+	for _, c := range []struct {
+		e    store.Event
+		want string
+	}{
+		{store.Event{Kind: store.EventISCSIClosed, Detail: store.Detail{Reason: "it left", Bytes: 2048, Written: 1024, Initiator: "iqn.a", Key: "k", Script: "s"}}, "it left, read 2 KiB, wrote 1 KiB, initiator iqn.a"},
+		{store.Event{Kind: store.EventTFTPSent, Detail: store.Detail{File: "a.efi", URL: "a.efi", Bytes: 1024, Total: 1024}}, "a.efi, 1 KiB of 1 KiB"},
+		{store.Event{Kind: store.EventDropped, Detail: store.Detail{Bytes: 12, Reason: "12 samples were left out"}}, "12 samples were left out"},
+		{store.Event{Kind: store.EventISCSINoLUN, Detail: store.Detail{LUN: new(0), Sense: "05/25/00"}}, "LUN 0, sense 05/25/00"},
+		{store.Event{Kind: store.EventDHCPDiscover, Detail: store.Detail{Interface: "eth1", Relay: "10.9.0.1", Firmware: "UEFI", Arch: "arm64", Hostname: "x"}}, "calls itself x, UEFI arm64, on eth1, by the relay 10.9.0.1"},
+		{store.Event{Kind: store.EventRASent}, ""},
+	} {
+		if got := strings.Join(eventFacts(c.e), ", "); got != c.want {
+			t.Errorf("%s says %q, not %q", c.e.Kind, got, c.want)
+		}
+	}
+	for _, k := range store.EventKinds() {
+		if eventWords(k) == string(k) || strings.Contains(eventWords(k), ".") {
+			t.Errorf("%s is not said in words", k)
+		}
+	}
+}
+
 // A boot's events are those that its machine had between its first and its last.
 func TestTheEventsOfABootAreFound(t *testing.T) {
 	l := full()
