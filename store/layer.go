@@ -48,6 +48,12 @@ type Layer struct {
 	Created  time.Time `json:"created"`
 }
 
+// LayerNaming counts what names a layer, and keeps it that way.
+type LayerNaming struct {
+	Tops   int // volumes whose top it is
+	Others int // snapshots, versions, and layers right upon it
+}
+
 // NewLayer is a layer that is about to be made for a volume: an overlay over
 // below, or a raw file when below is 0. Its file is named after the volume as it
 // is called at that time, for people who look into the folder.

@@ -112,9 +112,7 @@ func (i *Inventory) clone(ctx context.Context, by store.Actor, spec store.CloneS
 	if err := i.volumes.Create(ctx, v); err != nil {
 		return store.Volume{}, i.undo(ctx, v, err)
 	}
-	v, err = i.ready(ctx, v)
-	i.merges.stacked()
-	return v, err
+	return i.ready(ctx, v)
 }
 
 // layerSize is the size of a layer, or what is assumed when it is gone.
@@ -203,7 +201,7 @@ func (i *Inventory) SnapshotVolume(ctx context.Context, by store.Actor, id store
 		return store.Volume{}, err
 	}
 	i.volumes.Update(out)
-	i.merges.stacked()
+	i.merges.stacked(out.ID)
 	return out, nil
 }
 
@@ -314,7 +312,7 @@ func (i *Inventory) replace(ctx context.Context, by store.Actor, why string, v s
 	}
 	i.volumes.Update(out)
 	i.discard(v)
-	i.merges.stacked()
+	i.merges.stacked(out.ID)
 	return out, nil
 }
 

@@ -164,7 +164,7 @@ func (h *house) machine(t *testing.T, name, address string) store.Machine {
 	return m
 }
 
-func (h *house) volume(t *testing.T, name string, size int64) store.Volume {
+func (h *house) volume(t testing.TB, name string, size int64) store.Volume {
 	t.Helper()
 	v, err := h.CreateVolume(t.Context(), ada, store.VolumeSpec{Name: name, Size: size})
 	must(t, err)

@@ -14,6 +14,7 @@ import (
 type LayerRows interface {
 	Layers(context.Context) ([]store.Layer, error)
 	LooseLayers(context.Context) ([]store.Layer, error)
+	LayerNamings(context.Context, store.VolumeID) (map[store.LayerID]store.LayerNaming, error)
 	CreateLayer(context.Context, store.Layer) (store.Layer, error)
 	DeleteLayer(context.Context, store.LayerID) error
 	ResetDue(context.Context, store.VolumeID) (bool, error)

@@ -160,12 +160,12 @@ func (f *folder) Reflinked(context.Context, store.Volume) (int64, error) {
 func (f *folder) Shares(store.Volume) bool { return false }
 
 // layeredHouse is a house with layers, in a folder.
-func layeredHouse(t *testing.T, change ...func(*Config)) (*house, *folder) {
+func layeredHouse(t testing.TB, change ...func(*Config)) (*house, *folder) {
 	t.Helper()
 	return reopenLayered(t, t.TempDir(), change...)
 }
 
-func reopenLayered(t *testing.T, dir string, change ...func(*Config)) (*house, *folder) {
+func reopenLayered(t testing.TB, dir string, change ...func(*Config)) (*house, *folder) {
 	t.Helper()
 	f := &folder{dir: dir}
 	h := reopen(t, dir, append([]func(*Config){func(c *Config) {
@@ -175,14 +175,14 @@ func reopenLayered(t *testing.T, dir string, change ...func(*Config)) (*house, *
 	return h, f
 }
 
-func (h *house) golden(t *testing.T, name string) store.Volume {
+func (h *house) golden(t testing.TB, name string) store.Volume {
 	t.Helper()
 	v, err := h.FreezeVolume(t.Context(), ada, h.volume(t, name, 1<<20).ID, "as installed")
 	must(t, err)
 	return v
 }
 
-func (h *house) cloned(t *testing.T, parent store.Volume, name string, reset bool) store.Volume {
+func (h *house) cloned(t testing.TB, parent store.Volume, name string, reset bool) store.Volume {
 	t.Helper()
 	v, err := h.CloneVolume(t.Context(), ada, store.CloneSpec{Parent: parent.ID, Name: name, Reset: reset})
 	must(t, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -22,18 +23,35 @@ var errYields = errors.New("the volume is being removed")
 // merges are what acts know of the merge under way: nobody asked for it, and
 // nobody is made to wait for it or refused because of it.
 type merges struct {
-	wake  chan struct{} // layers were put upon others
+	wake  chan struct{} // something is in grown
 	mu    sync.Mutex
-	of    store.VolumeID // whose layers are being merged; 0: nobody's
+	grown map[store.VolumeID]struct{} // may lie in more layers than when the Merger last looked
+	of    store.VolumeID              // whose layers are being merged; 0: nobody's
 	under *running
 }
 
-// stacked says that a volume may have more layers now.
-func (m *merges) stacked() {
+// stacked says that a volume may have more layers now, or is ready now with those
+// that it has. Its row says so already.
+func (m *merges) stacked(id store.VolumeID) {
+	m.mu.Lock()
+	if m.grown == nil {
+		m.grown = map[store.VolumeID]struct{}{}
+	}
+	m.grown[id] = struct{}{}
+	m.mu.Unlock()
 	select {
 	case m.wake <- struct{}{}:
 	default:
 	}
+}
+
+// taken returns what stacked was called for since it was called last.
+func (m *merges) taken() map[store.VolumeID]struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	grown := m.grown
+	m.grown = nil
+	return grown
 }
 
 func (m *merges) begin(of store.VolumeID, r *running) {
@@ -62,6 +80,10 @@ func (m *merges) yield(id store.VolumeID) {
 type Merger struct {
 	inv   *Inventory
 	every time.Duration
+	// due is what is to be looked at: what acts put layers upon, so that a look
+	// costs as much as they did, and not as much as there are volumes.
+	due map[store.VolumeID]struct{}
+	all bool // every volume is: nobody said what happened before
 	// given is what could not be merged: not again before its layers change, or
 	// the time has come.
 	given map[store.VolumeID]givenUp
@@ -74,7 +96,7 @@ type givenUp struct {
 
 // NewMerger makes a Merger.
 func NewMerger(i *Inventory) *Merger {
-	return &Merger{inv: i, every: mergeAgain, given: map[store.VolumeID]givenUp{}}
+	return &Merger{inv: i, every: mergeAgain, all: true, due: map[store.VolumeID]struct{}{}, given: map[store.VolumeID]givenUp{}}
 }
 
 // String names the service.
@@ -88,6 +110,7 @@ func (m *Merger) Listen() error { return nil }
 func (m *Merger) Serve(ctx context.Context) error {
 	tick := time.NewTicker(m.every)
 	defer tick.Stop()
+	m.all = true
 	for {
 		m.settle(ctx)
 		select {
@@ -95,6 +118,7 @@ func (m *Merger) Serve(ctx context.Context) error {
 			return nil
 		case <-m.inv.merges.wake:
 		case <-tick.C:
+			m.all = true
 		}
 	}
 }
@@ -133,69 +157,68 @@ func (m *Merger) plan(ctx context.Context) (*mergePlan, error) {
 	if i.layers == nil {
 		return nil, nil
 	}
-	all, err := i.db.Volumes(ctx)
-	if err != nil {
+	if err := m.gather(ctx); err != nil {
 		return nil, err
 	}
-	var named map[store.LayerID]int
-	for _, v := range all {
-		if v.State != store.VolumeReady || len(v.Layers) <= store.LongChain || m.gaveUp(v) {
+	for _, id := range slices.Sorted(maps.Keys(m.due)) {
+		v, err := i.db.Volume(ctx, id)
+		if err != nil && !store.IsNotFound(err) {
+			return nil, err
+		}
+		if err != nil || len(v.Layers) <= store.LongChain {
+			delete(m.given, id)
+			delete(m.due, id)
 			continue
 		}
-		if named == nil {
-			if named, err = i.namings(ctx, all); err != nil {
-				return nil, err
+		// One that is half-made is looked at when it is ready.
+		if v.State == store.VolumeReady && !m.gaveUp(v) {
+			p, err := i.cheapest(ctx, v)
+			if store.IsNotFound(err) {
+				continue // removed meanwhile: the next look finds it gone
 			}
-		}
-		if p := i.cheapest(v, named); p != nil {
-			if p.owner, err = i.db.Volume(ctx, p.run[0].Volume); err != nil {
-				return nil, err
+			if err != nil || p != nil {
+				return p, err // it stays due: more of it may be to merge
 			}
-			return p, nil
+			m.giveUp(v, time.Time{}) // what is in between is nobody's to merge
 		}
-		m.giveUp(v, time.Time{}) // what is in between is nobody's to merge
+		delete(m.due, id)
 	}
 	return nil, nil
 }
 
-// asTop is what a volume counts for whose top a layer is.
-const asTop = 1 << 20
-
-// namings counts who names each layer: volumes as their top, snapshots, versions
-// and layers above.
-func (i *Inventory) namings(ctx context.Context, all []store.Volume) (map[store.LayerID]int, error) {
-	out := map[store.LayerID]int{}
+// gather adds to what is due: what grew, what was given up for a time that is over
+// and, when nobody knows what happened, every volume that is long.
+func (m *Merger) gather(ctx context.Context) error {
+	maps.Copy(m.due, m.inv.merges.taken())
+	for id, g := range m.given {
+		if !g.until.IsZero() && !m.inv.now().Before(g.until) {
+			m.due[id] = struct{}{}
+		}
+	}
+	if !m.all {
+		return nil
+	}
+	all, err := m.inv.db.Volumes(ctx)
+	if err != nil {
+		return err
+	}
 	for _, v := range all {
-		out[v.Top] += asTop
+		if len(v.Layers) > store.LongChain {
+			m.due[v.ID] = struct{}{}
+		}
 	}
-	layers, err := i.db.Layers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range layers {
-		out[l.Below]++
-	}
-	snapshots, err := i.db.Snapshots(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range snapshots {
-		out[s.Layer]++
-	}
-	versions, err := i.db.Versions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range versions {
-		out[n.Layer]++
-	}
-	return out, nil
+	m.all = false
+	return nil
 }
 
 // cheapest is the run of a volume's layers that is merged at the least cost: the
 // longest that is needed. Nil when there is none.
-func (i *Inventory) cheapest(v store.Volume, named map[store.LayerID]int) (best *mergePlan) {
+func (i *Inventory) cheapest(ctx context.Context, v store.Volume) (best *mergePlan, err error) {
 	chain := v.Layers
+	named, err := i.db.LayerNamings(ctx, v.ID)
+	if err != nil {
+		return nil, err
+	}
 	size := map[store.LayerID]int64{}
 	for _, l := range chain {
 		n, err := i.layers.Used(store.Volume{ID: l.Volume, Name: v.Name, Layers: []store.Layer{l}})
@@ -207,11 +230,11 @@ func (i *Inventory) cheapest(v store.Volume, named map[store.LayerID]int) (best 
 		for from := 1; from+n < len(chain); from++ {
 			p := &mergePlan{v: v, run: chain[from : from+n], below: chain[from-1].ID}
 			last := p.run[n-1]
-			fits := named[last.ID] < asTop
+			fits := named[last.ID].Tops == 0
 			for _, l := range p.run {
 				fits = fits && l.Kind == store.LayerOverlay && l.Frozen && l.Volume == last.Volume
 				p.work += size[l.ID]
-				if l.ID != last.ID && named[l.ID] > 1 { // it stays beside the merged one
+				if n := named[l.ID]; l.ID != last.ID && n.Tops+n.Others > 1 { // it stays beside the merged one
 					p.room += size[l.ID]
 				}
 			}
@@ -220,7 +243,10 @@ func (i *Inventory) cheapest(v store.Volume, named map[store.LayerID]int) (best 
 			}
 		}
 	}
-	return best
+	if best != nil {
+		best.owner, err = i.db.Volume(ctx, best.run[0].Volume)
+	}
+	return best, err
 }
 
 // merge is one job.
@@ -247,6 +273,10 @@ func (m *Merger) merge(ctx context.Context, p *mergePlan) error {
 	cause := context.Cause(work)
 	switch {
 	case err == nil:
+		// Others that were given up may stand on what is one layer now.
+		for id := range m.given {
+			m.due[id] = struct{}{}
+		}
 	case ctx.Err() != nil, errors.Is(cause, errStopping), errors.Is(cause, errYields):
 	case errors.Is(cause, errCanceled):
 		m.giveUp(p.v, time.Time{})

@@ -252,6 +252,117 @@ func TestAMergeThatIsCanceledOrFailsIsNotTriedAtOnce(t *testing.T) {
 	}
 }
 
+// reads counts what is read of volumes' rows.
+type reads struct {
+	DB
+	all, one int
+}
+
+func (r *reads) Volumes(ctx context.Context) ([]store.Volume, error) {
+	r.all++
+	return r.DB.Volumes(ctx)
+}
+
+func (r *reads) Volume(ctx context.Context, id store.VolumeID) (store.Volume, error) {
+	r.one++
+	return r.DB.Volume(ctx, id)
+}
+
+// Two thousand clones that are made one after the other are not two thousand looks at
+// two thousand volumes.
+func TestALookIsAtWhatActsChanged(t *testing.T) {
+	r := &reads{}
+	h, _ := layeredHouse(t, func(c *Config) { r.DB, c.DB = c.DB, r })
+	g := h.golden(t, "debian")
+	for n := range 5 {
+		h.cloned(t, g, fmt.Sprintf("lab-%d", n), false)
+	}
+	m := NewMerger(h.Inventory)
+	look := func(what string, all, one int) {
+		t.Helper()
+		r.all, r.one = 0, 0
+		p, err := m.plan(t.Context())
+		must(t, err)
+		if p != nil || r.all != all || r.one != one {
+			t.Errorf("%s: %+v after %d reads of all and %d of one", what, p, r.all, r.one)
+		}
+	}
+	look("the first, which knows nothing", 1, 6)
+	h.cloned(t, g, "lab-9", false)
+	look("after one clone", 0, 1)
+	look("after nothing", 0, 0)
+	v := h.cloned(t, g, "lab-10", false)
+	must(t, h.RemoveVolume(t.Context(), ada, v.ID))
+	look("after one that is gone again", 0, 1)
+	m.all = true
+	look("after an hour", 1, 0)
+}
+
+func TestAVolumeThatWasHalfMadeIsMergedOnceItIsReady(t *testing.T) {
+	h, _ := layeredHouse(t)
+	v, _ := h.tower(t, 5)
+	m := NewMerger(h.Inventory)
+	v.State = store.VolumePromoting
+	v, err := h.db.UpdateVolume(t.Context(), ada, v)
+	must(t, err)
+	if p, err := m.plan(t.Context()); err != nil || p != nil {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	_, err = h.ready(t.Context(), v)
+	must(t, err)
+	if p, err := m.plan(t.Context()); err != nil || p == nil || p.v.ID != v.ID {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// What was given up is another chain once something that it stands on was merged.
+func TestAMergeLetsThoseAboveItBeMerged(t *testing.T) {
+	h, _ := layeredHouse(t)
+	v, _ := h.tower(t, 5)
+	above, err := h.CloneVolume(t.Context(), ada, store.CloneSpec{Parent: v.ID, Snapshot: "s5", Name: "lab-2"})
+	must(t, err)
+	for n := range 3 {
+		_, err = h.SnapshotVolume(t.Context(), ada, above.ID, fmt.Sprintf("s%d", n+1), "")
+		must(t, err)
+	}
+	m := NewMerger(h.Inventory)
+	m.giveUp(h.now(t, above), time.Time{})
+	v.State = store.VolumePromoting
+	v, err = h.db.UpdateVolume(t.Context(), ada, v)
+	must(t, err)
+	m.settle(t.Context())
+	if jobs := h.jobsOf(t, "volume.merge"); len(jobs) != 0 {
+		t.Fatalf("%+v", jobs)
+	}
+	_, err = h.ready(t.Context(), v)
+	must(t, err)
+	m.settle(t.Context())
+	for _, v := range []store.Volume{v, above} {
+		if n := len(h.now(t, v).Layers); n > store.LongChain {
+			t.Errorf("volume %s lies in %d layers", v.Name, n)
+		}
+	}
+}
+
+// BenchmarkTheMergerBesideTwoThousandClones is what the merger costs while a
+// classroom's clones are made, one wake each.
+func BenchmarkTheMergerBesideTwoThousandClones(b *testing.B) {
+	for b.Loop() {
+		h, _ := layeredHouse(b)
+		g := h.golden(b, "debian")
+		m := NewMerger(h.Inventory)
+		m.settle(b.Context())
+		var took time.Duration
+		for n := range 2000 {
+			h.cloned(b, g, fmt.Sprintf("pc-%04d", n), false)
+			began := time.Now()
+			m.settle(b.Context())
+			took += time.Since(began)
+		}
+		b.ReportMetric(took.Seconds()*1000, "ms-of-merger")
+	}
+}
+
 func TestAMergeLeavesRoomForMachines(t *testing.T) {
 	h := living(t, t.TempDir())
 	v, model := h.towering(t, 5)

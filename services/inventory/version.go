@@ -120,6 +120,7 @@ func (i *Inventory) SetVersion(ctx context.Context, by store.Actor, id store.Vol
 	defer turn.Unlock()
 	if v, err = i.db.SetVersion(ctx, by, id, number); err == nil {
 		i.volumes.Update(v)
+		i.merges.stacked(v.ID)
 	}
 	return v, err
 }

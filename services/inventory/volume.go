@@ -66,7 +66,11 @@ func (i *Inventory) CreateVolume(ctx context.Context, by store.Actor, spec store
 // ready says that a volume's bytes are there.
 func (i *Inventory) ready(ctx context.Context, v store.Volume) (store.Volume, error) {
 	v.State, v.Progress, v.Reason = store.VolumeReady, 0, ""
-	return i.db.UpdateVolume(ctx, store.ActorSystem, v)
+	v, err := i.db.UpdateVolume(ctx, store.ActorSystem, v)
+	if err == nil {
+		i.merges.stacked(v.ID)
+	}
+	return v, err
 }
 
 // undo takes back the row of a volume that could not be made and returns why.

@@ -63,6 +63,29 @@ func (db *DB) LooseLayers(ctx context.Context) ([]store.Layer, error) {
 	return dbfile.List(ctx, db.file.Reader(), scanLayer, looseLayers)
 }
 
+// LayerNamings counts what names each of the layers that a volume lies in.
+func (db *DB) LayerNamings(ctx context.Context, id store.VolumeID) (map[store.LayerID]store.LayerNaming, error) {
+	out := map[store.LayerID]store.LayerNaming{}
+	err := db.file.Read(ctx, func(q dbfile.Querier) error {
+		v, err := volumeBy(ctx, q, id)
+		if err != nil {
+			return err
+		}
+		for _, l := range v.Layers {
+			out[l.ID], err = dbfile.One(ctx, q, func(r dbfile.Row) (n store.LayerNaming, err error) {
+				err = r.Scan(&n.Tops, &n.Others)
+				return n, err
+			}, nil, `SELECT (SELECT count(*) FROM volume WHERE top = ?1), (SELECT count(*) FROM layer WHERE below = ?1)
+				+ (SELECT count(*) FROM snapshot WHERE layer = ?1) + (SELECT count(*) FROM volume_version WHERE layer = ?1)`, int64(l.ID))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
 const looseLayers = `WITH RECURSIVE kept (id) AS (
 	SELECT top FROM volume WHERE top IS NOT NULL UNION SELECT layer FROM snapshot UNION SELECT layer FROM volume_version
 	UNION SELECT layer.below FROM layer JOIN kept ON layer.id = kept.id WHERE layer.below IS NOT NULL) ` +

@@ -216,6 +216,10 @@ func snapshotLife(k *kit) {
 	if c.Version != 0 || c.Base().ID != first || c.Parent != v.ID {
 		k.Errorf("a clone of a snapshot is %+v", c)
 	}
+	// The first is kept by its snapshot, the layer of the newer one, the new top and
+	// the clone.
+	same(k, "what names the layers", map[store.LayerID]store.LayerNaming{first: {Others: 4}, v.Top: {Tops: 1}}, must(k.LayerNamings(ctx, v.ID))(k))
+	same(k, "what names those of the clone", map[store.LayerID]store.LayerNaming{first: {Others: 4}, c.Top: {Tops: 1}}, must(k.LayerNamings(ctx, c.ID))(k))
 	k.unchanged(func() {
 		k.refused(k.DeleteSnapshot(ctx, actor, v.ID, "before"), store.KindInUse, "", c.Name)
 		k.refused(k.DeleteVolume(ctx, actor, v.ID), store.KindInUse, "", c.Name)
@@ -227,6 +231,9 @@ func snapshotLife(k *kit) {
 	}
 	same(k, "the flat clone as read", c, k.current(c.ID))
 	k.ok(k.DeleteSnapshot(ctx, actor, v.ID, "before"))
+	same(k, "what names the layers without it", map[store.LayerID]store.LayerNaming{first: {Others: 2}, v.Top: {Tops: 1}}, must(k.LayerNamings(ctx, v.ID))(k))
+	_, err := k.LayerNamings(ctx, 9999)
+	k.refused(err, store.KindNotFound, "")
 	k.ok(k.DeleteSnapshot(ctx, actor, v.ID, "After"))
 	// Its newest bytes stand on what the first snapshot kept, and nothing on the
 	// second's.

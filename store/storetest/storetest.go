@@ -83,6 +83,7 @@ type Volumes interface {
 type Layers interface {
 	Layers(context.Context) ([]store.Layer, error)
 	LooseLayers(context.Context) ([]store.Layer, error)
+	LayerNamings(context.Context, store.VolumeID) (map[store.LayerID]store.LayerNaming, error)
 	CreateLayer(context.Context, store.Layer) (store.Layer, error)
 	DeleteLayer(context.Context, store.LayerID) error
 	Snapshots(context.Context) ([]store.Snapshot, error)
