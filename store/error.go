@@ -55,7 +55,8 @@ type Error struct {
 	Subject string // to what: the noun's name
 	Field   string // the input field at fault, when there is one
 	Msg     string // one sentence for the operator; no secrets
-	Err     error  // the cause, for the log
+	Cause   Cause  // for rules; empty where nobody asks
+	Err     error  // what lies behind it, for the log
 }
 
 // Error returns the operator's sentence, then the cause.
@@ -93,6 +94,18 @@ func KindOf(err error) Kind {
 		return e.Kind
 	}
 	return KindInternal
+}
+
+// CauseOf returns the cause that lies deepest in err's chain; empty when none is
+// told. What wraps an error knows less of it.
+func CauseOf(err error) Cause {
+	var cause Cause
+	for e := (*Error)(nil); errors.As(err, &e); err = e.Err {
+		if e.Cause != "" {
+			cause = e.Cause
+		}
+	}
+	return cause
 }
 
 // IsNotFound reports whether err says that a noun does not exist.

@@ -165,6 +165,7 @@ type Detail struct {
 	ISID      string `json:"isid,omitempty"`
 	Session   string `json:"session,omitempty"`
 	Auth      string `json:"auth,omitempty"`
+	Asked     string `json:"asked,omitempty"` // of a refused login: the machine whose name it gave, or the target that is not here
 	Status    string `json:"status,omitempty"` // login status class and detail, four hexadecimal digits; a SCSI status, two
 	LUN       *int   `json:"lun,omitempty"`    // the LUN asked for; -1 when it has no number
 	Mapped    []int  `json:"mapped,omitempty"` // the LUNs that exist for this initiator

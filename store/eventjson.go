@@ -41,6 +41,7 @@ func (d *Detail) AppendJSON(b []byte) []byte {
 	o.text("target", d.Target)
 	o.text("isid", d.ISID)
 	o.text("session", d.Session)
+	o.text("asked", d.Asked)
 	o.text("auth", d.Auth)
 	o.text("status", d.Status)
 	if d.LUN != nil {

@@ -69,7 +69,17 @@ func TestAMappingThatGoesIsGoneBesideABrokenVolume(t *testing.T) {
 
 func TestAVolumeWhoseFileIsGoneIsNoUnknownInitiator(t *testing.T) {
 	err := broken("win11", store.NotFound("file", "win11.raw"))
-	if store.KindOf(err) != store.KindUnavailable || !strings.Contains(err.Error(), "open volume win11") {
+	if store.KindOf(err) != store.KindUnavailable || !strings.Contains(err.Error(), "open volume win11") || store.CauseOf(err) != store.CauseUnopened {
+		t.Error(err)
+	}
+	// One that says so itself is not said to be opened twice.
+	err = broken("win11", &store.Error{Kind: store.KindCorrupt, Op: "open volume", Subject: "win11", Msg: "the file was cut"})
+	if err.Error() != "open volume win11: the file was cut" || store.KindOf(err) != store.KindCorrupt || store.CauseOf(err) != store.CauseUnopened {
+		t.Error(err)
+	}
+	// What is known of the reason is kept.
+	err = broken("win11", fmt.Errorf("a layer: %w", &store.Error{Kind: store.KindInUse, Op: "open", Cause: store.CauseHeld}))
+	if store.KindOf(err) != store.KindInUse || store.CauseOf(err) != store.CauseHeld {
 		t.Error(err)
 	}
 }

@@ -157,7 +157,7 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 	for _, mp := range r.mappings {
 		v := volumes[mp.Volume]
 		if slices.Contains(due, v.ID) {
-			fault = &store.Error{Kind: store.KindUnavailable, Op: "open volume", Subject: v.Name, Msg: "it is to begin anew first, at the next login of its machine's firmware"}
+			fault = &store.Error{Kind: store.KindUnavailable, Op: "open volume", Subject: v.Name, Cause: store.CauseWaits, Msg: "it is to begin anew first, at the next login of its machine's firmware"}
 			continue
 		}
 		h, err := c.pool.Open(ctx, v)
@@ -200,11 +200,12 @@ func (c *catalog) begin(ctx context.Context, r *record, due []store.VolumeID) (m
 	out := maps.Clone(r.volumes)
 	for _, id := range due {
 		v, err := c.reset(ctx, id, r.machine.Name)
+		cause := store.CauseNotAnew
 		if err == nil && v.State != store.VolumeReady {
-			err = fmt.Errorf("the volume is %s; the login succeeds when that is over", v.State)
+			err, cause = fmt.Errorf("the volume is %s; the login succeeds when that is over", v.State), store.CauseWaits
 		}
 		if err != nil {
-			return nil, &store.Error{Kind: store.KindUnavailable, Op: "begin anew", Subject: r.volumes[id].Name, Err: err}
+			return nil, &store.Error{Kind: store.KindUnavailable, Op: "begin anew", Subject: r.volumes[id].Name, Cause: cause, Err: err}
 		}
 		out[id] = v
 	}
@@ -219,10 +220,15 @@ func broken(name string, err error) error {
 		kind = store.KindUnavailable
 	}
 	var said *store.Error
-	if errors.As(err, &said) && said.Op == "open volume" && said.Kind == kind { // once is enough
+	if errors.As(err, &said) && said.Op == "open volume" && said.Kind == kind && said.Cause != "" { // once is enough
 		return err
 	}
-	return &store.Error{Kind: kind, Op: "open volume", Subject: name, Err: err}
+	if said != nil && said.Op == "open volume" && said.Kind == kind {
+		known := *said
+		known.Cause = store.CauseUnopened
+		return &known
+	}
+	return &store.Error{Kind: kind, Op: "open volume", Subject: name, Cause: store.CauseUnopened, Err: err}
 }
 
 // Revision rises when machines, volumes or mappings change.

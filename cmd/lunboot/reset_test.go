@@ -116,11 +116,11 @@ func TestAMachineBootsFromAFreshClone(t *testing.T) {
 
 	// What cannot begin anew is not booted from, and is tried again.
 	refuse = full
-	if _, err := c.Open(ctx, m.Initiator, ipxe); store.KindOf(err) != store.KindUnavailable || !errors.Is(err, full) || !strings.Contains(err.Error(), clone.Name) {
+	if _, err := c.Open(ctx, m.Initiator, ipxe); store.KindOf(err) != store.KindUnavailable || !errors.Is(err, full) || !strings.Contains(err.Error(), clone.Name) || store.CauseOf(err) != store.CauseNotAnew {
 		t.Fatalf("a volume that cannot begin anew: %v", err)
 	}
 	// A system that comes up all the same does not get the used volume.
-	if _, err := c.Open(ctx, m.Initiator, linux); store.KindOf(err) != store.KindUnavailable || !strings.Contains(err.Error(), "begin anew") {
+	if _, err := c.Open(ctx, m.Initiator, linux); store.KindOf(err) != store.KindUnavailable || !strings.Contains(err.Error(), "begin anew") || store.CauseOf(err) != store.CauseWaits {
 		t.Fatalf("a volume that is still due: %v", err)
 	}
 	if again, err := c.Refresh(ctx, m.Initiator); err != nil || len(again.LUNs) != 0 {
@@ -133,7 +133,7 @@ func TestAMachineBootsFromAFreshClone(t *testing.T) {
 	now.State = store.VolumePromoting
 	now, err = db.UpdateVolume(ctx, "ada", now)
 	must(err)
-	if _, err := c.Open(ctx, m.Initiator, ipxe); store.KindOf(err) != store.KindUnavailable || !strings.Contains(err.Error(), "promoting") {
+	if _, err := c.Open(ctx, m.Initiator, ipxe); store.KindOf(err) != store.KindUnavailable || !strings.Contains(err.Error(), "promoting") || store.CauseOf(err) != store.CauseWaits {
 		t.Fatalf("a volume that is not ready to begin anew: %v", err)
 	}
 	now.State = store.VolumeReady

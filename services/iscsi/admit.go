@@ -42,9 +42,13 @@ func catalogRefusal(initiator store.IQN, err error) *login.Refusal {
 		r.Cause = store.CauseNoInitiator
 		return r
 	case store.KindUnavailable, store.KindInUse:
-		return refusal(pdu.LoginServiceUnavailable, "the volumes of %s cannot be opened now: %v", initiator, err)
+		r := refusal(pdu.LoginServiceUnavailable, "the volumes of %s cannot be opened now: %v", initiator, err)
+		r.Cause = store.CauseOf(err)
+		return r
 	}
-	return refusal(pdu.LoginTargetError, "the volumes of %s cannot be opened: %v", initiator, err)
+	r := refusal(pdu.LoginTargetError, "the volumes of %s cannot be opened: %v", initiator, err)
+	r.Cause = store.CauseOf(err)
+	return r
 }
 
 // lookup says how an initiator must prove itself. An unknown one may look
@@ -78,8 +82,10 @@ func (a *admission) impostor(named Access, initiator store.IQN) *login.Refusal {
 		return nil
 	}
 	a.access = Access{Machine: holder.Machine, Name: holder.Name}
-	return refusal(pdu.LoginAuthorizationFail, "the login gave the initiator name of %s (%s), and %s is the address of %s, by %s; nobody is served another machine's volumes",
+	r := refusal(pdu.LoginAuthorizationFail, "the login gave the initiator name of %s (%s), and %s is the address of %s, by %s; nobody is served another machine's volumes",
 		named.Name, initiator, addr, holder.Name, holder.By)
+	r.Cause, r.Asked = store.CauseOtherMachine, named.Name
+	return r
 }
 
 // join answers a connection that wants to belong to a session (RFC 7143

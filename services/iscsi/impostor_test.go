@@ -47,6 +47,9 @@ func TestAMachineIsNotLetInUnderAnothersName(t *testing.T) {
 		if e.Machine != machine(bob) {
 			t.Errorf("it is told of machine %d, and the address is %d's", e.Machine, machine(bob))
 		}
+		if a, err := b.catalog.Access(t.Context(), alice); err != nil || e.Detail.Cause != store.CauseOtherMachine || e.Detail.Asked != a.Name {
+			t.Errorf("the cause is %q, of %q", e.Detail.Cause, e.Detail.Asked)
+		}
 	}
 	stranger := stolen
 	stranger.Name = "iqn.2026-11.test:nobody"

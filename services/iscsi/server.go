@@ -345,7 +345,7 @@ func (s *Server) refused(a *admission, m *login.Machine, err error) {
 	res := m.Result()
 	d := store.Detail{Initiator: string(res.Initiator), Target: string(s.cfg.Target), ISID: res.ISID.String(), IPXE: IsIPXE(res.ISID), Auth: res.Method}
 	if r := m.Refusal(); r != nil {
-		d.Status, d.Cause, d.Reason = r.Status.String(), r.Cause, r.Reason
+		d.Status, d.Cause, d.Reason, d.Asked = r.Status.String(), r.Cause, r.Reason, r.Asked
 	} else {
 		if res.Initiator == "" || a.ctx.Err() != nil {
 			s.cfg.Log.Debug("an iSCSI connection ended before it logged in", "from", a.conn.RemoteAddr(), "error", err)

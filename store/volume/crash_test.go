@@ -283,8 +283,8 @@ func TestAFullDiskRefusesWritesLosesNothingAndRecovers(t *testing.T) {
 
 	fs.SetFree(0)
 	err = h.WriteAt(t.Context(), old, 8192)
-	if e := wantKind(t, err, store.KindUnavailable); e.Field != SpaceField {
-		t.Errorf("the error's field is %q, want %q", e.Field, SpaceField)
+	if e := wantKind(t, err, store.KindUnavailable); e.Field != SpaceField || e.Cause != store.CauseFull {
+		t.Errorf("the error's field is %q, want %q; its cause is %q", e.Field, SpaceField, e.Cause)
 	}
 	must(t, h.WriteAt(t.Context(), volumetest.Pattern(old, 2), 0)) // room that it has already
 	must(t, h.Sync(t.Context()))

@@ -310,7 +310,7 @@ func deviceFault(op, path string, err error) error {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, syscall.EBUSY):
-		e.Kind, e.Err = store.KindInUse, nil
+		e.Kind, e.Cause, e.Err = store.KindInUse, store.CauseHeld, nil
 		e.Msg = thisHost().holder(path)
 	case errors.Is(err, fs.ErrPermission):
 		e.Kind, e.Msg = store.KindDenied, mayNot(path)

@@ -164,7 +164,7 @@ func TestADeviceThatIsHeldSaysByWhom(t *testing.T) {
 	tool(t, "mount", path, at)
 	refused("mounted", "it is mounted on "+at, "unmount")
 	_, err = p.Open(t.Context(), onDevice(path, 8<<20))
-	if e := wantKind(t, err, store.KindInUse); !strings.Contains(e.Msg, "mounted on") {
+	if e := wantKind(t, err, store.KindInUse); !strings.Contains(e.Msg, "mounted on") || e.Cause != store.CauseHeld {
 		t.Errorf("opening says %q", e.Msg)
 	}
 	tool(t, "umount", at)

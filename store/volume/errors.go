@@ -34,7 +34,7 @@ func fault(op, name string, err error) error {
 	case errors.As(err, &damage):
 		return damageError(name, damage)
 	case noSpace(err):
-		return &store.Error{Kind: store.KindUnavailable, Op: op, Subject: name, Field: SpaceField, Err: err,
+		return &store.Error{Kind: store.KindUnavailable, Op: op, Subject: name, Field: SpaceField, Cause: store.CauseFull, Err: err,
 			Msg: "the file system that holds the volumes is full; nothing was lost, make room and try again"}
 	case errors.Is(err, syscall.EFBIG):
 		return &store.Error{Kind: store.KindInvalid, Op: op, Subject: name, Field: "size", Err: err,
@@ -52,7 +52,7 @@ func fault(op, name string, err error) error {
 		return &store.Error{Kind: store.KindDenied, Op: op, Subject: name, Err: err,
 			Msg: "the appliance may not use the volume's file; check its owner and mode, and whether the file system is mounted read-only"}
 	case errors.Is(err, syscall.EBUSY):
-		return &store.Error{Kind: store.KindInUse, Op: op, Subject: name, Err: err,
+		return &store.Error{Kind: store.KindInUse, Op: op, Subject: name, Cause: store.CauseHeld, Err: err,
 			Msg: "the device is mounted or held by another program"}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &store.Error{Kind: store.KindCorrupt, Op: op, Subject: name, Err: err,

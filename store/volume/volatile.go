@@ -169,7 +169,7 @@ func (p *Pool) markNew(name string) error {
 }
 
 func discardedError(name, why string) error {
-	return &store.Error{Kind: store.KindUnavailable, Op: "open volume", Subject: name, Err: errDiscarded,
+	return &store.Error{Kind: store.KindUnavailable, Op: "open volume", Subject: name, Cause: store.CauseDiscarded, Err: errDiscarded,
 		Msg: fmt.Sprintf("volume %s is volatile, and %s; switch its machine off and on, and it begins anew", name, why)}
 }
 

@@ -73,7 +73,7 @@ func TestAVolatileVolumeOutlivesTheProcessAndNotTheHost(t *testing.T) {
 			next.OnFault(func(volume, sentence string) { told <- volume + ": " + sentence })
 			for range 2 {
 				_, err := next.Open(t.Context(), v)
-				if e := wantKind(t, err, store.KindUnavailable); !strings.Contains(e.Msg, "is volatile, and the appliance") {
+				if e := wantKind(t, err, store.KindUnavailable); !strings.Contains(e.Msg, "is volatile, and the appliance") || e.Cause != store.CauseDiscarded {
 					t.Errorf("%v", err)
 				}
 			}

@@ -58,7 +58,7 @@ func mutualMismatch(v *view) (store.Diagnosis, bool) {
 
 func noReverseSecret(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("0201")
-	if !ok || !strings.Contains(e.Detail.Reason, "no reverse secret") {
+	if !ok || !because(e, store.CauseNoReverse) {
 		return store.Diagnosis{}, false
 	}
 	v.noteRefused(e)
@@ -72,7 +72,7 @@ func noReverseSecret(v *view) (store.Diagnosis, bool) {
 
 func authRequired(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("0201")
-	if !ok || !strings.Contains(e.Detail.Reason, "required") {
+	if !ok || !because(e, store.CauseAuthRequired) {
 		if !ok || !v.reported(ipxeerr.ClassNegotiate) {
 			return store.Diagnosis{}, false
 		}
@@ -92,7 +92,7 @@ func authRequired(v *view) (store.Diagnosis, bool) {
 
 func wrongSecret(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("0201")
-	if !ok || e.Detail.Reason != "" && !strings.Contains(e.Detail.Reason, "another CHAP secret") && !strings.Contains(e.Detail.Reason, "CHAP user name") {
+	if !ok || (e.Detail.Cause != "" || e.Detail.Reason != "") && !because(e, store.CauseWrongSecret) {
 		return store.Diagnosis{}, false
 	}
 	v.noteRefused(e)
@@ -162,11 +162,9 @@ func copiedName(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false
 	}
 	d := store.Diagnosis{Confidence: store.Certain}
-	_, other, theirs := strings.Cut(e.Detail.Reason, "the initiator name of ")
 	os := v.failedAt(store.StageUp)
-	switch {
-	case theirs:
-		other, _, _ = strings.Cut(other, " ")
+	switch other := asked(e); {
+	case because(e, store.CauseOtherMachine):
 		d.Title = v.subject() + " logged in as " + other
 		d.Cause = "It gave the iSCSI name of " + other + ", and was not let in: it would have been served the volumes of " + other + ", and two machines that write to one volume destroy it."
 	case os && because(e, store.CauseNoInitiator):
@@ -233,11 +231,8 @@ func unknownTarget(v *view) (store.Diagnosis, bool) {
 	}
 	v.noteRefused(e)
 	title := v.subject() + " asked for a target that is not here"
-	// The reason quotes what was asked for; Detail.Target is our own name.
-	if _, rest, ok := strings.Cut(e.Detail.Reason, `the target "`); ok {
-		if asked, _, ok := strings.Cut(rest, `"`); ok {
-			title = v.subject() + " asked for the target " + quoted(asked) + ", which is not here"
-		}
+	if other := asked(e); other != "" { // Detail.Target is our own name
+		title = v.subject() + " asked for the target " + quoted(other) + ", which is not here"
 	}
 	return store.Diagnosis{
 		Title:      title,

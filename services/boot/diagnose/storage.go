@@ -38,7 +38,7 @@ func volumeHeld(v *view) (store.Diagnosis, bool) {
 		}, true
 	}
 	e, ok := v.refused("")
-	if !ok || !strings.HasPrefix(e.Detail.Status, "03") || !strings.Contains(e.Detail.Reason, "held by another program") {
+	if !ok || !because(e, store.CauseHeld) {
 		return store.Diagnosis{}, false
 	}
 	v.noteRefused(e)
@@ -55,13 +55,13 @@ func volumeHeld(v *view) (store.Diagnosis, bool) {
 // with what is only in its memory.
 func volumeDiscarded(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("")
-	if !ok || !strings.HasPrefix(e.Detail.Status, "03") || !strings.Contains(e.Detail.Reason, "is volatile, and the appliance") {
+	if !ok || !because(e, store.CauseDiscarded) {
 		return store.Diagnosis{}, false
 	}
 	v.noteRefused(e)
 	return store.Diagnosis{
 		Title:      v.subject() + " was refused " + v.volume() + ", because what was on it is gone",
-		Cause:      "The volume is volatile: nobody waits for its bytes to be on the disk. The appliance’s machine went down without stopping lunboot first, and nobody knows which of them are there. A system that went on would mix old blocks with new ones.",
+		Cause:      "The volume is volatile: nobody waits for its bytes to be on the disk. The appliance’s machine went down without stopping lunboot first, or its disk failed when lunboot was stopped, and nobody knows which of them are there. A system that went on would mix old blocks with new ones.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
 			{Label: "Switch " + v.who() + " off and on: its volume begins anew at that boot"},
@@ -74,27 +74,22 @@ func volumeDiscarded(v *view) (store.Diagnosis, bool) {
 // could be opened: a file is gone, or its disk fails.
 func volumeUnopened(v *view) (store.Diagnosis, bool) {
 	e, ok := v.refused("")
-	if !ok || !strings.HasPrefix(e.Detail.Status, "03") {
-		return store.Diagnosis{}, false
-	}
-	_, why, opening := strings.Cut(e.Detail.Reason, "open volume ")
-	// A clone that begins anew stands on its parent's file.
-	_, anew, begins := strings.Cut(e.Detail.Reason, "begin anew ")
-	if !opening && (!begins || strings.Contains(anew, "succeeds when")) {
+	if !ok || because(e, store.CauseWaits) || !because(e, store.CauseUnopened, store.CauseNotAnew) {
 		return store.Diagnosis{}, false
 	}
 	v.noteRefused(e)
 	d := store.Diagnosis{
 		Title:      v.subject() + " was refused " + v.volume() + ", because its storage failed",
-		Cause:      "Opening volume " + strings.TrimSuffix(why, ".") + ". Nothing was made up in its place.",
+		Cause:      "Opening volume " + strings.TrimSuffix(after(e.Detail.Reason, openingVolume), ".") + ". Nothing was made up in its place.",
 		Confidence: store.Certain,
 		Fixes: []store.Fix{
 			{Label: "Bring the volume’s file back to where it was, or map another volume; lunboot volume list names those that failed"},
 			{Label: "Look at the appliance’s own disk: dmesg and its SMART values"},
 		},
 	}
-	if begins {
-		d.Cause = "The volume begins anew at each boot, and that could not be done: " + strings.TrimSuffix(anew, ".") + ". Nothing was made up in its place."
+	// A clone that begins anew stands on its parent's file.
+	if because(e, store.CauseNotAnew) {
+		d.Cause = "The volume begins anew at each boot, and that could not be done: " + strings.TrimSuffix(after(e.Detail.Reason, beginningAnew), ".") + ". Nothing was made up in its place."
 		d.Fixes[0].Label = "Bring the file of the volume that it is a clone of back to where it was; lunboot volume show says which that is"
 	}
 	return d, true
@@ -115,11 +110,8 @@ func (v *view) failedVolume(e store.Event) string {
 	return orElse(quoted(name), "the volume of "+v.who())
 }
 
-// spaceReason is what store/volume says when there is no room.
-const spaceReason = "the file system that holds the volumes is full"
-
 func volumeFull(v *view) (store.Diagnosis, bool) {
-	if e, ok := v.refused(""); ok && strings.Contains(e.Detail.Reason, spaceReason) {
+	if e, ok := v.refused(""); ok && because(e, store.CauseFull) {
 		v.noteRefused(e)
 		return store.Diagnosis{
 			Title:      v.subject() + " was refused " + v.volume() + ": the storage is full",

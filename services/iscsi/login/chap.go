@@ -57,7 +57,7 @@ type authState struct {
 // it would have to prove itself.
 func (m *Machine) needNoAuth(pairs []pdu.Pair) *Refusal {
 	if m.access.Auth != store.AuthNone && !m.auth.done {
-		return refuse(pdu.LoginAuthFailure, "the initiator %s began without authentication; %s is required", m.res.Initiator, required(m.access.Auth))
+		return refuse(pdu.LoginAuthFailure, "the initiator %s began without authentication; %s is required", m.res.Initiator, required(m.access.Auth)).because(store.CauseAuthRequired)
 	}
 	if slices.ContainsFunc(pairs, func(p pdu.Pair) bool { return authKey(p.Key) }) {
 		return refuse(pdu.LoginInitiatorError, "the initiator sent authentication keys after the security stage")
@@ -122,7 +122,7 @@ func (m *Machine) method(offered string) *Refusal {
 		want = valueNone
 	}
 	if !slices.Contains(methods, want) {
-		return refuse(pdu.LoginAuthFailure, "the initiator %s offered the authentication %.60q; %s is required", m.res.Initiator, offered, required(m.access.Auth))
+		return refuse(pdu.LoginAuthFailure, "the initiator %s offered the authentication %.60q; %s is required", m.res.Initiator, offered, required(m.access.Auth)).because(store.CauseAuthRequired)
 	}
 	m.answer("AuthMethod", want)
 	if want == valueNone {
@@ -173,17 +173,17 @@ func (m *Machine) verify(got map[string]string) *Refusal {
 	want := digestOf(a, m.auth.id, m.access.CHAP.Secret, m.auth.challenge)
 	good := subtle.ConstantTimeCompare(response, want) == 1
 	if name := got["CHAP_N"]; subtle.ConstantTimeCompare([]byte(name), []byte(m.access.CHAP.User)) != 1 {
-		return refuse(pdu.LoginAuthFailure, "the initiator %s gave the CHAP user name %.128q; the one set for it is %q", m.res.Initiator, name, m.access.CHAP.User)
+		return refuse(pdu.LoginAuthFailure, "the initiator %s gave the CHAP user name %.128q; the one set for it is %q", m.res.Initiator, name, m.access.CHAP.User).because(store.CauseWrongSecret)
 	}
 	// An empty secret proves nothing, whatever the digest.
 	if !good || m.access.CHAP.Secret == "" {
-		return refuse(pdu.LoginAuthFailure, "the initiator %s has another CHAP secret than the one set for it", m.res.Initiator)
+		return refuse(pdu.LoginAuthFailure, "the initiator %s has another CHAP secret than the one set for it", m.res.Initiator).because(store.CauseWrongSecret)
 	}
 	_, hasI := got["CHAP_I"]
 	_, hasC := got["CHAP_C"]
 	if !hasI && !hasC {
 		if m.access.Auth == store.AuthMutual {
-			return refuse(pdu.LoginAuthFailure, "the initiator %s offered one-way CHAP; mutual CHAP is required", m.res.Initiator)
+			return refuse(pdu.LoginAuthFailure, "the initiator %s offered one-way CHAP; mutual CHAP is required", m.res.Initiator).because(store.CauseAuthRequired)
 		}
 		m.auth.done = true
 		m.res.Auth, m.res.Method = store.AuthCHAP, "CHAP with "+a.name
@@ -195,7 +195,7 @@ func (m *Machine) verify(got map[string]string) *Refusal {
 // prove answers the initiator's challenge.
 func (m *Machine) prove(a *algorithm, idText, challengeText string) *Refusal {
 	if m.access.Reverse.Secret == "" {
-		return refuse(pdu.LoginAuthFailure, "the initiator %s wants mutual CHAP; no reverse secret is set for it", m.res.Initiator)
+		return refuse(pdu.LoginAuthFailure, "the initiator %s wants mutual CHAP; no reverse secret is set for it", m.res.Initiator).because(store.CauseNoReverse)
 	}
 	// With one secret for both ways, a challenge could be answered by asking
 	// it back on another connection (RFC 7143 §12.1.3).

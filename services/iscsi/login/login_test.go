@@ -349,6 +349,38 @@ func TestCHAPIsNotWeakened(t *testing.T) {
 	begun(mutual).refuses(request(0, 0, "CHAP_I=1", "CHAP_C=0x0102"), pdu.LoginInitiatorError, "without its own response")
 }
 
+// Rules tell refusals of one status apart by their cause.
+func TestRefusalsSayTheirCause(t *testing.T) {
+	begun := func(a Access) *rig {
+		r := machine(t, a)
+		r.say(request(0, 0, ini, tgt, "AuthMethod=CHAP"), false, "TargetPortalGroupTag=1", "AuthMethod=CHAP")
+		r.say(request(0, 0, "CHAP_A=5"), false, "CHAP_A=5", "CHAP_I=1", challenge)
+		return r
+	}
+	good := "CHAP_R=0x" + chapMD5(right)
+	for _, c := range []struct {
+		r      *rig
+		q      Request
+		status pdu.LoginStatus
+		cause  store.Cause
+		asked  string
+	}{
+		{machine(t, chapOnly), request(0, 1, ini, tgt, "AuthMethod=None"), pdu.LoginAuthFailure, store.CauseAuthRequired, ""},
+		{machine(t, chapOnly), request(1, 3, ini, tgt), pdu.LoginAuthFailure, store.CauseAuthRequired, ""},
+		{begun(mutual), request(0, 1, "CHAP_N=lab", good), pdu.LoginAuthFailure, store.CauseAuthRequired, ""},
+		{begun(chapOnly), request(0, 1, "CHAP_N=lab", good, "CHAP_I=1", "CHAP_C=0x0102"), pdu.LoginAuthFailure, store.CauseNoReverse, ""},
+		{begun(chapOnly), request(0, 1, "CHAP_N=lab", "CHAP_R=0x"+chapMD5("wrongwrongwrong1")), pdu.LoginAuthFailure, store.CauseWrongSecret, ""},
+		{begun(chapOnly), request(0, 1, "CHAP_N=other", good), pdu.LoginAuthFailure, store.CauseWrongSecret, ""},
+		{begun(chapOnly), request(0, 1, "CHAP_N=lab", "CHAP_R=zz"), pdu.LoginAuthFailure, "", ""},
+		{machine(t, open), request(1, 3, ini, "TargetName=iqn.2026-11.lunboot:\x1b[2Jother"), pdu.LoginNotFound, "", `iqn.2026-11.lunboot:\x1b[2Jother`},
+	} {
+		c.r.refuses(c.q, c.status)
+		if r := c.r.Refusal(); r.Cause != c.cause || r.Asked != c.asked {
+			t.Errorf("%s: the cause is %q, of %q; want %q, of %q", r.Reason, r.Cause, r.Asked, c.cause, c.asked)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	with := func(edit func(*Request)) Request {
 		q := request(1, 3, ini, tgt)

@@ -22,12 +22,20 @@ type Refusal struct {
 	Status pdu.LoginStatus
 	Reason string // one plain sentence with both sides of the matter
 	Cause  store.Cause
+	// Asked is the machine whose name was given, or the target that is not here.
+	Asked string
 }
 
 func (r *Refusal) Error() string { return r.Status.String() + ": " + r.Reason }
 
 func refuse(s pdu.LoginStatus, format string, args ...any) *Refusal {
 	return &Refusal{Status: s, Reason: fmt.Sprintf(format, args...)}
+}
+
+// because names the cause of a refusal.
+func (r *Refusal) because(c store.Cause) *Refusal {
+	r.Cause = c
+	return r
 }
 
 // Config is what a Machine asks of its surroundings.
@@ -333,7 +341,10 @@ func (m *Machine) lead(pairs []pdu.Pair) *Refusal {
 		return refuse(pdu.LoginMissingParameter, "the initiator did not say which target it wants (TargetName)")
 	}
 	if ok && !strings.EqualFold(target, string(m.cfg.Target)) {
-		return refuse(pdu.LoginNotFound, "the initiator asked for the target %.223q; this appliance's target is %s", target, m.cfg.Target)
+		asked := fmt.Sprintf("%.223q", target) // what cannot be printed is escaped
+		r := refuse(pdu.LoginNotFound, "the initiator asked for the target %s; this appliance's target is %s", asked, m.cfg.Target)
+		r.Asked = asked[1 : len(asked)-1]
+		return r
 	}
 	if f := &m.first; f.TSIH != 0 {
 		agreed, why := m.cfg.Join(Joining{Initiator: iqn, ISID: f.ISID, TSIH: f.TSIH, CID: f.CID, Discovery: m.res.Discovery})
