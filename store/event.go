@@ -68,6 +68,7 @@ const (
 	EventISCSIFirstWrite EventKind = "iscsi.first-write" // the session's first WRITE on a LUN succeeded
 	EventISCSIIO         EventKind = "iscsi.io"          // a sample of bytes moved; may coalesce
 	EventISCSIIOFailed   EventKind = "iscsi.io-failed"   // a READ, WRITE or SYNC ended with CHECK CONDITION, or an iPXE's with RESERVATION CONFLICT: Detail.Status "18", Detail.Server has the volume
+	EventISCSIStuck      EventKind = "iscsi.stuck"       // the volume's storage has a READ, WRITE or SYNC for Detail.Millis, and has not answered
 	EventISCSILogout     EventKind = "iscsi.logout"
 	EventISCSIClosed     EventKind = "iscsi.closed" // the session ended; Detail.Reason, Detail.Bytes read, Detail.Written
 
@@ -90,7 +91,7 @@ func EventKinds() []EventKind {
 		EventLoaderSent, EventFileSent, EventFileMissing, EventLoaderMissing, EventScriptAsked, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
 		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventInstalled, EventReportUp,
 		EventISCSILogin, EventISCSIRefused, EventISCSINoLUN, EventISCSIFirstRead, EventISCSIFirstWrite, EventISCSIIO, EventISCSIIOFailed,
-		EventISCSILogout, EventISCSIClosed,
+		EventISCSIStuck, EventISCSILogout, EventISCSIClosed,
 		EventVolumeFailed, EventSpace, EventMachineChanged, EventMachinePower, EventDropped,
 	}
 }

@@ -50,6 +50,9 @@ type live struct {
 	counters session.Counters
 	sampled  session.Counters
 	sampleAt time.Time
+	oldest   uint64    // the command that its volume has had for longest; 0: none
+	oldestAt time.Time // when it was seen there first
+	toldAt   time.Time // when somebody was told that one does not come back
 
 	loggedOut atomic.Bool
 

@@ -74,7 +74,7 @@ func startSlow(t testing.TB, wait func(context.Context) error) (b *bench, fast *
 	b, fast = &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}, newMemory(64<<20)
 	b.Server = iscsi.New(iscsi.Config{
 		Listen: "127.0.0.1:0", Target: target, Catalog: slowCatalog{b.catalog, 1, wait}, Emit: b.journal,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: b.clock.now, LogoutTimeout: 20 * time.Millisecond,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: b.clock.now, LogoutTimeout: 20 * time.Millisecond, Tick: 10 * time.Millisecond,
 	})
 	if err := b.Listen(); err != nil {
 		t.Fatal(err)

@@ -5,7 +5,16 @@ import (
 	"time"
 
 	"lunboot/services"
+	"lunboot/services/iscsi/scsi"
 	"lunboot/store"
+)
+
+// A command that its volume has for longer than stuckAfter is told of, and again
+// after stuckAgain while one is there. iPXE gives up a session whose read is not
+// answered for 15 s, and logs in anew; an operating system waits for half a minute.
+const (
+	stuckAfter = 10 * time.Second
+	stuckAgain = time.Minute
 )
 
 // watch looks at the inventory again whenever it changed: what an operator
@@ -127,6 +136,26 @@ func (s *Server) keep(ctx context.Context) {
 	}
 }
 
+// await looks whether the session's storage still answers, with the server's lock
+// held: an initiator whose command does not come back sees the same as one whose
+// packets are lost, and only the target knows which it is.
+func (v *live) await(now time.Time) {
+	p, ok := v.ses.Oldest()
+	if ok && p.Number != v.oldest {
+		v.oldest, v.oldestAt = p.Number, now
+	}
+	held := now.Sub(v.oldestAt)
+	if !ok || p.Number == 0 || held < stuckAfter || !v.toldAt.IsZero() && now.Sub(v.toldAt) < stuckAgain {
+		return
+	}
+	v.toldAt = now
+	n := int(p.LUN)
+	d := store.Detail{LUN: &n, Volume: v.volumeName(p.LUN), Opcode: scsi.CommandName(p.CDB[:]), LBA: int64(min(p.LBA, 1<<62)), Millis: held.Milliseconds(), Cause: store.CauseStorage,
+		Reason: "the storage that holds the volume has not answered for " + held.Round(time.Second).String()}
+	v.server.cfg.Log.Warn("a command waits for the storage of its volume", "session", v.id, "initiator", v.res.Initiator, "volume", d.Volume, "command", d.Opcode, "lba", d.LBA, "for", held)
+	v.emit(store.EventISCSIStuck, d)
+}
+
 // tend looks at one session, with the server's lock held.
 func (v *live) tend(now time.Time) {
 	c := v.ses.Counters()
@@ -144,6 +173,7 @@ func (v *live) tend(now time.Time) {
 		v.emit(store.EventISCSIIO, store.Detail{Bytes: c.Read, Written: c.Written})
 		v.sampled, v.sampleAt = c, now
 	}
+	v.await(now)
 	switch {
 	case !v.retireAt.IsZero() && !now.Before(v.retireAt):
 		v.ses.Close("the machine's operating system has its own session")

@@ -451,7 +451,7 @@ func (s *State) foldAfterUp(e store.Event) {
 	switch e.Kind {
 	case store.EventISCSIIO, store.EventISCSIClosed:
 		s.count(e)
-	case store.EventISCSIIOFailed, store.EventVolumeFailed, store.EventISCSINoLUN, store.EventISCSIRefused:
+	case store.EventISCSIIOFailed, store.EventVolumeFailed, store.EventISCSINoLUN, store.EventISCSIRefused, store.EventISCSIStuck:
 		s.trouble = true
 	}
 }

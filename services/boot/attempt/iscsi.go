@@ -87,6 +87,14 @@ func (s *State) foldISCSI(e store.Event) {
 		case read.State == store.StageDone:
 			s.fail(store.StageUp, e.At, failedLine(d))
 		}
+	case store.EventISCSIStuck: // what comes of it is not known yet
+		s.trouble = true
+		for _, name := range []store.StageName{store.StageRead, store.StageUp} {
+			if st := s.stage(name); st.State == store.StageRunning || name == store.StageRead && st.State == store.StageWaiting {
+				st.Detail = "It waits for the appliance’s storage, which does not answer"
+				break
+			}
+		}
 	case store.EventISCSILogout, store.EventISCSIClosed:
 		s.count(e)
 		if ipxe && read.State == store.StageDone && s.stage(store.StageUp).State == store.StageWaiting {

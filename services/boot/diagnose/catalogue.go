@@ -262,6 +262,9 @@ func Catalogue() []Entry {
 		{"LB-VOL-10", "The volume may not be written",
 			"A write of the machine was refused with DATA PROTECT, WRITE PROTECTED.",
 			"Its mapping is read-only, or the volume is, as golden volumes are. A system that starts from a golden volume needs a clone of its own: lunboot volume clone. A mapping is made writable with lunboot mapping set MACHINE LUN --no-read-only."},
+		{"LB-VOL-13", "The storage does not answer",
+			"A read, write or flush of the machine was with the appliance's own storage for ten seconds or more, and had no answer.",
+			"From the machine it looks as if packets were lost: iPXE waits for 15 s and logs in anew, for ever. The appliance's kernel log says what hangs (dmesg). Network file systems that are mounted hard wait until their server is back, and so does whoever reads from them; a disk tries a bad sector for half a minute and more. Nothing that was flushed is lost by it."},
 
 		{"LB-OS-01", "The operating system found no volume",
 			"It logged in under its own session and never read.",

@@ -365,7 +365,7 @@ func (v *view) quiet() string {
 func (v *view) heard() (store.Event, bool) {
 	for i := len(v.events) - 1; i >= 0; i-- {
 		switch v.events[i].Kind {
-		case store.EventRASent, store.EventDHCPConflict, store.EventMachineChanged, store.EventMachinePower, store.EventVolumeFailed:
+		case store.EventRASent, store.EventDHCPConflict, store.EventMachineChanged, store.EventMachinePower, store.EventVolumeFailed, store.EventISCSIStuck:
 		default:
 			return v.events[i], true
 		}
@@ -513,6 +513,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventISCSIFirstWrite: "it wrote to its volume",
 	store.EventISCSIIO:         "it read or wrote",
 	store.EventISCSIIOFailed:   "a read or write failed",
+	store.EventISCSIStuck:      "our storage does not answer a read or write of it",
 	store.EventISCSILogout:     "it logged out",
 	store.EventISCSIClosed:     "its session ended",
 	store.EventVolumeFailed:    "its volume failed",

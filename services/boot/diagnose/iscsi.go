@@ -21,6 +21,7 @@ func iscsiRules() []rule {
 		{code: "LB-VOL-09", build: volumeHeld},
 		{code: "LB-VOL-10", build: volumeReadOnly},
 		{code: "LB-VOL-02", build: volumeFailed},
+		{code: "LB-VOL-13", build: storageHangs},
 		{code: "LB-CHAP-03", stage: store.StageLogin, build: mutualMismatch},
 		{code: "LB-CHAP-04", build: noReverseSecret},
 		{code: "LB-CHAP-02", build: authRequired},

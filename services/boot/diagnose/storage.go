@@ -161,6 +161,31 @@ func volumeFailed(v *view) (store.Diagnosis, bool) {
 	}, true
 }
 
+// storageHangs is a machine whose command the appliance's storage has and does not
+// give back. From the wire it looks as if packets were lost: nothing comes, and the
+// machine logs in anew.
+func storageHangs(v *view) (store.Diagnosis, bool) {
+	e, ok := v.lastAfter(store.EventISCSIStuck, store.EventISCSIFirstRead, store.EventISCSIFirstWrite, store.EventISCSIIO)
+	if !ok || !v.failed() {
+		return store.Diagnosis{}, false
+	}
+	waited := int((time.Duration(e.Detail.Millis) * time.Millisecond).Round(time.Second) / time.Second)
+	v.note(e.At, "%s%s was with the storage for %d s, and was not answered", orElse(e.Detail.Opcode, "a command"), block(e.Detail), waited)
+	if n := len(v.since(v.a.Started, store.EventISCSILogin)); n > 1 {
+		v.note(time.Time{}, "it logged in %s", times(n))
+	}
+	v.addReport()
+	return store.Diagnosis{
+		Title:      v.who() + " waits for " + v.failedVolume(e) + ", because the appliance’s storage does not answer",
+		Cause:      "What the machine asked for arrived here and was passed on to the storage that holds the volume, which neither gave it nor failed. A disk that is dying, a network file system whose server is away, or a pool that waits for a lost disk hangs like this.",
+		Confidence: store.Certain,
+		Fixes: []store.Fix{
+			{Label: "Look at the appliance’s own storage: dmesg (task blocked for more than 120 seconds, I/O error, nfs: server not responding), and what mount shows for the folder of the volumes"},
+			{Label: "Once it answers again, switch " + v.who() + " off and on"},
+		},
+	}, true
+}
+
 // volumeReadOnly is a machine that writes where it may only read.
 func volumeReadOnly(v *view) (store.Diagnosis, bool) {
 	e, ok := v.last(store.EventISCSIIOFailed)
@@ -204,12 +229,13 @@ func (v *view) ownCopy(volume string) store.Fix {
 	return fix(store.FixOwnCopy, volume, "Give "+v.who()+" its own copy of "+quoted(volume))
 }
 
-func at(d store.Detail) string {
-	s := opcode(d)
+func at(d store.Detail) string { return opcode(d) + block(d) }
+
+func block(d store.Detail) string {
 	if d.LBA > 0 {
-		s += fmt.Sprintf(" at block %d", d.LBA)
+		return fmt.Sprintf(" at block %d", d.LBA)
 	}
-	return s
+	return ""
 }
 
 func blockSize(v *view) (store.Diagnosis, bool) {

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,5 +47,45 @@ func TestAVolumeThatWasTakenAwayMeanwhileIsOfferedFirst(t *testing.T) {
 	is(t, d, "LB-LUN-02", "lab-12 lost its volume while it booted", "map-volume-lab-12-disk", store.Certain)
 	if d.Fixes[1].Action != "own-copy-golden" || len(d.Fixes) != 3 {
 		t.Errorf("%+v", d.Fixes)
+	}
+}
+
+// A disk that hangs looks like packets that are lost, to the machine and to whoever
+// looks at its logins alone.
+func TestStorageThatHangsIsNotTakenForLostPackets(t *testing.T) {
+	boots := func(hangs bool) *tape {
+		p := bios().script()
+		for _, name := range []string{"s1", "s2", "s3", "s4"} {
+			p.logged(ipxeID, name)
+			if name == "s1" || !hangs { // else no READ comes to its end
+				p.see(5, store.EventISCSIFirstRead, session(ipxeID, name))
+			}
+			if hangs && name != "s3" { // it is said once a minute in one session
+				d := session(ipxeID, name)
+				d.Opcode, d.LBA, d.Millis, d.Cause = "READ(10)", 2048, 10400, store.CauseStorage
+				p.see(10400, store.EventISCSIStuck, d).see(4600, store.EventISCSIClosed, session(ipxeID, name))
+			} else {
+				p.see(15000, store.EventISCSIClosed, session(ipxeID, name))
+			}
+		}
+		return p
+	}
+	d := boots(true).quiet().first(t, lab12(win11))
+	is(t, d, "LB-VOL-13", "lab-12 waits for “win11”, because the appliance’s storage does not answer", "", store.Certain)
+	if !slices.ContainsFunc(d.Evidence, func(s string) bool {
+		return strings.Contains(s, "READ(10) at block 2048 was with the storage for 10 s, and was not answered")
+	}) {
+		t.Errorf("the evidence is %q", d.Evidence)
+	}
+	if d := boots(false).quiet().first(t, lab12(win11)); d.Code != "LB-NET-02" {
+		t.Errorf("without a word of the storage it is explained as %s: %s", d.Code, d.Title)
+	}
+	// What it waited for came: what stopped it later is something else.
+	p := bios().script().logged(ipxeID, "s1")
+	d1 := session(ipxeID, "s1")
+	d1.Opcode, d1.Millis, d1.Cause = "READ(10)", 11000, store.CauseStorage
+	p.see(11000, store.EventISCSIStuck, d1).read(ipxeID, "s1", 1<<20)
+	if d := p.quiet().first(t, lab12(win11)); d.Code == "LB-VOL-13" {
+		t.Errorf("it is explained as %s: %s", d.Code, d.Title)
 	}
 }

@@ -280,6 +280,34 @@ func (s *Session) Counters() Counters {
 	return Counters{Read: s.read.Load(), Written: s.written.Load(), Activity: s.reads.Load()}
 }
 
+// Pending is a command that its volume has not finished.
+type Pending struct {
+	Number uint64 // of the session's commands; rises with each, from 1
+	LUN    store.LUN
+	CDB    [16]byte
+	LBA    uint64
+}
+
+// Oldest returns the oldest command that reads, writes or flushes a volume and that
+// the volume has, the zero Pending when there is none; ok is false when it cannot be
+// told at this moment. It never waits.
+func (s *Session) Oldest() (p Pending, ok bool) {
+	if !s.mu.TryLock() {
+		return p, false
+	}
+	defer s.mu.Unlock()
+	oldest := s.inline
+	for _, t := range s.tasks {
+		if (t.writing || t.phase == phaseRunning && t.within.Load()) && (oldest == nil || t.number < oldest.number) {
+			oldest = t
+		}
+	}
+	if oldest == nil || !oldest.cmd.ReadsMedium() && !oldest.cmd.WritesMedium() && !syncs(oldest.cmd.CDB[0]) {
+		return p, true
+	}
+	return Pending{Number: oldest.number, LUN: oldest.lu.number, CDB: oldest.cmd.CDB, LBA: lbaOf(&oldest.cmd.CDB)}, true
+}
+
 // Done is closed when the session has ended and its tasks have too.
 func (s *Session) Done() <-chan struct{} { return s.done }
 

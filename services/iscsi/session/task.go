@@ -3,6 +3,7 @@ package session
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"lunboot/services"
@@ -25,6 +26,7 @@ const (
 type task struct {
 	cmd scsi.Command
 	taskState
+	within    atomic.Bool   // its volume has it, on a goroutine of its own
 	senseData [2 + 252]byte // SenseLength and sense data
 }
 
@@ -75,6 +77,7 @@ func (s *Session) newTask() *task {
 	}
 	p := &s.cmd
 	s.lastTask++
+	t.within.Store(false)
 	t.taskState = taskState{tag: p.InitiatorTaskTag, attr: p.Attr, immediate: p.Immediate, number: s.lastTask, grant: s.grant, lu: s.unit(p.LUN)}
 	if s.grant != nil {
 		s.grant.uses++
@@ -353,6 +356,7 @@ func (s *Session) run(t *task, settle bool) {
 		if settle {
 			s.settleLoans()
 		}
+		t.within.Store(true)
 		s.nexus.Execute(s.ctx, &t.cmd)
 		return nil
 	})
