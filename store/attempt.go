@@ -54,13 +54,25 @@ const (
 	StageUnsure  StageState = "unsure"  // no sign either way
 )
 
+// Hold is what became of the session of a system that came up from its volume.
+type Hold string
+
+// The states of a hold.
+const (
+	HoldHeld Hold = "held" // it has one
+	HoldAway Hold = "away" // it has none, and may come back
+	HoldLost Hold = "lost" // it did not come back: it is off, or cannot reach its volume
+)
+
 // Stage is one step of an attempt.
 type Stage struct {
 	Name   StageName  `json:"name"`
 	State  StageState `json:"state"`
-	At     time.Time  `json:"at"`     // when it was first seen
-	Ended  time.Time  `json:"ended"`  // when it was done or failed
-	Detail string     `json:"detail"` // one line of fact
+	At     time.Time  `json:"at"`             // when it was first seen
+	Ended  time.Time  `json:"ended"`          // when it was done or failed
+	Detail string     `json:"detail"`         // one line of fact
+	Hold   Hold       `json:"hold,omitempty"` // of the stage up: whether its system still has its volume; empty when it boots from none
+	HoldAt time.Time  `json:"hold_at,omitzero"`
 }
 
 // Confidence says how sure a diagnosis is.

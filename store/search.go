@@ -243,6 +243,7 @@ type BootState string
 const (
 	BootFailed  BootState = "failed"
 	BootBooting BootState = "booting"
+	BootLost    BootState = "lost" // it came up, and its session ended and did not come back: it is off, or lost its volume
 	BootSlow    BootState = "slow"
 	BootUp      BootState = "up"
 	BootNever   BootState = "never"
@@ -250,7 +251,7 @@ const (
 
 // BootStates lists every state, in the order of who needs a look first.
 func BootStates() []BootState {
-	return []BootState{BootFailed, BootBooting, BootSlow, BootUp, BootNever}
+	return []BootState{BootFailed, BootBooting, BootLost, BootSlow, BootUp, BootNever}
 }
 
 // BootStateOf reads an attempt; ok is false when there is none.
@@ -262,12 +263,16 @@ func BootStateOf(a Attempt, ok bool) BootState {
 	case OutcomeFailed:
 		return BootFailed
 	case OutcomeUp, OutcomeUpUnconfirmed:
+		state := BootUp
 		for _, st := range a.Stages {
+			if st.Hold == HoldLost {
+				return BootLost
+			}
 			if st.State == StageSlow {
-				return BootSlow
+				state = BootSlow
 			}
 		}
-		return BootUp
+		return state
 	}
 	return BootBooting
 }

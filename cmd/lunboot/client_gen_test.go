@@ -289,11 +289,13 @@ type Script struct {
 
 // Stage defines model for Stage.
 type Stage struct {
-	At     time.Time `json:"at"`
-	Detail string    `json:"detail"`
-	Ended  time.Time `json:"ended"`
-	Name   string    `json:"name"`
-	State  string    `json:"state"`
+	At     time.Time  `json:"at"`
+	Detail string     `json:"detail"`
+	Ended  time.Time  `json:"ended"`
+	Hold   *string    `json:"hold,omitempty"`
+	HoldAt *time.Time `json:"hold_at,omitempty"`
+	Name   string     `json:"name"`
+	State  string     `json:"state"`
 }
 
 // UnknownMachine defines model for UnknownMachine.

@@ -227,7 +227,7 @@ func sameDiagnosis(a, b store.Diagnosis) bool {
 // facts asks the inventory what it knows of an attempt's machine.
 func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, error) {
 	f := diagnose.Facts{AdminURL: r.AdminURL}
-	if r.Own != nil && a.Outcome == store.OutcomeFailed {
+	if r.Own != nil && (a.Outcome == store.OutcomeFailed || store.BootStateOf(a, true) == store.BootLost) {
 		f.Own = r.Own()
 	}
 	var m store.Machine

@@ -54,7 +54,7 @@ type machineInput struct {
 
 // MachineQuery is which machines, in which order.
 type MachineQuery struct {
-	Search string `query:"search" doc:"words and the qualifiers tag:, profile:, mac: and state: (failed, booting, slow, up, never), all of which must fit; a word is part of a name, MAC, UUID, address, tag or initiator"`
+	Search string `query:"search" doc:"words and the qualifiers tag:, profile:, mac: and state: (failed, booting, lost, slow, up, never), all of which must fit; a word is part of a name, MAC, UUID, address, tag or initiator"`
 	Tag    string `query:"tag" doc:"as the qualifier tag:"`
 	Sort   string `query:"sort" doc:"name (default), attention, profile, address or seen; with a hyphen before it the other way"`
 }

@@ -19,6 +19,7 @@ type condition string
 const (
 	condFailed  = condition(store.BootFailed)
 	condBooting = condition(store.BootBooting)
+	condLost    = condition(store.BootLost)
 	condSlow    = condition(store.BootSlow)
 	condUp      = condition(store.BootUp)
 	condNever   = condition(store.BootNever)
@@ -34,6 +35,8 @@ func (c condition) Text() string {
 		return "Boot failed"
 	case condBooting:
 		return "Booting"
+	case condLost:
+		return "Off, or lost its volume"
 	case condSlow:
 		return "Up, slow boot"
 	case condUp:
@@ -49,6 +52,8 @@ func (c condition) Icon() string {
 		return "circle-x"
 	case condBooting:
 		return "loader-circle"
+	case condLost:
+		return "unlink"
 	case condSlow:
 		return "triangle-alert"
 	case condUp:

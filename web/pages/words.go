@@ -94,7 +94,7 @@ func (s *site) functions() template.FuncMap {
 		"confidence": func(c store.Confidence) string {
 			return upper(string(c))
 		},
-		"conditions": func() []condition { return []condition{condFailed, condBooting, condUp, condSlow, condNever} },
+		"conditions": func() []condition { return []condition{condFailed, condBooting, condLost, condUp, condSlow, condNever} },
 		"jobWords":   jobWords,
 		"leaseWords": leaseWords,
 		"eventWords": eventWords,

@@ -147,7 +147,7 @@ func (f machineFields) body(c *Context) (map[string]any, error) {
 
 // MachineListCmd lists machines.
 type MachineListCmd struct {
-	Search string `arg:"" optional:"" help:"Words, each part of a name, MAC, UUID, address, tag or initiator, and the qualifiers tag:, profile:, mac: and state:failed, booting, slow, up or never. All must fit."`
+	Search string `arg:"" optional:"" help:"Words, each part of a name, MAC, UUID, address, tag or initiator, and the qualifiers tag:, profile:, mac: and state:failed, booting, lost, slow, up or never. All must fit."`
 	Sort   string `help:"name (default), attention, profile, address or seen; with a hyphen before it the other way." placeholder:"COLUMN"`
 }
 

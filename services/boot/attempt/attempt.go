@@ -46,9 +46,10 @@ type State struct {
 	counted      bool  // a sample came since it failed
 	moved        int64 // what it had moved by then
 	sessions     map[string]session
-	volume       string // "LUN 2, volume debian"
-	trial        trial  // of the loader that it was given
-	next         string // what it was told to fetch, where another server gives the address
+	holding      map[string]bool // the system's sessions
+	volume       string          // "LUN 2, volume debian"
+	trial        trial           // of the loader that it was given
+	next         string          // what it was told to fetch, where another server gives the address
 }
 
 // LateAsk is the number of seconds that a machine's first DISCOVER may say it
@@ -66,7 +67,7 @@ const maxSessions = 64
 
 // New begins an attempt.
 func New(id store.AttemptID, key string, at time.Time) *State {
-	s := &State{sessions: map[string]session{}}
+	s := &State{sessions: map[string]session{}, holding: map[string]bool{}}
 	s.Attempt = store.Attempt{ID: id, Key: key, Started: at, Updated: at, Outcome: store.OutcomeRunning, Stage: store.StageAsk}
 	for _, name := range store.Stages() {
 		s.Stages = append(s.Stages, store.Stage{Name: name, State: store.StageWaiting})
@@ -191,6 +192,7 @@ func (s *State) Fold(e store.Event) bool {
 	default:
 		s.foldFetch(e)
 	}
+	s.follow(e)
 	return before != s.summary() || !e.Kind.Sample()
 }
 
@@ -228,6 +230,10 @@ func (s *State) Expire(now time.Time, u Usual) bool {
 	at, ok := s.Deadline(u)
 	if !ok || now.Before(at) {
 		return false
+	}
+	if s.Outcome == store.OutcomeUp {
+		s.lose()
+		return true
 	}
 	switch name := s.current(); {
 	case s.atScreen():

@@ -41,6 +41,10 @@ func (s *State) Resume(now time.Time) {
 	if s.Outcome == store.OutcomeRunning && now.After(s.lastGood) {
 		s.lastGood, s.restarted = now, true
 	}
+	// No session outlives the appliance: who runs logs in again.
+	if st := s.stage(store.StageUp); len(s.holding) == 0 && (st.Hold == store.HoldHeld || st.Hold == store.HoldAway) {
+		st.Hold, st.HoldAt = store.HoldAway, now
+	}
 }
 
 // Snapshot copies the attempt, so that the fold may go on.

@@ -88,6 +88,9 @@ func (u Usual) limit(name store.StageName, least time.Duration) time.Duration {
 // Deadline returns when silence becomes a failure; ok is false when nothing is
 // awaited.
 func (s *State) Deadline(u Usual) (at time.Time, ok bool) {
+	if at, ok := s.backUntil(); ok {
+		return at, true
+	}
 	if s.Outcome != store.OutcomeRunning {
 		return time.Time{}, false
 	}

@@ -284,6 +284,9 @@ func Catalogue() []Entry {
 
 		{"LB-BOOT-01", "The machine reported a failure",
 			"It sent an iPXE code that no other rule knows better.",
+		{"LB-OS-06", "A running system lost the appliance’s address",
+			"The boot had ended well; later the system's session ended and did not come back in five minutes, and the address that its script named is none of the appliance's any more.",
+			"A system that runs from a volume goes on asking at the address where it booted. Give the appliance that address again, if only as a second one, until those machines have been started anew. lunboot machine list state:lost shows all whose session did not come back; most of those are switched off."},
 			"lunboot explain CODE decodes it."},
 		{"LB-BOOT-02", "The machine started over",
 			"It asked to boot again from the beginning before this boot had ended.",

@@ -124,14 +124,8 @@ func toldElsewhere(v *view) (store.Diagnosis, bool) {
 	if !ok || !there.IsValid() || len(v.f.Own) == 0 || slices.Contains(v.f.Own, there) {
 		return store.Diagnosis{}, false
 	}
-	var own []string
-	for _, a := range v.f.Own {
-		if a.Is4() && !a.IsLoopback() {
-			own = append(own, a.String())
-		}
-	}
 	v.note(e.At, "it was told to fetch %s", orElse(e.Detail.URL, "something at "+there.String()))
-	v.note(time.Time{}, "addresses of the appliance: %s", orElse(strings.Join(own, ", "), "none but its own loopback"))
+	v.note(time.Time{}, "addresses of the appliance: %s", v.ownAddresses())
 	v.noteSilence()
 	return store.Diagnosis{
 		Title:      v.who() + " was told to find the appliance at " + there.String() + ", which is not its address",
@@ -142,4 +136,15 @@ func toldElsewhere(v *view) (store.Diagnosis, bool) {
 			{Label: "Or give the appliance that address, or correct it"},
 		},
 	}, true
+}
+
+// ownAddresses lists the addresses of the appliance's machine.
+func (v *view) ownAddresses() string {
+	var own []string
+	for _, a := range v.f.Own {
+		if a.Is4() && !a.IsLoopback() {
+			own = append(own, a.String())
+		}
+	}
+	return orElse(strings.Join(own, ", "), "none but its own loopback")
 }

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -201,6 +202,31 @@ func lostAfterUp(v *view) (store.Diagnosis, bool) {
 	return d, true
 }
 
+// portalMoved is a system that ran, and whose session ended for good: it goes on
+// asking for it at an address that the appliance has no more. Systems keep the
+// address that their script, or the firmware's iBFT, told them.
+func portalMoved(v *view) (store.Diagnosis, bool) {
+	there := v.portal().Addr()
+	if v.stage(store.StageUp).Hold != store.HoldLost || !there.IsValid() || len(v.f.Own) == 0 || slices.Contains(v.f.Own, there) {
+		return store.Diagnosis{}, false
+	}
+	if _, refused := v.lastAfter(store.EventISCSIRefused, store.EventISCSILogin); refused {
+		return store.Diagnosis{}, false // it found us
+	}
+	v.note(v.stage(store.StageUp).HoldAt, "it has had no session since")
+	v.note(time.Time{}, "its script says: %s", v.sanLine())
+	v.note(time.Time{}, "addresses of the appliance: %s", v.ownAddresses())
+	return store.Diagnosis{
+		Title:      v.who() + " ran from its volume at " + there.String() + ", which is not the appliance’s address any more",
+		Cause:      "Its session ended and did not come back. If it still runs, it asks for its volume where it found it when it booted, and nobody answers there. Only where something in between passes that address on is it right, and then the machine is off.",
+		Confidence: store.VeryLikely,
+		Fixes: []store.Fix{
+			{Label: "Give the appliance the address " + there.String() + " again, beside its new one: a system that still runs goes on by itself"},
+			{Label: "Or switch " + v.who() + " off and on: its next script carries the address of now"},
+		},
+	}, true
+}
+
 func upUnconfirmed(v *view) (store.Diagnosis, bool) {
 	if v.a.Outcome != store.OutcomeUpUnconfirmed {
 		return store.Diagnosis{}, false
@@ -295,6 +321,7 @@ func doing(name store.StageName) string {
 func asideRules() []rule {
 	return []rule{
 		{code: "LB-OS-05", aside: true, build: lostAfterUp},
+		{code: "LB-OS-06", aside: true, build: portalMoved},
 		{code: "LB-DHCP-09", aside: true, build: reservedTaken},
 		{code: "LB-SCR-15", aside: true, build: otherBoard},
 		{code: "LB-NET-01", aside: true, build: slowPort},

@@ -1,6 +1,8 @@
 package diagnose
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,5 +70,46 @@ func TestAMachineThatVanishedWhileItReadMayHaveBeenSwitchedOff(t *testing.T) {
 	is(t, d, "LB-OS-02", "lab-12 stopped while it started Linux from its volume", "", store.BestGuess)
 	if !strings.Contains(d.Cause, "switched off") {
 		t.Errorf("%s", d.Cause)
+	}
+}
+
+// A running system asks for its volume where it found it, whatever the appliance is
+// called by then.
+func TestASystemWhoseAppliancesAddressChangedIsLost(t *testing.T) {
+	ran := func() *tape {
+		d := session(osID, "os1")
+		d.Mapped = []int{2}
+		p := bios().script().logged(ipxeID, "s1").read(ipxeID, "s1", 18e6)
+		p.see(9000, store.EventISCSILogin, d).see(5, store.EventISCSIFirstRead, session(osID, "os1"))
+		return p.see(3600000, store.EventISCSIClosed, session(osID, "os1")).quiet().quiet()
+	}
+	moved, stays := lab12(win11), lab12(win11)
+	moved.Own = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.77.0.9")}
+	stays.Own = append(stays.Own, netip.MustParseAddr("10.77.0.1"), moved.Own[1])
+	p := ran()
+	if p.s.Outcome != store.OutcomeUp || store.BootStateOf(p.s.Attempt, true) != store.BootLost {
+		t.Fatalf("it is %s: %+v", p.s.Outcome, p.s.Stages)
+	}
+	d := p.first(t, moved)
+	is(t, d, "LB-OS-06", "lab-12 ran from its volume at 10.77.0.1, which is not the appliance’s address any more", "", store.VeryLikely)
+	if !d.Aside || !slices.Contains(d.Evidence, "addresses of the appliance: 10.77.0.9") {
+		t.Errorf("%+v", d)
+	}
+	for what, f := range map[string]Facts{"the address is still ours": stays, "our addresses are not known": lab12(win11)} {
+		if all := Explain(p.s.Snapshot(), p.events, f, p.at); len(all) != 0 {
+			t.Errorf("%s: %+v", what, all)
+		}
+	}
+	// Who is refused has found the appliance.
+	p = ran().refused(osID, "0202", "no machine has the initiator name iqn.x")
+	if d := p.first(t, moved); d.Code != "LB-OS-05" {
+		t.Errorf("it is explained as %s: %s", d.Code, d.Title)
+	}
+	// It came back.
+	back := session(osID, "os2")
+	back.Mapped = []int{2}
+	p = ran().see(1000, store.EventISCSILogin, back)
+	if all := Explain(p.s.Snapshot(), p.events, moved, p.at); len(all) != 0 {
+		t.Errorf("%+v", all)
 	}
 }
