@@ -198,6 +198,10 @@ const (
 	PowerShutdown PowerAct = "shutdown" // the operating system is asked to end
 	PowerCycle    PowerAct = "cycle"    // off, and on again
 	PowerReset    PowerAct = "reset"    // anew without losing power
+
+	// PowerWake is no act of a BMC: the machine's network cards were sent magic
+	// packets, and nobody says whether one arrived.
+	PowerWake PowerAct = "wake"
 )
 
 // PowerActs lists the acts.
@@ -232,6 +236,8 @@ func (a PowerAct) Did() string {
 		return "was switched off and on"
 	case PowerReset:
 		return "was reset"
+	case PowerWake:
+		return "was sent a magic packet"
 	}
 	return "was left alone"
 }

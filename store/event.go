@@ -78,7 +78,7 @@ const (
 	// services/inventory and services/events.
 	EventSpace          EventKind = "space.changed"   // the room for volumes fell below what is to be kept, or is above again: Detail.Bytes are free, Detail.Reason
 	EventMachineChanged EventKind = "machine.changed" // enrolled, changed, removed
-	EventMachinePower   EventKind = "machine.power"   // its BMC was told something: Detail.Step is the act that was carried out or failed, none when the machine was so already; Detail.Reason what became of it
+	EventMachinePower   EventKind = "machine.power"   // its BMC was told something, or it was sent a magic packet: Detail.Step is the act that was carried out or failed, none when the machine was so already; Detail.Reason what became of it
 	EventDropped        EventKind = "events.dropped"  // samples that were dropped: Detail.Bytes holds the count
 )
 
@@ -165,8 +165,8 @@ type Detail struct {
 	Target    string `json:"target,omitempty"`
 	ISID      string `json:"isid,omitempty"`
 	Session   string `json:"session,omitempty"`
-	Auth      string `json:"auth,omitempty"`
 	Asked     string `json:"asked,omitempty"` // of a refused login: the machine whose name it gave, or the target that is not here
+	Auth      string `json:"auth,omitempty"`
 	Status    string `json:"status,omitempty"` // login status class and detail, four hexadecimal digits; a SCSI status, two
 	LUN       *int   `json:"lun,omitempty"`    // the LUN asked for; -1 when it has no number
 	Mapped    []int  `json:"mapped,omitempty"` // the LUNs that exist for this initiator

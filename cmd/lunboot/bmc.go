@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"lunboot/services/power"
 	"lunboot/store"
@@ -61,11 +60,7 @@ func (w waker) Power(ctx context.Context, by store.Actor, m store.Machine, o sto
 			detail, cause = "failed, and may be done all the same: "+err.Error(), ""
 		}
 	}
-	e := store.Event{At: time.Now(), Kind: store.EventMachinePower, Machine: m.ID, Detail: store.Detail{Hostname: m.Name, Step: string(step), Cause: cause, Reason: detail}}
-	if len(m.MACs) > 0 {
-		e.MAC = m.MACs[0]
-	}
-	w.a.seen.Emit(e)
+	w.a.seen.Emit(powerEvent(m, step, cause, detail))
 	w.a.log.Info("the power of a machine was told", "machine", m.Name, "by", by, "order", o.Act, "network", o.Network, "profile", o.Profile, "err", err)
 	// Also what failed is somebody's act on a machine.
 	if e := w.a.db.Record(context.WithoutCancel(ctx), by, "machine.power", m.Name, string(o.Act)+": "+detail); err == nil {

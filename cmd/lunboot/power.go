@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"strings"
+	"time"
 
 	"lunboot/services/power"
 	"lunboot/store"
@@ -30,8 +32,18 @@ func (w waker) Wake(ctx context.Context, by store.Actor, m store.Machine) ([]str
 	for _, p := range sent {
 		names = append(names, p.String())
 	}
+	w.a.seen.Emit(powerEvent(m, store.PowerWake, "", "magic packets were sent on "+strings.Join(names, ", ")))
 	w.a.log.Info("a machine was woken", "machine", m.Name, "by", by, "on", names)
 	return names, w.a.db.Record(ctx, by, "machine.wake", m.Name, "")
+}
+
+// powerEvent tells what was done about a machine's power.
+func powerEvent(m store.Machine, act store.PowerAct, cause store.Cause, says string) store.Event {
+	e := store.Event{At: time.Now(), Kind: store.EventMachinePower, Machine: m.ID, Detail: store.Detail{Hostname: m.Name, Step: string(act), Cause: cause, Reason: says}}
+	if len(m.MACs) > 0 {
+		e.MAC = m.MACs[0]
+	}
+	return e
 }
 
 // placesOf says where a machine is to be woken.

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"lunboot/store"
@@ -29,5 +31,30 @@ func TestAMachineIsWokenWhereItIsKnownToBe(t *testing.T) {
 	}
 	if got := placesOf(store.Machine{}, subnets[2:3], nil); len(got) != 0 {
 		t.Errorf("on a network that is off: %v", got)
+	}
+}
+
+// Whether a machine woke is seen by the boot that follows, or does not.
+func TestAMachineThatIsWokenIsExpected(t *testing.T) {
+	a := serve(t, t.TempDir())
+	defer a.stop(t)
+	a.must(t, "subnet", "add", "--prefix", "127.8.0.0/29", "--range", "127.8.0.2-127.8.0.5", "--mode", "full")
+	a.must(t, "machine", "add", "lab1", "--mac", "02:00:00:00:00:01")
+	if out := a.must(t, "machine", "wake", "lab1"); !strings.Contains(out, "127.8.0.0/29") {
+		t.Errorf("it says %q", out)
+	}
+	var m struct{ ID store.MachineID }
+	if err := json.Unmarshal([]byte(a.must(t, "--json", "machine", "show", "lab1")), &m); err != nil {
+		t.Fatal(err)
+	}
+	var b store.Attempt
+	if err := json.Unmarshal([]byte(a.must(t, "--json", "attempt", "list", "lab1")), &b); err != nil {
+		t.Fatal(err)
+	}
+	if b.Machine != m.ID || b.Outcome != store.OutcomeRunning || b.Stage != store.StageAsk || !strings.Contains(b.Stages[0].Detail, "magic packet") {
+		t.Errorf("%+v", b)
+	}
+	if events := a.must(t, "--json", "event", "list"); !strings.Contains(events, `"step":"wake"`) || !strings.Contains(events, "magic packets were sent on 127.8.0.0/29") {
+		t.Errorf("the journal tells %s", events)
 	}
 }

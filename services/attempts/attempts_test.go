@@ -209,6 +209,7 @@ type bench struct {
 	inv   *inventory
 	stop  func()
 	told  []string // of the ends of boots; cache.mu guards it
+	own   func() []netip.Addr
 }
 
 func newBench() *bench {
@@ -221,6 +222,7 @@ func newBench() *bench {
 func (b *bench) start() {
 	b.Runner = New(b.tape, b.cache, b.inv, slog.New(slog.NewTextHandler(io.Discard, nil)), time.Now)
 	r := b.Runner
+	r.Own = b.own
 	r.OnEnd = func(a store.Attempt) {
 		b.cache.mu.Lock()
 		defer b.cache.mu.Unlock()
@@ -822,5 +824,75 @@ func TestARunningSystemThatIsKeptOutIsExplained(t *testing.T) {
 		b.see(store.EventReportUp, store.Detail{}) // under its MAC, which is nobody's
 		b.target(0, store.EventISCSIRefused, refused)
 		b.want(t, id, store.OutcomeUp, store.StageUp, title)
+	})
+}
+
+// A machine that runs from its volume and does not come back is "up" no more, also
+// when the appliance was started anew meanwhile.
+func TestASystemThatDoesNotComeBackIsNoticedWithoutAnyEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		b.stop()
+		b.own = func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("10.77.0.9")} }
+		b.start()
+		defer func() { b.stop() }()
+		state := func(want store.BootState) {
+			t.Helper()
+			synctest.Wait()
+			a, ok := b.Latest(7, store.MAC{})
+			if got := store.BootStateOf(a, ok); got != want {
+				t.Errorf("it is %s, want %s: %+v", got, want, a.Stages)
+			}
+		}
+		os := session(osID)
+		os.Mapped = []int{2}
+		b.dora()
+		id, _ := b.script(t)
+		b.target(7, store.EventISCSILogin, session(ipxeID))
+		b.target(7, store.EventISCSIFirstRead, session(ipxeID))
+		b.target(7, store.EventISCSILogin, os)
+		b.target(7, store.EventISCSIFirstRead, os)
+		b.want(t, id, store.OutcomeUp, store.StageUp)
+		time.Sleep(10 * time.Hour)
+		state(store.BootUp)
+		b.target(7, store.EventISCSIClosed, os)
+		time.Sleep(4 * time.Minute)
+		state(store.BootUp)
+		time.Sleep(2 * time.Minute)
+		state(store.BootLost)
+		const title = "lab-12 ran from its volume at 10.77.0.1, which is not the appliance’s address any more"
+		b.want(t, id, store.OutcomeUp, store.StageUp, title)
+		b.target(7, store.EventISCSILogin, os)
+		b.want(t, id, store.OutcomeUp, store.StageUp)
+		state(store.BootUp)
+		// The appliance is killed, and with it every session.
+		time.Sleep(time.Minute)
+		b.kill()
+		time.Sleep(time.Hour)
+		b.start()
+		time.Sleep(4 * time.Minute)
+		state(store.BootUp)
+		time.Sleep(2 * time.Minute)
+		state(store.BootLost)
+	})
+}
+
+func TestAMachineThatIsWokenAndNotHeardIsExplained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer func() { b.stop() }()
+		b.tape.Emit(store.Event{Kind: store.EventMachinePower, MAC: theMAC, Machine: 7, Detail: store.Detail{Step: string(store.PowerWake), Reason: "magic packets were sent on eth0"}})
+		time.Sleep(4 * time.Minute)
+		a, ok := b.Latest(7, theMAC)
+		if !ok || a.Outcome != store.OutcomeRunning {
+			t.Fatalf("%+v", a)
+		}
+		time.Sleep(2 * time.Minute)
+		b.want(t, a.ID, store.OutcomeFailed, store.StageAsk, "lab-12 was sent a magic packet, and nothing was heard of it")
+		// What it says after all is of the same boot, and that boot is as good as any.
+		if id := b.boot(t); id != a.ID {
+			t.Errorf("its boot is attempt %d, want %d", id, a.ID)
+		}
+		b.want(t, a.ID, store.OutcomeUp, store.StageUp)
 	})
 }

@@ -47,6 +47,8 @@ type State struct {
 	moved        int64 // what it had moved by then
 	sessions     map[string]session
 	holding      map[string]bool // the system's sessions
+	wokenAt      time.Time       // it was switched on then, and nothing was heard of it
+	awaited      time.Duration   // for so long
 	volume       string          // "LUN 2, volume debian"
 	trial        trial           // of the loader that it was given
 	next         string          // what it was told to fetch, where another server gives the address
@@ -99,6 +101,9 @@ func IPXEISID(isid string) bool {
 // machine that asks again within a stage has not begun again: firmware repeats
 // a DISCOVER after 4, 8, 16 and 32 seconds.
 func Begins(s *State, e store.Event) bool {
+	if s.woken() && e.Kind != store.EventMachinePower {
+		return e.At.Sub(s.wokenAt) > wokenFor && Begins(nil, e)
+	}
 	switch e.Kind {
 	case store.EventDHCPDiscover:
 		d := e.Detail
@@ -116,6 +121,8 @@ func Begins(s *State, e store.Event) bool {
 		return s == nil || s.Outcome == store.OutcomeUp || s.beyondScript()
 	case store.EventScriptSent, store.EventScriptWaiting, store.EventScriptConflict, store.EventScriptWithheld, store.EventScriptFailed:
 		return !OpenForScript(s)
+	case store.EventMachinePower:
+		return wakes(s, e)
 	case store.EventISCSILogin, store.EventISCSIRefused:
 		// An iPXE whose script is not ours. Once an operating system runs,
 		// a login by iPXE can only be another boot.
@@ -182,7 +189,12 @@ func (s *State) Fold(e store.Event) bool {
 	}
 	s.trial.follow(e)
 	before := s.summary()
+	if s.woken() {
+		s.awoke(e)
+	}
 	switch {
+	case e.Kind == store.EventMachinePower:
+		s.wake(e)
 	case s.Outcome == store.OutcomeUp:
 		s.foldAfterUp(e)
 	case strings.HasPrefix(string(e.Kind), "dhcp."):
@@ -193,6 +205,7 @@ func (s *State) Fold(e store.Event) bool {
 		s.foldFetch(e)
 	}
 	s.follow(e)
+	s.sayAwaited()
 	return before != s.summary() || !e.Kind.Sample()
 }
 

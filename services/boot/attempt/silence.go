@@ -105,6 +105,8 @@ func (s *State) patience(u Usual) time.Duration {
 	}
 	running := func(name store.StageName) bool { return s.stage(name).State == store.StageRunning }
 	switch {
+	case s.woken():
+		return limitWoken
 	case s.textKernel:
 		return limitStart
 	case passed(store.StageRead), running(store.StageUp):

@@ -12,6 +12,7 @@ import (
 // addressRules explain boots that got no address.
 func addressRules() []rule {
 	return []rule{
+		{code: "LB-NET-05", stage: store.StageAsk, build: neverHeard},
 		{code: "LB-DHCP-08", stage: store.StageAddress, build: relayUnknown},
 		{code: "LB-DHCP-01", stage: store.StageAddress, build: noAddressLeft},
 		{code: "LB-DHCP-02", stage: store.StageAddress, build: addressTaken},
@@ -21,6 +22,57 @@ func addressRules() []rule {
 		{code: "LB-DHCP-07", stage: store.StageAddress, build: proxyUnanswered},
 		{code: "LB-DHCP-05", stage: store.StageAddress, build: noOffer},
 	}
+}
+
+// neverHeard is a machine that was switched on from here, by its BMC or a magic
+// packet, and that nothing was heard of.
+func neverHeard(v *view) (store.Diagnosis, bool) {
+	e, ok := v.last(store.EventMachinePower)
+	if _, heard := v.heard(); !ok || heard {
+		return store.Diagnosis{}, false
+	}
+	v.note(e.At, "%s", orElse(e.Detail.Reason, "it "+store.PowerAct(e.Detail.Step).Did()))
+	quiet := "a while"
+	if end := v.stage(store.StageAsk).Ended; end.After(e.At) {
+		quiet = fmt.Sprintf("%d minutes", int(end.Sub(e.At).Round(time.Minute)/time.Minute))
+		v.note(end, "nothing was heard of it for %s", quiet)
+	}
+	for _, mac := range v.f.MACs {
+		v.note(time.Time{}, "its MAC here: %s", mac)
+	}
+	known := false
+	for _, b := range v.f.Earlier {
+		if b.Stage != store.StageAsk || b.Outcome != store.OutcomeFailed {
+			v.note(b.Started, "it asked to boot, from %s", b.MAC)
+			known = true
+			break
+		}
+	}
+	wire := store.Fix{Label: "Look at its network cable and the light of its card, and whether its switch port is in the VLAN of the appliance"}
+	order := store.Fix{Label: "Look at its screen: if it started something else, put the network first in its boot order"}
+	if !known {
+		wire.Label = "Compare its MAC here with the label of its network card; then look at its cable, and whether its switch port is in the VLAN of the appliance"
+	}
+	if store.PowerAct(e.Detail.Step) == store.PowerWake {
+		return store.Diagnosis{
+			Title:      v.who() + " was sent a magic packet, and nothing was heard of it",
+			Cause:      "Its network card was to switch it on. No machine answers such a packet, so that nobody knows whether it arrived; in " + quiet + " nothing came. A machine that is on already does not heed it.",
+			Confidence: store.CannotSee,
+			Fixes: []store.Fix{
+				{Label: "Switch Wake-on-LAN on in its firmware, and what forbids it off: ErP, Deep Sleep. Many cards forget it when the mains were off, until the next start"},
+				wire, order,
+			},
+		}, true
+	}
+	if v.f.Name != "" {
+		order.Label = "If it started something else, have its BMC boot it from the network: lunboot machine power " + v.who() + " cycle --once pxe; or put the network first in its boot order"
+	}
+	return store.Diagnosis{
+		Title:      v.who() + " was switched on, and did not ask to boot from the network",
+		Cause:      "Its BMC switched it on, and in " + quiet + " nothing came from it. It started from something else, waits at its screen, or nothing of it comes here.",
+		Confidence: store.BestGuess,
+		Fixes:      []store.Fix{order, wire},
+	}, true
 }
 
 func relayUnknown(v *view) (store.Diagnosis, bool) {

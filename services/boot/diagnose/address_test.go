@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -53,4 +54,36 @@ func TestAPortThatOpenedTooLateIsNotAnswersThatAreLost(t *testing.T) {
 	// One that goes on asking for long is another matter.
 	p = newTape().see(0, store.EventDHCPDiscover, late).see(1, store.EventDHCPOffer, late).see(4000, store.EventDHCPDiscover, late).see(1, store.EventDHCPOffer, late).see(8000, store.EventDHCPDiscover, late).see(1, store.EventDHCPOffer, late).quiet()
 	is(t, p.first(t, lab12(win11)), "LB-DHCP-03", "Our answers are not reaching lab-12", "", store.VeryLikely)
+}
+
+// A machine that is woken and stays silent is told of, with what to look at.
+func TestAMachineThatWasSwitchedOnAndNeverHeardIsExplained(t *testing.T) {
+	f := lab12(win11)
+	f.MACs = []store.MAC{theMAC}
+	order := func(act store.PowerAct) *tape {
+		return newTape().see(0, store.EventMachinePower, store.Detail{Step: string(act), Reason: "magic packets were sent on eth0"}).quiet().quiet()
+	}
+	d := order(store.PowerWake).first(t, f)
+	is(t, d, "LB-NET-05", "lab-12 was sent a magic packet, and nothing was heard of it", "", store.CannotSee)
+	said := fmt.Sprint(d.Fixes, d.Evidence, d.Cause)
+	for _, word := range []string{"Wake-on-LAN", "MAC", "VLAN", "boot order", "52:54:00:77:00:0a", "magic packets were sent on eth0", "5 minutes"} {
+		if !strings.Contains(said, word) {
+			t.Errorf("it says nothing of %s: %s", word, said)
+		}
+	}
+	// That its MAC is right was seen before.
+	f.Earlier = []store.Attempt{{MAC: theMAC, Outcome: store.OutcomeUp, Stage: store.StageUp}}
+	if d := order(store.PowerWake).first(t, f); strings.Contains(fmt.Sprint(d.Fixes), "Compare its MAC") {
+		t.Errorf("%+v", d.Fixes)
+	}
+	d = order(store.PowerOn).first(t, f)
+	is(t, d, "LB-NET-05", "lab-12 was switched on, and did not ask to boot from the network", "", store.BestGuess)
+	if !strings.Contains(d.Fixes[0].Label, "lunboot machine power lab-12 cycle --once pxe") {
+		t.Errorf("%+v", d.Fixes)
+	}
+	// One that was heard is no such machine.
+	p := newTape().see(0, store.EventMachinePower, store.Detail{Step: string(store.PowerOn)}).see(90000, store.EventDHCPDiscover, firmwareUEFI).see(1, store.EventDHCPOffer, firmwareUEFI).quiet()
+	if d := p.first(t, f); d.Code == "LB-NET-05" {
+		t.Errorf("%+v", d)
+	}
 }

@@ -518,7 +518,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventISCSIClosed:     "its session ended",
 	store.EventVolumeFailed:    "its volume failed",
 	store.EventMachineChanged:  "it was changed here",
-	store.EventMachinePower:    "its BMC was told something",
+	store.EventMachinePower:    "its power was switched from here",
 	store.EventReportStray:     "somebody sent a report that belongs to no boot",
 	store.EventSpace:           "the room for volumes fell below what is to be kept, or is above it again",
 	store.EventDropped:         "events were left out",

@@ -146,12 +146,11 @@ func switchedOff(v *view) (store.Diagnosis, bool) {
 // that waits for an answer that never comes gives up, or waits for ever.
 func afterRestart(v *view) (store.Diagnosis, bool) {
 	st := v.stage(v.a.Stage)
-	if !v.failed() || !strings.HasPrefix(st.Detail, attempt.AfterRestart) {
+	last, heard := v.heard()
+	if !v.failed() || !heard || !strings.HasPrefix(st.Detail, attempt.AfterRestart) {
 		return store.Diagnosis{}, false
 	}
-	if last, ok := v.heard(); ok {
-		v.note(last.At, "last heard of it: %s", plain(last.Kind))
-	}
+	v.note(last.At, "last heard of it: %s", plain(last.Kind))
 	v.note(st.Ended, "%s", lower(st.Detail))
 	return store.Diagnosis{
 		Title:      v.who() + " was not heard of again after the appliance was restarted",
