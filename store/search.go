@@ -134,6 +134,53 @@ func ParseAttemptSearch(text string, now time.Time) (f AttemptFilter, err error)
 	return f, nil
 }
 
+// Matches reports whether an attempt fits all of a filter but its page.
+func (f *AttemptFilter) Matches(a *Attempt) bool {
+	if f.Machine != 0 && a.Machine != f.Machine || !f.MAC.IsZero() && a.MAC != f.MAC ||
+		!f.Since.IsZero() && a.Started.Before(f.Since) || !f.Until.IsZero() && !a.Started.Before(f.Until) {
+		return false
+	}
+	mac, bare := "", ""
+	if !a.MAC.IsZero() {
+		mac, bare = a.MAC.String(), a.MAC.Hex12()
+	}
+	hardware := a.Firmware + " " + a.Arch
+	var told strings.Builder
+	for _, d := range a.Diagnoses {
+		told.WriteString(d.Code + " " + d.Title + "\n")
+	}
+	has := func(text, part string) bool { return strings.Contains(strings.ToLower(text), strings.ToLower(part)) }
+	for _, t := range f.Search.Terms {
+		fits := false
+		switch t.Key {
+		case "machine":
+			fits = has(a.Name, t.Value)
+		case "mac":
+			fits = has(bare, bareMAC(t.Value))
+		case "outcome":
+			fits = string(a.Outcome) == t.Value
+		case "stage":
+			fits = string(a.Stage) == t.Value
+		case "firmware":
+			fits = has(hardware, t.Value)
+		case "address":
+			fits = has(a.Address, t.Value)
+		case "code":
+			fits = has(told.String(), t.Value)
+		}
+		if !fits {
+			return false
+		}
+	}
+	words := strings.Join([]string{a.Name, mac, bare, a.Address, hardware, told.String()}, "\n")
+	return !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !has(words, w) })
+}
+
+// bareMAC is what was typed of a MAC, without what stands between its digits.
+func bareMAC(s string) string {
+	return strings.NewReplacer(":", "", "-", "", ".", "").Replace(strings.ToLower(strings.TrimSpace(s)))
+}
+
 // times takes the bounds since and until out of a search.
 func (s Search) times(now time.Time) (rest Search, since, until time.Time, err error) {
 	rest.Words = s.Words

@@ -113,6 +113,7 @@ type live struct {
 	dirty   bool // the cache is behind
 	counts  bool // the cache is behind by bytes alone
 	gone    bool // another attempt followed
+	kept    bool // the cache has it, if not as it is now
 
 	told store.Outcome // what OnEnd was told last, or was in the cache at the start
 }

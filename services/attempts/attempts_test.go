@@ -679,6 +679,75 @@ func TestACacheThatFailsIsTriedAgain(t *testing.T) {
 	})
 }
 
+// On a full disk nothing is kept, and everything is seen.
+func TestBootsAreListedWhileTheyCannotBeKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer b.stop()
+		fail := func(err error) {
+			b.cache.mu.Lock()
+			defer b.cache.mu.Unlock()
+			b.cache.fail = err
+		}
+		list := func(f store.AttemptFilter) string {
+			t.Helper()
+			all, total, err := b.Attempts(t.Context(), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := ""
+			for _, a := range all {
+				out += fmt.Sprint(a.ID, " ", a.Outcome, " ")
+			}
+			return out + fmt.Sprint("of ", total)
+		}
+		want := func(want string, f store.AttemptFilter) {
+			t.Helper()
+			if got := list(f); got != want {
+				t.Errorf("%+v lists %q, want %q", f, got, want)
+			}
+		}
+		b.boot(t)
+		time.Sleep(time.Hour)
+		b.boot(t)
+		time.Sleep(time.Minute)
+		want("2 up 1 up of 2", store.AttemptFilter{})
+		fail(errors.New("disk full"))
+		// What the cache has goes on as well.
+		b.inv.enroll(8, "lab-13", store.MAC{0x52, 0x54, 0, 0x77, 0, 0x0b})
+		b.tape.Emit(store.Event{Kind: store.EventMachinePower, Machine: 8, Detail: store.Detail{Step: string(store.PowerWake)}})
+		b.boot(t)
+		time.Sleep(time.Minute)
+		want("4 up 3 running 2 up 1 up of 4", store.AttemptFilter{})
+		time.Sleep(10 * time.Minute)
+		want("4 up 3 failed 2 up 1 up of 4", store.AttemptFilter{})
+		want("4 up 3 failed 2 up of 4", store.AttemptFilter{Page: store.Page{Limit: 3}})
+		want("4 up of 4", store.AttemptFilter{Page: store.Page{Limit: 1}})
+		want("3 failed 2 up of 4", store.AttemptFilter{Page: store.Page{Limit: 2, Offset: 1}})
+		want("1 up of 4", store.AttemptFilter{Page: store.Page{Limit: 2, Offset: 3}})
+		want("of 4", store.AttemptFilter{Page: store.Page{Limit: 2, Offset: 9}})
+		want("3 failed of 1", store.AttemptFilter{Machine: 8})
+		next, err := b.EveryAttempt(t.Context(), store.AttemptFilter{})
+		var ids []store.AttemptID
+		for part := []store.Attempt{{}}; err == nil && len(part) > 0; {
+			if part, err = next(t.Context()); err == nil {
+				for _, a := range part {
+					ids = append(ids, a.ID)
+				}
+			}
+		}
+		if err != nil || !slices.Equal(ids, []store.AttemptID{4, 3, 2, 1}) {
+			t.Errorf("all of them are %v, %v", ids, err)
+		}
+		fail(nil)
+		time.Sleep(5 * time.Second)
+		want("4 up 3 failed 2 up 1 up of 4", store.AttemptFilter{})
+		if n := len(b.cache.rows); n != 4 {
+			t.Errorf("the cache has %d", n)
+		}
+	})
+}
+
 func TestBeginNeedsAName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench()

@@ -1,6 +1,7 @@
 package attempts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +55,7 @@ func (r *Runner) rebuild(ctx context.Context) error {
 			kept[a.ID] = a
 			from = min(from, a.FirstSeq-1)
 		}
-		l.told = a.Outcome
+		l.told, l.kept = a.Outcome, true
 		r.install(l)
 		if addr, err := netip.ParseAddr(a.Address); err == nil {
 			if _, known := r.addrs[addr]; !known { // rows come newest first
@@ -401,21 +402,22 @@ func (r *Runner) flush(ctx context.Context, all bool) error {
 	r.mu.Unlock()
 	// Rising numbers, so that the cache's own order is that of time.
 	slices.SortFunc(rows, func(a, b store.Attempt) int { return int(a.ID - b.ID) })
-	failed := map[store.AttemptID]bool{}
+	put := map[store.AttemptID]bool{}
 	var errs []error
 	for some := range slices.Chunk(rows, saveMost) {
-		if err := r.cache.PutAttempts(ctx, some); err != nil {
-			for _, a := range some {
-				failed[a.ID] = true
-			}
+		err := r.cache.PutAttempts(ctx, some)
+		for _, a := range some {
+			put[a.ID] = err == nil
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("keep attempts %d to %d: %w", some[0].ID, some[len(some)-1].ID, err))
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id := range failed {
+	for id, done := range put {
 		if l := r.byID[id]; l != nil {
-			l.dirty = true
+			l.dirty, l.kept = l.dirty || !done, l.kept || done
 		}
 	}
 	if r.OnEnd != nil {
@@ -468,29 +470,68 @@ func (r *Runner) Attempt(ctx context.Context, id store.AttemptID) (store.Attempt
 	return r.cache.Attempt(ctx, id)
 }
 
-// Attempts lists attempts, newest first, and how many there are.
+// Attempts lists attempts, newest first, and how many there are. While the cache
+// cannot be written, as on a full disk, those that it does not have are listed all
+// the same, before the others in whatever order.
 func (r *Runner) Attempts(ctx context.Context, f store.AttemptFilter) ([]store.Attempt, int, error) {
 	r.catchUp(ctx)
-	if err := r.flush(ctx, false); err != nil {
+	if r.flush(ctx, false) == nil { // else Serve says what is wrong
+		rows, total, err := r.cache.Attempts(ctx, f)
+		r.renew(rows)
+		return rows, total, err
+	}
+	held := r.held(&f)
+	from, to := min(max(f.Offset, 0), len(held)), len(held)
+	if f.Limit > 0 {
+		to = min(from+f.Limit, to)
+	}
+	rest := f
+	rest.Offset = max(f.Offset-len(held), 0)
+	rest.Limit = max(f.Limit-(to-from), min(f.Limit, 1)) // 0 would be all of them
+	rows, total, err := r.cache.Attempts(ctx, rest)
+	if err != nil {
 		return nil, 0, err
 	}
-	rows, total, err := r.cache.Attempts(ctx, f)
 	r.renew(rows)
-	return rows, total, err
+	if f.Limit > 0 {
+		rows = rows[:min(len(rows), f.Limit-(to-from))]
+	}
+	return slices.Concat(held[from:to], rows), len(held) + total, nil
+}
+
+// held lists the attempts that match and that the cache does not have, the newest
+// first.
+func (r *Runner) held(f *store.AttemptFilter) []store.Attempt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []store.Attempt
+	for _, l := range r.byID {
+		if !l.kept && l.FirstSeq != 0 && f.Matches(&l.Attempt) {
+			out = append(out, l.Snapshot())
+		}
+	}
+	slices.SortFunc(out, func(a, b store.Attempt) int { return cmp.Compare(b.ID, a.ID) })
+	return out
 }
 
 // EveryAttempt lists all attempts that match a part at a time, each once, in the
-// order in which they were when it was asked.
+// order in which they were when it was asked; as for Attempts, those first that the
+// cache does not have because it cannot be written.
 func (r *Runner) EveryAttempt(ctx context.Context, f store.AttemptFilter) (store.Parts[store.Attempt], error) {
 	r.catchUp(ctx)
-	if err := r.flush(ctx, false); err != nil {
-		return nil, err
+	var held []store.Attempt
+	if r.flush(ctx, false) != nil { // else Serve says what is wrong
+		held = r.held(&f)
 	}
 	next, err := r.cache.EveryAttempt(ctx, f)
 	if err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) ([]store.Attempt, error) {
+		if part := held; len(part) > 0 {
+			held = nil
+			return part, nil
+		}
 		rows, err := next(ctx)
 		r.renew(rows)
 		return rows, err

@@ -259,6 +259,27 @@ func TestJournalSearchesAttempts(t *testing.T) {
 		if got := ids(f); got != want {
 			t.Errorf("%q finds %s, want %s", text, got, want)
 		}
+		// Those that are only in memory are found by the same words.
+		got := ""
+		for i := len(all) - 1; i >= 0; i-- {
+			if f.Matches(&all[i]) {
+				got += fmt.Sprint(all[i].ID)
+			}
+		}
+		if got != want {
+			t.Errorf("in memory %q finds %s, want %s", text, got, want)
+		}
+	}
+	for _, f := range []store.AttemptFilter{{Machine: 1}, {MAC: testMAC(3)}, {Machine: 2, MAC: testMAC(1)}} {
+		got := ""
+		for i := len(all) - 1; i >= 0; i-- {
+			if f.Matches(&all[i]) {
+				got += fmt.Sprint(all[i].ID)
+			}
+		}
+		if want := ids(f); got != want {
+			t.Errorf("in memory %+v finds %s, want %s", f, got, want)
+		}
 	}
 	for by, want := range map[string]string{"started": "4321", "-started": "1234", "machine": "3412", "-machine": "2413", "outcome": "2341", "-outcome": "1432", "stage": "3421", "-stage": "1423"} {
 		if got := ids(store.AttemptFilter{Sort: by}); got != want {
