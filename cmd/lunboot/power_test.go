@@ -2,12 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"lunboot/store"
+	"lunboot/store/sqlite"
 )
 
 func TestAMachineIsWokenWhereItIsKnownToBe(t *testing.T) {
@@ -36,9 +39,17 @@ func TestAMachineIsWokenWhereItIsKnownToBe(t *testing.T) {
 
 // Whether a machine woke is seen by the boot that follows, or does not.
 func TestAMachineThatIsWokenIsExpected(t *testing.T) {
-	a := serve(t, t.TempDir())
+	dir := t.TempDir()
+	db, err := sqlite.Open(t.Context(), dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.PutSubnet(t.Context(), "ada", store.Subnet{Prefix: netip.MustParsePrefix("127.8.0.0/29"), Mode: store.DHCPProxy})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	a := serve(t, dir)
 	defer a.stop(t)
-	a.must(t, "subnet", "add", "--prefix", "127.8.0.0/29", "--range", "127.8.0.2-127.8.0.5", "--mode", "full")
 	a.must(t, "machine", "add", "lab1", "--mac", "02:00:00:00:00:01")
 	if out := a.must(t, "machine", "wake", "lab1"); !strings.Contains(out, "127.8.0.0/29") {
 		t.Errorf("it says %q", out)
@@ -47,11 +58,14 @@ func TestAMachineThatIsWokenIsExpected(t *testing.T) {
 	if err := json.Unmarshal([]byte(a.must(t, "--json", "machine", "show", "lab1")), &m); err != nil {
 		t.Fatal(err)
 	}
-	var b store.Attempt
-	if err := json.Unmarshal([]byte(a.must(t, "--json", "attempt", "list", "lab1")), &b); err != nil {
+	var boots struct{ Items []store.Attempt }
+	if err := json.Unmarshal([]byte(a.must(t, "--json", "attempt", "list", "lab1")), &boots); err != nil {
 		t.Fatal(err)
 	}
-	if b.Machine != m.ID || b.Outcome != store.OutcomeRunning || b.Stage != store.StageAsk || !strings.Contains(b.Stages[0].Detail, "magic packet") {
+	if len(boots.Items) != 1 {
+		t.Fatalf("%+v", boots.Items)
+	}
+	if b := boots.Items[0]; b.Machine != m.ID || b.Outcome != store.OutcomeRunning || b.Stage != store.StageAsk || !strings.Contains(b.Stages[0].Detail, "magic packet") {
 		t.Errorf("%+v", b)
 	}
 	if events := a.must(t, "--json", "event", "list"); !strings.Contains(events, `"step":"wake"`) || !strings.Contains(events, "magic packets were sent on 127.8.0.0/29") {
