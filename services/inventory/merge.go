@@ -202,11 +202,17 @@ func (m *Merger) gather(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	long := map[store.VolumeID]struct{}{}
 	for _, v := range all {
 		if len(v.Layers) > store.LongChain {
-			m.due[v.ID] = struct{}{}
+			long[v.ID] = struct{}{}
 		}
 	}
+	maps.Copy(m.due, long)
+	maps.DeleteFunc(m.given, func(id store.VolumeID, _ givenUp) bool {
+		_, still := long[id]
+		return !still
+	})
 	m.all = false
 	return nil
 }
