@@ -86,13 +86,14 @@ type firmware struct {
 	card *net.Interface
 }
 
-func (b *besides) firmware(t *testing.T, mac store.MAC) *firmware {
+// firmware makes a client on a card of its namespace, by the card's name.
+func (b *besides) firmware(t *testing.T, card string, mac store.MAC) *firmware {
 	t.Helper()
-	b.over(t, "ip", "link", "set", "card0", "address", mac.String())
+	b.over(t, "ip", "link", "set", card, "address", mac.String())
 	f := &firmware{t: t, b: b, mac: mac}
 	var err error
 	b.inside(t, func() {
-		if f.card, err = net.InterfaceByName("card0"); err == nil {
+		if f.card, err = net.InterfaceByName(card); err == nil {
 			f.conn, err = packet.Listen(f.card, packet.Raw, wire.IPv4, nil)
 		}
 	})
@@ -226,7 +227,7 @@ func (b *besides) everyFirmware(t *testing.T, v *inventory, server string) {
 			if strings.Contains(file, "%s") {
 				file = fmt.Sprintf(file, mac.Hex12())
 			}
-			b.firmware(t, mac).boots(c.discover, c.request, file, server)
+			b.firmware(t, "card0", mac).boots(c.discover, c.request, file, server)
 			events := v.of(mac)
 			picked := slices.IndexFunc(events, func(e store.Event) bool { return e.Kind == store.EventDHCPOtherPick })
 			require.GreaterOrEqual(t, picked, 0, "the request was not overheard: %v", events)
@@ -282,7 +283,7 @@ func TestFirmwareBootsBesideDnsmasqOnOurOwnHost(t *testing.T) {
 	assert.False(t, s.Addr().IsValid(), "the port is dnsmasq's")
 
 	mac := store.MAC(parsed(t, "ovmf-pxe-discover").ClientHWAddr)
-	f := b.firmware(t, mac)
+	f := b.firmware(t, "card0", mac)
 	d := parsed(t, "ovmf-pxe-discover")
 	f.broadcast(d)
 	var given, server net.IP

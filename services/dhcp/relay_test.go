@@ -52,15 +52,16 @@ func routedWires(t *testing.T) (router, far *wired) {
 	return router, far
 }
 
-// relays are the real relays, by name: how each is started on the router.
-func relays(t *testing.T) map[string]func(router *wired) {
+// relays are the real relays, by name: how each is started on the router, until
+// the test ends.
+func relays(t *testing.T) map[string]func(t *testing.T, router *wired) {
 	t.Helper()
 	dnsmasq, dhcrelay := need(t, "dnsmasq"), need(t, "dhcrelay")
-	return map[string]func(*wired){
-		"dnsmasq": func(router *wired) {
+	return map[string]func(*testing.T, *wired){
+		"dnsmasq": func(t *testing.T, router *wired) {
 			router.background(t, true, "DHCP relay", dnsmasq, "-d", "-C", "/dev/null", "--port=0", "--user=root", "--dhcp-relay=10.88.0.1,10.77.0.1")
 		},
-		"dhcrelay": func(router *wired) {
+		"dhcrelay": func(t *testing.T, router *wired) {
 			router.background(t, true, "Sending on", dhcrelay, "-4", "-d", "--no-pid", "-a", "-id", "down0", "-iu", "cli0", "10.77.0.1")
 		},
 	}
@@ -87,7 +88,7 @@ func behindRelay(t *testing.T, relay string) {
 	}
 	router, far := routedWires(t)
 	s, v := serveRelayed(t)
-	relays(t)[relay](router)
+	relays(t)[relay](t, router)
 
 	told := far.udhcpc(t)
 	require.Equal(t, "10.88.0.100", told["ip"])
@@ -172,6 +173,39 @@ func behindRelay(t *testing.T, relay string) {
 	}
 }
 
+// Where another server gives the addresses, an offer carries none, and a relay has
+// nowhere to send it but to everybody: also for a client that did not set the
+// broadcast flag, as no iPXE and no BIOS does.
+func TestAProxyOfferReachesItsClientThroughARealRelay(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	router, far := routedWires(t)
+	_, v := serve(t, func(c *Config) {
+		c.Subnet = store.Subnet{Interface: "srv0", Mode: store.DHCPOff}
+		n := behind()
+		n.Mode, n.Range = store.DHCPProxy, store.Range{}
+		c.Relayed = []store.Subnet{n}
+	})
+	for name, begin := range relays(t) {
+		t.Run(name, func(t *testing.T) {
+			begin(t, router)
+			for _, captured := range []string{"bios-rom-discover", "ovmf-pxe-discover"} {
+				d := parsed(t, captured)
+				f := (&besides{wired: far}).firmware(t, "cli0", store.MAC(d.ClientHWAddr))
+				f.broadcast(d)
+				for _, offer := range f.answers(d, 1) { // by way of the relay
+					assert.Equal(t, dhcpv4.MessageTypeOffer, offer.MessageType(), captured)
+					assert.Equal(t, "10.77.0.1", offer.ServerIdentifier().String(), captured)
+					assert.True(t, offer.YourIPAddr.IsUnspecified(), captured)
+					assert.NotEmpty(t, offer.BootFileName, captured)
+				}
+			}
+		})
+	}
+	assert.Zero(t, v.writes())
+}
+
 // The relay asks at one of our addresses; our route to it leads through another
 // interface. DHCP goes that way, and machines are told to boot from there.
 func TestRelayIsAnsweredByRoute(t *testing.T) {
@@ -191,7 +225,7 @@ func TestRelayIsAnsweredByRoute(t *testing.T) {
 	router.over(t, "sysctl", "-q", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
 	run(t, "ip", "route", "replace", "10.88.0.0/24", "via", "10.78.0.2")
 	_, v := serveRelayed(t)
-	relays(t)["dnsmasq"](router)
+	relays(t)["dnsmasq"](t, router)
 	told := far.udhcpc(t, "-V", "PXEClient:Arch:00000:UNDI:002001")
 	assert.Equal(t, "10.88.0.100", told["ip"])
 	assert.Equal(t, "10.77.0.1", told["serverid"], "the address that the relay reached")

@@ -67,7 +67,9 @@ func fill(reply *dhcpv4.DHCPv4, r message.Request, ans Answer) {
 		reply.ServerIPAddr = ans.ServerAddr.AsSlice()
 	}
 	reply.BootFileName = ans.BootFile
-	if r.Type == dhcpv4.MessageTypeInform && !r.CIAddr.IsValid() {
-		reply.SetBroadcast() // by the relay, which has no address to send it to
+	if r.GIAddr.IsValid() && !ans.Address.IsValid() && !r.CIAddr.IsValid() {
+		// RFC 1542 §4.1.2: without the flag the relay sends it to yiaddr, which is
+		// empty in an offer beside another server's, and in an answer to an INFORM.
+		reply.SetBroadcast()
 	}
 }
