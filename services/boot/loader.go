@@ -115,6 +115,11 @@ func macFolder(dir string) bool {
 	return len(dir) == 12 && strings.Trim(dir, "0123456789abcdefABCDEF") == ""
 }
 
+// Autoexec is the file that an iPXE of 2021 and later looks for beside itself and
+// then at the root, and runs before it does anything else (iPXE
+// src/interface/efi/efi_autoexec.c).
+const Autoexec = "autoexec.ipxe"
+
 // maxPath is longer than a MAC, a chain and a file.
 const maxPath = 256
 

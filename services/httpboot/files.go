@@ -21,6 +21,10 @@ import (
 // asks with HEAD first and needs the exact length. An iPXE asks for a loader to
 // run it, so what it is given in place of one is a script that it runs.
 func (s *Server) loader(w *responseWriter, r *http.Request) {
+	if isAutoexec(r.URL.Path) {
+		s.firstStage(w, r)
+		return
+	}
 	name := strings.TrimPrefix(r.URL.Path, boot.LoaderRoot)
 	e := store.Event{Addr: remote(r), Detail: store.Detail{URL: boundedURL(r.URL), File: printable(name), IPXE: isIPXE(r)}}
 	mac, loader, err := boot.ParseLoaderPath(name)
@@ -135,8 +139,13 @@ func (s *Server) send(w *responseWriter, r *http.Request, e store.Event, content
 // handed to the kernel as its initrd. With an error's status the command fails,
 // its || goes on to the report, and the answer to that says what is wrong. A
 // file that is itself a script is run at once, so one with the status 200 takes
-// its place.
+// its place. An iPXE among the files looks for its own script beside itself; one
+// that an operator put there is sent before this is asked.
 func (s *Server) noFile(w *responseWriter, r *http.Request, name string, err error) {
+	if isAutoexec(name) && errors.Is(err, fs.ErrNotExist) {
+		s.firstStage(w, r)
+		return
+	}
 	script := path.Ext(name) == ".ipxe"
 	name = strings.TrimPrefix(shown(boot.FilesRoot+name), boot.FilesRoot)
 	status, why, told := http.StatusNotFound, "There is no file "+name+" on this appliance.", ""

@@ -221,6 +221,10 @@ func (s *Server) other(w *responseWriter, r *http.Request) {
 		s.scriptFile(w, r, id)
 		return
 	}
+	if isAutoexec(r.URL.Path) {
+		s.firstStage(w, r)
+		return
+	}
 	if isIPXE(r) {
 		s.missing(r, "", "")
 		w.script(http.StatusOK, s.wrong(r,

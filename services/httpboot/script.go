@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"strings"
 
 	"lunboot/scripts"
@@ -55,15 +56,26 @@ func (s *Server) script(w *responseWriter, r *http.Request) {
 		w.script(http.StatusOK, s.wrong(r, "The appliance cannot read what this machine says of itself: "+err.Error()))
 		return
 	case id.IsZero() && len(r.URL.Query()) == 0:
-		if a.ipxe && !a.dry {
-			s.emit(store.Event{Kind: store.EventScriptAsked, Addr: a.addr, Detail: store.Detail{URL: a.url, IPXE: true}})
-		}
-		w.script(http.StatusOK, scripts.FirstStage(a.boot))
+		s.firstStage(w, r)
 		return
 	}
 	a.id, a.choice = id, r.URL.Query().Get("choice")
 	s.serve(w, r, a, false)
 }
+
+// firstStage answers with the script that lets an iPXE say who it is.
+func (s *Server) firstStage(w *responseWriter, r *http.Request) {
+	a := s.ask(r)
+	if a.ipxe && !a.dry {
+		s.emit(store.Event{Kind: store.EventScriptAsked, Addr: a.addr, Detail: store.Detail{URL: a.url, IPXE: true}})
+	}
+	w.script(http.StatusOK, scripts.FirstStage(a.boot))
+}
+
+// isAutoexec reports whether a path is that of the script which an iPXE looks for
+// beside the URL that it came from and then at the root. It runs what it gets
+// before it has asked DHCP for anything.
+func isAutoexec(p string) bool { return path.Base(p) == boot.Autoexec }
 
 // scriptFile answers the file-name forms. Nobody of that name is 404 with an
 // empty body, so that the next name of a walk is tried.

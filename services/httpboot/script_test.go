@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"lunboot/services/boot"
@@ -25,6 +26,33 @@ func query(host string, u store.UUID, mac store.MAC) string {
 		q.Set("mac", mac.String())
 	}
 	return "/boot.ipxe?" + q.Encode()
+}
+
+// An iPXE of 2024 and later that came over HTTP looks for its own script beside its
+// URL and then at the root, and runs what it is given before it asks DHCP for
+// anything: anything but the first script would be where its boot ends.
+func TestTheScriptThatAnIPXELooksForBesideItselfIsTheFirstOne(t *testing.T) {
+	l := newLab(t, func(l *lab) {
+		l.cfg.Media = fstest.MapFS{"own/autoexec.ipxe": {Data: []byte("#!ipxe\n# An operator's own.\n")}}
+	})
+	first := l.get("/boot.ipxe")
+	contains(t, first, "isset ${netX/ip} || dhcp ||\n", "chain --replace --autofree "+l.srv.URL+"/boot.ipxe?mac=${netX/mac}")
+	l.said()
+	for _, path := range []string{
+		"/autoexec.ipxe", "/loaders/autoexec.ipxe", "/loaders/" + macA.Hex12() + "/autoexec.ipxe", "/loaders/" + macA.Hex12() + "/secure/autoexec.ipxe",
+		"/loaders/secure/autoexec.ipxe", "//loaders//autoexec.ipxe", "/elsewhere/autoexec.ipxe", "/files/autoexec.ipxe", "/files/ubuntu/casper/autoexec.ipxe",
+	} {
+		if got := l.get(path); got != first {
+			t.Errorf("%s is given\n%s", path, got)
+		}
+		if e := l.said(); len(e) != 1 || e[0].Kind != store.EventScriptAsked {
+			t.Errorf("%s: events %+v", path, e)
+		}
+	}
+	if _, own := l.do("GET", "/files/own/autoexec.ipxe"); !strings.Contains(own, "# An operator's own.") {
+		t.Errorf("a script that an operator put there is answered with\n%s", own)
+	}
+	contains(t, l.get("/loaders/nosuch.efi"), "isset ${netX/ip} || dhcp ||\nchain --replace")
 }
 
 func TestTheBareURLAnswersAFirstScriptThatAsksAgainWithTheIdentity(t *testing.T) {

@@ -893,7 +893,7 @@ func FuzzLoaderPath(f *testing.F) {
 		}
 		want := "/" + string(opened)
 		if opened == "" {
-			want, name = "/"+autoexec, strings.ReplaceAll(name, `\`, "/")
+			want, name = "/"+boot.Autoexec, strings.ReplaceAll(name, `\`, "/")
 		} else if _, err := boot.ParseLoader(string(opened)); err != nil {
 			t.Fatalf("%q opens %q", name, opened)
 		}

@@ -26,9 +26,6 @@ var (
 	errInternal = errors.New("internal fault, try again")
 )
 
-// autoexec is the file that an iPXE of 2021 and later looks for beside itself.
-const autoexec = "autoexec.ipxe"
-
 // progressEvery is the least time between two progress events of a transfer.
 const progressEvery = time.Second
 
@@ -96,7 +93,7 @@ func newTransfer(s *Server, r request) *transfer {
 // and where that is another DHCP server may have said.
 func (t *transfer) identify(name string) {
 	at := strings.LastIndexAny(name, `/\`)
-	if dir := strings.TrimRight(name[:at+1], `/\`); name[at+1:] == autoexec {
+	if dir := strings.TrimRight(name[:at+1], `/\`); name[at+1:] == boot.Autoexec {
 		t.script = true
 		if mac, err := store.ParseMAC(dir[strings.LastIndexAny(dir, `/\`)+1:]); err == nil {
 			t.mac = mac
