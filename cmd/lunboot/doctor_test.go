@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -80,7 +82,7 @@ func TestTheDoctorOfARealHostAndNetwork(t *testing.T) {
 	sh("ip link set lo up; ip link add srv0 type veth peer name cli0 netns " + over[2] + "; ip addr add 10.77.0.1/24 dev srv0; ip link set srv0 up")
 	sh(strings.Join(over, " ") + " sh -c 'ip addr add 10.77.0.254/24 dev cli0; ip link set cli0 up; ip link set lo up'")
 	server := []string{"dnsmasq", "-d", "-C", "/dev/null", "--port=0", "--bind-interfaces", "--no-ping", "--dhcp-leasefile=/dev/null", "--user=root", "--dhcp-range=10.77.0.50,10.77.0.60,1h"}
-	background("started", append(over, append(server, "--interface=cli0")...)...)
+	first := background("started", append(slices.Clone(over), append(server, "--interface=cli0")...)...)
 
 	doctor := func(dir string, args ...string) (string, int) {
 		t.Helper()
@@ -137,6 +139,23 @@ func TestTheDoctorOfARealHostAndNetwork(t *testing.T) {
 		links, err := networks{a}.Links(t.Context())
 		if err != nil || len(links) != 1 || links[0].Name != "srv0" || links[0].Proposed.String() != "10.77.0.128-10.77.0.254" {
 			t.Errorf("the interfaces are %+v, %v", links, err)
+		}
+	})
+	// dnsmasq as it is without flags pings an address for seconds before it offers it.
+	t.Run("a server that pings first", func(t *testing.T) {
+		asked := time.Now()
+		if err := otherServer(t.Context(), "srv0"); !errors.Is(err, errOtherServer) {
+			t.Errorf("one that does not ping: %v", err)
+		}
+		if d := time.Since(asked); d > 3*time.Second {
+			t.Errorf("it answered at once, and that took %s", d)
+		}
+		first.Process.Kill()
+		first.Wait()
+		pings := slices.DeleteFunc(slices.Clone(server), func(arg string) bool { return arg == "--no-ping" })
+		background("started", append(slices.Clone(over), append(pings, "--interface=cli0")...)...)
+		if err := otherServer(t.Context(), "srv0"); !errors.Is(err, errOtherServer) || !strings.Contains(err.Error(), router) {
+			t.Errorf("dnsmasq by default: %v", err)
 		}
 	})
 }

@@ -121,7 +121,7 @@ var errOtherServer = errors.New("another DHCP server answers there")
 
 // otherServer asks an interface who answers DHCP; nil means nobody.
 func otherServer(ctx context.Context, name string) error {
-	heard, err := survey.Ask(ctx, name, survey.QuickTime, store.ClientPlain)
+	heard, err := survey.Another(ctx, name)
 	if err != nil {
 		return err
 	}

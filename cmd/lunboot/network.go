@@ -34,6 +34,7 @@ type network struct {
 	ledger  *ledger.Ledger         // which all of them share
 	wake    chan struct{}
 	rivals  map[string]store.DHCPMode // interfaces with a banner about another server's answer, or its silence, by the mode that it is about; Serve's own
+	silent  map[string]bool           // those whose pause may end: the last question met nobody; Serve's own
 	deaf    map[string]bool           // interfaces that could not be listened on; Serve's own
 }
 
@@ -46,7 +47,7 @@ type dhcpServer struct {
 }
 
 func newNetwork(a *appliance, emit dhcp.Emitter) *network {
-	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), rivals: map[string]store.DHCPMode{}, wake: make(chan struct{}, 1)}
+	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), rivals: map[string]store.DHCPMode{}, silent: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // String names the service.
@@ -288,8 +289,16 @@ func (n *network) askForRivals(ctx context.Context) {
 		if err != nil && !errors.Is(err, errOtherServer) {
 			continue // the interface is away: follow says so
 		}
+		other := err != nil
+		if !other && n.rivals[s.Interface] == store.DHCPFull && !n.silent[s.Interface] {
+			// A server that pings before it offers, or whose answer was lost, is not
+			// gone: a pause ends with the second question that nobody answers.
+			n.silent[s.Interface] = true
+			continue
+		}
+		delete(n.silent, s.Interface)
 		text := ""
-		switch other := err != nil; {
+		switch {
 		case s.Mode == store.DHCPProxy && !other:
 			text = "No DHCP server gives addresses on " + s.Interface + ", and this appliance leaves that to another one there (proxy mode): machines cannot boot until it answers again"
 		case s.Mode == store.DHCPFull && other:
@@ -313,6 +322,7 @@ func (n *network) forgetRivals(subnets []store.Subnet) {
 	for name, mode := range n.rivals {
 		if !slices.ContainsFunc(subnets, func(s store.Subnet) bool { return s.Interface == name && s.Mode == mode }) {
 			delete(n.rivals, name)
+			delete(n.silent, name)
 			n.a.banner("rival "+name, "")
 		}
 	}

@@ -72,6 +72,17 @@ func TestGivingAddressesPausesWhileAnotherServerAnswers(t *testing.T) {
 	}
 	answer = nil
 	a.network.askForRivals(ctx)
+	if serves() || a.banners["rival eth9"] == "" {
+		t.Error("one question that nobody answered ended the pause")
+	}
+	answer = fmt.Errorf("%w, on eth9: 10.77.0.2", errOtherServer)
+	a.network.askForRivals(ctx)
+	answer = nil
+	a.network.askForRivals(ctx)
+	if serves() {
+		t.Error("two silences with an answer between them ended the pause")
+	}
+	a.network.askForRivals(ctx)
 	if !serves() || a.banners["rival eth9"] != "" {
 		t.Error("still paused after the other server has gone")
 	}

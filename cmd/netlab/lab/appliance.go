@@ -32,7 +32,7 @@ type Appliance struct {
 
 // DefaultFlags serve the lab's network with addresses from .100 to .199.
 func DefaultFlags() []string {
-	return []string{"--interface", ServerInterface, "--dhcp", "full", "--dhcp-range", "10.77.0.100-10.77.0.199"}
+	return []string{"--interface", ServerInterface, "--dhcp", "full", "--dhcp-range", "10.77.0.100-10.77.0.199", "--dhcp-force"}
 }
 
 // BuildAppliance compiles the source tree's lunboot into dir and returns its

@@ -21,14 +21,14 @@ import (
 	"lunboot/store"
 )
 
-// How long answers are waited for. dnsmasq pings an address before it offers
-// it, for three to four seconds since it counts whole ones. A quick question
-// meets those that do not ping, and a server that has checked the address of our
-// last question.
-const (
-	QuickTime = 3 * time.Second
-	FullTime  = 5 * time.Second
-)
+// FullTime is how long answers are waited for. dnsmasq pings an address before it
+// offers it, for three to four seconds since it counts whole ones: who waits less
+// takes a network for free that has a server.
+const FullTime = 5 * time.Second
+
+// grace is how long others are waited for once somebody has answered, where it
+// only matters whether anybody does.
+const grace = 250 * time.Millisecond
 
 // maxHeard bounds the answers that are kept: anybody may send them.
 const maxHeard = 64
@@ -42,7 +42,22 @@ func Ask(ctx context.Context, name string, d time.Duration, kinds ...store.Clien
 	if err != nil {
 		return nil, err
 	}
-	out, err := ask(ctx, ifi, d, kinds)
+	out, err := ask(ctx, ifi, d, false, kinds)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s who answers DHCP: %w", name, err)
+	}
+	return out, nil
+}
+
+// Another asks as Ask does, as a client that only wants an address, and is content
+// with the first other server than this appliance that offers one: only silence
+// takes the whole of FullTime.
+func Another(ctx context.Context, name string) ([]store.Heard, error) {
+	ifi, err := ethernet(name)
+	if err != nil {
+		return nil, err
+	}
+	out, err := ask(ctx, ifi, FullTime, true, []store.ClientKind{store.ClientPlain})
 	if err != nil {
 		return nil, fmt.Errorf("ask %s who answers DHCP: %w", name, err)
 	}
@@ -63,7 +78,8 @@ func ethernet(name string) (*net.Interface, error) {
 	return ifi, nil
 }
 
-func ask(ctx context.Context, ifi *net.Interface, d time.Duration, kinds []store.ClientKind) ([]store.Heard, error) {
+// ask asks within d; when one is enough, until somebody else has answered.
+func ask(ctx context.Context, ifi *net.Interface, d time.Duration, one bool, kinds []store.ClientKind) ([]store.Heard, error) {
 	own, err := ownAddresses()
 	if err != nil {
 		return nil, err
@@ -87,12 +103,18 @@ func ask(ctx context.Context, ifi *net.Interface, d time.Duration, kinds []store
 				return nil, err
 			}
 		}
-		if out, err = listen(ctx, conn, probes, own, out, d/2); err != nil {
+		if out, err = listen(ctx, conn, probes, own, out, d/2, one); err != nil {
 			return nil, err
+		}
+		if one && slices.ContainsFunc(out, another) {
+			break
 		}
 	}
 	return out, nil
 }
+
+// another reports whether an answer is somebody else's.
+func another(h store.Heard) bool { return !h.Ours }
 
 // probe is one question under way.
 type probe struct {
@@ -118,8 +140,9 @@ func frame(card store.MAC, p probe) []byte {
 	return wire.Frame(card, wire.Everybody, src, dst, p.sent.ToBytes())
 }
 
-// listen adds the answers that come within d.
-func listen(ctx context.Context, conn *packet.Conn, probes []probe, own []netip.Addr, out []store.Heard, d time.Duration) ([]store.Heard, error) {
+// listen adds the answers that come within d; when one is enough, those that come
+// soon after the first that is somebody else's.
+func listen(ctx context.Context, conn *packet.Conn, probes []probe, own []netip.Addr, out []store.Heard, d time.Duration, one bool) ([]store.Heard, error) {
 	if err := conn.SetReadDeadline(time.Now().Add(d)); err != nil {
 		return out, err
 	}
@@ -152,8 +175,14 @@ func listen(ctx context.Context, conn *packet.Conn, probes []probe, own []netip.
 		}
 		h.Ours = slices.Contains(own, h.Server)
 		known := slices.ContainsFunc(out, func(o store.Heard) bool { return o.As == h.As && o.Server == h.Server })
-		if !known && len(out) < maxHeard {
-			out = append(out, h)
+		if known || len(out) >= maxHeard {
+			continue
+		}
+		if out = append(out, h); one && another(h) {
+			if err := conn.SetReadDeadline(time.Now().Add(grace)); err != nil {
+				return out, err
+			}
+			one = false // who comes after it does not prolong it
 		}
 	}
 }
