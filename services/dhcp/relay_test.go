@@ -193,13 +193,11 @@ func TestAProxyOfferReachesItsClientThroughARealRelay(t *testing.T) {
 			for _, captured := range []string{"bios-rom-discover", "ovmf-pxe-discover"} {
 				d := parsed(t, captured)
 				f := (&besides{wired: far}).firmware(t, "cli0", store.MAC(d.ClientHWAddr))
-				f.broadcast(d)
-				for _, offer := range f.answers(d, 1) { // by way of the relay
-					assert.Equal(t, dhcpv4.MessageTypeOffer, offer.MessageType(), captured)
-					assert.Equal(t, "10.77.0.1", offer.ServerIdentifier().String(), captured)
-					assert.True(t, offer.YourIPAddr.IsUnspecified(), captured)
-					assert.NotEmpty(t, offer.BootFileName, captured)
-				}
+				offer := f.persists(d) // a relay says that it is there a moment before it listens
+				assert.Equal(t, dhcpv4.MessageTypeOffer, offer.MessageType(), captured)
+				assert.Equal(t, "10.77.0.1", offer.ServerIdentifier().String(), captured)
+				assert.True(t, offer.YourIPAddr.IsUnspecified(), captured)
+				assert.NotEmpty(t, offer.BootFileName, captured)
 			}
 		})
 	}
