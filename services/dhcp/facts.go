@@ -23,6 +23,9 @@ func (s *Server) gather(t ledger.Turn, r message.Request, at place, now time.Tim
 			in.Addresses[a] = s.address(t, a, in)
 		}
 	}
+	if a := r.Named(); a.IsValid() && !in.Subnet.Prefix.Contains(a) && s.networks.holds(a) {
+		in.Elsewhere, in.Addresses[a] = true, s.address(t, a, in)
+	}
 	if hint, needed := in.needsFree(); needed {
 		in.Free.Address, in.Free.Reason = t.Pick(ledger.Want{
 			Subnet: at.subnet, Hint: hint, Stranger: in.stranger(), Enrolled: in.Client.Enrolled,
@@ -56,10 +59,7 @@ func (in *Input) needsFree() (hint netip.Addr, needed bool) {
 		}
 		return r.Requested, true
 	case dhcpv4.MessageTypeRequest:
-		a := r.Requested
-		if !a.IsValid() {
-			a = r.CIAddr
-		}
+		a := r.Named()
 		return a, a.IsValid() && !in.knows(a) && in.obstacle(a) == ""
 	}
 	return netip.Addr{}, false

@@ -76,6 +76,9 @@ type Input struct {
 	// GiveBack are the addresses that a DECLINE gives back: nobody sets aside more
 	// than his share.
 	GiveBack []store.Lease
+	// Elsewhere says that the address which the client names as its own lies in
+	// another subnet where addresses are given from here: nobody else would know it.
+	Elsewhere bool
 	// OnWire says that the wire can be asked who uses an address.
 	OnWire bool
 	// Untold says that what comes of the request is of no interest to anybody.
@@ -277,6 +280,9 @@ func (in *Input) selecting() Answer {
 // rebooting answers INIT-REBOOT: a client that remembers an address.
 func (in *Input) rebooting() Answer {
 	a := in.Request.Requested
+	if in.Elsewhere {
+		return in.moved(a)
+	}
 	if !in.Subnet.Prefix.Contains(a) {
 		return drop("it remembers " + a.String() + ", which is not of this subnet: another server may know it")
 	}
@@ -304,6 +310,9 @@ func (in *Input) rebooting() Answer {
 // from the address keeps it even when its reserved address is another by now.
 func (in *Input) renewing() Answer {
 	a := in.Request.CIAddr
+	if in.Elsewhere && !in.at(a).InUse {
+		return in.moved(a)
+	}
 	if !in.Subnet.Prefix.Contains(a) {
 		return drop("it uses " + a.String() + ", which is not of this subnet: another server may know it")
 	}
@@ -331,6 +340,14 @@ func (in *Input) renewing() Answer {
 	// The word of a machine is taken as far as the pool allows: it runs on that
 	// address, perhaps with its volume open.
 	return in.ack(a)
+}
+
+// moved refuses an address of another network than the one that the client asks
+// from (RFC 2131 §4.3.2): there it would wait for nothing until its lease ends. Who
+// has his volume open from the address is on its network all the same, whatever the
+// wire on which he was heard.
+func (in *Input) moved(a netip.Addr) Answer {
+	return in.nak(a, a.String()+" is of another subnet than "+in.Subnet.Prefix.String()+", where it asks now")
 }
 
 // knows reports whether there is a record that gives this client the address.

@@ -235,6 +235,33 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// RFC 2131 §4.3.2: a client that has moved to another of our networks asks anew at
+// once. Of what is nobody's here another server may know.
+func TestAClientThatHasMovedBetweenOurSubnetsIsTold(t *testing.T) {
+	elsewhere := func(in *Input) { in.Elsewhere = true }
+	request := base(dhcpv4.MessageTypeRequest)
+	for name, c := range map[string]struct {
+		in   Input
+		want Verdict
+	}{
+		"it remembers an address of another of ours": {with(request, elsewhere, asks("10.88.0.100")), Nak},
+		"it runs on one": {with(request, elsewhere, runsOn("10.88.0.100")), Nak},
+		"it runs on one, and its volume is open from there":    {with(request, elsewhere, runsOn("10.88.0.100"), usedNow("10.88.0.100")), Drop},
+		"it remembers an address that nobody knows":            {with(request, asks("192.168.1.7")), Drop},
+		"it runs on one that nobody knows":                     {with(request, runsOn("192.168.1.7")), Drop},
+		"it takes the offer of a server that gives that other": {with(request, elsewhere, chooses("10.77.0.9"), asks("10.88.0.100")), Drop},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ans := Decide(c.in)
+			assert.Equal(t, c.want, ans.Verdict, ans.Reason)
+			if c.want == Nak {
+				assert.Contains(t, ans.Reason, "10.88.0.100 is of another subnet than 10.77.0.0/24")
+				assert.Zero(t, ans.Lease)
+			}
+		})
+	}
+}
+
 func TestOtherServersPickNamesIt(t *testing.T) {
 	ans := Decide(with(base(dhcpv4.MessageTypeRequest), chooses("10.77.0.2"), asks("10.77.0.150")))
 	assert.True(t, ans.Withdraw)

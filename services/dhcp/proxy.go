@@ -83,10 +83,7 @@ func (in *Input) proxyOffer() Answer {
 // for. Nothing is answered: who gave the address does that.
 func (in *Input) overheard() Answer {
 	r := in.Request
-	a := r.Requested
-	if !a.IsValid() {
-		a = r.CIAddr
-	}
+	a := r.Named()
 	if !a.IsValid() {
 		return drop("a REQUEST that names no address")
 	}

@@ -113,6 +113,33 @@ func TestRelayedClientIsGivenAnAddressOfItsOwnSubnet(t *testing.T) {
 	})
 }
 
+// A machine that was carried from one rack to another remembers where it was, or
+// rebinds through the new rack's relay.
+func TestAMachineThatWasCarriedToAnotherOfOurNetworksAsksAnew(t *testing.T) {
+	v := newInventory(newClock().Now)
+	cfg := v.config(t, lab())
+	cfg.Relayed = []store.Subnet{behind()}
+	c := dial(t, start(t, cfg))
+	relay := through("10.88.0.1")
+	was := c.bind(1)
+	require.Equal(t, "10.77.0.100", was)
+	for name, remember := range map[string]dhcpv4.Modifier{
+		"INIT-REBOOT": dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.ParseIP(was))),
+		"REBINDING":   dhcpv4.WithClientIP(net.ParseIP(was)),
+	} {
+		nak := c.ask(discover(1, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), remember, relay))
+		assert.Equal(t, dhcpv4.MessageTypeNak, nak.MessageType(), name)
+		assert.True(t, nak.IsBroadcast(), "so that the relay broadcasts it (RFC 2131 §4.3.2)")
+	}
+	assert.Equal(t, mac(1), v.lease(was).MAC, "it may go back")
+	c.silent(discover(1, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(192, 168, 1, 7))), relay))
+	v.mu.Lock()
+	v.inUse[ip(was)] = true
+	v.mu.Unlock()
+	c.silent(discover(1, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(net.ParseIP(was)), relay))
+	assert.Equal(t, "10.88.0.100", c.bind(1, relay))
+}
+
 // A card with VLAN interfaces asks in several networks by one MAC. What it takes
 // in one leaves its address in the other alone.
 func TestOneMACHasAnAddressInEachOfTwoNetworks(t *testing.T) {

@@ -204,6 +204,15 @@ func AddrOption(p *dhcpv4.DHCPv4, code dhcpv4.OptionCode) netip.Addr {
 	return netip.Addr{}
 }
 
+// Named returns the address that a client names as the one that it wants or has; not
+// valid for none.
+func (r Request) Named() netip.Addr {
+	if r.Requested.IsValid() {
+		return r.Requested
+	}
+	return r.CIAddr
+}
+
 // PXE reports whether the client asks to boot from the network. Everybody else
 // on the wire is given an address and nothing to boot.
 func (r Request) PXE() bool {
