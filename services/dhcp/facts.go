@@ -8,6 +8,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"lunboot/services/boot"
 	"lunboot/services/dhcp/ledger"
 	"lunboot/services/dhcp/message"
 	"lunboot/services/dhcp/survey"
@@ -40,6 +41,14 @@ func (s *Server) gather(t ledger.Turn, r message.Request, at place, now time.Tim
 		in.GiveBack = t.GiveBack(r.MAC, at.subnet, a)
 	}
 	return in
+}
+
+// settled chooses among the architectures that a client names the first that there
+// is a loader for.
+func (s *Server) settled(r message.Request) message.Request {
+	return r.Settled(func(p boot.Platform) bool {
+		return s.cfg.Loaders.Next(boot.HardwareOf(r.MAC, p.Firmware.String(), p.Arch.String(), r.Class), "").Loader != ""
+	})
 }
 
 // stranger reports whether the client is not enrolled and never held a lease

@@ -142,6 +142,9 @@ func (s *Server) handle(ctx context.Context, d *datagram) error {
 	if !ok {
 		return s.unserved(ctx, r, now)
 	}
+	if r.Arches != "" {
+		r = s.settled(r)
+	}
 	if r.PXE() {
 		s.spoke.put(r.MAC, now)
 	}

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -121,6 +122,36 @@ func TestOneMachineHasOneAddress(t *testing.T) {
 	assert.Equal(t, first, c.bind(1, duid))
 	assert.NotEqual(t, first, c.bind(2))
 	assert.Equal(t, "ff0102030400010001"+"09090909", v.lease(first).ClientID, "shown, and never the key")
+}
+
+// RFC 4578 §2.1: option 93 may name several architectures, in the client's order.
+func TestFirmwareThatNamesSeveralArchitecturesIsGivenALoaderForOneOfThem(t *testing.T) {
+	v := newInventory(newClock().Now)
+	wide := lab()
+	wide.Range = mustRange("10.77.0.100-10.77.0.250")
+	c := dial(t, start(t, v.config(t, wide)))
+	for n, said := range []struct {
+		arches []byte
+		file   string
+	}{
+		{[]byte{0, 41, 0, 7}, "snponly.efi"},                 // RISC-V, x64
+		{[]byte{0, 1, 0, 0}, "undionly.kpxe"},                // NEC PC-98, BIOS
+		{[]byte{0, 11, 0, 7, 0, 0}, "snponly.efi"},           // ARM64, for which nothing lies here
+		{[]byte{0, 0, 0, 7}, "undionly.kpxe"},                // the first of two that would do
+		{[]byte{0, 7}, "snponly.efi"},                        // as all do
+		{[]byte{0, 41, 0, 7, 0}, "snponly.efi"},              // cut short
+		{bytes.Repeat([]byte{0, 41}, 100), ""},               // none that anybody has
+		{append(bytes.Repeat([]byte{0, 41}, 100), 0, 7), ""}, // a list that no machine has
+	} {
+		offer := c.ask(discover(n+1, dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, said.arches))))
+		_, file, _ := strings.Cut(offer.BootFileName, "/")
+		assert.Equal(t, said.file, file, "%v", said.arches)
+	}
+	v.await(t, 4)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	assert.Equal(t, "UEFI", v.events[0].Detail.Firmware, "what counts is told")
+	assert.Equal(t, "BIOS", v.events[2].Detail.Firmware)
 }
 
 func TestAckLeavesOnlyAfterTheLeaseIsDurable(t *testing.T) {

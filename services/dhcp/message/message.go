@@ -51,8 +51,9 @@ type Request struct {
 	Broadcast bool
 	Secs      int
 
-	Arch      uint16 // option 93
+	Arch      uint16 // option 93: the one that counts
 	HasArch   bool
+	Arches    string // all of them, two bytes each, in the client's order; empty when it names one
 	Class     string // option 60
 	UserClass string // option 77, without RFC 3004's length bytes
 	UUID      store.UUID
@@ -116,10 +117,12 @@ func Decode(p *dhcpv4.DHCPv4) (Request, error) {
 	if b := p.Options.Get(dhcpv4.OptionMaximumDHCPMessageSize); len(b) == 2 {
 		r.MaxSize = int(b[0])<<8 | int(b[1])
 	}
-	// The list is in the client's order of preference; no client in use sends
-	// more than one.
+	// A list in the client's order of preference (RFC 4578 §2.1); most name one.
 	if b := p.Options.Get(dhcpv4.OptionClientSystemArchitectureType); len(b) >= 2 {
 		r.Arch, r.HasArch = uint16(b[0])<<8|uint16(b[1]), true
+		if len(b) >= 4 {
+			r.Arches = string(bound(b, maxArches*2))
+		}
 	}
 	if b := p.Options.Get(OptionUUID); len(b) == 17 && b[0] == 0 {
 		r.UUID, _ = store.UUIDFromWire(b[1:])
@@ -169,6 +172,10 @@ func userClass(b []byte) string {
 	return strings.Join(classes, ",")
 }
 
+// maxArches bounds a list of architectures: there are not as many that one machine
+// could be.
+const maxArches = 16
+
 // maxText bounds what an option may put into an event.
 const maxText = 128
 
@@ -211,6 +218,19 @@ func (r Request) Named() netip.Addr {
 		return r.Requested
 	}
 	return r.CIAddr
+}
+
+// Settled returns the request with the first of its architectures that something
+// runs on; with the first of all when nothing does.
+func (r Request) Settled(runs func(boot.Platform) bool) Request {
+	for rest := r.Arches; len(rest) >= 2; rest = rest[2:] {
+		one := r
+		one.Arch = uint16(rest[0])<<8 | uint16(rest[1])
+		if p, ok := one.Platform(); ok && runs(p) {
+			return one
+		}
+	}
+	return r
 }
 
 // PXE reports whether the client asks to boot from the network. Everybody else
