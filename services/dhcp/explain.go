@@ -138,6 +138,7 @@ func (s *Server) ExplainOffer(ctx context.Context, q store.OfferQuery) (e store.
 		e.Verdict, e.Why = Drop.String(), "a plugin drops the answer"
 		return e, true, nil
 	}
+	message.Fit(reply, r.Room(at.link.MTU))
 	e.Fields = in.fields(ans, reply)
 	return e, true, nil
 }

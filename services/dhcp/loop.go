@@ -304,6 +304,10 @@ func (s *Server) decide(ctx context.Context, r message.Request, at place, now ti
 func (s *Server) send(in *datagram, r message.Request, at place, ans Answer, reply *dhcpv4.DHCPv4) error {
 	k, src := in.k, at.link.Address
 	in.reply = message.Append(in.reply[:0], reply)
+	if room := r.Room(at.link.MTU); len(in.reply) > room {
+		message.Fit(reply, room)
+		in.reply = message.Append(in.reply[:0], reply)
+	}
 	payload := in.reply
 	d := destination{to: in.from}
 	switch {

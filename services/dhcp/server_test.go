@@ -154,6 +154,44 @@ func TestFirmwareThatNamesSeveralArchitecturesIsGivenALoaderForOneOfThem(t *test
 	assert.Equal(t, "BIOS", v.events[2].Detail.Firmware)
 }
 
+// RFC 2132 §9.10. Old ROMs drop what is longer than they say, and never boot.
+func TestNoAnswerIsLongerThanItsClientTakes(t *testing.T) {
+	v := newInventory(newClock().Now, machine(1, ""))
+	full := lab()
+	full.Router, full.Domain, full.NTP = ip("10.77.0.254"), "lab.example.org", []netip.Addr{ip("10.77.0.2"), ip("10.77.0.3")}
+	for n := range 8 {
+		full.DNS = append(full.DNS, netip.AddrFrom4([4]byte{10, 77, 0, byte(10 + n)}))
+	}
+	for n := range 8 {
+		full.Search = append(full.Search, strings.Repeat(string(rune('a'+n)), 60)+".example.org")
+	}
+	c := dial(t, start(t, v.config(t, full)))
+	said := bytes.Repeat([]byte("relay"), 20)
+	ask := func(says int, mods ...dhcpv4.Modifier) (int, *dhcpv4.DHCPv4) {
+		mods = append(mods, asPXE, dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, append([]byte{2, byte(len(said))}, said...))),
+			dhcpv4.WithOption(dhcpv4.OptGeneric(message.OptionUUID, make([]byte, 17))))
+		if says > 0 {
+			mods = append(mods, dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(uint16(says))))
+		}
+		d := discover(1, mods...)
+		d.Options.Del(dhcpv4.OptionParameterRequestList) // it wants all
+		back := c.ask(d)
+		return len(message.Append(nil, back)), back
+	}
+	size, all := ask(1472)
+	require.Greater(t, size, 548)
+	assert.True(t, all.Options.Has(dhcpv4.OptionDNSDomainSearchList))
+	for _, says := range []int{0, 576, 300} {
+		size, back := ask(says)
+		assert.LessOrEqual(t, size, 548, "it says %d", says)
+		assert.False(t, back.Options.Has(dhcpv4.OptionDNSDomainSearchList), "it says %d", says)
+		for _, code := range []uint8{1, 3, 51, 53, 54, 60, 66, 67, 82, 97} {
+			assert.True(t, back.Options.Has(dhcpv4.GenericOptionCode(code)), "it says %d, and option %d is missing", says, code)
+		}
+		assert.Equal(t, all.BootFileName, back.BootFileName)
+	}
+}
+
 func TestAckLeavesOnlyAfterTheLeaseIsDurable(t *testing.T) {
 	v := newInventory(newClock().Now)
 	cfg := v.config(t, lab())

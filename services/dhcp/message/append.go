@@ -75,3 +75,60 @@ func last(code byte) byte {
 	}
 	return code
 }
+
+// Sizes of IP datagrams.
+const (
+	leastSize  = 576  // that every client takes (RFC 2131 §2)
+	plainMTU   = 1500 // of a wire of which nothing else is known
+	headersLen = 28   // of IP and UDP
+)
+
+// Room is the longest message that a client takes (option 57, RFC 2132 §9.10, which
+// counts the IP and UDP headers) on a wire of that MTU; 0 when that is not known.
+func (r Request) Room(mtu int) int {
+	if mtu <= 0 {
+		mtu = plainMTU
+	}
+	return min(max(leastSize, r.MaxSize), mtu) - headersLen
+}
+
+// spare are the options that a machine boots without, least needed first.
+var spare = [...]dhcpv4.OptionCode{
+	dhcpv4.OptionDNSDomainSearchList, dhcpv4.OptionNTPServers, dhcpv4.OptionDomainName, dhcpv4.OptionBroadcastAddress,
+}
+
+// Fit takes out of a message that is longer than most bytes what a machine can do
+// without, until it fits: a longer one is dropped by firmware, with all that is in
+// it. All that booting needs stays, also when it does not fit.
+func Fit(p *dhcpv4.DHCPv4, most int) {
+	size := length(p)
+	for _, code := range spare {
+		if size <= most {
+			return
+		}
+		size -= optionLen(p.Options.Get(code))
+		p.Options.Del(code)
+	}
+	if dns := p.Options.Get(dhcpv4.OptionDomainNameServer); size > most && len(dns) > net.IPv4len {
+		p.Options.Update(dhcpv4.OptGeneric(dhcpv4.OptionDomainNameServer, dns[:net.IPv4len]))
+	}
+}
+
+// length is that of what Append writes, without what fills it up.
+func length(p *dhcpv4.DHCPv4) int {
+	n := headerLen + 4 + 1 // the options' cookie and end
+	for code, v := range p.Options {
+		if code != 0 && code != 255 {
+			n += max(optionLen(v), 2)
+		}
+	}
+	return n
+}
+
+// optionLen is how long an option is in a message, 0 for one that is not there.
+func optionLen(v []byte) int {
+	if v == nil {
+		return 0
+	}
+	return len(v) + 2*max((len(v)+254)/255, 1)
+}
