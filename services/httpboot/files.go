@@ -14,6 +14,7 @@ import (
 	"lunboot/scripts"
 	"lunboot/services/boot"
 	"lunboot/services/boot/attempt"
+	"lunboot/services/boot/circle"
 	"lunboot/store"
 )
 
@@ -52,6 +53,11 @@ func (s *Server) loader(w *responseWriter, r *http.Request) {
 		}
 		return
 	}
+	if e.Detail.IPXE && s.circle.Circling(roadOf(e)) {
+		s.cfg.Log.Info("an iPXE fetches the same loader again and again; it is given its script under that name", "addr", e.Addr, "loader", loader)
+		s.firstStage(w, r)
+		return
+	}
 	if strings.HasSuffix(string(loader), ".efi") {
 		w.Header().Set("Content-Type", "application/efi")
 	} else {
@@ -59,6 +65,11 @@ func (s *Server) loader(w *responseWriter, r *http.Request) {
 	}
 	e.Kind = store.EventLoaderSent
 	s.send(w, r, e, bytes.NewReader(data), time.Time{})
+}
+
+// roadOf is the way that an event about a loader tells of.
+func roadOf(e store.Event) circle.Road {
+	return circle.Road{Addr: e.Addr, MAC: e.MAC, Loader: boot.Loader(e.Detail.Loader)}
 }
 
 // besideAnother reports whether a name is in the folder of a signed chain. A
@@ -129,6 +140,9 @@ func (s *Server) send(w *responseWriter, r *http.Request, e store.Event, content
 	e.Detail.Bytes, e.Detail.Total = w.bytes, size
 	e.Detail.Millis = s.cfg.Now().Sub(begun).Milliseconds()
 	whole := w.status == http.StatusOK && e.Detail.Bytes == size
+	if whole && e.Kind == store.EventLoaderSent && e.Detail.IPXE {
+		s.circle.Fetched(roadOf(e))
+	}
 	if whole || w.status == http.StatusPartialContent && e.Detail.Bytes > 0 {
 		s.emit(e)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"lunboot/services/boot"
+	"lunboot/services/boot/circle"
 	"lunboot/store"
 )
 
@@ -43,6 +44,52 @@ func TestALoaderIsSentWholeAndInParts(t *testing.T) {
 	if res.StatusCode != 206 || body != string(want[7:15]) {
 		t.Errorf("a part is answered %s %q", res.Status, body)
 	}
+}
+
+// A DHCP server that names our loader's URL to everybody names it to the iPXE too.
+func TestAnIPXEThatFetchesItsLoaderForEverIsGivenItsScript(t *testing.T) {
+	l := newLab(t, trustAll)
+	want, _ := l.Open(boot.SNPOnly)
+	mine, others := "/loaders/"+macA.Hex12()+"/snponly.efi", "/loaders/"+macB.Hex12()+"/snponly.efi"
+	fetch := func(path, agent string) string {
+		t.Helper()
+		res, body := l.do("GET", path, "User-Agent", agent)
+		if res.StatusCode != 200 {
+			t.Fatalf("%s: %s", path, res.Status)
+		}
+		if body == string(want) {
+			l.saidOne(store.EventLoaderSent) // it is told once the last byte is out
+		}
+		return body
+	}
+	for range 9 {
+		if fetch(mine, "UefiHttpBoot/1.0") != string(want) {
+			t.Fatal("firmware that starts often is not given its loader")
+		}
+	}
+	round := func() {
+		t.Helper()
+		l.do("GET", mine, "Range", "bytes=0-9")
+		l.saidOne(store.EventLoaderSent)
+		for range circle.After {
+			if fetch(mine, "iPXE/1.21.1") != string(want) {
+				t.Fatal("a loader asked for by name is not sent")
+			}
+		}
+	}
+	round()
+	if got := fetch(mine, "iPXE/1.21.1"); got != l.get("/boot.ipxe") {
+		t.Errorf("the fourth time an iPXE is given %d bytes, want the first script", len(got))
+	}
+	if l.said(); fetch(others, "iPXE/1.21.1") != string(want) {
+		t.Error("a machine behind the same router is taken for the one that runs in circles")
+	}
+	if fetch(mine, "UefiHttpBoot/1.0") != string(want) {
+		t.Error("firmware is given a script")
+	}
+	l.get(query("a", uuidA, macA))
+	l.said()
+	round()
 }
 
 // What UEFI 2.10 §24.7 asks for, and what firmware stumbles over.

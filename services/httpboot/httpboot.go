@@ -29,6 +29,7 @@ import (
 	"lunboot/scripts"
 	"lunboot/services"
 	"lunboot/services/boot"
+	"lunboot/services/boot/circle"
 	"lunboot/store"
 )
 
@@ -135,7 +136,8 @@ type Server struct {
 	cfg    Config
 	mux    chi.Router
 	uuids  *uuidMemory
-	onceMu sync.Mutex // one boot at a time takes a one-shot profile
+	circle *circle.Watch // iPXEs that fetch a loader again and again
+	onceMu sync.Mutex    // one boot at a time takes a one-shot profile
 }
 
 // Handler makes the handler of the boot listener.
@@ -143,7 +145,7 @@ func Handler(cfg Config) *Server {
 	if cfg.Guard == "" {
 		cfg.Guard = GuardStrict
 	}
-	s := &Server{cfg: cfg, uuids: newUUIDMemory()}
+	s := &Server{cfg: cfg, uuids: newUUIDMemory(), circle: circle.New(cfg.Now)}
 	r := chi.NewRouter()
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		r.MethodFunc(method, "/", handler(s.root))

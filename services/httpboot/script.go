@@ -104,8 +104,11 @@ func boundedURL(u *url.URL) string {
 
 func (s *Server) serve(w *responseWriter, r *http.Request, a ask, walk bool) {
 	ans := s.answer(r.Context(), a, walk)
-	if !a.dry && ans.status == http.StatusOK && s.cfg.Fetched != nil {
-		s.cfg.Fetched(a.addr)
+	if !a.dry && ans.status == http.StatusOK {
+		s.circle.Forget(a.addr)
+		if s.cfg.Fetched != nil {
+			s.cfg.Fetched(a.addr)
+		}
 	}
 	if ans.status == http.StatusNotFound {
 		w.nothing()

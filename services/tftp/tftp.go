@@ -33,6 +33,7 @@ import (
 
 	"lunboot/services"
 	"lunboot/services/boot"
+	"lunboot/services/boot/circle"
 	"lunboot/store"
 )
 
@@ -72,7 +73,7 @@ type Config struct {
 type Server struct {
 	cfg      Config
 	patience patience
-	loops    *loops
+	circles  *circle.Watch
 	sizes    *sizes
 
 	mu   sync.Mutex
@@ -94,7 +95,7 @@ func New(cfg Config) *Server {
 	return &Server{
 		cfg:      cfg,
 		patience: usual,
-		loops:    newLoops(cfg.Now),
+		circles:  circle.New(cfg.Now),
 		sizes:    newSizes(),
 		active:   running{byAddr: map[netip.Addr]int{}, of: map[machine][]*transfer{}},
 		missing:  rate.NewLimiter(missingPerTick, missingPerTick),
@@ -241,7 +242,7 @@ func destination(oob []byte) netip.Addr {
 
 // ScriptFetched tells the server that the iPXE at addr fetched its script, so
 // it is in no loop.
-func (s *Server) ScriptFetched(addr netip.Addr) { s.loops.forget(addr.Unmap()) }
+func (s *Server) ScriptFetched(addr netip.Addr) { s.circles.Forget(addr.Unmap()) }
 
 // emit sends an event about one transfer.
 func (s *Server) emit(kind store.EventKind, t *transfer, d store.Detail) {

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"lunboot/services/boot"
+	"lunboot/services/boot/circle"
 	"lunboot/store"
 )
 
@@ -714,12 +715,12 @@ func TestAnIPXEInALoopIsGivenItsScript(t *testing.T) {
 		}
 	})
 	ipxe := []string{"blksize", "1432", "tsize", "0"}
-	for range loopAfter {
+	for range circle.After {
 		if got, _ := r.client().fetch("undionly.kpxe", ipxe...); !bytes.Equal(got, r.data[boot.Undionly]) {
 			t.Fatal("a loader asked for by name is not served")
 		}
 	}
-	r.of(store.EventTFTPSent, loopAfter)
+	r.of(store.EventTFTPSent, circle.After)
 	if got, _ := r.client().fetch("undionly.kpxe", ipxe...); !bytes.Equal(got, script) {
 		t.Errorf("the fourth request gets %d bytes, want the script", len(got))
 	}
@@ -747,13 +748,13 @@ func TestAnIPXEInALoopIsGivenItsScript(t *testing.T) {
 	}
 	// Blocks that were made smaller do not hide an iPXE.
 	r.s.sizes.stalled(machine{mac: loaderMAC}, 1432)
-	for range loopAfter {
+	for range circle.After {
 		if got, _ := r.client().fetch(snponly, ipxe...); !bytes.Equal(got, r.data[boot.SNPOnly]) {
 			t.Fatal("a loader asked for by name is not served in small blocks")
 		}
 	}
-	loop := loopKey{netip.MustParseAddr("127.0.0.1"), loaderMAC, boot.SNPOnly}
-	for end := time.Now().Add(5 * time.Second); !r.s.loops.looping(loop) && time.Now().Before(end); { // the last ACK may still be on its way
+	loop := circle.Road{Addr: netip.MustParseAddr("127.0.0.1"), MAC: loaderMAC, Loader: boot.SNPOnly}
+	for end := time.Now().Add(5 * time.Second); !r.s.circles.Circling(loop) && time.Now().Before(end); { // the last ACK may still be on its way
 		time.Sleep(time.Millisecond)
 	}
 	if got, _ := r.client().fetch(snponly, ipxe...); !bytes.Equal(got, script) {
@@ -761,49 +762,6 @@ func TestAnIPXEInALoopIsGivenItsScript(t *testing.T) {
 	}
 	if _, refused := r.client().fetch("pxelinux.0", ipxe...); refused != "no such file" {
 		t.Errorf("a file that is not here is answered %q", refused)
-	}
-}
-
-func TestFirmwareThatStartsOftenIsInNoLoop(t *testing.T) {
-	now := time.Unix(0, 0)
-	l := newLoops(func() time.Time { return now })
-	a := loopKey{addr: netip.MustParseAddr("10.0.0.1"), loader: boot.Undionly}
-	for range 9 {
-		l.fetched(a, 1468)
-	}
-	if l.looping(a) {
-		t.Error("firmware counts as an iPXE")
-	}
-	for range 9 {
-		l.fetched(a, ipxeBlksize)
-		now = now.Add(46 * time.Second)
-	}
-	if l.looping(a) {
-		t.Error("one fetch in three quarters of a minute counts as a loop")
-	}
-	l.forget(a.addr)
-	for range loopAfter { // each round waits 16 s for a router that there is not
-		l.fetched(a, ipxeBlksize)
-		now = now.Add(22 * time.Second)
-	}
-	if !l.looping(a) {
-		t.Error("three fetches in 44 s are no loop 22 s later")
-	}
-	if now = now.Add(time.Minute); l.looping(a) {
-		t.Error("a loop is remembered for longer than a minute")
-	}
-	for i := range 3 * maxLoops {
-		l.fetched(loopKey{netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), store.MAC{}, boot.Undionly}, ipxeBlksize)
-	}
-	if len(l.seen) > maxLoops {
-		t.Errorf("it remembers %d addresses", len(l.seen))
-	}
-	// Machines behind one router have one address, and each its own MAC.
-	for i := range byte(9) {
-		l.fetched(loopKey{a.addr, store.MAC{2, i}, boot.Undionly}, ipxeBlksize)
-	}
-	if l.looping(loopKey{a.addr, store.MAC{2}, boot.Undionly}) {
-		t.Error("one fetch of each of nine machines counts as a loop")
 	}
 }
 

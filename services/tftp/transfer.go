@@ -16,6 +16,7 @@ import (
 
 	"lunboot/services"
 	"lunboot/services/boot"
+	"lunboot/services/boot/circle"
 	"lunboot/store"
 )
 
@@ -55,6 +56,10 @@ const (
 	codeUnknownTID = 5
 	codeOptions    = 8
 )
+
+// ipxeBlksize is the block size that an iPXE asks for, by which it is known;
+// firmware asks for its own (1468, 1456, 512).
+const ipxeBlksize = 1432
 
 // transfer is one request and what became of it.
 type transfer struct {
@@ -227,7 +232,7 @@ func (t *transfer) choose() ([]byte, bool) {
 	if t.wanted == "" {
 		return nil, false
 	}
-	if s.cfg.Script != nil && s.loops.looping(t.loop()) {
+	if s.cfg.Script != nil && s.circles.Circling(t.road()) {
 		s.cfg.Log.Info("an iPXE fetches the same loader again and again; it is given its script under that name",
 			"addr", t.addr, "loader", t.wanted)
 		return s.cfg.Script(t.ask.local), true
@@ -239,7 +244,7 @@ func (t *transfer) choose() ([]byte, bool) {
 	return data, ok
 }
 
-func (t *transfer) loop() loopKey { return loopKey{t.addr, t.mac, t.wanted} }
+func (t *transfer) road() circle.Road { return circle.Road{Addr: t.addr, MAC: t.mac, Loader: t.wanted} }
 
 // Seek lets the library learn the size for the option tsize.
 func (t *transfer) Seek(offset int64, whence int) (int64, error) { return t.r.Seek(offset, whence) }
@@ -276,9 +281,10 @@ func (t *transfer) Read(p []byte) (int, error) {
 func (t *transfer) finish(err error) {
 	d := store.Detail{Bytes: t.given, Total: t.total, Millis: t.s.cfg.Now().Sub(t.begun).Milliseconds()}
 	if err == nil {
-		if t.loader != "" {
-			t.s.loops.fetched(t.loop(), t.ask.blksize)
-		} else {
+		switch {
+		case t.loader != "" && t.ask.blksize == ipxeBlksize:
+			t.s.circles.Fetched(t.road())
+		case t.loader == "":
 			d.Reason = "the first script was served under this name"
 		}
 		t.s.emit(store.EventTFTPSent, t, d)
