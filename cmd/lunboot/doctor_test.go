@@ -158,4 +158,72 @@ func TestTheDoctorOfARealHostAndNetwork(t *testing.T) {
 			t.Errorf("dnsmasq by default: %v", err)
 		}
 	})
+	subnets := func(a *appliance) (all []string) {
+		t.Helper()
+		have, err := a.db.Subnets(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range have {
+			all = append(all, string(n.Mode)+" "+n.Name())
+		}
+		return all
+	}
+	t.Run("the router gives its network another number", func(t *testing.T) {
+		a := quiet(t)
+		a.cmd.DHCP, a.cmd.Interface = "proxy", []string{"srv0"}
+		start := func(want string) {
+			t.Helper()
+			if err := a.network.Listen(); err != nil {
+				t.Fatal(err)
+			}
+			if got := subnets(a); !slices.Equal(got, []string{want}) {
+				t.Errorf("it serves %q, want %s", got, want)
+			}
+		}
+		start("proxy srv0 10.77.0.0/24")
+		a.network.closeAll()
+		sh("ip addr flush dev srv0; ip addr add 10.78.0.1/24 dev srv0")
+		start("proxy srv0 10.78.0.0/24")
+		a.network.closeAll()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		defer a.network.closeAll()
+		a.network.follow(ctx)
+		sh("ip addr flush dev srv0; ip addr add 10.79.0.1/24 dev srv0")
+		a.network.follow(ctx)
+		if got := subnets(a); got[0] != "proxy srv0 10.78.0.0/24" {
+			t.Errorf("an address that was away for a moment made it %q", got)
+		}
+		a.network.follow(ctx)
+		all, _ := a.db.Subnets(ctx)
+		if got := subnets(a); !slices.Equal(got, []string{"proxy srv0 10.79.0.0/24"}) || !a.network.serves(all[0]) || a.trouble("srv0") != "" {
+			t.Errorf("it is to serve %q, and says %q", got, a.trouble("srv0"))
+		}
+		left := on("srv0", "10.78.0.0/24", store.DHCPOff, "")
+		if flag := (acts{a: a}).flag(left); flag != "" {
+			t.Errorf("a subnet of a network that is gone cannot be removed: %s", flag)
+		}
+		if flag := (acts{a: a}).flag(all[0]); flag != "--dhcp proxy" {
+			t.Errorf("the flag of the subnet that it names is %q", flag)
+		}
+	})
+	t.Run("an interface that has no address yet", func(t *testing.T) {
+		a := quiet(t)
+		a.cmd.Interface = []string{"srv0"}
+		a.network.rival = func(context.Context, string) error { return errOtherServer }
+		sh("ip addr flush dev srv0")
+		if err := a.network.fromFlags(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		a.network.settleWaiting(t.Context())
+		if text := a.trouble("srv0"); len(subnets(a)) != 0 || !strings.Contains(text, "srv0 has no IPv4 address") {
+			t.Errorf("it serves %q, and says %q", subnets(a), text)
+		}
+		sh("ip addr add 10.77.0.1/24 dev srv0")
+		a.network.settleWaiting(t.Context())
+		if got := subnets(a); !slices.Equal(got, []string{"proxy srv0 10.77.0.0/24"}) || a.trouble("srv0") != "" {
+			t.Errorf("it serves %q, and says %q", got, a.trouble("srv0"))
+		}
+	})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -21,32 +23,115 @@ func (n *network) fromFlags(ctx context.Context) error {
 	if c.DHCP == "off" {
 		return nil
 	}
+	if err := n.renumber(ctx, 1); err != nil {
+		return err
+	}
 	for _, name := range c.Interface {
-		subnet, err := subnetOf(name, n.a.set.rng)
-		if err != nil && c.DHCP == "auto" && !n.a.set.rng.From.IsValid() {
-			continue // nothing was asked for there
-		}
-		if err != nil {
+		if err := n.settle(ctx, name); err != nil {
 			return err
 		}
-		known, err := n.known(ctx, subnet)
-		if err != nil {
-			return err
+		if why := n.waiting[name]; why != "" {
+			n.a.log.Warn("nobody is answered", "interface", name, "reason", why)
 		}
-		if !subnet.Range.From.IsValid() {
-			subnet.Range = known.Range
-		}
-		if subnet.Mode, err = n.mode(ctx, subnet, known); err != nil {
-			return err
-		}
-		if subnet.Mode == store.DHCPOff && known.ID == 0 {
+	}
+	return nil
+}
+
+// settle writes the subnet of one interface that a flag names. With --dhcp auto an
+// interface that cannot be asked yet is kept for later.
+func (n *network) settle(ctx context.Context, name string) error {
+	subnet, err := subnetOf(name, n.a.set.rng)
+	if err != nil && n.a.cmd.DHCP == "auto" && !n.a.set.rng.From.IsValid() {
+		n.wait(name, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	known, err := n.known(ctx, subnet)
+	if err != nil {
+		return err
+	}
+	if !subnet.Range.From.IsValid() {
+		subnet.Range = known.Range
+	}
+	if subnet.Mode, err = n.mode(ctx, subnet, known); err != nil {
+		return err
+	}
+	if subnet.Mode == store.DHCPOff && known.ID == 0 {
+		if n.waiting[name] == "" {
 			n.a.log.Info("no DHCP server answers there, and no range was chosen to give addresses from", "interface", name)
+		}
+		return nil
+	}
+	_, err = n.put(ctx, store.ActorFlag, subnet)
+	return err
+}
+
+// wait keeps an interface for later: what part to take there could not be settled.
+func (n *network) wait(name string, why error) {
+	n.waiting[name] = why.Error()
+	n.a.banner("dhcp "+name, "DHCP is not answered on "+name+" until it can be asked who else does: "+why.Error())
+}
+
+// settleWaiting tries again what could not be settled when the appliance started.
+func (n *network) settleWaiting(ctx context.Context) {
+	for _, name := range slices.Sorted(maps.Keys(n.waiting)) {
+		before := n.waiting[name]
+		delete(n.waiting, name)
+		if err := n.settle(ctx, name); err != nil {
+			n.wait(name, err)
+		}
+		switch now := n.waiting[name]; now {
+		case "":
+			n.a.banner("dhcp "+name, "")
+			n.a.log.Info("what part to take in DHCP is settled", "interface", name)
+		case before:
+		default:
+			n.a.log.Warn("nobody is answered", "interface", name, "reason", now)
+		}
+	}
+}
+
+// Looks at an interface whose network is gone before the subnet follows it to its
+// new one: while an address is renewed, the interface may have none of them, or
+// another one alone.
+const looks = 2
+
+// renumber lets the subnets in proxy mode follow their interfaces: who gives the
+// addresses there decides what network it is. A subnet whose addresses are given
+// from here stays what it is, and cannot be served. least is how often in a row the
+// network must have been missing.
+func (n *network) renumber(ctx context.Context, least int) error {
+	all, err := n.a.db.Subnets(ctx)
+	if err != nil {
+		return err
+	}
+	gone := map[int64]int{}
+	for _, s := range all {
+		have := addressesOf(s.Interface)
+		if s.Mode != store.DHCPProxy || len(have) == 0 || reaches(s) {
 			continue
 		}
-		if _, err := n.put(ctx, store.ActorFlag, subnet); err != nil {
+		if gone[s.ID] = n.gone[s.ID] + 1; gone[s.ID] < least {
+			continue
+		}
+		n.a.log.Info("the network of an interface has changed; the other server there decides about it, so the subnet follows", "interface", s.Interface, "was", s.Prefix, "is", have[0].Masked())
+		was := s.ID
+		if at := slices.IndexFunc(all, func(o store.Subnet) bool { return o.Interface == s.Interface && o.Prefix == have[0].Masked() }); at >= 0 {
+			s = all[at] // it was there before
+		}
+		s.Prefix, s.Mode = have[0].Masked(), store.DHCPProxy
+		if s.ID == was {
+			s.Range, s.Router, s.NextServer = store.Range{}, netip.Addr{}, netip.Addr{} // of the network that is gone
+		} else if err := n.a.db.DeleteSubnet(ctx, store.ActorSystem, was); err != nil {
+			return err
+		}
+		if _, err := n.a.db.PutSubnet(ctx, store.ActorSystem, s); err != nil {
 			return err
 		}
 	}
+	n.gone = gone
 	return nil
 }
 
@@ -82,8 +167,7 @@ func (n *network) mode(ctx context.Context, s, known store.Subnet) (store.DHCPMo
 		n.a.log.Info("another DHCP server gives the addresses; this appliance says what to boot", "interface", s.Interface, "reason", err)
 		return store.DHCPProxy, nil
 	}
-	n.a.log.Warn("nobody is answered", "interface", s.Interface, "reason", err)
-	n.a.banner("dhcp "+s.Interface, "DHCP is not answered on "+s.Interface+": "+err.Error())
+	n.wait(s.Interface, err)
 	return store.DHCPOff, nil
 }
 

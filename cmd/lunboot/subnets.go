@@ -96,12 +96,15 @@ func (s acts) settle(n *store.Subnet) error {
 			}
 		}
 	}
-	for _, p := range have {
-		if n.Prefix.Contains(p.Addr()) {
-			return nil
-		}
+	if reaches(*n) {
+		return nil
 	}
 	return store.Invalid("prefix", "%s has no address in %s, it has %s", n.Interface, n.Prefix, have[0])
+}
+
+// reaches reports whether we have an address in a subnet on its interface.
+func reaches(n store.Subnet) bool {
+	return slices.ContainsFunc(addressesOf(n.Interface), func(p netip.Prefix) bool { return n.Prefix.Contains(p.Addr()) })
 }
 
 // interfaceIn is an interface with an address in a network; empty for none.
@@ -124,8 +127,8 @@ func (s acts) flag(n store.Subnet) string {
 	c := s.a.cmd
 	named := n.Interface != "" && slices.Contains(c.Interface, n.Interface)
 	switch {
-	case !named:
-		return ""
+	case !named || len(addressesOf(n.Interface)) > 0 && !reaches(n):
+		return "" // of a network that the interface has left, no flag speaks
 	case s.a.set.rng.From.IsValid() && n.Range == s.a.set.rng:
 		return "--dhcp-range"
 	case c.DHCP == "full" || c.DHCP == "proxy":
