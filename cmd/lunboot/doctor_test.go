@@ -226,4 +226,45 @@ func TestTheDoctorOfARealHostAndNetwork(t *testing.T) {
 			t.Errorf("it serves %q, and says %q", got, a.trouble("srv0"))
 		}
 	})
+	// Who asks on a wire does not say which of its networks he means.
+	t.Run("an interface serves one subnet", func(t *testing.T) {
+		sh("ip addr add 10.78.0.1/24 dev srv0")
+		s := operator(t, flags("strict", func(*serveCmd) {}))
+		first, err := s.PutSubnet(t.Context(), "ada", on("srv0", "10.77.0.0/24", store.DHCPFull, "10.77.0.100-10.77.0.110"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range []store.DHCPMode{store.DHCPFull, store.DHCPProxy} {
+			_, err := s.PutSubnet(t.Context(), "ada", on("srv0", "10.78.0.0/24", mode, ""))
+			var e *store.Error
+			if !errors.As(err, &e) || e.Kind != store.KindConflict || e.Field != "interface" || !strings.Contains(err.Error(), "lunboot subnet set 10.77.0.0/24 --mode off") {
+				t.Errorf("a second one in mode %s: %v", mode, err)
+			}
+		}
+		second, err := s.PutSubnet(t.Context(), "ada", on("srv0", "10.78.0.0/24", store.DHCPOff, ""))
+		if err != nil {
+			t.Fatal("one that is off stands in nobody's way:", err)
+		}
+		first.Domain = "lab.example"
+		if first, err = s.PutSubnet(t.Context(), "ada", first); err != nil {
+			t.Error("the one that is served is changed:", err)
+		}
+		second.Mode = store.DHCPProxy
+		if _, err := s.PutSubnet(t.Context(), "ada", second); store.KindOf(err) != store.KindConflict {
+			t.Errorf("switched on beside the other: %v", err)
+		}
+		// A flag, or the choice for an interface, decides for all of it.
+		if _, err := s.a.network.put(t.Context(), store.ActorFlag, second); err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.a.db.Subnets(t.Context())
+		for _, n := range all {
+			if want := map[string]store.DHCPMode{"10.77.0.0/24": store.DHCPOff, "10.78.0.0/24": store.DHCPProxy}[n.Prefix.String()]; n.Mode != want {
+				t.Errorf("%s is %s, want %s", n.Name(), n.Mode, want)
+			}
+		}
+		if len(all) != 2 || err != nil {
+			t.Errorf("%+v, %v", all, err)
+		}
+	})
 }

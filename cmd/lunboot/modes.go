@@ -181,11 +181,20 @@ func (n *network) known(ctx context.Context, s store.Subnet) (store.Subnet, erro
 	return store.Subnet{}, err
 }
 
-// put writes a subnet when it differs from what is there.
+// put writes a subnet when it differs from what is there. An interface serves one
+// subnet: another one that it served is switched off.
 func (n *network) put(ctx context.Context, by store.Actor, s store.Subnet) (store.Subnet, error) {
 	have, err := n.a.db.Subnets(ctx)
 	if err != nil {
 		return s, err
+	}
+	for _, h := range have {
+		if serveTogether(h, s) {
+			h.Mode = store.DHCPOff // its range stays for the day it is wanted again
+			if _, err := n.a.db.PutSubnet(ctx, by, h); err != nil {
+				return s, err
+			}
+		}
 	}
 	for _, h := range have {
 		if key(h) != key(s) {
@@ -198,6 +207,12 @@ func (n *network) put(ctx context.Context, by store.Actor, s store.Subnet) (stor
 		s = h
 	}
 	return n.a.db.PutSubnet(ctx, by, s)
+}
+
+// serveTogether reports whether two subnets would be served on one interface: who
+// asks there directly does not say which he means, and one of them would answer all.
+func serveTogether(a, b store.Subnet) bool {
+	return a.Interface != "" && a.Interface == b.Interface && a.Prefix != b.Prefix && a.Mode != store.DHCPOff && b.Mode != store.DHCPOff
 }
 
 // errOtherServer marks a network where somebody else gives addresses.

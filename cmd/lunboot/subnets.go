@@ -38,6 +38,10 @@ func (s acts) PutSubnet(ctx context.Context, by store.Actor, n store.Subnet) (st
 	if n.ID == 0 && slices.ContainsFunc(all, func(o store.Subnet) bool { return key(o) == key(n) }) {
 		return n, store.Conflict("prefix", "there is a subnet %s already; change it with: lunboot subnet set %s", n.Name(), n.Prefix)
 	}
+	if at := slices.IndexFunc(all, func(o store.Subnet) bool { return o.ID != n.ID && serveTogether(o, n) }); at >= 0 {
+		o := all[at]
+		return n, store.Conflict("interface", "%s serves %s already, in mode %s, and one subnet is all that an interface can serve: switch that one off first, with: lunboot subnet set %s --mode off", n.Interface, o.Prefix, o.Mode, o.Prefix)
+	}
 	if err := s.locked(old, n); err != nil {
 		return n, err
 	}
