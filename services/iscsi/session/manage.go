@@ -26,8 +26,9 @@ func (s *Session) lift(f *fence) {
 }
 
 // abort ends every task that match picks: those that are not executed yet at
-// once, the others without an answer when they return. f, when given, counts
-// those that may still change a volume.
+// once, the others leave the table, and what they hold comes back when they
+// return, without an answer. f, when given, counts those that may still change a
+// volume, also when they were aborted before.
 func (s *Session) abort(match func(*task) bool, f *fence) {
 	var ended []*task
 	one := func(t *task) {
@@ -42,18 +43,24 @@ func (s *Session) abort(match func(*task) bool, f *fence) {
 			return
 		}
 		t.aborted = true
-		switch { // whoever works on it ends it
-		case t.phase == phaseRunning, t.receiving:
+		switch {
+		case t.receiving: // the reader ends it
+		case t.phase == phaseRunning:
+			s.part(t)
 		case t.writing:
 			t.closing, t.phase = true, phaseRunning
+			s.part(t)
 		default:
 			ended = append(ended, t)
 		}
 	}
+	for t := range s.gone {
+		one(t)
+	}
 	for _, t := range s.tasks {
 		one(t)
 	}
-	if t := s.inline; t != nil && !t.listed {
+	if t := s.inline; t != nil && !t.listed && !t.aborted {
 		one(t)
 	}
 	for _, t := range ended {
@@ -63,20 +70,21 @@ func (s *Session) abort(match func(*task) bool, f *fence) {
 	for _, t := range ended {
 		s.recycle(t)
 	}
+	s.proceed() // what was aborted holds up no order
 }
 
 // orphan ends what the reader was at when a fault of ours ended it: nobody else
 // would, and who waits for its end would wait for ever.
 func (s *Session) orphan(err error) {
-	if t := s.inline; t != nil && !t.listed {
+	if t := s.inline; t != nil {
+		s.inline = nil
 		_ = s.lost(t, err)
 	}
 	for _, t := range s.tasks {
-		if t == s.inline || t.receiving {
+		if t.receiving {
 			_ = s.lost(t, err)
 		}
 	}
-	s.inline = nil
 }
 
 // changes says whether a task that goes on unseen could change its volume. A
@@ -112,7 +120,9 @@ func (s *Session) AbortUnit(lun store.LUN, rest func()) int {
 		if t.lu.number != lun {
 			return false
 		}
-		n++
+		if !t.aborted {
+			n++
+		}
 		return true
 	}, f)
 	if s.shut() {
@@ -153,7 +163,8 @@ func (s *Session) taskRequest() error {
 	var then func(rest func()) // what the units do, without the lock
 	switch p.Function {
 	case pdu.FuncAbortTask:
-		if t := s.tasks[p.ReferencedTaskTag]; t == nil {
+		match = func(t *task) bool { return t.tag == p.ReferencedTaskTag }
+		if !s.exists(p.ReferencedTaskTag) {
 			// §11.6.1: a command that should still come, and now will not,
 			// counts as received; one that has ended does not exist.
 			if p.RefCmdSN.Less(s.expCmdSN) || !p.RefCmdSN.Less(p.CmdSN) || s.expCmdSN.Distance(p.RefCmdSN) >= s.window-s.slots {
@@ -164,7 +175,6 @@ func (s *Session) taskRequest() error {
 			}
 			return result(pdu.TaskComplete)
 		}
-		match = func(t *task) bool { return t.tag == p.ReferencedTaskTag }
 	case pdu.FuncAbortTaskSet, pdu.FuncClearTaskSet, pdu.FuncLogicalUnitReset:
 		number, ok := scsi.ParseLUN(p.LUN)
 		if !ok || !s.mapped(number) {
@@ -210,6 +220,20 @@ func (s *Session) taskRequest() error {
 	s.abort(match, f)
 	s.lift(f)
 	return nil
+}
+
+// exists says whether a task has the tag, or had it and somebody else aborted it:
+// its initiator, which has got no answer, may do so too.
+func (s *Session) exists(tag pdu.TaskTag) bool {
+	if s.tasks[tag] != nil {
+		return true
+	}
+	for t := range s.gone {
+		if t.tag == tag {
+			return true
+		}
+	}
+	return false
 }
 
 // mapped says whether the initiator has a unit at the LUN.

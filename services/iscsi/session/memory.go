@@ -99,7 +99,7 @@ func (s *Session) keepsSince(before time.Time) bool {
 		return false
 	}
 	defer s.mu.Unlock()
-	running := false
+	running := len(s.gone) > 0
 	for _, t := range s.tasks {
 		running = running || t.phase == phaseRunning || t.writing
 	}

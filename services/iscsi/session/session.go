@@ -108,6 +108,7 @@ type Session struct {
 	taken    int // commands since the reader last waited
 	urgent   int // immediate commands under way
 	tasks    map[pdu.TaskTag]*task
+	gone     map[*task]struct{} // aborted, and whoever works on them has not returned
 	free     []*task
 	waiting  []*task // for memory or for their turn, oldest first
 	ordered  int     // tasks with the ORDERED attribute
@@ -191,6 +192,7 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 		writer: make(chan struct{}, 1),
 		params: cfg.Result.Params,
 		tasks:  make(map[pdu.TaskTag]*task),
+		gone:   make(map[*task]struct{}),
 		lus:    make(map[store.LUN]*unitState),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -135,7 +135,19 @@ func (s *Session) retire(t *task) {
 	if t.listed {
 		delete(s.tasks, t.tag)
 	}
+	delete(s.gone, t)
 	s.burst -= t.burst
+}
+
+// part takes a task that was aborted out of the table, while whoever works on it
+// goes on: it does not exist any more, and its tag may be used again (SAM-5 §7.1,
+// RFC 7143 §11.5.1). What it holds it holds until it returns.
+func (s *Session) part(t *task) {
+	if t.listed {
+		delete(s.tasks, t.tag)
+		t.listed = false
+	}
+	s.gone[t] = struct{}{}
 }
 
 // recycle returns a retired task to the free list, after its answer was made.
@@ -157,6 +169,9 @@ func (s *Session) recycle(t *task) {
 func (s *Session) complete(t *task) error {
 	if t.writing {
 		t.closing, t.phase = true, phaseRunning
+		if t.aborted {
+			s.part(t)
+		}
 		return nil
 	}
 	s.retire(t) // first, so that the answer opens the window again
@@ -320,27 +335,42 @@ func (s *Session) overtakes(t *task) bool {
 
 // turn says whether the order of commands lets t run (SAM-5 §8.6): an ORDERED
 // task runs after all older ones and before all younger ones; HEAD OF QUEUE
-// waits for nobody.
+// waits for nobody. One that was aborted counts while it may change the volume.
 func (s *Session) turn(t *task) bool {
 	if s.ordered == 0 || t.attr == pdu.AttrHeadOfQueue {
 		return true
 	}
 	for _, o := range s.tasks {
-		if o.number < t.number && o.lu == t.lu && (t.attr == pdu.AttrOrdered || o.attr == pdu.AttrOrdered) {
+		if t.behind(o) {
+			return false
+		}
+	}
+	for o := range s.gone {
+		if t.behind(o) && o.changes() {
 			return false
 		}
 	}
 	return true
 }
 
+// behind says whether one of the two is ORDERED and t the younger.
+func (t *task) behind(o *task) bool {
+	return o.number < t.number && o.lu == t.lu && (t.attr == pdu.AttrOrdered || o.attr == pdu.AttrOrdered)
+}
+
 // unitFree keeps one unit's disk from holding every goroutine.
 func (s *Session) unitFree(t *task) bool {
-	if len(s.tasks) < maxUnitTasks {
+	if len(s.tasks)+len(s.gone) < maxUnitTasks {
 		return true
 	}
 	n := 0
 	for _, o := range s.tasks {
 		if o.phase == phaseRunning && o.lu == t.lu {
+			n++
+		}
+	}
+	for o := range s.gone {
+		if o.lu == t.lu {
 			n++
 		}
 	}

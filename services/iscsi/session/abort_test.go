@@ -1,0 +1,170 @@
+package session_test
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	. "lunboot/services/iscsi/iscsitest"
+	"lunboot/services/iscsi/pdu"
+)
+
+// manage asks for a task management function and returns what came of it, which
+// must be the next thing that comes.
+func (r *rig) manage(t testing.TB, f pdu.TaskFunction, lun byte, referenced pdu.TaskTag) pdu.TaskResult {
+	t.Helper()
+	r.askFor(t, f, lun, referenced)
+	p, _ := Expect[*pdu.TaskResponse](t, r.Initiator)
+	return p.Response
+}
+
+// askFor asks for a task management function.
+func (r *rig) askFor(t testing.TB, f pdu.TaskFunction, lun byte, referenced pdu.TaskTag) {
+	t.Helper()
+	r.send(t, &pdu.TaskRequest{Immediate: true, Function: f, LUN: LUN(lun), InitiatorTaskTag: r.Tag(), ReferencedTaskTag: referenced, RefCmdSN: r.CmdSN - 1, CmdSN: r.CmdSN}, nil)
+}
+
+// hung starts a command that its volume does not finish, and says which.
+func (r *rig) hung(t testing.TB, op byte) *pdu.SCSICommand {
+	t.Helper()
+	v := r.volumes[0]
+	brake := &v.gets
+	switch op {
+	case 0x35:
+		brake = &v.syncs
+	case 0x2a:
+		brake = &v.puts
+	}
+	v.cold.Store(true)
+	brake.shut()
+	q := r.command(op, 1, func(q *pdu.SCSICommand) {
+		switch op {
+		case 0x35:
+			q.Read, q.ExpectedDataTransferLength = false, 0
+		case 0x2a:
+			q.CDB[1] = 0x08 // FUA: on a goroutine of its own
+		}
+	})
+	var data []byte
+	if q.Write {
+		data = bytes.Repeat([]byte{0xaa}, 512)
+	}
+	r.send(t, q, data)
+	eventually(t, func() bool { return brake.waiting.Load() == 1 }, "the volume has the command")
+	return q
+}
+
+// SAM-5 §7, RFC 7143 §11.5: a task whose abort was answered does not exist, even
+// though its disk has not: its tag may be used again, and is, by an initiator that
+// takes its tags in turn.
+func TestTheTagOfATaskThatWasAborted(t *testing.T) {
+	for what, op := range map[string]byte{"a READ": 0x28, "a SYNCHRONIZE CACHE": 0x35} {
+		for _, f := range []pdu.TaskFunction{pdu.FuncAbortTask, pdu.FuncAbortTaskSet, pdu.FuncClearTaskSet, pdu.FuncLogicalUnitReset, pdu.FuncTargetWarmReset} {
+			t.Run(what+", "+f.String(), func(t *testing.T) {
+				r := newRig(t, params()).ready(t)
+				q := r.hung(t, op)
+				if got := r.manage(t, f, 0, q.InitiatorTaskTag); got != pdu.TaskComplete {
+					t.Fatalf("response %d", got)
+				}
+				for range 2 {
+					again := r.command(0, 0, func(p *pdu.SCSICommand) { p.Read, p.InitiatorTaskTag = false, q.InitiatorTaskTag })
+					r.send(t, again, nil)
+					p, _ := Expect[*pdu.SCSIResponse](t, r.Initiator)
+					if p.InitiatorTaskTag != q.InitiatorTaskTag {
+						t.Fatalf("%+v", p)
+					}
+				}
+				// What comes back late is nobody's answer, and takes no new
+				// task of its tag along.
+				w := r.command(0x2a, 1, func(p *pdu.SCSICommand) { p.InitiatorTaskTag = q.InitiatorTaskTag })
+				r.send(t, w, nil)
+				a, _ := Expect[*pdu.R2T](t, r.Initiator)
+				r.volumes[0].gets.open()
+				r.volumes[0].syncs.open()
+				time.Sleep(20 * time.Millisecond)
+				r.quiet(t)
+				r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: w.InitiatorTaskTag, TargetTransferTag: a.TargetTransferTag}, make([]byte, 512))
+				r.status(t, w.InitiatorTaskTag, "")
+			})
+		}
+	}
+}
+
+// What another initiator's reset has ended is aborted by its own initiator too,
+// which knows nothing of that: it is told that the task is gone, and may use the
+// tag.
+func TestATaskThatSomebodyElseAborted(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	q := r.hung(t, 0x28)
+	if n := r.session.AbortUnit(0, func() {}); n != 1 {
+		t.Fatalf("%d tasks were aborted", n)
+	}
+	if n := r.session.AbortUnit(0, func() {}); n != 0 {
+		t.Errorf("%d tasks were aborted twice", n)
+	}
+	if got := r.manage(t, pdu.FuncAbortTask, 0, q.InitiatorTaskTag); got != pdu.TaskComplete {
+		t.Errorf("response %d", got)
+	}
+	again := r.command(0, 0, func(p *pdu.SCSICommand) { p.Read, p.InitiatorTaskTag = false, q.InitiatorTaskTag })
+	r.send(t, again, nil)
+	r.status(t, q.InitiatorTaskTag, "")
+}
+
+// A write that was aborted and still runs is waited for by everybody who aborts
+// it again.
+func TestWhoAbortsAWriteAgainWaitsForItToo(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	q := r.hung(t, 0x2a)
+	r.session.AbortUnit(0, func() {})
+	for _, f := range []pdu.TaskFunction{pdu.FuncAbortTask, pdu.FuncAbortTaskSet, pdu.FuncLogicalUnitReset} {
+		r.askFor(t, f, 0, q.InitiatorTaskTag)
+		r.quiet(t)
+	}
+	r.volumes[0].puts.open()
+	for range 3 {
+		if p, _ := Expect[*pdu.TaskResponse](t, r.Initiator); p.Response != pdu.TaskComplete {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
+// SAM-5 §8.6: an ORDERED command waits for the tasks before it, and an aborted one
+// is none; but nothing that it writes may be overtaken by what still writes.
+func TestAnOrderedCommandAndTasksThatWereAborted(t *testing.T) {
+	t.Run("a SYNCHRONIZE CACHE", func(t *testing.T) {
+		r := newRig(t, params()).ready(t)
+		q := r.hung(t, 0x35)
+		ordered := r.command(0, 0, func(p *pdu.SCSICommand) { p.Read, p.Attr = false, pdu.AttrOrdered })
+		r.send(t, ordered, nil)
+		r.quiet(t)
+		r.askFor(t, pdu.FuncAbortTask, 0, q.InitiatorTaskTag)
+		answered, done := false, false
+		for range 2 {
+			p, _, err := r.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch p := p.(type) {
+			case *pdu.TaskResponse:
+				answered = p.Response == pdu.TaskComplete
+			case *pdu.SCSIResponse:
+				done = p.InitiatorTaskTag == ordered.InitiatorTaskTag && p.Status == 0
+			}
+		}
+		if !answered || !done {
+			t.Errorf("the abort was answered: %v; the ORDERED command: %v", answered, done)
+		}
+	})
+	t.Run("a WRITE", func(t *testing.T) {
+		r := newRig(t, params()).ready(t)
+		r.hung(t, 0x2a)
+		r.session.AbortUnit(0, func() {})
+		ordered := r.command(0x28, 1, func(p *pdu.SCSICommand) { p.Attr = pdu.AttrOrdered })
+		r.send(t, ordered, nil)
+		r.quiet(t)
+		r.volumes[0].puts.open()
+		if p, data := Expect[*pdu.DataIn](t, r.Initiator); p.InitiatorTaskTag != ordered.InitiatorTaskTag || data[0] != 0xaa {
+			t.Errorf("%+v, it read %02X", p, data[0])
+		}
+	})
+}
