@@ -276,7 +276,8 @@ func (s *Server) lockInitiator(ctx context.Context, initiator store.IQN) (func()
 }
 
 // supersede ends the sessions that a new one replaces and waits for their
-// commands: a write of theirs that came later would land in the new boot.
+// writes: one that came later would land in the new boot. It does not wait for what
+// only reads or flushes: a volume that hangs would keep the machine from all others.
 func (s *Server) supersede(ctx context.Context, v *live, generation int64) *login.Refusal {
 	var old []*live
 	s.mu.Lock()
@@ -301,11 +302,11 @@ func (s *Server) supersede(ctx context.Context, v *live, generation int64) *logi
 	defer patience.Stop()
 	for _, o := range old {
 		select {
-		case <-o.ses.Done():
+		case <-o.ses.Harmless():
 		case <-ctx.Done():
 			return refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
 		case <-patience.C:
-			return refusal(pdu.LoginServiceUnavailable, "session %s of this initiator still has a command that its volume has not finished after %s", o.id, taskPatience)
+			return refusal(pdu.LoginServiceUnavailable, "session %s of this initiator still has a write that its volume has not finished after %s", o.id, taskPatience)
 		}
 	}
 	return nil

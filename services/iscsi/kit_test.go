@@ -1,6 +1,7 @@
 package iscsi_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"lunboot/services/iscsi"
+	. "lunboot/services/iscsi/iscsitest"
 	"lunboot/store"
 )
 
@@ -28,6 +30,8 @@ type memory struct {
 	cold    atomic.Bool // Resident says no
 	syncs   atomic.Int64
 	syncing chan struct{} // when set, Sync waits for it to close
+	putting atomic.Int64
+	puts    chan struct{} // when set, WriteAt waits for it to close
 	fail    atomic.Bool   // every access fails
 	broken  atomic.Bool   // reading panics
 }
@@ -54,6 +58,10 @@ func (m *memory) ReadAt(_ context.Context, p []byte, off int64) error {
 func (m *memory) WriteAt(_ context.Context, p []byte, off int64) error {
 	if err := m.check(); err != nil {
 		return err
+	}
+	m.putting.Add(1)
+	if m.puts != nil {
+		<-m.puts
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -95,6 +103,14 @@ func (m *memory) Resident(p []byte, off int64) bool {
 	defer m.mu.RUnlock()
 	copy(p, m.b[off:])
 	return true
+}
+
+// fua is a WRITE of one block that is to be on the medium, so that no reader of
+// PDUs waits for it.
+func fua(lun byte, lba uint32, content byte) Command {
+	w := Write10(lun, lba, bytes.Repeat([]byte{content}, 512))
+	w.CDB[1], w.Immediate = 0x08, 512
+	return w
 }
 
 // disk is a mapping of the test catalogue.

@@ -37,7 +37,7 @@ type live struct {
 	nexus      *scsi.Nexus // nil in a discovery session
 	ses        *session.Session
 	seat       *seat         // the nexus's, nil in a discovery session
-	ended      chan struct{} // closed when nothing of it goes on
+	ended      chan struct{} // closed when nothing of it goes on that could change anything
 	mapped     atomic.Pointer[mapState]
 
 	// Guarded by the server's lock.
@@ -156,9 +156,10 @@ func (v *live) reserver(lun store.LUN) string {
 
 // run serves the session to its end.
 func (v *live) run(res login.Result) {
+	s := v.server
+	defer s.finish(v)
 	defer close(v.ended)
 	reason := v.ses.Serve(res)
-	s := v.server
 	s.forget(v)
 	v.work.Wait()
 	c := v.ses.Counters()
@@ -180,6 +181,21 @@ func (s *Server) forget(v *live) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions.remove(v)
+}
+
+// finish waits for what the volumes of a session that has ended still do for it.
+// Until then it counts as one of its initiator's.
+func (s *Server) finish(v *live) {
+	if v.ses.Working() {
+		count := func(n int) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.sessions.hang(v.res.Initiator, n)
+		}
+		count(1)
+		defer count(-1)
+	}
+	v.ses.Finish()
 }
 
 // targets is what SendTargets lists: the target at the address that the
@@ -308,8 +324,8 @@ func (s *Server) Sessions() []store.Session {
 	return out
 }
 
-// Drop ends one session and waits until it has ended, also when another connection
-// takes its place meanwhile.
+// Drop ends one session and waits until it has ended and is harmless, also when
+// another connection takes its place meanwhile.
 func (s *Server) Drop(ctx context.Context, id string) error {
 	v := s.find(id)
 	if v == nil {
@@ -318,10 +334,10 @@ func (s *Server) Drop(ctx context.Context, id string) error {
 	for ; v != nil; v = s.find(id) {
 		v.ses.Close("an operator dropped the session")
 		select {
-		case <-v.ses.Done():
+		case <-v.ses.Harmless():
 			s.forget(v) // so that nobody sees it after this
 		case <-ctx.Done():
-			return &store.Error{Kind: store.KindUnavailable, Op: "drop session", Subject: id, Msg: "its connection is closed, and its last commands have not finished yet", Err: ctx.Err()}
+			return &store.Error{Kind: store.KindUnavailable, Op: "drop session", Subject: id, Msg: "its connection is closed, and a volume has not finished its last write yet", Err: ctx.Err()}
 		}
 	}
 	return nil

@@ -6,11 +6,12 @@ import (
 	"lunboot/services/iscsi/login"
 	"lunboot/services/iscsi/pdu"
 	"lunboot/services/iscsi/session"
+	"lunboot/store"
 )
 
 // reinstate puts a new connection in the place of a session's old one (RFC 7143
-// §6.3.4), which has come to rest before: without error recovery its tasks end
-// and the initiator hears no more of them.
+// §6.3.4), which can change nothing any more by then: without error recovery its
+// tasks end and the initiator hears no more of them.
 func (a *admission) reinstate(v *live, res *login.Result) (uint16, *login.Refusal) {
 	s, old := a.server, a.old
 	if !res.Discovery {
@@ -19,6 +20,9 @@ func (a *admission) reinstate(v *live, res *login.Result) (uint16, *login.Refusa
 			return 0, why
 		}
 		defer unlock()
+	}
+	if why := s.patient(res.Initiator); why != nil {
+		return 0, why
 	}
 	if !old.ses.Yield("the initiator put a new connection in its place") {
 		return 0, refusal(pdu.LoginSessionDoesNotExist, "the session that the initiator asked for a connection to (TSIH %d) has ended meanwhile", old.tsih)
@@ -32,7 +36,7 @@ func (a *admission) reinstate(v *live, res *login.Result) (uint16, *login.Refusa
 		return 0, refusal(pdu.LoginServiceUnavailable, "the appliance is shutting down")
 	case <-patience.C:
 		old.ses.Forsake()
-		return 0, refusal(pdu.LoginServiceUnavailable, "session %s still has a command that its volume has not finished after %s", old.id, taskPatience)
+		return 0, refusal(pdu.LoginServiceUnavailable, "session %s still has a write that its volume has not finished after %s", old.id, taskPatience)
 	}
 	v.tsih, v.order, v.id = old.tsih, old.order, old.id
 	v.generation, v.seat, v.nexus, v.used, v.retireAt = old.generation, old.seat, old.nexus, old.used, old.retireAt
@@ -52,6 +56,17 @@ func (a *admission) reinstate(v *live, res *login.Result) (uint16, *login.Refusa
 		v.refresh() // what changed meanwhile went by the watcher
 	}
 	return v.tsih, nil
+}
+
+// patient refuses a new connection to an initiator whose volumes have not finished
+// what they were doing for as many as it may have.
+func (s *Server) patient(initiator store.IQN) *login.Refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.sessions.hanging[initiator]; n >= maxPerInitiator {
+		return refusal(pdu.LoginServiceUnavailable, "%d sessions of this initiator have ended with commands that their volumes have not finished, which is the limit", n)
+	}
+	return nil
 }
 
 // resume puts a session into the table again, under the name that it had, unless

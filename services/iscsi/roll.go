@@ -13,10 +13,22 @@ type roll struct {
 	byName  map[store.IQN][]*live // of one initiator, in the order of their coming
 	byTSIH  map[uint16]*live
 	looking int // discovery sessions
+
+	// Sessions that have ended while a volume hung that was reading for them.
+	hanging map[store.IQN]int
+	hung    int // in all
 }
 
 func newRoll() roll {
-	return roll{byID: make(map[string]*live), byName: make(map[store.IQN][]*live), byTSIH: make(map[uint16]*live)}
+	return roll{byID: make(map[string]*live), byName: make(map[store.IQN][]*live), byTSIH: make(map[uint16]*live), hanging: make(map[store.IQN]int)}
+}
+
+// hang counts n more sessions that hang.
+func (r *roll) hang(name store.IQN, n int) {
+	r.hung += n
+	if r.hanging[name] += n; r.hanging[name] == 0 {
+		delete(r.hanging, name)
+	}
 }
 
 // add puts a session in, whose id and TSIH nobody has.
@@ -47,9 +59,10 @@ func (r *roll) remove(v *live) {
 }
 
 // beside counts the sessions with units that a new one of an initiator comes
-// beside: in all, and its own. One that it replaces does not count.
+// beside: in all, and its own. One that it replaces does not count, one that hangs
+// does.
 func (r *roll) beside(name store.IQN, isid [6]byte) (all, own int) {
-	all = len(r.byID) - r.looking
+	all, own = len(r.byID)-r.looking+r.hung, r.hanging[name]
 	for _, v := range r.byName[name] {
 		switch {
 		case v.res.Discovery:

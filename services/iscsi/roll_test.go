@@ -31,6 +31,11 @@ func TestTheRollCountsAsALookAtAllWould(t *testing.T) {
 				break
 			}
 		}
+		if n := r.hanging[names[0]]; rng.IntN(2) == 0 {
+			r.hang(names[0], 1)
+		} else if n > 0 {
+			r.hang(names[0], -1)
+		}
 		looking := 0
 		for v := range all {
 			if v.res.Discovery {
@@ -44,7 +49,7 @@ func TestTheRollCountsAsALookAtAllWould(t *testing.T) {
 			t.Fatalf("step %d: %d by id, %d by TSIH, %d of discovery; there are %d, %d of discovery", step, len(r.byID), len(r.byTSIH), r.looking, len(all), looking)
 		}
 		name, isid := names[rng.IntN(len(names))], [6]byte{byte(rng.IntN(4))}
-		wantAll, wantOwn := 0, 0
+		wantAll, wantOwn := r.hanging[names[0]], r.hanging[name]
 		for v := range all {
 			same := v.res.Initiator == name
 			if v.res.Discovery || same && v.res.ISID == isid {

@@ -52,7 +52,7 @@ const (
 	logoutTimeout      = 3 * time.Second
 	goodbye            = "the appliance is shutting down"
 	lastWord           = time.Second      // for a refusal to be read before the connection ends
-	taskPatience       = 10 * time.Second // for the tasks of a session that a login replaces
+	taskPatience       = 10 * time.Second // for the writes of a session that a login replaces
 	pingAfter          = 30 * time.Second // of silence; never to iPXE, which does not answer
 	dropAfter          = 60 * time.Second // of silence after a ping
 	handover           = 30 * time.Second // from an operating system's first READ to the end of its iPXE's sessions

@@ -384,18 +384,18 @@ func TestReinstatement(t *testing.T) {
 	}
 }
 
-// A new session waits for the commands of the one that it replaces.
-func TestReinstatementWaitsForTasks(t *testing.T) {
+// A new session waits for the writes of the one that it replaces.
+func TestReinstatementWaitsForWrites(t *testing.T) {
 	b := start(t)
 	v := newMemory(1 << 20)
-	v.syncing = make(chan struct{})
+	v.puts = make(chan struct{})
 	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: v}})
 	one := b.login(t, alice, Linux(1))
 	one.Must(t, Ready(0))
-	if _, err := one.Start(Sync10(0)); err != nil {
+	if _, err := one.Start(fua(0, 5, 7)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return v.syncs.Load() == 1 }, "the flush begins")
+	eventually(t, func() bool { return v.putting.Load() == 1 }, "the write begins")
 	in := make(chan error, 1)
 	go func() {
 		i, err := Dial(b.Addr(), Options{Name: string(alice), Target: string(target), ISID: Linux(1)})
@@ -409,7 +409,7 @@ func TestReinstatementWaitsForTasks(t *testing.T) {
 		t.Fatalf("the login did not wait: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
-	close(v.syncing)
+	close(v.puts)
 	if err := <-in; err != nil {
 		t.Error(err)
 	}

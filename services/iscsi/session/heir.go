@@ -2,6 +2,7 @@ package session
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"lunboot/services/iscsi/pdu"
 )
@@ -14,8 +15,8 @@ import (
 // connection has a Session of its own, so one inherits from the other.
 
 // Yield ends a session in favour of a connection that takes its place; it returns
-// false when the session has ended already. Once Done is closed, Inherit or
-// Forsake must follow.
+// false when the session has ended already. Once Harmless is closed, Inherit
+// or Forsake must follow.
 func (s *Session) Yield(reason string) bool {
 	return s.end(&ending{reason: reason, yields: true})
 }
@@ -38,17 +39,28 @@ func (s *Session) Inherit(old *Session) pdu.Serial {
 	s.heir = true
 	s.expCmdSN, s.told = old.expCmdSN, old.told
 	s.bare, s.strict, s.lus = old.bare, old.strict, old.lus
-	if s.grant = old.grant; s.grant != nil {
-		s.grant.uses = 1 // what held it beside the session was lost by a fault of ours
-		s.grants = append(s.grants, s.grant)
-		old.grants = slices.DeleteFunc(old.grants, func(g *grant) bool { return g == s.grant })
+	if g := old.grant; g != nil {
+		if g.uses == 1 {
+			old.grants = slices.DeleteFunc(old.grants, func(o *grant) bool { return o == g })
+			old.grant = nil
+		} else { // tasks of the old connection have it, which may end after the new one
+			var first atomic.Bool
+			release := g.release
+			g.release = func() {
+				if first.Swap(true) {
+					release()
+				}
+			}
+			g = &grant{uses: 1, luns: g.luns, release: g.release}
+		}
+		s.grant, s.grants = g, append(s.grants, g)
 	}
-	old.dropAll()
+	old.letMapGo()
 	return s.expCmdSN
 }
 
 // Forsake says that nobody inherits from a session that has yielded: it ends as
-// every other one does, at once or when its last task has.
+// every other one does, at once or when it has become harmless.
 func (s *Session) Forsake() {
 	s.mu.Lock()
 	defer s.unlock()

@@ -269,7 +269,10 @@ func rigFrom(t testing.TB, p login.Params, server, client net.Conn, size int, lo
 		},
 	})
 	r.session.SetMap(units, func() { r.released.Add(1) })
-	go func() { r.ended <- r.session.Serve(res) }()
+	go func() {
+		r.ended <- r.session.Serve(res)
+		r.session.Finish()
+	}()
 	t.Cleanup(func() {
 		for _, v := range r.volumes {
 			v.syncs.open()

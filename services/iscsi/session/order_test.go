@@ -175,7 +175,10 @@ func TestLogoutIsAskedForAfterTheLogin(t *testing.T) {
 		t.Fatalf("before the login was answered: %+v", p)
 	}
 	i.Timeout = 5 * time.Second
-	go s.Serve(res)
+	go func() {
+		s.Serve(res)
+		s.Finish()
+	}()
 	if p, _ := Expect[*pdu.Async](t, i); p.Event != pdu.AsyncRequestLogout || p.Parameter3 != 2 {
 		t.Errorf("%+v", p)
 	}

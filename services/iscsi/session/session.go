@@ -90,7 +90,9 @@ type Session struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // tasks on their own goroutines
-	done   chan struct{}
+
+	harmless chan struct{}
+	done     chan struct{}
 
 	read, written atomic.Int64
 
@@ -148,6 +150,7 @@ type Session struct {
 	negotiation negotiation
 	leaving     bool // a Logout was answered
 	kept        bool // the session is over, and its nexus waits for Inherit
+	finished    bool // its tasks are too
 	forsaken    bool // nobody will call that
 
 	revoked atomic.Pointer[string] // why it was closed while it yielded
@@ -188,7 +191,7 @@ type unitState struct {
 func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 	s := &Session{
 		Conn: c, cfg: cfg, nexus: nexus, shared: cfg.Shared,
-		done:   make(chan struct{}),
+		harmless: make(chan struct{}), done: make(chan struct{}),
 		writer: make(chan struct{}, 1),
 		params: cfg.Result.Params,
 		tasks:  make(map[pdu.TaskTag]*task),
@@ -310,10 +313,15 @@ func (s *Session) Oldest() (p Pending, ok bool) {
 	return Pending{Number: oldest.number, LUN: oldest.lu.number, CDB: oldest.cmd.CDB, LBA: lbaOf(&oldest.cmd.CDB)}, true
 }
 
+// Harmless is closed when the session has ended, with its nexus, and none of its
+// tasks can change a volume any more. A volume that hangs may still read for them,
+// or flush.
+func (s *Session) Harmless() <-chan struct{} { return s.harmless }
+
 // Done is closed when the session has ended and its tasks have too.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Close ends the session from without; Done says when it has ended. The first reason that
+// Close ends the session from without; Harmless and Done say when it has ended. The first reason that
 // is given stays. It does not wait for the lock, which a write to a stuck
 // connection may hold. A session that yields is over with its connection, but not
 // for whoever takes its place: Revoked tells them.
@@ -338,10 +346,11 @@ func (s *Session) Ended() bool { return s.closed() }
 
 func (s *Session) closed() bool { return s.why.Load() != nil }
 
-// Serve works until the connection ends, waits for the tasks, and returns why
-// the session ended in one sentence. res is the login's final result.
+// Serve works until the connection ends, waits until the session is harmless, and
+// returns why it ended in one sentence. res is the login's final result. Finish must
+// follow.
 func (s *Session) Serve(res login.Result) string {
-	defer close(s.done)
+	defer close(s.harmless)
 	s.mu.Lock()
 	s.statSN, s.expCmdSN = res.StatSN, res.ExpCmdSN
 	if s.told.Less(res.ExpCmdSN) || !s.heir { // it never falls, whichever connection told of it
@@ -359,15 +368,14 @@ func (s *Session) Serve(res login.Result) string {
 	}
 	s.end(&ending{reason: reasonOf(err)})
 	s.orphan(err)
-	s.abort(func(*task) bool { return true }, nil)
+	calm := make(chan struct{})
+	f := &fence{done: func() { close(calm) }}
+	s.abort(func(*task) bool { return true }, f)
+	s.lift(f)
 	s.account.Leave()
 	s.unlock()
-	s.wg.Wait()
-	s.account.Close()
+	<-calm
 	s.mu.Lock()
-	s.shared.put(s.out)
-	s.shared.put(s.scratch)
-	s.out, s.scratch = nil, nil
 	why := s.why.Load()
 	if s.kept = why.yields && !s.forsaken; !s.kept {
 		s.letNexusGo()
@@ -376,12 +384,42 @@ func (s *Session) Serve(res login.Result) string {
 	return why.reason
 }
 
-// letNexusGo ends the nexus and the maps of a session without tasks.
+// Working says whether Finish has tasks to wait for.
+func (s *Session) Working() bool {
+	s.mu.Lock()
+	defer s.unlock()
+	return len(s.gone) > 0
+}
+
+// Finish waits, after Serve, for tasks that a volume which hangs still works on.
+// They have their map and their memory until then.
+func (s *Session) Finish() {
+	defer close(s.done)
+	s.wg.Wait()
+	s.account.Close()
+	s.mu.Lock()
+	defer s.unlock()
+	s.shared.put(s.out)
+	s.shared.put(s.scratch)
+	s.out, s.scratch = nil, nil
+	if s.finished = true; !s.kept {
+		s.dropAll()
+	}
+}
+
+// letNexusGo ends the nexus and the session's own use of its map.
 func (s *Session) letNexusGo() {
 	if s.nexus != nil {
 		s.after = append(s.after, s.nexus.Close)
 	}
-	s.dropAll()
+	s.letMapGo()
+}
+
+func (s *Session) letMapGo() {
+	s.drop(s.grant)
+	if s.grant = nil; s.finished {
+		s.dropAll()
+	}
 }
 
 // StoppedAnswering is the reason of a session whose initiator is gone without a word.
@@ -515,7 +553,9 @@ func (s *Session) nextSN() pdu.SN {
 func (s *Session) Abandon() {
 	s.Close("the login was refused")
 	s.mu.Lock()
+	s.finished = true
 	s.letNexusGo()
 	s.unlock()
+	close(s.harmless)
 	close(s.done)
 }
