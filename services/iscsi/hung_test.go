@@ -131,6 +131,32 @@ func TestAVolumeThatHangsKeepsNoConnectionOut(t *testing.T) {
 	}
 }
 
+// A write that has been done and is flushed harms nobody either.
+func TestAFlushThatHangsKeepsNobodyOut(t *testing.T) {
+	b := start(t)
+	v := newMemory(1 << 20)
+	v.syncing = make(chan struct{})
+	t.Cleanup(sync.OnceFunc(func() { close(v.syncing) })) // before the target's own
+	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: v}})
+	old := b.login(t, alice, Linux(1))
+	for n := range 4 {
+		old.Must(t, Ready(1))
+		if _, err := old.Start(fua(1, 5, byte(n+1))); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() bool { return v.syncs.Load() == int64(n+1) }, "the write is flushed")
+		o := Options{Name: string(alice), Target: string(target), ISID: Linux(1)}
+		if n%2 == 0 {
+			o = anew(old, alice, Linux(1))
+		}
+		old = soon(t, b, o)
+		old.Must(t, Ready(1))
+		if r := old.Must(t, Read10(1, 5, 1)); r.Data[0] != byte(n+1) {
+			t.Errorf("%02X is read, %02X was written", r.Data[0], n+1)
+		}
+	}
+}
+
 // logout ends a session and waits for its connection to close.
 func logout(t *testing.T, i *Initiator) {
 	t.Helper()
@@ -176,4 +202,35 @@ func TestSessionsThatHangCountAsSessions(t *testing.T) {
 		_ = i.Conn.Close()
 		return true
 	}, "there is room again")
+}
+
+// Nor does a copy whose last blocks are flushed hold up its abort.
+func TestAnAbortDoesNotWaitForTheFlushOfACopy(t *testing.T) {
+	b := start(t)
+	v := newMemory(1 << 20)
+	v.syncing = make(chan struct{})
+	t.Cleanup(sync.OnceFunc(func() { close(v.syncing) })) // before the target's own
+	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: newMemory(1 << 20)}, 1: {id: 2, volume: v}})
+	i := b.login(t, alice, Linux(1))
+	i.Must(t, Ready(0))
+	i.Must(t, Ready(1))
+	c := copyBlocks(name(t, i, 0), name(t, i, 1))
+	c.Immediate = len(c.Write)
+	cacheOff := Command{LUN: LUN(1), CDB: []byte{0x15, 0x10, 0, 0, 24, 0}, Write: []byte{4: 0x08, 5: 0x12, 23: 0}, Immediate: 24}
+	off, err := i.Start(cacheOff) // it is flushed too, and off at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return v.syncs.Load() == 1 }, "the cache is flushed")
+	if got := manage(t, i, pdu.FuncAbortTask, 1, off); got != pdu.TaskComplete {
+		t.Errorf("response %d", got)
+	}
+	tag, err := i.Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return v.syncs.Load() == 2 }, "the copy is flushed")
+	if got := manage(t, i, pdu.FuncAbortTask, 0, tag); got != pdu.TaskComplete {
+		t.Errorf("response %d", got)
+	}
 }

@@ -106,18 +106,16 @@ func TestAConnectionIsReinstated(t *testing.T) {
 func TestAReinstatedConnectionWaitsForTheOldOnesWrites(t *testing.T) {
 	b := start(t)
 	v := newMemory(1 << 20)
-	v.syncing = make(chan struct{})
-	finish := sync.OnceFunc(func() { close(v.syncing) })
+	v.puts = make(chan struct{})
+	finish := sync.OnceFunc(func() { close(v.puts) })
 	t.Cleanup(finish) // before the target's own
 	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: v}})
 	old := b.login(t, alice, Linux(1))
 	old.Must(t, Ready(0))
-	fua := Write10(0, 5, bytes.Repeat([]byte{7}, 512))
-	fua.CDB[1], fua.Immediate = 0x08, 512
-	if _, err := old.Start(fua); err != nil {
+	if _, err := old.Start(fua(0, 5, 7)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return v.syncs.Load() == 1 }, "the write waits for its disk")
+	eventually(t, func() bool { return v.putting.Load() == 1 }, "the write waits for its disk")
 	in := make(chan *Initiator, 1)
 	go func() {
 		i, _ := Dial(b.Addr(), anew(old, alice, Linux(1)))
@@ -146,8 +144,8 @@ func TestAReinstatedConnectionWaitsForTheOldOnesWrites(t *testing.T) {
 func TestASessionThatIsDroppedWhileItIsReinstatedIsNotThereAgain(t *testing.T) {
 	b := start(t)
 	v := newMemory(1 << 20)
-	v.syncing = make(chan struct{})
-	finish := sync.OnceFunc(func() { close(v.syncing) })
+	v.puts = make(chan struct{})
+	finish := sync.OnceFunc(func() { close(v.puts) })
 	t.Cleanup(finish) // before the target's own
 	disks := map[store.LUN]disk{0: {id: 1, volume: v}}
 	b.enroll(alice, disks)
@@ -155,12 +153,10 @@ func TestASessionThatIsDroppedWhileItIsReinstatedIsNotThereAgain(t *testing.T) {
 	old := b.login(t, alice, Linux(1))
 	old.Must(t, Ready(0))
 	old.Must(t, Command{CDB: []byte{0x16, 0, 0, 0, 0, 0}}) // RESERVE(6)
-	fua := Write10(0, 5, bytes.Repeat([]byte{7}, 512))
-	fua.CDB[1], fua.Immediate = 0x08, 512
-	if _, err := old.Start(fua); err != nil {
+	if _, err := old.Start(fua(0, 5, 7)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return v.syncs.Load() == 1 }, "the write waits for its disk")
+	eventually(t, func() bool { return v.putting.Load() == 1 }, "the write waits for its disk")
 	came := make(chan error, 1)
 	go func() {
 		i, err := Dial(b.Addr(), anew(old, alice, Linux(1)))

@@ -51,8 +51,8 @@ func TestAReservationThatKeepsAFirmwareOutIsTold(t *testing.T) {
 func TestPreemptAndAbortEndsTheOthersWrites(t *testing.T) {
 	b := start(t)
 	shared := newMemory(1 << 20)
-	shared.syncing = make(chan struct{})
-	finish := sync.OnceFunc(func() { close(shared.syncing) })
+	shared.puts = make(chan struct{})
+	finish := sync.OnceFunc(func() { close(shared.puts) })
 	t.Cleanup(finish) // before the target's own
 	disks := map[store.LUN]disk{0: {id: 1, volume: shared}}
 	b.enroll(alice, disks)
@@ -70,12 +70,10 @@ func TestPreemptAndAbortEndsTheOthersWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked, _ := Expect[*pdu.R2T](t, loser)
-	fua := Write10(0, 5, bytes.Repeat([]byte{7}, 512))
-	fua.CDB[1], fua.Immediate = 0x08, 512
-	if _, err := loser.Start(fua); err != nil {
+	if _, err := loser.Start(fua(0, 5, 7)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return shared.syncs.Load() == 1 }, "the write waits for its disk")
+	eventually(t, func() bool { return shared.putting.Load() == 1 }, "the write waits for its disk")
 
 	preempt := persistent(5, 3, 0xa, 0xb)
 	tag, err := taker.Start(preempt)

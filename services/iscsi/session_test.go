@@ -838,19 +838,17 @@ func TestAResetWaitsForOtherMachinesWrites(t *testing.T) {
 		t.Run(f.String(), func(t *testing.T) {
 			b := start(t)
 			shared := newMemory(1 << 20)
-			shared.syncing = make(chan struct{})
+			shared.puts = make(chan struct{})
 			disks := map[store.LUN]disk{0: {id: 1, volume: shared}}
 			b.enroll(alice, disks)
 			b.enroll(bob, disks)
 			resetter, writer := b.login(t, alice, Linux(1)), b.login(t, bob, Linux(1))
 			writer.Must(t, Ready(0))
 			resetter.Must(t, Ready(0))
-			fua := Write10(0, 5, bytes.Repeat([]byte{7}, 512))
-			fua.CDB[1], fua.Immediate = 0x08, 512
-			if _, err := writer.Start(fua); err != nil {
+			if _, err := writer.Start(fua(0, 5, 7)); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, func() bool { return shared.syncs.Load() == 1 }, "the write waits for its disk")
+			eventually(t, func() bool { return shared.putting.Load() == 1 }, "the write waits for its disk")
 			q := &pdu.TaskRequest{Immediate: true, Function: f, InitiatorTaskTag: resetter.Tag(), CmdSN: resetter.CmdSN}
 			if err := resetter.Send(q, nil); err != nil {
 				t.Fatal(err)
@@ -863,7 +861,7 @@ func TestAResetWaitsForOtherMachinesWrites(t *testing.T) {
 			if p, _ := Expect[*pdu.NOPIn](t, resetter); p.InitiatorTaskTag != nop.InitiatorTaskTag {
 				t.Fatalf("the reset was answered before the write had come to rest: %+v", p)
 			}
-			close(shared.syncing)
+			close(shared.puts)
 			if p, _ := Expect[*pdu.TaskResponse](t, resetter); p.Response != pdu.TaskComplete || p.InitiatorTaskTag != q.InitiatorTaskTag {
 				t.Errorf("%+v", p)
 			}

@@ -140,6 +140,11 @@ type Command struct {
 	// says where they are. In is empty then.
 	Lent int
 
+	// Settled, when it is set, is told by Execute that the command has changed all
+	// of its volume that it will, before a flush that may take long. A command
+	// without such a flush does not call it.
+	Settled func()
+
 	Status byte
 	Sense  []byte // sense data of a CHECK CONDITION; an array inside Command
 

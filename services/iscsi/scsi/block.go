@@ -119,10 +119,18 @@ func (c *Command) commit(ctx context.Context) error {
 	if !c.fua && u.mode.Load()&modeWCE != 0 {
 		return nil
 	}
+	c.settle()
 	if err := u.cfg.Volume.Sync(ctx); err != nil {
 		return sense.WriteError(err, c.lba)
 	}
 	return nil
+}
+
+// settle says that only a flush is left.
+func (c *Command) settle() {
+	if c.Settled != nil {
+		c.Settled()
+	}
 }
 
 // SYNCHRONIZE CACHE flushes the whole volume, whatever part is named, and

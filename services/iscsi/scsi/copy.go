@@ -187,6 +187,9 @@ func (c *Command) copySegment(ctx context.Context, l xcopy.List, k int, s xcopy.
 		err = from.unwiped(since[from]) // what was read may be half gone
 	}
 	if err == nil && to.mode.Load()&modeWCE == 0 {
+		if k == len(l.Segments)-1 {
+			c.settle()
+		}
 		err = to.cfg.Volume.Sync(ctx)
 	}
 	switch {

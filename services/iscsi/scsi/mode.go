@@ -210,6 +210,7 @@ func execModeSelect(ctx context.Context, c *Command) error {
 	// off: nobody will ask for it any more. SWP=1 protects after the cache was
 	// written (SPC-4 §7.5.8).
 	if was&^mode&modeWCE|mode&^was&modeSWP != 0 {
+		c.settle()
 		if err := u.cfg.Volume.Sync(ctx); err != nil {
 			u.mode.CompareAndSwap(mode, was)
 			return sense.WriteError(err, 0)

@@ -168,3 +168,84 @@ func TestAnOrderedCommandAndTasksThatWereAborted(t *testing.T) {
 		}
 	})
 }
+
+// SAM-5 §7.1: what reports a command as ended must not be overtaken by its write,
+// and that is all: one that has only to be flushed can be aborted at once, however
+// long its disk takes.
+func TestAbortOfWhatIsOnlyFlushed(t *testing.T) {
+	cacheOff := []byte{4: 0x08, 5: 0x12, 23: 0}
+	unmap := append([]byte{0, 22, 0, 16, 0, 0, 0, 0}, make([]byte, 16)...)
+	unmap[19] = 1
+	for name, c := range map[string]struct {
+		cdb   []byte
+		write []byte
+		cache bool // is off
+	}{
+		"a WRITE with FUA":           {[]byte{0x2a, 0x08, 0, 0, 0, 0, 0, 0, 1, 0}, make([]byte, 512), false},
+		"a WRITE without a cache":    {[]byte{0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0}, make([]byte, 512), true},
+		"WRITE AND VERIFY":           {[]byte{0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0}, make([]byte, 512), false},
+		"COMPARE AND WRITE with FUA": {[]byte{0x89, 0x08, 13: 1, 15: 0}, make([]byte, 1024), false},
+		"WRITE SAME without a cache": {[]byte{0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0}, make([]byte, 512), true},
+		"UNMAP without a cache":      {[]byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, unmap, true},
+		"START STOP UNIT, to stop":   {[]byte{0x1b, 0, 0, 0, 0, 0}, nil, false},
+		"MODE SELECT, for no cache":  {[]byte{0x15, 0x10, 0, 0, 24, 0}, cacheOff, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, params()).ready(t)
+			if c.cache {
+				r.Must(t, Command{CDB: []byte{0x15, 0x10, 0, 0, 24, 0}, Write: cacheOff, Immediate: 24})
+			}
+			v := r.volumes[0]
+			v.syncs.shut()
+			tag, err := r.Start(Command{CDB: c.cdb, Write: c.write, Immediate: len(c.write)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() bool { return v.syncs.waiting.Load() == 1 }, "it is flushed")
+			at := time.Now()
+			r.quiet(t)
+			if got := r.manage(t, pdu.FuncAbortTask, 0, tag); got != pdu.TaskComplete {
+				t.Errorf("response %d", got)
+			}
+			r.Must(t, Read10(1, 0, 1))
+			if got := r.manage(t, pdu.FuncLogicalUnitReset, 0, pdu.ReservedTag); got != pdu.TaskComplete {
+				t.Errorf("the reset: response %d", got)
+			}
+			if d := time.Since(at); d > 100*time.Millisecond {
+				t.Errorf("it took %s", d)
+			}
+			v.syncs.open()
+			r.quiet(t)
+		})
+	}
+	t.Run("while another initiator waits", func(t *testing.T) {
+		r := newRig(t, params()).ready(t)
+		q, v := r.hung(t, 0x2a), r.volumes[0]
+		v.syncs.shut()
+		rest := make(chan struct{})
+		r.session.AbortUnit(0, func() { close(rest) })
+		ordered := r.command(0x28, 1, func(p *pdu.SCSICommand) { p.Attr = pdu.AttrOrdered })
+		r.send(t, ordered, nil)
+		r.quiet(t)
+		select {
+		case <-rest:
+			t.Fatal("the write has not been done")
+		default:
+		}
+		v.puts.open()
+		select {
+		case <-rest:
+		case <-time.After(time.Second):
+			t.Error("it waits for the flush")
+		}
+		if p, data := Expect[*pdu.DataIn](t, r.Initiator); p.InitiatorTaskTag != ordered.InitiatorTaskTag || data[0] != 0xaa {
+			t.Errorf("task %d read %02X", p.InitiatorTaskTag, data[0])
+		}
+		if v.syncs.waiting.Load() != 1 {
+			t.Error("it is not flushed")
+		}
+		if r.manage(t, pdu.FuncAbortTask, 0, q.InitiatorTaskTag) != pdu.TaskComplete {
+			t.Error("the abort by its own initiator")
+		}
+	})
+}

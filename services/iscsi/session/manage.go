@@ -25,6 +25,27 @@ func (s *Session) lift(f *fence) {
 	}
 }
 
+// pass says that a task has come to rest, to those that waited for that.
+func (s *Session) pass(fences []*fence) {
+	for _, f := range fences {
+		f.left--
+		s.lift(f)
+	}
+}
+
+// settled is told that a task which runs has no more to do than to be flushed. It
+// runs on the task's goroutine, without the lock.
+func (s *Session) settled(t *task) {
+	s.mu.Lock()
+	defer s.unlock()
+	fences := t.fences
+	t.settled, t.fences = true, nil
+	s.pass(fences)
+	if t.aborted {
+		s.proceed() // an ORDERED task may have waited for it
+	}
+}
+
 // abort ends every task that match picks: those that are not executed yet at
 // once, the others leave the table, and what they hold comes back when they
 // return, without an answer. f, when given, counts those that may still change a
@@ -87,7 +108,8 @@ func (s *Session) orphan(err error) {
 	}
 }
 
-// changes says whether a task that goes on unseen could change its volume. A
+// changes says whether a task that goes on unseen could change its volume: not
+// when only its flush is left, which may take as long as the disk likes. A
 // sanitize operation is the unit's and not the task's: nothing ends it (SBC-3
 // §4.11.2), so that nothing can wait for it.
 func (t *task) changes() bool {
@@ -95,7 +117,7 @@ func (t *task) changes() bool {
 	case opSyncCache10, opSyncCache16, opPrefetch10, opPrefetch16, opSanitize:
 		return false
 	}
-	return t.plan.Dir != scsi.DirIn
+	return t.plan.Dir != scsi.DirIn && !t.settled
 }
 
 // abortPatience is how long the task management of one initiator waits for the

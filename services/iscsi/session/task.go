@@ -63,6 +63,7 @@ type taskState struct {
 	whole     bool  // all pieces have come
 	closing   bool  // whoever writes a piece ends the task
 	aborted   bool  // no answer is to be sent
+	settled   bool  // it has changed all that it will, and is flushed
 	bad       error // of a piece
 	fences    []*fence
 }
@@ -74,6 +75,7 @@ func (s *Session) newTask() *task {
 		t, s.free = s.free[n-1], s.free[:n-1]
 	} else {
 		t = new(task)
+		t.cmd.Settled = func() { s.settled(t) }
 	}
 	p := &s.cmd
 	s.lastTask++
@@ -187,10 +189,7 @@ func (s *Session) complete(t *task) error {
 	if silent {
 		s.reopen()
 	}
-	for _, f := range fences {
-		f.left--
-		s.lift(f)
-	}
+	s.pass(fences)
 	return err
 }
 
