@@ -234,3 +234,36 @@ func TestAnAbortDoesNotWaitForTheFlushOfACopy(t *testing.T) {
 		t.Errorf("response %d", got)
 	}
 }
+
+// A machine that logs out and in again, whatever it calls its port, finds no write of
+// its old session after its own.
+func TestNoWriteLandsAfterItsLogout(t *testing.T) {
+	b := start(t)
+	v := newMemory(1 << 20)
+	v.puts = make(chan struct{})
+	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: v}})
+	old := b.login(t, alice, Linux(1))
+	old.Must(t, Ready(1))
+	if _, err := old.Start(fua(1, 5, 7)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return v.putting.Load() == 1 }, "the write begins")
+	if err := old.Send(&pdu.LogoutRequest{Immediate: true, InitiatorTaskTag: old.Tag(), CID: 1, CmdSN: old.CmdSN}, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.journal.wait(t, store.EventISCSILogout, 1)
+	old.Timeout = 50 * time.Millisecond
+	if p, _, err := old.Recv(); err == nil {
+		t.Fatalf("%s: %+v", p.Opcode(), p)
+	}
+	close(v.puts)
+	old.Timeout = 5 * time.Second
+	Expect[*pdu.LogoutResponse](t, old)
+	i := b.login(t, alice, Linux(2))
+	i.Must(t, Ready(1))
+	i.Must(t, fua(1, 5, 8))
+	old.Closed(t)
+	if r := i.Must(t, Read10(1, 5, 1)); r.Data[0] != 8 {
+		t.Errorf("%02X is read, 08 was written last", r.Data[0])
+	}
+}

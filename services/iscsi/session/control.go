@@ -79,7 +79,9 @@ func (s *Session) callLast() {
 	}
 }
 
-// logout takes a Logout Request PDU (§11.14).
+// logout takes a Logout Request PDU (§11.14). It is answered when no task can change
+// a volume any more: the initiator may do so then by another session. Nothing is
+// read meanwhile, since nothing may follow a logout.
 func (s *Session) logout() error {
 	var p pdu.LogoutRequest
 	if err := p.Decode(&s.h); err != nil {
@@ -104,8 +106,14 @@ func (s *Session) logout() error {
 		result = pdu.LogoutCIDNotFound
 	default:
 		s.leaving = true
-		s.abort(func(*task) bool { return true }, nil)
 		s.after = append(s.after, s.cfg.Observer.LoggedOut)
+		calm := s.abortAll()
+		s.outside(func() {
+			select {
+			case <-calm:
+			case <-s.ctx.Done():
+			}
+		})
 	}
 	err := s.put(&pdu.LogoutResponse{Response: result, InitiatorTaskTag: p.InitiatorTaskTag, SN: s.nextSN()}, nil)
 	if err == nil && s.leaving {

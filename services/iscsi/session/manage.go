@@ -94,6 +94,16 @@ func (s *Session) abort(match func(*task) bool, f *fence) {
 	s.proceed() // what was aborted holds up no order
 }
 
+// abortAll ends every task; the channel is closed when none can change a volume any
+// more.
+func (s *Session) abortAll() <-chan struct{} {
+	calm := make(chan struct{})
+	f := &fence{done: func() { close(calm) }}
+	s.abort(func(*task) bool { return true }, f)
+	s.lift(f)
+	return calm
+}
+
 // orphan ends what the reader was at when a fault of ours ended it: nobody else
 // would, and who waits for its end would wait for ever.
 func (s *Session) orphan(err error) {

@@ -368,10 +368,7 @@ func (s *Session) Serve(res login.Result) string {
 	}
 	s.end(&ending{reason: reasonOf(err)})
 	s.orphan(err)
-	calm := make(chan struct{})
-	f := &fence{done: func() { close(calm) }}
-	s.abort(func(*task) bool { return true }, f)
-	s.lift(f)
+	calm := s.abortAll()
 	s.account.Leave()
 	s.unlock()
 	<-calm
