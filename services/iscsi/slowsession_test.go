@@ -92,7 +92,7 @@ func TestSlowSessionsHarmNobody(t *testing.T) {
 		data := bytes.Repeat([]byte{byte(n + 1)}, 64<<10)
 		w := Write10(0, uint32(16<<20/512+n*128%16384), data)
 		w.Immediate = 8192
-		w.Unasked = 32 << 10
+		w.Unasked = 56 << 10 // FirstBurstLength, as it must be (RFC 7143 §11.4.7.2)
 		at := time.Now()
 		victim.Must(t, w)
 		if r := victim.Must(t, Read10(0, uint32(16<<20/512+n*128%16384), 128)); !bytes.Equal(r.Data, data) {

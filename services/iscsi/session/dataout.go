@@ -170,8 +170,9 @@ func (s *Session) dataOut() error {
 	if !p.Final {
 		return nil
 	}
-	if solicited && t.next < t.end {
-		if err := s.sendReject(pdu.ReasonProtocolError); err != nil { // §11.8
+	// As much as was asked for (§11.8), or all that may come unasked (§11.4.7.2).
+	if due := max(t.end, t.unasked); t.next < due {
+		if err := s.sendReject(pdu.ReasonProtocolError); err != nil {
 			return err
 		}
 		return s.fail(t, senseWrongAmount)
@@ -195,7 +196,7 @@ func (s *Session) misplaced(t *task, p *pdu.DataOut, n int) (pdu.RejectReason, *
 			return pdu.ReasonInvalidPDUField, senseUnexpectedData
 		}
 		if t.next+n > t.unasked {
-			return pdu.ReasonProtocolError, senseUnexpectedData
+			return pdu.ReasonProtocolError, senseWrongAmount
 		}
 	case t.end == 0 || p.TargetTransferTag != t.ttt:
 		return pdu.ReasonInvalidPDUField, senseDataOrder

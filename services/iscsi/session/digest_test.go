@@ -36,7 +36,7 @@ func TestDigestsOfEveryPDU(t *testing.T) {
 		r := newRig(t, p).ready(t)
 		block := bytes.Repeat([]byte("digest me"), 512*1024/9+1)[:512*1024]
 		for _, c := range []Command{
-			{Immediate: 512}, {Immediate: 256 << 10}, {Immediate: 8192, Unasked: 100 << 10, Segment: 5000}, {Unasked: 256 << 10}, {},
+			{Immediate: 512}, {Immediate: 256 << 10}, {Immediate: 8192, Unasked: 248 << 10, Segment: 5000}, {Unasked: 256 << 10}, {},
 		} {
 			for _, n := range []int{512, 4096, 512 << 10} {
 				w := Write10(0, 3, block[:n])

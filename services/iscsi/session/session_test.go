@@ -194,7 +194,22 @@ func TestDataThatBreaksTheRules(t *testing.T) {
 			q.Final = false
 			r.send(t, q, block[:512])
 			r.send(t, &pdu.DataOut{InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag, BufferOffset: 512}, block[:1024])
-		}, pdu.ReasonProtocolError, true, "0B/0C/0C"},
+		}, pdu.ReasonProtocolError, true, "0B/0C/0D"},
+		{"less unsolicited data than FirstBurstLength", short, func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
+			q.Final = false
+			r.send(t, q, block[:512])
+			r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag, BufferOffset: 512}, block[:508])
+		}, pdu.ReasonProtocolError, false, "0B/0C/0D"},
+		{"less unsolicited data than there is", params(), func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
+			q.Final = false
+			r.send(t, q, nil)
+			r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, block[:3584])
+		}, pdu.ReasonProtocolError, false, "0B/0C/0D"},
+		{"none after all", params(), func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
+			q.Final = false
+			r.send(t, q, nil)
+			r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, nil)
+		}, pdu.ReasonProtocolError, false, "0B/0C/0D"},
 		{"unsolicited data that was not agreed, and comes", lazy, func(r *rig, q *pdu.SCSICommand, _ func() *pdu.R2T) {
 			q.Final = false
 			r.send(t, q, nil)
