@@ -223,7 +223,7 @@ var largerBudgets = map[string]struct {
 	"cmd/netlab/lab":         {3600, "one kit: the networks, images and machines that tests of every kind start from"},
 	"services/dhcp":          {3000, "one server: each request is answered by the mode of its subnet, from leases, through relays or beside another server; what can stand alone, decoding, the boot answer, sockets and asking the wire, has rooms of its own"},
 	"services/boot/diagnose": {4400, "the table of rules, a file for each stage of a boot, and what the help says of each code: it grows with what is explained and not with ideas"},
-	"services/iscsi/session": {3100, "one connection's life: framing, order, data and answers meet in one lock; what can stand alone, login, memory and commands, has rooms of its own"},
+	"services/iscsi/session": {3700, "one connection's life: framing, order, data and answers meet in one lock; what can stand alone, login, memory and commands, has rooms of its own"},
 	"store/volume/image":     {3700, "one way to read a disk out of a file, and to write one: a file for each format, none of which can stand without the checks that all share"},
 	"services/iscsi/scsi":    {3600, "one device server: every command of its one table; what is pure, sense data, reservations and copy lists, has rooms of its own"},
 }

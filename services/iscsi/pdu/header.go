@@ -66,6 +66,12 @@ func (h *Header) SetAHSLength(n int) { h[offTotalAHS] = byte(n / 4) }
 // InitiatorTaskTag returns the tag of the task that the PDU belongs to.
 func (h *Header) InitiatorTaskTag() TaskTag { return TaskTag(h.u32(offITT)) }
 
+// CmdSN returns the number of an initiator's request.
+func (h *Header) CmdSN() Serial { return Serial(h.u32(offCmdSN)) }
+
+// LUN returns the logical unit that an initiator's PDU is for.
+func (h *Header) LUN() LUN { return h.lun() }
+
 // Check refuses a header whose lengths go beyond what its receiver has
 // announced, before a byte of memory is set aside for them.
 func (h *Header) Check(maxAHS, maxData int) error {

@@ -31,8 +31,8 @@ func (s *Session) command() error {
 	n := s.h.DataSegmentLength()
 	s.mu.Lock()
 	defer s.unlock()
-	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok {
-		return s.dropData(n, err)
+	if !s.accept(p.Immediate, p.CmdSN) {
+		return s.dropData(n, nil)
 	}
 	if reason := s.barred(); reason != 0 {
 		s.disown(p.Immediate)

@@ -35,8 +35,8 @@ func (s *Session) nopOut() error {
 	if !ok {
 		return s.sendReject(pdu.ReasonDataDigestError)
 	}
-	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok || p.InitiatorTaskTag == pdu.ReservedTag {
-		return err
+	if !s.accept(p.Immediate, p.CmdSN) || p.InitiatorTaskTag == pdu.ReservedTag {
+		return nil
 	}
 	return s.put(&pdu.NOPIn{LUN: p.LUN, InitiatorTaskTag: p.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag, SN: s.nextSN()}, data)
 }
@@ -92,8 +92,8 @@ func (s *Session) logout() error {
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok {
-		return err
+	if !s.accept(p.Immediate, p.CmdSN) {
+		return nil
 	}
 	result := pdu.LogoutSuccess
 	switch {
@@ -142,8 +142,8 @@ func (s *Session) textRequest() error {
 	if !ok {
 		return s.sendReject(pdu.ReasonDataDigestError)
 	}
-	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok {
-		return err
+	if !s.accept(p.Immediate, p.CmdSN) {
+		return nil
 	}
 	g := &s.negotiation
 	if p.TargetTransferTag == pdu.ReservedTag {
@@ -242,9 +242,9 @@ func (s *Session) refuse(err error) error {
 }
 
 // reject answers the PDU at hand with a Reject and drops its data. Its CmdSN
-// does not count as received (§7.3): the initiator fills the gap, with another
-// request of that number or by aborting the task. It is called without the
-// lock.
+// does not count as received (§7.3): what follows is held until the initiator fills
+// the gap, with another request of that number or by aborting the task. It is
+// called without the lock.
 func (s *Session) reject(reason pdu.RejectReason) error {
 	if err := s.skip(s.h.DataSegmentLength()); err != nil {
 		return err

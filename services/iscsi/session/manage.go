@@ -185,14 +185,15 @@ func (s *Session) taskRequest() error {
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	if ok, err := s.accept(p.Immediate, p.CmdSN); !ok {
-		return err
+	if !s.accept(p.Immediate, p.CmdSN) {
+		return nil
 	}
 	result := func(r pdu.TaskResult) error {
 		return s.put(&pdu.TaskResponse{Response: r, InitiatorTaskTag: p.InitiatorTaskTag, SN: s.nextSN()}, nil)
 	}
 	var match func(*task) bool
-	var then func(rest func()) // what the units do, without the lock
+	before := func(*early) bool { return false } // which requests that are held end, too
+	var then func(rest func())                   // what the units do, without the lock
 	switch p.Function {
 	case pdu.FuncAbortTask:
 		match = func(t *task) bool { return t.tag == p.ReferencedTaskTag }
@@ -204,6 +205,8 @@ func (s *Session) taskRequest() error {
 			}
 			if p.RefCmdSN == s.expCmdSN {
 				s.expCmdSN = s.expCmdSN.Add(1)
+			} else if s.place(p.RefCmdSN) == nil {
+				s.abandon(func(e *early) bool { return e.sn == p.RefCmdSN && e.tag == p.ReferencedTaskTag })
 			}
 			return result(pdu.TaskComplete)
 		}
@@ -213,6 +216,7 @@ func (s *Session) taskRequest() error {
 			return result(pdu.TaskLUNDoesNotExist)
 		}
 		match = func(t *task) bool { return t.lu.number == number }
+		before = func(e *early) bool { return e.isFor(number) }
 		switch p.Function {
 		case pdu.FuncLogicalUnitReset:
 			then = func(rest func()) { s.nexus.LogicalUnitReset(p.LUN, rest) }
@@ -221,6 +225,7 @@ func (s *Session) taskRequest() error {
 		}
 	case pdu.FuncTargetWarmReset, pdu.FuncTargetColdReset:
 		match = func(*task) bool { return true }
+		before = func(e *early) bool { return len(e.wire) > 0 && pdu.Opcode(e.wire[0]) == pdu.OpSCSICommand }
 		then = s.nexus.TargetReset
 	case pdu.FuncTaskReassign:
 		return result(pdu.TaskReassignNotSupported)
@@ -249,6 +254,7 @@ func (s *Session) taskRequest() error {
 			}
 		})
 	}
+	s.abandon(func(e *early) bool { return e.sn.Less(p.CmdSN) && before(e) })
 	s.abort(match, f)
 	s.lift(f)
 	return nil

@@ -99,6 +99,9 @@ func (s *Session) keepsSince(before time.Time) bool {
 		return false
 	}
 	defer s.mu.Unlock()
+	if !s.heldSince.IsZero() && s.heldSince.Before(before) {
+		return true
+	}
 	running := len(s.gone) > 0
 	for _, t := range s.tasks {
 		running = running || t.phase == phaseRunning || t.writing

@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"bytes"
-	"strings"
 	"testing"
 
 	. "lunboot/services/iscsi/iscsitest"
@@ -82,17 +81,11 @@ func (rawPDU) Decode(*pdu.Header) error { return nil }
 func (p rawPDU) Encode(h *pdu.Header)   { *h = pdu.Header(p) }
 
 // §7.3: the CmdSN of a rejected command was not received. The initiator fills
-// the gap with another command, or by aborting the one that is lost; who goes on
-// without has lost the order of its commands.
+// the gap with another command, or by aborting the one that is lost.
 func TestTheGapThatARejectLeaves(t *testing.T) {
 	rejected := func(t *testing.T) (*rig, *pdu.SCSICommand) {
 		r := newRig(t, params()).ready(t)
-		q := r.command(0x28, 1, func(q *pdu.SCSICommand) { q.Write = true })
-		r.send(t, q, nil)
-		if p, _ := Expect[*pdu.Reject](t, r.Initiator); p.SN.ExpCmdSN != q.CmdSN {
-			t.Fatalf("ExpCmdSN is %d, the rejected command had %d", p.SN.ExpCmdSN, q.CmdSN)
-		}
-		return r, q
+		return r, r.gap(t)
 	}
 	t.Run("filled by another command", func(t *testing.T) {
 		r, q := rejected(t)
@@ -106,14 +99,6 @@ func TestTheGapThatARejectLeaves(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 		r.Must(t, Read10(0, 0, 1))
-	})
-	t.Run("left open", func(t *testing.T) {
-		r, _ := rejected(t)
-		r.send(t, r.command(0x28, 1, nil), nil)
-		r.Closed(t)
-		if s := r.reason(t); !strings.Contains(s, "CmdSN") {
-			t.Errorf("the reason is %q", s)
-		}
 	})
 }
 

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"lunboot/services"
 	"lunboot/services/iscsi/login"
@@ -100,35 +100,38 @@ type Session struct {
 
 	why atomic.Pointer[ending] // nil while the session lives
 
-	mu       sync.Mutex
-	params   login.Params
-	statSN   pdu.Serial
-	expCmdSN pdu.Serial
-	told     pdu.Serial // the MaxCmdSN that the initiator knows
-	window   int
-	slots    int // of the window that tasks occupy
-	taken    int // commands since the reader last waited
-	urgent   int // immediate commands under way
-	tasks    map[pdu.TaskTag]*task
-	gone     map[*task]struct{} // aborted, and whoever works on them has not returned
-	free     []*task
-	waiting  []*task // for memory or for their turn, oldest first
-	ordered  int     // tasks with the ORDERED attribute
-	strict   bool    // there was one: nothing is lent any more
-	lent     bool    // something was
-	lastTask uint64
-	burst    int // of burstMemory in use
-	account  *memory.Account
-	looking  int // tasks that read the medium without sending it
-	ttt      pdu.TaskTag
-	lus      map[store.LUN]*unitState
-	lastLU   *unitState
-	grant    *grant
-	grants   []*grant      // those that are not released
-	inline   *task         // what the reader executes now; nil when nothing
-	writer   chan struct{} // taken while a piece is written
-	bare     bool          // the last LUN went, and the initiator was not told
-	after    []func()      // run when the lock is let go
+	mu        sync.Mutex
+	params    login.Params
+	statSN    pdu.Serial
+	expCmdSN  pdu.Serial
+	told      pdu.Serial // the MaxCmdSN that the initiator knows
+	window    int
+	slots     int       // of the window that tasks occupy
+	held      []early   // requests that came before their turn, by CmdSN
+	heldSince time.Time // since when they have memory that all sessions share
+	aside     input     // of the connection, while one of them is read
+	taken     int       // commands since the reader last waited
+	urgent    int       // immediate commands under way
+	tasks     map[pdu.TaskTag]*task
+	gone      map[*task]struct{} // aborted, and whoever works on them has not returned
+	free      []*task
+	waiting   []*task // for memory or for their turn, oldest first
+	ordered   int     // tasks with the ORDERED attribute
+	strict    bool    // there was one: nothing is lent any more
+	lent      bool    // something was
+	lastTask  uint64
+	burst     int // of burstMemory in use
+	account   *memory.Account
+	looking   int // tasks that read the medium without sending it
+	ttt       pdu.TaskTag
+	lus       map[store.LUN]*unitState
+	lastLU    *unitState
+	grant     *grant
+	grants    []*grant      // those that are not released
+	inline    *task         // what the reader executes now; nil when nothing
+	writer    chan struct{} // taken while a piece is written
+	bare      bool          // the last LUN went, and the initiator was not told
+	after     []func()      // run when the lock is let go
 
 	out   *buffer // answers; nil when there are none
 	n     int     // bytes in out
@@ -302,10 +305,16 @@ func (s *Session) Oldest() (p Pending, ok bool) {
 	}
 	defer s.mu.Unlock()
 	oldest := s.inline
-	for _, t := range s.tasks {
+	look := func(t *task) {
 		if (t.writing || t.phase == phaseRunning && t.within.Load()) && (oldest == nil || t.number < oldest.number) {
 			oldest = t
 		}
+	}
+	for _, t := range s.tasks {
+		look(t)
+	}
+	for t := range s.gone {
+		look(t)
 	}
 	if oldest == nil || !oldest.cmd.ReadsMedium() && !oldest.cmd.WritesMedium() && !syncs(oldest.cmd.CDB[0]) {
 		return p, true
@@ -369,6 +378,7 @@ func (s *Session) Serve(res login.Result) string {
 	s.end(&ending{reason: reasonOf(err)})
 	s.orphan(err)
 	calm := s.abortAll()
+	s.abandon(func(*early) bool { return true })
 	s.account.Leave()
 	s.unlock()
 	<-calm
@@ -449,7 +459,15 @@ func reasonOf(err error) string {
 // loop reads PDUs and acts on them.
 func (s *Session) loop() error {
 	for !s.leaving && !s.closed() {
+		if len(s.held) > 0 || s.aside.in != nil {
+			s.takeUp()
+		}
 		if err := s.header(maxAHS, s.params.TargetMaxRecvDataSegmentLength); err != nil {
+			return err
+		}
+		if later, err := s.setAside(); later && err == nil {
+			continue
+		} else if err != nil {
 			return err
 		}
 		if err := s.dispatch(); err != nil {
@@ -496,23 +514,16 @@ func (s *Session) dispatch() error {
 
 // accept takes a request into the order of commands (RFC 7143 §4.2.2.1). A
 // request outside the window, or one that came before, is dropped without a
-// word, as the standard has it.
-func (s *Session) accept(immediate bool, sn pdu.Serial) (ok bool, err error) {
+// word, as the standard has it; one that came early was set aside.
+func (s *Session) accept(immediate bool, sn pdu.Serial) bool {
 	if immediate {
-		return true, nil
+		return true
 	}
-	if sn != s.expCmdSN {
-		if s.expCmdSN.Less(sn) && s.expCmdSN.Distance(sn) < s.window-s.slots {
-			// One connection keeps the order, so the commands between are lost.
-			return false, &pdu.ProtocolError{Reason: pdu.ReasonProtocolError, Text: fmt.Sprintf("it sent CmdSN %d, %d was next", sn, s.expCmdSN)}
-		}
-		return false, nil
-	}
-	if s.slots >= s.window {
-		return false, nil
+	if sn != s.expCmdSN || s.slots >= s.window {
+		return false
 	}
 	s.expCmdSN = s.expCmdSN.Add(1)
-	return true, nil
+	return true
 }
 
 // sn returns the serial numbers of an answer. MaxCmdSN never falls: a command
