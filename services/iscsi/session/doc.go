@@ -26,6 +26,12 @@
 // sessions that is 512 MiB + n × 2 MiB at the very worst; the kernel's socket buffers (tcp_mem,
 // tcp(7)) come on top, and so does what the collector has not collected yet.
 //
+// Task management that ends many tasks is answered when none of them can change a
+// volume any more. TaskReporting is RFC3720, of which one rule is not kept (RFC 7143
+// §4.2.3.3): the answer does not wait for what R2Ts have asked for. On one
+// connection that comes before whatever the initiator sends once it has the
+// answer, and is dropped.
+//
 // It decides nothing about who may log in and what a machine may see, and
 // nothing about SCSI beyond the direction and length of a command's data.
 package session
