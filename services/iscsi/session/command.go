@@ -51,13 +51,12 @@ func (s *Session) command() error {
 		t.expected = int(p.ExpectedDataTransferLength)
 	}
 	c.Expected = t.expected
-	t.plan = s.nexus.Begin(c)
+	t.plan, t.due = s.nexus.Begin(c), !p.Final
 	if s.bare {
 		s.tellBare(t)
 	}
 	if t.plan.Done {
-		t.due = !p.Final
-		return s.dropData(n, s.conclude(t))
+		return s.dropData(n, s.complete(t))
 	}
 	if c.ReadsMedium() || c.WritesMedium() {
 		s.large = true
@@ -197,7 +196,7 @@ func (s *Session) readInPlace(t *task) error {
 // commandOut takes the immediate data of a command and sees to the rest.
 func (s *Session) commandOut(t *task, n int) error {
 	p, c := &s.cmd, &t.cmd
-	t.want, t.due = min(t.plan.Len, t.expected), !p.Final
+	t.want = min(t.plan.Len, t.expected)
 	if n > 0 && (!s.params.ImmediateData || n > s.params.FirstBurstLength) || !p.Final && s.params.InitialR2T || n > t.expected {
 		return s.dropData(n, s.fail(t, senseUnexpectedData))
 	}
@@ -231,7 +230,7 @@ func (s *Session) commandOut(t *task, n int) error {
 // sends it again, and fewer at a time (SAM-5 §5.3.1, TASK SET FULL).
 func (s *Session) full(t *task) error {
 	t.cmd.Status, t.cmd.Sense, t.cmd.In = scsi.StatusTaskSetFull, nil, nil
-	return s.conclude(t)
+	return s.complete(t)
 }
 
 // writeInPlace executes a command whose data came with it, from where it lies

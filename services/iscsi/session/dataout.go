@@ -51,7 +51,7 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 		return true, s.lost(t, net.ErrClosed)
 	case t.bad != nil:
 		s.nexus.Written(&t.cmd, t.bad)
-		return true, s.conclude(t)
+		return true, s.complete(t)
 	}
 	t.next += n
 	return false, nil
@@ -69,24 +69,21 @@ func (s *Session) digestLost(t *task) error {
 // fail ends a task with sense data of the iSCSI layer's own.
 func (s *Session) fail(t *task, sense *sense.Data) error {
 	s.nexus.Fail(&t.cmd, sense)
-	return s.conclude(t)
+	return s.complete(t)
 }
 
-// conclude answers a task that has failed. While a sequence of its data is
-// under way the answer waits for the sequence's end (RFC 7143 §11.4.2): the
-// initiator may use the task tag again as soon as it has the answer, and its
-// data would be taken for the new task's.
-func (s *Session) conclude(t *task) error {
-	if !t.due {
-		return s.complete(t)
-	}
+// spend keeps the answer of a task that is over, in whatever way, until the sequence
+// of its data that is under way has ended (RFC 7143 §11.4.2): the initiator may use
+// the task tag again as soon as it has the answer, and its data would be taken for
+// the new task's.
+func (s *Session) spend(t *task) {
 	if !t.listed {
 		s.list(t)
 	}
-	t.spent, t.cmd.In = true, nil
+	t.cmd.In, t.cmd.Lent = nil, t.cmd.Returns() // it brought data, and gets none
+	t.spent, t.phase = true, phaseData
 	s.unreserve(t)
 	s.proceed() // others may have waited for that memory
-	return nil
 }
 
 // settle goes on with a task after a data PDU.
@@ -146,14 +143,16 @@ func (s *Session) dataOut() error {
 	s.mu.Lock()
 	defer s.unlock()
 	t := s.tasks[p.InitiatorTaskTag]
+	if t != nil {
+		t.due = t.due && !p.Final
+	}
 	if t == nil || t.aborted || t.phase != phaseData {
 		// What is left of a task that was aborted, or nothing that it asked
 		// for.
 		return s.dropData(n, nil)
 	}
-	t.due = t.due && !p.Final
 	if t.spent {
-		return s.dropData(n, s.conclude(t))
+		return s.dropData(n, s.complete(t))
 	}
 	if reason, sense := s.misplaced(t, p, n); sense != nil {
 		err := s.sendReject(reason)

@@ -3,6 +3,7 @@ package session_test
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	. "lunboot/services/iscsi/iscsitest"
 	"lunboot/services/iscsi/pdu"
@@ -142,6 +143,53 @@ func TestFailureWaitsForTheDataThatIsDue(t *testing.T) {
 		r.quiet(t)
 		r.Must(t, Ready(0))
 	})
+}
+
+// The same holds for the answer of a command that takes no data and succeeds, at once
+// or before or after its data has come.
+func TestSuccessWaitsForTheDataThatIsDue(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func(q *pdu.SCSICommand)
+		over uint32 // residual overflow
+		late bool   // it is executed after its data has come
+	}{
+		"a WRITE of no blocks":     {func(q *pdu.SCSICommand) { q.CDB[8] = 0 }, 0, false},
+		"TEST UNIT READY":          {func(q *pdu.SCSICommand) { q.CDB[0], q.CDB[8] = 0, 0 }, 0, false},
+		"SYNCHRONIZE CACHE":        {func(q *pdu.SCSICommand) { q.CDB[0] = 0x35 }, 0, false},
+		"a late SYNCHRONIZE CACHE": {func(q *pdu.SCSICommand) { q.CDB[0] = 0x35 }, 0, true},
+		"a READ":                   {func(q *pdu.SCSICommand) { q.CDB[0] = 0x28 }, 4096, false},
+		"INQUIRY":                  {func(q *pdu.SCSICommand) { q.CDB = [16]byte{0x12, 4: 36} }, 36, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, params()).ready(t)
+			if c.late {
+				r.volumes[0].syncs.shut()
+			}
+			q := r.command(0x2a, 8, func(q *pdu.SCSICommand) { q.Final = false; c.edit(q) })
+			r.send(t, q, make([]byte, 1024))
+			if !c.late {
+				time.Sleep(10 * time.Millisecond) // it has been executed, wherever that is
+			}
+			r.quiet(t)
+			d := &pdu.DataOut{InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag, BufferOffset: 1024}
+			r.send(t, d, make([]byte, 1024))
+			r.quiet(t)
+			d.Final, d.DataSN, d.BufferOffset = true, 1, 2048
+			r.send(t, d, make([]byte, 2048))
+			if c.late {
+				r.quiet(t)
+				r.volumes[0].syncs.open()
+			}
+			p, _ := Expect[*pdu.SCSIResponse](t, r.Initiator)
+			if p.InitiatorTaskTag != q.InitiatorTaskTag || p.Status != 0 || p.Overflow != (c.over > 0) || c.over > 0 && p.ResidualCount != c.over {
+				t.Errorf("%+v", p)
+			}
+			r.Must(t, Ready(0))
+			if n := r.volumes[0].wrote.Load(); n != 0 {
+				t.Errorf("%d writes", n)
+			}
+		})
+	}
 }
 
 // §11.2.2: a command of both directions may say so in an additional header

@@ -51,7 +51,7 @@ type taskState struct {
 	unasked  int       // up to which offset data may come without R2T; 0 when none is due
 	end      int       // of the burst that was asked for
 	due      bool      // a Data-Out with F is: the sequence that is under way has not ended
-	spent    bool      // the task has failed, and its answer waits for what is due
+	spent    bool      // the task is over, and its answer waits for what is due
 	ttt      pdu.TaskTag
 	dataSN   pdu.Serial
 	r2tSN    pdu.Serial
@@ -174,6 +174,10 @@ func (s *Session) complete(t *task) error {
 		if t.aborted {
 			s.part(t)
 		}
+		return nil
+	}
+	if t.due && !t.aborted {
+		s.spend(t)
 		return nil
 	}
 	s.retire(t) // first, so that the answer opens the window again
