@@ -56,6 +56,7 @@ func (s *Session) command() error {
 		s.tellBare(t)
 	}
 	if t.plan.Done {
+		t.next = n
 		return s.dropData(n, s.complete(t))
 	}
 	if c.ReadsMedium() || c.WritesMedium() {
@@ -250,10 +251,11 @@ func (s *Session) writeInPlace(t *task, n int) error {
 	case !ok:
 		return s.digestLost(t)
 	case !t.plan.Slow && s.ordered == 0:
+		t.next = n
 		t.cmd.Out = data[:t.want]
 		return s.execute(t)
 	}
-	t.next = t.want
+	t.next = n
 	if t.want > 0 {
 		if !s.reserve(t, t.want, false) {
 			return s.full(t)

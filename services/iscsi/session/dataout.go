@@ -40,6 +40,9 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 			<-s.writer
 		}
 	}
+	if ok {
+		t.next += n
+	}
 	switch {
 	case err != nil:
 		return true, s.lost(t, err)
@@ -53,7 +56,6 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 		s.nexus.Written(&t.cmd, t.bad)
 		return true, s.complete(t)
 	}
-	t.next += n
 	return false, nil
 }
 
@@ -152,6 +154,7 @@ func (s *Session) dataOut() error {
 		return s.dropData(n, nil)
 	}
 	if t.spent {
+		t.next += n
 		return s.dropData(n, s.complete(t))
 	}
 	if reason, sense := s.misplaced(t, p, n); sense != nil {

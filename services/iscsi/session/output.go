@@ -120,9 +120,9 @@ func (s *Session) respond(t *task) error {
 	if t.plan.Dir == scsi.DirIn && c.Status == scsi.StatusGood && len(c.In) > 0 && t.expected > 0 {
 		return s.sendData(t)
 	}
-	moves := 0
+	moves := min(t.next, t.expected) // of a command that fails, what has come
 	if c.Status == scsi.StatusGood || c.Status == scsi.StatusConditionMet {
-		switch t.plan.Dir {
+		switch moves = 0; t.plan.Dir {
 		case scsi.DirIn:
 			moves = c.Returns()
 		case scsi.DirOut:
