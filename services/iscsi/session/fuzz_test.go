@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -16,6 +17,7 @@ import (
 	"lunboot/services/iscsi/pdu"
 	"lunboot/services/iscsi/scsi"
 	"lunboot/services/iscsi/session"
+	"lunboot/store"
 )
 
 // alarm is a log that fails a test when something was recovered from.
@@ -81,6 +83,29 @@ func FuzzOverAVolume(f *testing.F) {
 		greedy = append(greedy, record(2, &pdu.DataOut{Final: true, InitiatorTaskTag: 20, TargetTransferTag: 1, BufferOffset: 512 * uint32(n+1)}, block)...)
 	}
 	f.Add(greedy, true)
+	// Pipelined behind one that is rejected, which is in both directions.
+	both := cmd(0x28, 0, 1, false)
+	both.Write = true
+	f.Add(bytes.Join([][]byte{record(1, cmd(0, 0, 0, false), nil), record(1, both, nil), record(1, cmd(0x2a, 5, 1, true), block), record(1, cmd(0x28, 5, 1, false), nil),
+		record(1, &pdu.NOPOut{InitiatorTaskTag: 9, TargetTransferTag: pdu.ReservedTag}, []byte("hello"))}, nil), true)
+	// A copy from one unit to the other, and one that names none.
+	units := [2][]byte{naa(f, 0), naa(f, 1)}
+	for _, to := range [][]byte{units[1], bytes.Repeat([]byte{0x61}, len(units[1]))} {
+		list := make([]byte, 16, 16+2*32+28)
+		list[3], list[11] = 2*32, 28
+		for _, id := range [][]byte{units[0], to} {
+			d := make([]byte, 32)
+			d[0], d[4], d[5], d[7], d[30] = 0xe4, 1, 3, byte(len(id)), 512>>8
+			copy(d[8:], id)
+			list = append(list, d...)
+		}
+		s := make([]byte, 28)
+		s[0], s[3], s[7], s[11] = 2, 0x18, 1, 8
+		list = append(list, s...)
+		q := cmd(0x83, 0, 0, true)
+		q.CDB[13], q.ExpectedDataTransferLength = byte(len(list)), uint32(len(list))
+		f.Add(bytes.Join([][]byte{record(1, cmd(0, 0, 0, false), nil), record(0x82, cmd(0, 0, 0, false), nil), record(1, q, list)}, nil), false)
+	}
 
 	f.Fuzz(func(t *testing.T, program []byte, digests bool) {
 		p := params()
@@ -98,10 +123,11 @@ func FuzzOverAVolume(f *testing.F) {
 			}
 			before[k] = bytes.Clone(v.b)
 		}
-		go io.Copy(io.Discard, client) // ends with the connection
+		gaps := make(chan pdu.Serial, 1024)
+		go listen(client, p, gaps) // ends with the connection
 		var start, end runtime.MemStats
 		runtime.ReadMemStats(&start)
-		allowed := send(t, r, p, client, program)
+		allowed := send(r, p, client, program, gaps, units)
 		_ = client.Close()
 		select {
 		case <-r.session.Done():
@@ -134,14 +160,95 @@ func FuzzOverAVolume(f *testing.F) {
 	})
 }
 
-// send plays the program and returns what it may have changed.
-func send(t *testing.T, r *rig, p login.Params, w io.Writer, program []byte) func(lun, at int, now byte) bool {
+// naa is the identifier by which a copy names the n-th volume of a rig (SPC-4
+// §7.8.6).
+func naa(t testing.TB, n byte) []byte {
+	t.Helper()
+	nexus := scsi.NewNexus(scsi.NexusConfig{})
+	nexus.SetMap(map[store.LUN]scsi.MapEntry{0: {Unit: scsi.NewUnit(scsi.UnitConfig{UUID: store.UUID{15: n}, BlockSize: 512, Volume: &volume{b: make([]byte, fuzzVolume)}})}})
+	c := scsi.Command{CDB: [16]byte{0x12, 1, 0x83, 1, 0}, Expected: 256}
+	nexus.Execute(t.Context(), &c)
+	for d := c.In[4:]; len(d) > 4; d = d[4+int(d[3]):] {
+		if d[1] == 3 {
+			return d[4 : 4+int(d[3])]
+		}
+	}
+	t.Fatalf("no NAA designator in % X", c.In)
+	return nil
+}
+
+// listen reads what the target says, and tells of each CmdSN that was not received
+// because its request was rejected (RFC 7143 §7.3).
+func listen(from io.Reader, p login.Params, gaps chan<- pdu.Serial) {
+	in := bufio.NewReader(from)
+	var h, rejected pdu.Header
+	var said pdu.Reject
+	for {
+		if _, err := io.ReadFull(in, h[:]); err != nil {
+			return
+		}
+		rest := h.DataSegmentLength()
+		rest += pdu.Pad(rest)
+		if p.DataDigest && rest > 0 {
+			rest += pdu.DigestLength
+		}
+		if p.HeaderDigest {
+			if _, err := in.Discard(pdu.DigestLength); err != nil {
+				return
+			}
+		}
+		if said.Decode(&h) == nil && h.DataSegmentLength() == pdu.BHSLength {
+			if _, err := io.ReadFull(in, rejected[:]); err != nil {
+				return
+			}
+			rest -= pdu.BHSLength
+			if sn := rejected.CmdSN(); !rejected.Immediate() && rejected.Opcode() != pdu.OpDataOut && !sn.Less(said.SN.ExpCmdSN) {
+				select {
+				case gaps <- sn:
+				default:
+				}
+			}
+		}
+		if _, err := in.Discard(rest); err != nil {
+			return
+		}
+	}
+}
+
+// send plays the program and returns what it may have changed. What the target
+// rejects leaves a gap, which a ping fills.
+func send(r *rig, p login.Params, w io.Writer, program []byte, gaps <-chan pdu.Serial, units [2][]byte) func(lun, at int, now byte) bool {
 	type extent struct{ lun, from, to int }
 	var extents []extent
-	copied := false
+	copies, brought := false, map[pdu.TaskTag][]byte{} // data, by the tag of its command
 	var unmapped [2]bool
 	cmdSN := pdu.Serial(1)
-	for len(program) > 1+pdu.BHSLength+2 {
+	put := func(h *pdu.Header, data []byte) error {
+		out := append([]byte(nil), h[:]...)
+		if p.HeaderDigest {
+			out = pdu.AppendDigest(out, pdu.Digest(h[:]))
+		}
+		out = append(out, data...)
+		out = append(out, make([]byte, pdu.Pad(len(data)))...)
+		if p.DataDigest && len(data) > 0 {
+			out = pdu.AppendDigest(out, pdu.Digest(data))
+		}
+		_, err := w.Write(out)
+		return err
+	}
+	fill := func(sn pdu.Serial) error {
+		var h pdu.Header
+		(&pdu.NOPOut{InitiatorTaskTag: 0x70000000 | pdu.TaskTag(sn), TargetTransferTag: pdu.ReservedTag, CmdSN: sn}).Encode(&h)
+		return put(&h, nil)
+	}
+	var err error
+	for err == nil && len(program) > 1+pdu.BHSLength+2 {
+		select {
+		case sn := <-gaps:
+			err = fill(sn)
+			continue
+		default:
+		}
 		kind := program[0]
 		var h pdu.Header
 		copy(h[:], program[1:])
@@ -166,28 +273,32 @@ func send(t *testing.T, r *rig, p login.Params, w io.Writer, program []byte) fun
 			if lun, ok := scsi.ParseLUN([8]byte(h[8:16])); ok && int(lun) < len(r.volumes) {
 				from, to := named(&h)
 				extents = append(extents, extent{int(lun), from, to})
-				copied = copied || h[32] == 0x83 // its list says from where to where
+				copies = copies || h[32] == 0x83 // its list says from where to where
 				unmapped[lun] = unmapped[lun] || h[32] == 0x42
 			}
 		}
-		out := append([]byte(nil), h[:]...)
-		if p.HeaderDigest {
-			out = pdu.AppendDigest(out, pdu.Digest(h[:]))
-		}
-		out = append(out, data...)
-		out = append(out, make([]byte, pdu.Pad(len(data)))...)
-		if p.DataDigest && len(data) > 0 {
-			out = pdu.AppendDigest(out, pdu.Digest(data))
-		}
-		if _, err := w.Write(out); err != nil {
-			break // the target has ended the session
+		brought[h.InitiatorTaskTag()] = append(brought[h.InitiatorTaskTag()], data...)
+		err = put(&h, data) // the target may have ended the session
+	}
+	for more := err == nil; more; {
+		select {
+		case sn := <-gaps:
+			more = fill(sn) == nil
+		case <-time.After(500 * time.Microsecond):
+			more = false
 		}
 	}
 	if len(program) > 0 {
 		_, _ = w.Write(program) // something that is cut off
 	}
+	var copied [2]bool
+	for k := range copied {
+		for _, data := range brought {
+			copied[k] = copied[k] || copies && bytes.Contains(data, units[k])
+		}
+	}
 	return func(lun, at int, now byte) bool {
-		if copied || unmapped[lun] && now == 0 {
+		if copied[lun] || unmapped[lun] && now == 0 {
 			return true
 		}
 		for _, e := range extents {
