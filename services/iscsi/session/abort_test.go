@@ -249,3 +249,52 @@ func TestAbortOfWhatIsOnlyFlushed(t *testing.T) {
 		}
 	})
 }
+
+// The places of tasks that were aborted are free, though a disk still has them: a
+// window full of them would shut the session out from its other disks.
+func TestTheWindowOpensWithAnAbort(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	for _, v := range r.volumes {
+		v.syncs.shut()
+	}
+	n := int(r.CmdSN.Distance(r.SN.MaxCmdSN)) + 1
+	for k := range n {
+		if _, err := r.Start(Sync10(byte(k % 2))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 16 {
+		r.send(t, &pdu.SCSICommand{Immediate: true, Final: true, InitiatorTaskTag: r.Tag(), CmdSN: r.CmdSN, CDB: [16]byte{0x35}}, nil)
+	}
+	r.quiet(t)
+	if r.SN.MaxCmdSN != r.SN.ExpCmdSN-1 {
+		t.Fatalf("%+v: the window is not shut", r.SN)
+	}
+	for lun := range byte(2) {
+		if got := r.manage(t, pdu.FuncAbortTaskSet, lun, pdu.ReservedTag); got != pdu.TaskComplete {
+			t.Errorf("response %d", got)
+		}
+	}
+	if got := int(r.CmdSN.Distance(r.SN.MaxCmdSN)) + 1; got != n {
+		t.Errorf("the window opened to %d, was %d", got, n)
+	}
+	now := &pdu.SCSICommand{Immediate: true, Final: true, InitiatorTaskTag: r.Tag(), CmdSN: r.CmdSN}
+	r.send(t, now, nil)
+	r.status(t, now.InitiatorTaskTag, "")
+	r.Must(t, Read10(0, 0, 1))
+	// A disk has no more of them than of others.
+	flush := r.command(0x35, 0, func(q *pdu.SCSICommand) { q.Read = false })
+	r.send(t, flush, nil)
+	r.quiet(t)
+	if n := r.volumes[0].syncs.waiting.Load(); n != 32 {
+		t.Errorf("%d flushes are under way", n)
+	}
+	for _, v := range r.volumes {
+		v.syncs.open()
+	}
+	r.status(t, flush.InitiatorTaskTag, "")
+	r.quiet(t)
+	if got := int(r.CmdSN.Distance(r.SN.MaxCmdSN)) + 1; got != n {
+		t.Errorf("the window is %d in the end, was %d", got, n)
+	}
+}

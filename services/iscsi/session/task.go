@@ -126,10 +126,10 @@ func (s *Session) list(t *task) {
 
 // retire gives back all that a task holds, and lets others go on.
 func (s *Session) retire(t *task) {
-	if t.immediate {
-		s.urgent--
+	if _, gone := s.gone[t]; gone {
+		delete(s.gone, t)
 	} else {
-		s.slots--
+		s.vacate(t)
 	}
 	if t.attr == pdu.AttrOrdered {
 		s.ordered--
@@ -137,18 +137,31 @@ func (s *Session) retire(t *task) {
 	if t.listed {
 		delete(s.tasks, t.tag)
 	}
-	delete(s.gone, t)
 	s.burst -= t.burst
+}
+
+// vacate gives back a task's place in the window, or among immediate commands.
+func (s *Session) vacate(t *task) {
+	if t.immediate {
+		s.urgent--
+	} else {
+		s.slots--
+	}
 }
 
 // part takes a task that was aborted out of the table, while whoever works on it
 // goes on: it does not exist any more, and its tag may be used again (SAM-5 §7.1,
-// RFC 7143 §11.5.1). What it holds it holds until it returns.
+// RFC 7143 §11.5.1). What it holds beside its place in the window it holds until it
+// returns.
 func (s *Session) part(t *task) {
+	if _, gone := s.gone[t]; gone {
+		return
+	}
 	if t.listed {
 		delete(s.tasks, t.tag)
 		t.listed = false
 	}
+	s.vacate(t)
 	s.gone[t] = struct{}{}
 }
 
