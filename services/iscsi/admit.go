@@ -218,6 +218,8 @@ func (s *Server) bound(res *login.Result) *login.Refusal {
 	case res.Discovery:
 	case all >= s.cfg.MaxSessions:
 		return refusal(pdu.LoginOutOfResources, "%d sessions are open, which is the limit", s.cfg.MaxSessions)
+	case own >= maxPerInitiator && s.sessions.hanging[res.Initiator] > 0:
+		return refusal(pdu.LoginOutOfResources, "the initiator has %d sessions, which is the limit for one, and %d of them have ended with commands that their volumes have not finished; look at the disk under those", own, s.sessions.hanging[res.Initiator])
 	case own >= maxPerInitiator:
 		return refusal(pdu.LoginOutOfResources, "the initiator has %d sessions open, which is the limit for one", own)
 	}

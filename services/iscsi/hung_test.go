@@ -188,7 +188,7 @@ func TestSessionsThatHangCountAsSessions(t *testing.T) {
 	begun(limit + 1)
 	wantRefused(t, b, anew(last, alice, Linux(2)), pdu.LoginSessionDoesNotExist, "does not exist")
 	wantRefused(t, b, anew(last, alice, Linux(1)), pdu.LoginServiceUnavailable, "have not finished")
-	wantRefused(t, b, Options{Name: string(alice), Target: string(target), ISID: Linux(1)}, pdu.LoginOutOfResources, "which is the limit for one")
+	wantRefused(t, b, Options{Name: string(alice), Target: string(target), ISID: Linux(1)}, pdu.LoginOutOfResources, "64 of them have ended")
 	if n := b.sessions(alice); n != 1 {
 		t.Errorf("%d sessions", n)
 	}

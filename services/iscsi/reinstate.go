@@ -64,7 +64,7 @@ func (s *Server) patient(initiator store.IQN) *login.Refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := s.sessions.hanging[initiator]; n >= maxPerInitiator {
-		return refusal(pdu.LoginServiceUnavailable, "%d sessions of this initiator have ended with commands that their volumes have not finished, which is the limit", n)
+		return refusal(pdu.LoginServiceUnavailable, "%d sessions of this initiator have ended with commands that their volumes have not finished, which is the limit; look at the disk under those", n)
 	}
 	return nil
 }

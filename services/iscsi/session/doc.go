@@ -16,10 +16,9 @@
 // commands has 1 MiB for each session and 512 MiB for all together, of which the
 // sessions of one initiator may have a quarter. What a command needs beyond the
 // session's own is waited for, and goes first to the initiator that has least;
-// data that comes unasked and finds no place is refused with TASK SET FULL.
-// What was sent behind a request that was rejected waits for its turn in that
-// memory, too. A
-// session that keeps such memory for 10 s because its initiator does not take
+// data that comes unasked and finds no place is refused with TASK SET FULL. What
+// was sent behind a request that was rejected waits for its turn in that memory,
+// too. A session that keeps such memory for 10 s because its initiator does not take
 // or send the data is ended, but only when others wait for it. What a session
 // has beside data, its buffers for input and output, two pieces of a large
 // WRITE, headers, texts, tasks and their goroutines, is below 1 MiB. With n
