@@ -1,7 +1,9 @@
 package iscsi_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -14,6 +16,7 @@ import (
 	"lunboot/services/iscsi"
 	. "lunboot/services/iscsi/iscsitest"
 	"lunboot/services/iscsi/pdu"
+	"lunboot/services/iscsi/scsi"
 	"lunboot/store"
 )
 
@@ -146,6 +149,96 @@ func TestADiskThatHangsStallsNoNeighbour(t *testing.T) {
 				t.Errorf("cold: %v: command %02X took %s", cold, c.CDB[0], d)
 			}
 		}
+	}
+}
+
+// crowd fills the queues of n sessions with commands for alice's volume, and waits
+// until they are there.
+func crowd(t *testing.T, b *bench, n int) {
+	t.Helper()
+	var all []*Initiator
+	for k := range n {
+		name := store.IQN(fmt.Sprintf("iqn.2026-11.test:crowd-%d", k/32))
+		if k%32 == 0 {
+			b.enroll(name, b.catalog.luns[alice])
+		}
+		a := b.login(t, name, Linux(uint16(k+1)))
+		a.Must(t, Ready(1))
+		for j := range 32 {
+			if _, err := a.Start(Read10(1, uint32(j)*8, 8)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all = append(all, a)
+	}
+	for _, a := range all {
+		if got := manage(t, a, pdu.FuncAbortTask, 1, 1<<30); got != pdu.TaskDoesNotExist { // it answers when it has taken the READs
+			t.Fatalf("response %d", got)
+		}
+	}
+}
+
+// A golden volume has hundreds of machines. When its disk hangs with all that their
+// windows allow, the disk of another volume is still worked at.
+func TestADiskThatHangsUnderManyStallsNoNeighbour(t *testing.T) {
+	hang := make(chan struct{})
+	var waiting atomic.Int64
+	b, fast := startSlow(t, func(context.Context) error { waiting.Add(1); <-hang; return nil })
+	defer close(hang)
+	crowd(t, b, 130)
+	o := b.login(t, bob, Linux(1))
+	o.Must(t, Ready(1))
+	fast.cold.Store(true)
+	for _, c := range []Command{Read10(1, 0, 8), Sync10(1)} {
+		at := time.Now()
+		o.Must(t, c)
+		if d := time.Since(at); d > time.Second {
+			t.Errorf("command %02X took %s", c.CDB[0], d)
+		}
+	}
+	if n := waiting.Load(); n == 0 || n > scsi.MaxAtDisk {
+		t.Errorf("%d commands are at the disk that hangs", n)
+	}
+}
+
+// What only waits for its turn at a disk that hangs has not begun: it is aborted at
+// once, is not executed when there is a place for it, and keeps no session from its
+// end.
+func TestWhatWaitsForAPlaceAtADiskEndsAtOnce(t *testing.T) {
+	hang := make(chan struct{})
+	var waiting atomic.Int64
+	b, _ := startSlow(t, func(context.Context) error { waiting.Add(1); <-hang; return nil })
+	var once sync.Once
+	let := func() { once.Do(func() { close(hang) }) }
+	defer let()
+	crowd(t, b, scsi.MaxAtDisk/32)
+	eventually(t, func() bool { return waiting.Load() == scsi.MaxAtDisk }, "the places are taken")
+
+	o := b.login(t, alice, Linux(1000))
+	o.Must(t, Ready(1))
+	w := Write10(1, 0, bytes.Repeat([]byte{7}, 512))
+	w.CDB[1], w.Immediate = 0x08, 512 // FUA
+	tag, err := o.Start(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Timeout = time.Second
+	if got := manage(t, o, pdu.FuncAbortTask, 1, tag); got != pdu.TaskComplete {
+		t.Errorf("response %d", got)
+	}
+	if _, err := o.Start(w); err != nil {
+		t.Fatal(err)
+	}
+	manage(t, o, pdu.FuncAbortTask, 1, 1<<30) // it is taken
+	if err := o.Conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return b.sessions(alice) == 0 }, "the session ends")
+	let()
+	last := b.login(t, alice, Linux(1001))
+	last.Must(t, Ready(1))
+	if got := last.Must(t, Read10(1, 0, 1)).Data; got[0] != 0 {
+		t.Error("a WRITE was executed that was aborted before there was a place for it")
 	}
 }
 

@@ -19,6 +19,11 @@ const (
 
 const defaultMode = modeWCE
 
+// MaxAtDisk bounds the commands of all nexuses together that wait for one unit's
+// disk: more than any disk works at at a time, and few enough that those of a disk
+// that hangs leave goroutines for the others.
+const MaxAtDisk = 256
+
 // Unit is a logical unit: a volume as every initiator that has it mapped sees
 // it. It is safe for concurrent use.
 type Unit struct {
@@ -41,6 +46,7 @@ type Unit struct {
 	order   sync.RWMutex // read: a write; write: an atomic read-modify-write
 
 	buffers sync.Pool // *[]byte of Chunk bytes, for reads that are not sent
+	places  chan struct{}
 
 	mu   sync.Mutex
 	itls map[*itl]struct{} // the nexuses that have the unit mapped
@@ -49,7 +55,7 @@ type Unit struct {
 // NewUnit returns the unit of a volume. There is one unit for each generation of
 // a volume, shared by all nexuses.
 func NewUnit(cfg UnitConfig) *Unit {
-	u := &Unit{cfg: cfg, res: cfg.Reservations, itls: make(map[*itl]struct{})}
+	u := &Unit{cfg: cfg, res: cfg.Reservations, itls: make(map[*itl]struct{}), places: make(chan struct{}, MaxAtDisk)}
 	u.wiperCtx, u.wiperStop = context.WithCancel(context.Background())
 	if u.res == nil {
 		u.res = NewReservations(store.Reservations{}, nil)

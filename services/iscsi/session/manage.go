@@ -123,6 +123,9 @@ func (s *Session) orphan(err error) {
 // sanitize operation is the unit's and not the task's: nothing ends it (SBC-3
 // §4.11.2), so that nothing can wait for it.
 func (t *task) changes() bool {
+	if t.queued {
+		return false // whoever finds a place for it looks whether it was aborted
+	}
 	switch t.cmd.CDB[0] {
 	case opSyncCache10, opSyncCache16, opPrefetch10, opPrefetch16, opSanitize:
 		return false

@@ -1,11 +1,13 @@
 package session
 
 import (
+	"context"
 	"math/bits"
 	"runtime"
 	"sync"
 
 	"lunboot/services/iscsi/memory"
+	"lunboot/services/iscsi/scsi"
 	"lunboot/services/iscsi/socket"
 )
 
@@ -17,7 +19,7 @@ const (
 
 // maxWorkers bounds the commands that wait for a disk in all sessions together:
 // each holds a thread while it waits, and the runtime ends a process that has
-// 10,000.
+// 10,000. One disk has at most scsi.MaxAtDisk of them.
 const maxWorkers = 4096
 
 // Shared is what the sessions of one appliance share: buffers, the bound on the
@@ -75,5 +77,58 @@ func (s *Shared) get(n int) *buffer {
 func (s *Shared) put(b *buffer) {
 	if b != nil && b.class >= 0 {
 		s.classes[b.class].Put(b)
+	}
+}
+
+// enter takes the places that a command needs for waiting for a disk, one of its
+// unit's and one of all: in this order, so that what waits for a disk that hangs
+// takes none from the others. It returns false, and there are none, when ctx ends
+// first.
+func (s *Shared) enter(ctx context.Context, c *scsi.Command) bool {
+	unit := c.Places()
+	if unit != nil {
+		select {
+		case unit <- struct{}{}:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	select {
+	case s.workers <- struct{}{}:
+		return true
+	case <-ctx.Done():
+	}
+	if unit != nil {
+		<-unit
+	}
+	return false
+}
+
+// tryEnter is enter without waiting.
+func (s *Shared) tryEnter(c *scsi.Command) bool {
+	unit := c.Places()
+	if unit != nil {
+		select {
+		case unit <- struct{}{}:
+		default:
+			return false
+		}
+	}
+	select {
+	case s.workers <- struct{}{}:
+		return true
+	default:
+	}
+	if unit != nil {
+		<-unit
+	}
+	return false
+}
+
+// leave gives the places back.
+func (s *Shared) leave(c *scsi.Command) {
+	<-s.workers
+	if unit := c.Places(); unit != nil {
+		<-unit
 	}
 }

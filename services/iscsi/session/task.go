@@ -45,6 +45,7 @@ type taskState struct {
 	burst    int       // bytes of burstMemory that it holds
 	pooledAt time.Time // when it took memory that all sessions share
 	looks    bool      // it runs, and reads the medium without sending it
+	queued   bool      // it has a goroutine, and waits for a place at the disk
 	chunk    int       // bytes of the session's memory for that
 	want     int       // bytes that the command takes
 	next     int       // the offset of the next byte from the initiator
@@ -300,6 +301,7 @@ func (s *Session) advance(t *task) bool {
 		return false
 	}
 	t.phase = phaseRunning
+	t.queued = !s.shared.tryEnter(&t.cmd)
 	settle := t.attr == pdu.AttrOrdered && s.lent
 	s.lent = s.lent && !settle
 	s.wg.Add(1)
@@ -393,29 +395,46 @@ func (s *Session) unitFree(t *task) bool {
 	return n < maxUnitTasks
 }
 
-// run executes a task on a goroutine of its own, after what was lent has left
-// if it is to.
+// run executes a task on a goroutine of its own, when there is a place for it, and
+// after what was lent has left if it is to.
 func (s *Session) run(t *task, settle bool) {
 	defer s.wg.Done()
-	s.shared.workers <- struct{}{}
+	entered := false
 	err := services.Guard(s.cfg.Log, "iSCSI command", func() error {
 		if settle {
 			s.settleLoans()
 		}
-		t.within.Store(true)
-		s.nexus.Execute(s.ctx, &t.cmd)
+		if entered = !t.queued || s.enter(t); entered {
+			defer s.shared.leave(&t.cmd)
+			t.within.Store(true)
+			s.nexus.Execute(s.ctx, &t.cmd)
+		}
 		return nil
 	})
-	<-s.shared.workers
 	s.mu.Lock()
 	defer s.unlock()
 	if err != nil {
-		t.aborted = true
 		s.end(&ending{reason: errFault.Error()})
 	}
+	t.aborted = t.aborted || err != nil || !entered
 	if s.complete(t) == nil && !s.closed() {
 		_ = s.flush() // an error has ended the session
 	}
+}
+
+// enter waits until there is a place for a task; it returns false, and it has none,
+// when nobody waits for the task any more.
+func (s *Session) enter(t *task) bool {
+	if !s.shared.enter(s.ctx, &t.cmd) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.queued = false
+	if t.aborted {
+		s.shared.leave(&t.cmd)
+	}
+	return !t.aborted
 }
 
 // What an initiator is told without anything having failed: a sense key, and
