@@ -128,10 +128,18 @@ func (s *Session) lost(t *task, err error) error {
 }
 
 // execute runs a task on the reader's goroutine and answers it. Meanwhile aborts
-// find it, whether it is in the table or not.
+// find it, whether it is in the table or not. When it has taken too long, another
+// goroutine reads already, and what is left to do is not the caller's.
 func (s *Session) execute(t *task) error {
 	t.phase, s.inline = phaseRunning, t
+	s.watch.count++
+	if !s.watch.on && t.cmd.WritesMedium() {
+		s.keepWatch()
+	}
 	s.outside(func() { s.nexus.Execute(s.ctx, &t.cmd) })
+	if s.inline != t {
+		return errRelieved
+	}
 	s.inline = nil
 	return s.complete(t)
 }
@@ -198,6 +206,8 @@ func (s *Session) readInPlace(t *task) error {
 func (s *Session) commandOut(t *task, n int) error {
 	p, c := &s.cmd, &t.cmd
 	t.want = min(t.plan.Len, t.expected)
+	// One is enough that waits for a disk which has kept a reader.
+	t.plan.Slow = t.plan.Slow || t.lu.held > 0
 	if n > 0 && (!s.params.ImmediateData || n > s.params.FirstBurstLength) || !p.Final && s.params.InitialR2T || n > t.expected {
 		return s.dropData(n, s.fail(t, senseUnexpectedData))
 	}

@@ -218,6 +218,14 @@ func (c *Conn) tail(n int) int {
 	return t
 }
 
+// leaveInput leaves the read buffer to whoever still uses what lies there, and goes
+// on with a copy of what was not read.
+func (c *Conn) leaveInput() {
+	in := make([]byte, len(c.in))
+	c.w = copy(in, c.in[c.r:c.w])
+	c.in, c.r, c.small, c.ext = in, 0, nil, nil
+}
+
 // buffered says whether a data segment of n bytes is there already.
 func (c *Conn) buffered(n int) bool { return c.w-c.r >= n+c.tail(n) }
 

@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"lunboot/services"
 	"lunboot/services/iscsi/login"
 	"lunboot/services/iscsi/memory"
 	"lunboot/services/iscsi/pdu"
@@ -127,11 +126,14 @@ type Session struct {
 	lus       map[store.LUN]*unitState
 	lastLU    *unitState
 	grant     *grant
-	grants    []*grant      // those that are not released
-	inline    *task         // what the reader executes now; nil when nothing
-	writer    chan struct{} // taken while a piece is written
-	bare      bool          // the last LUN went, and the initiator was not told
-	after     []func()      // run when the lock is let go
+	grants    []*grant // those that are not released
+	inline    *task    // what the reader executes now; nil when nothing
+	reader    *reader  // who reads
+	watch     watch
+	over      chan (<-chan struct{}) // gets, once, what is closed when no task can change a volume
+	writer    chan struct{}          // taken while a piece is written
+	bare      bool                   // the last LUN went, and the initiator was not told
+	after     []func()               // run when the lock is let go
 
 	out   *buffer // answers; nil when there are none
 	n     int     // bytes in out
@@ -187,6 +189,7 @@ type unitState struct {
 	lun         pdu.LUN // as it was spelled last
 	number      store.LUN
 	read, wrote bool
+	held        int // readers that commands for it have kept
 }
 
 // New makes the session of a login that is about to succeed. nexus is nil for a
@@ -196,12 +199,15 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 		Conn: c, cfg: cfg, nexus: nexus, shared: cfg.Shared,
 		harmless: make(chan struct{}), done: make(chan struct{}),
 		writer: make(chan struct{}, 1),
+		over:   make(chan (<-chan struct{}), 1),
 		params: cfg.Result.Params,
 		tasks:  make(map[pdu.TaskTag]*task),
 		gone:   make(map[*task]struct{}),
 		lus:    make(map[store.LUN]*unitState),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.watch.timer = time.AfterFunc(time.Hour, s.lookAtReader)
+	s.watch.timer.Stop()
 	s.account = s.shared.pool.Open(memory.Session{
 		Initiator:  string(cfg.Result.Initiator),
 		Resume:     func() { s.wg.Go(s.resume) }, // the session is not over: it waits
@@ -368,20 +374,12 @@ func (s *Session) Serve(res login.Result) string {
 	if s.serving = true; s.lastCall > 0 && !s.closed() {
 		s.callLast()
 	}
+	first := &reader{}
+	s.reader = first
 	s.mu.Unlock()
 	s.beforeRead = s.idle
-	err := services.Guard(s.cfg.Log, "iSCSI session of "+string(res.Initiator), s.loop)
-	s.mu.Lock()
-	if !s.closed() {
-		_ = s.flush() // what the initiator should still learn; the session ends anyway
-	}
-	s.end(&ending{reason: reasonOf(err)})
-	s.orphan(err)
-	calm := s.abortAll()
-	s.abandon(func(*early) bool { return true })
-	s.account.Leave()
-	s.unlock()
-	<-calm
+	s.serve(first)
+	<-<-s.over // whoever read last may be another reader
 	s.mu.Lock()
 	why := s.why.Load()
 	if s.kept = why.yields && !s.forsaken; !s.kept {

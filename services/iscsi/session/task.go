@@ -413,10 +413,17 @@ func (s *Session) run(t *task, settle bool) {
 	})
 	s.mu.Lock()
 	defer s.unlock()
-	if err != nil {
+	t.aborted = t.aborted || !entered
+	s.executed(t, err == nil)
+}
+
+// executed answers a task that was executed away from the reader. sound says that
+// no fault of ours ended it.
+func (s *Session) executed(t *task, sound bool) {
+	if !sound {
+		t.aborted = true
 		s.end(&ending{reason: errFault.Error()})
 	}
-	t.aborted = t.aborted || err != nil || !entered
 	if s.complete(t) == nil && !s.closed() {
 		_ = s.flush() // an error has ended the session
 	}

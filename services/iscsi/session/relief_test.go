@@ -1,0 +1,132 @@
+package session_test
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	. "lunboot/services/iscsi/iscsitest"
+	"lunboot/services/iscsi/pdu"
+)
+
+// A small WRITE that waits for its disk keeps nothing else of its session waiting:
+// not what came with it in one segment, nor what comes later, more such WRITEs
+// among it.
+func TestAWriteThatWaitsForItsDiskStallsNothing(t *testing.T) {
+	for name, later := range map[string]bool{"with its data": false, "with data that came later": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, params()).ready(t)
+			r.Timeout = time.Second
+			v := r.volumes[0]
+			v.puts.shut()
+			data := pattern(4096)
+			q := r.command(0x2a, 8, func(q *pdu.SCSICommand) { q.Final = !later })
+			wire := r.Bytes(q, data)
+			if later {
+				wire = append(r.Bytes(q, nil), r.Bytes(&pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, data)...)
+			}
+			ping := &pdu.NOPOut{Immediate: true, InitiatorTaskTag: r.Tag(), TargetTransferTag: pdu.ReservedTag, CmdSN: r.CmdSN}
+			at := time.Now()
+			if _, err := r.Conn.Write(append(wire, r.Bytes(ping, nil)...)); err != nil {
+				t.Fatal(err)
+			}
+			if p, _ := Expect[*pdu.NOPIn](t, r.Initiator); p.InitiatorTaskTag != ping.InitiatorTaskTag {
+				t.Fatalf("got %+v", p)
+			}
+			if d := time.Since(at); d > 500*time.Millisecond { // 40 ms, on a machine that has nothing else to do
+				t.Errorf("a ping was answered after %s", d)
+			}
+			// Of those behind it none takes a look of the watch.
+			at = time.Now()
+			var more []*pdu.SCSICommand
+			for k := range 20 {
+				w := r.command(0x2a, 8, func(q *pdu.SCSICommand) { q.CDB[5] = byte(k+1) * 8 })
+				r.send(t, w, bytes.Repeat([]byte{byte(k + 1)}, 4096))
+				more = append(more, w)
+			}
+			r.quiet(t)
+			if d := time.Since(at); d > 400*time.Millisecond {
+				t.Errorf("20 more WRITEs were taken in %s", d)
+			}
+			if got := r.Must(t, Read10(1, 0, 8)).Data; len(got) != 4096 {
+				t.Errorf("another disk gave %d bytes", len(got))
+			}
+			r.Must(t, Write10(1, 0, data))
+			v.puts.open()
+			ended := map[pdu.TaskTag]bool{}
+			for range 1 + len(more) {
+				p, _ := Expect[*pdu.SCSIResponse](t, r.Initiator)
+				ended[p.InitiatorTaskTag] = p.Status == 0
+			}
+			for _, w := range append(more, q) {
+				if !ended[w.InitiatorTaskTag] {
+					t.Errorf("task %d did not end well", w.InitiatorTaskTag)
+				}
+			}
+			got := r.Must(t, Read10(0, 0, 21*8)).Data
+			if !bytes.Equal(got[:4096], data) {
+				t.Error("the first WRITE has written something else")
+			}
+			for k := range more {
+				if got[(k+1)*4096] != byte(k+1) || got[(k+2)*4096-1] != byte(k+1) {
+					t.Errorf("WRITE %d has written something else", k+1)
+				}
+			}
+			r.Must(t, Write10(0, 0, data)) // and it goes on as before
+		})
+	}
+}
+
+// A reader that was relieved leaves a session that ends like every other one: at
+// once as far as its initiator sees, and over when the WRITE is.
+func TestTheEndOfASessionWhoseReaderWasRelieved(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, r *rig){
+		"by its initiator": func(t *testing.T, r *rig) { _ = r.Conn.Close() },
+		"from outside":     func(_ *testing.T, r *rig) { r.session.Close("test") },
+		"by a fault": func(t *testing.T, r *rig) {
+			r.volumes[0].fault.Store(true)
+			r.volumes[0].puts.open()
+			r.Closed(t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, params()).ready(t)
+			v := r.volumes[0]
+			v.puts.shut()
+			r.send(t, r.command(0x2a, 8, nil), make([]byte, 4096))
+			r.quiet(t) // somebody reads
+			end(t, r)
+			eventually(t, r.session.Ended, "the session sees its end")
+			if v.puts.waiting.Load() > 0 {
+				select {
+				case <-r.session.Done():
+					t.Error("the session was over before its WRITE")
+				case <-time.After(10 * time.Millisecond):
+				}
+				v.puts.open()
+			}
+			r.reason(t)
+		})
+	}
+}
+
+// A task management function finds what has kept a reader, and waits for it: it may
+// still write.
+func TestAnAbortFindsWhatHasKeptAReader(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	v := r.volumes[0]
+	v.puts.shut()
+	r.send(t, r.command(0x2a, 8, nil), make([]byte, 4096))
+	r.quiet(t)
+	reset := &pdu.TaskRequest{Immediate: true, Function: pdu.FuncLogicalUnitReset, InitiatorTaskTag: r.Tag(), ReferencedTaskTag: pdu.ReservedTag, CmdSN: r.CmdSN}
+	r.send(t, reset, nil)
+	r.quiet(t)
+	v.puts.open()
+	if p, _ := Expect[*pdu.TaskResponse](t, r.Initiator); p.Response != pdu.TaskComplete {
+		t.Errorf("response %d", p.Response)
+	}
+	if v.wrote.Load() != 1 {
+		t.Error("the reset was answered before the WRITE had ended")
+	}
+	r.quiet(t) // the WRITE has no answer
+}
