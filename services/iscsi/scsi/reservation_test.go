@@ -139,9 +139,14 @@ func TestTheOlderAndThePersistentReservationsExclude(t *testing.T) {
 	wantGood(t, run(t, a, 0, reserve6, nil))
 	wantConflict(t, prout(t, r.nexus, reserve.ActRegister, 0, 0, 1, 0))
 	wantConflict(t, prout(t, a, reserve.ActRegister, 0, 0, 1, 0)) // not even by the holder (SPC-2)
-	wantConflict(t, run(t, r.nexus, 0, readKeys, nil))
+	for action := range 4 {                                       // PERSISTENT RESERVE IN, whoever asks (SPC-2 §5.5.1)
+		in := fmt.Sprintf("5e %02x 0000000000 0400 00", action)
+		wantConflict(t, run(t, r.nexus, 0, in, nil))
+		wantConflict(t, run(t, a, 0, in, nil))
+	}
 	wantConflict(t, run(t, r.nexus, 0, modeSense, nil))
 	wantGood(t, run(t, a, 0, release6, nil))
+	wantGood(t, run(t, a, 0, readKeys, nil))
 	wantGood(t, prout(t, a, reserve.ActRegister, 0, 0, 1, 0))
 }
 
