@@ -28,10 +28,39 @@ func execRead(ctx context.Context, c *Command) error {
 	if c.length == 0 {
 		return nil
 	}
-	if err := v.ReadAt(ctx, c.In, c.offset()); err != nil {
-		return sense.ReadError(err, c.lba)
+	return c.itl.unit.whole(func() error {
+		if err := v.ReadAt(ctx, c.In, c.offset()); err != nil {
+			return sense.ReadError(err, c.lba)
+		}
+		return nil
+	})
+}
+
+// whole calls read, which reads from the volume, so that it sees all or nothing of
+// every atomic read-modify-write. A unit that has seen none pays nothing for that:
+// when the first one comes meanwhile, read is called again.
+func (u *Unit) whole(read func() error) error {
+	if !u.atomics.Load() {
+		if err := read(); !u.atomics.Load() {
+			return err
+		}
 	}
-	return nil
+	u.order.RLock()
+	defer u.order.RUnlock()
+	return read()
+}
+
+// resident is whole for a volume's Resident; it returns false when it would have to
+// wait.
+func (u *Unit) resident(p []byte, off int64) bool {
+	if !u.atomics.Load() {
+		return u.cfg.Volume.Resident(p, off) && !u.atomics.Load()
+	}
+	if !u.order.TryRLock() {
+		return false
+	}
+	defer u.order.RUnlock()
+	return u.cfg.Volume.Resident(p, off)
 }
 
 func parseWrite(c *Command) (Plan, error) {
@@ -179,14 +208,15 @@ func parseVerify(c *Command) (Plan, error) {
 }
 
 func execVerify(ctx context.Context, c *Command) error {
+	u := c.itl.unit
 	if c.field == verifyMedium {
-		return c.examine(ctx, c.blocks<<c.itl.unit.shift, func([]byte, uint64) error { return nil })
+		return c.examine(ctx, c.blocks<<u.shift, func([]byte, uint64) error { return nil })
 	}
 	data, err := c.allData()
 	if err != nil {
 		return err
 	}
-	return c.compare(ctx, data, c.blocks<<c.itl.unit.shift)
+	return u.whole(func() error { return c.compare(ctx, data, c.blocks<<u.shift) })
 }
 
 func parseWriteVerify(c *Command) (Plan, error) {
@@ -260,7 +290,8 @@ func firstDifference(a, b []byte) int {
 }
 
 // COMPARE AND WRITE (SBC-3 §5.2): the first half of the data is what must be
-// there, the second half replaces it. No other write comes between.
+// there, the second half replaces it. No other command sees or changes what is
+// between.
 func parseCompareWrite(c *Command) (Plan, error) {
 	// NUMBER OF LOGICAL BLOCKS is the last byte of what extent reads.
 	if c.CDB[10]|c.CDB[11]|c.CDB[12] != 0 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -654,6 +655,91 @@ func TestCompareAndWrite(t *testing.T) {
 			t.Fatal("the later write is not the one that stands")
 		}
 	})
+}
+
+// torn is a volume that writes in two halves, with a pause between.
+type torn struct {
+	*memory
+	half   chan struct{} // closed between the halves
+	resume chan struct{}
+	lent   int
+}
+
+func (v *torn) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if err := v.memory.WriteAt(ctx, p[:len(p)/2], off); err != nil {
+		return err
+	}
+	close(v.half)
+	<-v.resume
+	return v.memory.WriteAt(ctx, p[len(p)/2:], off+int64(len(p)/2))
+}
+
+func (v *torn) Lend(int64, int64) (int, int64, interface{ Return() }, bool) {
+	v.lent++
+	return 0, 0, nil, false
+}
+
+// COMPARE AND WRITE is uninterrupted (SBC-3 §5.2): no READ and no VERIFY sees a part
+// of it, whether it finds its data in memory, waits for a disk, or had begun when
+// the unit's first such command came.
+func TestNobodySeesHalfOfACompareAndWrite(t *testing.T) {
+	old, fresh := make([]byte, 4*512), pattern(9, 4*512)
+	verify := bytes.Clone(fresh)
+	for _, tc := range []struct {
+		name, cdb string
+		out       []byte
+		began     bool // when the unit has seen no COMPARE AND WRITE
+	}{
+		{"READ", "28 00 00000000 00 0004 00", nil, false},
+		{"READ that had begun", "28 00 00000000 00 0004 00", nil, true},
+		{"VERIFY", "2f 02 00000000 00 0004 00", verify, false},
+		{"VERIFY that had begun", "2f 02 00000000 00 0004 00", verify, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := &torn{half: make(chan struct{}), resume: make(chan struct{})}
+			r := newRig(t, func(cfg *UnitConfig) { v.memory = cfg.Volume.(*memory); cfg.Volume = v })
+			swap := &Command{CDB: cdbBytes(t, "89 00 0000000000000000 00000004 00 00"), Expected: 8 * 512, Out: append(bytes.Clone(old), fresh...)}
+			c := &Command{CDB: cdbBytes(t, tc.cdb), Expected: 4 * 512, Out: tc.out}
+			swapped, ended := make(chan struct{}), make(chan struct{})
+			begin := func() {
+				r.nexus.Begin(swap)
+				go func() { r.nexus.Execute(t.Context(), swap); close(swapped) }()
+				<-v.half
+			}
+			r.nexus.Begin(c)
+			if tc.began {
+				var first atomic.Bool
+				v.hold = func(_ context.Context, op string) error {
+					if op == "read" && !first.Swap(true) {
+						begin()
+					}
+					return nil
+				}
+			} else {
+				begin()
+				if r.nexus.TryExecute(c) {
+					t.Error("a READ is answered between the halves")
+				}
+				if _, _, _, ok := r.nexus.Lend(c); ok || v.lent > 0 {
+					t.Error("what is being swapped was to be lent")
+				}
+			}
+			go func() { r.nexus.Execute(t.Context(), c); close(ended) }()
+			select {
+			case <-ended:
+				t.Error("it does not wait")
+			case <-time.After(20 * time.Millisecond):
+			}
+			close(v.resume)
+			<-swapped
+			<-ended
+			wantGood(t, swap)
+			wantGood(t, c)
+			if tc.out == nil && !bytes.Equal(c.In, fresh) {
+				t.Error("it read what was between")
+			}
+		})
+	}
 }
 
 // Nexuses that count in one block by COMPARE AND WRITE lose no count, whatever

@@ -339,7 +339,7 @@ func (n *Nexus) TryExecute(c *Command) bool {
 	}
 	u := c.itl.unit
 	c.In = grow(c.In, c.length)
-	if c.length > 0 && !u.cfg.Volume.Resident(c.In, c.offset()) {
+	if c.length > 0 && !u.resident(c.In, c.offset()) {
 		c.In = c.In[:0]
 		return false
 	}
@@ -354,8 +354,9 @@ func (n *Nexus) Lend(c *Command) (fd int, at int64, back interface{ Return() }, 
 	if c.answered || c.op == nil || !c.op.is(reads) || c.fua || c.length == 0 || c.wiped() != nil {
 		return 0, 0, nil, false
 	}
-	l, _ := c.itl.unit.cfg.Volume.(Lender)
-	if l == nil {
+	u := c.itl.unit
+	l, _ := u.cfg.Volume.(Lender)
+	if l == nil || u.atomics.Load() { // what is lent is read later, and half a swap could be seen
 		return 0, 0, nil, false
 	}
 	if fd, at, back, ok = l.Lend(c.offset(), int64(c.length)); ok {

@@ -41,9 +41,10 @@ type Unit struct {
 	wiperStop context.CancelFunc
 
 	// atomics is set by the first COMPARE AND WRITE or ORWRITE. From then on
-	// writes wait in order for those, away from the connection's goroutine.
+	// writes and reads wait in order for those, away from the connection's
+	// goroutine.
 	atomics atomic.Bool
-	order   sync.RWMutex // read: a write; write: an atomic read-modify-write
+	order   sync.RWMutex // read: a write, and a read then; write: an atomic read-modify-write
 
 	buffers sync.Pool // *[]byte of Chunk bytes, for reads that are not sent
 	places  chan struct{}
