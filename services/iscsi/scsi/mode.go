@@ -47,7 +47,9 @@ var modePages = []struct {
 	{pageRecovery, "\x01\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", nil},
 	{pageCaching, "\x08\x12\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
 		[]modeChange{{cachingFlags, wceBit, modeWCE}}},
-	// GLTSD=1: nothing is saved; QUEUE ALGORITHM MODIFIER 1: commands may be
+	// TST=000b: there is one task set, and CLEAR TASK SET, resets and PREEMPT AND
+	// ABORT end the tasks of all nexuses in it. Only the ORDERED attribute stays
+	// within its nexus: see package session. GLTSD=1: nothing is saved; QUEUE ALGORITHM MODIFIER 1: commands may be
 	// reordered; BUSY TIMEOUT PERIOD unlimited (SPC-4 §7.5).
 	{pageControl, "\x0a\x0a\x02\x10\x00\x00\x00\x00\xff\xff\x00\x00",
 		[]modeChange{{controlFlags, dSenseBit, modeDSense}, {controlSWP, swpBit, modeSWP}}},

@@ -46,6 +46,13 @@ var attentions = [...]*sense.Data{
 	{Key: sense.KeyUnitAttention, ASC: 0x2f, ASCQ: 0x00}, // COMMANDS CLEARED BY ANOTHER INITIATOR
 }
 
+// attrACA is the ACA task attribute (RFC 7143 §11.3.1).
+const attrACA = 4
+
+// errNoACA refuses it as other targets do: INVALID FIELD IN CDB, and no field to
+// point at.
+var errNoACA = &sense.Data{Key: sense.KeyIllegalRequest, ASC: 0x24}
+
 // itl is an I_T_L nexus: one unit as one nexus sees it.
 type itl struct {
 	nexus    *Nexus
@@ -300,7 +307,10 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 		return nil, w.sense()
 	}
 	// NACA=1 asks for auto contingent allegiance, which NORMACA=0 denies
-	// (SAM-5 §5.2).
+	// (SAM-5 §5.2); so nothing can be a part of one (§8.6).
+	if c.Attr == attrACA {
+		return nil, errNoACA
+	}
 	if last := op.length() - 1; c.CDB[last]&0x04 != 0 {
 		return nil, sense.InvalidField(last, 2)
 	}

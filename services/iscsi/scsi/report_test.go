@@ -255,6 +255,18 @@ func TestUnknownCommands(t *testing.T) {
 		wantSense(t, r.do("88 00 0000000000000000 00000001 00 04", nil), 5, 0x24, 0)
 		wantSense(t, r.do("a8 00 00000000 00000001 00 04", nil), 5, 0x24, 0)
 	})
+	t.Run("and there is none to be a part of", func(t *testing.T) {
+		r := newRig(t)
+		copy(r.vol.data, pattern(1, 512))
+		for _, cdb := range []string{testReady, reserve6, "2a 00 00000000 00 0001 00"} {
+			c := &Command{CDB: cdbBytes(t, cdb), Attr: 4, Expected: 512}
+			if p := r.nexus.Begin(c); !p.Done {
+				t.Errorf("%s is to be executed with the ACA attribute", CommandName(c.CDB[:]))
+			}
+			wantSense(t, c, 5, 0x24, 0)
+		}
+		wantGood(t, run(t, r.join(NexusConfig{}), 0, read10, nil)) // nothing is reserved
+	})
 	t.Run("names for people", func(t *testing.T) {
 		for cdb, want := range map[string]string{
 			"25": "READ CAPACITY(10)", "9e10": "READ CAPACITY(16)", "9e1f": "operation code 9Eh", "c0": "operation code C0h", "": "TEST UNIT READY",

@@ -12,6 +12,15 @@
 // reader goes on; the CmdSN window bounds how many there are and how much
 // memory they hold.
 //
+// ORDERED orders a command among those of its own session on the same unit, and not
+// among those of other sessions, though all are in one task set (SAM-5 §8.6, TST=000b
+// in SPC-4 §7.5): what it promises an initiator it promises of what that one sent
+// itself, in the order in which it sent it. Two initiators know no order of their
+// commands but by the answers that they wait for, and a command that was answered
+// comes before every one that is sent later, whatever its attribute. To hold all
+// sessions of a unit at each ORDERED command of one would cost every command a count
+// that all share. The attribute ACA is refused, since there is no ACA.
+//
 // Memory is bounded over all sessions, not only for each (package memory): the data of
 // commands has 1 MiB for each session and 512 MiB for all together, of which the
 // sessions of one initiator may have a quarter. What a command needs beyond the
