@@ -217,13 +217,18 @@ func execReadFullStatus(_ context.Context, c *Command) error {
 	return c.reply(reserve.FullStatus(c.itl.unit.res.State()))
 }
 
+// maxPortsList is room for the names of several ports.
+const maxPortsList = 4 << 10
+
 // parsePersistentOut plans PERSISTENT RESERVE OUT. An initiator that may not
 // write a volume may not keep others from it either.
 func parsePersistentOut(c *Command) (Plan, error) {
 	if !c.itl.writable() {
 		return Plan{}, sense.WriteProtected
 	}
-	n, most := int(binary.BigEndian.Uint32(c.CDB[5:])), reserve.ListLength
+	// A longer list than there is use for is looked at too: if it registers other
+	// ports, that is what is wrong with it.
+	n, most := int(binary.BigEndian.Uint32(c.CDB[5:])), maxPortsList
 	if reserve.Action(c.op.action()) == reserve.ActMove {
 		most = reserve.MaxListLength
 	}

@@ -155,6 +155,12 @@ func TestPersistentReserveOutIsChecked(t *testing.T) {
 	wantSense(t, run(t, a, 0, "5f 00 00 0000 00000017 00", make([]byte, 23)), 5, 0x1a, 0)
 	wantSense(t, prout(t, a, reserve.ActReserve, 2, keyA, 0, 0), 5, 0x24, 0)
 	wantSense(t, prout(t, a, reserve.ActRegister, 0, keyA, 1, 0x08), 5, 0x26, 0)
+	others := make([]byte, 28) // TransportIDs of others, or their length at least
+	wantSense(t, run(t, a, 0, "5f 00 00 0000 0000001c 00", others), 5, 0x1a, 0)
+	others[20] = 0x08
+	for action := range 7 {
+		wantSense(t, run(t, a, 0, fmt.Sprintf("5f %02x 03 0000 0000001c 00", action), others), 5, 0x26, 0)
+	}
 	wantSense(t, prout(t, a, 8, 0, keyA, 1, 0), 5, 0x24, 0) // REPLACE LOST RESERVATION
 	wantSense(t, run(t, a, 0, "5f 07 00 0000 00000010 00", make([]byte, 16)), 5, 0x1a, 0)
 	wantSense(t, run(t, a, 0, "5f 07 00 0000 00000200 00", make([]byte, 512)), 5, 0x1a, 0)

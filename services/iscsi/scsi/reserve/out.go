@@ -78,7 +78,16 @@ func ParseOut(action, scopeType byte, list []byte) (Out, error) {
 	if o.Action > ActMove {
 		return o, sense.InvalidField(1, 4)
 	}
-	if len(list) < ListLength || o.Action != ActMove && len(list) != ListLength {
+	// SPEC_I_PT: registering for other initiator ports (SIP_C=0), whose names are
+	// behind the list proper. ALL_TG_PT means all target ports, and there is one.
+	const specIPT, aptpl = 0x08, 0x01
+	switch {
+	case len(list) < ListLength:
+		return o, sense.ParameterLength
+	case o.Action == ActMove:
+	case list[20]&specIPT != 0:
+		return o, sense.InvalidParameter(20)
+	case len(list) != ListLength:
 		return o, sense.ParameterLength
 	}
 	o.Key, o.New = binary.BigEndian.Uint64(list), binary.BigEndian.Uint64(list[8:])
@@ -93,12 +102,6 @@ func ParseOut(action, scopeType byte, list []byte) (Out, error) {
 		return o, o.parseMove(list)
 	default:
 		o.Scope, o.Type = 0, None // ignored
-	}
-	// SPEC_I_PT: registering for other initiator ports (SIP_C=0). ALL_TG_PT
-	// means all target ports, and there is one.
-	const specIPT, aptpl = 0x08, 0x01
-	if list[20]&specIPT != 0 {
-		return o, sense.InvalidParameter(20)
 	}
 	o.APTPL = list[20]&aptpl != 0
 	return o, nil
