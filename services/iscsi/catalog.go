@@ -83,6 +83,17 @@ type Reservations interface {
 	PutReservations(context.Context, store.VolumeID, store.Reservations) error
 }
 
+// Wipes keeps what initiators are wiping their volumes with: a restart goes on with it.
+type Wipes interface {
+	// Wipe returns nil when nothing is unfinished.
+	Wipe(context.Context, store.VolumeID) (*store.Wipe, error)
+	// What the others did is durable when they return nil. FailWipe changes
+	// nothing when there is no wipe any more.
+	BeginWipe(context.Context, store.VolumeID, store.Wipe) error
+	FailWipe(context.Context, store.VolumeID) error
+	EndWipe(context.Context, store.VolumeID) error
+}
+
 // Emitter takes events. It never blocks.
 type Emitter interface {
 	Emit(store.Event)

@@ -32,6 +32,7 @@ type memory struct {
 	syncing chan struct{} // when set, Sync waits for it to close
 	putting atomic.Int64
 	puts    chan struct{} // when set, WriteAt waits for it to close
+	heeds   bool          // Sync ends with its context
 	fail    atomic.Bool   // every access fails
 	broken  atomic.Bool   // reading panics
 }
@@ -72,7 +73,15 @@ func (m *memory) WriteAt(_ context.Context, p []byte, off int64) error {
 func (m *memory) Sync(ctx context.Context) error {
 	m.syncs.Add(1)
 	if m.syncing != nil {
-		<-m.syncing
+		var ended <-chan struct{}
+		if m.heeds {
+			ended = ctx.Done()
+		}
+		select {
+		case <-m.syncing:
+		case <-ended:
+			return ctx.Err()
+		}
 	}
 	return m.check()
 }

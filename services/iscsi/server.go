@@ -27,6 +27,7 @@ type Config struct {
 	Catalog Catalog
 	// Reservations keeps what is to survive a power loss; nil keeps nothing.
 	Reservations Reservations
+	Wipes        Wipes // the same for wipes
 	// Holders keeps a machine from another one's volumes; nil: every address may
 	// give every name.
 	Holders Holders
@@ -126,7 +127,7 @@ func New(cfg Config) *Server {
 		cfg:      cfg,
 		shared:   session.NewShared(),
 		refusals: rate.NewLimiter(refusalsPerSecond, refusalsAtOnce),
-		units:    &units{kept: cfg.Reservations, byKey: make(map[unitKey]*unit), reserved: make(map[store.UUID]*scsi.Reservations)},
+		units:    &units{kept: cfg.Reservations, wipes: cfg.Wipes, byKey: make(map[unitKey]*unit), reserved: make(map[store.UUID]*scsi.Reservations)},
 		sessions: newRoll(),
 		door:     door{arrivals: make(map[*arrival]struct{}), hosts: make(map[netip.Addr]int)},
 		admits:   make(map[store.IQN]chan struct{}),

@@ -298,6 +298,70 @@ func TestASanitizeOutlivesItsSession(t *testing.T) {
 	o.Must(t, Ready(1))
 }
 
+// wipeLog keeps wipes in memory.
+type wipeLog struct {
+	mu  sync.Mutex
+	all map[store.VolumeID]*store.Wipe
+}
+
+func (l *wipeLog) Wipe(_ context.Context, v store.VolumeID) (*store.Wipe, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all[v], nil
+}
+
+func (l *wipeLog) change(v store.VolumeID, w *store.Wipe) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all[v] = w
+	return nil
+}
+
+func (l *wipeLog) BeginWipe(_ context.Context, v store.VolumeID, w store.Wipe) error {
+	return l.change(v, &w)
+}
+
+func (l *wipeLog) FailWipe(_ context.Context, v store.VolumeID) error {
+	return l.change(v, &store.Wipe{Failed: true})
+}
+
+func (l *wipeLog) EndWipe(_ context.Context, v store.VolumeID) error { return l.change(v, nil) }
+
+// A sanitize operation that is answered at once (IMMED=1) outlives the target, too:
+// whoever logs in to the next one finds it under way.
+func TestASanitizeOutlivesItsTarget(t *testing.T) {
+	l := &wipeLog{all: map[store.VolumeID]*store.Wipe{}}
+	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+	startWith(t, b, iscsi.Config{Wipes: l})
+	v := newMemory(1 << 20)
+	v.syncing, v.heeds = make(chan struct{}), true
+	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: v, sanitize: true}})
+	i := b.login(t, alice, Linux(1))
+	i.Must(t, Ready(1))
+	i.Must(t, Command{LUN: LUN(1), CDB: []byte{0x48, 0x82, 0, 0, 0, 0, 0, 0, 0, 0}})
+	eventually(t, func() bool { return v.syncs.Load() == 1 }, "the volume is erased, and flushed")
+	b.stop()
+	if w, _ := l.Wipe(t.Context(), 1); w == nil || w.Failed {
+		t.Fatalf("kept is %+v", w)
+	}
+
+	copy(v.b, "what was not erased yet")
+	next := &bench{catalog: b.catalog, journal: &journal{}, clock: &clock{}}
+	startWith(t, next, iscsi.Config{Wipes: l})
+	i = next.login(t, alice, Linux(1))
+	for _, want := range []string{"06/29/00", "02/04/1B"} {
+		if r, err := i.Do(Ready(1)); err != nil || r.Key() != want {
+			t.Errorf("%v, %s, want %s", err, r.Key(), want)
+		}
+	}
+	close(v.syncing)
+	eventually(t, func() bool { w, _ := l.Wipe(t.Context(), 1); return w == nil }, "the wipe ends")
+	eventually(t, func() bool { r, err := i.Do(Ready(1)); return err == nil && r.Status == 0 }, "the volume is ready")
+	if bytes.Count(v.b, []byte{0}) != len(v.b) {
+		t.Error("something is left")
+	}
+}
+
 func TestVolumeOfAnotherSessionIsNotStalled(t *testing.T) {
 	b := start(t)
 	slow := newMemory(1 << 20)

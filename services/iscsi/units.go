@@ -22,7 +22,8 @@ type unitKey struct {
 // units holds one scsi.Unit for each generation of a volume, shared by all
 // sessions that map it.
 type units struct {
-	kept Reservations // nil: reservations end with the appliance
+	kept  Reservations // nil: reservations end with the appliance
+	wipes Wipes        // nil: so do wipes
 
 	mu       sync.Mutex
 	byKey    map[unitKey]*unit
@@ -56,22 +57,34 @@ func (l *lease) done() {
 func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, *lease, error) {
 	us.mu.Lock()
 	defer us.mu.Unlock()
+	us.sweep()
+	unfinished := map[unitKey]*store.Wipe{}
 	for _, e := range m.LUNs {
 		if err := us.recall(ctx, e); err != nil {
 			return nil, nil, err
+		}
+		if k := keyOf(e); us.wipes != nil && us.byKey[k] == nil {
+			w, err := us.wipes.Wipe(ctx, e.VolumeID)
+			if err != nil {
+				return nil, nil, fmt.Errorf("what volume %s is wiped with: %w", e.Name, err)
+			}
+			unfinished[k] = w
 		}
 	}
 	entries := make(map[store.LUN]scsi.MapEntry, len(m.LUNs))
 	l := &lease{units: us, release: m.Release}
 	l.left.Store(1)
-	us.sweep()
 	for lun, e := range m.LUNs {
 		k := keyOf(e)
 		u := us.byKey[k]
 		if u == nil {
 			v := &sharedVolume{}
 			v.size.Store(e.Volume.Size())
-			u = &unit{volume: v, scsi: scsi.NewUnit(scsi.UnitConfig{Name: e.Name, UUID: e.UUID, BlockSize: e.BlockSize, Volume: v, Reservations: us.reserved[e.UUID]})}
+			cfg := scsi.UnitConfig{Name: e.Name, UUID: e.UUID, BlockSize: e.BlockSize, Volume: v, Reservations: us.reserved[e.UUID]}
+			if us.wipes != nil {
+				cfg.Wipes = wipes{us.wipes, e.VolumeID}
+			}
+			u = &unit{volume: v, scsi: scsi.NewUnit(cfg)}
 			us.byKey[k] = u
 		}
 		if u.newest != l { // a volume may be mapped twice
@@ -83,10 +96,26 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 			u.users++
 			u.volume.add(h)
 		}
+		if w := unfinished[k]; w != nil {
+			u.scsi.Resume(*w)
+			delete(unfinished, k) // a volume may be mapped twice
+		}
 		entries[lun] = scsi.MapEntry{Unit: u.scsi, ReadOnly: e.ReadOnly, Sanitize: e.Sanitize}
 	}
 	return entries, l, nil
 }
+
+// wipes keeps what one volume is wiped with.
+type wipes struct {
+	kept   Wipes
+	volume store.VolumeID
+}
+
+func (w wipes) Begin(ctx context.Context, as store.Wipe) error {
+	return w.kept.BeginWipe(ctx, w.volume, as)
+}
+func (w wipes) Fail(ctx context.Context) error { return w.kept.FailWipe(ctx, w.volume) }
+func (w wipes) End(ctx context.Context) error  { return w.kept.EndWipe(ctx, w.volume) }
 
 // sweep forgets units that nobody uses and that have come to rest meanwhile.
 func (us *units) sweep() {

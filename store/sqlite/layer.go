@@ -379,7 +379,7 @@ func (db *DB) SnapshotVolume(ctx context.Context, actor store.Actor, s store.Sna
 // "volume.rollback" or "volume.reset". The old top is loose afterwards, unless a
 // snapshot keeps it. The volume owes its machine no new beginning any more; one
 // that owed none is not reset, which is a KindConflict: another boot was first, or
-// its operator has turned that off.
+// its operator has turned that off. What was unfinished of a wipe is over.
 func (db *DB) ReplaceTop(ctx context.Context, actor store.Actor, why string, id store.VolumeID, next store.LayerID, detail string) (store.Volume, error) {
 	return db.act(ctx, actor, "replace layer", why, id, func(t *tx, v store.Volume) (store.Volume, string, error) {
 		if v.Golden {
@@ -398,6 +398,9 @@ func (db *DB) ReplaceTop(ctx context.Context, actor store.Actor, why string, id 
 		}
 		if due == 0 && why == "volume.reset" {
 			return v, "", store.Conflict("reset_at_boot", "volume %s owes no machine a new beginning", v.Name)
+		}
+		if err := t.endWipe(id); err != nil { // its bytes are gone
+			return v, "", err
 		}
 		v.Size = max(v.Size, l.Size)
 		v, err = t.setTop(v, next)

@@ -202,7 +202,11 @@ func snapshotLife(k *kit) {
 
 	// Back to the first: the newer snapshot stays and can be gone back to.
 	dropped := v.Top
+	v.Sanitize = true
+	v = must(k.UpdateVolume(ctx, actor, v))(k)
+	k.ok(k.BeginWipe(ctx, v.ID, store.Wipe{}))
 	v = must(k.ReplaceTop(ctx, actor, "volume.rollback", v.ID, k.layer(v, first).ID, "to before"))(k)
+	same(k, "what is unfinished of a wipe whose bytes are gone", nil, must(k.Wipe(ctx, v.ID))(k))
 	if len(v.Layers) != 2 || v.Layers[0].ID != first {
 		k.Errorf("after a rollback the volume is %+v", v)
 	}

@@ -21,6 +21,7 @@ type Inventory interface {
 	Machines
 	Volumes
 	Reservations
+	Wipes
 	Mappings
 	Network
 	Loaders
@@ -104,6 +105,14 @@ type Layers interface {
 type Reservations interface {
 	Reservations(context.Context, store.VolumeID) (store.Reservations, error)
 	PutReservations(context.Context, store.VolumeID, store.Reservations) error
+}
+
+// Wipes keeps what volumes are being wiped with.
+type Wipes interface {
+	Wipe(context.Context, store.VolumeID) (*store.Wipe, error)
+	BeginWipe(context.Context, store.VolumeID, store.Wipe) error
+	FailWipe(context.Context, store.VolumeID) error
+	EndWipe(context.Context, store.VolumeID) error
 }
 
 // Loaders keeps the operator's loaders, and what boots taught of all.
@@ -198,6 +207,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"a machine comes back as it was written":               machineRoundTrip,
 		"machines are put together or not at all":              machinesTogether,
 		"persistent reservations come back":                    reservations,
+		"a wipe that is unfinished comes back":                 wipes,
 		"a machine is found by everything that names it":       machineLookUps,
 		"a machine that is in the way is named":                machineConflicts,
 		"a machine that breaks a rule changes nothing":         machineInvalid,

@@ -295,6 +295,46 @@ func mappingChanges(k *kit) {
 	}
 }
 
+func wipes(k *kit) {
+	ctx := k.Context()
+	wipeable := func(name string) store.Volume {
+		return must(k.CreateVolume(ctx, actor, store.Volume{Name: name, Kind: store.VolumeRaw, Size: 512, BlockSize: 512, Sanitize: true}))(k)
+	}
+	v, other := wipeable("one"), wipeable("other")
+	unfinished := func(what string, of store.Volume, want *store.Wipe) {
+		k.reopen()
+		same(k, what, want, must(k.Wipe(ctx, of.ID))(k))
+	}
+	unfinished("a volume that nobody wipes", v, nil)
+	in := store.Wipe{Passes: 3, Pattern: []byte{0, 0xff, 7}, Invert: true, Unrestricted: true}
+	k.ok(k.BeginWipe(ctx, v.ID, in))
+	unfinished("a wipe after a restart", v, &in)
+	unfinished("another volume's", other, nil)
+	k.ok(k.FailWipe(ctx, v.ID))
+	in.Failed = true
+	unfinished("a wipe that failed", v, &in)
+	in = store.Wipe{}
+	k.ok(k.BeginWipe(ctx, v.ID, in))
+	unfinished("another one of the same volume", v, &in)
+	v = must(k.Volume(ctx, v.ID))(k)
+	v.Sanitize = false
+	v = must(k.UpdateVolume(ctx, actor, v))(k)
+	unfinished("that of a volume which may not be wiped", v, nil)
+	v.Sanitize = true
+	v = must(k.UpdateVolume(ctx, actor, v))(k)
+	k.ok(k.EndWipe(ctx, v.ID))
+	unfinished("a wipe that has ended", v, nil)
+	k.ok(k.FailWipe(ctx, v.ID)) // it had ended
+	unfinished("a wipe that failed when there was none", v, nil)
+	k.unchanged(func() {
+		if err := k.BeginWipe(ctx, 4711, in); !store.IsNotFound(err) {
+			k.Errorf("a volume that is not there: %v", err)
+		}
+	})
+	k.ok(k.BeginWipe(ctx, v.ID, in))
+	k.ok(k.DeleteVolume(ctx, actor, v.ID))
+}
+
 func reservations(k *kit) {
 	ctx := k.Context()
 	v, other := k.volume(1), k.volume(2)

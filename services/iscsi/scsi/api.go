@@ -50,6 +50,16 @@ type UnitConfig struct {
 	Volume    Volume
 	// Reservations are the volume's; its own, kept nowhere, when nil.
 	Reservations *Reservations
+	// Wipes keeps what the unit is wiped with; nowhere when nil.
+	Wipes Wipes
+}
+
+// Wipes keeps what one unit is being wiped with, for Unit.Resume after a restart.
+// What it did is durable when it returns nil.
+type Wipes interface {
+	Begin(context.Context, store.Wipe) error
+	Fail(context.Context) error // of the one that was begun
+	End(context.Context) error
 }
 
 // MapEntry is what an initiator sees at one LUN.

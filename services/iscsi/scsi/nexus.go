@@ -303,7 +303,7 @@ func (n *Nexus) operation(c *Command) (*operation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w := c.itl.unit.wiping.Load(); w != nil && !op.is(anyLUN|sanitizes) {
+	if w := c.itl.unit.wiping.Load(); w != nil && !op.is(duringWipe) {
 		return nil, w.sense()
 	}
 	// NACA=1 asks for auto contingent allegiance, which NORMACA=0 denies

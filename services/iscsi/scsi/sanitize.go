@@ -1,25 +1,28 @@
 package scsi
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"sync/atomic"
 
 	"lunboot/services/iscsi/scsi/sense"
+	"lunboot/store"
 )
 
 // SANITIZE (SBC-3 §5.30) wipes a whole volume. It is there only for a unit whose
 // volume allows it. Once begun it goes on whatever becomes of the command that
 // began it, resets and the loss of its session among them; until it is done the
-// unit is not ready. IMMED=1 is refused: an early GOOD could not be kept over a
-// power loss, after which nobody would go on.
+// unit is not ready. It is written down before it changes anything, and a restart
+// begins it anew (SBC-4 §4.11.2 e): so IMMED=1 can be answered at once.
 
 // wipe is a SANITIZE of a unit that runs, or that failed.
 type wipe struct {
+	store.Wipe
 	total  int64
 	done   atomic.Int64
 	failed atomic.Bool
-	ausErr bool // AUSE: the failure may be left by EXIT FAILURE MODE
 	end    chan struct{}
 	err    error // after end
 }
@@ -41,7 +44,7 @@ func (w *wipe) sense() *sense.Data {
 // came before it (SBC-3 §4.11.2). Whoever changes the volume asks again when it
 // has the unit's order.
 func (c *Command) wiped() error {
-	if c.itl == nil || c.op.is(anyLUN|sanitizes) {
+	if c.itl == nil || c.op.is(duringWipe) {
 		return nil
 	}
 	return c.itl.unit.unwiped(c.wipes)
@@ -75,8 +78,8 @@ const (
 // sanitizePlan refuses every bit that means nothing: a wipe is not to be begun
 // by a command that was meant otherwise.
 func sanitizePlan(c *Command) error {
-	if c.CDB[1]&(sanitizeImmed|sanitizeZNR) != 0 {
-		return sense.InvalidField(1, 7)
+	if c.CDB[1]&sanitizeZNR != 0 {
+		return sense.InvalidField(1, 6)
 	}
 	for k := 2; k < 7; k++ {
 		if c.CDB[k] != 0 {
@@ -109,29 +112,36 @@ func execOverwrite(ctx context.Context, c *Command) error {
 	case n == 0, n > len(list)-4:
 		return sense.InvalidParameter(2)
 	}
-	u := c.itl.unit
+	return c.wipe(ctx, store.Wipe{Passes: count, Pattern: bytes.Clone(list[4 : 4+n]), Invert: list[0]&overwriteInvert != 0})
+}
+
+// piece returns what wipes one piece of a volume in a pass.
+func (u *Unit) piece(w store.Wipe) func(ctx context.Context, v Volume, pass int, off, n int64) error {
+	if w.Passes == 0 {
+		return func(ctx context.Context, v Volume, _ int, off, n int64) error { return v.Unmap(ctx, off, n) }
+	}
 	pattern := make([]byte, Chunk)
 	for at := 0; at < len(pattern); at += u.cfg.BlockSize {
 		// The pattern begins anew in each block (SBC-3).
 		for k := range u.cfg.BlockSize {
-			pattern[at+k] = list[4+k%n]
+			pattern[at+k] = w.Pattern[k%len(w.Pattern)]
 		}
 	}
 	inverted := pattern
-	if list[0]&overwriteInvert != 0 {
+	if w.Invert {
 		inverted = make([]byte, Chunk)
 		for k := range inverted {
 			inverted[k] = ^pattern[k]
 		}
 	}
-	return c.wipe(ctx, count, func(ctx context.Context, v Volume, pass int, off, n int64) error {
+	return func(ctx context.Context, v Volume, pass int, off, n int64) error {
 		// Every other pass is inverted, so that the last is not (SBC-4, OVERWRITE
 		// service action).
-		if (count-pass)%2 == 1 {
+		if (w.Passes-pass)%2 == 1 {
 			return v.WriteAt(ctx, inverted[:n], off)
 		}
 		return v.WriteAt(ctx, pattern[:n], off)
-	})
+	}
 }
 
 func parseErase(c *Command) (Plan, error) {
@@ -146,7 +156,7 @@ func parseErase(c *Command) (Plan, error) {
 
 // execErase gives all blocks back; they read zero afterwards.
 func execErase(ctx context.Context, c *Command) error {
-	return c.wipe(ctx, 1, func(ctx context.Context, v Volume, _ int, off, n int64) error { return v.Unmap(ctx, off, n) })
+	return c.wipe(ctx, store.Wipe{})
 }
 
 func parseExitFailure(c *Command) (Plan, error) {
@@ -159,17 +169,24 @@ func parseExitFailure(c *Command) (Plan, error) {
 		return Plan{}, nil // nothing has failed
 	case !w.failed.Load():
 		return Plan{}, w.sense()
-	case !w.ausErr: // begun in the restricted mode: only another SANITIZE helps
+	case !w.Unrestricted: // begun in the restricted mode: only another SANITIZE helps
 		return Plan{}, sense.InvalidField(1, 4)
 	}
-	return Plan{}, nil
+	return Plan{Slow: true}, nil // it is written down
 }
 
-func execExitFailure(_ context.Context, c *Command) error {
+func execExitFailure(ctx context.Context, c *Command) error {
 	u := c.itl.unit
-	if w := u.wiping.Load(); w != nil && w.failed.Load() {
-		u.wiping.CompareAndSwap(w, nil)
+	w := u.wiping.Load()
+	if w == nil || !w.failed.Load() {
+		return nil
 	}
+	if u.cfg.Wipes != nil {
+		if err := u.cfg.Wipes.End(ctx); err != nil {
+			return errNotKept
+		}
+	}
+	u.wiping.CompareAndSwap(w, nil)
 	return nil
 }
 
@@ -179,39 +196,37 @@ type Pinned interface {
 	Pin() (v Volume, release func(), err error)
 }
 
-// wipe begins a sanitize operation of so many passes and waits for its end. The
+// wipe begins a sanitize operation and, without IMMED, waits for its end. The
 // operation belongs to the unit.
-func (c *Command) wipe(ctx context.Context, passes int, piece func(ctx context.Context, v Volume, pass int, off, n int64) error) error {
+func (c *Command) wipe(ctx context.Context, as store.Wipe) error {
+	as.Unrestricted = c.CDB[1]&sanitizeAUSE != 0
 	u := c.itl.unit
-	size := int64(u.blocks()) << u.shift
-	w := &wipe{total: size * int64(passes), ausErr: c.CDB[1]&sanitizeAUSE != 0, end: make(chan struct{})}
+	w := u.newWipe(as)
 	was := u.wiping.Load()
 	switch {
 	case was != nil && !was.failed.Load():
 		return was.sense()
-	case was != nil && !was.ausErr && w.ausErr: // a way out of the restricted mode (SBC-4 §4.11.1)
+	case was != nil && !was.Unrestricted && w.Unrestricted: // a way out of the restricted mode (SBC-4 §4.11.1)
 		return sense.InvalidField(1, 5)
 	case !u.wiping.CompareAndSwap(was, w):
 		return sense.Sanitizing(0)
 	}
-	v, release := u.cfg.Volume, func() {}
-	if p, ok := v.(Pinned); ok {
-		var err error
-		if v, release, err = p.Pin(); err != nil {
+	v, release, err := u.pin()
+	if err != nil {
+		u.wiping.CompareAndSwap(w, was)
+		return sense.WriteError(err, 0)
+	}
+	if u.cfg.Wipes != nil {
+		if err := u.cfg.Wipes.Begin(ctx, as); err != nil {
+			release()
 			u.wiping.CompareAndSwap(w, was)
-			return sense.WriteError(err, 0)
+			return errNotKept
 		}
 	}
-	u.wipers.Go(func() {
-		defer close(w.end)
-		w.err = u.wipeAll(v, w, size, passes, piece)
-		release() // before anybody sees that it has ended
-		if w.err != nil {
-			w.failed.Store(true)
-			return
-		}
-		u.wiping.CompareAndSwap(w, nil)
-	})
+	u.start(w, v, release)
+	if c.CDB[1]&sanitizeImmed != 0 {
+		return nil
+	}
 	select {
 	case <-w.end:
 	case <-ctx.Done():
@@ -221,6 +236,65 @@ func (c *Command) wipe(ctx context.Context, passes int, piece func(ctx context.C
 		return errSanitizeFailed
 	}
 	return nil
+}
+
+// Resume goes on with a wipe that an earlier run of the appliance had begun, or is
+// in the state that it left. It is called before anybody uses the unit, when its
+// volume can be used.
+func (u *Unit) Resume(as store.Wipe) {
+	w := u.newWipe(as)
+	u.wiping.Store(w)
+	if as.Failed || as.Passes > 0 && len(as.Pattern) == 0 { // the second is none of ours
+		w.failed.Store(true)
+		return
+	}
+	v, release, err := u.pin()
+	if err != nil {
+		w.failed.Store(true) // until the next time
+		return
+	}
+	u.start(w, v, release)
+}
+
+func (u *Unit) newWipe(as store.Wipe) *wipe {
+	return &wipe{Wipe: as, total: int64(u.blocks()) << u.shift * int64(max(as.Passes, 1)), end: make(chan struct{})}
+}
+
+// pin holds the unit's bytes for work of its own.
+func (u *Unit) pin() (v Volume, release func(), err error) {
+	if p, ok := u.cfg.Volume.(Pinned); ok {
+		return p.Pin()
+	}
+	return u.cfg.Volume, func() {}, nil
+}
+
+// start runs a wipe to its end.
+func (u *Unit) start(w *wipe, v Volume, release func()) {
+	u.wipers.Go(func() {
+		defer close(w.end)
+		passes := max(w.Passes, 1)
+		w.err = u.wipeAll(v, w, w.total/int64(passes), passes, u.piece(w.Wipe))
+		w.err = u.note(w.err)
+		release() // before anybody sees that it has ended
+		if w.err != nil {
+			w.failed.Store(true)
+			return
+		}
+		u.wiping.CompareAndSwap(w, nil)
+	})
+}
+
+// note writes down how a wipe has ended. One that the end of the appliance has
+// interrupted has not: it goes on with the next.
+func (u *Unit) note(err error) error {
+	if u.cfg.Wipes == nil || err != nil && u.wiperCtx.Err() != nil {
+		return err
+	}
+	ctx := context.WithoutCancel(u.wiperCtx)
+	if err == nil {
+		return u.cfg.Wipes.End(ctx)
+	}
+	return errors.Join(err, u.cfg.Wipes.Fail(ctx))
 }
 
 // wipeAll does the passes and makes them durable.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
 	"testing"
 	"time"
 
@@ -119,7 +120,8 @@ func TestSanitizeIsChecked(t *testing.T) {
 		list      []byte
 		asc       byte
 	}{
-		{"IMMED", "48 82 0000000000 0000 00", nil, 0x24},
+		{"IMMED, of a list that is wrong", "48 81 0000000000 0005 00", []byte{0, 0, 0, 1, 9}, 0x26},
+		{"ZNR", "48 42 0000000000 0000 00", nil, 0x24},
 		{"cryptographic erase", "48 03 0000000000 0000 00", nil, 0x24},
 		{"a list for block erase", "48 02 0000000000 0008 00", make([]byte, 8), 0x24},
 		{"no pattern", "48 01 0000000000 0004 00", []byte{1, 0, 0, 0}, 0x24},
@@ -165,6 +167,8 @@ func TestSanitizeGoesOnByItself(t *testing.T) {
 	wantSense(t, r.do("28 00 00000000 00 0001 00", nil), 2, 0x04, 0x1b)
 	wantSense(t, r.do("48 02 0000000000 0000 00", nil), 2, 0x04, 0x1b)
 	wantGood(t, r.do("12 00 00 0024 00", nil))
+	wantGood(t, r.do(reportCodes, nil))
+	wantGood(t, r.do("a3 0d 00 000000 00000010 00 00", nil))
 	c := r.do("03 00 00 00 fc 00", nil)
 	wantGood(t, c)
 	if progress := int(c.In[16])<<8 | int(c.In[17]); c.In[2] != 2 || c.In[12] != 4 || c.In[13] != 0x1b || c.In[15] != 0x80 || progress != 32768 {
@@ -186,6 +190,140 @@ func TestSanitizeGoesOnByItself(t *testing.T) {
 	if !bytes.Equal(r.vol.durable, bytes.Repeat([]byte{7}, len(r.vol.data))) {
 		t.Error("it did not come to its end")
 	}
+}
+
+// wipeLog is what is written down of wipes.
+type wipeLog struct {
+	mu    sync.Mutex
+	now   *store.Wipe
+	fails bool
+}
+
+func (l *wipeLog) change(f func()) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fails {
+		return errors.New("the disk is full")
+	}
+	f()
+	return nil
+}
+
+func (l *wipeLog) Begin(_ context.Context, w store.Wipe) error {
+	return l.change(func() { l.now = &w })
+}
+
+func (l *wipeLog) Fail(context.Context) error { return l.change(func() { l.now.Failed = true }) }
+func (l *wipeLog) End(context.Context) error  { return l.change(func() { l.now = nil }) }
+
+func (l *wipeLog) read() *store.Wipe {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.now
+}
+
+// logging is a rig that may wipe its unit, and writes that down.
+func logging(t *testing.T, l *wipeLog) *rig {
+	r := newRig(t, func(cfg *UnitConfig) { cfg.Wipes = l })
+	r.nexus.SetMap(map[store.LUN]MapEntry{0: {Unit: r.unit, Sanitize: true}})
+	copy(r.vol.data, pattern(3, len(r.vol.data)))
+	t.Cleanup(r.unit.Stop)
+	return r
+}
+
+// With IMMED=1 the answer comes when the wipe is written down; then an end of the
+// appliance interrupts it, and the next run begins it anew.
+func TestASanitizeIsAnsweredAtOnceAndOutlivesTheAppliance(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cdb  string
+		list []byte
+		want func(block []byte) []byte
+	}{
+		"block erase": {"48 82 0000000000 0000 00", nil, func(b []byte) []byte { return b }},
+		"overwrite": {"48 a1 0000000000 0007 00", []byte{0x83, 0, 0, 3, 1, 2, 3}, func(b []byte) []byte {
+			for k := range b {
+				b[k] = byte(k%3 + 1)
+			}
+			return b
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &wipeLog{}
+			r := logging(t, l)
+			begun := make(chan struct{})
+			var once sync.Once
+			r.vol.hold = func(ctx context.Context, op string) error {
+				if l.read() == nil {
+					t.Error("something was wiped before that was written down")
+				}
+				once.Do(func() { close(begun) })
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			wantGood(t, r.do(tc.cdb, tc.list))
+			wantSense(t, r.do(testReady, nil), 2, 0x04, 0x1b)
+			<-begun
+			r.unit.Stop()
+			if w := l.read(); w == nil || w.Failed {
+				t.Fatalf("written down is %+v", w)
+			}
+			// The same volume, in the next run.
+			next := logging(t, l)
+			copy(next.vol.data, r.vol.data)
+			inside, resume := make(chan struct{}), make(chan struct{})
+			var held sync.Once
+			next.vol.hold = func(context.Context, string) error {
+				held.Do(func() { close(inside); <-resume })
+				return nil
+			}
+			next.unit.Resume(*l.read())
+			<-inside
+			wantSense(t, next.do(testReady, nil), 2, 0x04, 0x1b)
+			if !next.unit.Busy() {
+				t.Error("the unit could be forgotten")
+			}
+			close(resume)
+			next.unit.wipers.Wait()
+			wantGood(t, next.do(testReady, nil))
+			want := bytes.Repeat(tc.want(make([]byte, 512)), testBlocks)
+			if l.read() != nil || !bytes.Equal(next.vol.durable, want) {
+				t.Error("it did not come to its end")
+			}
+		})
+	}
+}
+
+// What cannot be written down is not begun, and a failure is one in the next run too.
+func TestASanitizeThatFailedIsWrittenDown(t *testing.T) {
+	l := &wipeLog{fails: true}
+	r := logging(t, l)
+	before := bytes.Clone(r.vol.data)
+	wantSense(t, r.do("48 a2 0000000000 0000 00", nil), 4, 0x44, 0)
+	wantGood(t, r.do(testReady, nil))
+	if !bytes.Equal(r.vol.data, before) {
+		t.Error("it was begun")
+	}
+	l.fails = false
+	r.vol.fail = func(string, int64) error { return errors.New("input/output error") }
+	wantGood(t, r.do("48 a2 0000000000 0000 00", nil)) // AUSE
+	r.unit.wipers.Wait()
+	if w := l.read(); w == nil || !w.Failed || !w.Unrestricted {
+		t.Fatalf("written down is %+v", w)
+	}
+	next := logging(t, l)
+	next.unit.Resume(*l.read())
+	wantSense(t, next.do(testReady, nil), 3, 0x31, 3)
+	l.fails = true
+	wantSense(t, next.do("48 1f 0000000000 0000 00", nil), 4, 0x44, 0)
+	wantSense(t, next.do(testReady, nil), 3, 0x31, 3)
+	l.fails = false
+	wantGood(t, next.do("48 1f 0000000000 0000 00", nil))
+	wantGood(t, next.do(testReady, nil))
+	if l.read() != nil {
+		t.Error("it is written down still")
+	}
+	next.unit.Resume(store.Wipe{Passes: 1}) // nobody writes such a thing
+	wantSense(t, next.do(testReady, nil), 3, 0x31, 3)
 }
 
 func TestAFailedSanitizeIsNeverForgotten(t *testing.T) {

@@ -38,11 +38,15 @@ const (
 	examines                              // holds a Chunk of the medium while it runs
 	neverReserved                         // is not for a unit that anybody reserved by RESERVE (SPC-2)
 	mayBeHarmless                         // passes every reservation when its CDB says so
+	ofTheTarget                           // tells what commands and functions there are: nothing of the medium, which may be being wiped
 )
 
 // persistentOut decides about reservations itself, and may wait for the disk
 // that keeps them.
 const persistentOut = serviceAction | slow | passesPersistent | neverReserved
+
+// duringWipe is what a unit answers while it is wiped (SBC-4 §4.11.2).
+const duringWipe = anyLUN | sanitizes | ofTheTarget
 
 func (o *operation) is(f opFlags) bool { return o.flags&f != 0 }
 
@@ -74,8 +78,8 @@ var operations = index([]operation{
 	{"READ DEFECT DATA(10)", "\x37\x00\x1f\x00\x00\x00\x00\xff\xff\x04", looks, parseReadDefects10, execReadDefects10},
 	{"WRITE SAME(10)", "\x41\xf8\xff\xff\xff\xff\x00\xff\xff\x04", writes | slow | examines, parseWriteSame, execWriteSame},
 	{"UNMAP", "\x42\x01\x00\x00\x00\x00\x00\xff\xff\x04", writes | slow, parseUnmap, execUnmap},
-	{"SANITIZE, OVERWRITE", "\x48\x21\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | writes | slow | sanitizes, parseOverwrite, execOverwrite},
-	{"SANITIZE, BLOCK ERASE", "\x48\x22\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | writes | slow | sanitizes, parseErase, execErase},
+	{"SANITIZE, OVERWRITE", "\x48\xa1\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | writes | slow | sanitizes, parseOverwrite, execOverwrite},
+	{"SANITIZE, BLOCK ERASE", "\x48\xa2\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | writes | slow | sanitizes, parseErase, execErase},
 	{"SANITIZE, EXIT FAILURE MODE", "\x48\x1f\x00\x00\x00\x00\x00\xff\xff\x04", serviceAction | sanitizes, parseExitFailure, execExitFailure},
 	{"LOG SENSE", "\x4d\x01\xff\xff\x00\xff\xff\xff\xff\x04", passesReservation, parseLogSense, execLogSense},
 	{"MODE SELECT(10)", "\x55\x13\x00\x00\x00\x00\x00\xff\xff\x04", slow, parseModeSelect, execModeSelect},
@@ -111,8 +115,8 @@ var operations = index([]operation{
 	{"GET LBA STATUS", "\x9e\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | slow | looks, parseGetLBAStatus, execGetLBAStatus},
 	{"REPORT LUNS", "\xa0\x00\xff\x00\x00\x00\xff\xff\xff\xff\x00\x04", anyLUN | passesReservation, parseReportLUNs, execReportLUNs},
 	{"REPORT TARGET PORT GROUPS", "\xa3\xea\x00\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | passesReservation, parseReportPortGroups, execReportPortGroups},
-	{"REPORT SUPPORTED OPERATION CODES", "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | looks, parseReportOpcodes, execReportOpcodes},
-	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | looks, parseReportTMF, execReportTMF},
+	{"REPORT SUPPORTED OPERATION CODES", "\xa3\x0c\x87\xff\xff\xff\xff\xff\xff\xff\x00\x04", serviceAction | looks | ofTheTarget, parseReportOpcodes, execReportOpcodes},
+	{"REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", "\xa3\x0d\x80\x00\x00\x00\xff\xff\xff\xff\x00\x04", serviceAction | looks | ofTheTarget, parseReportTMF, execReportTMF},
 	{"READ(12)", "\xa8\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", reads, parseRead, execRead},
 	{"WRITE(12)", "\xaa\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | inPieces, parseWrite, execWrite},
 	{"WRITE AND VERIFY(12)", "\xae\xf6\xff\xff\xff\xff\xff\xff\xff\xff\x00\x04", writes | slow | examines, parseWriteVerify, execWriteVerify},

@@ -286,6 +286,8 @@ func TestTheWindowOpensWithAnAbort(t *testing.T) {
 	flush := r.command(0x35, 0, func(q *pdu.SCSICommand) { q.Read = false })
 	r.send(t, flush, nil)
 	r.quiet(t)
+	for start := time.Now(); r.volumes[0].syncs.waiting.Load() < 32 && time.Since(start) < 5*time.Second; time.Sleep(time.Millisecond) {
+	}
 	if n := r.volumes[0].syncs.waiting.Load(); n != 32 {
 		t.Errorf("%d flushes are under way", n)
 	}

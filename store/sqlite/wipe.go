@@ -1,0 +1,60 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"lunboot/store"
+	"lunboot/store/sqlite/dbfile"
+)
+
+// Wipe returns what an initiator began to wipe a volume with, nil when nothing is
+// unfinished. A volume that may not be wiped any more has nothing unfinished: its
+// operator has decided so.
+func (db *DB) Wipe(ctx context.Context, v store.VolumeID) (*store.Wipe, error) {
+	rows, err := dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[string], "SELECT wipe.state FROM wipe JOIN volume ON volume.id = wipe.volume WHERE wipe.volume = ? AND sanitize", int64(v))
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	var w store.Wipe
+	if err := json.Unmarshal([]byte(rows[0]), &w); err != nil {
+		return nil, &store.Error{Kind: store.KindCorrupt, Op: "read the wipe", Subject: fmt.Sprintf("volume %d", v), Msg: "the row makes no sense", Err: err}
+	}
+	return &w, nil
+}
+
+// BeginWipe keeps what a volume is about to be wiped with; it is durable when it
+// returns nil. It writes no audit row: it is an initiator's act and no operator's.
+func (db *DB) BeginWipe(ctx context.Context, v store.VolumeID, w store.Wipe) error {
+	return db.write(ctx, "begin wipe", func(t *tx) error {
+		state, err := json.Marshal(w)
+		if err != nil {
+			return err
+		}
+		n, err := t.Run("INSERT INTO wipe (volume, state) SELECT id, ? FROM volume WHERE id = ? ON CONFLICT (volume) DO UPDATE SET state = excluded.state", string(state), int64(v))
+		if err == nil && n == 0 {
+			return store.NotFound("volume", fmt.Sprint(v))
+		}
+		return err
+	})
+}
+
+// FailWipe notes that a volume's wipe has failed. One that has no bytes of then any
+// more has none.
+func (db *DB) FailWipe(ctx context.Context, v store.VolumeID) error {
+	return db.write(ctx, "fail wipe", func(t *tx) error {
+		_, err := t.Run("UPDATE wipe SET state = json_set(state, '$.failed', json('true')) WHERE volume = ?", int64(v))
+		return err
+	})
+}
+
+// EndWipe forgets a volume's wipe.
+func (db *DB) EndWipe(ctx context.Context, v store.VolumeID) error {
+	return db.write(ctx, "end wipe", func(t *tx) error { return t.endWipe(v) })
+}
+
+func (t *tx) endWipe(v store.VolumeID) error {
+	_, err := t.Run("DELETE FROM wipe WHERE volume = ?", int64(v))
+	return err
+}

@@ -1,0 +1,11 @@
+package store
+
+// Wipe is a SANITIZE that an initiator began on a volume and that has not come to
+// its end.
+type Wipe struct {
+	Passes       int    `json:"passes"`       // how often the pattern is written; 0: all blocks are given back
+	Pattern      []byte `json:"pattern"`      // repeated in each block, at most one block
+	Invert       bool   `json:"invert"`       // every other pass writes the inverse, and the last one does not
+	Unrestricted bool   `json:"unrestricted"` // when it has failed, its initiator may leave it at that
+	Failed       bool   `json:"failed"`
+}
