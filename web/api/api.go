@@ -63,7 +63,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	hc.Transformers = append(hc.Transformers, tag)
 	hc.OpenAPI.OnAddOperation = append(hc.OpenAPI.OnAddOperation, describeConditions)
 	hc.Info.Description = "Machines, volumes, mappings and boot attempts of a lunboot appliance. " +
-		"Nouns with a revision answer it as ETag and take it in If-Match. A POST with an Idempotency-Key is done once. " +
+		"Nouns with a revision answer it as ETag and take it in If-Match; what a PUT makes takes If-None-Match: *. A POST with an Idempotency-Key is done once. " +
 		"Who asks too often is answered 429 with Retry-After."
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "lunboot token create NAME --scope read|operate|admin"},

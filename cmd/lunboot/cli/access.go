@@ -71,7 +71,7 @@ func (l *TokenListCmd) Run(c *Context) error {
 		for _, t := range out.Items {
 			rows = append(rows, []string{strconv.FormatInt(t.ID, 10), t.Name, t.Scope, t.Owner, when(t.Expires), when(t.LastUsed), t.Limit})
 		}
-		c.table("ID NAME SCOPE OWNER EXPIRES USED BUT", rows)
+		c.table("ID NAME SCOPE OWNER EXPIRES USED LIMIT", rows)
 	})
 }
 
