@@ -252,11 +252,14 @@ func (s *State) Expire(now time.Time, u Usual) bool {
 	case s.atScreen():
 		s.fail(store.StageScript, at, waitsLine+": nobody came in "+span(at.Sub(s.lastGood)))
 		s.silentSince = s.lastGood
-	case name == store.StageUp && !s.sanBoot() && !s.textKernel:
+	case name == store.StageUp && (!s.sanBoot() || startsInstaller(s.Script)) && !s.textKernel:
 		s.pass(name, at)
 		st := s.stage(name)
 		st.State, st.At, st.Ended = store.StageUnsure, s.lastGood, at
 		st.Detail = "No sign either way: what it starts now does not come from here"
+		if s.sanBoot() {
+			st.Detail = "No sign either way: its installer has not used the volume, and may wait for somebody"
+		}
 		s.Outcome, s.Stage = store.OutcomeUpUnconfirmed, name
 	default:
 		quiet := "Nothing heard for " + span(at.Sub(s.lastGood))

@@ -481,6 +481,22 @@ func TestABootThatDoesNotUseTheSAN(t *testing.T) {
 	p.expect(store.OutcomeUpUnconfirmed, store.StageUp, "done done skipped done skipped skipped unsure")
 }
 
+// A person may take an hour over an installer's first question.
+func TestAnInstallerThatWaitsForSomebodyHasNotFailed(t *testing.T) {
+	const script = "#!ipxe\n# Boot script of lab-12\nsanhook --drive 0x80 iscsi:10.77.0.1::3260:2:iqn.2026-11.lunboot:yard || goto no_volume\n" +
+		"kernel http://10.77.0.1/files/mini.iso/linux || goto no_kernel\nboot || goto no_start\n\n:no_volume\necho\n"
+	waits := func(script string) *tape {
+		return newTape(t).dora(ipxeBIOS, "").see(9, store.EventScriptSent, store.Detail{Profile: "deb", Script: script}).login(ipxeID, "s1").
+			see(500, store.EventFileSent, store.Detail{File: "mini.iso/linux", Bytes: 8_000_000}).
+			see(30_000, store.EventISCSIClosed, bytes(iscsi(ipxeID, "s1"), 3000)).quiet(time.Hour)
+	}
+	p := waits(script).expect(store.OutcomeUpUnconfirmed, store.StageUp, "done done skipped done done done unsure").
+		detail(store.StageUp, "No sign either way: its installer has not used the volume, and may wait for somebody")
+	p.login(osID, "s2").expect(store.OutcomeUp, store.StageUp, "done done skipped done done done done")
+	// A kernel of an operator's own script is to run from the volume.
+	waits(strings.ReplaceAll(script, "no_volume", "lunboot1")).expect(store.OutcomeFailed, store.StageUp, "done done skipped done done done failed")
+}
+
 func TestAnUnknownMachineWaits(t *testing.T) {
 	p := newTape(t).dora(ipxeBIOS, "")
 	for range 30 {
