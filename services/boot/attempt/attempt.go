@@ -252,7 +252,7 @@ func (s *State) Expire(now time.Time, u Usual) bool {
 	case s.atScreen():
 		s.fail(store.StageScript, at, waitsLine+": nobody came in "+span(at.Sub(s.lastGood)))
 		s.silentSince = s.lastGood
-	case name == store.StageUp && (!s.sanBoot() || startsInstaller(s.Script)) && !s.textKernel:
+	case name == store.StageUp && (!s.sanBoot() || StartsInstaller(s.Script)) && !s.textKernel:
 		s.pass(name, at)
 		st := s.stage(name)
 		st.State, st.At, st.Ended = store.StageUnsure, s.lastGood, at

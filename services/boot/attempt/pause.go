@@ -132,9 +132,9 @@ func IsKernel(script, path string) bool {
 	return false
 }
 
-// startsInstaller reports whether a script is one of ours that hooks the volume for an
+// StartsInstaller reports whether a script is one of ours that hooks the volume for an
 // installer: what is started then does not run from the volume, and needs it when
 // somebody has answered its questions.
-func startsInstaller(script string) bool {
+func StartsInstaller(script string) bool {
 	return strings.Contains(script, "\nsanhook ") && strings.Contains(script, "\n:no_volume\n")
 }

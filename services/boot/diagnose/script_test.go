@@ -91,3 +91,11 @@ func TestFilesThatCannotBeStartedAreNamedForWhatTheyAre(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// An installer that waits at its first question is no system that steadily reads.
+func TestAnInstallerThatWaitsIsNotCalledUp(t *testing.T) {
+	p := bios().see(300, store.EventScriptSent, store.Detail{Profile: "deb", MatchedBy: "mac", Key: "key",
+		Script: "#!ipxe\nsanhook --drive 0x80 iscsi:10.77.0.1::3260:2:iqn.2026-11.lunboot:yard || goto no_volume\nkernel http://10.77.0.1/files/linux || goto no_kernel\nboot || goto no_start\n\n:no_volume\n"}).
+		logged(ipxeID, "s1").read(ipxeID, "s1", 3000).quiet()
+	is(t, p.first(t, lab12()), "LB-OS-03", "installer", "", store.CannotSee)
+}

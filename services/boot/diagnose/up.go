@@ -231,6 +231,15 @@ func upUnconfirmed(v *view) (store.Diagnosis, bool) {
 	if v.a.Outcome != store.OutcomeUpUnconfirmed {
 		return store.Diagnosis{}, false
 	}
+	if _, ok := v.osLogin(); !ok && attempt.StartsInstaller(v.a.Script) {
+		v.noteSilence()
+		return store.Diagnosis{
+			Title:      v.who() + " was given its installer, and how far that is cannot be seen from here",
+			Cause:      "The installer has not logged in to the volume yet. It does so before it looks for disks; until then it may wait for somebody, or for its mirror.",
+			Confidence: store.CannotSee,
+			Fixes:      []store.Fix{{Label: "Look at the machine’s screen"}, {Label: "Give its profile the answers, and let the last of them fetch {{done_url}}"}},
+		}, true
+	}
 	if e, ok := v.last(store.EventISCSIIO, store.EventISCSIFirstRead); ok {
 		v.note(e.At, "it read or wrote last")
 		return store.Diagnosis{
