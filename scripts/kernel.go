@@ -378,7 +378,14 @@ func Answer(p store.Profile, f Facts, file string) (string, error) {
 	case sys == store.MediaUbuntu && file == "meta-data":
 		return "instance-id: " + f.Machine + "-" + strconv.FormatInt(int64(f.Attempt), 10) + "\nlocal-hostname: " + f.Machine + "\n", nil
 	case sys == store.MediaUbuntu && file == "vendor-data":
-		return "", nil
+		if p.Fields[FieldDisk] == "own" {
+			return "", nil
+		}
+		// The installer takes the disks that are there when it looks for them, and
+		// cannot log in to iSCSI targets itself (subiquity's "Configure storage",
+		// limitations). cloud-init runs this before the installer starts; user-data
+		// with a bootcmd of its own takes its place.
+		return "#cloud-config\nbootcmd:\n- modprobe -a iscsi_ibft iscsi_tcp && iscsistart -b || logger -t lunboot the volume of the iBFT could not be reached\n", nil
 	}
 	return "", ErrNoAnswer
 }

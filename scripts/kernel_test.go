@@ -94,12 +94,14 @@ func TestAnswersAreTheProfilesTextWithTheMachinesFacts(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	u := store.Profile{Name: "ubu", Kind: store.ProfileInstall, Fields: map[string]string{"media": "ubuntu.iso"}, Text: "#cloud-config\n"}
+	own := store.Profile{Name: "own", Kind: store.ProfileInstall, Fields: map[string]string{"media": "ubuntu.iso", "disk": "own"}, Text: "#cloud-config\n"}
 	w := store.Profile{Name: "win", Kind: store.ProfileWimboot, Fields: map[string]string{"media": "win11.iso", "wimboot": "wimboot"}, Text: "wpeinit\nnet use\n"}
 	for _, c := range []struct {
 		p          store.Profile
 		file, want string
 	}{
-		{u, "user-data", "#cloud-config\n"}, {u, "meta-data", "instance-id: lab-03-42\nlocal-hostname: lab-03\n"}, {u, "vendor-data", ""},
+		{u, "user-data", "#cloud-config\n"}, {u, "meta-data", "instance-id: lab-03-42\nlocal-hostname: lab-03\n"}, {own, "vendor-data", ""},
+		{u, "vendor-data", "#cloud-config\nbootcmd:\n- modprobe -a iscsi_ibft iscsi_tcp && iscsistart -b || logger -t lunboot the volume of the iBFT could not be reached\n"},
 		{w, "install.bat", "wpeinit\r\nnet use\r\n"}, {w, "winpeshl.ini", "[LaunchApps]\r\n\"install.bat\"\r\n"},
 	} {
 		if got, err := Answer(c.p, f, c.file); err != nil || got != c.want {

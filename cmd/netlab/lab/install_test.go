@@ -21,6 +21,12 @@ func TestDebiansInstallerComesToItsFirstScreenAndHasTheVolume(t *testing.T) {
 		t.Skip("its package has 130 MB; set LUNBOOT_SOAK=1")
 	}
 	needs(t, "genisoimage")
+	for _, firmware := range []lab.Firmware{lab.BIOS, lab.UEFI} {
+		t.Run(string(firmware), func(t *testing.T) { startsInstaller(t, firmware) })
+	}
+}
+
+func startsInstaller(t *testing.T, firmware lab.Firmware) {
 	b := start(t, 10*time.Minute)
 	kernel, initrd, err := lab.Installer(b.ctx)
 	b.must(err)
@@ -45,7 +51,7 @@ func TestDebiansInstallerComesToItsFirstScreenAndHasTheVolume(t *testing.T) {
 	// its answers. Of terminals it knows few, vt102 among them.
 	b.cli("subnet", "set", "10.77.0.0/24", "--router", lab.ServerAddr.String(), "--dns", lab.ServerAddr.String())
 	b.cli("profile", "set", "deb", "--kind", "install", "--field", "media=mini.iso", "--field", "initrd=mini.iso/initrd.gz parts.gz", "--field", "cmdline=console=ttyS0 DEBIAN_FRONTEND=newt TERM=vt102", "--file", answers)
-	m := b.machine("fresh", lab.BIOS, 71)
+	m := b.machine("fresh", firmware, 71)
 	m.Memory = 1024
 	b.cli("volume", "create", "fresh", "--size", "1G")
 	b.cli("machine", "add", "fresh", "--mac", m.MAC.String())
