@@ -156,10 +156,17 @@ func TestDebiansInstallerIsHandedWhatFindsTheVolume(t *testing.T) {
 	if len(names) != 1 || !strings.HasPrefix(program, "#!/bin/sh\n") {
 		t.Errorf("the archive holds %v", names)
 	}
-	shell := exec.Command("/bin/sh", "-n")
-	shell.Stdin = strings.NewReader(program)
-	if out, err := shell.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
+	_, last, _ := strings.Cut(program, "<<'END'\n")
+	last, _, found := strings.Cut(last, "\nEND\n")
+	if !found || !strings.Contains(last, "echo ISCSI_AUTO=true > /target/etc/iscsi/iscsi.initramfs") {
+		t.Errorf("the system that is installed is not told of the iBFT:\n%s", program)
+	}
+	for _, text := range []string{program, last} {
+		shell := exec.Command("/bin/sh", "-n")
+		shell.Stdin = strings.NewReader(text)
+		if out, err := shell.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s\n%s", err, out, text)
+		}
 	}
 	own := store.Profile{Name: "own", Kind: store.ProfileInstall, Fields: map[string]string{"media": "mini.iso", "disk": "own"}}
 	if script, err = Render(own, kept()); err != nil || strings.Contains(script, "volume.gz") {

@@ -27,7 +27,7 @@ func TestDebiansInstallerComesToItsFirstScreenAndHasTheVolume(t *testing.T) {
 }
 
 func startsInstaller(t *testing.T, firmware lab.Firmware) {
-	b := start(t, 10*time.Minute)
+	b := start(t, 15*time.Minute) // a machine of one core that unpacks 40 MB
 	kernel, initrd, err := lab.Installer(b.ctx)
 	b.must(err)
 	parts, err := lab.InstallerParts(b.ctx, kernel)
