@@ -73,6 +73,20 @@ func startsInstaller(t *testing.T, firmware lab.Firmware) {
 	if s := stage(a, store.StageUp); s.Detail != "Its operating system logged in and reads its volume" {
 		t.Errorf("the installer is up: %+v", s)
 	}
+	// Its daemon takes the session over, by a login of its own.
+	for logins := 0; logins < 2; {
+		logins = 0
+		for _, e := range b.events() {
+			if e.Kind == store.EventISCSILogin && strings.HasPrefix(e.Detail.ISID, "00023d") {
+				logins++
+			}
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-b.ctx.Done():
+			t.Fatalf("%d logins by the installer's kernel: no daemon would bring its session back", logins)
+		}
+	}
 	if len(a.Diagnoses) > 0 && a.Diagnoses[0].Code == "LB-VOL-05" {
 		t.Errorf("it is told that it lacks a system, while it gets one: %+v", a.Diagnoses)
 	}

@@ -29,7 +29,7 @@ func Installer(ctx context.Context) (kernel, initrd string, err error) {
 }
 
 // InstallerParts returns the path of a RAM disk with what Debian's installer drives
-// iSCSI with: iscsistart, and modules for its kernel. The installer fetches them from
+// iSCSI with: iscsistart, iscsid, and modules for its kernel. The installer fetches them from
 // its mirror (open-iscsi-udeb, scsi-modules), which the lab does not have; in the RAM
 // disk they lie where it puts them. They come from the packages of an installed
 // system: the kernel's, 70 MB, is downloaded once, and the RAM disk alone is kept.
@@ -82,10 +82,10 @@ func InstallerParts(ctx context.Context, kernel string) (string, error) {
 	return kept, os.Rename(made, kept)
 }
 
-// installerParts makes the RAM disk. The installer has its folders already, and what
+// installerParts makes the RAM disk. The installer has all its folders but one, and what
 // it has of libraries stays in front of these.
 func installerParts(unpacked, kernelDir, release string) ([]byte, error) {
-	files, err := programs(unpacked, "sbin/iscsistart")
+	files, err := programs(unpacked, "sbin/iscsistart", "sbin/iscsid")
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +103,8 @@ func installerParts(unpacked, kernelDir, release string) ([]byte, error) {
 			c.entry(name, modeFile, 0, 0, files[name])
 		}
 	}
+	c.entry("etc/iscsi", modeDir, 0, 0, nil)
+	c.entry("etc/iscsi/iscsid.conf", modeFile, 0, 0, []byte(iscsidConfig))
 	for _, name := range sortedKeys(images) {
 		c.entry("lib/modules/"+release+"/kernel/drivers/scsi/"+name, modeFile, 0, 0, images[name])
 	}
