@@ -69,6 +69,11 @@ func TestAnActOnManyLeavesTheListAsItWas(t *testing.T) {
 	has(t, body, "101–200 of 230")
 	_, body = post("/volumes/bulk", "act", "read-only", "id", "4", "search", "spare", "sort", "-size")
 	has(t, body, `name="back" value="/volumes?search=spare&amp;sort=-size"`)
+	// One of the new ones is ignored, and the list of them stays.
+	_, body = get("/unknown?search=uefi&sort=-seen")
+	has(t, body, `/ignore"><input type="hidden" name="list" value="unknown"><input type="hidden" name="search" value="uefi"><input type="hidden" name="sort" value="-seen">`)
+	_, body = post("/unknown/b8:27:eb:91:3c:0d/ignore", "list", "unknown", "search", "uefi", "sort", "-seen")
+	has(t, body, "is ignored", `<h1>New machines</h1>`, `name="back" value="/unknown?search=uefi&amp;sort=-seen"`, `value="uefi"`)
 	if code, to := post("/machines/undo", "was", "4:1:read-only:false", "back", "/volumes?search=spare&sort=-size"); code != http.StatusSeeOther || to != "/volumes?search=spare&sort=-size" {
 		t.Errorf("taking it back leads to %d %s", code, to)
 	}

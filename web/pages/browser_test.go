@@ -193,6 +193,7 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("events", base+"/events")
 	check("events-machine", base+"/events?machine=2&show=warning")
 	check("events-none", base+"/events?search=nothing")
+	check("machine-from-events", base+"/machines/2")
 	check("subnets-none", base+"/subnets")
 	l.served()
 	check("subnets", base+"/subnets?sort=-size")

@@ -97,7 +97,7 @@ func eventFacts(e store.Event) (out []string) {
 	}
 	note("volume", d.Volume)
 	switch {
-	case e.Kind == store.EventDropped: // of which it is the count, and the reason says it
+	case e.Kind == store.EventDropped, e.Kind == store.EventSpace: // whose reason says it
 	case d.Total > 0:
 		note("", store.Bytes(d.Bytes)+" of "+store.Bytes(d.Total))
 	case d.Bytes > 0 && strings.HasPrefix(string(e.Kind), "iscsi."):

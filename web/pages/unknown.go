@@ -334,6 +334,11 @@ func (s *site) ignore(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := page{Said: mac.String() + " is ignored: it is given nothing to boot.", Undo: &undo{Was: []string{"0:0:ignore:" + mac.String()}, Back: "/unknown"}}
+	if r.PostFormValue("list") == "unknown" { // from the list of the new ones, which stays as it was
+		p.Undo.Back = readTable(r, "/unknown", "", listing.UnknownMachines().Columns()).URL()
+		s.unknownPage(w, r, http.StatusOK, p)
+		return
+	}
 	s.showMachines(w, r, readListQuery(nil), http.StatusOK, p, addForm{})
 }
 
