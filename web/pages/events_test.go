@@ -118,7 +118,7 @@ func TestEventsAreListedAndNarrowed(t *testing.T) {
 	if _, body := get("/events?machine=77"); !strings.Contains(body, "machine 77, which was removed") {
 		t.Error("a machine that was removed has no list")
 	}
-	for path, has := range map[string]string{"/machines/2": `href="/events?machine=2"`, "/machines/1": `href="/events?search=attempt%3A11"`} {
+	for path, has := range map[string]string{"/machines/2": `href="/events?machine=2"`, "/machines/1": `href="/events?search=attempt%3A11"`, "/machines/4": `href="/events?machine=4">What was heard of it</a>`} {
 		if _, body := get(path); !strings.Contains(body, has) {
 			t.Errorf("%s does not lead to %s", path, has)
 		}
