@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -222,4 +224,39 @@ func TestManyLeasesAreDroppedAndOneThatAMachineRunsFromStays(t *testing.T) {
 	if out := a.must(t, "audit", "--search", "what:lease.drop"); strings.Count(out, "lease.drop") != 6 {
 		t.Errorf("on record are\n%s", out)
 	}
+}
+
+// Whoever follows what fits a search hears of nothing else.
+func TestOnlyEventsThatFitAreFollowed(t *testing.T) {
+	a := started(t, dataDir(t))
+	for n, name := range []string{"m1", "m2"} {
+		a.must(t, "machine", "add", name, "--mac", fmt.Sprintf("02:00:00:00:00:%02x", n+1))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ask, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://lunboot/api/v1/events?search=machine:m2+kind:machine.changed", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask.Header.Set("Accept", "text/event-stream")
+	answer, err := socketClient(a.dir).Do(ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	in := bufio.NewScanner(answer.Body)
+	in.Scan() // it has begun: what happens from here on is told
+	a.must(t, "machine", "set", "m1", "--notes", "not this")
+	a.must(t, "machine", "set", "m2", "--notes", "this")
+	for in.Scan() {
+		data, ok := strings.CutPrefix(in.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		if !strings.Contains(data, `"hostname":"m2"`) {
+			t.Errorf("it tells of %s", data)
+		}
+		return
+	}
+	t.Errorf("it ends: %v", in.Err())
 }
