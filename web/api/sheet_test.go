@@ -180,7 +180,7 @@ func TestEveryListIsExported(t *testing.T) {
 		"/exports/subnets?search=mode:full":                           {"id,network,interface,", "1,10.77.0.0/24,eth1,full,,0,0,"},
 		"/exports/mappings":                                           {"machine,lun,", "lab-01,0,spare,2097152,true,false,"},
 		"/exports/users?format=json":                                  {`"name": "anna"`, `"role": "admin"`},
-		"/exports/tokens":                                             {"id,name,scope,expired,", ",ci,read,false,"},
+		"/exports/tokens":                                             {"id,name,owner,scope,expired,", ",ci,,read,false,"},
 		"/exports/events?search=machine:lab-01&sort=-at":              {"seq,at,severity,kind,machine,", ",info,dhcp.discover,lab-01,", ",error,iscsi.no-lun,lab-01,"},
 		"/exports/attempts":                                           {"id,machine,mac,started,"},
 		"/exports/audit?search=what:volume+spare&format=csv&sort=who": {"id,at,who,", ",tester,volume.create,spare,"},

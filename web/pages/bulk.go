@@ -26,7 +26,7 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 	list := readListQuery(r.PostForm)
 	refuse := func(err error) {
 		status, text := explain(err)
-		s.showMachines(w, r, list, status, page{Error: text}, addForm{})
+		s.showMachines(w, r, list, status, page{Error: text}, addForm{}, nil)
 	}
 	ms, err := s.chosen(ctx, list, r.PostForm)
 	if err != nil {
@@ -38,28 +38,67 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 		value = r.PostFormValue("profile")
 	}
 	if act == "remove" {
-		if want := fmt.Sprintf("remove %d", len(ms)); value != want {
-			refuse(store.Invalid("value", "nothing was removed: type %q to remove %s; their volumes stay", want, count(len(ms))))
+		if status, problem, sure := sureToRemove(r, list, ms); sure != nil {
+			s.showMachines(w, r, list, status, page{Error: problem}, addForm{}, sure)
 			return
 		}
 	}
 	t := tally{count: count, back: undo{Back: list.URL()}}
-	var on []error
-	if act == "on" {
-		on = s.switchOn(ctx, by(r), ms)
+	var switched []error
+	switch act {
+	case "on", "shutdown":
+		switched = s.switchAll(ctx, by(r), ms, store.PowerAct(act))
 	}
 	for i, m := range ms {
 		var was string
 		var err error
-		if act == "on" {
-			err = on[i]
+		if switched != nil {
+			err = switched[i]
 		} else {
 			was, err = s.bulkOne(ctx, by(r), m, act, value)
 		}
 		t.add(m.Name, was, err)
 	}
 	status, p := t.page()
-	s.showMachines(w, r, list, status, p, addForm{})
+	s.showMachines(w, r, list, status, p, addForm{}, nil)
+}
+
+// sureToRemove is what somebody has to agree to before machines are removed, and how
+// it is asked; nil when they have.
+func sureToRemove(r *http.Request, list listQuery, ms []store.Machine) (status int, problem string, _ *question) {
+	q := &question{
+		Act: "remove", Title: "Remove " + count(len(ms)) + "?", Button: "Remove " + count(len(ms)),
+		Lines: []string{"Their names, MAC addresses, LUN mappings and what is known of their boots go; nothing brings them back.", "Their volumes stay."},
+		Want:  fmt.Sprintf("remove %d", len(ms)), Typed: strings.TrimSpace(r.PostFormValue("sure")),
+		List: tableQuery{Path: "/machines", Show: string(list.Show), Search: list.Search, Sort: list.Sort, From: list.From},
+	}
+	now := make([]string, len(ms))
+	names := make([]string, len(ms))
+	for i, m := range ms {
+		now[i] = fmt.Sprintf("%d:%d", m.ID, m.Revision)
+		names[i] = m.Name
+	}
+	q.Seen = listing.Digest(now)
+	if r.PostFormValue("all") != "" {
+		q.Match = r.PostFormValue("match")
+	} else {
+		q.IDs = r.PostForm["id"]
+	}
+	some := names[:min(len(names), maxLost)]
+	line := strings.Join(some, ", ")
+	if more := len(names) - len(some); more > 0 {
+		line += fmt.Sprintf(" and %d more", more)
+	}
+	q.Lines = append([]string{line}, q.Lines...)
+	switch {
+	case q.Typed == "":
+		return http.StatusUnprocessableEntity, "", q
+	case q.Typed != q.Want:
+		return http.StatusUnprocessableEntity, fmt.Sprintf("Nothing was removed: type %q to go on.", q.Want), q
+	case q.Seen != r.PostFormValue("seen"):
+		return http.StatusConflict, "Nothing was removed: what this would be done to has changed since it was asked. Look again.", q
+	}
+	return 0, "", nil
 }
 
 // tally is what became of an act on many things.

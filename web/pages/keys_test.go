@@ -2,6 +2,8 @@ package pages
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -137,4 +139,20 @@ func TestAListIsMovedThroughByKeys(t *testing.T) {
 	must(t, err)
 	press(t, ctx, "\r")
 	eval(t, ctx, `document.querySelector("h1").innerText.trim()`, first)
+}
+
+// What is done to machines is at hand without a scroll through all of them.
+func TestALongListIsSearchedAndActedOnWhereOneIs(t *testing.T) {
+	l := many(150)
+	ctx, base := keyboard(t, l)
+	must(t, chromedp.Do(ctx, chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
+	for _, width := range []int{1360, 390} {
+		look(t, ctx, "light", width)
+		must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/machines"), chromedp.WaitVisible(chromedp.CSS("#bulk"))))
+		eval(t, ctx, `String(document.querySelector("#search").getBoundingClientRect().bottom < innerHeight)`, "true")
+		_, err := chromedp.Run(ctx, chromedp.Evaluate[int](`document.querySelector("tbody .tickbox input").click(); 1`))
+		must(t, err)
+		eval(t, ctx, `String(document.querySelector("#bulk").getBoundingClientRect().bottom <= innerHeight)`, "true")
+		shoot(t, ctx, os.Getenv("LUNBOOT_SCREENSHOTS"), fmt.Sprintf("machines-many-light-%d", width))
+	}
 }

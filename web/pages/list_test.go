@@ -140,14 +140,18 @@ func TestManyMachinesAreChangedAndTakenBack(t *testing.T) {
 		"nothing ticked":  {"act", "tag", "value", "x"},
 		"nothing to do":   {"id", "1001", "act", ""},
 		"others by now":   {"all", "yes", "match", "12", "act", "tag", "value", "x"},
-		"no number typed": {"id", "1001", "act", "remove", "value", "remove"},
-		"another number":  {"id", "1001", "act", "remove", "value", "remove 2"},
+		"nothing typed":   {"id", "1001", "act", "remove"},
+		"no number typed": {"id", "1001", "act", "remove", "sure", "remove"},
+		"another number":  {"id", "1001", "act", "remove", "sure", "remove 2"},
+		"never asked":     {"id", "1001", "act", "remove", "sure", "remove 1"},
 	} {
 		if code, _ := post("/machines/bulk", form...); code < 400 || len(l.machines) != 154 {
 			t.Errorf("%s: %d, %d machines", name, code, len(l.machines))
 		}
 	}
-	if code, _ := post("/machines/bulk", "id", "1001", "act", "remove", "value", "remove 1"); code != http.StatusOK || len(l.machines) != 153 {
+	_, body = post("/machines/bulk", "id", "1001", "act", "remove")
+	has(t, body, "Remove 1 machine?", "Their volumes stay", "<b>remove 1</b>", l.machines[5].Name)
+	if code, _ := post("/machines/bulk", "id", "1001", "act", "remove", "sure", "remove 1", "seen", seenOf(t, body)); code != http.StatusOK || len(l.machines) != 153 {
 		t.Errorf("removing: %d, %d machines", code, len(l.machines))
 	}
 	if len(l.removed) != 1 || store.KindOf(l.removed[0]) != store.KindStale {

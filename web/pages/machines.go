@@ -101,6 +101,7 @@ type machinesView struct {
 	Before      string
 	After       string
 	Profiles    []store.Profile
+	Sure        *question // what is asked before an act on many
 }
 
 type addForm struct{ Name, MAC string }
@@ -109,10 +110,10 @@ type addForm struct{ Name, MAC string }
 const maxRows = 100
 
 func (s *site) machines(w http.ResponseWriter, r *http.Request) {
-	s.showMachines(w, r, readListQuery(r.URL.Query()), http.StatusOK, page{}, addForm{})
+	s.showMachines(w, r, readListQuery(r.URL.Query()), http.StatusOK, page{}, addForm{}, nil)
 }
 
-func (s *site) showMachines(w http.ResponseWriter, r *http.Request, list listQuery, status int, p page, form addForm) {
+func (s *site) showMachines(w http.ResponseWriter, r *http.Request, list listQuery, status int, p page, form addForm, sure *question) {
 	v, err := s.listMachines(r.Context(), list)
 	if store.KindOf(err) == store.KindInvalid { // a search that is none keeps the page
 		status, p.Error = explain(err)
@@ -125,7 +126,7 @@ func (s *site) showMachines(w http.ResponseWriter, r *http.Request, list listQue
 		s.fail(w, r, err)
 		return
 	}
-	v.Form = form
+	v.Form, v.Sure = form, sure
 	if list.Search == "" { // the list has looked at every machine
 		p.Failed, p.counted = v.Counts[condFailed], true
 	}
@@ -248,7 +249,7 @@ func (s *site) addMachine(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	status, text := explain(err)
-	s.showMachines(w, r, readListQuery(nil), status, page{Error: text}, form)
+	s.showMachines(w, r, readListQuery(nil), status, page{Error: text}, form, nil)
 }
 
 func machinePath(id store.MachineID) string { return fmt.Sprintf("/machines/%d", id) }

@@ -142,9 +142,9 @@ const (
 	switchTime   = 2 * time.Minute
 )
 
-// switchOn switches machines on, each by its BMC, or by waking its card where it
+// switchAll switches machines, each by its BMC, or by waking its card where it
 // has none. It returns an error for each machine.
-func (s *site) switchOn(ctx context.Context, who store.Actor, ms []store.Machine) []error {
+func (s *site) switchAll(ctx context.Context, who store.Actor, ms []store.Machine, act store.PowerAct) []error {
 	ctx, cancel := context.WithTimeout(ctx, switchTime)
 	defer cancel()
 	errs := make([]error, len(ms))
@@ -155,10 +155,10 @@ func (s *site) switchOn(ctx context.Context, who store.Actor, ms []store.Machine
 			switch {
 			case ctx.Err() != nil:
 				errs[i] = &store.Error{Kind: store.KindUnavailable, Msg: "there was no time left for it; choose it again"}
-			case m.BMC.IsZero():
+			case m.BMC.IsZero() && act == store.PowerOn:
 				_, errs[i] = s.Power.Wake(ctx, who, m)
 			default:
-				_, errs[i] = s.Power.Power(ctx, who, m, store.PowerOrder{Act: store.PowerOn})
+				_, errs[i] = s.Power.Power(ctx, who, m, store.PowerOrder{Act: act})
 			}
 			return nil
 		})

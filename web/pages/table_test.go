@@ -115,7 +115,7 @@ func TestEveryListIsExportedAsItIsShown(t *testing.T) {
 		"/subnets?show=full&sort=size":           {"/export/subnets?format=csv&amp;show=full&amp;sort=size", []string{"id,network,interface,", "\n1,10.77.0.0/24,eth1,full,10.77.0.100-10.77.0.199,100,1,"}, "10.9.0.0"},
 		"/mappings?search=volume:debian12":       {"/export/mappings?format=csv&amp;search=volume%3Adebian12", []string{"machine,lun,volume,", "lab-01,2,debian12,"}, "win11"},
 		"/people?show=admin":                     {"/export/users?format=json&amp;show=admin", []string{`"name": "admin"`, `"role": "admin"`}, "argon2"},
-		"/tokens?show=read":                      {"/export/tokens?format=csv&amp;show=read", []string{"id,name,scope,", "1,ci,read,"}, "hash"},
+		"/tokens?show=read":                      {"/export/tokens?format=csv&amp;show=read", []string{"id,name,owner,scope,", "1,ci,,read,"}, "hash"},
 		"/loaders":                               {"/export/loaders?format=csv", []string{"name,chain,role,"}, "xyzzy"},
 	} {
 		_, body := get(page)

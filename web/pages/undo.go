@@ -64,7 +64,7 @@ func (s *site) takeBack(w http.ResponseWriter, r *http.Request) {
 	if b := listAt(r.PostFormValue("back")); b.path == "/machines" {
 		list, _ = url.ParseQuery(b.query) // which listAt wrote
 	}
-	s.showMachines(w, r, readListQuery(list), http.StatusOK, p, addForm{})
+	s.showMachines(w, r, readListQuery(list), http.StatusOK, p, addForm{}, nil)
 }
 
 func (s *site) takeOneBack(r *http.Request, was string) error {

@@ -339,7 +339,7 @@ func (s *site) ignore(w http.ResponseWriter, r *http.Request) {
 		s.unknownPage(w, r, http.StatusOK, p)
 		return
 	}
-	s.showMachines(w, r, readListQuery(nil), http.StatusOK, p, addForm{})
+	s.showMachines(w, r, readListQuery(nil), http.StatusOK, p, addForm{}, nil)
 }
 
 // waiting are the machines that wait, when they are still those of which a form
