@@ -241,6 +241,8 @@ func TestNoWriteLandsAfterItsLogout(t *testing.T) {
 	b := start(t)
 	v := newMemory(1 << 20)
 	v.puts = make(chan struct{})
+	finish := sync.OnceFunc(func() { close(v.puts) })
+	t.Cleanup(finish) // before the target's own
 	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: v}})
 	old := b.login(t, alice, Linux(1))
 	old.Must(t, Ready(1))
@@ -256,7 +258,7 @@ func TestNoWriteLandsAfterItsLogout(t *testing.T) {
 	if p, _, err := old.Recv(); err == nil {
 		t.Fatalf("%s: %+v", p.Opcode(), p)
 	}
-	close(v.puts)
+	finish()
 	old.Timeout = 5 * time.Second
 	Expect[*pdu.LogoutResponse](t, old)
 	i := b.login(t, alice, Linux(2))

@@ -453,6 +453,8 @@ func TestReinstatementWaitsForWrites(t *testing.T) {
 	b := start(t)
 	v := newMemory(1 << 20)
 	v.puts = make(chan struct{})
+	finish := sync.OnceFunc(func() { close(v.puts) })
+	t.Cleanup(finish) // before the target's own
 	b.enroll(alice, map[store.LUN]disk{0: {id: 1, volume: v}})
 	one := b.login(t, alice, Linux(1))
 	one.Must(t, Ready(0))
@@ -473,7 +475,7 @@ func TestReinstatementWaitsForWrites(t *testing.T) {
 		t.Fatalf("the login did not wait: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
-	close(v.puts)
+	finish()
 	if err := <-in; err != nil {
 		t.Error(err)
 	}
@@ -903,6 +905,8 @@ func TestAResetWaitsForOtherMachinesWrites(t *testing.T) {
 			b := start(t)
 			shared := newMemory(1 << 20)
 			shared.puts = make(chan struct{})
+			finish := sync.OnceFunc(func() { close(shared.puts) })
+			t.Cleanup(finish) // before the target's own
 			disks := map[store.LUN]disk{0: {id: 1, volume: shared}}
 			b.enroll(alice, disks)
 			b.enroll(bob, disks)
@@ -925,7 +929,7 @@ func TestAResetWaitsForOtherMachinesWrites(t *testing.T) {
 			if p, _ := Expect[*pdu.NOPIn](t, resetter); p.InitiatorTaskTag != nop.InitiatorTaskTag {
 				t.Fatalf("the reset was answered before the write had come to rest: %+v", p)
 			}
-			close(shared.puts)
+			finish()
 			if p, _ := Expect[*pdu.TaskResponse](t, resetter); p.Response != pdu.TaskComplete || p.InitiatorTaskTag != q.InitiatorTaskTag {
 				t.Errorf("%+v", p)
 			}
