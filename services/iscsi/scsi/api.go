@@ -142,6 +142,9 @@ type Command struct {
 	Expected int    // the initiator's Expected Data Transfer Length
 
 	Out []byte // DirOut: the bytes received, in order, at most Plan.Len are used
+	// Ahead is how many bytes of a WRITE, at its beginning, WritePiece has written:
+	// Execute writes the rest of Out.
+	Ahead int
 	// In is given as buf[:0]; with a capacity of Plan.Len Execute allocates
 	// nothing. It returns all that the command sends, which may be more than
 	// Expected: len(In)-Expected is the residual count.

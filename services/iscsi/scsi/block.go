@@ -93,7 +93,7 @@ func execWrite(ctx context.Context, c *Command) error {
 	u := c.itl.unit
 	u.order.RLock()
 	if err = c.wiped(); err == nil {
-		err = c.put(ctx, data, c.offset())
+		err = c.put(ctx, data[c.Ahead:], c.offset()+int64(c.Ahead))
 	}
 	u.order.RUnlock()
 	if err != nil {
@@ -135,8 +135,9 @@ func (c *Command) put(ctx context.Context, data []byte, off int64) error {
 	if len(data) == 0 {
 		return nil
 	}
-	if err := c.itl.unit.cfg.Volume.WriteAt(ctx, data, off); err != nil {
-		return sense.WriteError(err, c.lba)
+	u := c.itl.unit
+	if err := u.cfg.Volume.WriteAt(ctx, data, off); err != nil {
+		return sense.WriteError(err, uint64(off)>>u.shift)
 	}
 	return nil
 }

@@ -245,7 +245,7 @@ func (n *Nexus) TargetReset(rest func()) {
 // protection and the range of blocks. It does not block.
 func (n *Nexus) Begin(c *Command) Plan {
 	c.nexus, c.itl, c.op, c.answered = n, n.find(c.LUN), nil, false
-	c.Status, c.Sense, c.In, c.Lent, c.written = StatusGood, nil, c.In[:0], 0, false
+	c.Status, c.Sense, c.In, c.Lent, c.Ahead, c.written = StatusGood, nil, c.In[:0], 0, 0, false
 	c.lba, c.blocks, c.length, c.fua, c.field, c.flags = 0, 0, 0, false, 0, 0
 	c.wipes = 0
 	c.Expected = max(c.Expected, 0)

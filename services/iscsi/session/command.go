@@ -218,7 +218,7 @@ func (s *Session) commandOut(t *task, n int) error {
 	if !p.Final {
 		t.unasked = min(s.params.FirstBurstLength, t.expected)
 	}
-	if t.want > inlineWrite && !t.plan.Slow && s.ordered == 0 && c.ComesInPieces() {
+	if t.want > inlineWrite && !t.plan.Slow && s.ordered == 0 && !s.overdue && c.ComesInPieces() {
 		// It holds no memory while it waits for data, and moves on before the
 		// processor's cache has forgotten what came.
 		t.pieces = true

@@ -24,21 +24,24 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 	default:
 		dst = t.buf.b[t.next : t.next+keep]
 	}
-	ok, turn := false, false
+	ok, turn, late := false, false, false
 	t.receiving = true
 	s.outside(func() {
 		if ok, err = s.dataInto(dst, n); ok && err == nil && piece != nil {
-			turn = s.pieceTurn()
+			turn, late = s.pieceTurn()
 		}
 	})
 	t.receiving = false
-	if turn && !t.aborted && t.bad == nil {
+	live, full := !t.aborted && t.bad == nil, false
+	switch {
+	case turn && live:
 		s.writePiece(t, piece, keep)
-	} else {
+	case turn:
 		s.shared.put(piece)
-		if turn {
-			<-s.writer
-		}
+		<-s.writer
+	default:
+		full = late && live && !s.keepRest(t, piece, keep)
+		s.shared.put(piece)
 	}
 	if ok {
 		t.next += n
@@ -50,8 +53,10 @@ func (s *Session) receive(t *task, n int) (gone bool, err error) {
 		return true, s.complete(t)
 	case !ok:
 		return true, s.digestLost(t)
-	case piece != nil && !turn:
+	case piece != nil && !turn && !late:
 		return true, s.lost(t, net.ErrClosed)
+	case full:
+		return true, s.full(t)
 	case t.bad != nil:
 		s.nexus.Written(&t.cmd, t.bad)
 		return true, s.complete(t)

@@ -69,6 +69,7 @@ func (s *Session) abort(match func(*task) bool, f *fence) {
 		case t.phase == phaseRunning:
 			s.part(t)
 		case t.writing:
+			s.forget(t)
 			t.closing, t.phase = true, phaseRunning
 			s.part(t)
 		default:

@@ -8,17 +8,66 @@ import (
 
 // A large WRITE is written as it comes. One piece is written while the next one
 // is received: a session holds two of them at most, whatever its commands want,
-// and a slow disk leaves the reader free until the second is there.
+// and a slow disk leaves the reader free until the second is there. When it must not
+// wait any longer (relief.go), the rest of the command is kept in memory, like the
+// data of every other command.
 
 // pieceTurn waits, without the lock, until no piece of the session is being
-// written. It returns false when the session ends.
-func (s *Session) pieceTurn() bool {
+// written. Otherwise late says that this takes too long; when it does not, the
+// session has ended.
+func (s *Session) pieceTurn() (turn, late bool) {
 	select {
 	case s.writer <- struct{}{}:
-		return true
+		return true, false
+	default:
+	}
+	s.mu.Lock()
+	if s.overdue {
+		s.mu.Unlock()
+		return false, true
+	}
+	select { // what was said last time
+	case <-s.late:
+	default:
+	}
+	s.turning = true
+	s.watch.count++
+	if !s.watch.on {
+		s.keepWatch()
+	}
+	s.mu.Unlock()
+	select {
+	case s.writer <- struct{}{}:
+		turn = true
+	case <-s.late:
+		late = true
 	case <-s.ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turning = false
+	if late {
+		// It may have ended in this moment: then its end does not clear the mark.
+		select {
+		case s.writer <- struct{}{}:
+			return true, false
+		default:
+		}
+		s.overdue = true
+	}
+	return turn, late
+}
+
+// keepRest keeps a piece of a task, and all that comes after it, in memory. It returns
+// false when there is none.
+func (s *Session) keepRest(t *task, piece *buffer, n int) bool {
+	if !s.reserve(t, t.want, false) {
 		return false
 	}
+	copy(t.buf.b[t.next:], piece.b[:n])
+	t.pieces, t.plan.Slow = false, true
+	t.cmd.Ahead = t.next
+	return true
 }
 
 // errFault is a fault of ours under a piece.
@@ -38,6 +87,7 @@ func (s *Session) writePiece(t *task, piece *buffer, n int) {
 		defer s.unlock()
 		s.shared.put(piece)
 		<-s.writer
+		s.overdue = false
 		t.writing, t.bad = false, bad
 		if fault != nil {
 			t.aborted = true
@@ -48,6 +98,8 @@ func (s *Session) writePiece(t *task, piece *buffer, n int) {
 			if s.finish(t) == nil && !s.closed() {
 				_ = s.flush() // an error has ended the session
 			}
+		} else if len(s.waiting) > 0 {
+			s.proceed()
 		}
 	})
 }

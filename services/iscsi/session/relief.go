@@ -12,6 +12,7 @@ import (
 // writes back or flushes what the file has already; and nobody would read the
 // session's pings, aborts and commands for its other disks. So a command that keeps
 // the reader keeps a goroutine and no more: another one goes on to read in its place.
+// Where the reader only waits for the piece of a large WRITE it waits no longer.
 
 // watchEvery is how often somebody looks whether a command keeps the reader: none
 // does for more than twice that.
@@ -88,13 +89,21 @@ func (s *Session) relieve() (again bool) {
 	same := w.count == w.seen
 	w.seen = w.count
 	switch {
+	case s.turning:
+		if same {
+			select {
+			case s.late <- struct{}{}:
+			default: // it knows
+			}
+		}
+		return true
 	case t == nil:
 		w.on = !same
 		return w.on
 	case !same:
 		return true
 	}
-	if !t.listed {
+	if !t.listed && !t.aborted { // an aborted one is among those that are gone
 		s.list(t)
 	}
 	s.inline = nil

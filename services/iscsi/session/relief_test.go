@@ -130,3 +130,99 @@ func TestAnAbortFindsWhatHasKeptAReader(t *testing.T) {
 	}
 	r.quiet(t) // the WRITE has no answer
 }
+
+// hold starts a WRITE of 1 MiB whose first piece waits for the disk, and sends all of
+// its data.
+func hold(t *testing.T, r *rig, data []byte) *pdu.SCSICommand {
+	t.Helper()
+	q, a := r.asked(t)
+	r.volumes[0].puts.shut()
+	r.answerR2T(t, a, data, nil)
+	eventually(t, func() bool { return r.volumes[0].puts.waiting.Load() == 1 }, "the first piece is being written")
+	return q
+}
+
+// A large WRITE whose piece waits for the disk keeps nothing else of its session
+// waiting either: its other data is taken.
+func TestAPieceThatWaitsForItsDiskStallsNothing(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	v, data := r.volumes[0], pattern(mib)
+	q := hold(t, r, data)
+	at := time.Now()
+	r.quiet(t)
+	if d := time.Since(at); d > 500*time.Millisecond {
+		t.Errorf("a ping was answered after %s", d)
+	}
+	other := bytes.Repeat([]byte{9}, mib)
+	r.Must(t, Write10(1, 0, other)) // to another disk, as large
+	r.Must(t, Read10(1, 0, 8))
+	v.puts.open()
+	r.status(t, q.InitiatorTaskTag, "")
+	for n, want := range [][]byte{data, other} {
+		if !bytes.Equal(r.volumes[n].b[:mib], want) {
+			t.Errorf("LUN %d holds something else", n)
+		}
+	}
+	wrote := v.wrote.Load()
+	if wrote != 2 {
+		t.Errorf("the first piece and the rest were %d writes", wrote)
+	}
+	r.Must(t, Write10(0, 0, other))
+	if n := v.wrote.Load() - wrote; n < 4 {
+		t.Errorf("a WRITE that comes later was %d writes: it did not come in pieces", n)
+	}
+}
+
+// What is kept of it in memory is written when the piece is, and not when that has
+// failed or was aborted.
+func TestTheRestOfALargeWriteFollowsItsPiece(t *testing.T) {
+	t.Run("that fails", func(t *testing.T) {
+		r := newRig(t, params()).ready(t)
+		q := hold(t, r, pattern(mib))
+		r.quiet(t)
+		r.volumes[0].full.Store(true)
+		r.volumes[0].puts.open()
+		p, _ := Expect[*pdu.SCSIResponse](t, r.Initiator)
+		if p.InitiatorTaskTag != q.InitiatorTaskTag || p.Status != 0x02 {
+			t.Errorf("%+v", p)
+		}
+		r.volumes[0].full.Store(false)
+		if n := r.volumes[0].wrote.Load(); n != 0 {
+			t.Errorf("%d writes", n)
+		}
+		r.Must(t, Write10(0, 0, pattern(mib)))
+	})
+	t.Run("that is aborted", func(t *testing.T) {
+		r := newRig(t, params()).ready(t)
+		q := hold(t, r, pattern(mib))
+		r.quiet(t)
+		tag := r.Tag()
+		r.send(t, &pdu.TaskRequest{Immediate: true, Function: pdu.FuncAbortTask, InitiatorTaskTag: tag, ReferencedTaskTag: q.InitiatorTaskTag, RefCmdSN: q.CmdSN, CmdSN: r.CmdSN}, nil)
+		r.quiet(t)
+		r.volumes[0].puts.open()
+		if p, _ := Expect[*pdu.TaskResponse](t, r.Initiator); p.InitiatorTaskTag != tag || p.Response != pdu.TaskComplete {
+			t.Errorf("%+v", p)
+		}
+		r.quiet(t)
+		if n := r.volumes[0].wrote.Load(); n != 1 {
+			t.Errorf("%d writes", n)
+		}
+		r.Must(t, Write10(0, 0, pattern(mib)))
+	})
+	t.Run("and there is no memory for it", func(t *testing.T) {
+		c := withMemory(t, 64<<10, 64<<10, time.Hour)
+		r := c.join(t, "a", 32<<20).ready(t)
+		r.volumes[0].puts.shut()
+		q := r.command(0x2a, 16384, nil) // 8 MiB
+		r.send(t, q, make([]byte, 256<<10))
+		a, _ := Expect[*pdu.R2T](t, r.Initiator)
+		r.answerR2T(t, a, pattern(8 * mib), nil)
+		r.quiet(t)
+		r.volumes[0].puts.open()
+		p, _ := Expect[*pdu.SCSIResponse](t, r.Initiator)
+		if p.InitiatorTaskTag != q.InitiatorTaskTag || p.Status != 0x28 {
+			t.Errorf("%+v", p)
+		}
+		r.Must(t, Write10(0, 0, pattern(mib)))
+	})
+}

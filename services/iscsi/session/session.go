@@ -132,6 +132,9 @@ type Session struct {
 	watch     watch
 	over      chan (<-chan struct{}) // gets, once, what is closed when no task can change a volume
 	writer    chan struct{}          // taken while a piece is written
+	turning   bool                   // the reader waits for it
+	overdue   bool                   // the piece that is written has kept the reader
+	late      chan struct{}          // says that to the reader
 	bare      bool                   // the last LUN went, and the initiator was not told
 	after     []func()               // run when the lock is let go
 
@@ -200,6 +203,7 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 		harmless: make(chan struct{}), done: make(chan struct{}),
 		writer: make(chan struct{}, 1),
 		over:   make(chan (<-chan struct{}), 1),
+		late:   make(chan struct{}, 1),
 		params: cfg.Result.Params,
 		tasks:  make(map[pdu.TaskTag]*task),
 		gone:   make(map[*task]struct{}),

@@ -283,7 +283,7 @@ func (s *Session) advance(t *task) bool {
 		s.ask(t)
 		return true
 	}
-	if !s.turn(t) || !s.unitFree(t) {
+	if t.writing || !s.turn(t) || !s.unitFree(t) {
 		return false
 	}
 	if t.plan.Dir == scsi.DirIn && t.buf == nil {
@@ -407,7 +407,9 @@ func (s *Session) run(t *task, settle bool) {
 		if entered = !t.queued || s.enter(t); entered {
 			defer s.shared.leave(&t.cmd)
 			t.within.Store(true)
-			s.nexus.Execute(s.ctx, &t.cmd)
+			if t.bad == nil || !s.nexus.Written(&t.cmd, t.bad) {
+				s.nexus.Execute(s.ctx, &t.cmd)
+			}
 		}
 		return nil
 	})
