@@ -97,8 +97,8 @@ func startSlow(t testing.TB, wait func(context.Context) error) (b *bench, fast *
 }
 
 // slowCommand is the n-th command of the k-th session that uses the slow volume:
-// some only read, the others only write. A small write runs where its session
-// reads commands, and nothing of that session gets past it.
+// some only read, the others only write. A small write runs where its session reads
+// commands, until another goroutine reads there.
 func slowCommand(k, n int) Command {
 	if k%2 == 0 {
 		return Read10(1, uint32(n%200)*8, 8)

@@ -5,12 +5,15 @@
 // Session here; a connection that takes another one's place is a Session that
 // inherits from it.
 //
-// One goroutine reads. What it can answer without waiting it executes itself
+// One goroutine reads. What it can answer without waiting, as a rule, it executes itself
 // and appends the answer to one output buffer, which is written when the input
 // buffer has nothing left: a burst of commands costs one read and one write. A
 // command that may wait for a disk runs on a goroutine of its own, so that the
 // reader goes on; the CmdSN window bounds how many there are and how much
-// memory they hold.
+// memory they hold. So does, from then on, one that has kept the reader for tens of
+// milliseconds: another goroutine reads in its place (relief.go). Of all sessions
+// together no unit has more than scsi.MaxAtDisk of those at its disk; the others wait
+// without having begun.
 //
 // ORDERED orders a command among those of its own session on the same unit, and not
 // among those of other sessions, though all are in one task set (SAM-5 §8.6, TST=000b

@@ -216,7 +216,7 @@ func TestTheRestOfALargeWriteFollowsItsPiece(t *testing.T) {
 		q := r.command(0x2a, 16384, nil) // 8 MiB
 		r.send(t, q, make([]byte, 256<<10))
 		a, _ := Expect[*pdu.R2T](t, r.Initiator)
-		r.answerR2T(t, a, pattern(8 * mib), nil)
+		r.answerR2T(t, a, pattern(8*mib), nil)
 		r.quiet(t)
 		r.volumes[0].puts.open()
 		p, _ := Expect[*pdu.SCSIResponse](t, r.Initiator)
