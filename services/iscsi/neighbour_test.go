@@ -49,10 +49,10 @@ func (v slowVolume) Sync(ctx context.Context) error {
 
 func (v slowVolume) Resident([]byte, int64) bool { return false }
 
-// slowCatalog makes one volume a slow one.
+// slowCatalog makes all volumes but one slow.
 type slowCatalog struct {
 	*catalog
-	slow store.VolumeID
+	fast store.VolumeID
 	wait func(context.Context) error
 }
 
@@ -63,7 +63,7 @@ func (c slowCatalog) Open(ctx context.Context, i store.IQN, _ [6]byte) (iscsi.Ma
 func (c slowCatalog) Refresh(ctx context.Context, i store.IQN) (iscsi.Map, error) {
 	m, err := c.catalog.Refresh(ctx, i)
 	for lun, e := range m.LUNs {
-		if e.VolumeID == c.slow {
+		if e.VolumeID != c.fast {
 			e.Volume = slowVolume{e.Volume.(*memory), c.wait}
 			m.LUNs[lun] = e
 		}
@@ -76,7 +76,7 @@ func startSlow(t testing.TB, wait func(context.Context) error) (b *bench, fast *
 	t.Helper()
 	b, fast = &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}, newMemory(64<<20)
 	b.Server = iscsi.New(iscsi.Config{
-		Listen: "127.0.0.1:0", Target: target, Catalog: slowCatalog{b.catalog, 1, wait}, Emit: b.journal,
+		Listen: "127.0.0.1:0", Target: target, Catalog: slowCatalog{b.catalog, 2, wait}, Emit: b.journal,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: b.clock.now, LogoutTimeout: 20 * time.Millisecond, Tick: 10 * time.Millisecond,
 	})
 	if err := b.Listen(); err != nil {
@@ -152,14 +152,18 @@ func TestADiskThatHangsStallsNoNeighbour(t *testing.T) {
 	}
 }
 
-// crowd fills the queues of n sessions with commands for alice's volume, and waits
-// until they are there.
-func crowd(t *testing.T, b *bench, n int) {
+// crowd fills the queues of n sessions with commands for alice's volume, or for as
+// many volumes of their own, and waits until they are there.
+func crowd(t *testing.T, b *bench, n int, own bool) {
 	t.Helper()
 	var all []*Initiator
 	for k := range n {
 		name := store.IQN(fmt.Sprintf("iqn.2026-11.test:crowd-%d", k/32))
-		if k%32 == 0 {
+		switch {
+		case own:
+			name = store.IQN(fmt.Sprintf("iqn.2026-11.test:alone-%d", k))
+			b.enroll(name, map[store.LUN]disk{1: {id: store.VolumeID(100 + k), volume: newMemory(256 << 10)}})
+		case k%32 == 0:
 			b.enroll(name, b.catalog.luns[alice])
 		}
 		a := b.login(t, name, Linux(uint16(k+1)))
@@ -178,26 +182,39 @@ func crowd(t *testing.T, b *bench, n int) {
 	}
 }
 
-// A golden volume has hundreds of machines. When its disk hangs with all that their
-// windows allow, the disk of another volume is still worked at.
+// A golden volume has hundreds of machines, and a disk hundreds of their clones. When
+// it hangs with all that their windows allow, the disk of another volume is still
+// worked at.
 func TestADiskThatHangsUnderManyStallsNoNeighbour(t *testing.T) {
-	hang := make(chan struct{})
-	var waiting atomic.Int64
-	b, fast := startSlow(t, func(context.Context) error { waiting.Add(1); <-hang; return nil })
-	defer close(hang)
-	crowd(t, b, 130)
-	o := b.login(t, bob, Linux(1))
-	o.Must(t, Ready(1))
-	fast.cold.Store(true)
-	for _, c := range []Command{Read10(1, 0, 8), Sync10(1)} {
-		at := time.Now()
-		o.Must(t, c)
-		if d := time.Since(at); d > time.Second {
-			t.Errorf("command %02X took %s", c.CDB[0], d)
-		}
-	}
-	if n := waiting.Load(); n == 0 || n > scsi.MaxAtDisk {
-		t.Errorf("%d commands are at the disk that hangs", n)
+	for _, own := range []bool{false, true} {
+		t.Run(map[bool]string{false: "one volume", true: "a volume each"}[own], func(t *testing.T) {
+			hang := make(chan struct{})
+			var waiting atomic.Int64
+			b, fast := startSlow(t, func(context.Context) error { waiting.Add(1); <-hang; return nil })
+			defer close(hang)
+			crowd(t, b, 130, own)
+			o := b.login(t, bob, Linux(1))
+			o.Must(t, Ready(1))
+			fast.cold.Store(true)
+			at := time.Now()
+			for range 32 { // and not only as many as have a place of their own
+				if _, err := o.Start(Read10(1, 0, 8)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for ended := 0; ended < 32; {
+				if p, _ := Expect[*pdu.DataIn](t, o); p.StatusFlag && p.Status == 0 {
+					ended++
+				}
+			}
+			o.Must(t, Sync10(1))
+			if d := time.Since(at); d > time.Second {
+				t.Errorf("it took %s", d)
+			}
+			if n := waiting.Load(); n == 0 || !own && n > scsi.MaxAtDisk {
+				t.Errorf("%d commands are at the disk that hangs", n)
+			}
+		})
 	}
 }
 
@@ -211,7 +228,7 @@ func TestWhatWaitsForAPlaceAtADiskEndsAtOnce(t *testing.T) {
 	var once sync.Once
 	let := func() { once.Do(func() { close(hang) }) }
 	defer let()
-	crowd(t, b, scsi.MaxAtDisk/32)
+	crowd(t, b, scsi.MaxAtDisk/32, false)
 	eventually(t, func() bool { return waiting.Load() == scsi.MaxAtDisk }, "the places are taken")
 
 	o := b.login(t, alice, Linux(1000))

@@ -424,13 +424,13 @@ func (c *Command) ReadsMedium() bool { return c.op != nil && c.op.is(reads) }
 // WritesMedium says that c may change the volume; valid after Begin.
 func (c *Command) WritesMedium() bool { return c.op != nil && c.op.is(writes) }
 
-// Places is where whoever executes c away from the connection's goroutine sends to
-// before and receives from afterwards: it has room for MaxAtDisk commands. nil
-// for a command that does not wait for its unit's disk, PERSISTENT RESERVE OUT
-// among them: it is what others put an end to such a wait with. Valid after Begin.
-func (c *Command) Places() chan struct{} {
+// Places are those of c's unit, for whoever executes c away from the connection's
+// goroutine. There are none for a command that does not wait for its unit's disk,
+// PERSISTENT RESERVE OUT among them: it is what others put an end to such a wait
+// with. Valid after Begin.
+func (c *Command) Places() Places {
 	if c.itl == nil || c.op == nil || !c.op.is(reads|writes|slow) || c.op.is(passesPersistent) {
-		return nil
+		return Places{}
 	}
 	return c.itl.unit.places
 }

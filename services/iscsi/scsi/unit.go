@@ -21,8 +21,16 @@ const defaultMode = modeWCE
 
 // MaxAtDisk bounds the commands of all nexuses together that wait for one unit's
 // disk: more than any disk works at at a time, and few enough that those of a disk
-// that hangs leave goroutines for the others.
-const MaxAtDisk = 256
+// that hangs leave goroutines for the others. OwnAtDisk of them need nothing that
+// units share: however many disks hang, there is something for each of the others.
+const (
+	MaxAtDisk = 256
+	OwnAtDisk = 2
+)
+
+// Places are what a command takes before it waits for a disk, by sending to, and
+// gives back by receiving from: one of All, and one of Own or of what units share.
+type Places struct{ All, Own chan struct{} }
 
 // Unit is a logical unit: a volume as every initiator that has it mapped sees
 // it. It is safe for concurrent use.
@@ -47,7 +55,7 @@ type Unit struct {
 	order   sync.RWMutex // read: a write, and a read then; write: an atomic read-modify-write
 
 	buffers sync.Pool // *[]byte of Chunk bytes, for reads that are not sent
-	places  chan struct{}
+	places  Places
 
 	mu   sync.Mutex
 	itls map[*itl]struct{} // the nexuses that have the unit mapped
@@ -56,7 +64,7 @@ type Unit struct {
 // NewUnit returns the unit of a volume. There is one unit for each generation of
 // a volume, shared by all nexuses.
 func NewUnit(cfg UnitConfig) *Unit {
-	u := &Unit{cfg: cfg, res: cfg.Reservations, itls: make(map[*itl]struct{}), places: make(chan struct{}, MaxAtDisk)}
+	u := &Unit{cfg: cfg, res: cfg.Reservations, itls: make(map[*itl]struct{}), places: Places{All: make(chan struct{}, MaxAtDisk), Own: make(chan struct{}, OwnAtDisk)}}
 	u.wiperCtx, u.wiperStop = context.WithCancel(context.Background())
 	if u.res == nil {
 		u.res = NewReservations(store.Reservations{}, nil)

@@ -12,8 +12,8 @@
 // reader goes on; the CmdSN window bounds how many there are and how much
 // memory they hold. So does, from then on, one that has kept the reader for tens of
 // milliseconds: another goroutine reads in its place (relief.go). Of all sessions
-// together no unit has more than scsi.MaxAtDisk of those at its disk; the others wait
-// without having begun.
+// together no unit has more than scsi.MaxAtDisk of those at its disk, and each has room
+// for a few of them whatever the others do; the rest waits without having begun.
 //
 // ORDERED orders a command among those of its own session on the same unit, and not
 // among those of other sessions, though all are in one task set (SAM-5 §8.6, TST=000b

@@ -19,8 +19,9 @@ const (
 
 // maxWorkers bounds the commands that wait for a disk in all sessions together:
 // each holds a thread while it waits, and the runtime ends a process that has
-// 10,000. One disk has at most scsi.MaxAtDisk of them.
-const maxWorkers = 4096
+// 10,000. One disk has at most scsi.MaxAtDisk of them, and scsi.OwnAtDisk that are not
+// counted here.
+const maxWorkers = 3072
 
 // Shared is what the sessions of one appliance share: buffers, the bound on the
 // memory that those hold, and the bounds on goroutines that wait for disks and on
@@ -80,55 +81,58 @@ func (s *Shared) put(b *buffer) {
 	}
 }
 
-// enter takes the places that a command needs for waiting for a disk, one of its
-// unit's and one of all: in this order, so that what waits for a disk that hangs
-// takes none from the others. It returns false, and there are none, when ctx ends
-// first.
-func (s *Shared) enter(ctx context.Context, c *scsi.Command) bool {
+// enter takes the places that a command needs for waiting for a disk: one of its
+// unit's, and then one that is the unit's own or one of all, which it returns. It
+// returns nil, and there are none, when ctx ends first.
+func (s *Shared) enter(ctx context.Context, c *scsi.Command) (place chan struct{}) {
 	unit := c.Places()
-	if unit != nil {
+	if unit.All != nil {
 		select {
-		case unit <- struct{}{}:
+		case unit.All <- struct{}{}:
 		case <-ctx.Done():
-			return false
+			return nil
 		}
 	}
 	select {
+	case unit.Own <- struct{}{}:
+		return unit.Own
 	case s.workers <- struct{}{}:
-		return true
+		return s.workers
 	case <-ctx.Done():
 	}
-	if unit != nil {
-		<-unit
+	if unit.All != nil {
+		<-unit.All
 	}
-	return false
+	return nil
 }
 
 // tryEnter is enter without waiting.
-func (s *Shared) tryEnter(c *scsi.Command) bool {
+func (s *Shared) tryEnter(c *scsi.Command) (place chan struct{}) {
 	unit := c.Places()
-	if unit != nil {
+	if unit.All != nil {
 		select {
-		case unit <- struct{}{}:
+		case unit.All <- struct{}{}:
 		default:
-			return false
+			return nil
 		}
 	}
 	select {
+	case unit.Own <- struct{}{}:
+		return unit.Own
 	case s.workers <- struct{}{}:
-		return true
+		return s.workers
 	default:
 	}
-	if unit != nil {
-		<-unit
+	if unit.All != nil {
+		<-unit.All
 	}
-	return false
+	return nil
 }
 
 // leave gives the places back.
-func (s *Shared) leave(c *scsi.Command) {
-	<-s.workers
-	if unit := c.Places(); unit != nil {
-		<-unit
+func (s *Shared) leave(c *scsi.Command, place chan struct{}) {
+	<-place
+	if unit := c.Places(); unit.All != nil {
+		<-unit.All
 	}
 }

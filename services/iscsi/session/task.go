@@ -67,6 +67,8 @@ type taskState struct {
 	settled   bool  // it has changed all that it will, and is flushed
 	bad       error // of a piece
 	fences    []*fence
+
+	place chan struct{} // that it has taken, beside one at its disk
 }
 
 // newTask takes a task for the command in s.cmd.
@@ -301,7 +303,8 @@ func (s *Session) advance(t *task) bool {
 		return false
 	}
 	t.phase = phaseRunning
-	t.queued = !s.shared.tryEnter(&t.cmd)
+	t.place = s.shared.tryEnter(&t.cmd)
+	t.queued = t.place == nil
 	settle := t.attr == pdu.AttrOrdered && s.lent
 	s.lent = s.lent && !settle
 	s.wg.Add(1)
@@ -405,7 +408,7 @@ func (s *Session) run(t *task, settle bool) {
 			s.settleLoans()
 		}
 		if entered = !t.queued || s.enter(t); entered {
-			defer s.shared.leave(&t.cmd)
+			defer s.shared.leave(&t.cmd, t.place)
 			t.within.Store(true)
 			if t.bad == nil || !s.nexus.Written(&t.cmd, t.bad) {
 				s.nexus.Execute(s.ctx, &t.cmd)
@@ -434,14 +437,14 @@ func (s *Session) executed(t *task, sound bool) {
 // enter waits until there is a place for a task; it returns false, and it has none,
 // when nobody waits for the task any more.
 func (s *Session) enter(t *task) bool {
-	if !s.shared.enter(s.ctx, &t.cmd) {
+	if t.place = s.shared.enter(s.ctx, &t.cmd); t.place == nil {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.queued = false
 	if t.aborted {
-		s.shared.leave(&t.cmd)
+		s.shared.leave(&t.cmd, t.place)
 	}
 	return !t.aborted
 }
