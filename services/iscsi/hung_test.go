@@ -33,7 +33,7 @@ func startHung(t testing.TB) (b *bench, begun func(n int), release func()) {
 		return nil
 	})
 	t.Cleanup(release) // before the target's own
-	b.catalog.change(func() { b.catalog.luns[alice][0] = disk{id: 7, volume: newMemory(1 << 20)} })
+	b.catalog.change(func() { b.catalog.luns[alice][0] = disk{id: 2, volume: newMemory(1 << 20)} })
 	b.enroll(bob, b.catalog.luns[alice])
 	return b, func(n int) {
 		t.Helper()
