@@ -165,7 +165,21 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("login-provider", base+"/login?next=/machines/2")
 	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
 	check("machines", base+"/machines")
+	l.mu.Lock()
+	l.machines[1].OnceProfile, l.machines[1].Tags, l.machines[1].Notes = "local", []string{"room 204", "windows"}, "the one by the door"
+	l.mu.Unlock()
 	check("machine-failed", base+"/machines/2")
+	check("machine-edit", base+"/machines/2/edit")
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/machines/2/edit"), chromedp.WaitVisible(chromedp.CSS("#f-address")), chromedp.SetValue(chromedp.CSS("#f-address"), "10.77.0.999"), chromedp.Click(chromedp.CSS(".edit .primary")), chromedp.WaitVisible(chromedp.CSS(`#f-address[aria-invalid]`))))
+	for _, v := range violations(t, ctx) {
+		t.Error("an edit that is refused:", v)
+	}
+	shoot(t, ctx, shots, "machine-edit-refused")
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/machines/2"), chromedp.WaitVisible(chromedp.CSS(".of-lun summary")), chromedp.Click(chromedp.CSS(".of-lun summary")), chromedp.WaitVisible(chromedp.CSS(".of-lun form"))))
+	for _, v := range violations(t, ctx) {
+		t.Error("the form of a LUN:", v)
+	}
+	shoot(t, ctx, shots, "machine-lun")
 	l.mu.Lock()
 	for i := range l.machines {
 		l.machines[i].BMC = store.BMC{Protocol: store.BMCRedfish, Address: "bmc-02.lab.example.org:8443", User: "operator", Trust: store.BMCPinned}

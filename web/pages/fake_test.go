@@ -319,15 +319,34 @@ func (l *lab) SetMachine(ctx context.Context, _ store.Actor, id store.MachineID,
 		if l.machines[i].ID != id || l.refuse != nil {
 			continue
 		}
-		if p.Tags != nil {
-			l.machines[i].Tags = *p.Tags
+		m, was := &l.machines[i], l.machines[i]
+		put(&m.Name, p.Name)
+		put(&m.MACs, p.MACs)
+		put(&m.UUID, p.UUID)
+		put(&m.Serial, p.Serial)
+		put(&m.AssetTag, p.AssetTag)
+		put(&m.Initiator, p.Initiator)
+		put(&m.Auth, p.Auth)
+		put(&m.Address, p.Address)
+		put(&m.Notes, p.Notes)
+		put(&m.OnceProfile, p.OnceProfile)
+		put(&m.Tags, p.Tags)
+		if err := m.Validate(); err != nil && p.MACs != nil {
+			*m = was
+			return was, err
 		}
-		if p.Profile != nil || p.Tags != nil {
-			l.machines[i].Revision++
+		if p.Profile != nil || p.Tags != nil || p.Name != nil || p.OnceProfile != nil && *p.OnceProfile != was.OnceProfile {
+			m.Revision++
 		}
-		return l.machines[i], nil
+		return *m, nil
 	}
 	return store.Machine{}, l.refuse
+}
+
+func put[T any](field, value *T) {
+	if value != nil {
+		*field = *value
+	}
 }
 
 // ImportMachines judges every line but those about the machine "bad" as new.
@@ -412,10 +431,18 @@ func (l *lab) Map(_ context.Context, _ store.Actor, s store.MappingSpec) (store.
 	}
 	return m, l.refuse
 }
-func (l *lab) SetMapping(_ context.Context, _ store.Actor, m store.MachineID, lun store.LUN, p store.MappingPatch) (store.Mapping, error) {
+func (l *lab) SetMapping(ctx context.Context, _ store.Actor, m store.MachineID, lun store.LUN, p store.MappingPatch) (store.Mapping, error) {
 	for i := range l.mappings {
-		if l.mappings[i].Machine == m && l.mappings[i].LUN == lun && l.refuse == nil {
-			l.mappings[i].LUN = *p.LUN
+		if mp := &l.mappings[i]; mp.Machine == m && mp.LUN == lun && l.refuse == nil {
+			if err := store.CheckExpected(ctx, "mapping", fmt.Sprintf("%d/%d", m, lun), fmt.Sprint("of LUN ", lun), mp.Revision); err != nil {
+				return *mp, err
+			}
+			l.acts = append(l.acts, fmt.Sprintf("mapping %d/%d lun %t boot %t reads %t", m, lun, p.LUN != nil, p.Boot != nil, p.ReadOnly != nil))
+			put(&mp.LUN, p.LUN)
+			put(&mp.Boot, p.Boot)
+			put(&mp.ReadOnly, p.ReadOnly)
+			mp.Revision++
+			return *mp, nil
 		}
 	}
 	return store.Mapping{}, l.refuse
@@ -710,7 +737,7 @@ func full() *lab {
 		})
 		for _, v := range l.vols {
 			if v.Name == volume {
-				l.mappings = append(l.mappings, store.Mapping{Machine: id, Volume: v.ID, LUN: 2, Boot: true})
+				l.mappings = append(l.mappings, store.Mapping{ID: int64(id), Revision: 1, Machine: id, Volume: v.ID, LUN: 2, Boot: true})
 			}
 		}
 		if a != nil {

@@ -19,10 +19,12 @@ import (
 // mappingRow is one LUN of a machine.
 type mappingRow struct {
 	ID       store.VolumeID
+	Revision int64 // of the mapping
 	LUN      store.LUN
 	Name     string
 	Size     int64
-	ReadOnly bool
+	ReadOnly bool // the machine cannot write it
+	Reads    bool // since the mapping says so; else since the volume does
 	Boot     bool
 }
 
@@ -141,7 +143,7 @@ func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, e
 	for _, mp := range maps {
 		if mp.Machine == m.ID {
 			vol := byID[mp.Volume]
-			v.Mappings = append(v.Mappings, mappingRow{ID: mp.Volume, LUN: mp.LUN, Name: vol.Name, Size: vol.Size, ReadOnly: mp.ReadOnly || vol.ReadOnly, Boot: mp.Boot})
+			v.Mappings = append(v.Mappings, mappingRow{ID: mp.Volume, Revision: mp.Revision, LUN: mp.LUN, Name: vol.Name, Size: vol.Size, ReadOnly: mp.ReadOnly || vol.ReadOnly, Reads: mp.ReadOnly, Boot: mp.Boot})
 			taken[mp.Volume] = true
 		} else if !mp.ReadOnly && !byID[mp.Volume].Shared && !byID[mp.Volume].ReadOnly {
 			taken[mp.Volume] = true
@@ -300,14 +302,6 @@ func (s *site) setQuirks(w http.ResponseWriter, r *http.Request) {
 			quirks = append(quirks, q)
 		}
 		_, err := s.Machines.SetMachine(r.Context(), by(r), m.ID, store.MachinePatch{Quirks: &quirks})
-		return err
-	})
-}
-
-func (s *site) rename(w http.ResponseWriter, r *http.Request) {
-	s.change(w, r, func(m store.Machine) error {
-		name := strings.ToLower(strings.TrimSpace(r.PostFormValue("name")))
-		_, err := s.Machines.SetMachine(r.Context(), by(r), m.ID, store.MachinePatch{Name: &name})
 		return err
 	})
 }

@@ -78,6 +78,7 @@ type machineRow struct {
 	Took    string
 	Volume  string
 	Profile string
+	Once    string // the profile of its next boot only
 	Tags    []string
 	Address string
 	Seen    string
@@ -151,7 +152,7 @@ func (s *site) volumeNames(ctx context.Context) (map[store.MachineID]string, err
 
 func (s *site) row(m *listing.Machine, volumes map[store.MachineID]string) machineRow {
 	a := m.Attempt
-	row := machineRow{ID: m.ID, Name: m.Name, Volume: volumes[m.ID], Profile: m.Profile, Tags: m.Tags, Attempt: a, Tried: m.Tried, Cond: condition(m.State), Seen: s.ago(m.Seen)}
+	row := machineRow{ID: m.ID, Name: m.Name, Volume: volumes[m.ID], Profile: m.Profile, Once: m.OnceProfile, Tags: m.Tags, Attempt: a, Tried: m.Tried, Cond: condition(m.State), Seen: s.ago(m.Seen)}
 	if len(m.MACs) > 0 {
 		row.MAC, row.More = m.MACs[0].String(), len(m.MACs)-1
 	}

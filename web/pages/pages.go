@@ -209,7 +209,10 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/machines/{id}/explain", s.explainMachine)
 			r.Get("/machines/{id}", s.machine)
 			r.Post("/machines/{id}/profile", s.setProfile)
-			r.Post("/machines/{id}/rename", s.rename)
+			r.With(s.need(store.ScopeOperate)).Get("/machines/{id}/edit", s.editMachine)
+			r.Post("/machines/{id}/edit", s.editMachinePost)
+			r.Post("/machines/{id}/once", s.setOnce)
+			r.Post("/machines/{id}/mapping", s.setMapping)
 			r.Post("/machines/{id}/quirks", s.setQuirks)
 			r.Post("/machines/{id}/fix", s.fix)
 			r.Post("/machines/{id}/map", s.mapVolume)
@@ -489,6 +492,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 	for _, name := range []string{
 		"machines",
 		"machine",
+		"edit",
 		"import",
 		"labels",
 		"unknown",

@@ -392,7 +392,7 @@ func TestAFormOfWhatSomebodyChangedMeanwhileIsRefused(t *testing.T) {
 	}
 	l.machines[1].Revision = 4
 	l.audit = []store.Audit{{At: noon, Actor: "anna", Action: "machine.update", Subject: "lab-12", Detail: "profile san → rescue"}}
-	for _, path := range []string{"profile", "loader", "quirks", "rename"} {
+	for _, path := range []string{"profile", "loader", "quirks", "once", "edit"} {
 		code, body := post("/machines/2/"+path, "revision", "3", "profile", "local", "loader", "auto", "name", "lab-99")
 		if code != http.StatusPreconditionFailed {
 			t.Errorf("%s answers %d", path, code)

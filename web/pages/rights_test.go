@@ -101,7 +101,7 @@ func TestWhatAFormShowsStaysForThoseWhoMayNotSendIt(t *testing.T) {
 	get, _ := l.as(t, store.RoleViewer)
 	_, body := get("/machines/2")
 	has(t, body, `<form class="rowform"><fieldset disabled="" class="shown">`, `<option selected="">san</option>`)
-	for _, gone := range []string{"Rename or remove", "Give it a volume", "Unmap", ">Wake", "Firmware quirks"} {
+	for _, gone := range []string{"to remove it", ">Edit", "Change LUN", "Take back", "Give it a volume", "Unmap", ">Wake", "Firmware quirks"} {
 		if strings.Contains(body, gone) {
 			t.Errorf("a viewer sees %q", gone)
 		}

@@ -13,8 +13,8 @@ import (
 // undo is what takes a change back: each thing as it was, as long as nobody
 // changed it since.
 type undo struct {
-	// Was are texts of four parts, NUMBER:REVISION:WHAT:VALUE. WHAT is profile or
-	// tags of a machine, map for a volume that it had, ignore for a MAC, or
+	// Was are texts of four parts, NUMBER:REVISION:WHAT:VALUE. WHAT is profile, once
+	// or tags of a machine, map for a volume that it had, ignore for a MAC, or
 	// read-only for a volume.
 	Was  []string
 	Back string // the page to show afterwards; empty: the list of machines
@@ -81,6 +81,8 @@ func (s *site) takeOneBack(r *http.Request, was string) error {
 	switch part[2] {
 	case "profile":
 		p.Profile = &part[3]
+	case "once":
+		p.OnceProfile = &part[3]
 	case "tags":
 		tags := []string{}
 		if part[3] != "" {
