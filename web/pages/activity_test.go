@@ -77,7 +77,7 @@ func TestActivitySaysHowBootsWent(t *testing.T) {
 	}
 	for _, want := range []string{
 		fmt.Sprintf("%d boots, %d of which failed.", total, failed), "1–50 of 70", `href="/activity?from=50" rel="next">Next</a>`,
-		"At most 171.7 MiB/s read", `<a class="name" href="/machines/1">lab-01</a>`, "b8:27:eb:91:3c:0d", "Up in ",
+		"At most 171.7 MiB/s read", `<a href="/machines/1">lab-01</a>`, "b8:27:eb:91:3c:0d", "Up in ",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in the page", want)

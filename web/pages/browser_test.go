@@ -185,6 +185,8 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 		l.machines[i].BMC = store.BMC{Protocol: store.BMCRedfish, Address: "bmc-02.lab.example.org:8443", User: "operator", Trust: store.BMCPinned}
 	}
 	l.mu.Unlock()
+	check("boot", base+"/boots/12")
+	check("boot-stranger", base+"/boots/3")
 	check("machine-power", base+"/machines/2/power")
 	check("machine-booting", base+"/machines/3")
 	check("machine-new", base+"/machines/4")

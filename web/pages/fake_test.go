@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -451,16 +452,22 @@ func (l *lab) Unmap(context.Context, store.Actor, store.MachineID, store.LUN) er
 	l.mappings = nil
 	return l.refuse
 }
-func (l *lab) Latest(id store.MachineID, _ store.MAC) (store.Attempt, bool) {
+func (l *lab) Latest(id store.MachineID, mac store.MAC) (store.Attempt, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a, ok := l.latest[id]
+	if !ok && id == 0 {
+		i := slices.IndexFunc(l.past, func(a store.Attempt) bool { return a.Machine == 0 && a.MAC == mac })
+		if ok = i >= 0; ok {
+			a = l.past[i]
+		}
+	}
 	return a, ok
 }
 func (l *lab) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, a := range l.latest {
+	for _, a := range append(slices.Collect(maps.Values(l.latest)), l.past...) {
 		if a.ID == id {
 			return a, nil
 		}
@@ -476,7 +483,7 @@ func (l *lab) Attempts(_ context.Context, f store.AttemptFilter) ([]store.Attemp
 	for _, a := range l.past {
 		fits := !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !strings.Contains(a.Subject(), w) }) &&
 			!slices.ContainsFunc(f.Search.Terms, func(t store.Term) bool { return t.Key == "outcome" && t.Value != string(a.Outcome) }) &&
-			!a.Started.Before(f.Since)
+			!a.Started.Before(f.Since) && (f.Machine == 0 || f.Machine == a.Machine) && (f.MAC.IsZero() || f.MAC == a.MAC)
 		if fits {
 			past = append(past, a)
 		}
@@ -749,7 +756,9 @@ func full() *lab {
 	add("lab-12", "d4:5d:64:b1:09:7c", "win11-lab", failedLUN())
 	add("lab-03", "d4:5d:64:b1:0a:11", "", tried(store.OutcomeRunning, 4, 5))
 	add("lab-08", "d4:5d:64:b1:09:6a", "", nil)
-	l.past = []store.Attempt{*failedLUN(), *tried(store.OutcomeUp, 7, 0)}
+	l.past = []store.Attempt{*failedLUN(), *tried(store.OutcomeUp, 7, 0), *stranger()}
+	l.past[0].ID, l.past[0].Machine, l.past[0].Name = 5, 2, "lab-12"
+	l.past[1].ID, l.past[1].Machine, l.past[1].Name = 4, 2, "lab-12"
 	l.leased = []store.Lease{
 		{Address: netip.MustParseAddr("10.77.0.103"), MAC: mustMAC("d4:5d:64:b1:0a:11"), Hostname: "debian", Interface: "eth1", Port: "switch tor, port Gi0/3 (VLAN 12)", PortSeen: noon.Add(-2 * time.Minute), State: store.LeaseBound, Expires: noon.Add(40 * time.Minute)},
 		{Address: netip.MustParseAddr("10.77.0.112"), MAC: mustMAC("00:80:77:31:94:a0"), Interface: "eth1", State: store.LeaseDeclined, Expires: noon.Add(9 * time.Minute)},
@@ -793,6 +802,17 @@ func failedLUN() *store.Attempt {
 		Cause:    "Its script names no LUN, and iPXE takes that for LUN 0. There is no LUN 0 for this machine, so nothing could be read.",
 		Fixes:    []store.Fix{{Action: "use-profile-san", Label: "Use profile san, which writes the right LUN by itself"}, {Action: "map-lun-0", Label: "Map “win11-lab” as LUN 0"}, {Label: "Or write the LUN into the profile's sanboot line: …::3260:2:…"}},
 		Evidence: []string{"14:02:10 iqn.2026-11.lunboot:lab-12 sent READ CAPACITY(10) to LUN 0", "LUNs that are mapped to it: 2", "answered CHECK CONDITION 05/25/00", "iPXE printed 1d704539"},
+	}}
+	return a
+}
+
+// stranger is a boot of a machine that is not enrolled.
+func stranger() *store.Attempt {
+	a := tried(store.OutcomeFailed, 4, 0)
+	a.ID, a.MAC, a.Address, a.Firmware, a.Arch, a.Script = 3, mustMAC("b8:27:eb:91:3c:0d"), "10.77.0.140", "UEFI", "arm64", ""
+	a.Diagnoses = []store.Diagnosis{{
+		Code: "LB-SCR-04", Title: "raspberry-3c0d was not enrolled, and stopped waiting", Cause: "It showed its MAC and asked again every few seconds.", Confidence: store.Certain,
+		Fixes: []store.Fix{{Action: "enroll", Label: "Enroll it"}, {Label: "Switch it on again"}}, Evidence: []string{"14:02:10 it asked for a script, 4 times in this boot"},
 	}}
 	return a
 }

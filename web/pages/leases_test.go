@@ -113,6 +113,8 @@ func TestThePageOfAMachineLeadsToItsSessionsAndItsLease(t *testing.T) {
 	l := full()
 	l.jobs = worked()
 	l.machines[2].Address = netip.Addr{}
+	l.past = append(l.past, *tried(store.OutcomeUp, 7, 0))
+	l.past[len(l.past)-1].ID, l.past[len(l.past)-1].Machine, l.past[len(l.past)-1].Name = 2, 3, "lab-03"
 	get, _ := l.enter(t)
 	_, body := get("/machines/1")
 	has(t, body, "Logged in now", `href="/sessions?search=machine%3Alab-01"`, "read 1 GiB, wrote 3 MiB")

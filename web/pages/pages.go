@@ -221,6 +221,8 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/export/{list}", s.exportList)
 			r.Get("/activity", s.activity)
 			r.Get("/events", s.events)
+			r.Get("/boots/{id}", s.boot)
+			r.Post("/boots/{id}/fix", s.fixBoot)
 			r.Get("/sessions", s.sessions)
 			r.Post("/sessions/drop", s.dropSession)
 			r.Get("/jobs", s.jobs)
@@ -500,6 +502,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"explain",
 		"activity",
 		"events",
+		"boot",
 		"sessions",
 		"leases",
 		"subnets",

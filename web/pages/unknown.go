@@ -196,6 +196,8 @@ type newcomer struct {
 	Goldens  []store.Volume
 	Default  bool
 	Fresh    bool
+	Boots    []store.Attempt // how it asked, newest first
+	AllBoots string
 }
 
 // candidate is a machine that a new board may be for.
@@ -227,6 +229,11 @@ func (s *site) showUnknownMachine(w http.ResponseWriter, r *http.Request, status
 		return
 	}
 	v.Fresh = s.fresh(ctx)
+	if v.Boots, _, err = s.Attempts.Attempts(ctx, store.AttemptFilter{MAC: u.MAC, Page: store.Page{Limit: earlierBoots}}); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	v.AllBoots = tableQuery{Path: "/activity", Search: "mac:" + u.MAC.String()}.URL()
 	s.render(w, r, status, "newcomer", page{Title: u.MAC.String(), Nav: "machines", Error: problem, Data: v})
 }
 
