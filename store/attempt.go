@@ -14,11 +14,14 @@ const (
 	OutcomeUp            Outcome = "up"             // the operating system spoke
 	OutcomeUpUnconfirmed Outcome = "up-unconfirmed" // it reads its disk steadily, and has not said so
 	OutcomeFailed        Outcome = "failed"
+	// OutcomeNotEnrolled is the end of a boot that nothing was promised to: the machine
+	// waited to be enrolled until it stopped asking, or is on the list of ignored ones.
+	OutcomeNotEnrolled Outcome = "not-enrolled"
 )
 
 // Outcomes lists every outcome, in the order of who needs a look first.
 func Outcomes() []Outcome {
-	return []Outcome{OutcomeFailed, OutcomeRunning, OutcomeUpUnconfirmed, OutcomeUp}
+	return []Outcome{OutcomeFailed, OutcomeRunning, OutcomeUpUnconfirmed, OutcomeUp, OutcomeNotEnrolled}
 }
 
 // StageName is one step of a boot.

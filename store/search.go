@@ -309,6 +309,8 @@ func BootStateOf(a Attempt, ok bool) BootState {
 	switch a.Outcome {
 	case OutcomeFailed:
 		return BootFailed
+	case OutcomeNotEnrolled: // since then it has not been heard of
+		return BootNever
 	case OutcomeUp, OutcomeUpUnconfirmed:
 		state := BootUp
 		for _, st := range a.Stages {

@@ -86,7 +86,7 @@ func settingRules() []settingRule {
 		{Setting{SettingWebhookSecret, "", "",
 			"Signs each of them: X-Lunboot-Signature is sha256= and the HMAC of the body; empty for none. At least 12 characters, never listed."}, webhookSecret, isSet},
 		{Setting{SettingWebhookOn, "failed,up", "failed,up",
-			"Which ends of a boot are told, by commas: failed, up, up-unconfirmed."}, webhookOn, nil},
+			"Which ends of a boot are told, by commas: failed, up, up-unconfirmed, not-enrolled."}, webhookOn, nil},
 		{Setting{SettingDefaultGolden, "", "",
 			"The golden volume that new machines get a clone of unless something else is chosen; empty: the only golden volume, when there is one."}, volumeName, nil},
 		{Setting{SettingFreshClones, "off", "off",
@@ -171,8 +171,8 @@ func ParseOutcomes(value string) ([]Outcome, error) {
 	var out []Outcome
 	for _, name := range strings.Split(value, ",") {
 		o := Outcome(strings.TrimSpace(name))
-		if o != OutcomeFailed && o != OutcomeUp && o != OutcomeUpUnconfirmed {
-			return nil, Invalid("value", "%q is no end of a boot; there are: failed, up, up-unconfirmed", o)
+		if o == OutcomeRunning || !slices.Contains(Outcomes(), o) {
+			return nil, Invalid("value", "%q is no end of a boot; there are: failed, up, up-unconfirmed, not-enrolled", o)
 		}
 		out = append(out, o)
 	}

@@ -18,7 +18,12 @@ func (a *appliance) ended(t store.Attempt) {
 
 func logEnd(log *slog.Logger, t store.Attempt) {
 	args := []any{"machine", t.Subject(), "attempt", t.ID, "outcome", string(t.Outcome), "stage", string(t.Stage), "took", t.Updated.Sub(t.Started).Round(time.Millisecond)}
-	if t.Outcome != store.OutcomeFailed {
+	switch t.Outcome {
+	case store.OutcomeFailed:
+	case store.OutcomeNotEnrolled:
+		log.Info("a machine that is not enrolled stopped asking", args...)
+		return
+	default:
 		log.Info("a boot came up", args...)
 		return
 	}

@@ -29,6 +29,13 @@ func TestTheLogNamesMachineAndAttemptOfABoot(t *testing.T) {
 	}
 
 	out.Reset()
+	at.Outcome = store.OutcomeNotEnrolled
+	logEnd(log, at)
+	if s := out.String(); !bytes.Contains(out.Bytes(), []byte(`"level":"INFO"`)) || !bytes.Contains(out.Bytes(), []byte("not enrolled stopped asking")) {
+		t.Errorf("logged: %s", s)
+	}
+
+	out.Reset()
 	at.Outcome, at.Diagnoses = store.OutcomeUp, nil
 	logEnd(log, at)
 	if s := out.String(); !bytes.Contains(out.Bytes(), []byte(`"level":"INFO"`)) || bytes.Contains(out.Bytes(), []byte("code")) {

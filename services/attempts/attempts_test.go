@@ -470,6 +470,49 @@ func TestAnUnknownMachineThatIsEnrolledKeepsItsAttempt(t *testing.T) {
 	})
 }
 
+// Whoever was enrolled too late is told that, and is offered nothing that was done.
+func TestAMachineThatIsEnrolledAfterItStoppedAskingHasNotFailed(t *testing.T) {
+	for name, late := range map[string]bool{"while it waited": false, "after it had stopped": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench()
+				defer b.stop()
+				mac := store.MAC{0x52, 0x54, 0, 0x77, 0, 0x0b}
+				for _, kind := range []store.EventKind{store.EventDHCPDiscover, store.EventDHCPAck, store.EventScriptWaiting} {
+					b.tape.Emit(store.Event{Kind: kind, MAC: mac, Addr: netip.MustParseAddr("10.77.0.51"), Detail: ipxe})
+				}
+				time.Sleep(time.Second)
+				a, _ := b.Latest(0, mac)
+				if late {
+					time.Sleep(2 * time.Minute)
+					b.want(t, a.ID, store.OutcomeNotEnrolled, store.StageScript, "52:54:00:77:00:0b was not enrolled, and stopped waiting")
+				}
+				b.inv.enroll(8, "lab-13", mac)
+				b.tape.Emit(store.Event{Kind: store.EventMachineChanged, MAC: mac, Machine: 8})
+				time.Sleep(2 * time.Minute)
+				got := b.want(t, a.ID, store.OutcomeNotEnrolled, store.StageScript, "lab-13 stopped waiting before it was enrolled")
+				for _, f := range got.Diagnoses[0].Fixes {
+					if f.Action != "" {
+						t.Errorf("it offers %q", f.Label)
+					}
+				}
+				latest, ok := b.Latest(8, store.MAC{})
+				if state := store.BootStateOf(latest, ok); latest.ID != a.ID || state != store.BootNever {
+					t.Errorf("the machine is %s", state)
+				}
+				if _, _, err := b.Attempts(t.Context(), store.AttemptFilter{}); err != nil {
+					t.Fatal(err)
+				}
+				b.cache.mu.Lock()
+				defer b.cache.mu.Unlock()
+				if want := []string{fmt.Sprint(a.ID, " not-enrolled 1")}; !slices.Equal(b.told, want) {
+					t.Errorf("told of %v", b.told)
+				}
+			})
+		})
+	}
+}
+
 // The loader's transfer names no MAC when firmware asks for the bare file, and
 // the target knows an unknown initiator only by its address.
 func TestEventsWithoutANameAreSortedByAddress(t *testing.T) {

@@ -120,7 +120,7 @@ func New(cfg Config) (*Exporter, error) {
 		cfg: cfg, registry: prometheus.NewPedanticRegistry(), descs: map[*Metric]*prometheus.Desc{}, codes: map[string]bool{}, counts: map[*Metric]float64{},
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "lunboot_boot_attempts_total",
-			Help: "Boots that ended, by outcome (up, up-unconfirmed, failed), the furthest stage and the code of the first diagnosis, or none. A boot that failed and came up after all counts twice.",
+			Help: "Boots that ended, by outcome (up, up-unconfirmed, failed, not-enrolled), the furthest stage and the code of the first diagnosis, or none. A boot that failed and came up after all counts twice.",
 		}, []string{"outcome", "stage", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "lunboot_boot_duration_seconds", Help: "Time from a machine's first packet to its operating system, of boots that came up, by firmware.",

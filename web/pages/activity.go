@@ -38,7 +38,7 @@ func (s *site) activity(w http.ResponseWriter, r *http.Request) {
 	var v activityView
 	q := readTable(r, "/activity", "machine:lab-03, code:LB-LUN-01, since:2d", store.AttemptColumns())
 	q.Rows, q.Table = activityPage, "attempts"
-	q.uncounted([][2]string{{string(store.OutcomeFailed), "Failed"}, {string(store.OutcomeRunning), "Booting"}, {string(store.OutcomeUp), "Up"}, {string(store.OutcomeUpUnconfirmed), "Up, not confirmed"}})
+	q.uncounted([][2]string{{string(store.OutcomeFailed), "Failed"}, {string(store.OutcomeRunning), "Booting"}, {string(store.OutcomeUp), "Up"}, {string(store.OutcomeUpUnconfirmed), "Up, not confirmed"}, {string(store.OutcomeNotEnrolled), "Not enrolled"}})
 	var bad, err error
 	v.List, v.Rows, bad, err = fetch(q, func(search string, p store.Page) ([]store.Attempt, int, error) {
 		f, err := s.attemptsOf(search, q.Show)

@@ -57,7 +57,7 @@ func (s *site) showBoot(w http.ResponseWriter, r *http.Request, status int, p pa
 }
 
 func (s *site) bootView(ctx context.Context, a store.Attempt) (bootView, error) {
-	v := bootView{Attempt: a, Who: a.Subject(), Cond: conditionOf(a, true), Self: bootPath(a.ID), Captured: s.Captures.Captured(ctx, a)}
+	v := bootView{Attempt: a, Who: a.Subject(), Cond: bootCondition(a), Self: bootPath(a.ID), Captured: s.Captures.Captured(ctx, a)}
 	v.Bars, v.Total = s.bars(a)
 	f := store.AttemptFilter{Machine: a.Machine, Page: store.Page{Limit: earlierBoots + 1}}
 	if a.Machine != 0 {

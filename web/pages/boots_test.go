@@ -93,3 +93,30 @@ func TestOtherBootsAreBoundedAndLeaveOutTheOneThatIsShown(t *testing.T) {
 		t.Errorf("the rows of the activity lead to %d boots", strings.Count(body, `<a class="name" href="/boots/`))
 	}
 }
+
+func TestABootOfAStrangerIsNoFailure(t *testing.T) {
+	l := full()
+	get, _ := l.enter(t)
+	code, body := get("/boots/3")
+	has(t, body, "Not enrolled</span>", `<section class="card diagnosis stranger"`)
+	if code != http.StatusOK || strings.Contains(body, "Boot failed") {
+		t.Errorf("%d: it is called failed", code)
+	}
+	_, body = get("/activity?show=not-enrolled")
+	has(t, body, "raspberry-3c0d was not enrolled, and stopped waiting")
+	if strings.Contains(body, "line failed") {
+		t.Error("the list calls it failed")
+	}
+	if _, body = get("/activity?show=failed"); strings.Contains(body, "raspberry-3c0d") {
+		t.Error("it is among the failed boots")
+	}
+	// A machine that was enrolled too late is not seen yet; nothing of it counts as failed.
+	late := *stranger()
+	late.ID, late.Machine, late.Name = 20, 4, "lab-08"
+	late.Diagnoses[0].Title = "lab-08 stopped waiting before it was enrolled"
+	l.latest[4] = late
+	_, body = get("/machines")
+	has(t, body, `<span class="badge" title="machines whose last boot failed">1</span>`, "lab-08 stopped waiting before it was enrolled")
+	_, body = get("/machines/4")
+	has(t, body, "Not seen</span>", `<section class="card diagnosis never"`)
+}

@@ -808,7 +808,7 @@ func failedLUN() *store.Attempt {
 
 // stranger is a boot of a machine that is not enrolled.
 func stranger() *store.Attempt {
-	a := tried(store.OutcomeFailed, 4, 0)
+	a := tried(store.OutcomeNotEnrolled, 4, 0)
 	a.ID, a.MAC, a.Address, a.Firmware, a.Arch, a.Script = 3, mustMAC("b8:27:eb:91:3c:0d"), "10.77.0.140", "UEFI", "arm64", ""
 	a.Diagnoses = []store.Diagnosis{{
 		Code: "LB-SCR-04", Title: "raspberry-3c0d was not enrolled, and stopped waiting", Cause: "It showed its MAC and asked again every few seconds.", Confidence: store.Certain,

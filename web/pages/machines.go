@@ -23,6 +23,8 @@ const (
 	condSlow    = condition(store.BootSlow)
 	condUp      = condition(store.BootUp)
 	condNever   = condition(store.BootNever)
+	// condStranger is where a boot stands that nothing was promised to; no machine does.
+	condStranger condition = "stranger"
 )
 
 // known reports whether there is such a condition.
@@ -41,6 +43,8 @@ func (c condition) Text() string {
 		return "Up, slow boot"
 	case condUp:
 		return "Up"
+	case condStranger:
+		return "Not enrolled"
 	}
 	return "Not seen"
 }
@@ -58,12 +62,22 @@ func (c condition) Icon() string {
 		return "triangle-alert"
 	case condUp:
 		return "circle-check"
+	case condStranger:
+		return "circle-help"
 	}
 	return "circle-dashed"
 }
 
 // conditionOf reads an attempt; ok is false when there is none.
 func conditionOf(a store.Attempt, ok bool) condition { return condition(store.BootStateOf(a, ok)) }
+
+// bootCondition is where one boot stands, whatever became of its machine since.
+func bootCondition(a store.Attempt) condition {
+	if a.Outcome == store.OutcomeNotEnrolled {
+		return condStranger
+	}
+	return conditionOf(a, true)
+}
 
 // machineRow is one line of the list.
 type machineRow struct {
@@ -159,6 +173,10 @@ func (s *site) row(m *listing.Machine, volumes map[store.MachineID]string) machi
 	switch row.Cond {
 	case condFailed:
 		row.Line = reason(a)
+	case condNever:
+		if m.Tried { // it stopped asking before it was enrolled
+			row.Line = reason(a)
+		}
 	case condBooting:
 		row.Line = runningLine(a)
 	case condUp, condSlow:

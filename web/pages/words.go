@@ -62,7 +62,7 @@ func stripLabel(a store.Attempt) string {
 	for i, n := range stages {
 		if n == a.Stage {
 			words := "Reached"
-			if a.Outcome == store.OutcomeFailed {
+			if a.Outcome == store.OutcomeFailed || a.Outcome == store.OutcomeNotEnrolled {
 				words = "Stopped at"
 			}
 			return fmt.Sprintf("%s step %d of %d: %s", words, i+1, len(stages), strings.ToLower(stageTitle[n][0]))
@@ -87,7 +87,7 @@ func (s *site) functions() template.FuncMap {
 			return stageIcon(st)
 		},
 		"strip":  stripLabel,
-		"cond":   func(a store.Attempt) condition { return conditionOf(a, true) },
+		"cond":   bootCondition,
 		"reason": reason,
 		"doable": doable,
 		"took":   took,

@@ -160,7 +160,7 @@ func (w *AttemptWatchCmd) Run(c *Context) error {
 			switch a.Outcome {
 			case store.OutcomeUp, store.OutcomeUpUnconfirmed:
 				return nil
-			case store.OutcomeFailed:
+			case store.OutcomeFailed, store.OutcomeNotEnrolled:
 				fmt.Fprintln(c.Out)
 				printAttempt(c, a)
 				return fmt.Errorf("%s did not boot", strings.TrimSpace(w.Machine))

@@ -212,7 +212,7 @@ func (s *State) Fold(e store.Event) bool {
 // Trouble reports whether something spoke of a failure, or silence did: a boot
 // without trouble needs no diagnosis.
 func (s *State) Trouble() bool {
-	return s.trouble || s.waiting || s.Outcome == store.OutcomeFailed || s.Outcome == store.OutcomeUpUnconfirmed
+	return s.trouble || s.waiting || s.Outcome == store.OutcomeFailed || s.Outcome == store.OutcomeNotEnrolled || s.Outcome == store.OutcomeUpUnconfirmed
 }
 
 // Read returns the bytes that the machine has read, and written.
@@ -233,6 +233,10 @@ func (s *State) Ended(at time.Time) {
 	name := s.current()
 	if s.atScreen() {
 		name = store.StageScript
+	}
+	if name == store.StageScript && s.waiting {
+		s.left(at, "It started over while it waited to be enrolled")
+		return
 	}
 	s.fail(name, at, "It started over before this was done")
 }
@@ -261,6 +265,10 @@ func (s *State) Expire(now time.Time, u Usual) bool {
 			st.Detail = "No sign either way: its installer has not used the volume, and may wait for somebody"
 		}
 		s.Outcome, s.Stage = store.OutcomeUpUnconfirmed, name
+	case name == store.StageScript && s.waiting:
+		s.left(at, "It waited to be enrolled; then nothing for "+span(at.Sub(s.lastGood)))
+		s.silentSince = s.lastGood
+		s.trial.hold(boot.Silent, at)
 	default:
 		quiet := "Nothing heard for " + span(at.Sub(s.lastGood))
 		if st := s.stage(name); st.Detail != "" {
@@ -390,7 +398,7 @@ func (s *State) unseen(name store.StageName) string {
 // progress notes good news at or beyond the stage that failed: the failure is
 // turned back.
 func (s *State) progress(name store.StageName, at time.Time) {
-	if s.Outcome == store.OutcomeFailed && index(name) >= index(s.Stage) {
+	if (s.Outcome == store.OutcomeFailed || s.Outcome == store.OutcomeNotEnrolled) && index(name) >= index(s.Stage) {
 		s.Outcome = store.OutcomeRunning
 		s.revived = true
 	}
@@ -461,6 +469,13 @@ func (s *State) fail(name store.StageName, at time.Time, detail string) {
 	st.State, st.Ended, st.Detail = store.StageFailed, at, detail
 	s.Outcome, s.Stage = store.OutcomeFailed, name
 	s.trouble, s.silentSince, s.counted = true, time.Time{}, false
+}
+
+// left ends the attempt of a machine that is not enrolled: there was nothing to boot,
+// and so nothing failed.
+func (s *State) left(at time.Time, detail string) {
+	s.fail(store.StageScript, at, detail)
+	s.Outcome = store.OutcomeNotEnrolled
 }
 
 func (s *State) up(at time.Time, detail string) {

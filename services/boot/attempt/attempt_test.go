@@ -510,6 +510,26 @@ func TestAnUnknownMachineWaits(t *testing.T) {
 	}
 }
 
+// What was never promised anything has not failed.
+func TestABootOfAMachineThatIsNotEnrolledEndsWithoutFailure(t *testing.T) {
+	waits := func() *tape {
+		return newTape(t).dora(ipxeBIOS, "").see(9, store.EventScriptWaiting, store.Detail{}).see(5000, store.EventScriptWaiting, store.Detail{})
+	}
+	const stopped = "done done skipped failed waiting waiting waiting"
+	p := waits().quiet(61*time.Second).expect(store.OutcomeNotEnrolled, store.StageScript, stopped).detail(store.StageScript, "It waited to be enrolled; then nothing for 60 s")
+	// A packet that comes late turns it back, and a script leads on as ever.
+	p.see(5000, store.EventScriptWaiting, store.Detail{}).expect(store.OutcomeRunning, store.StageScript, "done done skipped running waiting waiting waiting")
+	p.script().quiet(31*time.Second).expect(store.OutcomeFailed, store.StageLogin, "done done skipped done failed waiting waiting")
+
+	p = waits().see(5000, store.EventDHCPDiscover, firmwareUEFI)
+	if len(p.all) != 2 || p.all[0].Outcome != store.OutcomeNotEnrolled || p.s.Outcome != store.OutcomeRunning {
+		t.Errorf("started over while it waited: %d attempts, the first is %s", len(p.all), p.all[0].Outcome)
+	}
+	newTape(t).dora(ipxeBIOS, "").see(9, store.EventIgnoredMachine, store.Detail{}).expect(store.OutcomeNotEnrolled, store.StageScript, stopped)
+	// One that never came to ask is as broken as any other.
+	newTape(t).dora(firmwareUEFI, "snponly.efi").quiet(time.Minute).expect(store.OutcomeFailed, store.StageLoader, "done done failed waiting waiting waiting waiting")
+}
+
 func TestTheSameEventsAlwaysGiveTheSameAttempt(t *testing.T) {
 	a, b := biosBoot(newTape(t)), biosBoot(newTape(t))
 	if a.s.summary() != b.s.summary() || a.s.Snapshot().Updated != b.s.Snapshot().Updated {

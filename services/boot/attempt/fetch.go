@@ -38,7 +38,7 @@ func (s *State) foldFetch(e store.Event) {
 		s.run(store.StageScript, e.At, "Waiting to be enrolled")
 	case store.EventIgnoredMachine:
 		s.trouble = true
-		s.fail(store.StageScript, e.At, "It is on the list of ignored machines")
+		s.left(e.At, "It is on the list of ignored machines")
 	case store.EventScriptConflict:
 		s.lastScript = e.At
 		s.fail(store.StageScript, e.At, "Its names belong to different machines")

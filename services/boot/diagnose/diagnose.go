@@ -226,10 +226,13 @@ func (v *view) who() string {
 }
 
 func (v *view) failedAt(name store.StageName) bool {
-	return v.a.Outcome == store.OutcomeFailed && v.a.Stage == name
+	return v.failed() && v.a.Stage == name
 }
 
-func (v *view) failed() bool { return v.a.Outcome == store.OutcomeFailed }
+// failed reports whether the boot ended before an operating system ran.
+func (v *view) failed() bool {
+	return v.a.Outcome == store.OutcomeFailed || v.a.Outcome == store.OutcomeNotEnrolled
+}
 
 func (v *view) stage(name store.StageName) store.Stage {
 	for _, s := range v.a.Stages {

@@ -272,6 +272,8 @@ func TestEveryFailureExplainsItself(t *testing.T) {
 			"52:54:00:77:00:0a is waiting to be enrolled", store.Certain, "enroll"},
 		{"LB-SCR-04", "gave up", bios().see(9, store.EventScriptWaiting, store.Detail{}).quiet(), Facts{},
 			"52:54:00:77:00:0a was not enrolled, and stopped waiting", store.Certain, "enroll"},
+		{"LB-SCR-04", "enrolled since", bios().see(9, store.EventScriptWaiting, store.Detail{}).see(5000, store.EventScriptWaiting, store.Detail{}).quiet(), lab12(win11),
+			"lab-12 stopped waiting before it was enrolled", store.Certain, ""},
 		{"LB-SCR-01", "", bios().see(9, store.EventScriptConflict, store.Detail{Reason: "the hostname is lab-12’s and the MAC lab-13’s"}), lab12(win11),
 			"lab-12 was given no script, because its names belong to different machines", store.Certain, ""},
 		{"LB-SCR-03", "", bios().see(9, store.EventScriptWithheld, store.Detail{}), lab12(win11),

@@ -128,6 +128,15 @@ func notEnrolled(v *view) (store.Diagnosis, bool) {
 		return store.Diagnosis{}, false // enrolled since: it asks again within seconds
 	}
 	n := len(v.since(time.Time{}, store.EventScriptWaiting))
+	if v.f.Name != "" {
+		v.note(e.At, "it asked for a script, %d times before it was enrolled", n)
+		return store.Diagnosis{
+			Title:      v.who() + " stopped waiting before it was enrolled",
+			Cause:      "It showed its MAC and asked again every few seconds, until it was switched off or somebody pressed a key. Nothing was heard of it since.",
+			Confidence: store.Certain,
+			Fixes:      []store.Fix{{Label: "Switch it on: it boots by the profile " + orElse(v.f.Once, v.f.Profile) + " now"}},
+		}, true
+	}
 	v.note(e.At, "it asked for a script, %d times in this boot", n)
 	d := store.Diagnosis{
 		Title:      v.who() + " is waiting to be enrolled",
