@@ -77,16 +77,18 @@ type EnrollSpec struct {
 // CloneChoice is the golden volume that a machine gets a clone of when it is
 // enrolled, to boot from.
 type CloneChoice struct {
-	Of       string // name or number, or CloneOfDefault; empty: no clone
-	Reset    bool   // it begins anew at each boot of its machine
-	Volatile bool   // with Reset: nobody waits for the disk
+	// Of is a name or number, CloneOfDefault or CloneOfNone. Empty: as the settings
+	// say, which is the default golden volume where there is one.
+	Of       string
+	Reset    bool // it begins anew at each boot of its machine
+	Volatile bool // with Reset: nobody waits for the disk
 }
 
 // Validate refuses a choice that no clone can be made by.
 func (c CloneChoice) Validate() error {
 	switch {
-	case c.Of == "" && (c.Reset || c.Volatile):
-		return Invalid("clone_of", "that a clone begins anew at each boot, or is volatile, goes with the volume that it is a clone of; name that, or default")
+	case c.Of == CloneOfNone && (c.Reset || c.Volatile):
+		return Invalid("clone_of", "that a clone begins anew at each boot, or is volatile, goes with a volume that it is a clone of, not with none")
 	case c.Volatile && !c.Reset:
 		return notReset()
 	}
@@ -98,8 +100,11 @@ func notReset() error {
 	return Invalid("volatile", "only a clone that begins anew at each boot can be volatile: what it holds may be gone after a crash of the appliance's machine")
 }
 
-// CloneOfDefault stands for the lab's default golden volume.
-const CloneOfDefault = "default"
+// What stands for a golden volume in a choice.
+const (
+	CloneOfDefault = "default" // the lab's default one, which there must be
+	CloneOfNone    = "none"    // no clone
+)
 
 // Enrolled is what became of one unknown machine when all were enrolled.
 type Enrolled struct {
@@ -117,9 +122,9 @@ type AutoEnrollRule struct {
 	// Limit bounds how many machines with the prefix there may be: anybody can
 	// make up MACs.
 	Limit int `json:"limit,omitempty"`
-	// CloneOf is the golden volume that each gets a clone of, to boot from, or
-	// "default"; empty: none. Reset: the clones begin anew at each boot. Volatile:
-	// and nobody waits for the disk.
+	// CloneOf is the golden volume that each gets a clone of, to boot from, "default"
+	// or "none"; empty: the default one where there is one. Reset: the clones begin
+	// anew at each boot. Volatile: and nobody waits for the disk.
 	CloneOf  string `json:"clone_of,omitempty"`
 	Reset    bool   `json:"reset_at_boot,omitempty"`
 	Volatile bool   `json:"volatile,omitempty"`

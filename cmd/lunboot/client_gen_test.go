@@ -102,14 +102,14 @@ type Diagnosis struct {
 
 // EnrollMachineRequest defines model for Enroll-machineRequest.
 type EnrollMachineRequest struct {
-	// CloneOf the golden volume that it gets a clone of, to boot from; default: the one of the setting default-golden; absent: none
+	// CloneOf the golden volume that it gets a clone of, to boot from, or none; absent: that of the setting default-golden, else the only golden volume, and none where neither is there; default: the same, and refused where neither is there
 	CloneOf *string `json:"clone_of,omitempty"`
 	Name    *string `json:"name,omitempty"`
 
 	// Replace an enrolled machine whose hardware this is now
 	Replace *string `json:"replace,omitempty"`
 
-	// ResetAtBoot the clone begins anew at each boot
+	// ResetAtBoot the clone begins anew at each boot; when clone_of is absent, as the setting fresh-clones says
 	ResetAtBoot *bool `json:"reset_at_boot,omitempty"`
 
 	// Volatile with reset_at_boot: nobody waits for the disk, which is faster; what its machine wrote is discarded after a crash of the appliance's machine

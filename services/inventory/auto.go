@@ -1,6 +1,8 @@
 package inventory
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,13 +23,8 @@ func (i *Inventory) EnrollAll(ctx context.Context, by store.Actor, spec store.En
 			return nil, err
 		}
 	}
-	if err := spec.Clone.Validate(); err != nil {
+	if _, _, err := i.chosen(ctx, spec.Clone); err != nil {
 		return nil, err
-	}
-	if spec.Clone.Of != "" {
-		if _, err := i.parentOf(ctx, spec.Clone); err != nil {
-			return nil, err
-		}
 	}
 	waiting, err := i.waiting(ctx)
 	if err != nil {
@@ -47,7 +44,7 @@ func (i *Inventory) EnrollAll(ctx context.Context, by store.Actor, spec store.En
 			return out, err
 		}
 		e := store.Enrolled{MAC: u.MAC}
-		m, err := i.enrollOne(ctx, by, u, spec, from)
+		m, err := i.enrollOne(ctx, by, u, spec, "", from)
 		if err != nil {
 			e.Problem = sentence(err)
 		} else {
@@ -65,23 +62,41 @@ func (i *Inventory) waiting(ctx context.Context) ([]store.UnknownMachine, error)
 	return us, err
 }
 
-func (i *Inventory) enrollOne(ctx context.Context, by store.Actor, u store.UnknownMachine, spec store.EnrollSpec, from numbers) (store.Machine, error) {
-	var err error
+// enrollOne enrolls one machine, with the clone that was chosen. Without a name the
+// pattern makes one.
+func (i *Inventory) enrollOne(ctx context.Context, by store.Actor, u store.UnknownMachine, spec store.EnrollSpec, name string, from numbers) (store.Machine, error) {
+	parent, clone, err := i.chosen(ctx, spec.Clone)
+	if err != nil {
+		return store.Machine{}, err
+	}
 	if u.UUID, err = i.freeUUID(ctx, u.UUID, 0); err != nil {
 		return store.Machine{}, err
 	}
-	if spec.Clone.Of == "" {
-		return i.enroll(ctx, by, u, spec, "", from)
+	m, err := i.enroll(ctx, by, u, spec, name, from)
+	if err != nil || parent.ID == 0 {
+		return m, err
 	}
-	parent, err := i.parentOf(ctx, spec.Clone)
-	if err != nil {
-		return store.Machine{}, err
+	return m, i.equip(ctx, by, m, parent, clone)
+}
+
+// keptRules is the text of the rules. Before it, a list alone was kept, in which a
+// rule without a volume meant none.
+type keptRules struct {
+	Rules store.AutoEnroll `json:"rules"`
+}
+
+func (k *keptRules) UnmarshalJSON(text []byte) error {
+	if !bytes.HasPrefix(text, []byte("[")) {
+		type plain keptRules
+		return json.Unmarshal(text, (*plain)(k))
 	}
-	m, err := i.enroll(ctx, by, u, spec, "", from)
-	if err != nil {
-		return store.Machine{}, err
+	if err := json.Unmarshal(text, &k.Rules); err != nil {
+		return err
 	}
-	return m, i.equip(ctx, by, m, parent, spec.Clone)
+	for at := range k.Rules {
+		k.Rules[at].CloneOf = cmp.Or(k.Rules[at].CloneOf, store.CloneOfNone)
+	}
+	return nil
 }
 
 // AutoEnroll returns the rules by which machines are enrolled by themselves.
@@ -90,11 +105,11 @@ func (i *Inventory) AutoEnroll(ctx context.Context) (store.AutoEnroll, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	var rules store.AutoEnroll
-	if err := json.Unmarshal([]byte(text), &rules); err != nil {
+	var kept keptRules
+	if err := json.Unmarshal([]byte(text), &kept); err != nil {
 		return nil, &store.Error{Kind: store.KindInternal, Op: "read setting", Subject: store.SettingAutoEnroll, Err: err}
 	}
-	return rules, nil
+	return kept.Rules, nil
 }
 
 // SetAutoEnroll replaces the rules. Machines that wait are enrolled at once.
@@ -104,10 +119,8 @@ func (i *Inventory) SetAutoEnroll(ctx context.Context, by store.Actor, rules sto
 		return nil, err
 	}
 	for _, r := range rules {
-		if r.CloneOf != "" {
-			if _, err := i.parentOf(ctx, r.Clone()); err != nil {
-				return nil, err
-			}
+		if _, _, err := i.chosen(ctx, r.Clone()); err != nil {
+			return nil, err
 		}
 		if r.Profile == "" {
 			continue
@@ -118,7 +131,7 @@ func (i *Inventory) SetAutoEnroll(ctx context.Context, by store.Actor, rules sto
 			return nil, err
 		}
 	}
-	text, err := json.Marshal(rules)
+	text, err := json.Marshal(keptRules{rules})
 	if err != nil {
 		return nil, fmt.Errorf("write the rules: %w", err)
 	}
@@ -205,7 +218,7 @@ func (a *AutoEnroller) look(ctx context.Context) error {
 			a.tell(u.MAC, fmt.Errorf("there are %d machines whose MAC begins with %s, which is the rule's limit", count[r.Prefix], r.Prefix))
 			continue
 		}
-		_, err := i.enrollOne(ctx, store.ActorAutoEnroll, u, store.EnrollSpec{Name: r.Name, Profile: r.Profile, Clone: r.Clone()}, from)
+		_, err := i.enrollOne(ctx, store.ActorAutoEnroll, u, store.EnrollSpec{Name: r.Name, Profile: r.Profile, Clone: r.Clone()}, "", from)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -71,12 +71,31 @@ func (i *Inventory) renameDefault(ctx context.Context, by store.Actor, was strin
 	return i.db.PutSetting(context.WithoutCancel(ctx), by, string(store.SettingDefaultGolden), v.Name)
 }
 
+// chosen is the golden volume that a new machine gets a clone of, and how the clone
+// is to be: the zero Volume when it gets none. What is not said is as the settings
+// say it.
+func (i *Inventory) chosen(ctx context.Context, c store.CloneChoice) (store.Volume, store.CloneChoice, error) {
+	if err := c.Validate(); err != nil || c.Of == store.CloneOfNone {
+		return store.Volume{}, c, err
+	}
+	if c.Of != "" || c.Reset { // to begin anew at each boot there must be something
+		v, err := i.parentOf(ctx, c)
+		return v, c, err
+	}
+	v, err := i.DefaultGolden(ctx)
+	if err != nil || v.ID == 0 {
+		return v, c, err
+	}
+	c.Reset, err = i.FreshClones(ctx)
+	return v, c, err
+}
+
 // parentOf finds the golden volume that a choice names.
 func (i *Inventory) parentOf(ctx context.Context, c store.CloneChoice) (store.Volume, error) {
 	if err := c.Validate(); err != nil {
 		return store.Volume{}, err
 	}
-	if c.Of == store.CloneOfDefault {
+	if c.Of == store.CloneOfDefault || c.Of == "" {
 		v, err := i.DefaultGolden(ctx)
 		if err == nil && v.ID == 0 {
 			err = store.Invalid("clone_of", "no golden volume is the default one; name one, or choose it with: lunboot setting set %s NAME", store.SettingDefaultGolden)
@@ -229,27 +248,16 @@ func freeName(name string, find func(string) error) (string, error) {
 	}
 }
 
-// EnrollWithClone is Enroll for a machine that boots from a fresh clone at once.
-// Without a clone there is no machine either.
+// EnrollWithClone is Enroll for a machine whose clone was chosen. Without the clone
+// there is no machine either.
 func (i *Inventory) EnrollWithClone(ctx context.Context, by store.Actor, mac store.MAC, name string, choice store.CloneChoice) (store.Machine, error) {
 	i.acts.Lock()
 	defer i.acts.Unlock()
-	parent, err := i.parentOf(ctx, choice)
-	if err != nil {
-		return store.Machine{}, err
-	}
 	u, err := i.unknown(ctx, mac)
 	if err != nil {
 		return store.Machine{}, err
 	}
-	if u.UUID, err = i.freeUUID(ctx, u.UUID, 0); err != nil {
-		return store.Machine{}, err
-	}
-	m, err := i.enroll(ctx, by, u, store.EnrollSpec{}, name, numbers{})
-	if err != nil {
-		return store.Machine{}, err
-	}
-	return m, i.equip(ctx, by, m, parent, choice)
+	return i.enrollOne(ctx, by, u, store.EnrollSpec{Clone: choice}, name, numbers{})
 }
 
 // equip gives a machine that was just enrolled its clone, or takes the machine

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,7 +79,7 @@ func TestAMachineIsEnrolledWithAFreshCloneOfTheDefault(t *testing.T) {
 	}
 
 	// What is volatile must begin anew, and be a clone.
-	for _, bad := range []store.CloneChoice{{Of: "debian", Volatile: true}, {Reset: true, Volatile: true}, {Reset: true}} {
+	for _, bad := range []store.CloneChoice{{Of: "debian", Volatile: true}, {Volatile: true}, {Of: store.CloneOfNone, Reset: true, Volatile: true}, {Of: store.CloneOfNone, Reset: true}} {
 		h.wantRefusal(t, store.KindInvalid, nil, func() error {
 			_, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Clone: bad})
 			return err
@@ -109,6 +110,119 @@ func TestAMachineIsEnrolledWithAFreshCloneOfTheDefault(t *testing.T) {
 		}
 	}
 	h.tidy(t)
+}
+
+// What the setting promises holds for every way in which machines are enrolled.
+func TestNewMachinesGetWhatTheSettingsSayUnlessSomethingElseIsChosen(t *testing.T) {
+	h, _ := layeredHouse(t)
+	n := 0
+	asked := func() store.MAC {
+		n++
+		a := mac(t, fmt.Sprintf("00:07:e9:0f:eb:%02x", n))
+		h.asked(t, store.UnknownMachine{MAC: a})
+		return a
+	}
+	boots := func(m store.Machine) string {
+		maps := h.mappings(t, m)
+		if len(maps) == 0 {
+			return ""
+		}
+		v, err := h.db.Volume(t.Context(), maps[0].Volume)
+		must(t, err)
+		return fmt.Sprint(v.From, " ", v.Reset)
+	}
+	one := func(c store.CloneChoice) string {
+		m, err := h.EnrollWithClone(t.Context(), ada, asked(), "", c)
+		must(t, err)
+		return boots(m)
+	}
+	plain := func() string {
+		m, err := h.Enroll(t.Context(), ada, asked(), "", 0)
+		must(t, err)
+		return boots(m)
+	}
+	together := func(c store.CloneChoice) string {
+		asked()
+		all, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Clone: c})
+		must(t, err)
+		if len(all) != 1 || all[0].Problem != "" {
+			t.Fatalf("together: %+v", all)
+		}
+		m, err := h.db.Machine(t.Context(), all[0].Machine)
+		must(t, err)
+		return boots(m)
+	}
+	ruled := func(r store.AutoEnrollRule) string {
+		r.Prefix = "00:07:e9"
+		_, err := h.SetAutoEnroll(t.Context(), ada, store.AutoEnroll{r})
+		must(t, err)
+		a := asked()
+		must(t, NewAutoEnroller(h.Inventory, nil).look(t.Context()))
+		_, err = h.SetAutoEnroll(t.Context(), ada, nil)
+		must(t, err)
+		m, err := h.db.MachineByMAC(t.Context(), a)
+		must(t, err)
+		return boots(m)
+	}
+	fixed := func() string {
+		a := asked()
+		_, err := h.Fix(t.Context(), ada, store.Attempt{MAC: a, Diagnoses: []store.Diagnosis{{Fixes: []store.Fix{{Action: string(store.FixEnroll)}}}}}, string(store.FixEnroll))
+		must(t, err)
+		m, err := h.db.MachineByMAC(t.Context(), a)
+		must(t, err)
+		return boots(m)
+	}
+	every := func(when, want string) {
+		t.Helper()
+		for way, got := range map[string]string{
+			"enroll": plain(), "with a choice": one(store.CloneChoice{}), "together": together(store.CloneChoice{}), "by a rule": ruled(store.AutoEnrollRule{}), "by the button of a diagnosis": fixed(),
+		} {
+			if got != want {
+				t.Errorf("%s, %s: it boots %q, not %q", when, way, got, want)
+			}
+		}
+	}
+	every("without a golden volume", "")
+	h.wantRefusal(t, store.KindInvalid, []string{"no golden volume is the default"}, func() error {
+		_, err := h.EnrollAll(t.Context(), ada, store.EnrollSpec{Clone: store.CloneChoice{Reset: true}})
+		return err
+	})
+	h.golden(t, "debian")
+	every("with one golden volume", "debian version 1 false")
+	h.golden(t, "win11")
+	every("with two", "")
+	must(t, h.PutSetting(t.Context(), ada, store.Setting{Key: store.SettingDefaultGolden, Value: "win11"}))
+	every("with a default", "win11 version 1 false")
+	must(t, h.PutSetting(t.Context(), ada, store.Setting{Key: store.SettingFreshClones, Value: "on"}))
+	every("where clones begin anew", "win11 version 1 true")
+	for choice, want := range map[store.CloneChoice]string{
+		{Of: store.CloneOfNone}:    "",
+		{Of: store.CloneOfDefault}: "win11 version 1 false",
+		{Of: "debian"}:             "debian version 1 false",
+		{Reset: true}:              "win11 version 1 true",
+	} {
+		if a, b, c := one(choice), together(choice), ruled(store.AutoEnrollRule{CloneOf: choice.Of, Reset: choice.Reset}); a != want || b != want || c != want {
+			t.Errorf("%+v: they boot %q, %q and %q, not %q", choice, a, b, c, want)
+		}
+	}
+	h.tidy(t)
+}
+
+// A rule that was kept before the settings were asked meant none by saying nothing.
+func TestRulesOfBeforeStillGiveNoVolume(t *testing.T) {
+	h, _ := layeredHouse(t)
+	h.golden(t, "debian")
+	must(t, h.db.PutSetting(t.Context(), ada, store.SettingAutoEnroll, `[{"prefix":"00:07:e9","limit":4},{"prefix":"00:08:e9","limit":4,"clone_of":"debian"}]`))
+	rules, err := h.AutoEnroll(t.Context())
+	must(t, err)
+	if len(rules) != 2 || rules[0].CloneOf != store.CloneOfNone || rules[1].CloneOf != "debian" {
+		t.Fatalf("read as %+v", rules)
+	}
+	set, err := h.SetAutoEnroll(t.Context(), ada, append(rules, store.AutoEnrollRule{Prefix: "00:09:e9"}))
+	must(t, err)
+	if again, err := h.AutoEnroll(t.Context()); err != nil || !slices.Equal(again, set) || again[0].CloneOf != store.CloneOfNone || again[2].CloneOf != "" {
+		t.Errorf("kept as %+v, %v", again, err)
+	}
 }
 
 func TestAMachineGetsItsOwnCopy(t *testing.T) {

@@ -10,9 +10,10 @@ import (
 )
 
 // Enroll makes a machine of an unknown one. Without a name it is called what it
-// calls itself, else by its maker and the end of its MAC. With replace it takes
-// the place of that machine, whose board was swapped: name, volumes, profile,
-// address and credentials stay, MAC and UUID are the new board's.
+// calls itself, else by its maker and the end of its MAC. It boots from a clone of
+// the default golden volume where there is one. With replace it takes the place of
+// that machine, whose board was swapped: name, volumes, profile, address and
+// credentials stay, MAC and UUID are the new board's.
 func (i *Inventory) Enroll(ctx context.Context, by store.Actor, mac store.MAC, name string, replace store.MachineID) (store.Machine, error) {
 	i.acts.Lock()
 	defer i.acts.Unlock()
@@ -20,13 +21,13 @@ func (i *Inventory) Enroll(ctx context.Context, by store.Actor, mac store.MAC, n
 	if err != nil {
 		return store.Machine{}, err
 	}
+	if replace == 0 {
+		return i.enrollOne(ctx, by, u, store.EnrollSpec{}, name, numbers{})
+	}
 	if u.UUID, err = i.freeUUID(ctx, u.UUID, replace); err != nil {
 		return store.Machine{}, err
 	}
-	if replace != 0 {
-		return i.swapBoard(ctx, by, u, name, replace)
-	}
-	return i.enroll(ctx, by, u, store.EnrollSpec{}, name, numbers{})
+	return i.swapBoard(ctx, by, u, name, replace)
 }
 
 // enroll makes a machine of u, whose UUID is free. Without a name the pattern

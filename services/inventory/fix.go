@@ -72,7 +72,7 @@ func (i *Inventory) enrollAgain(ctx context.Context, by store.Actor, a store.Att
 	if err != nil {
 		return store.Machine{}, err
 	}
-	return i.enroll(ctx, by, u, store.EnrollSpec{}, name, numbers{})
+	return i.enrollOne(ctx, by, u, store.EnrollSpec{}, name, numbers{})
 }
 
 func done(err error, format string, args ...any) (store.FixResult, error) {

@@ -137,7 +137,7 @@ func TestTheLifeOfAGoldenVolume(t *testing.T) {
 
 func TestAMachineIsEnrolledWithACloneThroughTheAPI(t *testing.T) {
 	h := open(t)
-	for n := range 3 {
+	for n := range 5 {
 		mac, err := store.ParseMAC(fmt.Sprintf("00:0c:29:00:01:%02x", n))
 		if err != nil {
 			t.Fatal(err)
@@ -154,10 +154,20 @@ func TestAMachineIsEnrolledWithACloneThroughTheAPI(t *testing.T) {
 	h.refused(422, "PUT", "/api/v1/settings/default-golden", `{"value":"win11"}`, "win11")
 	h.refused(422, "POST", enroll, `{"clone_of":"debian","replace":"lab-01"}`)
 	h.refused(422, "POST", enroll, `{"clone_of":"debian","volatile":true}`, "body.volatile", "begins anew")
-	h.refused(422, "POST", enroll, `{"reset_at_boot":true,"volatile":true}`, "body.clone_of")
+	h.refused(422, "POST", enroll, `{"clone_of":"none","reset_at_boot":true,"volatile":true}`, "body.clone_of")
+	h.refused(422, "POST", enroll, `{"reset_at_boot":true,"replace":"lab-01"}`, "body.clone_of")
 	h.must(http.StatusCreated, "POST", enroll, `{"name":"lab-01","clone_of":"default"}`)
 	if d := h.detail("lab-01-debian"); len(d.Machines) != 1 || !d.Machines[0].Boot || d.Reset {
 		t.Errorf("its clone: %+v", d)
+	}
+	h.must(http.StatusCreated, "POST", "/api/v1/unknown-machines/00:0c:29:00:01:03/enroll", `{"name":"lab-04"}`) // what the setting says
+	if d := h.detail("lab-04-debian"); len(d.Machines) != 1 || !d.Machines[0].Boot || d.Reset {
+		t.Errorf("its clone: %+v", d)
+	}
+	var bare api.Machine
+	h.must(http.StatusCreated, "POST", "/api/v1/unknown-machines/00:0c:29:00:01:04/enroll", `{"name":"lab-05","clone_of":"none"}`).json(t, &bare)
+	if len(bare.Mappings) != 0 {
+		t.Errorf("none, and it has %+v", bare.Mappings)
 	}
 	var all api.List[store.Enrolled]
 	h.must(http.StatusCreated, "POST", "/api/v1/unknown-machines/enroll", `{"name":"pc-{n}","clone_of":"default","reset_at_boot":true,"volatile":true}`).json(t, &all)

@@ -30,8 +30,8 @@ type AutoEnrollView struct {
 
 // CloneChoice says what a machine that is enrolled boots from.
 type CloneChoice struct {
-	CloneOf  string `json:"clone_of,omitempty" doc:"the golden volume that it gets a clone of, to boot from; default: the one of the setting default-golden; absent: none"`
-	Reset    bool   `json:"reset_at_boot,omitempty" doc:"the clone begins anew at each boot"`
+	CloneOf  string `json:"clone_of,omitempty" doc:"the golden volume that it gets a clone of, to boot from, or none; absent: that of the setting default-golden, else the only golden volume, and none where neither is there; default: the same, and refused where neither is there"`
+	Reset    bool   `json:"reset_at_boot,omitempty" doc:"the clone begins anew at each boot; when clone_of is absent, as the setting fresh-clones says"`
 	Volatile bool   `json:"volatile,omitempty" doc:"with reset_at_boot: nobody waits for the disk, which is faster; what its machine wrote is discarded after a crash of the appliance's machine"`
 }
 
@@ -69,25 +69,18 @@ func (s *server) unknown(a huma.API) {
 			if err != nil {
 				return nil, problem(err)
 			}
-			if in.Body.CloneOf != "" {
-				if in.Body.Replace != "" {
-					return nil, problem(store.Invalid("clone_of", "a machine with a new board keeps its volumes; leave clone_of or replace out"))
-				}
+			if in.Body.Replace == "" {
 				m, err := s.Acts.EnrollWithClone(ctx, actor(ctx), mac, in.Body.Name, in.Body.choice())
 				return s.replyMachine(ctx, m, err)
 			}
-			if err := in.Body.choice().Validate(); err != nil {
+			if c := in.Body.choice(); c.Of != "" && c.Of != store.CloneOfNone || c.Reset || c.Volatile {
+				return nil, problem(store.Invalid("clone_of", "a machine with a new board keeps its volumes; leave clone_of or replace out"))
+			}
+			old, err := s.Acts.FindMachine(ctx, in.Body.Replace)
+			if err != nil {
 				return nil, problem(err)
 			}
-			var replace store.MachineID
-			if in.Body.Replace != "" {
-				old, err := s.Acts.FindMachine(ctx, in.Body.Replace)
-				if err != nil {
-					return nil, problem(err)
-				}
-				replace = old.ID
-			}
-			m, err := s.Acts.Enroll(ctx, actor(ctx), mac, in.Body.Name, replace)
+			m, err := s.Acts.Enroll(ctx, actor(ctx), mac, in.Body.Name, old.ID)
 			return s.replyMachine(ctx, m, err)
 		})
 	register(a, http.MethodPut, "/unknown-machines/{mac}/ignored", "ignore-machine", "Ignore an unknown machine, or stop ignoring it", store.ScopeOperate,

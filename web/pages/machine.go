@@ -311,7 +311,9 @@ func (s *site) setQuirks(w http.ResponseWriter, r *http.Request) {
 func (s *site) mapVolume(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	s.change(w, r, func(m store.Machine) error {
-		if c := choice(r); c.Of != "" {
+		if c := choice(r); c.Of == store.CloneOfNone {
+			return store.Invalid("clone_of", "choose what the clone is to be of")
+		} else if c.Of != "" {
 			return s.cloneFor(r, m, c)
 		}
 		spec := store.MappingSpec{Machine: m.ID}

@@ -310,8 +310,8 @@ func (s *site) enroll(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	var m store.Machine
-	if c := choice(r); c.Of != "" && replace == 0 {
-		m, err = s.Enrolling.EnrollWithClone(r.Context(), by(r), mac, name, c)
+	if replace == 0 {
+		m, err = s.Enrolling.EnrollWithClone(r.Context(), by(r), mac, name, choice(r))
 	} else {
 		m, err = s.Machines.Enroll(r.Context(), by(r), mac, name, store.MachineID(replace))
 	}

@@ -384,11 +384,12 @@ func (s *site) goldens(ctx context.Context) (out []store.Volume, preselected boo
 	return out, first.ID != 0, nil
 }
 
-// choice is what an enroll form says a machine boots from.
+// choice is what an enroll form says a machine boots from: as the settings say, when
+// the form offers nothing.
 func choice(r *http.Request) store.CloneChoice {
 	c := store.CloneChoice{Of: r.PostFormValue("clone_of"), Reset: r.PostFormValue("reset") != "", Volatile: r.PostFormValue("volatile") != ""}
-	if c.Of == "" { // the ticks stand in the form whatever is chosen
-		return store.CloneChoice{}
+	if c.Of == "" || c.Of == store.CloneOfNone { // the ticks stand in the form whatever is chosen
+		return store.CloneChoice{Of: c.Of}
 	}
 	return c
 }

@@ -316,7 +316,7 @@ func TestThreeClicksFromAnUnknownMachineToAFreshClone(t *testing.T) {
 	_, tray := get("/machines") // one: the machine in the tray
 	want(t, tray, `href="/unknown/b8:27:eb:91:3c:0d"`)
 	_, form := get("/unknown/b8:27:eb:91:3c:0d") // two: Enroll, as everything is chosen; three: its power button
-	want(t, form, `<option value="debian-golden" selected>a fresh clone of debian-golden</option>`, `<option value="">nothing yet</option>`, `name="reset" value="1" checked`)
+	want(t, form, `<option value="debian-golden" selected>a fresh clone of debian-golden</option>`, `<option value="none">nothing yet</option>`, `name="reset" value="1" checked`)
 	if code, to := post("/unknown/b8:27:eb:91:3c:0d/enroll", "name", "", "clone_of", "debian-golden", "reset", "1"); code != http.StatusSeeOther || to != "/machines/5" {
 		t.Errorf("%d %s", code, to)
 	}
@@ -345,8 +345,17 @@ func TestThreeClicksFromAnUnknownMachineToAFreshClone(t *testing.T) {
 		t.Error("the list of the rules does not say that its clones are volatile")
 	}
 	// The ticks of a form in which no volume is chosen say nothing.
-	if code, _ := post("/unknown/rules", "prefix", "00:08:e9", "clone_of", "", "reset", "1", "volatile", "1"); code != http.StatusSeeOther || l.rules[4].Reset || l.rules[4].Volatile {
+	if code, _ := post("/unknown/rules", "prefix", "00:08:e9", "clone_of", "none", "reset", "1", "volatile", "1"); code != http.StatusSeeOther || l.rules[4].Reset || l.rules[4].Volatile || l.rules[4].CloneOf != "none" {
 		t.Errorf("%d, ruled by %+v", code, l.rules)
+	}
+	// The one click of the tray says nothing of a volume: the settings do.
+	l = cloning()
+	_, post = l.enter(t)
+	if code, _ := post("/unknown/b8:27:eb:91:3c:0d/enroll"); code != http.StatusSeeOther || l.acts[0] != `enroll b8:27:eb:91:3c:0d as "" with {Of: Reset:false Volatile:false}` {
+		t.Errorf("%d, done: %q", code, l.acts)
+	}
+	if code, body := post("/machines/4/map", "clone_of", "none"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "hoose what the clone is to be of") {
+		t.Errorf("a clone of nothing answers %d", code)
 	}
 	// Without a golden volume nothing of it is shown.
 	l = full()

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -18,8 +19,8 @@ type MachineEnrollCmd struct {
 	Search  string `help:"With --all: only those that this finds, as in 'machine unknown'."`
 	Pattern string `help:"With --all: how they are called, such as lab-{n}, rack-{nn} or pc-{mac}." placeholder:"PATTERN"`
 	Profile string `help:"With --all: their profile (default: san)."`
-	CloneOf string `name:"clone-of" help:"Boot from a fresh clone of this golden volume; default: the one of the setting default-golden." placeholder:"VOLUME"`
-	Reset   bool   `name:"reset-at-boot" help:"With --clone-of: the clone begins anew at each boot."`
+	CloneOf string `name:"clone-of" help:"Boot from a fresh clone of this golden volume, or of none. Without it: of that of the setting default-golden, else of the only golden volume, where there is one." placeholder:"VOLUME|none"`
+	Reset   bool   `name:"reset-at-boot" help:"The clone begins anew at each boot. Without --clone-of the setting fresh-clones says so too."`
 
 	Volatile bool `help:"With --reset-at-boot: nobody waits for the disk, which is faster; what its machine wrote is discarded after a crash of the appliance's machine."`
 }
@@ -29,8 +30,8 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 	switch {
 	case e.All && (e.MAC != "" || e.Replace != ""):
 		return usage("--all enrolls every unknown machine; it takes no MAC and no --replace")
-	case e.Reset && e.CloneOf == "":
-		return usage("--reset-at-boot goes with --clone-of")
+	case e.Reset && e.CloneOf == store.CloneOfNone:
+		return usage("--reset-at-boot goes with a clone, not with --clone-of none")
 	case e.Volatile && !e.Reset:
 		return usage("--volatile goes with --reset-at-boot")
 	case e.All:
@@ -48,6 +49,10 @@ func (e *MachineEnrollCmd) Run(c *Context) error {
 	return c.show(m, func() {
 		if e.Replace != "" {
 			c.say("enrolled %s as %s, in place of its former board", m.macs(), m.Name)
+			return
+		}
+		if len(m.Mappings) > 0 {
+			c.say("enrolled %s as %s, with %s", m.macs(), m.Name, m.luns())
 			return
 		}
 		c.say("enrolled %s as %s", m.macs(), m.Name)
@@ -169,8 +174,8 @@ type MachineAutoCmd struct {
 	Name    string `help:"With --add: how they are called, such as lab-{n} (default: what each calls itself)." placeholder:"PATTERN"`
 	Profile string `help:"With --add: their profile (default: san)."`
 	Limit   int    `help:"With --add: how many machines with the prefix there may be (default: 256)."`
-	CloneOf string `name:"clone-of" help:"With --add: each boots from a fresh clone of this golden volume; default: the one of the setting default-golden." placeholder:"VOLUME"`
-	Reset   bool   `name:"reset-at-boot" help:"With --clone-of: the clones begin anew at each boot."`
+	CloneOf string `name:"clone-of" help:"With --add: each boots from a fresh clone of this golden volume, or of none. Without it: of that of the setting default-golden, else of the only golden volume, where there is one." placeholder:"VOLUME|none"`
+	Reset   bool   `name:"reset-at-boot" help:"With --add: the clones begin anew at each boot. Without --clone-of the setting fresh-clones says so too."`
 	Remove  string `help:"Take the rule of a prefix away." placeholder:"PREFIX"`
 
 	Volatile bool `help:"With --reset-at-boot: nobody waits for the disk, which is faster; what their machines wrote is discarded after a crash of the appliance's machine."`
@@ -182,8 +187,8 @@ type autoEnroll struct {
 
 // Run lists or changes the rules.
 func (a *MachineAutoCmd) Run(c *Context) error {
-	if a.Add == "" && (a.Name != "" || a.Profile != "" || a.Limit != 0 || a.CloneOf != "") || a.Reset && a.CloneOf == "" || a.Volatile && !a.Reset {
-		return usage("--name, --profile, --limit and --clone-of go with --add, --reset-at-boot with --clone-of, and --volatile with --reset-at-boot")
+	if a.Add == "" && (a.Name != "" || a.Profile != "" || a.Limit != 0 || a.CloneOf != "" || a.Reset) || a.Reset && a.CloneOf == store.CloneOfNone || a.Volatile && !a.Reset {
+		return usage("--name, --profile, --limit, --clone-of and --reset-at-boot go with --add, --reset-at-boot with a clone, and --volatile with --reset-at-boot")
 	}
 	var now autoEnroll
 	resp, err := c.Client.send(c, http.MethodGet, "/auto-enroll", nil, "", nil)
@@ -220,7 +225,7 @@ func (a *MachineAutoCmd) Run(c *Context) error {
 	return c.show(now, func() {
 		var rows [][]string
 		for _, r := range now.Rules {
-			rows = append(rows, []string{string(r.Prefix), string(r.Name), r.Profile, strconv.Itoa(r.Limit), r.CloneOf, yes(r.Reset, "at boot"), yes(r.Volatile, "volatile")})
+			rows = append(rows, []string{string(r.Prefix), string(r.Name), r.Profile, strconv.Itoa(r.Limit), cmp.Or(r.CloneOf, "as set"), yes(r.Reset, "at boot"), yes(r.Volatile, "volatile")})
 		}
 		c.table("PREFIX NAME PROFILE LIMIT CLONE-OF RESET DISK", rows)
 	})
