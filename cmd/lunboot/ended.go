@@ -21,7 +21,7 @@ func logEnd(log *slog.Logger, t store.Attempt) {
 	switch t.Outcome {
 	case store.OutcomeFailed:
 	case store.OutcomeNotEnrolled:
-		log.Info("a machine that is not enrolled stopped asking", args...)
+		log.Info("a boot of a machine that was not enrolled ended", args...)
 		return
 	default:
 		log.Info("a boot came up", args...)

@@ -31,7 +31,7 @@ func TestTheLogNamesMachineAndAttemptOfABoot(t *testing.T) {
 	out.Reset()
 	at.Outcome = store.OutcomeNotEnrolled
 	logEnd(log, at)
-	if s := out.String(); !bytes.Contains(out.Bytes(), []byte(`"level":"INFO"`)) || !bytes.Contains(out.Bytes(), []byte("not enrolled stopped asking")) {
+	if s := out.String(); !bytes.Contains(out.Bytes(), []byte(`"level":"INFO"`)) || !bytes.Contains(out.Bytes(), []byte("that was not enrolled ended")) {
 		t.Errorf("logged: %s", s)
 	}
 

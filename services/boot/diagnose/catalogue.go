@@ -132,7 +132,7 @@ func Catalogue() []Entry {
 			"A script carries secrets. It goes to the address that the MAC holds by a lease from here, by a request that was overheard, or by the neighbour table. See --script-guard."},
 		{"LB-SCR-04", "It is not enrolled",
 			"No machine of the inventory answers to its hostname, UUID or MAC.",
-			"Its screen shows its MAC and asks again every few seconds: enroll it and it goes on by itself."},
+			"Its screen shows its MAC and asks again every few seconds: enroll it and it goes on by itself. One that has stopped asking by then has to be switched on again."},
 		{"LB-SCR-05", "None of its volumes is the one to boot",
 			"More than one volume is mapped, and none is marked.",
 			"Mark one: lunboot mapping set MACHINE LUN --boot."},

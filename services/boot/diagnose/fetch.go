@@ -129,7 +129,7 @@ func notEnrolled(v *view) (store.Diagnosis, bool) {
 	}
 	n := len(v.since(time.Time{}, store.EventScriptWaiting))
 	if v.f.Name != "" {
-		v.note(e.At, "it asked for a script, %d times before it was enrolled", n)
+		v.note(e.At, "it asked for a script %s before it was enrolled", times(n))
 		return store.Diagnosis{
 			Title:      v.who() + " stopped waiting before it was enrolled",
 			Cause:      "It showed its MAC and asked again every few seconds, until it was switched off or somebody pressed a key. Nothing was heard of it since.",
@@ -137,7 +137,7 @@ func notEnrolled(v *view) (store.Diagnosis, bool) {
 			Fixes:      []store.Fix{{Label: "Switch it on: it boots by the profile " + orElse(v.f.Once, v.f.Profile) + " now"}},
 		}, true
 	}
-	v.note(e.At, "it asked for a script, %d times in this boot", n)
+	v.note(e.At, "it asked for a script %s in this boot", times(n))
 	d := store.Diagnosis{
 		Title:      v.who() + " is waiting to be enrolled",
 		Cause:      "Nobody has said yet what it should boot. Its screen shows its MAC, and it asks again every few seconds.",
