@@ -225,7 +225,7 @@ func (a *MachineAutoCmd) Run(c *Context) error {
 	return c.show(now, func() {
 		var rows [][]string
 		for _, r := range now.Rules {
-			rows = append(rows, []string{string(r.Prefix), string(r.Name), r.Profile, strconv.Itoa(r.Limit), cmp.Or(r.CloneOf, "as set"), yes(r.Reset, "at boot"), yes(r.Volatile, "volatile")})
+			rows = append(rows, []string{string(r.Prefix), string(r.Name), r.Profile, strconv.Itoa(r.Limit), cmp.Or(r.CloneOf, "by setting"), yes(r.Reset, "at boot"), yes(r.Volatile, "volatile")})
 		}
 		c.table("PREFIX NAME PROFILE LIMIT CLONE-OF RESET DISK", rows)
 	})
