@@ -108,6 +108,18 @@ func (v variable) value(f Facts) string {
 	return Word(s)
 }
 
+// located are variables that are URLs, or the part of one that says where.
+var located = []string{"portal_ip", "portal_port", "san_uri", "boot_url", "script_url", "report_url", "files_url", "done_url", "admin_url"}
+
+// inURL is a variable's value where a URL is written: what a machine says of itself
+// ends no path and no query, and is fetched as it is.
+func (v variable) inURL(f Facts) string {
+	if slices.Contains(located, v.name) {
+		return v.value(f)
+	}
+	return escapeURL(v.of(f))
+}
+
 // fileURL takes a URL as it is and a path as one below /files/.
 func (f Facts) fileURL(field, s string) (string, error) {
 	if strings.ContainsAny(s, " \t") || strings.HasPrefix(s, "#") || strings.HasPrefix(s, "-") {

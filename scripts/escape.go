@@ -1,6 +1,9 @@
 package scripts
 
-import "strings"
+import (
+	"net/url"
+	"strings"
+)
 
 // ascii replaces the few letters of people's typography that our own sentences
 // use; iPXE's console knows ASCII only.
@@ -44,6 +47,12 @@ func Word(s string) string {
 		return "?"
 	}
 	return w
+}
+
+// escapeURL makes a string from outside safe to stand in the path or the query of a
+// URL (RFC 3986 §2.1). The colons of a MAC may stand in both.
+func escapeURL(s string) string {
+	return strings.NewReplacer("+", "%20", "%3A", ":").Replace(url.QueryEscape(s))
 }
 
 // wrap breaks a sentence into lines that fit an 80-column console.

@@ -64,7 +64,11 @@ func filled(p store.Profile, f Facts) (map[string]string, error) {
 	}
 	out := map[string]string{}
 	for name, text := range p.Fields {
-		v, err := expand(name, text, f)
+		value := variable.value
+		if name == FieldKernel || name == FieldInitrd {
+			value = variable.inURL
+		}
+		v, err := expandWith(name, text, f, func(v variable) string { return value(v, f) })
 		if err != nil {
 			return nil, err
 		}

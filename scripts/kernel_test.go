@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
@@ -191,5 +192,30 @@ func TestEveryKindHasItsFields(t *testing.T) {
 	}
 	if len(Fields(store.ProfileSAN)) != 0 || slices.Contains(Fields(store.ProfileKernel), FieldDisk) {
 		t.Error("a kind has fields that it cannot use")
+	}
+}
+
+// A serial number may hold anything. In a URL it asks for what it names, and for
+// nothing else.
+func TestWhatAMachineSaysOfItselfIsEscapedInAURL(t *testing.T) {
+	f := facts()
+	f.Serial, f.Asset = "A&B=50% off/#1 +ß${net0/ip}?", "rack 7"
+	p := store.Profile{Name: "own", Kind: store.ProfileKernel, Fields: map[string]string{
+		"kernel":  "http://192.0.2.7/get?serial={{serial}}&mac={{mac}}&host={{hostname}}",
+		"initrd":  "{{files_url}}{{asset}}/initrd.gz\nlab/{{asset}}/more.gz {{boot_url}}/files/x",
+		"cmdline": "asset={{asset}}",
+	}}
+	text := render(t, p, f)
+	for _, want := range []string{
+		" http://192.0.2.7/get?serial=A%26B%3D50%25%20off%2F%231%20%2B%C3%9F%24%7Bnet0%2Fip%7D%3F&mac=" + f.MAC.String() + "&host=lab-03",
+		" http://192.0.2.1/files/rack%207/initrd.gz\n", " http://192.0.2.1/files/lab/rack%207/more.gz", " http://192.0.2.1/files/x", "asset=rack_7",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	raw, err := url.QueryUnescape(escapeURL(f.Serial))
+	if err != nil || raw != f.Serial {
+		t.Errorf("the server reads %q, %v", raw, err)
 	}
 }
