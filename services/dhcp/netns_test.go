@@ -20,11 +20,14 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/mdlayher/packet"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
+	"golang.org/x/net/bpf"
 
 	"lunboot/services/dhcp/survey"
+	"lunboot/services/dhcp/wire"
 	"lunboot/store"
 )
 
@@ -245,6 +248,59 @@ func TestRealClientGetsAnAddress(t *testing.T) {
 		s.mu.Unlock()
 		assert.Equal(t, "10.77.0.100", w.udhcpc(t)["ip"])
 	})
+}
+
+// A VLAN of the same wire is another network. The kernel takes the tag off a frame
+// before packet sockets see it, whether or not this host has that VLAN.
+func TestWhatIsTaggedForAVLANIsNotHeard(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	w := wire2(t)
+	here, err := net.InterfaceByName("srv0")
+	require.NoError(t, err)
+	var there *net.Interface
+	var peer *packet.Conn
+	w.inside(t, func() {
+		if there, err = net.InterfaceByName("cli0"); err == nil {
+			peer, err = packet.Listen(there, packet.Raw, wire.IPv4, nil)
+		}
+	})
+	require.NoError(t, err)
+	defer peer.Close()
+	card := store.MAC(there.HardwareAddr)
+	udp := wire.Frame(card, wire.Everybody, netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67"), make([]byte, 300))
+	arp := append(append(append([]byte{}, wire.Everybody[:]...), card[:]...), 0x08, 0x06)
+	arp = append(arp, make([]byte, 46)...)
+	for name, c := range map[string]struct {
+		protocol int
+		filter   []bpf.RawInstruction
+		frame    []byte
+	}{
+		"DHCP": {wire.IPv4, wire.Datagrams(wire.ServerPort), udp},
+		"ARP":  {wire.ARP, wire.ForUs(), arp},
+	} {
+		conn, err := packet.Listen(here, packet.Raw, c.protocol, &packet.Config{Filter: c.filter})
+		require.NoError(t, err)
+		defer conn.Close()
+		last := len(c.frame) - 1
+		for mark, tag := range [][]byte{{0x81, 0, 0, 10}, {0x81, 0, 0x60, 10}, {0x81, 0, 0xe0, 0}, nil} {
+			c.frame[last] = byte(mark)
+			_, err := peer.WriteTo(slices.Concat(c.frame[:12], tag, c.frame[12:]), &packet.Addr{HardwareAddr: wire.Everybody[:]})
+			require.NoError(t, err)
+		}
+		var heard []byte
+		buf := make([]byte, 2048)
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+		for !slices.Contains(heard, 3) {
+			n, _, err := conn.ReadFrom(buf)
+			require.NoError(t, err, "%s: heard %v", name, heard)
+			if n > last && bytes.Equal(buf[6:12], card[:]) {
+				heard = append(heard, buf[last])
+			}
+		}
+		assert.Equal(t, []byte{2, 3}, heard, name)
+	}
 }
 
 // nclient4 takes framed replies off a packet socket, as firmware does.

@@ -115,8 +115,12 @@ func (s *Server) Listen() error {
 const etherTypeAll = 3 // ETH_P_ALL, if_ether.h
 
 // onlyRouterMessages lets the kernel drop all but router solicitations and
-// advertisements: a volume's traffic must not wake us.
+// advertisements: a volume's traffic must not wake us. What is tagged for a VLAN is of
+// another network, whose router is not this one's; the kernel takes the tag off before
+// it shows us the frame. A tag of number 0 names no VLAN (IEEE 802.1Q §6.9).
 var onlyRouterMessages = []bpf.Instruction{
+	bpf.LoadExtension{Num: bpf.ExtVLANTag},
+	bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x0fff, SkipTrue: 8},
 	bpf.LoadAbsolute{Off: 12, Size: 2},
 	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: etherTypeIPv6, SkipTrue: 6},
 	bpf.LoadAbsolute{Off: ethernetLen + 6, Size: 1},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/ndp"
+	raw "github.com/mdlayher/packet"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
@@ -320,6 +322,49 @@ func TestMachineThatBootsNeedNotWait(t *testing.T) {
 	ra, _ = awaitRA(t, conn, 300*time.Millisecond)
 	assert.Nil(t, ra, "there is a router")
 	assert.Equal(t, 1, events.count())
+}
+
+// What goes by on a VLAN of the same wire is of another network: neither are its
+// machines answered, nor does its router silence us.
+func TestWhatIsTaggedForAVLANIsNotHeard(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	there := wire(t)
+	events := &emitted{}
+	s := New(Config{Interface: "srv0", Recent: &booting{all: true}, Emit: events, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	require.NoError(t, s.Listen())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Serve(ctx) }()
+	time.Sleep(settle + 100*time.Millisecond)
+	send := func(tag ...byte) {
+		t.Helper()
+		b := captured(t)
+		inside(t, there, func() {
+			ifi, err := net.InterfaceByName("cli0")
+			if !assert.NoError(t, err) {
+				return
+			}
+			conn, err := raw.Listen(ifi, raw.Raw, etherTypeAll, nil)
+			if !assert.NoError(t, err) {
+				return
+			}
+			defer conn.Close()
+			_, err = conn.WriteTo(slices.Concat(b[:12], tag, b[12:]), &raw.Addr{HardwareAddr: b[:6]})
+			assert.NoError(t, err)
+		})
+	}
+	send(0x81, 0, 0, 10)
+	time.Sleep(300 * time.Millisecond)
+	assert.Zero(t, events.count(), "VLAN 10")
+	send(0x81, 0, 0xe0, 0)
+	assert.Eventually(t, func() bool { return events.count() == 1 }, 3*time.Second, time.Millisecond, "a priority, and no VLAN")
+	time.Sleep(perMachine)
+	send()
+	assert.Eventually(t, func() bool { return events.count() == 2 }, 3*time.Second, time.Millisecond)
+	cancel()
+	assert.NoError(t, <-done)
 }
 
 // A router program on this host is heard too, by what it sends.

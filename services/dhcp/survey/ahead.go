@@ -228,7 +228,7 @@ func (p *Prober) Run(parent context.Context, r Range, ifi *net.Interface) {
 	if len(ifi.HardwareAddr) != 6 {
 		return
 	}
-	conn, err := packet.Listen(ifi, packet.Raw, wire.ARP, nil)
+	conn, err := packet.Listen(ifi, packet.Raw, wire.ARP, &packet.Config{Filter: wire.ForUs()})
 	if err != nil {
 		return // who opens the socket for replies says so
 	}
