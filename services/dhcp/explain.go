@@ -23,7 +23,7 @@ import (
 const (
 	asksBIOS = "\x01\x02\x03\x05\x06\x0b\x0c\x0d\x0f\x10\x11\x12\x2b\x36\x3c\x43\x80\x81\x82\x83\x84\x85\x86\x87"
 	asksUEFI = "\x01\x02\x03\x04\x05\x06\x0c\x0d\x0f\x11\x12\x16\x17\x1c\x28\x29\x2a\x2b\x32\x33\x36\x3a\x3b\x3c\x42\x43\x61\x80\x81\x82\x83\x84\x85\x86\x87"
-	asksHTTP = "\x01\x02\x03\x04\x05\x06\x0c\x0d\x0f\x11\x12\x16\x17\x1c\x28\x29\x2a\x2b\x32\x33\x36\x3a\x3b\x3c\xeb\x42\x43\x61"
+	asksHTTP = "\x01\x02\x03\x04\x05\x06\x0c\x0d\x0f\x11\x12\x16\x17\x1c\x28\x29\x2a\x2b\x32\x33\x36\x3a\x3b\x3c\xeb\x43\x61"
 	asksIPXE = "\x01\x03\x06\x07\x0c\x0f\x11\x1a\x2b\x3c\x42\x43\x77\x80\x81\x82\x83\x84\x85\x86\x87\xaf\xcb"
 )
 
@@ -42,6 +42,7 @@ func sample(q store.OfferQuery) (*dhcpv4.DHCPv4, error) {
 	switch {
 	case q.IPXE:
 		asks = asksIPXE
+		set(61, "\x01"+string(q.MAC[:]))
 		set(77, "iPXE")
 		set(175, "\x11\x01\x01\x13\x01\x01") // iSCSI and HTTP, as our loaders have them
 	case platform.HTTP:
@@ -50,10 +51,19 @@ func sample(q store.OfferQuery) (*dhcpv4.DHCPv4, error) {
 		asks = asksBIOS
 	}
 	set(55, asks)
-	undi := "003000"
-	if platform.Firmware == boot.BIOS {
-		undi = "002001"
+	// The network interface that it says to have, in its class and in option 94 (RFC
+	// 4578 §2.2), and the size of message that it takes.
+	undi, nii, room := "003000", "\x01\x03\x00", uint16(1472)
+	switch bios := platform.Firmware == boot.BIOS; {
+	case bios && q.IPXE:
+		undi, nii = "002001", "\x01\x02\x01"
+	case bios:
+		undi, nii, room = "002001", "\x01\x02\x01", 1260 // as ROMs of network cards
+	case q.IPXE:
+		undi, nii = "003010", "\x01\x03\x0a"
 	}
+	set(94, nii)
+	p.UpdateOption(dhcpv4.OptMaxMessageSize(room))
 	if class = fmt.Sprintf("%s:Arch:%05d:UNDI:%s", class, q.Arch, undi); q.Class != "" {
 		class = q.Class
 	}

@@ -72,6 +72,52 @@ func TestADryRunSaysWhatIsThenAnsweredAndDoesNothing(t *testing.T) {
 	}
 }
 
+// What a dry run imagines is what firmware and iPXE send: its answer has every
+// option of the answer to them, and no other.
+func TestADryRunAsksAsRealClientsDo(t *testing.T) {
+	for name, q := range map[string]store.OfferQuery{
+		"ovmf-pxe-discover":  {Arch: 7},
+		"ovmf-http-discover": {Arch: 16},
+		"undionly-discover":  {Arch: 0, IPXE: true},
+		"bios-rom-discover":  {Arch: 0, IPXE: true},
+		"snponly-discover":   {Arch: 7, IPXE: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			real := parsed(t, name)
+			r := mustDecode(t, captured(t)[name])
+			q.MAC, q.UUID = r.MAC, r.UUID
+			p, err := sample(q)
+			require.NoError(t, err)
+			var sends, imagines []uint8
+			for code := range real.Options {
+				sends = append(sends, code)
+			}
+			for code, value := range p.Options {
+				imagines = append(imagines, code)
+				if code != message.OptionIPXE.Code() { // it names versions and cards
+					assert.Equal(t, real.Options[code], value, "option %d", code)
+				}
+			}
+			assert.ElementsMatch(t, sends, imagines)
+
+			v := newInventory(newClock().Now)
+			s := start(t, v.config(t, lab()))
+			e, ok, err := s.ExplainOffer(t.Context(), q)
+			require.NoError(t, err)
+			require.True(t, ok)
+			offer := dial(t, s).ask(real)
+			codes := 0
+			for _, f := range e.Fields {
+				if f.Option != 0 {
+					codes++
+					assert.Equal(t, optionText(uint8(f.Option), offer.Options.Get(dhcpv4.GenericOptionCode(f.Option))), f.Value, "option %d", f.Option)
+				}
+			}
+			assert.Len(t, offer.Options, codes, "every option is listed, and no other")
+		})
+	}
+}
+
 func TestADryRunSaysWhereAnAddressComesFrom(t *testing.T) {
 	clock := newClock()
 	v := newInventory(clock.Now, store.Machine{Name: "lab-03", MACs: []store.MAC{mac(1)}, Profile: "san", Address: ip("10.77.0.50")})
