@@ -30,9 +30,6 @@ func (n *network) fromFlags(ctx context.Context) error {
 		if err := n.settle(ctx, name); err != nil {
 			return err
 		}
-		if why := n.waiting[name]; why != "" {
-			n.a.log.Warn("nobody is answered", "interface", name, "reason", why)
-		}
 	}
 	return nil
 }
@@ -59,7 +56,7 @@ func (n *network) settle(ctx context.Context, name string) error {
 		return err
 	}
 	if subnet.Mode == store.DHCPOff && known.ID == 0 {
-		if n.waiting[name] == "" {
+		if !n.waiting[name] {
 			n.a.log.Info("no DHCP server answers there, and no range was chosen to give addresses from", "interface", name)
 		}
 		return nil
@@ -70,25 +67,23 @@ func (n *network) settle(ctx context.Context, name string) error {
 
 // wait keeps an interface for later: what part to take there could not be settled.
 func (n *network) wait(name string, why error) {
-	n.waiting[name] = why.Error()
-	n.a.banner("dhcp "+name, "DHCP is not answered on "+name+" until it can be asked who else does: "+why.Error())
+	text := "DHCP is not answered on " + name + " until it can be asked who else does: " + why.Error()
+	if n.a.trouble(name) != text {
+		n.a.log.Warn("nobody is answered", "interface", name, "reason", why)
+	}
+	n.waiting[name] = true
+	n.a.banner("dhcp "+name, text)
 }
 
 // settleWaiting tries again what could not be settled when the appliance started.
 func (n *network) settleWaiting(ctx context.Context) {
 	for _, name := range slices.Sorted(maps.Keys(n.waiting)) {
-		before := n.waiting[name]
 		delete(n.waiting, name)
 		if err := n.settle(ctx, name); err != nil {
 			n.wait(name, err)
 		}
-		switch now := n.waiting[name]; now {
-		case "":
+		if !n.waiting[name] {
 			n.a.banner("dhcp "+name, "")
-			n.a.log.Info("what part to take in DHCP is settled", "interface", name)
-		case before:
-		default:
-			n.a.log.Warn("nobody is answered", "interface", name, "reason", now)
 		}
 	}
 }

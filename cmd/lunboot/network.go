@@ -35,7 +35,7 @@ type network struct {
 	wake    chan struct{}
 	rivals  map[string]store.DHCPMode // interfaces with a banner about another server's answer, or its silence, by the mode that it is about; Serve's own
 	silent  map[string]bool           // those whose pause may end: the last question met nobody; Serve's own
-	waiting map[string]string         // interfaces of --dhcp auto that could not be asked yet, and why; Serve's own
+	waiting map[string]bool           // interfaces of --dhcp auto that could not be asked yet; Serve's own
 	gone    map[int64]int             // subnets whose network was missing, and how often in a row; Serve's own
 	deaf    map[string]bool           // interfaces that could not be listened on; Serve's own
 }
@@ -49,7 +49,7 @@ type dhcpServer struct {
 }
 
 func newNetwork(a *appliance, emit dhcp.Emitter) *network {
-	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), rivals: map[string]store.DHCPMode{}, silent: map[string]bool{}, waiting: map[string]string{}, wake: make(chan struct{}, 1)}
+	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), rivals: map[string]store.DHCPMode{}, silent: map[string]bool{}, waiting: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // String names the service.
