@@ -10,10 +10,11 @@ import (
 	"strings"
 )
 
-// Operations that begin a transfer (RFC 1350 §5).
+// Operations that begin a transfer, and the one that ends it (RFC 1350 §5).
 const (
 	opRead  = 1
 	opWrite = 2
+	opError = 5
 )
 
 // Bounds of a request. RFC 2347 §3 asks for no more than 512 bytes in all.

@@ -836,6 +836,24 @@ func TestAFaultEndsOneTransfer(t *testing.T) {
 	}
 }
 
+// RFC 1350 §5: 1 is a file that is not there, which firmware does not ask for again,
+// 0 everything that has no code of its own.
+func TestOnlyAFileThatIsMissingIsCalledSo(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Script = func(netip.Addr) []byte { panic("broken") } })
+	refused := func(file, text string, code byte) {
+		t.Helper()
+		op, rest := r.client().ask(file)
+		if op != 5 || rest[0] != 0 || rest[1] != code || !strings.HasPrefix(string(rest[2:]), text) {
+			t.Errorf("%s is answered with packet %d: %q, want an ERROR of code %d", file, op, rest, code)
+		}
+	}
+	refused("pxelinux.0", "no such file", 1)
+	refused("autoexec.ipxe", "internal fault", 0)
+	r.s.stopping.Store(true)
+	refused("undionly.kpxe", "the appliance is stopping", 0)
+	r.s.stopping.Store(false)
+}
+
 func FuzzLoaderPath(f *testing.F) {
 	for _, s := range []string{"undionly.kpxe", "/525400770009/snponly.efi", "../x", "autoexec.ipxe", "00:11/undionly.kpxe", "\x00", "525400770009/autoexec.ipxe"} {
 		f.Add(s)

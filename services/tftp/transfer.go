@@ -2,6 +2,7 @@ package tftp
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -198,9 +199,25 @@ func (t *transfer) run(_ string, rf io.ReaderFrom) (err error) {
 		return nil
 	})
 	if fault != nil {
-		return errInternal
+		err = errInternal
+	}
+	if t.reads == 0 && (errors.Is(err, errInternal) || errors.Is(err, errStopping)) {
+		t.refuse(err)
 	}
 	return err
+}
+
+// refuse tells a client that has heard nothing yet why it gets nothing, with RFC 1350
+// §5's code for what is not defined. The library's own ERROR, which says "file not
+// found" to all, comes after it, from another port, to a client that has ended.
+func (t *transfer) refuse(why error) {
+	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(cmp.Or(t.ask.local, netip.IPv4Unspecified()), 0)))
+	if err != nil {
+		return // the library's says it in words
+	}
+	defer conn.Close()
+	b := append([]byte{0, opError, 0, codeUndefined}, why.Error()...)
+	_, _ = conn.WriteToUDPAddrPort(append(b, 0), t.ask.from) // lost like any packet: it asks again
 }
 
 func (t *transfer) send(rf io.ReaderFrom) error {
