@@ -363,7 +363,7 @@ func (a *appliance) examine(ctx context.Context) (own, way []doctor.Check) {
 			continue
 		}
 		on = append(on, l.Name)
-		seg := doctor.Segment{Interface: l.Name, Mode: l.Mode, Relayed: relayed, Quiet: adverts == "off"}
+		seg := doctor.Segment{Interface: l.Name, Mode: l.Mode, Beside: a.network.beside(l.Name), Relayed: relayed, Quiet: adverts == "off"}
 		if len(l.Addresses) > 0 && l.Locked == "" {
 			seg.Subnet = l.Addresses[0].Masked().String()
 		}

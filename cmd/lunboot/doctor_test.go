@@ -208,6 +208,20 @@ func TestTheDoctorOfARealHostAndNetwork(t *testing.T) {
 			t.Errorf("the flag of the subnet that it names is %q", flag)
 		}
 	})
+	t.Run("a server on our own host", func(t *testing.T) {
+		holder := background("started", append(slices.DeleteFunc(slices.Clone(server), func(arg string) bool { return strings.HasPrefix(arg, "--dhcp-range") }),
+			"--dhcp-range=10.79.0.50,10.79.0.60,1h", "--interface=srv0")...)
+		defer holder.Process.Kill()
+		a := quiet(t)
+		a.cmd.DHCP, a.cmd.Interface = "proxy", []string{"srv0"}
+		if err := a.network.Listen(); err != nil {
+			t.Fatal(err)
+		}
+		defer a.network.closeAll()
+		if who := a.network.beside("srv0"); !strings.Contains(who, "held by dnsmasq") || a.network.beside("lo") != "" {
+			t.Errorf("the port is had by %q", who)
+		}
+	})
 	t.Run("an interface that has no address yet", func(t *testing.T) {
 		a := quiet(t)
 		a.cmd.Interface = []string{"srv0"}

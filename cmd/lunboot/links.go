@@ -93,6 +93,19 @@ func (n *network) serves(s store.Subnet) bool {
 	return ok
 }
 
+// beside says who has the DHCP port on an interface, beside whom its subnet is served
+// without relays; empty for nobody.
+func (n *network) beside(name string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, s := range n.servers {
+		if s.subnet.Interface == name {
+			return s.dhcp.Beside()
+		}
+	}
+	return ""
+}
+
 // choose writes the operator's choice for an interface into the inventory.
 func (n *network) choose(ctx context.Context, by store.Actor, name string, mode store.DHCPMode, rng store.Range) error {
 	switch mode {

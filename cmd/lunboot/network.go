@@ -42,6 +42,7 @@ type network struct {
 
 type dhcpServer struct {
 	site
+	dhcp  *dhcp.Server
 	ra    bool // whether router solicitations are to be answered
 	parts []services.Service
 	stop  context.CancelFunc
@@ -193,7 +194,7 @@ func (n *network) listen(at site) (*dhcpServer, error) {
 	if err := svc.Listen(); err != nil {
 		return nil, err
 	}
-	srv := &dhcpServer{site: at, ra: n.adverts(), parts: []services.Service{svc}}
+	srv := &dhcpServer{site: at, dhcp: svc, ra: n.adverts(), parts: []services.Service{svc}}
 	if n.a.cmd.DHCPListen != "" || s.Mode == store.DHCPOff || !srv.ra {
 		return srv, nil // it speaks to no wire: to one address, or to relays
 	}

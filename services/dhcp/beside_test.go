@@ -307,6 +307,7 @@ func TestFirmwareBootsBesideDnsmasqOnOurOwnHost(t *testing.T) {
 	v := newInventory(time.Now)
 	s := start(t, proxied(v, t))
 	assert.False(t, s.Addr().IsValid(), "the port is dnsmasq's")
+	assert.Contains(t, s.Beside(), "UDP port 67 is held by dnsmasq")
 
 	mac := store.MAC(parsed(t, "ovmf-pxe-discover").ClientHWAddr)
 	f := b.firmware(t, "card0", mac)

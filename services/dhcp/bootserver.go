@@ -69,9 +69,20 @@ func (s *Server) hear(k *socket, why error) error {
 	if err != nil {
 		return fmt.Errorf("%w; to answer beside it, root or the capability NET_RAW is needed: %w", why, err)
 	}
-	k.raw = raw
+	k.raw, k.beside = raw, why.Error()
 	s.cfg.Log.Warn("the DHCP port is another program's: machines on this wire are answered beside it, and relays are not", "interface", k.ifi.Name, "reason", why)
 	return nil
+}
+
+// Beside says who has the DHCP port on this host, while the server hears what is
+// broadcast beside him and answers no relay; empty when it has the port itself.
+func (s *Server) Beside() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.socket == nil {
+		return ""
+	}
+	return s.socket.beside
 }
 
 // receive reads one packet into d. oob and cm are the reader's own, to be used

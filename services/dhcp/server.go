@@ -169,6 +169,7 @@ type socket struct {
 	raw     *packet.Conn   // nil without NET_RAW or Ethernet; it sends, and hears when it is all there is
 	unicast bool           // bound to one address: replies go to their sender
 	pxe     bool           // boot servers are asked here
+	beside  string         // who has the port, when it is shared
 }
 
 // shared reports whether another program has the port: what is broadcast is

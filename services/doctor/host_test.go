@@ -303,6 +303,10 @@ func TestALinkSaysWhatKeepsMachinesFromBooting(t *testing.T) {
 	finds(t, got, "DHCP on eth1", Fault, "proxy mode is chosen and does not run: port 4011 is taken")
 	finds(t, got, "router solicitations on eth1", Advice, "router-adverts on")
 	finds(t, Examine(t.Context(), newHouse().host().Link(Segment{Interface: "eth1", Mode: store.DHCPFull})), "DHCP on eth1", Well, "full mode")
+	shared := Segment{Interface: "eth1", Mode: store.DHCPProxy, Beside: "UDP port 67 is held by dnsmasq (pid 7)"}
+	finds(t, Examine(t.Context(), newHouse().host().Link(shared)), "DHCP on eth1", Well, "relays would not be: UDP port 67 is held by dnsmasq (pid 7)")
+	shared.Relayed = true
+	finds(t, Examine(t.Context(), newHouse().host().Link(shared)), "DHCP on eth1", Advice, "those behind relays are not", "held by dnsmasq")
 	got = Examine(t.Context(), newHouse().host().Link(Segment{Interface: "eth9"}))
 	finds(t, got, "interface eth9", Fault, "there is no interface eth9")
 	finds(t, got, "spanning tree on eth9", Waits)

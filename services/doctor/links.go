@@ -18,6 +18,7 @@ type Segment struct {
 	Subnet    string         // what "lunboot subnet set" calls it; empty when there is none
 	Range     string         // addresses that could be given there, as "A-B"; empty for none
 	Idle      string         // why that mode is not at work; empty when it is, or cannot be told
+	Beside    string         // who has the DHCP port there, beside whom that mode is at work; empty for nobody
 	Relayed   bool           // requests from other networks come in here, through a relay
 	Quiet     bool           // the operator switched off answers to router solicitations
 	// Ask asks who else answers DHCP there; nil sends nothing.
@@ -51,6 +52,12 @@ func (h Host) Link(s Segment) Check {
 		c.Then = append(c.Then, Check{Name: "DHCP on " + name, Run: func(context.Context) (string, error) {
 			if s.Idle != "" {
 				return "", fault("", "%s mode is chosen and does not run: %s", s.Mode, s.Idle)
+			}
+			switch {
+			case s.Beside != "" && s.Relayed:
+				return "", advice("", "%s mode runs beside another program on this host, so that machines on this wire are answered, and those behind relays are not: %s", s.Mode, s.Beside)
+			case s.Beside != "":
+				return fmt.Sprintf("%s mode beside another program on this host; machines on this wire are answered, relays would not be: %s", s.Mode, s.Beside), nil
 			}
 			return string(s.Mode) + " mode", nil
 		}})
