@@ -36,9 +36,10 @@ unit: loaders
 	go test -run TestNoAllocationPerCommand ./services/iscsi/session # the race detector allocates
 	go test ./services/iscsi/socket # for the race detector no call is short
 
-soak: ## no limit of time: everything again and again, and hours of fuzzing
+soak: build ## no limit of time: everything again and again, and hours of fuzzing
 	LUNBOOT_SOAK=1 go test -race -count 5 -timeout 3h ./...
 	for i in 1 2 3 4 5; do YES=1 go run ./cmd/netlab demo || exit 1; done
+	bin/netlab bench --require
 	.ci/fuzz 600
 
 bench: build ## the hot paths, then each service under load beside others of its kind (where those are installed)

@@ -26,6 +26,7 @@ type benchCmd struct {
 	Size     int64         `default:"1024" help:"iscsi, clone: MiB of the volume, which stays in the page cache."`
 	Machines []int         `default:"16,64,256" help:"storm: how many machines are switched on at the same time."`
 	Trace    string        `placeholder:"FILE" help:"storm: the boot that each of them replays, made by netlab trace (default: the one of a BIOS machine that is built in)." type:"existingfile"`
+	Require  bool          `help:"End with a fault when a goal is missed."`
 	Leases   int           `default:"2000" help:"dhcp: leases that each server has on file before it is measured."`
 
 	netlab string // this program; empty: the one that runs
@@ -90,8 +91,16 @@ func (b *benchCmd) Run(w *world) error {
 		}
 		below = append(below, short...)
 	}
+	return b.judge(w.out, below)
+}
+
+// judge prints what falls short of its goals, and is an error when they are required.
+func (b *benchCmd) judge(out io.Writer, below []string) error {
 	for _, s := range below {
-		fmt.Fprintln(w.out, "below its goal:", s)
+		fmt.Fprintln(out, "below its goal:", s)
+	}
+	if b.Require && len(below) > 0 {
+		return fmt.Errorf("%d of what was measured fall short of their goals", len(below))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,6 +105,25 @@ func TestTheBenchMeasuresTFTP(t *testing.T) {
 			if fields := strings.Fields(line); len(fields) == 0 || fields[len(fields)-1] != "0" {
 				t.Errorf("no figures for %s by %s, or transfers failed:\n%s", row.Name, side, table)
 			}
+		}
+	}
+}
+
+// A soak ends with a fault when the appliance has become slower than it should be.
+func TestAMissedGoalIsAFaultWhereGoalsAreRequired(t *testing.T) {
+	below := []string{"iscsi read 4 KiB: 0.90 of tgt"}
+	for _, c := range []struct {
+		require bool
+		below   []string
+		fault   bool
+	}{{false, below, false}, {true, nil, false}, {true, below, true}} {
+		var out bytes.Buffer
+		err := (&benchCmd{Require: c.require}).judge(&out, c.below)
+		if (err != nil) != c.fault {
+			t.Errorf("required %v, short %q: %v", c.require, c.below, err)
+		}
+		if said := out.String(); len(c.below) > 0 && !strings.Contains(said, "below its goal: iscsi read 4 KiB") {
+			t.Errorf("it prints %q", said)
 		}
 	}
 }
