@@ -166,9 +166,13 @@ func TestALoaderThatHangsIsFollowedByTheNextAtTheNextBoot(t *testing.T) {
 	b.bootsLinux(c, b.powerOn(c), "850,528 bytes")
 }
 
-// A chain's first file comes from its chain's folder. There is no signed shim to
-// be had here, so an iPXE takes its place under its name.
+// A chain's first file comes from its chain's folder, and boots an operating system
+// by itself: an iPXE takes a shim's place under its name. With a shim it is in
+// secure_test.go.
 func TestAMachineStartsFromTheChainThatItNames(t *testing.T) {
+	if os.Getenv("LUNBOOT_SOAK") == "" {
+		t.Skip("a shim with its second stage is booted elsewhere; set LUNBOOT_SOAK=1")
+	}
 	b := start(t, linuxLimit)
 	b.cli("loader", "add", "/usr/lib/ipxe/snponly.efi", "--name", "shimx64.efi", "--chain", "secure", "--role", "first")
 	b.cli("loader", "add", "/usr/lib/ipxe/ipxe.efi", "--chain", "secure", "--role", "second")

@@ -118,24 +118,23 @@ func TestSecureBootRefusesWhatIsNotSignedAndTheDiagnosisSaysSo(t *testing.T) {
 // anybody whom that shim trusts, both carry SnakeOil's, which the firmware and so
 // the shim trusts.
 func TestSecureBootStartsAShimAndTheIPXEBehindIt(t *testing.T) {
-	if os.Getenv("LUNBOOT_SOAK") == "" {
-		t.Skip("a second Secure Boot; set LUNBOOT_SOAK=1")
-	}
 	needs(t, "sbsigntool", "openssl", "binutils")
 	b := start(t, linuxLimit)
 	shim, err := lab.Shim(b.ctx)
 	b.must(err)
 	b.cli("loader", "add", b.signed(shim, "shimx64.efi"), "--chain", "secure", "--role", "first")
 	unsigned := b.forShim()
-	b.cli("loader", "add", unsigned, "--chain", "secure", "--role", "second")
 	c := b.secure("chain", 72)
-	b.cli("machine", "set", "chain", "--loader", "secure")
-
-	r := b.powerOn(c)
-	_, err = r.Console.WaitFor(b.ctx, `Verification failed: .*Security Violation|Security Violation`)
-	b.must(err)
-	r.Kill()
+	if os.Getenv("LUNBOOT_SOAK") != "" { // a boot more, which the shim ends
+		b.cli("loader", "add", unsigned, "--chain", "secure", "--role", "second")
+		b.cli("machine", "set", "chain", "--loader", "secure")
+		r := b.powerOn(c)
+		_, err = r.Console.WaitFor(b.ctx, `Verification failed: .*Security Violation|Security Violation`)
+		b.must(err)
+		r.Kill()
+	}
 	b.cli("loader", "add", b.signed(unsigned, "snponly.efi"), "--chain", "secure", "--role", "second")
+	b.cli("machine", "set", "chain", "--loader", "secure")
 	a := b.reads(c)
 	t.Logf("it reads %.1f s after it asked", stage(a, store.StageRead).At.Sub(a.Started).Seconds())
 	log := b.cli("event", "list")
