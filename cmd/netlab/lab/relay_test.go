@@ -55,7 +55,7 @@ func TestAMachineBehindARelayBootsItsVolumeAcrossTheRouter(t *testing.T) {
 // The server that gives the addresses is on the machine's own wire; the appliance,
 // beyond the router, hears of it through a relay and only says what to boot. The ROM
 // asks for no broadcast, and the offer carries no address that the relay could send
-// it to.
+// it to: without the flag dnsmasq sends it to nobody.
 func TestAMachineBehindARelayIsToldWhatToBootBesideAnotherServer(t *testing.T) {
 	b := bare(t, sectorLimit)
 	r, err := b.StartRouter(b.ctx)
@@ -64,7 +64,7 @@ func TestAMachineBehindARelayIsToldWhatToBootBesideAnotherServer(t *testing.T) {
 	b.shell(r.Namespace, "ip -4 addr flush dev rtr0 && ip addr add 10.88.0.254/24 dev rtr0")
 	b.must(r.Start(b.ctx, "--dhcp-range=10.88.0.50,10.88.0.59,1h", "--dhcp-option=3,10.88.0.1", "--enable-ra", "--dhcp-range=fd00:77::,ra-only,64"))
 	b.serve("--dhcp", "auto")
-	agent, err := b.Network.Route(b.ctx, lab.Dhcrelay)
+	agent, err := b.Network.Route(b.ctx, lab.Dnsmasq)
 	b.must(err)
 	t.Cleanup(agent.Kill)
 	b.cli("subnet", "add", "--prefix", lab.RoutedPrefix.String(), "--mode", "proxy")
