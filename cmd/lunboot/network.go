@@ -284,11 +284,15 @@ func (n *network) askForRivals(ctx context.Context) {
 		n.a.log.Error("list the subnets", "error", err)
 		return
 	}
-	for _, s := range subnets {
-		if s.Interface == "" {
-			continue // behind a relay, where nobody can be asked
-		}
-		err := n.rival(ctx, s.Interface)
+	subnets = slices.DeleteFunc(subnets, func(s store.Subnet) bool { return s.Interface == "" }) // behind a relay, where nobody can be asked
+	answers := make([]error, len(subnets))
+	var wg sync.WaitGroup
+	for i, s := range subnets { // all at the same time: silence takes seconds
+		wg.Go(func() { answers[i] = n.rival(ctx, s.Interface) })
+	}
+	wg.Wait()
+	for i, s := range subnets {
+		err := answers[i]
 		if err != nil && !errors.Is(err, errOtherServer) {
 			continue // the interface is away: follow says so
 		}
