@@ -201,6 +201,6 @@ func (s EventSpan) holds(e *Event) bool {
 func (d *Detail) Texts() []string {
 	return []string{
 		d.Interface, d.Firmware, d.Arch, d.Class, d.UserClass, d.Hostname, d.Server, d.Relay, d.Router, d.Port, d.Loader, d.File, d.URL, d.Profile, d.MatchedBy,
-		d.Initiator, d.Target, d.ISID, d.Session, d.Auth, d.Status, d.Opcode, d.Sense, d.Volume, d.Step, d.Code, string(d.Cause), d.Reason,
+		d.Initiator, d.Asked, d.Target, d.ISID, d.Session, d.Auth, d.Status, d.Opcode, d.Sense, d.Volume, d.Step, d.Code, string(d.Cause), d.Reason,
 	}
 }

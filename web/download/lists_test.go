@@ -216,7 +216,7 @@ func TestListsAreJoinedFromThePartsOfTheAppliance(t *testing.T) {
 		"subnets":          "\n1,10.77.0.0/24,eth1,full,,0,0,,,,,,3600,\n",
 		"mappings":         "\nlab-03,7,clone,0,true,false,\n",
 		"users":            "\nanna,admin,,,false,,\n",
-		"tokens":           "\n5,ci,read,false,,,\n",
+		"tokens":           "\n5,ci,,read,false,,,\n",
 		"events":           "1,,error,iscsi.no-lun,lab-03,,,[] [],\"{\"\"lun\"\":0}\"\n2,,info,dhcp.discover,,,,,{}\n",
 		"loaders":          "\nipxe.efi,,,UEFI,x86-64,,iSCSI NFS,,0,,,false,1,0,2,",
 	} {
