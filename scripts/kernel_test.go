@@ -208,7 +208,7 @@ func TestWhatAMachineSaysOfItselfIsEscapedInAURL(t *testing.T) {
 	text := render(t, p, f)
 	for _, want := range []string{
 		" http://192.0.2.7/get?serial=A%26B%3D50%25%20off%2F%231%20%2B%C3%9F%24%7Bnet0%2Fip%7D%3F&mac=" + f.MAC.String() + "&host=lab-03",
-		" http://192.0.2.1/files/rack%207/initrd.gz\n", " http://192.0.2.1/files/lab/rack%207/more.gz", " http://192.0.2.1/files/x", "asset=rack_7",
+		" http://192.0.2.1/files/rack%207/initrd.gz ", " http://192.0.2.1/files/lab/rack%207/more.gz", " http://192.0.2.1/files/x", "asset=rack_7",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
