@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -120,6 +121,11 @@ func New(ctx context.Context, cfg Config) (*Auth, error) {
 	a.session.Cookie.SameSite = http.SameSiteLaxMode
 	a.session.Cookie.Secure = cfg.Secure
 	a.session.ErrorFunc = func(w http.ResponseWriter, r *http.Request, err error) {
+		// A visitor who turned away reads no answer, and is no fault of ours: browsers
+		// cancel what a page asked for whenever they leave it.
+		if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+			return
+		}
 		cfg.Log.Error("web session", "error", err)
 		http.Error(w, "The session could not be read; try again.", http.StatusInternalServerError)
 	}

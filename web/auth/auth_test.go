@@ -452,3 +452,45 @@ func TestManyLoginsAtOnceAllGetTheirAnswer(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// brokenSessions is a table that cannot be read.
+type brokenSessions struct{ *sqlite.DB }
+
+func (brokenSessions) FindCtx(ctx context.Context, _ string) ([]byte, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, fmt.Errorf("look up a web session: %w", err)
+	}
+	return nil, false, io.ErrUnexpectedEOF
+}
+
+// Browsers cancel requests all day: that is no error of the appliance. A table that
+// cannot be read is one.
+func TestAVisitorWhoTurnsAwayIsNoError(t *testing.T) {
+	db, err := sqlite.Open(t.Context(), t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var said strings.Builder
+	a, err := auth.New(t.Context(), auth.Config{
+		Users: db, Tokens: db, Sessions: brokenSessions{db}, Provider: db, Log: slog.New(slog.NewTextHandler(&said, nil)), Now: time.Now,
+		Peer: func(context.Context) (int, bool) { return 0, false },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(ctx context.Context) int {
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/", nil)
+		r.AddCookie(&http.Cookie{Name: "lunboot_session", Value: "some"})
+		a.Pages(http.NotFoundHandler()).ServeHTTP(w, r)
+		return w.Code
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if ask(gone); said.Len() > 0 {
+		t.Errorf("it says %s", said.String())
+	}
+	if code := ask(t.Context()); code != http.StatusInternalServerError || !strings.Contains(said.String(), "unexpected EOF") {
+		t.Errorf("a broken table answers %d and says %q", code, said.String())
+	}
+}
