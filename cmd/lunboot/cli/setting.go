@@ -29,11 +29,17 @@ func (*SettingListCmd) Run(c *Context) error {
 // SettingSetCmd changes a setting.
 type SettingSetCmd struct {
 	Key   string `arg:"" help:"Name of the setting."`
-	Value string `arg:"" help:"Value."`
+	Value string `arg:"" help:"Value; a dash reads that of webhook-secret from standard input, so that it is in no shell's history."`
 }
 
 // Run changes a setting.
 func (s *SettingSetCmd) Run(c *Context) error {
+	if s.Value == "-" && s.Key == string(store.SettingWebhookSecret) {
+		var err error
+		if s.Value, err = c.readPassword("the webhook"); err != nil {
+			return err
+		}
+	}
 	if err := c.change("PUT", "/settings/"+esc(s.Key), "", "", map[string]any{"value": s.Value}, nil); err != nil {
 		return err
 	}

@@ -1,11 +1,8 @@
 package cli
 
 import (
-	"bufio"
 	"fmt"
 	"net/url"
-	"os"
-	"strings"
 	"time"
 
 	"lunboot/store"
@@ -20,23 +17,6 @@ type UserCmd struct {
 	Password PasswordCmd   `cmd:"" help:"Set a person's password from standard input, which ends their logins."`
 	Logins   UserLoginsCmd `cmd:"" help:"List who is logged in on the web pages."`
 	Logout   UserLogoutCmd `cmd:"" help:"End a login of the web pages."`
-}
-
-// readPassword reads a line from standard input.
-func (c *Context) readPassword(user string) (string, error) {
-	prompt := false
-	if f, ok := c.In.(*os.File); ok && !c.JSON {
-		st, err := f.Stat()
-		prompt = err == nil && st.Mode()&os.ModeCharDevice != 0
-	}
-	if prompt {
-		fmt.Fprintf(c.Out, "New password for %s: ", user)
-	}
-	line, err := bufio.NewReader(c.In).ReadString('\n')
-	if err != nil && line == "" {
-		return "", usage("no password was given on standard input")
-	}
-	return strings.TrimRight(line, "\r\n"), nil
 }
 
 // UserListCmd lists users.
