@@ -403,7 +403,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	}
 	r := chi.NewRouter()
 	r.Group(func(r chi.Router) {
-		r.Use(http.NewCrossOriginProtection().Handler, a.auth.API)
+		r.Use(api.SameOrigin, a.auth.API)
 		api.Mount(r, api.Config{
 			Store:     a.db,
 			Acts:      acts{a.inv, a},

@@ -69,6 +69,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 		"token": {Type: "http", Scheme: "bearer", Description: "lunboot token create NAME --scope read|operate|admin"},
 	}
 	r = r.With(limit(cfg.Rates), newOnce(time.Now).middleware)
+	hc.Transformers = append(hc.Transformers, locator{hc.Components.Schemas}.locate)
 	a := humachi.New(r, hc)
 	s := &server{cfg}
 	a.UseMiddleware(s.conditions(a))
@@ -205,11 +206,10 @@ func problem(err error) error {
 	case store.KindDenied:
 		status = http.StatusForbidden
 	}
-	m := &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: err.Error()}
-	for _, e := range fieldErrors(err) {
-		m.Errors = append(m.Errors, &huma.ErrorDetail{Location: "body." + e.Field, Message: e.Msg})
+	return &unlocated{
+		ErrorModel: huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: err.Error()},
+		faults:     fieldErrors(err),
 	}
-	return m
 }
 
 // fieldErrors collects every *store.Error with a field in err's tree.

@@ -558,9 +558,9 @@ func TestErrorsNameTheFieldAtFault(t *testing.T) {
 		status             int
 		field              string
 	}{
-		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:01"]}`, 409, "body.mac"},
+		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:01"]}`, 409, "body.macs"},
 		{"POST", "machines", `{"name":"m1","macs":["00:0c:29:00:00:02"]}`, 409, "body.name"},
-		{"POST", "machines", `{"name":"m2","macs":["nonsense"]}`, 422, "body.mac"},
+		{"POST", "machines", `{"name":"m2","macs":["nonsense"]}`, 422, "body.macs"},
 		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"chap_secret":"short"}`, 422, "body.chap_secret"},
 		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"address":"x"}`, 422, "body.address"},
 		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"uuid":"x"}`, 422, "body.uuid"},
@@ -574,10 +574,23 @@ func TestErrorsNameTheFieldAtFault(t *testing.T) {
 		{"PATCH", "volumes/v1", `{"size":2097152,"name":"v9"}`, 422, "body.size"},
 		{"PATCH", "volumes/v1", `{"size":2097152,"revision":99}`, 409, "body.revision"},
 		{"DELETE", "volumes/v1", ``, 409, ""},
-		{"POST", "volumes/import", `{"name":"v2","path":"/etc"}`, 422, "body."},
+		{"POST", "volumes/import", `{"name":"v2","path":"/etc"}`, 422, "body.path"},
 		{"POST", "volumes/import", `{"name":"v2","path":"/etc/passwd","format":"qcow2"}`, 422, "body.format"},
 		{"POST", "mappings", `{"machine":"m1","volume":"v1","lun":16384}`, 422, "body.lun"},
+		{"POST", "mappings", `{"machine":"nobody","volume":"v1"}`, 404, "body.machine"},
+		{"POST", "mappings", `{"machine":"m1","volume":"none"}`, 404, "body.volume"},
+		{"POST", "machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"initiator":"x"}`, 422, "body.initiator"},
+		{"PUT", "settings/space-low", `{"value":"much"}`, 422, "body.value"},
+		{"PUT", "settings/nosuch", `{"value":"on"}`, 404, "path.key"},
+		{"POST", "volumes/v1/rollback", `{"to":"nosuch"}`, 404, "body.to"},
 		{"PUT", "profiles/x", `{"kind":"x"}`, 422, "body.kind"},
+		{"PUT", "profiles/x%20y", `{"kind":"local"}`, 422, "path.profile"},
+		{"GET", "machines?search=state:odd", ``, 422, "query.search"},
+		{"GET", "machines?sort=size", ``, 422, "query.sort"},
+		{"GET", "volumes?sort=odd", ``, 422, "query.sort"},
+		{"GET", "events?search=kind:odd", ``, 422, "query.search"},
+		{"GET", "events?mac=odd", ``, 422, "query.mac"},
+		{"GET", "machines/m1/script?profile=odd", ``, 404, "query.profile"},
 		{"POST", "subnets", `{"prefix":"10.88.0.0"}`, 422, "body.prefix"},
 		{"POST", "subnets", `{}`, 422, "body.prefix"},
 		{"POST", "subnets", `{"prefix":"10.88.0.0/24","range":"10.99.0.1-10.99.0.9"}`, 422, "body.range"},
@@ -592,9 +605,9 @@ func TestErrorsNameTheFieldAtFault(t *testing.T) {
 		{"POST", "tokens", `{"name":"t","scope":"read","days":0}`, 422, "body.days"},
 		{"POST", "tokens", `{"name":"t","scope":"read","days":400}`, 422, "body.days"},
 		{"PUT", "users/admin/password", `{"password":"short"}`, 422, "body.password"},
-		{"GET", "explain/zz", ``, 422, "body.code"},
+		{"GET", "explain/zz", ``, 422, "path.code"},
 		{"GET", "machines/m2", ``, 404, ""},
-		{"GET", "attempts?machine=m2", ``, 404, ""},
+		{"GET", "attempts?machine=m2", ``, 404, "query.machine"},
 		{"GET", "attempts?machine=00:00:00:00:00:ff", ``, 500, ""},
 	} {
 		a := h.do(c.method, "/api/v1/"+c.path, c.body)
@@ -608,7 +621,7 @@ func TestErrorsNameTheFieldAtFault(t *testing.T) {
 			t.Errorf("%s %s %s: %s", c.method, c.path, c.body, a.body)
 		}
 		if c.field != "" && !slices.ContainsFunc(p.Errors, func(e struct{ Location, Message string }) bool {
-			return strings.HasPrefix(e.Location, c.field) && e.Message != ""
+			return e.Location == c.field && e.Message != ""
 		}) {
 			t.Errorf("%s %s %s does not name %s: %s", c.method, c.path, c.body, c.field, a.body)
 		}

@@ -71,7 +71,7 @@ func (s *server) attempts(a huma.API) {
 					// An unknown machine has attempts too, by its MAC.
 					mac, macErr := store.ParseMAC(in.Machine)
 					if macErr != nil {
-						return nil, problem(err)
+						return nil, problem(named("machine", err))
 					}
 					f.MAC = mac
 				default:

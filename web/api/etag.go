@@ -141,9 +141,13 @@ func writeError(a huma.API, hc huma.Context, err error) {
 	if e, ok := err.(huma.StatusError); ok {
 		status = e.GetStatus()
 	}
+	doc, lost := a.Transform(hc, strconv.Itoa(status), err)
+	if lost != nil {
+		panic(lost) // a transformer lost a type: a fault of ours
+	}
 	hc.SetHeader("Content-Type", "application/problem+json")
 	hc.SetStatus(status)
-	if err := a.Marshal(hc.BodyWriter(), "application/json", err); err != nil {
+	if err := a.Marshal(hc.BodyWriter(), "application/json", doc); err != nil {
 		panic(err) // the writer of answers lost a type: a fault of ours
 	}
 }

@@ -92,7 +92,7 @@ func (s *server) foundEvents(w http.ResponseWriter, r *http.Request, f store.Eve
 
 // eventProblem answers what went wrong as every other operation does.
 func eventProblem(w http.ResponseWriter, err error) {
-	m := problem(err).(*huma.ErrorModel)
+	m := problem(err).(*unlocated).at(inQuery)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(m.Status)
 	json.NewEncoder(w).Encode(m)

@@ -180,7 +180,7 @@ func (s *server) machines(a huma.API) {
 			if in.Profile != "" {
 				v, err := s.Store.Profile(ctx, in.Profile)
 				if err != nil {
-					return nil, problem(err)
+					return nil, problem(named("profile", err))
 				}
 				p = &v
 			}

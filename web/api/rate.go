@@ -59,3 +59,13 @@ func limit(rates Rates) func(http.Handler) http.Handler {
 		})
 	}
 }
+
+// SameOrigin turns away what another site sends through somebody's browser, who
+// is logged in here.
+func SameOrigin(next http.Handler) http.Handler {
+	p := http.NewCrossOriginProtection()
+	p.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeProblem(w, http.StatusForbidden, "a page of another site sent this; a script sends a token and no Origin")
+	}))
+	return p.Handler(next)
+}

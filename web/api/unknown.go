@@ -78,7 +78,7 @@ func (s *server) unknown(a huma.API) {
 			}
 			old, err := s.Acts.FindMachine(ctx, in.Body.Replace)
 			if err != nil {
-				return nil, problem(err)
+				return nil, problem(named("replace", err))
 			}
 			m, err := s.Acts.Enroll(ctx, actor(ctx), mac, in.Body.Name, old.ID)
 			return s.replyMachine(ctx, m, err)

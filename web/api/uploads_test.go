@@ -96,7 +96,7 @@ func TestAnUploadIsRefusedBeforeItTravels(t *testing.T) {
 		`{"name":"x","size":0}`:                  {422, "body.size"},
 		`{"name":"x","size":1,"sha256":"12"}`:    {422, "body.sha256"},
 		`{"name":"x","size":1,"block_size":7}`:   {422, "body.block_size"},
-		`{"name":"x","size":60000000000000}`:     {503, "body.space"},
+		`{"name":"x","size":60000000000000}`:     {503, "body.size"},
 		`{"name":"x","size":1,"nosuch":"field"}`: {422, "body.nosuch"},
 	} {
 		if a := h.do("POST", "/api/v1/uploads", body); a.status != c.status || !strings.Contains(string(a.body), `"location":"`+c.field) {

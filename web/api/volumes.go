@@ -187,11 +187,11 @@ func (s *server) mappings(a huma.API) {
 			}
 			m, err := s.Acts.FindMachine(ctx, in.Body.Machine)
 			if err != nil {
-				return nil, problem(err)
+				return nil, problem(named("machine", err))
 			}
 			v, err := s.Volumes.FindVolume(ctx, in.Body.Volume)
 			if err != nil {
-				return nil, problem(err)
+				return nil, problem(named("volume", err))
 			}
 			spec.Machine, spec.Volume = m.ID, v.ID
 			mp, err := s.Acts.Map(ctx, actor(ctx), spec)

@@ -85,7 +85,7 @@ func (p problem) sentence() string {
 	if len(p.Errors) > 0 && strings.HasPrefix(p.Detail, "validation failed") {
 		var parts []string
 		for _, e := range p.Errors {
-			parts = append(parts, strings.TrimPrefix(e.Location, "body.")+": "+e.Message)
+			parts = append(parts, e.Location[strings.IndexByte(e.Location, '.')+1:]+": "+e.Message)
 		}
 		return strings.Join(parts, "; ")
 	}
@@ -111,7 +111,7 @@ func (r *refusal) Error() string { return r.sentence() }
 // run as somebody else, and see other folders than we do.
 func unopened(err error) bool {
 	var r *refusal
-	if !errors.As(err, &r) || len(r.Errors) != 1 || r.Errors[0].Location != "body.source" {
+	if !errors.As(err, &r) || len(r.Errors) != 1 || r.Errors[0].Location != "body.path" {
 		return false
 	}
 	return strings.HasSuffix(r.Detail, syscall.EACCES.Error()) || strings.HasSuffix(r.Detail, syscall.ENOENT.Error())
