@@ -117,7 +117,7 @@ func (d *doctorCmd) remote(c *cli.Context) ([]doctor.Finding, error) {
 	}
 	var out []doctor.Finding
 	for _, s := range h.Services {
-		f := doctor.Finding{Name: s.Name, OK: s.Healthy, State: doctor.Well, Detail: s.Address}
+		f := doctor.Finding{Name: s.Name, OK: s.Healthy, State: doctor.Well, Detail: cmp.Or(s.Address, s.Detail)}
 		if !s.Healthy {
 			f.State, f.Detail = doctor.Fault, s.Detail
 		}

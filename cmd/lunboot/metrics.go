@@ -43,7 +43,7 @@ func (s *seen) Emit(e store.Event) {
 // measure reads the values for a scrape. What cannot be read is left out, and
 // said in the log.
 func (a *appliance) measure(ctx context.Context) []metrics.Value {
-	out := a.measureServices()
+	out := a.measureServices(ctx)
 	add := func(m *metrics.Metric, v float64, labels ...string) {
 		out = append(out, metrics.Value{Metric: m, Labels: labels, Value: v})
 	}
@@ -96,12 +96,12 @@ func (a *appliance) measure(ctx context.Context) []metrics.Value {
 }
 
 // measureServices reads what the services count themselves.
-func (a *appliance) measureServices() (out []metrics.Value) {
+func (a *appliance) measureServices(ctx context.Context) (out []metrics.Value) {
 	add := func(m *metrics.Metric, v float64, labels ...string) {
 		out = append(out, metrics.Value{Metric: m, Labels: labels, Value: v})
 	}
 	add(metrics.BuildInfo, 1, version)
-	for _, s := range a.super.Health() {
+	for _, s := range a.running(ctx) {
 		up := 0.0
 		if s.Healthy {
 			up = 1

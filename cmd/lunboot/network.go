@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -494,6 +495,14 @@ func (n *network) serving() []string {
 		out = append(out, "gives no addresses")
 	}
 	return out
+}
+
+// part says in words what part the appliance takes in DHCP.
+func (n *network) part() string {
+	if n.a.cmd.DHCP == "off" {
+		return "off (--dhcp off)"
+	}
+	return strings.Join(n.serving(), ", ")
 }
 
 // localFor is our address on the network that a machine boots from.

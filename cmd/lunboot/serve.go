@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -127,6 +128,7 @@ type appliance struct {
 
 	mu      sync.Mutex
 	banners map[string]string // what is wrong now, by subject
+	foot    foot
 }
 
 // build opens and composes; nothing listens yet.
@@ -263,7 +265,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		return nil, err
 	}
 	a.admin = httpd.New("admin HTTP", c.Admin, adminHandler, httpd.Options{Hurry: w.hurry, Flag: "--admin", TLS: a.tlsConfig(), Log: log.With("part", "admin")})
-	socket := httpd.NewUnix("socket", filepath.Join(a.dir, cli.SocketName), adminHandler, httpd.Options{Hurry: w.hurry, Log: log.With("part", "admin"), SocketGroup: socketGroup})
+	socket := httpd.NewUnix("command line", filepath.Join(a.dir, cli.SocketName), adminHandler, httpd.Options{Hurry: w.hurry, Log: log.With("part", "admin"), SocketGroup: socketGroup})
 
 	// Inside out: nobody is invited (DHCP) before the house is lit.
 	a.super = services.NewSupervisor(log, time.Now, services.Options{OnState: a.onState, Hurry: w.hurry},
@@ -402,6 +404,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		return nil, err
 	}
 	r := chi.NewRouter()
+	r.Use(heads)
 	r.Group(func(r chi.Router) {
 		r.Use(api.SameOrigin, a.auth.API)
 		api.Mount(r, api.Config{
@@ -496,8 +499,12 @@ func (a *appliance) addresses() map[string]string {
 func (a *appliance) health(ctx context.Context) api.Health {
 	h := api.Health{OK: true, Version: version, Target: string(a.iqn)}
 	at := a.addresses()
-	for _, s := range a.super.Health() {
-		h.Services = append(h.Services, api.Service{Name: s.Name, Address: at[s.Name], Healthy: s.Healthy, Detail: s.Reason})
+	for _, s := range a.running(ctx) {
+		one := api.Service{Name: s.Name, Address: at[s.Name], Healthy: s.Healthy, Detail: s.Reason}
+		if s.Healthy && s.Name == a.network.String() {
+			one.Detail = a.network.part()
+		}
+		h.Services = append(h.Services, one)
 		h.OK = h.OK && s.Healthy
 	}
 	for _, c := range a.checks(ctx) {
@@ -513,7 +520,7 @@ func (a *appliance) healthChecks(ctx context.Context) []pages.Check {
 	h := a.health(ctx)
 	var out []pages.Check
 	for _, s := range h.Services {
-		c := pages.Check{Name: s.Name, State: string(doctor.Well), Detail: s.Address}
+		c := pages.Check{Name: s.Name, State: string(doctor.Well), Detail: cmp.Or(s.Address, s.Detail)}
 		if !s.Healthy {
 			c.State, c.Detail = string(doctor.Fault), s.Detail
 		}
@@ -525,12 +532,10 @@ func (a *appliance) healthChecks(ctx context.Context) []pages.Check {
 	return out
 }
 
-func (a *appliance) status(context.Context) pages.Status {
+func (a *appliance) status(ctx context.Context) pages.Status {
 	s := pages.Status{OK: true, Text: "All services running", Address: strings.Join(a.network.serving(), ", ")}
-	for _, h := range a.super.Health() {
-		if !h.Healthy && s.OK {
-			s.OK, s.Text = false, h.Name+" is stopped"
-		}
+	if text := a.foot.says(a, ctx); text != "" {
+		s.OK, s.Text = false, text
 	}
 	s.Banners = a.warnings()
 	return s

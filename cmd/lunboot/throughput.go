@@ -28,7 +28,7 @@ type throughput struct {
 	}
 }
 
-func (t *throughput) String() string { return "throughput" }
+func (t *throughput) String() string { return "measuring of reads and writes" }
 
 // Listen binds nothing.
 func (t *throughput) Listen() error { return nil }

@@ -42,7 +42,7 @@ func NewKeeper(log Pruner, logger *slog.Logger) *Keeper {
 }
 
 // String names the service.
-func (k *Keeper) String() string { return "journal keeper" }
+func (k *Keeper) String() string { return "clearing of old events" }
 
 // Listen binds nothing.
 func (k *Keeper) Listen() error { return nil }

@@ -162,7 +162,7 @@ func NewAutoEnroller(i *Inventory, w Watch) *AutoEnroller {
 }
 
 // String names the service.
-func (a *AutoEnroller) String() string { return "auto-enroll" }
+func (a *AutoEnroller) String() string { return "automatic enrolling" }
 
 // Listen binds nothing.
 func (a *AutoEnroller) Listen() error { return nil }

@@ -100,7 +100,7 @@ func NewMerger(i *Inventory) *Merger {
 }
 
 // String names the service.
-func (m *Merger) String() string { return "merger" }
+func (m *Merger) String() string { return "merging of layers" }
 
 // Listen binds nothing.
 func (m *Merger) Listen() error { return nil }

@@ -45,7 +45,7 @@ func NewSpaceWatch(i *Inventory, tell func(store.Space)) *SpaceWatch {
 }
 
 // String names the service.
-func (w *SpaceWatch) String() string { return "space" }
+func (w *SpaceWatch) String() string { return "room for volumes" }
 
 // Listen binds nothing.
 func (w *SpaceWatch) Listen() error { return nil }
