@@ -109,6 +109,10 @@ func (w *world) run(args []string) int {
 		fmt.Fprintf(w.err, "lunboot: %v\nTry: lunboot --help\n", err)
 		return exitUsage
 	}
+	if err := cli.CheckServer(g.Server); err != nil {
+		fmt.Fprintln(w.err, "lunboot:", err)
+		return exitUsage
+	}
 	trust, err := pinned(g.Pin)
 	if err != nil {
 		fmt.Fprintln(w.err, "lunboot:", err)

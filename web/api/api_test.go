@@ -726,12 +726,15 @@ func (h *house) listen(ctx context.Context, query, lastID string) <-chan string 
 	go func() { // ends with ctx
 		defer close(ids)
 		defer resp.Body.Close()
+		id := ""
 		for s := bufio.NewScanner(resp.Body); s.Scan(); {
-			if id, ok := strings.CutPrefix(s.Text(), "id: "); ok {
-				ids <- id
+			if now, ok := strings.CutPrefix(s.Text(), "id: "); ok {
+				id = now
 			}
-			if data, ok := strings.CutPrefix(s.Text(), "data: "); ok && !json.Valid([]byte(data)) {
-				ids <- "no JSON: " + data
+			if data, ok := strings.CutPrefix(s.Text(), "data: "); ok {
+				if ids <- id; !json.Valid([]byte(data)) {
+					ids <- "no JSON: " + data
+				}
 			}
 		}
 	}()
@@ -754,6 +757,30 @@ func (h *house) expect(ids <-chan string, want ...string) {
 	case got := <-ids:
 		h.t.Errorf("the stream goes on with %q", got)
 	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// After a restore without the journal numbers begin anew: whoever comes with one of
+// before hears of what happens from now on.
+func TestAStreamThatResumesBeyondTheEndGoesOnAtTheEnd(t *testing.T) {
+	h := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	h.emit(3)
+	h.listed(3)
+	byHeader, byQuery := h.listen(ctx, "", "900"), h.listen(ctx, "?after=900", "")
+	h.emit(1)
+	h.expect(byHeader, "4")
+	h.expect(byQuery, "4")
+}
+
+// listed waits until the journal has so many events.
+func (h *house) listed(n int64) {
+	h.t.Helper()
+	for end := time.Now().Add(5 * time.Second); h.journal.LastSeq() < n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			h.t.Fatalf("the journal has %d events, want %d", h.journal.LastSeq(), n)
+		}
 	}
 }
 

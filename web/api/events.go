@@ -99,19 +99,22 @@ func eventProblem(w http.ResponseWriter, err error) {
 }
 
 // stream writes events as they come until the client goes away. A client that
-// names no place starts at the present end.
+// names no place starts at the present end, and so does one whose place is beyond
+// it: after a restore without the journal numbers begin anew, and nothing would
+// come until they had caught up.
 func (s *server) stream(w http.ResponseWriter, r *http.Request, f store.EventFilter) {
 	if n, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64); err == nil && n >= 0 {
 		f.After = n
 	} else if r.URL.Query().Get("after") == "" {
 		f.After = s.Events.LastSeq()
 	}
+	f.After = min(f.After, s.Events.LastSeq())
 	f.Limit = eventBatch
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	out := http.NewResponseController(w)
 	out.SetWriteDeadline(time.Time{})
-	fmt.Fprint(w, ": events\n\n")
+	fmt.Fprintf(w, ": events\nid: %d\n\n", f.After) // where to go on from, if nothing comes
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	for {
@@ -127,7 +130,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, f store.EventFil
 			}
 			fmt.Fprintf(w, "id: %d\nevent: %s\ndata: %s\n\n", e.Seq, e.Kind, b)
 		}
-		f.After = upto
+		f.After = max(f.After, upto)
 		if err := out.Flush(); err != nil {
 			return
 		}

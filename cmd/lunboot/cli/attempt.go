@@ -18,7 +18,7 @@ type AttemptCmd struct {
 	List    AttemptListCmd    `cmd:"" help:"List boot attempts, newest first."`
 	Show    AttemptShowCmd    `cmd:"" help:"Show one attempt: its stages, and why it failed."`
 	Fix     AttemptFixCmd     `cmd:"" help:"Do what a fix of a diagnosis says."`
-	Watch   AttemptWatchCmd   `cmd:"" help:"Follow a machine's boot until it is up or has failed."`
+	Watch   AttemptWatchCmd   `cmd:"" help:"Follow a boot until it is up or has failed: a machine's, or whichever comes next."`
 	Capture AttemptCaptureCmd `cmd:"" help:"Download the packets of an attempt, for Wireshark."`
 }
 
@@ -134,36 +134,38 @@ func outcome(o store.Outcome) string {
 
 // AttemptWatchCmd follows a boot.
 type AttemptWatchCmd struct {
-	Machine string `arg:"" help:"Id, name, MAC or UUID."`
+	Machine string `arg:"" optional:"" help:"Id, name, MAC or UUID; whichever machine boots next when there is none."`
 }
 
-// Run follows a boot: a line a change, until the newest attempt ends.
+// Run follows a boot: a line a change, until it ends. It is the one that goes on
+// now, else the next one: what ended before somebody began to watch is in 'attempt
+// list'.
 func (w *AttemptWatchCmd) Run(c *Context) error {
 	seen := map[string]bool{}
-	for {
-		var out list[store.Attempt]
-		if err := c.Client.Do(c, "GET", "/attempts?limit=1&machine="+url.QueryEscape(w.Machine), nil, &out); err != nil {
+	var before, watched store.AttemptID
+	for first := true; ; first = false {
+		a, err := w.newest(c, watched)
+		if err != nil {
 			return err
 		}
-		if len(out.Items) > 0 {
-			a := out.Items[0]
-			for _, s := range a.Stages {
-				if s.State == store.StageWaiting {
-					continue
-				}
-				line := fmt.Sprintf("%s %-26s %s", mark(s.State), stageTitles[s.Name], clean(s.Detail))
-				if !seen[line] {
-					seen[line] = true
-					fmt.Fprintf(c.Out, "%8s  %s\n", fmt.Sprintf("+%.1f s", time.Since(a.Started).Seconds()), line)
-				}
+		ended := a.ID == 0 || a.Outcome != store.OutcomeRunning
+		if first && ended {
+			before = a.ID
+			c.say("Waiting for the next boot%s", w.of())
+		}
+		if a.ID != before && a.ID != 0 {
+			if watched == 0 {
+				watched = a.ID
+				c.say("%s, attempt %d", clean(a.Subject()), a.ID)
 			}
+			w.print(c, a, seen)
 			switch a.Outcome {
 			case store.OutcomeUp, store.OutcomeUpUnconfirmed:
 				return nil
 			case store.OutcomeFailed, store.OutcomeNotEnrolled:
 				fmt.Fprintln(c.Out)
 				printAttempt(c, a)
-				return fmt.Errorf("%s did not boot", strings.TrimSpace(w.Machine))
+				return fmt.Errorf("%s did not boot", clean(a.Subject()))
 			}
 		}
 		select {
@@ -171,6 +173,44 @@ func (w *AttemptWatchCmd) Run(c *Context) error {
 			return nil
 		case <-time.After(500 * time.Millisecond):
 		}
+	}
+}
+
+// of names the machine that is watched, when there is one.
+func (w *AttemptWatchCmd) of() string {
+	if w.Machine == "" {
+		return " of any machine"
+	}
+	return " of " + w.Machine
+}
+
+// newest returns the attempt that is watched, else the newest one there is; none
+// is the zero value.
+func (w *AttemptWatchCmd) newest(c *Context, watched store.AttemptID) (a store.Attempt, err error) {
+	if watched != 0 {
+		return a, c.Client.Do(c, "GET", "/attempts/"+strconv.FormatInt(int64(watched), 10), nil, &a)
+	}
+	var out list[store.Attempt]
+	if err := c.Client.Do(c, "GET", "/attempts?limit=1&machine="+url.QueryEscape(w.Machine), nil, &out); err != nil || len(out.Items) == 0 {
+		return a, err
+	}
+	return out.Items[0], nil
+}
+
+// print writes what is new of an attempt, each stage with the time from the first
+// packet to it.
+func (w *AttemptWatchCmd) print(c *Context, a store.Attempt, seen map[string]bool) {
+	for _, s := range a.Stages {
+		line := fmt.Sprintf("%s %-26s %s", mark(s.State), stageTitles[s.Name], clean(s.Detail))
+		if s.State == store.StageWaiting || seen[line] {
+			continue
+		}
+		seen[line] = true
+		at := ""
+		if !s.At.IsZero() {
+			at = fmt.Sprintf("+%.1f s", s.At.Sub(a.Started).Seconds())
+		}
+		fmt.Fprintf(c.Out, "%8s  %s\n", at, line)
 	}
 }
 

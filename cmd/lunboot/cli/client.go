@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,33 @@ const expectTime = 5 * time.Second
 
 // ErrNoAppliance says that nothing answers at the socket or address.
 var ErrNoAppliance = errors.New("no appliance answers")
+
+// CheckServer says what is wrong with the address that --server gives.
+func CheckServer(server string) error {
+	if server == "" {
+		return nil
+	}
+	u, err := url.Parse(server)
+	if !strings.Contains(server, "://") {
+		return usage(fmt.Sprintf("--server is a URL: http://%s or, when the appliance has a certificate, https://%s", server, server))
+	}
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return usage(fmt.Sprintf("--server %q is no URL such as https://10.77.0.1:8080", server))
+	}
+	return nil
+}
+
+// plainly says in words what HTTP and TLS say of a server that they did not expect.
+func (c *Client) plainly(err error) error {
+	if strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
+		return fmt.Errorf("%s speaks plain HTTP: say --server http://%s, or give the appliance a certificate (--tls)", c.base, strings.TrimPrefix(c.base, "https://"))
+	}
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("nobody whom this machine trusts vouches for the certificate of %s (%w); compare it with the fingerprint that 'lunboot doctor' shows on the appliance, and give that as --fingerprint", c.base, err)
+	}
+	return err
+}
 
 // NewClient makes a client. An empty server means the socket in data. trust says
 // whose certificate is good; nil: whom the system trusts.
@@ -180,7 +208,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 	if err != nil {
 		var ue *url.Error
 		if errors.As(err, &ue) {
-			return nil, ue.Err
+			return nil, c.plainly(ue.Err)
 		}
 		return nil, err
 	}

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"lunboot/store"
 )
@@ -22,7 +24,7 @@ type EventListCmd struct {
 	listFlags
 	Limit  int   `help:"How many at most of what is looked for, the newest first: 1 to 500 (default: 100)."`
 	After  int64 `help:"Only events after this sequence number, in rising order."`
-	Follow bool  `help:"Go on with new events until interrupted; with a search those that fit it."`
+	Follow bool  `help:"Go on with new events until interrupted, also after the appliance was started again; with a search those that fit it."`
 }
 
 // Run lists or follows events: everything in rising order, or what is looked for,
@@ -57,14 +59,56 @@ func (l *EventListCmd) Run(c *Context) error {
 	if l.After > 0 {
 		path = "/events" + l.query("after", strconv.FormatInt(l.After, 10))
 	}
-	resp, err := c.Client.send(c, "GET", path, nil, "", http.Header{"Accept": {"text/event-stream"}})
+	return l.follow(c, path)
+}
+
+// followAgain is how long a stream that broke off is left before the next try.
+const followAgain = time.Second
+
+// follow prints events until it is interrupted. An appliance that goes, as it does
+// when it is started again, is asked for the rest once it is back.
+func (l *EventListCmd) follow(c *Context, path string) error {
+	last := ""
+	for first := true; ; first = false {
+		err := l.stream(c, path, &last)
+		var no *refusal
+		switch {
+		case c.Err() != nil:
+			return nil
+		case errors.As(err, &no) && no.Status < http.StatusInternalServerError && no.Status != http.StatusTooManyRequests:
+			return err // it is there, and says no
+		case err != nil && first && last == "":
+			return err
+		}
+		select {
+		case <-c.Done():
+			return nil
+		case <-time.After(followAgain):
+		}
+	}
+}
+
+// stream prints the events of one connection. last is where the next one goes on.
+func (l *EventListCmd) stream(c *Context, path string, last *string) error {
+	header := http.Header{"Accept": {"text/event-stream"}}
+	if *last != "" {
+		header.Set("Last-Event-ID", *last)
+	}
+	resp, err := c.Client.send(c, "GET", path, nil, "", header)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	in := bufio.NewScanner(resp.Body)
 	in.Buffer(nil, 1<<20)
+	id := *last
 	for in.Scan() {
+		if text, ok := strings.CutPrefix(in.Text(), "id: "); ok {
+			id = text
+		}
+		if in.Text() == "" { // the end of one: it is here whole
+			*last = id
+		}
 		data, ok := strings.CutPrefix(in.Text(), "data: ")
 		if !ok {
 			continue
@@ -76,9 +120,7 @@ func (l *EventListCmd) Run(c *Context) error {
 		if err := l.print(c, e); err != nil {
 			return err
 		}
-	}
-	if c.Err() != nil {
-		return nil
+		*last = id
 	}
 	return in.Err()
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"strconv"
 
 	"lunboot/store"
@@ -55,12 +56,20 @@ func (a *MappingAddCmd) Run(c *Context) error {
 		return err
 	}
 	return c.show(m, func() {
-		boots := ""
-		if m.Boot {
-			boots = ", which it boots"
-		}
-		c.say("%s is LUN %d of %s%s", m.VolumeName, m.LUN, m.MachineName, boots)
+		c.say("%s", mapped(m))
 	})
+}
+
+// mapped says what a mapping is now.
+func mapped(m mapping) string {
+	text := fmt.Sprintf("%s is LUN %d of %s", m.VolumeName, m.LUN, m.MachineName)
+	if m.Boot {
+		text += ", which it boots"
+	}
+	if m.ReadOnly {
+		text += ", read-only"
+	}
+	return text
 }
 
 // MappingSetCmd changes a mapping.
@@ -92,7 +101,7 @@ func (s *MappingSetCmd) Run(c *Context) error {
 	if err := c.change("PATCH", "/mappings/"+esc(s.Machine)+"/"+strconv.FormatInt(s.LUN, 10), "", s.tag(), in, &m); err != nil {
 		return err
 	}
-	return c.show(m, func() { c.say("%s is LUN %d of %s", m.VolumeName, m.LUN, m.MachineName) })
+	return c.show(m, func() { c.say("%s", mapped(m)) })
 }
 
 // MappingRemoveCmd removes a mapping.

@@ -16,7 +16,7 @@ type VolumeCmd struct {
 	List    VolumeListCmd    `cmd:"" help:"List volumes."`
 	Show    VolumeShowCmd    `cmd:"" help:"Show a volume."`
 	Create  VolumeCreateCmd  `cmd:"" help:"Create an empty volume."`
-	Import  VolumeImportCmd  `cmd:"" help:"Create a volume from a disk image: raw, also packed with gzip, xz or zstd, or qcow2."`
+	Import  VolumeImportCmd  `cmd:"" help:"Create a volume from a disk image: raw, also packed with gzip, xz or zstd, qcow2, VMDK, VHD or VHDX."`
 	Export  VolumeExportCmd  `cmd:"" help:"Write a volume to a file, raw or as qcow2."`
 	Space   VolumeSpaceCmd   `cmd:"" help:"Show the room for volumes, and how long it lasts."`
 	Uploads VolumeUploadsCmd `cmd:"" help:"List images that are being sent, and drop or finish them."`
@@ -153,7 +153,7 @@ func (v *VolumeCreateCmd) Run(c *Context) error {
 // VolumeImportCmd imports an image.
 type VolumeImportCmd struct {
 	Volume    string `arg:"" help:"Name of the new volume."`
-	File      string `arg:"" help:"The image."`
+	File      string `arg:"" help:"The image: raw, also packed with gzip, xz or zstd, qcow2, VMDK, VHD or VHDX."`
 	Format    string `enum:"auto,raw,qcow2,vmdk,vhd,vhdx" default:"auto" help:"Format of the image: ${enum}. Its content tells it; raw takes the bytes as they are."`
 	SHA256    string `name:"sha256" placeholder:"SUM" help:"SHA-256 that the file must have, in hexadecimal."`
 	BlockSize int    `name:"block-size" help:"Bytes in a logical block: 512 or 4096; the image's own by default."`
