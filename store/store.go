@@ -53,6 +53,21 @@ type FieldChange struct {
 	After  string `json:"after"`
 }
 
+// Quiet reports a change that lists leave out: each volume that is made becomes
+// ready, which nobody did.
+func (a Audit) Quiet() bool {
+	return a.Actor == ActorSystem && a.Action == "volume.update" && a.Detail == BecameReady
+}
+
+// BecameReady is the detail of such a change.
+const BecameReady = "state creating → ready"
+
+// PassingActs are the acts on a noun that leave it as it is, by what they are called
+// in the audit log: they are on record, and move no revision.
+func PassingActs() []string {
+	return []string{"machine.wake", "machine.power", "user.login", "user.refuse"}
+}
+
 // AuditFilter narrows the audit log. Empty fields match all.
 type AuditFilter struct {
 	Actor   Actor
@@ -61,7 +76,11 @@ type AuditFilter struct {
 	Search  Search // with the qualifiers of AuditKeys, as ParseAuditSearch leaves them
 	Since   time.Time
 	Until   time.Time // not itself
-	Sort    string    // one of AuditColumns, with a hyphen before it the other way; empty: newest first
+	// Moved asks for the acts that moved the noun's revision, and for all of these:
+	// also for what the appliance did by itself and lists do not show. Of a volume
+	// it means those on its snapshots and versions too.
+	Moved bool
+	Sort  string // one of AuditColumns, with a hyphen before it the other way; empty: newest first
 	Page
 }
 

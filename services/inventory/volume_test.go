@@ -28,9 +28,9 @@ func TestCreateVolumeMakesARowAndAFile(t *testing.T) {
 	if handle.Size() != 8<<30 {
 		t.Errorf("the size is %d", handle.Size())
 	}
-	lines, _, err := h.db.Audit(t.Context(), store.Page{Limit: 2})
+	lines, _, err := h.db.Audit(t.Context(), store.Page{})
 	must(t, err)
-	if lines[1].Action != "volume.create" || lines[1].Actor != ada || lines[0].Actor != store.ActorSystem {
+	if len(lines) != 1 || lines[0].Action != "volume.create" || lines[0].Actor != ada {
 		t.Errorf("the audit log ends with %+v", lines)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 
 	"lunboot/store"
@@ -22,8 +23,18 @@ func auditWhere(f store.AuditFilter) (string, []any, error) {
 	if f.Actor != "" {
 		w.add("actor = ?", string(f.Actor))
 	}
-	if f.Noun != "" {
+	switch {
+	case f.Moved && f.Noun == "volume":
+		w.add("(action LIKE 'volume.%' OR action LIKE 'snapshot.%' OR action LIKE 'version.%')")
+	case f.Noun != "":
 		w.add("action LIKE ? ESCAPE '\\'", literal(f.Noun)+".%")
+	}
+	if f.Moved {
+		for _, act := range store.PassingActs() {
+			w.add("action <> ?", act)
+		}
+	} else { // what store.Audit.Quiet says
+		w.add("NOT (actor = ? AND action = 'volume.update' AND detail = ?)", string(store.ActorSystem), store.BecameReady)
 	}
 	if f.Subject != "" {
 		w.add("subject = ?", f.Subject)
@@ -168,19 +179,75 @@ func (d *diff) secret(label, old, now string) {
 	}
 }
 
-// long notes that a text changed which is too long to repeat.
+// long notes a text that changed and may be long: in words its length, and before
+// and after the lines that differ, as far as there is room for them.
 func (d *diff) long(label, old, now string) {
 	if old != now {
-		d.note(fmt.Sprintf("%s changed (%d bytes)", label, len(now)), label, sized(old), sized(now))
+		was, is := apart(old, now)
+		d.note(fmt.Sprintf("%s changed (%d bytes)", label, len(now)), label, excerpt(was), excerpt(is))
 	}
 }
 
-// sized stands for a text that is too long to repeat.
-func sized(s string) string {
-	if s == "" {
-		return ""
+// maxExcerpt bounds what the audit log repeats of one state of a text, in bytes. A
+// profile's text fits whole, but for the longest.
+const maxExcerpt = 4 << 10
+
+// apart cuts the lines away with which two texts begin and end alike. Of a text that
+// there is on one side alone all is left.
+func apart(old, now string) (string, string) {
+	if old == "" || now == "" {
+		return old, now
 	}
-	return fmt.Sprintf("(%d bytes)", len(s))
+	was, is := strings.SplitAfter(old, "\n"), strings.SplitAfter(now, "\n")
+	for len(was) > 0 && len(is) > 0 && was[0] == is[0] {
+		was, is = was[1:], is[1:]
+	}
+	for len(was) > 0 && len(is) > 0 && was[len(was)-1] == is[len(is)-1] {
+		was, is = was[:len(was)-1], is[:len(is)-1]
+	}
+	return strings.Join(was, ""), strings.Join(is, "")
+}
+
+// secretWord is a word after which, or behind whose equals sign, a password may
+// stand: in a kernel's command line, an installer's answers or a script.
+var secretWord = regexp.MustCompile(`(?i)passw|passphrase|rootpw|secret|token|credential|crypt|psk|(^|[-_./])(key|pw|pass|hash)\b`)
+
+// inURL is a password in a URL.
+var inURL = regexp.MustCompile(`(//[^\s/@:]*):[^\s/@]+@`)
+
+// excerpt is what the audit log repeats of a text: what may be a password is left
+// out, since the log outlives the text by years.
+func excerpt(text string) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = inURL.ReplaceAllString(line, "$1:…@")
+		words := strings.Fields(lines[i])
+		for k, word := range words {
+			if !secretWord.MatchString(word) {
+				continue
+			}
+			if name, value, pair := strings.Cut(word, "="); pair && value != "" {
+				words[k] = name + "=…"
+				lines[i] = strings.Join(words, " ")
+				continue
+			}
+			if k+1 < len(words) {
+				lines[i] = strings.Join(words[:k+1], " ") + " …"
+			}
+			break
+		}
+	}
+	out := strings.Join(lines, "\n")
+	if len(out) > maxExcerpt {
+		out = strings.ToValidUTF8(out[:maxExcerpt], "") + fmt.Sprintf("… (%d bytes in all)", len(out))
+	}
+	return out
+}
+
+// gone is the snapshot of a noun that is removed, with what is said of it in words.
+func (d diff) gone(words ...string) diff {
+	d.words = words
+	return d
 }
 
 func (d diff) String() string { return strings.Join(d.words, "; ") }

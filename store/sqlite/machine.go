@@ -326,7 +326,11 @@ func (db *DB) DeleteMachine(ctx context.Context, actor store.Actor, id store.Mac
 			return err
 		}
 		t.move(enrolled | released)
-		return t.audit(actor, "machine.delete", m.Name, strings.Join(append([]string{"MACs " + joinMACs(m.MACs)}, gone...), "; "))
+		was := machineChanges(&m, &store.Machine{}).gone(append([]string{"MACs " + joinMACs(m.MACs)}, gone...)...)
+		for _, lun := range gone {
+			was.changes = append(was.changes, store.FieldChange{Field: "mapping", Before: lun})
+		}
+		return t.auditDiff(actor, "machine.delete", m.Name, was)
 	})
 }
 

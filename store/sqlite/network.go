@@ -124,7 +124,7 @@ func (db *DB) DeleteSubnet(ctx context.Context, actor store.Actor, id int64) err
 			return err
 		}
 		t.move(served)
-		return t.audit(actor, "subnet.delete", s.Name(), "")
+		return t.auditDiff(actor, "subnet.delete", s.Name(), subnetChanges(&s, &store.Subnet{}).gone("mode "+string(s.Mode)))
 	})
 }
 

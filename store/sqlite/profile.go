@@ -123,7 +123,7 @@ func (db *DB) DeleteProfile(ctx context.Context, actor store.Actor, name string)
 			return err
 		}
 		t.move(changed)
-		return t.audit(actor, "profile.delete", name, "")
+		return t.auditDiff(actor, "profile.delete", name, profileChanges(&p, &store.Profile{}).gone("kind "+string(p.Kind)))
 	})
 }
 
@@ -144,7 +144,6 @@ func profileChanges(a, b *store.Profile) diff {
 		keys[k] = true
 	}
 	for _, k := range slices.Sorted(maps.Keys(keys)) {
-		// A kernel's command line may carry a password.
 		d.long(k, a.Fields[k], b.Fields[k])
 	}
 	d.long("text", a.Text, b.Text)

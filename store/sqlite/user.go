@@ -138,7 +138,7 @@ func (db *DB) DeleteUser(ctx context.Context, actor store.Actor, name string, re
 			return err
 		}
 		t.move(changed)
-		return t.audit(actor, "user.delete", name, "role "+string(old.Role))
+		return t.auditDiff(actor, "user.delete", name, userChanges(&old, &store.User{}).gone("role "+string(old.Role)))
 	})
 }
 

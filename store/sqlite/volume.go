@@ -258,7 +258,7 @@ func (db *DB) DeleteVolume(ctx context.Context, actor store.Actor, id store.Volu
 			return err
 		}
 		t.move(mapped)
-		return t.audit(actor, "volume.delete", v.Name, store.Bytes(v.Size))
+		return t.auditDiff(actor, "volume.delete", v.Name, volumeChanges(&v, &store.Volume{}).gone(store.Bytes(v.Size)))
 	})
 }
 

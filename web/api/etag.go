@@ -239,18 +239,35 @@ func (s *server) mapping(ctx context.Context, machine store.Machine, l store.LUN
 }
 
 // since lists what was done to a noun after the revision that somebody saw: each
-// change moved it by one.
+// change moved it by one, and what changed nothing, such as waking a machine, is
+// none.
 func (s *server) since(ctx context.Context, n target, seen int64) ([]store.Audit, error) {
 	limit := n.Revision - seen
 	if seen <= 0 || limit <= 0 || limit > maxStale {
 		limit = maxStale
 	}
-	rows, _, err := s.Store.AuditLog(ctx, store.AuditFilter{Noun: n.Noun, Subject: n.subject, Page: store.Page{Limit: int(limit)}})
-	if n.Noun == "setting" { // whose revision is the number of its last change, and one
-		rows = slices.DeleteFunc(rows, func(a store.Audit) bool { return seen > 0 && a.ID < seen })
+	f := store.AuditFilter{Noun: n.Noun, Subject: n.subject, Moved: true, Page: store.Page{Limit: int(limit)}}
+	if n.Noun == "mapping" { // whose subject is the machine, which has others
+		f.Limit = 500
 	}
+	rows, _, err := s.Store.AuditLog(ctx, f)
+	rows = slices.DeleteFunc(rows, func(a store.Audit) bool {
+		switch {
+		case n.Noun == "mapping":
+			return !n.ofLUN(a)
+		case n.Noun == "setting": // whose revision is the number of its last change, and one
+			return seen > 0 && a.ID < seen
+		}
+		return a.Quiet()
+	})
 	if rows == nil {
 		rows = []store.Audit{}
 	}
-	return rows, err
+	return rows[:min(len(rows), int(limit))], err
+}
+
+// ofLUN reports whether a change of a machine's mappings is one of the target's.
+func (n target) ofLUN(a store.Audit) bool {
+	_, lun, _ := strings.Cut(n.Key, "/")
+	return strings.HasPrefix(a.Detail, "LUN "+lun+" ") || strings.Contains(a.Detail, "(was LUN "+lun+")")
 }

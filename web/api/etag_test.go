@@ -3,6 +3,7 @@ package api_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -218,5 +219,45 @@ func TestOneOfManyWhoSawTheSameWins(t *testing.T) {
 	}
 	if won != 1 {
 		t.Errorf("%d of 16 won", won)
+	}
+}
+
+// Whoever comes too late is told what changed, and not what else was done with the
+// machine meanwhile.
+func TestARefusalListsOnlyWhatChangedTheNoun(t *testing.T) {
+	h := open(t)
+	h.must(201, "POST", "/api/v1/machines", `{"name":"m1","macs":["00:0c:29:00:00:01"]}`)
+	for _, v := range []string{"v1", "v2"} {
+		h.must(201, "POST", "/api/v1/volumes", `{"name":"`+v+`","size":1048576}`)
+		h.must(201, "POST", "/api/v1/mappings", `{"machine":"m1","volume":"`+v+`"}`)
+	}
+	refused := func(method, path, tag, body string) (actions []string) {
+		t.Helper()
+		a, _ := h.with("If-Match", tag, method, path, body)
+		var p struct{ Changes []store.Audit }
+		if a.status != http.StatusPreconditionFailed {
+			t.Fatalf("%s answers %d %s", path, a.status, a.body)
+		}
+		a.json(t, &p)
+		for _, c := range p.Changes {
+			actions = append(actions, c.Action+" "+c.Detail)
+		}
+		return actions
+	}
+	_, tag := h.with("", "", "GET", "/api/v1/machines/m1", "")
+	h.must(200, "PATCH", "/api/v1/machines/m1", `{"serial":"S7"}`)
+	for _, act := range store.PassingActs() {
+		if err := h.db.Record(t.Context(), "bob", act, "m1", "on"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := refused("PATCH", "/api/v1/machines/m1", tag, `{"serial":"S8"}`); !slices.Equal(got, []string{"machine.update serial S7"}) {
+		t.Errorf("it lists %q", got)
+	}
+	_, tag = h.with("", "", "GET", "/api/v1/mappings/m1/0", "")
+	h.must(200, "PATCH", "/api/v1/mappings/m1/0", `{"read_only":true}`)
+	h.must(200, "PATCH", "/api/v1/mappings/m1/1", `{"read_only":true}`)
+	if got := refused("PATCH", "/api/v1/mappings/m1/0", tag, `{"read_only":false}`); len(got) != 1 || !strings.HasPrefix(got[0], "mapping.update LUN 0 is volume v1") {
+		t.Errorf("it lists %q", got)
 	}
 }

@@ -261,7 +261,7 @@ func (s *site) meanwhile(r *http.Request, m store.Machine, err error) string {
 	if store.KindOf(err) != store.KindStale || seen == 0 {
 		return ""
 	}
-	rows, _, err := s.Audit.AuditLog(r.Context(), store.AuditFilter{Noun: "machine", Subject: m.Name, Page: store.Page{Limit: int(min(max(1, m.Revision-seen), maxMeanwhile))}})
+	rows, _, err := s.Audit.AuditLog(r.Context(), store.AuditFilter{Noun: "machine", Subject: m.Name, Moved: true, Page: store.Page{Limit: int(min(max(1, m.Revision-seen), maxMeanwhile))}})
 	if err != nil {
 		s.Log.Error("list what changed meanwhile", "error", err)
 		return ""
