@@ -11,7 +11,27 @@ import (
 type BackupSpec struct {
 	Journal bool // the events and attempts too
 	Volumes bool // the bytes of volumes too, but of those that a machine may be writing to
-	Hash    bool // volumes that are left out are read, so that their SHA-256 is known
+	Hash    BackupHash
+}
+
+// BackupHash says which of the volumes that are left out are read, so that their
+// SHA-256 is in the backup. Those that a machine may be writing to never are.
+type BackupHash int
+
+// What is read. Golden volumes, and what others stand on, are read once: they do not
+// change.
+const (
+	HashFrozen BackupHash = iota
+	HashAll
+	HashNone
+)
+
+// BackupProgress is how far a backup has come with reading volumes; zero when none
+// is being read.
+type BackupProgress struct {
+	Volume string `json:"volume" doc:"the volume that is being read; empty: none, or a layer that others stand on"`
+	Done   int64  `json:"done" doc:"bytes"`
+	Total  int64  `json:"total" doc:"bytes; 0: no volume is being read"`
 }
 
 // Backup is one that is ready to be sent. It is closed by who asked for it.

@@ -201,3 +201,63 @@ func socketClient(dir string) *http.Client {
 }
 
 func seeded() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
+
+// What never changes is listed with its SHA-256, and read for it once.
+func TestABackupKnowsGoldenVolumesByTheirSums(t *testing.T) {
+	a := started(t, dataDir(t))
+	a.must(t, "volume", "create", "golden", "--size", "4M")
+	a.must(t, "volume", "freeze", "golden")
+	a.must(t, "volume", "create", "plain", "--size", "4M")
+	sums := func(args ...string) map[string]string {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "b")
+		a.must(t, append([]string{"backup", file}, args...)...)
+		out := map[string]string{}
+		for _, v := range manifest(t, file).Volumes {
+			out[v.Volume] = v.SHA256
+		}
+		return out
+	}
+	first := sums()
+	require.Len(t, first["golden"], 64)
+	require.Empty(t, first["plain"], "a machine may write to it tomorrow")
+	all := sums("--hash")
+	require.Equal(t, first["golden"], all["golden"])
+	require.Len(t, all["plain"], 64)
+	require.Empty(t, sums("--no-hash")["golden"])
+	require.Equal(t, first, sums())
+
+	// What is kept is believed for as long as the file is as it was.
+	kept := filepath.Join(a.dir, "backup-sums.json")
+	st, err := os.Stat(kept)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), st.Mode().Perm())
+	b, err := os.ReadFile(kept)
+	require.NoError(t, err)
+	other := strings.Repeat("0", 64)
+	require.NoError(t, os.WriteFile(kept, bytes.ReplaceAll(b, []byte(first["golden"]), []byte(other)), 0o600))
+	require.Equal(t, other, sums()["golden"], "it is read again although nothing changed")
+	files, err := filepath.Glob(filepath.Join(a.dir, "volumes", "golden-*.raw"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	require.NoError(t, os.Chmod(files[0], 0o600))
+	require.NoError(t, os.Chmod(files[0], 0o640))
+	require.Equal(t, first["golden"], sums()["golden"], "it is not read again although the file was touched")
+	require.NoError(t, os.WriteFile(kept, []byte("half of"), 0o600))
+	require.Equal(t, first["golden"], sums()["golden"])
+}
+
+// Whoever watches sees that something happens.
+func TestABackupShowsHowFarItIs(t *testing.T) {
+	a := started(t, dataDir(t))
+	person, program := terminal(t)
+	var errs bytes.Buffer
+	code := make(chan int, 1)
+	go func() {
+		code <- run(context.Background(), nil, []string{"--data", a.dir, "backup", filepath.Join(t.TempDir(), "b")}, strings.NewReader(""), program, &errs)
+	}()
+	seen := reads(t, person, "wrote and checked")
+	require.Contains(t, seen, "have come")
+	require.Contains(t, seen, "checking what was written")
+	require.Equal(t, exitDone, <-code, errs.String())
+}

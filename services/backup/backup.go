@@ -8,8 +8,6 @@ package backup
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +33,7 @@ const scratchPrefix = ".backup-"
 type Maker struct {
 	cfg  Config
 	busy sync.Mutex
+	seen seen
 }
 
 // Config is what a Maker stands on.
@@ -172,6 +171,13 @@ func (p *backup) look(ctx context.Context, m *Maker) error {
 	if err != nil {
 		return err
 	}
+	type reading struct {
+		at   int
+		path string
+		watched
+	}
+	var read []reading
+	total := int64(0)
 	for _, f := range files {
 		if !f.Type().IsRegular() || strings.HasPrefix(f.Name(), ".") {
 			continue
@@ -191,34 +197,48 @@ func (p *backup) look(ctx context.Context, m *Maker) error {
 		case p.spec.Volumes && free:
 			p.items = append(p.items, archive.Item{Name: entry.Name, Path: path})
 			p.changed = append(p.changed, still)
-		case p.spec.Hash && free:
-			if entry.SHA256, err = sumOf(ctx, path); err != nil {
-				return err
-			}
-			if err := still.check(); err != nil {
-				entry.SHA256 = "" // a machine has begun to write meanwhile
-			}
+		// What is golden, and what others stand on, never changes: it is read once.
+		case free && (p.spec.Hash == store.HashAll || p.spec.Hash == store.HashFrozen && (v.Golden || v.ID == 0)):
+			read = append(read, reading{len(p.volumes), path, still})
+			total += st.Size()
 		}
 		p.volumes = append(p.volumes, entry)
 	}
-	return nil
+	return p.hash(ctx, m, total, func(sum func(path, volume string) (string, error)) error {
+		for _, r := range read {
+			text, err := sum(r.path, r.volume)
+			if err != nil {
+				return err
+			}
+			if r.check() == nil { // else a machine has begun to write meanwhile
+				p.volumes[r.at].SHA256 = text
+			}
+		}
+		return nil
+	})
 }
 
-func sumOf(ctx context.Context, path string) (string, error) {
-	f, err := os.Open(path)
+// hash lets each read the files that it wants the SHA-256 of, total bytes in all,
+// and keeps what was read for the next backup.
+func (p *backup) hash(ctx context.Context, m *Maker, total int64, each func(sum func(path, volume string) (string, error)) error) error {
+	if total == 0 {
+		return nil
+	}
+	kept, now := readSums(m.cfg.Dir), sums{}
+	m.seen.done.Store(0)
+	m.seen.total.Store(total)
+	defer m.seen.what.Store(nil)
+	err := each(func(path, volume string) (string, error) {
+		m.seen.what.Store(&volume)
+		name := filepath.Base(path)
+		text, err := kept.of(ctx, path, name, &m.seen)
+		now[name] = kept[name]
+		return text, err
+	})
 	if err != nil {
-		return "", err
+		return err
 	}
-	defer f.Close()
-	sum := sha256.New()
-	for ctx.Err() == nil {
-		if _, err := io.CopyN(sum, f, 64<<20); errors.Is(err, io.EOF) {
-			return hex.EncodeToString(sum.Sum(nil)), nil
-		} else if err != nil {
-			return "", err
-		}
-	}
-	return "", ctx.Err()
+	return now.write(m.cfg.Dir)
 }
 
 // check fails when the file is not as it was.

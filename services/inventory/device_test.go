@@ -45,7 +45,7 @@ func TestADeviceBecomesAVolumeAsItIs(t *testing.T) {
 	if v.Kind != store.VolumeDevice || v.State != store.VolumeReady || v.Name != "lv-1" || v.Size != 1<<20 || v.BlockSize != 512 || v.Path != path || !v.Direct {
 		t.Errorf("the volume is %+v", v)
 	}
-	h.audited(t, store.ActorSystem, "volume.update", "lv-1")
+	h.audited(t, ada, "volume.create", "lv-1")
 	if !bytes.Equal(h.content(t, v), someBytes(1<<20)) {
 		t.Error("the volume differs from the device")
 	}

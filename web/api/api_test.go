@@ -131,10 +131,14 @@ func (boots) Capture(_ context.Context, id store.AttemptID) ([]byte, string, err
 
 // Prepare makes a backup that breaks off when it is to hold volumes.
 func (boots) Prepare(_ context.Context, _ store.Actor, spec store.BackupSpec) (store.Backup, error) {
-	if spec.Hash {
+	if spec.Hash == store.HashAll {
 		return nil, store.InUse("another backup is being made")
 	}
 	return saved{spec.Volumes}, nil
+}
+
+func (boots) Progress() store.BackupProgress {
+	return store.BackupProgress{Volume: "golden", Done: 1, Total: 4}
 }
 
 type saved struct{ breaks bool }
@@ -157,6 +161,10 @@ func TestABackupIsAFileThatIsWholeOrCutOff(t *testing.T) {
 	}
 	if a := h.must(409, "POST", "/api/v1/backup?hash=true", ""); !strings.Contains(string(a.body), "another backup") {
 		t.Errorf("a second one at a time: %s", a.body)
+	}
+	h.must(422, "POST", "/api/v1/backup?hash=true&no_hash=true", "")
+	if a := h.must(200, "GET", "/api/v1/backup", ""); !strings.Contains(string(a.body), `"volume":"golden","done":1,"total":4`) {
+		t.Errorf("how far it has come: %s", a.body)
 	}
 	resp, err := h.Client().Post(h.URL+"/api/v1/backup?volumes=true", "", nil)
 	if err == nil {

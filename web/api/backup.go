@@ -16,9 +16,15 @@ const backupType = "application/gzip"
 // Backups makes backups.
 type Backups interface {
 	Prepare(context.Context, store.Actor, store.BackupSpec) (store.Backup, error)
+	// Progress says how far the backup that is being prepared has come.
+	Progress() store.BackupProgress
 }
 
 func (s *server) backup(a huma.API) {
+	register(a, http.MethodGet, "/backup", "show-backup", "Say how far the backup that is being made has come with reading volumes", store.ScopeRead,
+		func(context.Context, *struct{}) (*body[store.BackupProgress], error) {
+			return reply(s.Backups.Progress(), nil)
+		})
 	op := operation(a, http.MethodPost, "/backup", "back-up", "Make a backup and download it: the inventory with its secrets, loaders and certificates, and what is asked for", store.ScopeAdmin)
 	op.DefaultStatus = http.StatusOK
 	op.Responses = map[string]*huma.Response{"200": {Description: "a tar file, compressed with gzip; one without its manifest is not whole",
@@ -26,9 +32,19 @@ func (s *server) backup(a huma.API) {
 	huma.Register(a, op, func(ctx context.Context, in *struct {
 		Journal bool `query:"journal" doc:"events and attempts too"`
 		Volumes bool `query:"volumes" doc:"the bytes of volumes too, but of those that a machine may be writing to"`
-		Hash    bool `query:"hash" doc:"read the volumes that are left out, so that their SHA-256 is in the manifest"`
+		Hash    bool `query:"hash" doc:"read all volumes that are left out, so that their SHA-256 is in the manifest; without it those that are golden, and what others stand on: each once, since they do not change"`
+		NoHash  bool `query:"no_hash" doc:"read none of the volumes that are left out"`
 	}) (*huma.StreamResponse, error) {
-		b, err := s.Backups.Prepare(ctx, actor(ctx), store.BackupSpec{Journal: in.Journal, Volumes: in.Volumes, Hash: in.Hash})
+		spec := store.BackupSpec{Journal: in.Journal, Volumes: in.Volumes}
+		switch {
+		case in.Hash && in.NoHash:
+			return nil, problem(store.Invalid("no_hash", "hash and no_hash exclude each other"))
+		case in.Hash:
+			spec.Hash = store.HashAll
+		case in.NoHash:
+			spec.Hash = store.HashNone
+		}
+		b, err := s.Backups.Prepare(ctx, actor(ctx), spec)
 		if err != nil {
 			return nil, problem(err)
 		}

@@ -14,7 +14,11 @@ type Backups interface {
 
 // backup sends a backup as a download.
 func (s *site) backup(w http.ResponseWriter, r *http.Request) {
-	b, err := s.Backups.Prepare(r.Context(), by(r), store.BackupSpec{Journal: r.PostFormValue("journal") != "", Volumes: r.PostFormValue("volumes") != ""})
+	spec := store.BackupSpec{Journal: r.PostFormValue("journal") != "", Volumes: r.PostFormValue("volumes") != ""}
+	if r.PostFormValue("no_hash") != "" {
+		spec.Hash = store.HashNone
+	}
+	b, err := s.Backups.Prepare(r.Context(), by(r), spec)
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"lunboot/store"
 	"lunboot/store/archive"
@@ -19,7 +21,7 @@ type BackupCmd struct {
 	File    string `arg:"" help:"File to write, with mode 0600, since it holds secrets that can be read: of CHAP, BMCs, the single sign-on and the webhook. One that is there is replaced once the new one was checked."`
 	Journal bool   `help:"The events and attempts too."`
 	Volumes bool   `help:"The bytes of volumes too, but of those that a machine may be writing to."`
-	Hash    bool   `help:"Read the volumes that are left out, so that their SHA-256 is known."`
+	Hash    *bool  `negatable:"" help:"Read all volumes that are left out, so that their SHA-256 is known, or with --no-hash none (default: golden volumes and what others stand on, each once)."`
 }
 
 // Run makes a backup, reads it again from the disk and checks every byte, and
@@ -34,13 +36,16 @@ func (b *BackupCmd) Run(c *Context) (err error) {
 			err = errors.Join(err, tmp.Close(), os.Remove(tmp.Name()))
 		}
 	}()
-	q := url.Values{"journal": {strconv.FormatBool(b.Journal)}, "volumes": {strconv.FormatBool(b.Volumes)}, "hash": {strconv.FormatBool(b.Hash)}}
-	resp, err := c.Client.send(c, http.MethodPost, "/backup?"+q.Encode(), nil, "", nil)
+	q := url.Values{"journal": {strconv.FormatBool(b.Journal)}, "volumes": {strconv.FormatBool(b.Volumes)}, "hash": {strconv.FormatBool(b.Hash != nil && *b.Hash)}, "no_hash": {strconv.FormatBool(b.Hash != nil && !*b.Hash)}}
+	resp, err := b.begin(c, "/backup?"+q.Encode())
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(tmp, resp.Body); err != nil {
+	got := &arriving{c: c, w: tmp}
+	_, err = io.Copy(got, resp.Body)
+	c.working("")
+	if err != nil {
 		return fmt.Errorf("the backup was cut off, the appliance's log says why: %w", err)
 	}
 	if err := tmp.Sync(); err != nil {
@@ -49,7 +54,9 @@ func (b *BackupCmd) Run(c *Context) (err error) {
 	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
+	c.working("checking what was written")
 	m, err := archive.Verify(c, tmp)
+	c.working("")
 	if err != nil {
 		return err
 	}
@@ -60,6 +67,58 @@ func (b *BackupCmd) Run(c *Context) (err error) {
 		return fmt.Errorf("write the backup: %w", err)
 	}
 	return c.show(m, func() { printBackup(c, b.File, m) })
+}
+
+// begin asks for the backup, and shows how far the appliance is with what it reads
+// before the first byte comes.
+func (b *BackupCmd) begin(c *Context, path string) (*http.Response, error) {
+	if !c.terminal() {
+		return c.Client.send(c, http.MethodPost, path, nil, "", nil)
+	}
+	ctx, stop := context.WithCancel(c)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(500 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			var p store.BackupProgress
+			if err := c.Client.Do(ctx, http.MethodGet, "/backup", nil, &p); err == nil && p.Total > 0 {
+				what := "a layer that others stand on"
+				if p.Volume != "" {
+					what = "volume " + p.Volume
+				}
+				c.working(fmt.Sprintf("reading %s for its SHA-256: %d %% of %s", what, p.Done*100/p.Total, store.Bytes(p.Total)))
+			}
+		}
+	}()
+	resp, err := c.Client.send(c, http.MethodPost, path, nil, "", nil)
+	stop()
+	<-ended
+	c.working("")
+	return resp, err
+}
+
+// arriving counts what comes, on a terminal.
+type arriving struct {
+	c    *Context
+	w    io.Writer
+	n    int64
+	said time.Time
+}
+
+func (a *arriving) Write(b []byte) (int, error) {
+	n, err := a.w.Write(b)
+	if a.n += int64(n); time.Since(a.said) > 200*time.Millisecond {
+		a.said = time.Now()
+		a.c.working(store.Bytes(a.n) + " have come")
+	}
+	return n, err
 }
 
 func printBackup(c *Context, name string, m archive.Manifest) {

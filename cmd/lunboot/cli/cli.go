@@ -78,17 +78,31 @@ func (c *Context) say(format string, args ...any) {
 // progress rewrites one line of a terminal, and clears it at the end; into a file or a pipe it says
 // nothing.
 func (c *Context) progress(what string, done, total int64) {
-	f, ok := c.Out.(*os.File)
-	if !ok || c.JSON || total <= 0 {
+	if total <= 0 {
 		return
 	}
-	if st, err := f.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
-		return
-	}
-	fmt.Fprint(f, "\r\x1b[K")
+	text := ""
 	if done < total {
-		fmt.Fprintf(f, "%s %d %% of %s", what, done*100/total, store.Bytes(total))
+		text = fmt.Sprintf("%s %d %% of %s", what, done*100/total, store.Bytes(total))
 	}
+	c.working(text)
+}
+
+// working rewrites one line of a terminal, and clears it for an empty text.
+func (c *Context) working(text string) {
+	if c.terminal() {
+		fmt.Fprint(c.Out, "\r\x1b[K"+text)
+	}
+}
+
+// terminal reports whether somebody watches who can be told how far a thing has come.
+func (c *Context) terminal() bool {
+	f, ok := c.Out.(*os.File)
+	if !ok || c.JSON {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }
 
 // table prints rows under a head, columns aligned.
