@@ -9,7 +9,7 @@ import (
 
 // EventKeys are the qualifiers of a search for events.
 func EventKeys() []string {
-	return []string{"machine", "mac", "address", "kind", "severity", "attempt", "since", "until"}
+	return []string{"machine", "mac", "address", "kind", "severity", "attempt", "case", "since", "until"}
 }
 
 // EventColumns are what events are sorted by. At is the usual order: the newest
@@ -83,6 +83,12 @@ func ParseEventSearch(text string, now time.Time, names EventNames) (f EventSear
 			}
 		case "attempt":
 			err = f.during(t, names)
+		case "case":
+			if MintedCase(t.Value) {
+				f.Words = append(f.Words, EventWord{Text: CaseMark(t.Value)})
+			} else if _, err = ParseCase(t.Value); err == nil {
+				err = f.during(t, names)
+			}
 		}
 		if err != nil {
 			return EventSearch{}, err

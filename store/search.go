@@ -94,7 +94,7 @@ func ParseMachineSearch(text string) (MachineSearch, error) {
 
 // AttemptKeys are the qualifiers of a search for attempts.
 func AttemptKeys() []string {
-	return []string{"machine", "mac", "outcome", "stage", "firmware", "address", "code", "since", "until"}
+	return []string{"machine", "mac", "outcome", "stage", "firmware", "address", "code", "case", "since", "until"}
 }
 
 // AttemptColumns are what attempts are sorted by. Started is the usual order:
@@ -126,6 +126,8 @@ func ParseAttemptSearch(text string, now time.Time) (f AttemptFilter, err error)
 			t.Value, err = t.OneOf(outcomes)
 		case "stage":
 			t.Value, err = t.OneOf(stages)
+		case "case":
+			_, err = ParseCase(t.Value)
 		}
 		if err != nil {
 			return AttemptFilter{}, err
@@ -167,13 +169,39 @@ func (f *AttemptFilter) Matches(a *Attempt) bool {
 			fits = has(a.Address, t.Value)
 		case "code":
 			fits = has(told.String(), t.Value)
+		case "case":
+			fits = a.InCase(t.Value)
 		}
 		if !fits {
 			return false
 		}
 	}
 	words := strings.Join([]string{a.Name, mac, bare, a.Address, hardware, told.String()}, "\n")
-	return !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !has(words, w) })
+	return !slices.ContainsFunc(f.Search.Words, func(w string) bool { return !has(words, w) && !(MintedCase(w) && a.InCase(w)) })
+}
+
+// ParseCase reads a case number as it stands on a machine's screen: that of a boot
+// or, with six digits, one that was minted where no boot was given a script.
+func ParseCase(text string) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || len(text) > 18 {
+		return 0, Invalid("search", "%q is no case number; it is the number that stands on the machine's screen, such as 17 or 009441", text)
+	}
+	return n, nil
+}
+
+// MintedCase reports whether a text may be a case number that is no boot's.
+func MintedCase(text string) bool {
+	return len(text) == 6 && strings.Trim(text, "0123456789") == ""
+}
+
+// CaseMark is how a minted case number stands in the reason of an event.
+func CaseMark(number string) string { return "(case " + number + ")" }
+
+// InCase reports whether an attempt is what a case number on a screen is about.
+func (a *Attempt) InCase(number string) bool {
+	n, err := ParseCase(number)
+	return err == nil && (int64(a.ID) == n || slices.ContainsFunc(a.Stages, func(s Stage) bool { return strings.Contains(s.Detail, CaseMark(number)) }))
 }
 
 // bareMAC is what was typed of a MAC, without what stands between its digits.

@@ -394,7 +394,7 @@ type ListAttemptsParams struct {
 	// Machine id, name, MAC or UUID
 	Machine *string `form:"machine,omitempty" json:"machine,omitempty"`
 
-	// Search words and qualifiers, such as outcome:failed code:LB-LUN-01 since:2d, all of which must fit; quotation marks keep words together
+	// Search words and qualifiers, such as outcome:failed code:LB-LUN-01 since:2d, or case:009441 for the case number on a screen, all of which must fit; quotation marks keep words together
 	Search *string `form:"search,omitempty" json:"search,omitempty"`
 
 	// Sort started, machine, outcome or stage; with a hyphen before it the other way

@@ -284,7 +284,7 @@ func (s *Server) helpFor(a ask) scripts.Help {
 
 // inCase makes a reason findable by the number on the machine's screen.
 func inCase(reason string, h scripts.Help) string {
-	return strings.TrimSuffix(reason, ".") + " (case " + h.Case + ")"
+	return strings.TrimSuffix(reason, ".") + " " + store.CaseMark(h.Case)
 }
 
 func isIPXE(r *http.Request) bool { return strings.HasPrefix(r.UserAgent(), "iPXE/") }

@@ -184,6 +184,12 @@ func words(a *store.Attempt) string {
 	return strings.Join([]string{a.Name, mac, bareMAC(mac), a.Address, a.Firmware + " " + a.Arch, told(a)}, "\n")
 }
 
+// inCase are the attempts during which a machine was shown a case number that is no
+// attempt's: it stands in the reason of the event, and the next one that the
+// machine is shown takes its place in the attempt.
+const inCase = `instr(stages, ?) > 0 OR id IN (SELECT a.id FROM event AS e JOIN attempt AS a ON e.seq BETWEEN a.first_seq AND a.last_seq AND (a.mac = e.mac OR a.machine = e.machine)
+	WHERE e.kind IN ('script.withheld', 'script.conflict', 'script.failed') AND instr(e.detail, ?) > 0)`
+
 // attemptWhere is the condition of a filter, from the table's name on. Rows are
 // long, for their scripts: a search walks an index that holds what it looks at.
 func attemptWhere(f store.AttemptFilter) (string, []any, error) {
@@ -213,11 +219,23 @@ func attemptWhere(f store.AttemptFilter) (string, []any, error) {
 			w.like("address", t.Value)
 		case "code":
 			w.like("told", t.Value)
+		case "case":
+			n, err := store.ParseCase(t.Value)
+			if err != nil {
+				return "", nil, err
+			}
+			index = ""
+			w.add("(id = ? OR "+inCase+")", n, store.CaseMark(t.Value), store.CaseMark(t.Value))
 		default:
 			return "", nil, store.Invalid("search", "attempts are not searched by %s", t.Key)
 		}
 	}
 	for _, word := range f.Search.Words {
+		if store.MintedCase(word) {
+			index = ""
+			w.add("(words LIKE ? ESCAPE '\\' OR "+inCase+")", "%"+literal(word)+"%", store.CaseMark(word), store.CaseMark(word))
+			continue
+		}
 		w.like("words", word)
 	}
 	if w.none() {

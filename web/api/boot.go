@@ -52,7 +52,7 @@ func (s *server) attempts(a huma.API) {
 	register(a, http.MethodGet, "/attempts", "list-attempts", "List boot attempts, newest first where no order is asked for", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Machine string `query:"machine" doc:"id, name, MAC or UUID"`
-			Search  string `query:"search" doc:"words and qualifiers, such as outcome:failed code:LB-LUN-01 since:2d, all of which must fit; quotation marks keep words together"`
+			Search  string `query:"search" doc:"words and qualifiers, such as outcome:failed code:LB-LUN-01 since:2d, or case:009441 for the case number on a screen, all of which must fit; quotation marks keep words together"`
 			Sort    string `query:"sort" doc:"started, machine, outcome or stage; with a hyphen before it the other way"`
 			Limit   int    `query:"limit" minimum:"0" maximum:"1000" default:"50"`
 			Offset  int    `query:"offset" minimum:"0"`

@@ -27,6 +27,9 @@ type helpView struct {
 	Flags []Flag
 
 	Backups bool // what is secret in a backup is shown
+
+	Cases bool   // what a case number is, is shown
+	Case  string // when the search is one
 }
 
 // helpList is what one list can be searched by.
@@ -85,6 +88,12 @@ func (s *site) help(w http.ResponseWriter, r *http.Request) {
 	if x, ok := ipxeerr.DecodeString(q[strings.LastIndexByte(q, '/')+1:]); ok {
 		v.IPXE = &ipxeView{Code: fmt.Sprintf("%08x", x.Code), Screen: x.Screen, Where: x.Where, Platform: x.Platform.String(), Meaning: x.Meaning}
 	}
+	if n := strings.TrimSpace(strings.TrimPrefix(strings.ToLower(q), "case ")); n != "" {
+		if _, err := store.ParseCase(n); err == nil {
+			v.Case = n
+		}
+	}
+	v.Cases = q == "" || v.Case != "" || v.IPXE == nil && allWords("case number screen machine notice withheld", q)
 	v.Login = v.IPXE == nil && allWords("logging in out logout password token single sign-on oidc provider", q)
 	v.Backups = v.IPXE == nil && allWords("backups restore secrets chap bmc password client secret webhook key 0600", q)
 	for _, area := range diagnose.Areas() {

@@ -25,7 +25,7 @@ type AttemptCmd struct {
 // AttemptListCmd lists attempts.
 type AttemptListCmd struct {
 	Machine string `arg:"" optional:"" help:"Id, name, MAC or UUID."`
-	Search  string `help:"Words and qualifiers, such as 'outcome:failed code:LB-LUN-01 since:2d', all of which must fit; quotation marks keep words together."`
+	Search  string `help:"Words and qualifiers, such as 'outcome:failed code:LB-LUN-01 since:2d' or 'case:009441' for the case number on a screen, all of which must fit; quotation marks keep words together."`
 	Sort    string `help:"Column to sort by: started (newest first, as without), machine, outcome or stage; with a hyphen before it the other way, as in --sort=-machine." placeholder:"COLUMN"`
 	Limit   int    `default:"50" help:"How many at most, 1 to 1000."`
 }
