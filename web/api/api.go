@@ -68,7 +68,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "lunboot token create NAME --scope read|operate|admin"},
 	}
-	r = r.With(limit(cfg.Rates), newOnce(time.Now).middleware)
+	r = r.With(private, limit(cfg.Rates), newOnce(time.Now).middleware)
 	hc.Transformers = append(hc.Transformers, locator{hc.Components.Schemas}.locate)
 	a := humachi.New(r, hc)
 	s := &server{cfg}
@@ -108,6 +108,21 @@ func Mount(r chi.Router, cfg Config) huma.API {
 		writeProblem(w, http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path+"; /api/openapi.json lists what there is")
 	})
 	return a
+}
+
+// private keeps answers from being kept by a browser or a proxy, since some hold
+// secrets and all are for whoever asked alone, and from being taken for what they
+// are not (RFC 9111 §5.2.2.5; the Fetch standard on nosniff).
+func private(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		keepPrivate(w)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func keepPrivate(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 }
 
 // List is one page of a listing.

@@ -111,7 +111,6 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, f store.EventFil
 	f.After = min(f.After, s.Events.LastSeq())
 	f.Limit = eventBatch
 	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
 	out := http.NewResponseController(w)
 	out.SetWriteDeadline(time.Time{})
 	fmt.Fprintf(w, ": events\nid: %d\n\n", f.After) // where to go on from, if nothing comes
@@ -182,6 +181,7 @@ func (s *server) eventFilter(r *http.Request) (f store.EventFilter, err error) {
 }
 
 func writeProblem(w http.ResponseWriter, status int, detail string) {
+	keepPrivate(w)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: detail})

@@ -167,6 +167,22 @@ func TestEveryPlaceThatIsNamedIsOneOfTheRequest(t *testing.T) {
 	}
 }
 
+// No answer is kept by who passes it on, nor taken for a page.
+func TestNoAnswerIsKept(t *testing.T) {
+	h := open(t)
+	h.must(http.StatusCreated, "POST", "/api/v1/machines", `{"name":"m1","macs":["00:0c:29:00:00:01"]}`)
+	for _, path := range []string{"/api/v1/machines", "/api/v1/machines/m1?secrets=true", "/api/v1/machines/none", "/api/v1/events", "/api/v1/machines.csv", "/api/v1/nosuch", "/api/openapi.json", "/api/v1/support-bundle"} {
+		resp, err := h.Client().Get(h.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.Header; got.Get("Cache-Control") != "no-store" || got.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s (%d) may be kept: %q, %q", path, resp.StatusCode, got.Get("Cache-Control"), got.Get("X-Content-Type-Options"))
+		}
+	}
+}
+
 // What a page of another site sends is refused in the API's own form.
 func TestWhatAnotherSiteSendsIsRefusedInAProblemDocument(t *testing.T) {
 	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/api/v1/machines", nil)
