@@ -106,7 +106,8 @@ var rooms = map[string]room{
 	"web/metrics":                 {may: "store web/auth", why: "never a service: it is given a function to read by"},
 	"deploy":                      {may: "", why: "nothing but tests of what is shipped around the binary"},
 	"web/probe":                   {may: "", stdlib: true, why: "what watches from outside learns the names of parts and no more"},
-	"web/pages":                   {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/chart web/download store/listing", why: "never a service: it declares what it needs"},
+	"web/pages":                   {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/chart web/download web/pages/typed store/listing", why: "never a service: it declares what it needs"},
+	"web/pages/typed":             {may: "store", why: "what is typed becomes nouns, or goes back to who typed it, whatever page it stood on"},
 }
 
 // subfolders names the rooms whose own subfolders come with them.
@@ -211,7 +212,7 @@ var largerBudgets = map[string]struct {
 	why   string
 }{
 	"cmd/lunboot":            {4600, "the composition root: every part has its file here, where it is put together with the others; what part to take in DHCP on each interface is settled here, since flags, inventory and wire all have a word in it"},
-	"web/pages":              {9000, "what people see: a file for each page over one shell"},
+	"web/pages":              {9000, "what people see: a file for each page over one shell; what stands alone, forms and charts, has rooms of its own"},
 	"store":                  {5500, "the nouns of everybody, a file for each: it grows with the nouns and not with ideas"},
 	"store/sqlite":           {5500, "all the SQL there is, a file for each noun: it grows with the nouns and not with ideas"},
 	"store/storetest":        {3500, "the contract of every inventory, a file for each noun: it grows with the nouns"},

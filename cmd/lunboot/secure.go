@@ -17,6 +17,7 @@ import (
 	"lunboot/services/certificate"
 	"lunboot/services/doctor"
 	"lunboot/store"
+	"lunboot/web/pages"
 )
 
 // certificateFile is the appliance's own certificate with its key, in a folder
@@ -75,6 +76,14 @@ func (a *appliance) tlsConfig() *tls.Config {
 		return nil
 	}
 	return a.cert.Config()
+}
+
+// shown is the certificate of the admin port, for the pages.
+func (a *appliance) shown() pages.Certificate {
+	if a.cert == nil {
+		return pages.Certificate{}
+	}
+	return pages.Certificate{On: true, SelfMade: a.cert.SelfMade(), File: a.cmd.TLSCert, Ends: a.cert.Ends(), Fingerprint: a.cert.Fingerprint()}
 }
 
 // renewSoon is how long before its end a certificate is spoken of.

@@ -388,6 +388,8 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Changes:   []pages.Change{revisions{a.db}, a.runner},
 		Setup:     setup{a},
 		Network:   networks{a},
+		Subnets:   acts{a.inv, a},
+		Settings:  a.db,
 		Health:    a.healthChecks,
 		Auth:      a.auth,
 		SignIn:    a.provider,
@@ -397,8 +399,10 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Sessions:  liveSessions{a},
 		Audit:     a.db,
 		Backups:   saved,
-		Log:       log,
-		Now:       time.Now,
+
+		Certificate: a.shown,
+		Log:         log,
+		Now:         time.Now,
 	})
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 	}
 	list := readListQuery(r.PostForm)
 	refuse := func(err error) {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showMachines(w, r, list, status, page{Error: text}, addForm{}, nil)
 	}
 	ms, err := s.chosen(ctx, list, r.PostForm)

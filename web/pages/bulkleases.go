@@ -51,7 +51,7 @@ func (s *site) bulkLeases(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	refuse := func(err error) {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showLeases(w, r, status, page{Error: text})
 	}
 	all, err := s.lists().Leases(r.Context())
@@ -100,7 +100,7 @@ func (s *site) bulkLeases(w http.ResponseWriter, r *http.Request) {
 	status, p := t.page()
 	if err != nil { // the rest was not tried
 		var text string
-		status, text = explain(err)
+		status, text = told(r, err)
 		p.Error = strings.TrimSpace(p.Error + " " + text)
 	}
 	s.showLeases(w, r, status, p)

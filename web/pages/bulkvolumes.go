@@ -36,7 +36,7 @@ func (s *site) bulkVolumes(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	refuse := func(err error) {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.volumesPage(w, r, status, page{Error: text}, nil)
 	}
 	all, err := s.lists().Volumes(ctx)

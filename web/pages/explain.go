@@ -65,7 +65,7 @@ func (s *site) dryRun(w http.ResponseWriter, r *http.Request, m store.Machine, v
 	}
 	status, problem := http.StatusOK, ""
 	if err != nil {
-		status, problem = explain(err)
+		status, problem = told(r, err)
 		v.MAC = query.MAC
 	}
 	v.Asked = err == nil

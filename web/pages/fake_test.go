@@ -81,6 +81,10 @@ type lab struct {
 	recorded []string
 	now      func() time.Time
 
+	secure   Certificate
+	settings map[string]string
+	revision map[string]int64 // of settings
+
 	madeMeanwhile string // a profile that somebody else makes while a form is sent
 }
 
@@ -623,16 +627,20 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Changes:   []Change{l},
 		Setup:     l,
 		Network:   l,
+		Subnets:   l,
+		Settings:  l,
 		Health:    func(context.Context) []Check { return l.checks },
 		Captures:  l,
 		Leases:    l,
 		Sessions:  l,
 		Audit:     l,
 		Backups:   l,
-		Auth:      l.auth,
-		SignIn:    through,
-		Log:       log,
-		Now:       func() time.Time { return noon },
+
+		Certificate: func() Certificate { return l.secure },
+		Auth:        l.auth,
+		SignIn:      through,
+		Log:         log,
+		Now:         func() time.Time { return noon },
 		Status: func(context.Context) Status {
 			return Status{OK: true, Text: "All services running", Address: "10.77.0.1 · eth1"}
 		},

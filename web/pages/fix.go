@@ -36,7 +36,7 @@ func (s *site) fix(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case err != nil:
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showMachine(w, r, status, text)
 	case !did.OK:
 		s.showMachine(w, r, http.StatusOK, did.Says)

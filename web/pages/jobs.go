@@ -51,7 +51,7 @@ func ofVolume(j store.Job) bool { return strings.HasPrefix(j.Kind, "volume.") }
 // cancelListedJob cancels a job from the list of all.
 func (s *site) cancelListedJob(w http.ResponseWriter, r *http.Request) {
 	if err := s.endJob(r, r.PostFormValue("job")); err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showJobs(w, r, status, page{Error: text})
 		return
 	}

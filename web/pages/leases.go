@@ -82,7 +82,7 @@ func (s *site) dropLease(w http.ResponseWriter, r *http.Request) {
 		err = s.Leases.DropLease(r.Context(), by(r), addr)
 	}
 	if err != nil {
-		status, problem := explain(err)
+		status, problem := told(r, err)
 		s.showLeases(w, r, status, page{Error: problem})
 		return
 	}

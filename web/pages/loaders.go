@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"lunboot/services/boot"
@@ -61,7 +62,7 @@ func (s *site) showLoaders(w http.ResponseWriter, r *http.Request, status int, p
 // when it did not.
 func (s *site) loaderAct(w http.ResponseWriter, r *http.Request, err error) {
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showLoaders(w, r, status, text)
 		return
 	}
@@ -81,6 +82,7 @@ func (s *site) addLoader(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var u boot.LoaderUpload
+	r.PostForm = url.Values{} // what was typed, for a form that is refused
 	for {
 		part, err := parts.NextPart()
 		if errors.Is(err, io.EOF) {
@@ -107,6 +109,7 @@ func (s *site) addLoader(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		value := strings.TrimSpace(string(text))
+		r.PostForm.Add(part.FormName(), string(text))
 		switch part.FormName() {
 		case "name":
 			u.Name = value

@@ -229,12 +229,12 @@ func (s *site) change(w http.ResponseWriter, r *http.Request, act func(store.Mac
 		return
 	}
 	if err := s.expect(r, m); err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showMachine(w, r, status, text)
 		return
 	}
 	if err := act(m); err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showMachine(w, r, status, text+s.meanwhile(r, m, err))
 		return
 	}
@@ -386,7 +386,7 @@ func (s *site) removeMachine(w http.ResponseWriter, r *http.Request) {
 		err = s.Machines.RemoveMachine(r.Context(), by(r), m.ID, false)
 	}
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showMachine(w, r, status, text+s.meanwhile(r, m, err))
 		return
 	}

@@ -131,7 +131,7 @@ func (s *site) machines(w http.ResponseWriter, r *http.Request) {
 func (s *site) showMachines(w http.ResponseWriter, r *http.Request, list listQuery, status int, p page, form addForm, sure *question) {
 	v, err := s.listMachines(r.Context(), list)
 	if store.KindOf(err) == store.KindInvalid { // a search that is none keeps the page
-		status, p.Error = explain(err)
+		status, p.Error = told(r, err)
 		search := list.Search
 		list.Search = ""
 		v, err = s.listMachines(r.Context(), list)
@@ -267,7 +267,7 @@ func (s *site) addMachine(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	status, text := explain(err)
+	status, text := told(r, err)
 	s.showMachines(w, r, readListQuery(nil), status, page{Error: text}, form, nil)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -112,7 +113,7 @@ func mediaWords(m store.Media) string {
 // when it did not.
 func (s *site) mediaAct(w http.ResponseWriter, r *http.Request, err error) {
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showMedia(w, r, status, text)
 		return
 	}
@@ -129,6 +130,7 @@ func (s *site) addMedia(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := ""
+	r.PostForm = url.Values{} // what was typed, for a form that is refused
 	for {
 		part, err := parts.NextPart()
 		if errors.Is(err, io.EOF) {
@@ -153,6 +155,7 @@ func (s *site) addMedia(w http.ResponseWriter, r *http.Request) {
 			s.mediaAct(w, r, store.Invalid("file", "the upload broke off: %v", err))
 			return
 		}
+		r.PostForm.Add(part.FormName(), string(text))
 		if part.FormName() == "name" {
 			name = strings.TrimSpace(string(text))
 		}

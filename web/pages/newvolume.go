@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -42,7 +43,7 @@ func (s *site) newVolume(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showNewVolume(w http.ResponseWriter, r *http.Request, status int, problem string) {
-	v := newVolumeView{Folders: s.Storage.ImageFolders(), Name: r.FormValue("name")}
+	v := newVolumeView{Folders: s.Storage.ImageFolders(), Name: r.URL.Query().Get("name")}
 	var err error
 	if v.Images, err = s.Storage.ImageFiles(); err != nil {
 		_, v.Trouble = explain(err)
@@ -53,7 +54,7 @@ func (s *site) showNewVolume(w http.ResponseWriter, r *http.Request, status int,
 // made shows the volumes with a new one, or the forms again with the reason.
 func (s *site) made(w http.ResponseWriter, r *http.Request, err error) {
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showNewVolume(w, r, status, text)
 		return
 	}
@@ -117,6 +118,7 @@ func (s *site) uploadVolume(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fields := map[string]string{}
+	r.PostForm = url.Values{} // what was typed, for a form that is refused
 	for {
 		part, err := parts.NextPart()
 		switch {
@@ -140,6 +142,7 @@ func (s *site) uploadVolume(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		fields[part.FormName()] = strings.TrimSpace(string(text))
+		r.PostForm.Add(part.FormName(), string(text))
 	}
 }
 

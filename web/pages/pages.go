@@ -25,6 +25,7 @@ import (
 
 	"lunboot/store"
 	"lunboot/web/auth"
+	"lunboot/web/pages/typed"
 )
 
 // Inventory is what the pages read.
@@ -116,19 +117,23 @@ type Config struct {
 	Changes   []Change
 	Setup     Setup
 	Network   Network
-	Health    func(context.Context) []Check
-	Auth      *auth.Auth
-	SignIn    SignIn
-	Status    func(context.Context) Status
-	Captures  Captures
-	Leases    LeaseActs
-	Sessions  Sessions
-	Audit     AuditLog
-	Backups   Backups
-	Version   string
-	Flags     []Flag // of the appliance, for the help
-	Log       *slog.Logger
-	Now       func() time.Time
+	Subnets   SubnetActs
+	Settings  SettingRows
+	// Certificate is what the admin port shows of itself now.
+	Certificate func() Certificate
+	Health      func(context.Context) []Check
+	Auth        *auth.Auth
+	SignIn      SignIn
+	Status      func(context.Context) Status
+	Captures    Captures
+	Leases      LeaseActs
+	Sessions    Sessions
+	Audit       AuditLog
+	Backups     Backups
+	Version     string
+	Flags       []Flag // of the appliance, for the help
+	Log         *slog.Logger
+	Now         func() time.Time
 }
 
 // Status is the foot of the rail: what runs, and the first thing that does not.
@@ -231,6 +236,16 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/leases/drop", s.dropLease)
 			r.Post("/leases/bulk", s.bulkLeases)
 			r.Get("/subnets", s.subnets)
+			r.Get("/subnets/new", s.subnet)
+			r.Get("/subnets/{subnet}", s.subnet)
+			r.Group(func(r chi.Router) {
+				r.Use(s.need(store.ScopeAdmin))
+				r.Post("/subnets", s.putSubnet)
+				r.Post("/subnets/{subnet}", s.putSubnet)
+				r.Post("/subnets/{subnet}/remove", s.removeSubnet)
+				r.Post("/settings/appliance/{card}", s.chooseSettings)
+			})
+			r.Get("/settings/appliance", s.appliance)
 			r.Get("/mappings", s.mappings)
 			r.Get("/volumes", s.volumes)
 			r.Post("/volumes", s.createVolume)
@@ -400,8 +415,15 @@ func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view s
 		return
 	}
 	text := b.Bytes()
+	var err error
+	if r.Method == http.MethodPost && status >= http.StatusBadRequest && len(r.PostForm) > 0 {
+		if text, err = typed.Refill(text, r.URL.Path, r.PostForm, faultsOf(r)); err != nil {
+			s.Log.Error("render a page", "view", view, "error", err)
+			http.Error(w, "This page could not be made; the appliance's log says why.", http.StatusInternalServerError)
+			return
+		}
+	}
 	if p.User != "" {
-		var err error
 		if text, err = offered(text, auth.From(r.Context())); err != nil {
 			s.Log.Error("render a page", "view", view, "error", err)
 			http.Error(w, "This page could not be made; the appliance's log says why.", http.StatusInternalServerError)
@@ -442,6 +464,20 @@ func (s *site) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.Log.Error("a page failed", "path", r.URL.Path, "error", err)
 	}
 	s.render(w, r, status, "error", page{Title: "That did not work", Data: text})
+}
+
+type faultsKey struct{}
+
+// told is explain for an answer to a form: the page that answers marks the fields
+// that err speaks of, in the form as it was filled in.
+func told(r *http.Request, err error) (int, string) {
+	*r = *r.WithContext(context.WithValue(r.Context(), faultsKey{}, typed.Faults(err)))
+	return explain(err)
+}
+
+func faultsOf(r *http.Request) []typed.Fault {
+	all, _ := r.Context().Value(faultsKey{}).([]typed.Fault) // none where nothing was refused
+	return all
 }
 
 // explain is the one table from a store's error to a status and a sentence.
@@ -506,6 +542,8 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"sessions",
 		"leases",
 		"subnets",
+		"subnet",
+		"appliance",
 		"mappings",
 		"jobs",
 		"volumes",

@@ -129,7 +129,7 @@ func (s *site) showPeople(w http.ResponseWriter, r *http.Request, status int, p 
 // when it did not.
 func (s *site) peopleAct(w http.ResponseWriter, r *http.Request, err error, v peopleView) {
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showPeople(w, r, status, page{Error: text}, v)
 		return
 	}

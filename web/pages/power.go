@@ -97,7 +97,7 @@ func (s *site) setPower(w http.ResponseWriter, r *http.Request) {
 		report, err = s.Power.Power(r.Context(), by(r), m, o)
 	}
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		p := powerView{}
 		errors.As(err, &p.Untrusted)
 		s.powerPage(w, r, status, page{Error: text}, p)

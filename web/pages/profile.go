@@ -146,7 +146,7 @@ func (s *site) putProfile(w http.ResponseWriter, r *http.Request) {
 		kept, err = s.Profiles.PutProfile(ctx, by(r), p)
 	}
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showProfile(w, r, status, p, p.Revision == 0, text)
 		return
 	}

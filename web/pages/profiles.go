@@ -80,7 +80,7 @@ func (s *site) showProfiles(w http.ResponseWriter, r *http.Request, status int, 
 
 func (s *site) removeProfile(w http.ResponseWriter, r *http.Request) {
 	if err := s.Profiles.DeleteProfile(r.Context(), by(r), r.PostFormValue("name")); err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showProfiles(w, r, status, text)
 		return
 	}

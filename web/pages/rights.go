@@ -21,7 +21,7 @@ func scopeOf(path string) store.Scope {
 	case path == "/logout", under("/me/"):
 		return store.ScopeRead
 	case path == "/people", under("/people/"), path == "/tokens", path == "/volumes/import", path == "/volumes/attach", path == "/media/path", path == "/settings/backup",
-		under("/settings/oidc"), under("/settings/network/") && !strings.HasSuffix(path, "/ask"):
+		path == "/subnets", under("/subnets/"), under("/settings/appliance/"), under("/settings/oidc"), under("/settings/network/") && !strings.HasSuffix(path, "/ask"):
 		return store.ScopeAdmin
 	}
 	return store.ScopeOperate

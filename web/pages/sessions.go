@@ -49,7 +49,7 @@ func (s *site) dropSession(w http.ResponseWriter, r *http.Request) {
 		err = s.Sessions.DropSession(r.Context(), by(r), r.PostFormValue("session"))
 	}
 	if err != nil {
-		status, problem := explain(err)
+		status, problem := told(r, err)
 		s.showSessions(w, r, status, page{Error: problem})
 		return
 	}

@@ -76,6 +76,8 @@ type linkView struct {
 	Text    string         // the range as it stands in its field
 	Problem string         // why the last choice was not taken
 	Picture picture
+	Subnet  int64 // of the network that is served there, 0 for none
+	Bare    bool  // machines there are told neither a router nor name servers
 }
 
 // Fits is the mode that the last survey speaks for as it is, empty when there
@@ -199,9 +201,19 @@ func (s *site) showSettings(w http.ResponseWriter, r *http.Request, status int, 
 		s.fail(w, r, err)
 		return
 	}
+	subnets, err := s.Inventory.Subnets(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
 	v := settingsView{Version: s.Version}
 	for _, l := range links {
 		lv := viewOf(l)
+		for _, n := range subnets {
+			if n.Interface == l.Name && (lv.Subnet == 0 || n.Mode != store.DHCPOff) {
+				lv.Subnet, lv.Bare = n.ID, n.Mode == store.DHCPFull && !n.Router.IsValid() && len(n.DNS) == 0
+			}
+		}
 		if wrong != nil && wrong.Name == l.Name {
 			lv.Problem = wrong.Problem
 			if wrong.Choice != "" {
@@ -231,7 +243,7 @@ func (s *site) askNetwork(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), askTime)
 	defer cancel()
 	if _, err := s.Network.Ask(ctx, name); err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showSettings(w, r, status, &linkView{Link: store.Link{Name: name}, Problem: text})
 		return
 	}
@@ -246,7 +258,7 @@ func (s *site) chooseMode(w http.ResponseWriter, r *http.Request) {
 		err = s.Network.Choose(r.Context(), auth.From(r.Context()).Actor, name, wrong.Choice, rng)
 	}
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		wrong.Problem = text
 		s.showSettings(w, r, status, &wrong)
 		return

@@ -132,7 +132,7 @@ func (s *site) setupPost(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	refuse := func(err error) {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showSetup(w, r, status, text, code, r.PostForm)
 	}
 	var choices []SetupChoice
@@ -216,7 +216,7 @@ func (s *site) loginPost(w http.ResponseWriter, r *http.Request) {
 	case errors.As(err, &refused) && refused.Kind == store.KindDenied && refused.Field == "password":
 		s.showLogin(w, r, http.StatusForbidden, "The name and the password do not fit. 'lunboot user password NAME' on the appliance sets a new one.", next)
 	case store.KindOf(err) == store.KindDenied:
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showLogin(w, r, status, text, next)
 	default:
 		s.fail(w, r, err)

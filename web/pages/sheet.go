@@ -66,21 +66,21 @@ func (s *site) importTablePost(w http.ResponseWriter, r *http.Request) {
 	var v importView
 	text, err := tableOf(w, r)
 	if err != nil {
-		status, problem := explain(err)
+		status, problem := told(r, err)
 		s.showImport(w, r, status, page{Error: problem}, v)
 		return
 	}
 	v.Text = text
 	lines, err := sheet.Read(strings.NewReader(text))
 	if err != nil {
-		status, problem := explain(err)
+		status, problem := told(r, err)
 		s.showImport(w, r, status, page{Error: problem}, v)
 		return
 	}
 	match := r.PostFormValue("match")
 	out, err := s.Machines.ImportMachines(r.Context(), by(r), store.MachineImportSpec{Lines: lines, Match: match, DryRun: r.PostFormValue("act") != "import"})
 	if err != nil {
-		status, problem := explain(err)
+		status, problem := told(r, err)
 		if store.KindOf(err) == store.KindConflict && len(out.Lines) > 0 { // what it would do now
 			v.Result = &out
 		}

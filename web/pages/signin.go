@@ -95,7 +95,7 @@ func (s *site) finishSignIn(w http.ResponseWriter, r *http.Request) {
 
 // signInFailed shows the login with what went wrong: a password is still good.
 func (s *site) signInFailed(w http.ResponseWriter, r *http.Request, next string, err error) {
-	status, text := explain(err)
+	status, text := told(r, err)
 	if status == http.StatusInternalServerError {
 		s.Log.Error("a sign-in through the provider failed", "error", err)
 	}
@@ -269,7 +269,7 @@ func (s *site) setProvider(w http.ResponseWriter, r *http.Request) {
 		if store.KindOf(err) == store.KindConflict {
 			spec.Revision = 0 // they know now: what they send next is on sight of it
 		}
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showProvider(w, r, status, page{Error: text}, &spec, nil)
 		return
 	}
@@ -283,7 +283,7 @@ func (s *site) tryProvider(w http.ResponseWriter, r *http.Request) {
 		found, err = s.SignIn.TryOIDC(r.Context(), spec)
 	}
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showProvider(w, r, status, page{Error: text}, &spec, nil)
 		return
 	}
@@ -296,7 +296,7 @@ func (s *site) removeProvider(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if _, err := s.SignIn.PutOIDC(r.Context(), by(r), store.OIDCSpec{}); err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showProvider(w, r, status, page{Error: text}, nil, nil)
 		return
 	}

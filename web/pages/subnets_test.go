@@ -135,3 +135,73 @@ func TestPeopleAndTokensAreForAdmins(t *testing.T) {
 		}
 	}
 }
+
+func TestANetworkIsChangedOnItsPageWithoutScript(t *testing.T) {
+	l := full()
+	l.served()
+	l.subnets[0].Revision = 7
+	get, post := l.enter(t)
+	_, body := get("/subnets/1")
+	has(t, body, `name="router" value="10.77.0.254"`, `name="dns" value="10.77.0.53"`, `name="lease_time" value="4h"`, `name="revision" value="7"`, `<option value="full" selected>`)
+	form := []string{"revision", "7", "mode", "full", "range", "10.77.0.50-10.77.0.60", "router", "10.77.0.1", "dns", "10.77.0.1, 9.9.9.9", "lease_time", "30m", "domain", "lab.example", "search", "a.example b.example", "ntp", "10.77.0.3", "next_server", "10.77.0.1"}
+	if code, to := post("/subnets/1", form...); code != http.StatusSeeOther || to != "/subnets" {
+		t.Fatalf("it answers %d %s", code, to)
+	}
+	n := l.subnets[0]
+	if n.Range != mustRange("10.77.0.50-10.77.0.60") || n.Router != netip.MustParseAddr("10.77.0.1") || len(n.DNS) != 2 || n.LeaseTime != 30*time.Minute || len(n.Search) != 2 || len(n.NTP) != 1 || !n.NextServer.IsValid() || n.Interface != "eth1" {
+		t.Errorf("it is %+v", n)
+	}
+	// Somebody else changed it since: what was typed is still there.
+	code, body := post("/subnets/1", form...)
+	if code != http.StatusPreconditionFailed {
+		t.Errorf("a form that is too old answers %d", code)
+	}
+	has(t, body, `name="dns" value="10.77.0.1, 9.9.9.9"`, `name="revision" value="8"`)
+	code, body = post("/subnets/1", "revision", "8", "mode", "full", "range", "10.77.0.9", "router", "10.9.0.1", "dns", "nobody", "lease_time", "soon")
+	if code != http.StatusUnprocessableEntity || l.subnets[0].Revision != 8 {
+		t.Errorf("nonsense answers %d", code)
+	}
+	has(t, body, `name="range" value="10.77.0.9"`, `id="fault-range"`, `id="fault-dns"`, `id="fault-lease_time"`, `value="soon"`)
+	if strings.Count(body, "autofocus") != 1 {
+		t.Errorf("%d fields have the focus", strings.Count(body, "autofocus"))
+	}
+	if code, body = post("/subnets/1", "revision", "8", "mode", "full", "ntp", "never"); !strings.Contains(body, "<details open=\"\"><summary>More") {
+		t.Errorf("%d: the field at fault is hidden", code)
+	}
+}
+
+func TestANetworkBehindARelayIsAddedAndRemoved(t *testing.T) {
+	l := full()
+	get, post := l.enter(t)
+	_, body := get("/subnets/new")
+	has(t, body, `name="prefix"`, "Behind a relay", "IP helper")
+	if code, body := post("/subnets", "mode", "full", "prefix", "10.9.0.0", "router", "10.9.0.1"); code != http.StatusUnprocessableEntity || !strings.Contains(body, `name="prefix" value="10.9.0.0"`) || !strings.Contains(body, `id="fault-prefix"`) {
+		t.Errorf("no network: %d", code)
+	}
+	if code, to := post("/subnets", "mode", "full", "prefix", "10.9.0.0/24", "range", "10.9.0.10-10.9.0.20", "router", "10.9.0.1"); code != http.StatusSeeOther || to != "/subnets" || len(l.subnets) != 1 {
+		t.Fatalf("it answers %d %s", code, to)
+	}
+	if code, body := post("/subnets/1/remove", "confirm", "yes"); code != http.StatusUnprocessableEntity || len(l.subnets) != 1 || !strings.Contains(body, `id="fault-confirm"`) {
+		t.Errorf("without its name: %d", code)
+	}
+	if code, _ := post("/subnets/1/remove", "confirm", "10.9.0.0/24"); code != http.StatusSeeOther || len(l.subnets) != 0 {
+		t.Errorf("with its name: %d", code)
+	}
+	if code, _ := get("/subnets/1"); code != http.StatusNotFound {
+		t.Errorf("one that is gone: %d", code)
+	}
+}
+
+func TestANetworkWithoutARouterIsSaidOnItsInterface(t *testing.T) {
+	l := full()
+	l.served()
+	get, _ := l.enter(t)
+	_, body := get("/settings")
+	has(t, body, `href="/subnets/1"`, `href="/subnets/3"`)
+	if strings.Contains(body, "no router and no name servers") {
+		t.Error("a network with a router is said to have none")
+	}
+	l.subnets[0].Router, l.subnets[0].DNS = netip.Addr{}, nil
+	_, body = get("/settings")
+	has(t, body, "Machines are told no router and no name servers.")
+}

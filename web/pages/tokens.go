@@ -49,7 +49,7 @@ func (s *site) createToken(w http.ResponseWriter, r *http.Request) {
 		_, secret, err = s.Auth.CreateToken(r.Context(), by(r), strings.TrimSpace(r.PostFormValue("name")), scope, days)
 	}
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showTokens(w, r, status, page{Error: text}, "")
 		return
 	}
@@ -65,7 +65,7 @@ func (s *site) removeToken(w http.ResponseWriter, r *http.Request) {
 		err = s.Auth.DeleteToken(r.Context(), by(r), id)
 	}
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showTokens(w, r, status, page{Error: text}, "")
 		return
 	}

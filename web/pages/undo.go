@@ -159,7 +159,7 @@ func (s *site) changeBack(w http.ResponseWriter, r *http.Request, act func(store
 		said, was, err = act(m)
 	}
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showMachine(w, r, status, text+s.meanwhile(r, m, err))
 		return
 	}

@@ -319,7 +319,7 @@ func (s *site) enroll(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		http.Redirect(w, r, machinePath(m.ID), http.StatusSeeOther)
 	case name != "" || replace != 0: // it was tried on the machine's own page
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showUnknownMachine(w, r, status, text, name)
 	default:
 		s.fail(w, r, err)
@@ -399,7 +399,7 @@ func (s *site) enrollAll(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) unknownProblem(w http.ResponseWriter, r *http.Request, err error) {
-	status, text := explain(err)
+	status, text := told(r, err)
 	s.showUnknown(w, r, status, text)
 }
 

@@ -150,7 +150,7 @@ func (s *site) onVolume(w http.ResponseWriter, r *http.Request, act func(store.V
 		return
 	}
 	if err := act(v); err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.volumePage(w, r, status, page{Error: text})
 		return
 	}
@@ -197,7 +197,7 @@ func (s *site) cloneVolume(w http.ResponseWriter, r *http.Request) {
 		to = volumePath(c.ID)
 	}
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.volumePage(w, r, status, page{Error: text})
 		return
 	}
@@ -294,7 +294,7 @@ func (s *site) checkVolume(w http.ResponseWriter, r *http.Request) {
 	}
 	found, err := s.Volumes.CheckVolume(r.Context(), v.ID)
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.volumePage(w, r, status, page{Error: text})
 		return
 	}

@@ -102,7 +102,7 @@ func (s *site) volumesPage(w http.ResponseWriter, r *http.Request, status int, p
 // it did not.
 func (s *site) volumeAct(w http.ResponseWriter, r *http.Request, err error) {
 	if err != nil {
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showVolumes(w, r, status, text)
 		return
 	}

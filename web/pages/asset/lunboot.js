@@ -153,7 +153,7 @@
     }
   });
   document.addEventListener("DOMContentLoaded", () => {
-    document.querySelector(".problem")?.focus();
+    (document.querySelector("[aria-invalid=true]") ?? document.querySelector(".problem"))?.focus(); // the field at fault, else what is wrong
     for (const b of document.querySelectorAll("[data-print], [data-show-keys]")) b.hidden = false;
     const box = document.querySelector("[data-keys]");
     if (box) box.checked = localStorage.getItem("keys") !== "off";
