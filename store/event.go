@@ -140,12 +140,13 @@ type Detail struct {
 	IPXE      bool   `json:"ipxe,omitempty"`       // the client is an iPXE
 	PXE       bool   `json:"pxe,omitempty"`        // the client asks to boot from the network
 	Hostname  string `json:"hostname,omitempty"`
-	Secs      int    `json:"secs,omitempty"`   // DHCP secs field
-	Server    string `json:"server,omitempty"` // another server's address; the initiator that has the volume to itself
-	Proxy     bool   `json:"proxy,omitempty"`  // on a network where another server gives the addresses
-	Relay     string `json:"relay,omitempty"`  // the relay that it asks through: giaddr
-	Router    string `json:"router,omitempty"` // the gateway that it was given
-	Port      string `json:"port,omitempty"`   // the switch and its port, as option 82 says
+	Secs      int    `json:"secs,omitempty"`    // DHCP secs field
+	Server    string `json:"server,omitempty"`  // another server's address; the initiator that has the volume to itself
+	Proxy     bool   `json:"proxy,omitempty"`   // on a network where another server gives the addresses
+	Relay     string `json:"relay,omitempty"`   // the relay that it asks through: giaddr
+	Router    string `json:"router,omitempty"`  // the gateway that it was given
+	Network   string `json:"network,omitempty"` // behind a router: the network that a script was asked for from
+	Port      string `json:"port,omitempty"`    // the switch and its port, as option 82 says
 
 	Loader  string `json:"loader,omitempty"`
 	File    string `json:"file,omitempty"`

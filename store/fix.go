@@ -30,6 +30,7 @@ const (
 	FixGrowVolume   FixKind = "grow-volume"     // make the boot volume as large as iPXE needs
 	FixAllowWrites  FixKind = "allow-writes"    // let the machine write to the volume that is this LUN
 	FixAddCard      FixKind = "add-card"        // let the MAC that the argument names be one of the machine's
+	FixTrustSubnet  FixKind = "trust-subnet"    // give scripts to every address of this network
 	FixCheckAgain   FixKind = "check-again"     // look whether the cause outside is gone
 )
 
@@ -38,7 +39,7 @@ func fixArguments() map[FixKind]bool {
 	return map[FixKind]bool{
 		FixProfileSAN: false, FixClearOnce: false, FixMapLUN: true, FixBootLUN: true, FixMapVolume: true, FixOwnCopy: true, FixSecret: false, FixMutual: false, FixUnignore: false,
 		FixEnroll: false, FixExtendRange: true, FixOtherAddress: true, FixLoader: true, FixLoaderAuto: false, FixQuirk: true, FixProxyMode: true, FixGrowVolume: false,
-		FixAllowWrites: true, FixAddCard: true, FixCheckAgain: false,
+		FixAllowWrites: true, FixAddCard: true, FixTrustSubnet: true, FixCheckAgain: false,
 	}
 }
 
@@ -68,6 +69,15 @@ func ParseFix(s string) (FixAction, error) {
 		}
 	}
 	return FixAction{}, Invalid("action", "there is no button for %q; do what the diagnosis says by hand", s)
+}
+
+// Needs is what somebody must be allowed, to do it. Whom passwords are sent to is
+// an administrator's to say.
+func (a FixAction) Needs() Scope {
+	if a.Kind == FixTrustSubnet {
+		return ScopeAdmin
+	}
+	return ScopeOperate
 }
 
 // Offers reports whether a diagnosis offers an action.

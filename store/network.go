@@ -98,6 +98,21 @@ func (s *Subnet) Name() string {
 	return strings.TrimSpace(s.Interface + " " + s.Prefix.String())
 }
 
+// NetworkOf is the network that an address is in: the subnet that is served there,
+// else the 256 addresses about it, as nearly every network is cut.
+func NetworkOf(a netip.Addr, subnets []Subnet) netip.Prefix {
+	for _, s := range subnets {
+		if s.Prefix.Contains(a) {
+			return s.Prefix.Masked()
+		}
+	}
+	p, err := a.Prefix(24)
+	if err != nil {
+		return netip.Prefix{} // no IPv4 address
+	}
+	return p
+}
+
 // Bounds of a subnet's lists: what a DHCP reply has room for beside the rest.
 const (
 	maxServers = 8

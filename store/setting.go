@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -37,6 +38,9 @@ const (
 	SettingFreshClones SettingKey = "fresh-clones"
 	// SettingSpaceLow is the room for volumes below which there is a warning.
 	SettingSpaceLow SettingKey = "space-low"
+	// SettingTrustedSubnets names the networks, by commas, whose every address is
+	// given scripts that carry passwords.
+	SettingTrustedSubnets SettingKey = "trusted-subnets"
 )
 
 // Setting is one of them with the value that counts.
@@ -93,12 +97,49 @@ func settingRules() []settingRule {
 			"Whether those clones begin anew at each boot unless something else is chosen: on or off."}, onOff, nil},
 		{Setting{SettingSpaceLow, "10%", "10%",
 			"Room for volumes below which there is a warning: per cent of the file system, such as 10%, or a size, such as 20G."}, spaceLow, nil},
+		{Setting{SettingTrustedSubnets, "", "",
+			"Networks, by commas, such as 10.9.0.0/24, whose every address is given scripts that carry passwords: for those behind a router, from which nothing shows whose an address is."}, trustedSubnets, nil},
 	}
 }
 
 func spaceLow(v string) error {
 	_, err := SpaceLow(v, 0)
 	return err
+}
+
+func trustedSubnets(value string) error {
+	_, err := ParseNetworks(value)
+	return err
+}
+
+// Bounds of the networks that are trusted: one larger is a slip of the pen.
+const (
+	maxTrusted   = 64
+	shortTrusted = 12 // bits
+)
+
+// ParseNetworks reads IPv4 networks, by commas; an empty text is none.
+func ParseNetworks(value string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for text := range strings.SplitSeq(value, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil || !p.Addr().Is4():
+			return nil, Invalid("value", "%q is not a network, such as 10.9.0.0/24", text)
+		case p.Masked() != p:
+			return nil, Invalid("value", "%s is an address within a network; the network is %s", p, p.Masked())
+		case p.Bits() < shortTrusted:
+			return nil, Invalid("value", "%s is far larger than a subnet; a network here has at least %d bits, such as 10.16.0.0/%d", p, shortTrusted, shortTrusted)
+		}
+		out = append(out, p)
+	}
+	if len(out) > maxTrusted {
+		return nil, Invalid("value", "%d networks; %d are the most", len(out), maxTrusted)
+	}
+	return out, nil
 }
 
 func onOff(value string) error {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -102,5 +103,23 @@ func TestAWebhookIsCheckedAndItsSecretsAreNotListed(t *testing.T) {
 	}
 	if v, err := SettingValue(t.Context(), rows, SettingWebhookSecret); v != "hushhushhush" || err != nil {
 		t.Error("whoever signs needs the secret itself", v, err)
+	}
+}
+
+func TestNetworksThatAreTrustedAreNetworks(t *testing.T) {
+	got, err := ParseNetworks(" 10.9.0.0/24, 192.0.2.0/25 ,")
+	if err != nil || len(got) != 2 || got[1].String() != "192.0.2.0/25" {
+		t.Error(got, err)
+	}
+	for _, bad := range []string{"10.9.0.1/24", "10.0.0.0/8", "lab", "2001:db8::/64", "10.9.0.0", strings.Repeat("10.9.0.0/24,", 65)} {
+		if _, err := ParseNetworks(bad); KindOf(err) != KindInvalid {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	subnets := []Subnet{{Prefix: netip.MustParsePrefix("10.9.0.0/16")}}
+	for addr, want := range map[string]string{"10.9.3.4": "10.9.0.0/16", "10.8.3.4": "10.8.3.0/24"} {
+		if got := NetworkOf(netip.MustParseAddr(addr), subnets); got.String() != want {
+			t.Errorf("%s is in %s", addr, got)
+		}
 	}
 }

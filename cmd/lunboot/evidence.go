@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,24 @@ type evidence struct {
 	db    *sqlite.DB
 	now   func() time.Time
 	heard *overheard
+}
+
+// Network is the network that an address is in, and whether the operator trusts
+// it.
+func (e evidence) Network(ctx context.Context, addr netip.Addr) (netip.Prefix, bool, error) {
+	text, err := store.SettingValue(ctx, e.db, store.SettingTrustedSubnets)
+	if err != nil {
+		return netip.Prefix{}, false, err
+	}
+	trusted, err := store.ParseNetworks(text)
+	if err != nil {
+		return netip.Prefix{}, false, err
+	}
+	subnets, err := e.db.Subnets(ctx)
+	if err != nil {
+		return netip.Prefix{}, false, err
+	}
+	return store.NetworkOf(addr, subnets), slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(addr) }), nil
 }
 
 // Owns reports whether addr is mac's, and what shows it.

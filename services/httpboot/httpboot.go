@@ -110,6 +110,12 @@ func ParseGuard(s string) (Guard, error) {
 	return "", store.Invalid("script_guard", "%q is not a way to guard scripts; choose strict, subnet or off", s)
 }
 
+// Networks knows the network that an address is in, and whether the operator
+// trusts whoever is there with passwords.
+type Networks interface {
+	Network(ctx context.Context, addr netip.Addr) (network netip.Prefix, trusted bool, err error)
+}
+
 // Config is what a Server needs.
 type Config struct {
 	Inventory Inventory
@@ -127,6 +133,7 @@ type Config struct {
 	Advertise netip.Addr                    // told to machines in place of the address that they reached
 	AdminURL  func(local netip.Addr) string // where people open the appliance
 	Guard     Guard                         // empty: strict
+	Networks  Networks                      // nil: none is known, and none trusted
 	// Fetched, when set, is told of each address that fetched a script.
 	Fetched func(addr netip.Addr)
 }

@@ -323,7 +323,7 @@ func bootsVolume(k store.ProfileKind) bool {
 func (s *Server) withhold(ctx context.Context, a ask, m store.Machine, p plan, by, why string) answer {
 	help := s.helpFor(a)
 	if !a.dry && a.ipxe {
-		d := store.Detail{URL: a.url, Profile: p.profile.Name, MatchedBy: by, Reason: inCase(why, help)}
+		d := store.Detail{URL: a.url, Profile: p.profile.Name, MatchedBy: by, Reason: inCase(why, help), Network: s.routed(ctx, a.addr, a.reached)}
 		s.emit(s.machineEvent(store.EventScriptWithheld, a, m, d))
 		if !a.id.MAC.IsZero() {
 			if _, err := s.cfg.Inventory.MachineByMAC(ctx, a.id.MAC); store.IsNotFound(err) {

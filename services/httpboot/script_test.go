@@ -2,7 +2,9 @@ package httpboot
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -608,5 +610,33 @@ func TestADryRunIsTheAnswerWithoutItsSecretsAndChangesNothing(t *testing.T) {
 	}
 	if l.begun != 0 || len(l.armed) != 0 || l.machines[0].OnceProfile != "install" || !l.machines[1].LastSeen.IsZero() {
 		t.Errorf("a dry run left something behind: %+v", l)
+	}
+}
+
+// trusting knows every address to be in its own 256, trusted or not.
+type trusting struct {
+	trusted bool
+	err     error
+}
+
+func (n trusting) Network(_ context.Context, a netip.Addr) (netip.Prefix, bool, error) {
+	p, _ := a.Prefix(24)
+	return p, n.trusted, n.err
+}
+
+func TestATrustedNetworkIsGivenScriptsWithSecrets(t *testing.T) {
+	l := newLab(t, func(l *lab) { l.cfg.Networks = trusting{trusted: true} })
+	contains(t, l.get(query("a", uuidA, macA)), "set password ForwardOfa01234")
+	for _, n := range []trusting{{}, {trusted: true, err: errors.New("the disk is gone")}} {
+		l = newLab(t, func(l *lab) { l.cfg.Networks = n })
+		lacks(t, l.get(query("a", uuidA, macA)), "ForwardOf")
+		// On the appliance's own network there is nothing to trust: MACs can be seen.
+		if e := l.saidOne(store.EventScriptWithheld); e.Detail.Network != "" {
+			t.Errorf("the event is %+v", e)
+		}
+	}
+	s := Handler(Config{Networks: trusting{}, Log: slog.New(slog.DiscardHandler)})
+	if got := s.routed(t.Context(), netip.MustParseAddr("10.9.0.7"), netip.MustParseAddr("127.0.0.1")); got != "10.9.0.0/24" {
+		t.Errorf("a routed address is in %q", got)
 	}
 }

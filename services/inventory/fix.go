@@ -36,6 +36,8 @@ func (i *Inventory) Fix(ctx context.Context, by store.Actor, a store.Attempt, ac
 		return i.extendRange(ctx, by, f.Argument)
 	case store.FixProxyMode:
 		return i.proxyMode(ctx, by, f.Argument)
+	case store.FixTrustSubnet:
+		return i.trustSubnet(ctx, by, f.Argument)
 	case store.FixCheckAgain:
 		if i.check == nil {
 			return store.FixResult{}, store.Invalid("action", "nothing can be checked here")

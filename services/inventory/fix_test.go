@@ -225,3 +225,29 @@ func TestAMachineThatWasRemovedIsEnrolledUnderTheNameThatItHad(t *testing.T) {
 		t.Errorf("it is %+v", again)
 	}
 }
+
+func TestAFixTrustsANetworkOnce(t *testing.T) {
+	h := newHouse(t)
+	m := h.machine(t, "lab-12", "52:54:00:77:00:12")
+	is := func() string {
+		v, err := store.SettingValue(t.Context(), h.db, store.SettingTrustedSubnets)
+		must(t, err)
+		return v
+	}
+	for _, n := range []string{"10.9.0.0/24", "10.8.0.0/16", "10.9.0.0/24", "10.8.7.0/24"} {
+		a := "trust-subnet-" + n
+		h.fixed(t, failing(m, m.MACs[0], a), a)
+	}
+	if got := is(); got != "10.9.0.0/24,10.8.0.0/16" {
+		t.Errorf("trusted are %q", got)
+	}
+	for _, n := range []string{"10.9.0.7/24", "0.0.0.0/0", "lab"} {
+		a := "trust-subnet-" + n
+		if _, err := h.Fix(t.Context(), ada, failing(m, m.MACs[0], a), a); store.KindOf(err) != store.KindInvalid {
+			t.Errorf("%s: %v", n, err)
+		}
+	}
+	if got := is(); got != "10.9.0.0/24,10.8.0.0/16" {
+		t.Errorf("a refusal leaves %q", got)
+	}
+}

@@ -9,6 +9,7 @@ import (
 
 	"lunboot/store"
 	"lunboot/store/listing"
+	"lunboot/web/auth"
 )
 
 // ProfileKey is the path parameter of one profile.
@@ -97,6 +98,9 @@ func (s *server) attempts(a huma.API) {
 			found, err := s.Attempts.Attempt(ctx, store.AttemptID(in.Attempt))
 			if err != nil {
 				return nil, problem(err)
+			}
+			if f, err := store.ParseFix(in.Body.Action); err == nil && !auth.From(ctx).May(f.Needs()) {
+				return nil, problem(&store.Error{Kind: store.KindDenied, Field: "action", Msg: "this fix needs the scope " + string(f.Needs())})
 			}
 			return reply(s.Acts.Fix(ctx, actor(ctx), found, in.Body.Action))
 		})

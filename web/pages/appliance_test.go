@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -144,5 +145,28 @@ func TestThePageSaysWhatTheAdminPortShows(t *testing.T) {
 		l.secure = c
 		_, body := get("/settings/appliance")
 		has(t, body, want, cmp.Or(c.Fingerprint, "SHA-256"))
+	}
+}
+
+func TestTrustingANetworkIsForAdmins(t *testing.T) {
+	l := full()
+	a := l.latest[2]
+	a.Diagnoses = []store.Diagnosis{{Code: "LB-SCR-03", Title: "lab-12 was given no script", Fixes: []store.Fix{{Action: "trust-subnet-10.9.0.0/24", Label: "Trust 10.9.0.0/24"}, {Label: "Or by hand"}}}}
+	l.latest[2] = a
+	get, post := l.as(t, store.RoleOperator)
+	_, body := get("/machines/2")
+	has(t, body, "Or by hand")
+	if strings.Contains(body, "trust-subnet") {
+		t.Error("an operator is offered it")
+	}
+	form := []string{"attempt", strconv.Itoa(int(a.ID)), "action", "trust-subnet-10.9.0.0/24"}
+	if code, _ := post("/machines/2/fix", form...); code != http.StatusForbidden || len(l.fixed) > 0 {
+		t.Errorf("an operator is answered %d, done %v", code, l.fixed)
+	}
+	l.roles["admin"] = store.RoleAdmin
+	_, body = get("/machines/2")
+	has(t, body, `value="trust-subnet-10.9.0.0/24"`)
+	if code, _ := post("/machines/2/fix", form...); code != http.StatusSeeOther || len(l.fixed) != 1 {
+		t.Errorf("an admin is answered %d, done %v", code, l.fixed)
 	}
 }

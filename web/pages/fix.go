@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"lunboot/store"
+	"lunboot/web/auth"
 )
 
 // doable reports whether a fix of a diagnosis is a button; every other one is an
@@ -14,11 +15,21 @@ func doable(action string) bool {
 	return err == nil
 }
 
+// adminOnly reports whether the button is an administrator's alone.
+func adminOnly(action string) bool {
+	f, err := store.ParseFix(action)
+	return err == nil && f.Needs() == store.ScopeAdmin
+}
+
 // fix does what the button of a diagnosis says.
 func (s *site) fix(w http.ResponseWriter, r *http.Request) {
 	m, err := s.machineOf(r)
 	if err != nil {
 		s.fail(w, r, err)
+		return
+	}
+	if f, err := store.ParseFix(r.PostFormValue("action")); err == nil && !auth.From(r.Context()).May(f.Needs()) {
+		s.fail(w, r, denied(r, f.Needs()))
 		return
 	}
 	id, err := strconv.ParseInt(r.PostFormValue("attempt"), 10, 64)

@@ -18,12 +18,16 @@ func (s *site) need(need store.Scope) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !auth.From(r.Context()).May(need) {
-				s.fail(w, r, &store.Error{Kind: store.KindDenied, Msg: "this needs the role " + roleOf(need) + ", and yours is " + roleOf(auth.From(r.Context()).Scope) + "; an admin can change that under Settings, People"})
+				s.fail(w, r, denied(r, need))
 				return
 			}
 			next.ServeHTTP(w, r)
 		})
 	}
+}
+
+func denied(r *http.Request, need store.Scope) *store.Error {
+	return &store.Error{Kind: store.KindDenied, Msg: "this needs the role " + roleOf(need) + ", and yours is " + roleOf(auth.From(r.Context()).Scope) + "; an admin can change that under Settings, People"}
 }
 
 // guard stands before what is neither a look nor a decision about people and

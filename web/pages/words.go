@@ -73,16 +73,17 @@ func stripLabel(a store.Attempt) string {
 
 func (s *site) functions() template.FuncMap {
 	return template.FuncMap{
-		"asset":    s.assets.url,
-		"icon":     func(name string) string { return s.assets.url("icons.svg") + "#" + name },
-		"bytes":    store.Bytes,
-		"hardware": hardware,
-		"upper":    upper,
-		"ago":      s.ago,
-		"clock":    s.clock,
-		"browser":  browserName,
-		"stage":    stageWords,
-		"protocol": func(n store.StageName) string { return stageProtocol[n] },
+		"asset":     s.assets.url,
+		"icon":      func(name string) string { return s.assets.url("icons.svg") + "#" + name },
+		"bytes":     store.Bytes,
+		"adminOnly": adminOnly,
+		"hardware":  hardware,
+		"upper":     upper,
+		"ago":       s.ago,
+		"clock":     s.clock,
+		"browser":   browserName,
+		"stage":     stageWords,
+		"protocol":  func(n store.StageName) string { return stageProtocol[n] },
 		"stageIcon": func(st store.StageState) string {
 			return stageIcon(st)
 		},

@@ -129,7 +129,7 @@ func Catalogue() []Entry {
 			"Somebody chose to ignore it. The list is at the foot of the page Machines; lunboot machine ignore MAC --undo."},
 		{"LB-SCR-03", "Its script was withheld",
 			"The script was asked for from an address that is not known to be the machine's.",
-			"A script carries secrets. It goes to the address that the MAC holds by a lease from here, by a request that was overheard, or by the neighbour table. See --script-guard."},
+			"A script carries secrets. It goes to the address that the MAC holds by a lease from here, by a request that was overheard, or by the neighbour table. Behind a router none of these may show it: there, an admin can trust the whole network, by the button or lunboot setting set trusted-subnets. See --script-guard too."},
 		{"LB-SCR-04", "It is not enrolled",
 			"No machine of the inventory answers to its hostname, UUID or MAC.",
 			"Its screen shows its MAC and asks again every few seconds: enroll it and it goes on by itself. One that has stopped asking by then has to be switched on again."},

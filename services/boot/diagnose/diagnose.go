@@ -169,7 +169,7 @@ const maxFixes = 3
 // ofMachine reports whether a button changes a machine, which must be enrolled.
 func ofMachine(f store.Fix) bool {
 	a, err := store.ParseFix(f.Action)
-	return err == nil && !slices.Contains([]store.FixKind{store.FixEnroll, store.FixUnignore, store.FixExtendRange, store.FixProxyMode, store.FixCheckAgain}, a.Kind)
+	return err == nil && !slices.Contains([]store.FixKind{store.FixEnroll, store.FixUnignore, store.FixExtendRange, store.FixProxyMode, store.FixTrustSubnet, store.FixCheckAgain}, a.Kind)
 }
 
 // maxHypotheses bounds the explanations of one failure.

@@ -108,14 +108,17 @@ func withheld(v *view) (store.Diagnosis, bool) {
 		from = e.Addr.String()
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))
+	fixes := []store.Fix{{Label: "Let the machine have its address from here, or from a server whose packets this appliance hears"}}
+	if e.Detail.Network != "" {
+		fixes = append([]store.Fix{fix(store.FixTrustSubnet, e.Detail.Network, "Trust "+e.Detail.Network+": every address there is given scripts, with their passwords")}, fixes...)
+	} else {
+		fixes = append(fixes, store.Fix{Label: "Where that cannot be: start the appliance with --script-guard subnet"})
+	}
 	return store.Diagnosis{
 		Title:      v.who() + " was given no script, because " + from + " is not known to be its address",
 		Cause:      "A script carries secrets, so it goes only to the address that the machine’s MAC holds: by a lease from here, by a DHCP request that was overheard, or by the neighbour table.",
 		Confidence: store.Certain,
-		Fixes: []store.Fix{
-			{Label: "Let the machine have its address from here, or from a server whose packets this appliance hears"},
-			{Label: "Where that cannot be: start the appliance with --script-guard subnet"},
-		},
+		Fixes:      fixes,
 	}, true
 }
 

@@ -110,3 +110,14 @@ func TestAMachineThatAsksFromItsSecondCardIsToldSo(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+func TestANetworkBehindARouterCanBeTrusted(t *testing.T) {
+	f := lab12(win11)
+	routed := bios().see(9, store.EventScriptWithheld, store.Detail{Network: "10.9.0.0/24"}).first(t, f)
+	is(t, routed, "LB-SCR-03", "was given no script", "trust-subnet-10.9.0.0/24", store.Certain)
+	for _, fix := range bios().see(9, store.EventScriptWithheld, store.Detail{}).first(t, f).Fixes {
+		if fix.Action != "" {
+			t.Errorf("on a network of ours there is a button %q", fix.Action)
+		}
+	}
+}

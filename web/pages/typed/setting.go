@@ -20,6 +20,7 @@ func Cards() []Card {
 		{"newcomers", []store.SettingKey{store.SettingDefaultGolden, store.SettingFreshClones}},
 		{"webhook", []store.SettingKey{store.SettingWebhookURL, store.SettingWebhookOn, store.SettingWebhookSecret}},
 		{"boots", []store.SettingKey{store.SettingCapture, store.SettingRouterAdverts}},
+		{"trust", []store.SettingKey{store.SettingTrustedSubnets}},
 		{"storage", []store.SettingKey{store.SettingSpaceLow}},
 	}
 }
