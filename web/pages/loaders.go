@@ -122,7 +122,12 @@ func (s *site) addLoader(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) removeLoader(w http.ResponseWriter, r *http.Request) {
-	s.loaderAct(w, r, s.Loaders.Remove(r.Context(), by(r), r.PostFormValue("name")))
+	name := r.PostFormValue("name")
+	err := meant(r, name, "it is deleted for good")
+	if err == nil {
+		err = s.Loaders.Remove(r.Context(), by(r), name)
+	}
+	s.loaderAct(w, r, err)
 }
 
 // loaderChoice is one loader that a machine may name for itself.

@@ -168,7 +168,12 @@ func (s *site) addMediaPath(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) removeMedia(w http.ResponseWriter, r *http.Request) {
-	s.mediaAct(w, r, s.Media.RemoveMedia(r.Context(), by(r), r.PostFormValue("name")))
+	name := r.PostFormValue("name")
+	err := meant(r, name, "its bytes are deleted for good")
+	if err == nil {
+		err = s.Media.RemoveMedia(r.Context(), by(r), name)
+	}
+	s.mediaAct(w, r, err)
 }
 
 // cancelMedia ends the copy of a file.

@@ -52,7 +52,10 @@ func TestThePageOfTheMediaSaysWhatEachIs(t *testing.T) {
 	}
 	has(t, body, "debian-12.5.0-amd64-netinst.iso", "629 MiB", "Disc: Debian GNU/Linux 12.5.0", "looks for the disc in the machine", "Disc: Debian’s network installer", "install.amd/vmlinuz", "sources/boot.wim",
 		"1 GiB of 2 GiB have arrived", "no profile", `action="/media/remove"`, `enctype="multipart/form-data"`)
-	if code, to := post("/media/remove", "name", "mini.iso"); code != http.StatusSeeOther || to != "/media" {
+	if code, body := post("/media/remove", "name", "mini.iso", "confirm", "mini"); code != http.StatusUnprocessableEntity || len(l.uploads) > 0 || !strings.Contains(body, "type mini.iso to confirm") {
+		t.Errorf("without its name typed, a removal answers %d, %q", code, l.uploads)
+	}
+	if code, to := post("/media/remove", "name", "mini.iso", "confirm", "mini.iso"); code != http.StatusSeeOther || to != "/media" {
 		t.Errorf("a removal answers %d %s", code, to)
 	}
 	if code, to := post("/media/path", "name", " x ", "path", "/srv/x.iso"); code != http.StatusSeeOther || to != "/media" {
@@ -62,7 +65,7 @@ func TestThePageOfTheMediaSaysWhatEachIs(t *testing.T) {
 		t.Errorf("done: %q", l.uploads)
 	}
 	l.refuse = store.InUse("media mini.iso belongs to profile install; change or remove that first")
-	if code, _ := post("/media/remove", "name", "mini.iso"); code != http.StatusConflict {
+	if code, _ := post("/media/remove", "name", "mini.iso", "confirm", "mini.iso"); code != http.StatusConflict {
 		t.Errorf("media in use: %d", code)
 	}
 }

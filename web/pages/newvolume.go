@@ -228,7 +228,17 @@ func (s *site) finishUpload(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) removeUpload(w http.ResponseWriter, r *http.Request) {
-	s.volumeAct(w, r, s.Storage.RemoveUpload(r.Context(), chi.URLParam(r, "upload")))
+	id := chi.URLParam(r, "upload")
+	err := error(store.NotFound("upload", id))
+	for _, u := range s.Storage.Uploads() {
+		if u.ID != id {
+			continue
+		}
+		if err = meant(r, u.Name, "what has arrived is dropped"); err == nil {
+			err = s.Storage.RemoveUpload(r.Context(), id)
+		}
+	}
+	s.volumeAct(w, r, err)
 }
 
 func (s *site) cancelJob(w http.ResponseWriter, r *http.Request) {

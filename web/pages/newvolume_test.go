@@ -135,8 +135,8 @@ func TestWhatIsUnderWayIsShownAndCanBeEnded(t *testing.T) {
 			t.Errorf("the page does not say %q", want)
 		}
 	}
-	for path, want := range map[string]int{"/volumes/jobs/7/cancel": 303, "/volumes/uploads/a1/remove": 303, "/volumes/uploads/b2/finish": 303, "/volumes/uploads/none/remove": 404, "/volumes/jobs/x/cancel": 404} {
-		resp, err := c.PostForm(base+path, nil)
+	for path, want := range map[string]int{"/volumes/jobs/7/cancel": 303, "/volumes/uploads/a1/remove": 303, "/volumes/uploads/b2/remove": 422, "/volumes/uploads/b2/finish": 303, "/volumes/uploads/none/remove": 404, "/volumes/jobs/x/cancel": 404} {
+		resp, err := c.PostForm(base+path, url.Values{"confirm": {"win11"}})
 		must(t, err)
 		resp.Body.Close()
 		if resp.StatusCode != want {

@@ -260,7 +260,10 @@ func TestAnAdminKeepsThePeople(t *testing.T) {
 	if _, body = get("/tokens"); strings.Contains(body, "lb_") || !strings.Contains(body, "<strong>ci</strong>") {
 		t.Error("the token's secret is shown again, or it is not listed")
 	}
-	if post("/people/tokens/1/remove"); len(l.tokens) != 0 {
+	if code, body := post("/people/tokens/1/remove", "confirm", "it"); code != http.StatusUnprocessableEntity || len(l.tokens) != 1 || !strings.Contains(body, `name="confirm" required="" autocomplete="off" autocapitalize="none" spellcheck="false" value="it" aria-invalid="true"`) {
+		t.Errorf("without its name a token's removal answers %d", code)
+	}
+	if post("/people/tokens/1/remove", "confirm", "ci"); len(l.tokens) != 0 {
 		t.Error("the token is still there")
 	}
 }

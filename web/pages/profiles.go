@@ -3,6 +3,7 @@ package pages
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"lunboot/store"
 	"lunboot/store/listing"
@@ -45,10 +46,10 @@ var profileWords = map[store.ProfileKind]string{
 }
 
 func (s *site) profiles(w http.ResponseWriter, r *http.Request) {
-	s.showProfiles(w, r, http.StatusOK, "")
+	s.showProfiles(w, r, http.StatusOK, page{})
 }
 
-func (s *site) showProfiles(w http.ResponseWriter, r *http.Request, status int, problem string) {
+func (s *site) showProfiles(w http.ResponseWriter, r *http.Request, status int, p page) {
 	all, err := s.Inventory.Profiles(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
@@ -62,27 +63,39 @@ func (s *site) showProfiles(w http.ResponseWriter, r *http.Request, status int, 
 	var v profilesView
 	list, shown, bad := listed(listing.Profiles(), "/profiles", "Name, kind:install, media:debian", r, all)
 	v.List, v.List.Table = list, "profiles"
-	status, problem = refused(status, problem, bad)
-	for _, p := range shown {
-		row := profileRow{Profile: p, What: profileWords[p.Kind]}
+	status, p.Error = refused(status, p.Error, bad)
+	for _, one := range shown {
+		row := profileRow{Profile: one, What: profileWords[one.Kind]}
 		for _, m := range machines {
-			if m.Profile == p.Name {
+			if m.Profile == one.Name {
 				row.Machines++
 			}
-			if m.OnceProfile == p.Name {
+			if m.OnceProfile == one.Name {
 				row.Once++
 			}
 		}
 		v.Rows = append(v.Rows, row)
 	}
-	s.render(w, r, status, "profiles", page{Title: "Profiles", Nav: "profiles", List: v.List.URL(), Error: problem, Data: v})
+	p.Title, p.Nav, p.List, p.Data = "Profiles", "profiles", v.List.URL(), v
+	s.render(w, r, status, "profiles", p)
 }
 
 func (s *site) removeProfile(w http.ResponseWriter, r *http.Request) {
-	if err := s.Profiles.DeleteProfile(r.Context(), by(r), r.PostFormValue("name")); err != nil {
+	name := r.PostFormValue("name")
+	all, err := s.Inventory.Profiles(r.Context())
+	if err == nil {
+		err = s.Profiles.DeleteProfile(r.Context(), by(r), name)
+	}
+	if err != nil {
 		status, text := told(r, err)
-		s.showProfiles(w, r, status, text)
+		s.showProfiles(w, r, status, page{Error: text})
 		return
 	}
-	toList(w, r, "/profiles")
+	p := page{Said: "The profile " + name + " is removed."}
+	if at := slices.IndexFunc(all, func(p store.Profile) bool { return p.Name == name }); at >= 0 {
+		if was, err := wasProfile(all[at]); err == nil {
+			p.Undo = &undo{Was: []string{was}, Back: cameFrom(r).To("/profiles")}
+		}
+	}
+	s.showProfiles(w, r, http.StatusOK, p)
 }

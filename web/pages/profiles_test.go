@@ -3,6 +3,7 @@ package pages
 import (
 	"context"
 	"fmt"
+	"html"
 	"net/http"
 	"slices"
 	"strings"
@@ -24,8 +25,27 @@ func TestThePageOfTheProfilesSaysWhatEachDoes(t *testing.T) {
 		t.Fatalf("status %d", code)
 	}
 	has(t, body, "starts the machine’s own volume over iSCSI", "starts the machine’s own disk", "built in", `href="/media"`, `href="/loaders"`)
-	if code, to := post("/profiles/remove", "name", "old"); code != http.StatusSeeOther || to != "/profiles" || !slices.Equal(l.uploads, []string{"removed profile old"}) {
-		t.Errorf("a removal answers %d %s, %q", code, to, l.uploads)
+	if code, body := post("/profiles/remove", "name", "old"); code != http.StatusOK || !slices.Equal(l.uploads, []string{"removed profile old"}) || strings.Contains(body, ">Undo<") {
+		t.Errorf("a removal answers %d, %q", code, l.uploads)
+	}
+	// What was removed comes back as it was, unless somebody made another meanwhile.
+	code, body = post("/profiles/remove", "name", "install-debian")
+	has(t, body, "The profile install-debian is removed.", ">Undo<")
+	was := undoForm(t, html.UnescapeString(strings.ReplaceAll(body, "&#34;", "\x22")))
+	for i := range was {
+		was[i] = strings.ReplaceAll(was[i], "\x22", `"`)
+	}
+	l.uploads = nil
+	if code, to := post("/machines/undo", was...); code != http.StatusSeeOther || to != "/profiles" || !slices.Equal(l.uploads, []string{`install-debian install 0 map[media:debian-12.5.0-amd64-netinst.iso] ""`}) {
+		t.Errorf("it is taken back: %d %s %q", code, to, l.uploads)
+	}
+	l.madeMeanwhile = "install-debian"
+	if code, body := post("/machines/undo", was...); code != http.StatusOK || !strings.Contains(body, "Not taken back") {
+		t.Errorf("over another one: %d", code)
+	}
+	l.madeMeanwhile = ""
+	if _, body := post("/machines/undo", "was", "0:0:gone:{", "back", "/profiles"); !strings.Contains(body, "no profile to take back") {
+		t.Error("nonsense is taken back")
 	}
 	l.refuse = store.InUse("profile old belongs to machine lab-01")
 	if code, _ := post("/profiles/remove", "name", "old"); code != http.StatusConflict {

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -57,12 +58,28 @@ func (s *site) createToken(w http.ResponseWriter, r *http.Request) {
 	s.showTokens(w, r, http.StatusOK, page{}, secret)
 }
 
+// endToken removes a token once its name was typed.
+func (s *site) endToken(r *http.Request, id int64) error {
+	all, err := s.lists().Tokens(r.Context())
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(all, func(t listing.Token) bool { return t.ID == id })
+	if at < 0 {
+		return store.NotFound("token with number", strconv.FormatInt(id, 10))
+	}
+	if err := meant(r, all[at].Name, "whatever sends it is refused from then on"); err != nil {
+		return err
+	}
+	return s.Auth.DeleteToken(r.Context(), by(r), id)
+}
+
 func (s *site) removeToken(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseInt(chi.URLParam(r, "token"), 10, 64)
 	if err != nil {
 		err = store.NotFound("token", chi.URLParam(r, "token"))
 	} else {
-		err = s.Auth.DeleteToken(r.Context(), by(r), id)
+		err = s.endToken(r, id)
 	}
 	if err != nil {
 		status, text := told(r, err)

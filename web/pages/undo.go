@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -14,8 +15,8 @@ import (
 // changed it since.
 type undo struct {
 	// Was are texts of four parts, NUMBER:REVISION:WHAT:VALUE. WHAT is profile, once
-	// or tags of a machine, map for a volume that it had, ignore for a MAC, or
-	// read-only for a volume.
+	// or tags of a machine, map for a volume that it had, ignore for a MAC, read-only
+	// for a volume, or gone for a profile that was removed.
 	Was  []string
 	Back string // the page to show afterwards; empty: the list of machines
 }
@@ -24,7 +25,7 @@ type undo struct {
 // is none of ours.
 func backTo(r *http.Request) string {
 	to := r.PostFormValue("back")
-	if b := listAt(to); b.path == "/unknown" || b.path == "/volumes" {
+	if b := listAt(to); b.path == "/unknown" || b.path == "/volumes" || b.path == "/profiles" {
 		return b.URL()
 	}
 	if id, ok := strings.CutPrefix(to, "/machines/"); ok {
@@ -101,6 +102,13 @@ func (s *site) takeOneBack(r *http.Request, was string) error {
 			err = s.Machines.Ignore(r.Context(), by(r), mac, false)
 		}
 		return err
+	case "gone":
+		p, err := readProfile(part[3])
+		if err == nil {
+			ctx := store.Expecting(r.Context(), store.Expectation{Noun: "profile", Key: p.Name, Revision: store.Absent}) // somebody may have made another meanwhile
+			_, err = s.Profiles.PutProfile(ctx, by(r), p)
+		}
+		return err
 	case "read-only":
 		is, err := strconv.ParseBool(part[3])
 		if err == nil {
@@ -112,6 +120,21 @@ func (s *site) takeOneBack(r *http.Request, was string) error {
 	}
 	_, err := s.Machines.SetMachine(r.Context(), by(r), store.MachineID(id), p)
 	return err
+}
+
+// wasProfile is how the removal of a profile is taken back.
+func wasProfile(p store.Profile) (string, error) {
+	b, err := json.Marshal(store.Profile{Name: p.Name, Kind: p.Kind, Fields: p.Fields, Text: p.Text})
+	return "0:0:gone:" + string(b), err
+}
+
+// readProfile reads what wasProfile wrote.
+func readProfile(text string) (store.Profile, error) {
+	var p store.Profile
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return p, store.Invalid("was", "that is no profile to take back")
+	}
+	return store.Profile{Name: p.Name, Kind: p.Kind, Fields: p.Fields, Text: p.Text}, nil
 }
 
 // wasMapped is how the removal of a mapping is taken back.

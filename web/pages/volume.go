@@ -223,7 +223,11 @@ func (s *site) takeSnapshot(w http.ResponseWriter, r *http.Request) {
 
 func (s *site) removeSnapshot(w http.ResponseWriter, r *http.Request) {
 	s.onVolume(w, r, func(v store.Volume) error {
-		return s.Volumes.RemoveSnapshot(r.Context(), by(r), v.ID, r.PostFormValue("name"))
+		name := r.PostFormValue("name")
+		if err := meant(r, name, "what "+v.Name+" held then is lost for good"); err != nil {
+			return err
+		}
+		return s.Volumes.RemoveSnapshot(r.Context(), by(r), v.ID, name)
 	})
 }
 

@@ -248,7 +248,7 @@ func TestEachActOnAVolumeIsAFormWithoutScript(t *testing.T) {
 		{"/volumes/7/clone", []string{"snapshot", "before", "machine", "4"}, "/machines/4", "clone for 4: {Parent:7 Snapshot:before Name: Reset:false Volatile:false}"},
 		{"/volumes/1/freeze", []string{"confirm", "win11-lab", "note", " first "}, "/volumes/1", "freeze 1: first"},
 		{"/volumes/7/snapshots", []string{"name", "s", "note", "n"}, "/volumes/7", "snapshot s of 7: n"},
-		{"/volumes/7/snapshots/remove", []string{"name", "before"}, "/volumes/7", "forget before of 7"},
+		{"/volumes/7/snapshots/remove", []string{"name", "before", "confirm", "before"}, "/volumes/7", "forget before of 7"},
 		{"/volumes/7/rollback", []string{"to", "before", "confirm", "work"}, "/volumes/7", "roll 7 back to before"},
 		{"/volumes/7/promote", []string{"note", "new"}, "/volumes/7", "promote 7: new"},
 		{"/volumes/5/version", []string{"number", "1"}, "/volumes/5", "version 1 of 5"},
