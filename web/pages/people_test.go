@@ -228,7 +228,7 @@ func TestAViewerSeesEverythingAndIsOfferedNothing(t *testing.T) {
 func TestAnAdminKeepsThePeople(t *testing.T) {
 	l := full()
 	get, post := l.enter(t)
-	if code, body := post("/people", "name", "Anna", "role", "viewer", "password", "short"); code != http.StatusUnprocessableEntity || !strings.Contains(body, `value="anna"`) || !strings.Contains(body, `value="viewer" checked`) {
+	if code, body := post("/people", "name", "Anna", "role", "viewer", "password", "short"); code != http.StatusUnprocessableEntity || !strings.Contains(body, `value="Anna"`) || !strings.Contains(body, `value="viewer" checked`) {
 		t.Errorf("a short password answers %d, and what was typed is lost:\n%s", code, body)
 	}
 	if code, to := post("/people", "name", "anna", "role", "viewer", "password", "anna's password"); code != http.StatusSeeOther || to != "/people" {
