@@ -84,12 +84,12 @@ func expandWith(field, text string, f Facts, value func(variable) string) (strin
 		line += strings.Count(before, "\n")
 		name, after, closed := strings.Cut(rest, "}}")
 		if !closed || strings.Contains(name, "\n") {
-			return "", store.Invalid(field, "line %d has {{ without }} on the same line", line)
+			return "", onLine(line, store.Invalid(field, "line %d has {{ without }} on the same line", line))
 		}
 		name = strings.TrimSpace(name)
 		i := slices.IndexFunc(variables, func(v variable) bool { return v.name == name })
 		if i < 0 {
-			return "", store.Invalid(field, "line %d: there is no variable {{%s}}; known are %s", line, name, strings.Join(Variables(), ", "))
+			return "", onLine(line, store.Invalid(field, "line %d: there is no variable {{%s}}; known are %s", line, name, strings.Join(Variables(), ", ")))
 		}
 		v := variables[i]
 		if v.disk && f.Disk == nil {
@@ -98,6 +98,11 @@ func expandWith(field, text string, f Facts, value func(variable) string) (strin
 		b.WriteString(value(v))
 		text = after
 	}
+}
+
+func onLine(n int, e *store.Error) *store.Error {
+	e.Line = n
+	return e
 }
 
 func (v variable) value(f Facts) string {

@@ -54,6 +54,7 @@ type Error struct {
 	Op      string // what was tried: "map volume"
 	Subject string // to what: the noun's name
 	Field   string // the input field at fault, when there is one
+	Line    int    // of its text, from 1, when one line is at fault
 	Msg     string // one sentence for the operator; no secrets
 	Cause   Cause  // for rules; empty where nobody asks
 	Err     error  // what lies behind it, for the log

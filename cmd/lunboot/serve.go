@@ -401,6 +401,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Backups:   saved,
 
 		Certificate: a.shown,
+		Variables:   scripts.Variables(),
 		Log:         log,
 		Now:         time.Now,
 	})
@@ -554,6 +555,15 @@ func (p previews) Preview(ctx context.Context, m store.Machine, profile *store.P
 		name = profile.Name
 	}
 	return p.a.scripts.Preview(ctx, m, name, p.a.bootAddr(p.a.network.localFor(m)))
+}
+
+// Draft checks a profile that is being written, as it is when it is saved, and
+// shows the script that a machine would be given by it; no machine, no script.
+func (p previews) Draft(ctx context.Context, m store.Machine, profile store.Profile) (string, error) {
+	if err := (renderer{p.a.db}).Check(ctx, profile); err != nil || m.ID == 0 {
+		return "", err
+	}
+	return p.a.scripts.Draft(ctx, m, profile, p.a.bootAddr(p.a.network.localFor(m)))
 }
 
 // renderer checks a profile by rendering it once with sample facts.

@@ -32,21 +32,34 @@ func (s *Server) plan(ctx context.Context, m store.Machine, profile string, a as
 	if profile != "" {
 		name = profile
 	}
-	p := plan{facts: scripts.Facts{
+	kept, err := s.cfg.Inventory.Profile(ctx, name)
+	if store.IsNotFound(err) {
+		p := s.facts(m, a)
+		p.profile.Name = name
+		return p, &blockedError{fmt.Sprintf("its profile %q does not exist. Choose another.", name), store.CauseNoProfile}
+	}
+	if err != nil {
+		return s.facts(m, a), err
+	}
+	return s.planBy(ctx, m, kept, a)
+}
+
+// facts is a plan with what is known without a look at anything else.
+func (s *Server) facts(m store.Machine, a ask) plan {
+	return plan{facts: scripts.Facts{
 		Machine: m.Name, MAC: s.macOf(a, m), UUID: m.UUID, Serial: m.Serial, Asset: m.AssetTag,
 		Initiator: m.Initiator, Auth: m.Auth, CHAP: m.CHAP, Reverse: m.Reverse,
 		Target: s.cfg.Target, Portal: netip.AddrPortFrom(a.boot.Addr(), s.cfg.ISCSIPort()), Boot: a.boot,
 		Admin: s.cfg.AdminURL(a.boot.Addr()), Platform: a.id.Platform, Address: a.addr,
 	}}
+}
+
+// planBy is plan by a profile that need not be kept.
+func (s *Server) planBy(ctx context.Context, m store.Machine, by store.Profile, a ask) (plan, error) {
+	p := s.facts(m, a)
+	p.profile = by
+	name := by.Name
 	var err error
-	p.profile, err = s.cfg.Inventory.Profile(ctx, name)
-	if store.IsNotFound(err) {
-		p.profile.Name = name
-		return p, &blockedError{fmt.Sprintf("its profile %q does not exist. Choose another.", name), store.CauseNoProfile}
-	}
-	if err != nil {
-		return p, err
-	}
 	if k := p.profile.Kind; k == store.ProfileInstall || k == store.ProfileKernel || k == store.ProfileWimboot {
 		if p.facts.Media, err = s.cfg.Inventory.AllMedia(ctx); err != nil {
 			return p, err
@@ -112,6 +125,22 @@ func (s *Server) Preview(ctx context.Context, m store.Machine, profile string, a
 		profile = m.OnceProfile
 	}
 	p, err := s.plan(ctx, m, profile, a)
+	return s.preview(a, m, p, err)
+}
+
+// Draft is Preview by a profile that is being written. An error names the field,
+// and the line, that is at fault.
+func (s *Server) Draft(ctx context.Context, m store.Machine, by store.Profile, at netip.AddrPort) (string, error) {
+	a := ask{boot: s.advertised(at), dry: true, addr: m.Address}
+	p, err := s.planBy(ctx, m, by, a)
+	var blocked *blockedError
+	if errors.As(err, &blocked) && blocked.cause == store.CauseProfile {
+		_, err = scripts.Render(p.profile, p.facts)
+	}
+	return s.preview(a, m, p, err)
+}
+
+func (s *Server) preview(a ask, m store.Machine, p plan, err error) (string, error) {
 	var blocked *blockedError
 	switch {
 	case errors.As(err, &blocked):

@@ -636,6 +636,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Audit:     l,
 		Backups:   l,
 
+		Variables:   []string{"hostname", "lun", "done_url"},
 		Certificate: func() Certificate { return l.secure },
 		Auth:        l.auth,
 		SignIn:      through,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
@@ -21,6 +22,8 @@ type Media interface {
 	AddMediaStream(ctx context.Context, by store.Actor, name, file string, r io.Reader, size int64) (store.Media, error)
 	RemoveMedia(ctx context.Context, by store.Actor, name string) error
 	MediaUploads() []store.Upload
+	// Open opens a media file, or one inside a disc; fs.ErrNotExist for none.
+	Open(name string) (fs.File, error)
 }
 
 type mediaView struct {

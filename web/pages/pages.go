@@ -121,19 +121,21 @@ type Config struct {
 	Settings  SettingRows
 	// Certificate is what the admin port shows of itself now.
 	Certificate func() Certificate
-	Health      func(context.Context) []Check
-	Auth        *auth.Auth
-	SignIn      SignIn
-	Status      func(context.Context) Status
-	Captures    Captures
-	Leases      LeaseActs
-	Sessions    Sessions
-	Audit       AuditLog
-	Backups     Backups
-	Version     string
-	Flags       []Flag // of the appliance, for the help
-	Log         *slog.Logger
-	Now         func() time.Time
+	// Variables are the names that a profile's texts may hold in {{ }}.
+	Variables []string
+	Health    func(context.Context) []Check
+	Auth      *auth.Auth
+	SignIn    SignIn
+	Status    func(context.Context) Status
+	Captures  Captures
+	Leases    LeaseActs
+	Sessions  Sessions
+	Audit     AuditLog
+	Backups   Backups
+	Version   string
+	Flags     []Flag // of the appliance, for the help
+	Log       *slog.Logger
+	Now       func() time.Time
 }
 
 // Status is the foot of the rail: what runs, and the first thing that does not.
@@ -278,6 +280,7 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/loaders/remove", s.removeLoader)
 			r.Get("/profiles", s.profiles)
 			r.Post("/profiles", s.putProfile)
+			r.Post("/profiles/preview", s.previewProfile)
 			r.Get("/new-profile", s.profile)
 			r.Get("/profiles/{profile}", s.profile)
 			r.Post("/profiles/remove", s.removeProfile)

@@ -19,6 +19,9 @@ type ProfileActs interface {
 // no secret.
 type Scripts interface {
 	Preview(ctx context.Context, m store.Machine, profile *store.Profile) (string, error)
+	// Draft is Preview by a profile that is being written; for the zero Machine it
+	// looks at the profile alone.
+	Draft(ctx context.Context, m store.Machine, profile store.Profile) (string, error)
 }
 
 type profilesView struct {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"html"
+	"io/fs"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"lunboot/store"
 )
@@ -98,6 +100,67 @@ func (l *lab) Preview(_ context.Context, m store.Machine, p *store.Profile) (str
 		return "", store.Invalid("profile", "it has no volume")
 	}
 	return "#!ipxe\n# " + m.Name + " by " + p.Name + "\n", nil
+}
+
+// Draft refuses texts with a variable that is not there, as the appliance does.
+func (l *lab) Draft(_ context.Context, m store.Machine, p store.Profile) (string, error) {
+	for i, line := range strings.Split(p.Text, "\n") {
+		if strings.Contains(line, "{{what}}") {
+			return "", &store.Error{Kind: store.KindInvalid, Field: "text", Line: i + 1, Msg: fmt.Sprintf("line %d: there is no variable {{what}}", i+1)}
+		}
+	}
+	if p.Kind == store.ProfileInstall && p.Fields["media"] == "" {
+		return "", store.Invalid("media", "an install profile needs the disc's media")
+	}
+	return fmt.Sprintf("#!ipxe\n# draft for %s: %v %q\n", m.Name, p.Fields, p.Text), nil
+}
+
+func (l *lab) Open(name string) (fs.File, error) {
+	return fstest.MapFS{"mini.iso/linux": {}, "vmlinuz 6": {}}.Open(name)
+}
+
+func TestAProfileAsItIsTypedIsShownBeforeItIsSaved(t *testing.T) {
+	l := full()
+	get, post := l.enter(t)
+	_, body := get("/new-profile?kind=custom")
+	has(t, body, `formaction="/profiles/preview"`, `hx-post="/profiles/preview"`, "{{hostname}}", "{{done_url}}", `form="write"`)
+	code, body := post("/profiles/preview", "kind", "custom", "name", "mine", "revision", "0", "machine", l.machines[1].Name, "text", "one\r\ntwo {{hostname}}")
+	if code != http.StatusOK || len(l.uploads) > 0 {
+		t.Errorf("it answers %d, and kept %q", code, l.uploads)
+	}
+	has(t, body, "# draft for "+l.machines[1].Name, "as typed, not saved", `value="mine"`, "two {{hostname}}</textarea>")
+	// A line that is refused is shown, and the field marked.
+	code, body = post("/profiles/preview", "kind", "custom", "name", "mine", "text", "1\n2\n3\nset {{what}}\n5\n6\n7")
+	if code != http.StatusUnprocessableEntity {
+		t.Errorf("a wrong text answers %d", code)
+	}
+	has(t, body, `<li value="4" class="bad"><mark>set {{what}}</mark></li>`, `<li value="2">2</li>`, `<li value="6">6</li>`, `id="fault-text"`, "there is no variable")
+	if strings.Contains(body, `<li value="1">`) {
+		t.Error("lines far off are shown")
+	}
+	if code, _ := post("/profiles/preview", "kind", "none"); code != http.StatusUnprocessableEntity {
+		t.Errorf("a kind that is none answers %d", code)
+	}
+	// A file that the appliance has not is said, whatever else is.
+	_, body = post("/profiles/preview", "kind", "kernel", "kernel", "/files/mini.iso/linux", "initrd", "a.gz\nvmlinuz%206 http://10.0.0.1/x {{hostname}}.gz")
+	has(t, body, `<span class="mono">a.gz</span> is not on the appliance`)
+	if n := strings.Count(body, "is not on the appliance"); n != 1 {
+		t.Errorf("%d files are said to be missing", n)
+	}
+}
+
+func TestMediaToChooseFromFitTheField(t *testing.T) {
+	l := full()
+	l.kept = append(l.kept, store.Media{Name: "wimboot-2", Kind: store.MediaWimboot}, store.Media{Name: "vmlinuz", Kind: store.MediaKernel})
+	get, _ := l.enter(t)
+	for kind, want := range map[string][]string{"install": {"mini.iso", "vmlinuz"}, "wimboot": {"win11.iso", "wimboot-2"}} {
+		_, body := get("/new-profile?kind=" + kind)
+		for _, m := range []string{"mini.iso", "vmlinuz", "win11.iso", "wimboot-2"} {
+			if got := strings.Contains(body, "<option>"+m+"</option>"); got != slices.Contains(want, m) {
+				t.Errorf("%s: %s is offered: %v", kind, m, got)
+			}
+		}
+	}
 }
 
 func TestAProfileIsMadeAndChangedWithoutScript(t *testing.T) {

@@ -16,7 +16,10 @@ import (
 )
 
 // Fault is what is wrong with one field.
-type Fault struct{ Field, Text string }
+type Fault struct {
+	Field, Text string
+	Line        int // of its text, from 1; 0 for none
+}
 
 // Faults lists the fields that an error speaks of, each once, in its order.
 func Faults(err error) (out []Fault) {
@@ -25,7 +28,7 @@ func Faults(err error) (out []Fault) {
 		switch e := err.(type) {
 		case *store.Error:
 			if e.Field != "" && !slices.ContainsFunc(out, func(f Fault) bool { return f.Field == e.Field }) {
-				out = append(out, Fault{e.Field, sentence(e.Error())})
+				out = append(out, Fault{e.Field, sentence(e.Error()), e.Line})
 			}
 			if e.Field == "" {
 				walk(e.Err)
@@ -102,7 +105,7 @@ func sentTo(doc *html.Node, path string, values url.Values) (found *html.Node) {
 		if n.DataAtom != atom.Form || !strings.EqualFold(get(n, "method"), "post") {
 			continue
 		}
-		if to, _, _ := strings.Cut(get(n, "action"), "?"); to != path {
+		if to, _, _ := strings.Cut(get(n, "action"), "?"); to != path && !slices.ContainsFunc(slices.Collect(n.Descendants()), func(c *html.Node) bool { return get(c, "formaction") == path }) {
 			continue
 		}
 		same, other := 0, false
