@@ -105,10 +105,14 @@ func (s *site) fixBoot(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
+	if err := mayFix(r); err != nil {
+		s.fail(w, r, err)
+		return
+	}
 	did, err := s.Machines.Fix(r.Context(), by(r), a, r.PostFormValue("action"))
 	switch {
 	case err != nil:
-		status, text := explain(err)
+		status, text := told(r, err)
 		s.showBoot(w, r, status, page{Error: text})
 	case !did.OK:
 		s.showBoot(w, r, http.StatusOK, page{Error: did.Says})

@@ -21,6 +21,15 @@ func adminOnly(action string) bool {
 	return err == nil && f.Needs() == store.ScopeAdmin
 }
 
+// mayFix refuses who may not do what the button says.
+func mayFix(r *http.Request) error {
+	f, err := store.ParseFix(r.PostFormValue("action"))
+	if err == nil && !auth.From(r.Context()).May(f.Needs()) {
+		return denied(r, f.Needs())
+	}
+	return nil // a button that there is not is refused by who does it
+}
+
 // fix does what the button of a diagnosis says.
 func (s *site) fix(w http.ResponseWriter, r *http.Request) {
 	m, err := s.machineOf(r)
@@ -28,8 +37,8 @@ func (s *site) fix(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	if f, err := store.ParseFix(r.PostFormValue("action")); err == nil && !auth.From(r.Context()).May(f.Needs()) {
-		s.fail(w, r, denied(r, f.Needs()))
+	if err := mayFix(r); err != nil {
+		s.fail(w, r, err)
 		return
 	}
 	id, err := strconv.ParseInt(r.PostFormValue("attempt"), 10, 64)
