@@ -31,7 +31,7 @@ func TestThePageOfTheProfilesSaysWhatEachDoes(t *testing.T) {
 		t.Errorf("a removal answers %d, %q", code, l.uploads)
 	}
 	// What was removed comes back as it was, unless somebody made another meanwhile.
-	code, body = post("/profiles/remove", "name", "install-debian")
+	_, body = post("/profiles/remove", "name", "install-debian")
 	has(t, body, "The profile install-debian is removed.", ">Undo<")
 	was := undoForm(t, body)
 	for i := range was {
