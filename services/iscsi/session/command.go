@@ -253,11 +253,16 @@ func (s *Session) writeInPlace(t *task, n int) error {
 	if s.buffered(n) {
 		data, ok, err = s.data(n)
 	} else {
+		s.list(t) // who aborts its unit meanwhile finds it
+		t.receiving = true
 		s.outside(func() { data, ok, err = s.data(n) })
+		t.receiving = false
 	}
 	switch {
 	case err != nil:
 		return s.lost(t, err)
+	case t.aborted:
+		return s.complete(t)
 	case !ok:
 		return s.digestLost(t)
 	case !t.plan.Slow && s.ordered == 0:

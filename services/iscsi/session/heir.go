@@ -38,7 +38,10 @@ func (s *Session) Inherit(old *Session) pdu.Serial {
 	old.kept = false
 	s.heir = true
 	s.expCmdSN, s.told = old.expCmdSN, old.told
-	s.bare, s.strict, s.lus = old.bare, old.strict, old.lus
+	s.bare, s.strict = old.bare, old.strict
+	for n, u := range old.lus { // its own: what the old connection has left may still use those
+		s.lus[n] = &unitState{lun: u.lun, number: u.number, read: u.read, wrote: u.wrote}
+	}
 	if g := old.grant; g != nil {
 		if g.uses == 1 {
 			old.grants = slices.DeleteFunc(old.grants, func(o *grant) bool { return o == g })

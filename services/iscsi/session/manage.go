@@ -161,7 +161,7 @@ func (s *Session) AbortUnit(lun store.LUN, rest func()) int {
 		}
 		return true
 	}, f)
-	if s.shut() {
+	if s.shut() || s.n > 0 && !s.closed() {
 		// Not here: who resets the unit does not wait for this connection.
 		s.wg.Go(s.push)
 	}
@@ -252,7 +252,7 @@ func (s *Session) taskRequest() error {
 		// may be calling this one.
 		s.after = append(s.after, func() {
 			if then != nil {
-				then(answer)
+				then(func() { go answer() })
 			} else {
 				answer()
 			}

@@ -98,7 +98,14 @@ func (s *Session) writePiece(t *task, piece *buffer, n int) {
 			if s.finish(t) == nil && !s.closed() {
 				_ = s.flush() // an error has ended the session
 			}
-		} else if len(s.waiting) > 0 {
+			return
+		}
+		if t.aborted { // the reader ends it, when the rest of a PDU has come; it writes nothing more
+			fences := t.fences
+			t.fences = nil
+			s.pass(fences)
+		}
+		if len(s.waiting) > 0 {
 			s.proceed()
 		}
 	})
