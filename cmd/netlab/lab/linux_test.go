@@ -159,7 +159,7 @@ func TestLinuxsInitiatorUsesItsDisks(t *testing.T) {
 			t.Errorf("Linux does not say %q:\n%s", want, told)
 		}
 	}
-	i.run("iscsiadm -m session --rescan")
+	i.run("iscsiadm -m session --rescan; for n in $(seq 50); do [ -b " + disk(5) + " ] && break; sleep 0.1; done") // Linux makes the device by and by
 	if size := i.run("blockdev --getsize64 " + disk(2) + " " + "; blockdev --getsize64 " + disk(5)); size != "100663296\n33554432" {
 		t.Errorf("after the rescan the sizes are %q", size)
 	}
