@@ -183,8 +183,8 @@ func (d *diff) secret(label, old, now string) {
 // and after the lines that differ, as far as there is room for them.
 func (d *diff) long(label, old, now string) {
 	if old != now {
-		was, is := apart(old, now)
-		d.note(fmt.Sprintf("%s changed (%d bytes)", label, len(now)), label, excerpt(was), excerpt(is))
+		was, is := excerpts(label, old, now)
+		d.note(fmt.Sprintf("%s changed (%d bytes)", label, len(now)), label, was, is)
 	}
 }
 
@@ -192,51 +192,73 @@ func (d *diff) long(label, old, now string) {
 // profile's text fits whole, but for the longest.
 const maxExcerpt = 4 << 10
 
-// apart cuts the lines away with which two texts begin and end alike. Of a text that
-// there is on one side alone all is left.
-func apart(old, now string) (string, string) {
-	if old == "" || now == "" {
-		return old, now
-	}
-	was, is := strings.SplitAfter(old, "\n"), strings.SplitAfter(now, "\n")
-	for len(was) > 0 && len(is) > 0 && was[0] == is[0] {
-		was, is = was[1:], is[1:]
-	}
-	for len(was) > 0 && len(is) > 0 && was[len(was)-1] == is[len(is)-1] {
-		was, is = was[:len(was)-1], is[:len(is)-1]
-	}
-	return strings.Join(was, ""), strings.Join(is, "")
-}
-
-// secretWord is a word after which, or behind whose equals sign, a password may
-// stand: in a kernel's command line, an installer's answers or a script.
-var secretWord = regexp.MustCompile(`(?i)passw|passphrase|rootpw|secret|token|credential|crypt|psk|(^|[-_./])(key|pw|pass|hash)\b`)
+// secretWord is a word in whose line a password may stand: in a kernel's command
+// line, an installer's answers or a script.
+var secretWord = regexp.MustCompile(`(?i)passw|passphrase|rootpw|secret|token|credential|crypt|psk|chap|private key|(^|[^a-z])(key|pwd?|pass|hash)\b`)
 
 // inURL is a password in a URL.
 var inURL = regexp.MustCompile(`(//[^\s/@:]*):[^\s/@]+@`)
 
-// excerpt is what the audit log repeats of a text: what may be a password is left
-// out, since the log outlives the text by years.
-func excerpt(text string) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	for i, line := range lines {
-		lines[i] = inURL.ReplaceAllString(line, "$1:…@")
-		words := strings.Fields(lines[i])
-		for k, word := range words {
-			if !secretWord.MatchString(word) {
-				continue
-			}
-			if name, value, pair := strings.Cut(word, "="); pair && value != "" {
-				words[k] = name + "=…"
-				lines[i] = strings.Join(words, " ")
-				continue
-			}
-			if k+1 < len(words) {
-				lines[i] = strings.Join(words[:k+1], " ") + " …"
-			}
-			break
+// markup is XML or JSON, where a value need not stand in the line of its name.
+var markup = regexp.MustCompile(`(?m)\A\s*[{\[]|^\s*(<[?!/A-Za-z]|"[^"]*"\s*:)`)
+
+// excerpts is what the audit log repeats of a text before and after a change: the
+// lines that differ, or, of one that there is on one side alone, all. What may be
+// a password is left out, since the log outlives the text by years. Of XML and JSON,
+// and of a text that is a secret by its name, it is the size alone.
+func excerpts(label, old, now string) (string, string) {
+	old, now = strings.TrimPrefix(old, "\ufeff"), strings.TrimPrefix(now, "\ufeff")
+	if secretWord.MatchString(label) || markup.MatchString(old) || markup.MatchString(now) {
+		return sized(old), sized(now)
+	}
+	was, is := strings.Split(strings.TrimRight(old, "\n"), "\n"), strings.Split(strings.TrimRight(now, "\n"), "\n")
+	// A line is cut away by what it is, and shown by what may be shown of it.
+	wasShown, isShown := open(was), open(is)
+	if old != "" && now != "" {
+		for len(was) > 0 && len(is) > 0 && was[0] == is[0] {
+			was, is, wasShown, isShown = was[1:], is[1:], wasShown[1:], isShown[1:]
+		}
+		for len(was) > 0 && len(is) > 0 && was[len(was)-1] == is[len(is)-1] {
+			was, is = was[:len(was)-1], is[:len(is)-1]
 		}
 	}
+	return bounded(wasShown[:len(was)]), bounded(isShown[:len(is)])
+}
+
+func sized(text string) string {
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf("(%d bytes)", len(text))
+}
+
+// open is what may be shown of each line. A line with a secret's word is left out,
+// and so is what belongs to it: lines that are deeper, those after a backslash, and
+// the rest of the text after what begins a quotation, a here-document or a PEM block.
+func open(lines []string) []string {
+	shown := make([]string, len(lines))
+	deep, on, rest := -1, false, false // deep is how far the line with the word is indented
+	for i, line := range lines {
+		at := len(line) - len(strings.TrimLeft(line, " \t"))
+		secret := secretWord.MatchString(line)
+		switch {
+		case secret, rest, on, deep >= 0 && (at > deep || strings.TrimSpace(line) == ""):
+			shown[i] = "…"
+			if secret && (deep < 0 || at < deep) {
+				deep = at
+			}
+			on = strings.HasSuffix(line, "\\")
+			rest = rest || strings.Contains(line, "<<") || strings.Contains(line, "PRIVATE KEY") ||
+				strings.Count(line, `"`)%2 == 1 || strings.Count(line, "'")%2 == 1
+		default:
+			deep = -1
+			shown[i] = inURL.ReplaceAllString(line, "$1:…@")
+		}
+	}
+	return shown
+}
+
+func bounded(lines []string) string {
 	out := strings.Join(lines, "\n")
 	if len(out) > maxExcerpt {
 		out = strings.ToValidUTF8(out[:maxExcerpt], "") + fmt.Sprintf("… (%d bytes in all)", len(out))

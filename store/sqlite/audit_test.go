@@ -85,18 +85,34 @@ func TestATextIsOnRecordAsItWasAndIs(t *testing.T) {
 		t.Errorf("the notes are on record as %q", c)
 	}
 	for text, want := range map[string]string{
-		"#!ipxe\nset password hunter2\nboot":                 "#!ipxe\nset password …\nboot",
-		"d-i passwd/root-password password hunter2":          "d-i passwd/root-password …",
-		"console=ttyS0 luks.key=hunter2 root=/dev/sda":       "console=ttyS0 luks.key=… root=/dev/sda",
-		"url=http://ada:hunter2@10.0.0.1/preseed quiet":      "url=http://ada:…@10.0.0.1/preseed quiet",
-		"rootpw --iscrypted $6$hunter2":                      "rootpw …",
-		"keyboard us":                                        "keyboard us",
-		strings.Repeat("0123456789abcde\n", 1024) + "hunter": "",
+		"#!ipxe\nset password hunter2\nboot":                                                           "#!ipxe\n…\nboot",
+		"d-i passwd/root-password password hunter2":                                                    "…",
+		"console=ttyS0 luks.key=hunter2 root=/dev/sda":                                                 "…",
+		"url=http://ada:hunter2@10.0.0.1/preseed quiet":                                                "url=http://ada:…@10.0.0.1/preseed quiet",
+		"rootpw --iscrypted $6$hunter2":                                                                "…",
+		"PASSWORD=\"a hunter2\"\nreboot":                                                               "…\nreboot",
+		"PASSWORD=\"a\nhunter2\"\nreboot":                                                              "…\n…\n…",
+		"users:\n  password: >\n    hunter2\n  name: ada":                                              "users:\n…\n…\n  name: ada",
+		"chpasswd <<EOF\nroot:hunter2\nEOF":                                                            "…\n…\n…",
+		"join --secret \\\n--with \\\nhunter2\nreboot":                                                 "…\n…\n…\nreboot",
+		"<AdministratorPassword><Value>hunter2026!</Value></AdministratorPassword>":                    "(73 bytes)",
+		"<a>\n<AdministratorPassword>\n<Value>\nhunter2026!\n</Value>\n</AdministratorPassword>\n</a>": "(86 bytes)",
+		`{"password":"hunter22"}`:                                                                      "(23 bytes)",
+		"{\n\"password\":\n\"hunter22\"\n}":                                                            "(26 bytes)",
+		"keyboard us":                                                                                  "keyboard us",
+		strings.Repeat("0123456789abcde\n", 1024) + "hunter":                                           "",
 	} {
-		got := excerpt(text)
+		_, got := excerpts("text", "", text)
 		if strings.Contains(got, "hunter") || want != "" && got != want || len(got) > maxExcerpt+100 {
 			t.Errorf("%.60q is repeated as %.200q", text, got)
 		}
+		// The line that names the secret may be the same on both sides.
+		if was, is := excerpts("text", strings.ReplaceAll(text, "hunter", "winter"), text); strings.Contains(was+is, "hunter2") || strings.Contains(was+is, "winter2") {
+			t.Errorf("a change to %.60q is repeated as %.200q and %.200q", text, was, is)
+		}
+	}
+	if was, is := excerpts("password", "winter", "hunter"); was != "(6 bytes)" || is != "(6 bytes)" {
+		t.Errorf("a field that is a password is repeated as %q and %q", was, is)
 	}
 	p := store.Profile{Name: "p1", Kind: store.ProfileCustom, Text: "#!ipxe\necho one\n", Fields: map[string]string{"cmdline": "quiet"}}
 	if p, err = db.PutProfile(ctx, "ada", p); err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -28,8 +29,8 @@ const (
 // supportNote is the first file of a support bundle.
 const supportNote = `This is what a lunboot appliance knows of itself, for somebody who helps.
 
-It has no passwords: CHAP secrets, hashes, tokens, scripts and the text of
-profiles are left out, wherever they stood. It does have names of machines and
+It has no passwords: CHAP secrets, hashes, tokens, scripts, notes and the text
+of profiles are left out, wherever they stood. It does have names of machines and
 people, MAC and IP addresses, and the names of files. It has no bytes of volumes and no packets.
 
 The appliance's log is not in it: journalctl -u lunboot
@@ -37,7 +38,7 @@ The appliance's log is not in it: journalctl -u lunboot
 
 // withheld are the members that are left out of a support bundle: what is a
 // secret, and what an operator may have written one into.
-var withheld = []string{"chap", "reverse_chap", "secret", "token", "hash", "password", "key", "script", "text", "fields"}
+var withheld = []string{"chap", "reverse_chap", "secret", "token", "hash", "password", "key", "script", "text", "fields", "notes"}
 
 // strip leaves out what is withheld, however deep it stands. A setting is told
 // by its key, which is none of a lock.
@@ -58,6 +59,23 @@ func strip(v any) any {
 		}
 	}
 	return v
+}
+
+// withhold leaves out what stood in a text that somebody wrote, before and after a
+// change of it: of a profile all but its name and kind, and notes.
+func withhold(a store.Audit) {
+	for i, c := range a.Changes {
+		if c.Field == "notes" || strings.HasPrefix(a.Action, "profile.") && c.Field != "name" && c.Field != "kind" {
+			a.Changes[i] = store.FieldChange{Field: c.Field, Before: leftOut(c.Before), After: leftOut(c.After)}
+		}
+	}
+}
+
+func leftOut(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "(left out)"
 }
 
 // supportFile is one part of the bundle.
@@ -98,7 +116,11 @@ func (s *server) supportFiles() []supportFile {
 			return all, err
 		}},
 		{"changes", listed(func(ctx context.Context) (any, int, error) {
-			return three(s.Store.AuditLog(ctx, store.AuditFilter{Page: store.Page{Limit: supportChanges}}))
+			all, n, err := s.Store.AuditLog(ctx, store.AuditFilter{Page: store.Page{Limit: supportChanges}})
+			for _, a := range all {
+				withhold(a)
+			}
+			return all, n, err
 		})},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -41,11 +42,27 @@ func unpacked(t *testing.T, b []byte) map[string]string {
 func TestASupportBundleTellsMuchAndNoSecret(t *testing.T) {
 	h := open(t)
 	h.nouns()
-	secrets := []string{"forward-secret-1", "reverse-secret-2", "sesame-open-99", "hooks-are-signed", "rootpw hunter22", "secret-path-77", "sso-secret-55"}
-	h.must(201, "POST", "/api/v1/machines", `{"name":"m2","macs":["00:0c:29:00:00:02"],"auth":"mutual","chap_user":"chapuser-one","chap_secret":"forward-secret-1","reverse_user":"reverseuser-1","reverse_secret":"reverse-secret-2"}`)
+	secrets := []string{"forward-secret-1", "reverse-secret-2", "sesame-open-99", "hooks-are-signed", "rootpw hunter22", "secret-path-77", "sso-secret-55", "Summer2026!", "hunter", "plain-words-31", "shelf-words-32"}
+	h.must(201, "POST", "/api/v1/machines", `{"name":"m2","notes":"shelf-words-32","macs":["00:0c:29:00:00:02"],"auth":"mutual","chap_user":"chapuser-one","chap_secret":"forward-secret-1","reverse_user":"reverseuser-1","reverse_secret":"reverse-secret-2"}`)
 	h.must(204, "PUT", "/api/v1/settings/webhook-secret", `{"value":"hooks-are-signed"}`)
 	h.must(204, "PUT", "/api/v1/settings/webhook-url", `{"value":"https://hooks.example/secret-path-77"}`)
 	h.must(200, "PUT", "/api/v1/profiles/p1", `{"kind":"custom","text":"#!ipxe\n# rootpw hunter22\n"}`)
+	for i, text := range []string{
+		"<AdministratorPassword><Value>Summer2026!</Value></AdministratorPassword>", "<AdministratorPassword>\n<Value>\nSummer2026!\n</Value>\n</AdministratorPassword>",
+		`{"password":"hunter22"}`, "#!/bin/sh\nPASSWORD=\"a hunter23\"\n", "#!/bin/sh\necho one\n",
+	} {
+		name := fmt.Sprintf("/api/v1/profiles/answers-%d", i)
+		body, err := json.Marshal(map[string]any{"kind": "custom", "text": text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.must(200, "PUT", name, string(body))
+		h.must(204, "DELETE", name, "")
+	}
+	if log := string(h.must(200, "GET", "/api/v1/audit", "").body); strings.Contains(log, "Summer2026!") || strings.Contains(log, "hunter") || !strings.Contains(log, "echo one") {
+		t.Errorf("the audit log repeats %s", log)
+	}
+	h.must(200, "PUT", "/api/v1/profiles/words", `{"kind":"custom","text":"#!ipxe\necho plain-words-31\n"}`)
 	h.must(204, "PUT", "/api/v1/users/u1/password", `{"password":"sesame-open-99"}`)
 	h.must(200, "PUT", "/api/v1/oidc", `{"issuer":"https://sso.example.org","client_id":"lunboot","secret":"sso-secret-55","default_role":"viewer"}`)
 	if o, err := h.db.OIDC(t.Context()); err != nil || o.Secret != "sso-secret-55" {
