@@ -257,6 +257,9 @@ func (t *tx) putVolume(v store.Volume) (store.Volume, error) {
 	v.Revision, v.Updated = v.Revision+1, t.now
 	_, err := t.Run(`UPDATE volume SET kind = ?, size = ?, parent = ?, read_only = ?, shared = ?, sanitize = ?, reset = ?, volatile = ?, reset_due = reset_due AND ?, golden = ?, version = ?, top = ?, updated = ?, revision = ? WHERE id = ?`,
 		string(v.Kind), v.Size, dbfile.Ref(v.Parent), v.ReadOnly, v.Shared, v.Sanitize, v.Reset, v.Volatile, v.Reset, v.Golden, v.Version, dbfile.Ref(v.Top), dbfile.Nanos(v.Updated), v.Revision, int64(v.ID))
+	if err == nil && !v.Sanitize {
+		err = t.endWipe(v.ID)
+	}
 	t.move(mapped)
 	return v, err
 }

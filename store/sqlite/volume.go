@@ -200,6 +200,11 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		if err != nil {
 			return err
 		}
+		if !v.Sanitize {
+			if err := t.endWipe(v.ID); err != nil { // what is written from now on is nobody's to wipe
+				return err
+			}
+		}
 		if v.Top != 0 && (v.Size != old.Size || v.Path != old.Path) {
 			if _, err := t.Run("UPDATE layer SET size = ?, path = ? WHERE id = ?", v.Size, v.Path, int64(v.Top)); err != nil {
 				return err

@@ -10,8 +10,8 @@ import (
 )
 
 // Wipe returns what an initiator began to wipe a volume with, nil when nothing is
-// unfinished. A volume that may not be wiped any more has nothing unfinished: its
-// operator has decided so.
+// unfinished. A volume that may not be wiped any more has nothing unfinished, then
+// and later: its operator has decided so.
 func (db *DB) Wipe(ctx context.Context, v store.VolumeID) (*store.Wipe, error) {
 	rows, err := dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[string], "SELECT wipe.state FROM wipe JOIN volume ON volume.id = wipe.volume WHERE wipe.volume = ? AND sanitize", int64(v))
 	if err != nil || len(rows) == 0 {
@@ -25,18 +25,22 @@ func (db *DB) Wipe(ctx context.Context, v store.VolumeID) (*store.Wipe, error) {
 }
 
 // BeginWipe keeps what a volume is about to be wiped with; it is durable when it
-// returns nil. It writes no audit row: it is an initiator's act and no operator's.
+// returns nil. A volume that may not be wiped meanwhile is a KindConflict. It writes no audit row: it is an initiator's act and no operator's.
 func (db *DB) BeginWipe(ctx context.Context, v store.VolumeID, w store.Wipe) error {
 	return db.write(ctx, "begin wipe", func(t *tx) error {
 		state, err := json.Marshal(w)
 		if err != nil {
 			return err
 		}
-		n, err := t.Run("INSERT INTO wipe (volume, state) SELECT id, ? FROM volume WHERE id = ? ON CONFLICT (volume) DO UPDATE SET state = excluded.state", string(state), int64(v))
-		if err == nil && n == 0 {
-			return store.NotFound("volume", fmt.Sprint(v))
+		n, err := t.Run("INSERT INTO wipe (volume, state) SELECT id, ? FROM volume WHERE id = ? AND sanitize ON CONFLICT (volume) DO UPDATE SET state = excluded.state", string(state), int64(v))
+		if err != nil || n > 0 {
+			return err
 		}
-		return err
+		is, err := volumeBy(t.Ctx, t, v)
+		if err != nil {
+			return err
+		}
+		return store.Conflict("sanitize", "volume %s may not be wiped any more", is.Name)
 	})
 }
 

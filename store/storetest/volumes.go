@@ -322,8 +322,17 @@ func wipes(k *kit) {
 	unfinished("that of a volume which may not be wiped", v, nil)
 	v.Sanitize = true
 	v = must(k.UpdateVolume(ctx, actor, v))(k)
+	unfinished("that of a volume which might not be wiped meanwhile", v, nil)
+	k.ok(k.BeginWipe(ctx, v.ID, in))
 	k.ok(k.EndWipe(ctx, v.ID))
 	unfinished("a wipe that has ended", v, nil)
+	other.Sanitize = false
+	other = must(k.UpdateVolume(ctx, actor, other))(k)
+	k.unchanged(func() {
+		if err := k.BeginWipe(ctx, other.ID, in); store.KindOf(err) != store.KindConflict {
+			k.Errorf("one that begins after it was forbidden: %v", err)
+		}
+	})
 	k.ok(k.FailWipe(ctx, v.ID)) // it had ended
 	unfinished("a wipe that failed when there was none", v, nil)
 	k.unchanged(func() {
