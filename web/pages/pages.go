@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -419,7 +420,7 @@ func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view s
 	}
 	text := b.Bytes()
 	var err error
-	if r.Method == http.MethodPost && status >= http.StatusBadRequest && len(r.PostForm) > 0 {
+	if r.Method == http.MethodPost && status >= http.StatusBadRequest && len(r.PostForm) > 0 && !overtaken(r) {
 		if text, err = typed.Refill(text, r.URL.Path, r.PostForm, faultsOf(r)); err != nil {
 			s.Log.Error("render a page", "view", view, "error", err)
 			http.Error(w, "This page could not be made; the appliance's log says why.", http.StatusInternalServerError)
@@ -469,14 +470,27 @@ func (s *site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	s.render(w, r, status, "error", page{Title: "That did not work", Data: text})
 }
 
-type faultsKey struct{}
+type (
+	faultsKey    struct{}
+	overtakenKey struct{}
+)
 
 // told is explain for an answer to a form: the page that answers marks the fields
-// that err speaks of, in the form as it was filled in.
+// that err speaks of, in the form as it was filled in. Was something changed
+// meanwhile, it shows that instead: the form as it was filled in, sent again, would
+// undo what nobody looked at.
 func told(r *http.Request, err error) (int, string) {
-	*r = *r.WithContext(context.WithValue(r.Context(), faultsKey{}, typed.Faults(err)))
+	faults := typed.Faults(err)
+	ctx := context.WithValue(r.Context(), faultsKey{}, faults)
+	if store.KindOf(err) == store.KindStale || slices.ContainsFunc(faults, func(f typed.Fault) bool { return f.Field == "revision" }) {
+		ctx = context.WithValue(ctx, overtakenKey{}, true)
+	}
+	*r = *r.WithContext(ctx)
 	return explain(err)
 }
+
+// overtaken reports that somebody else was first.
+func overtaken(r *http.Request) bool { return r.Context().Value(overtakenKey{}) != nil }
 
 func faultsOf(r *http.Request) []typed.Fault {
 	all, _ := r.Context().Value(faultsKey{}).([]typed.Fault) // none where nothing was refused

@@ -151,12 +151,14 @@ func TestANetworkIsChangedOnItsPageWithoutScript(t *testing.T) {
 	if n.Range != mustRange("10.77.0.50-10.77.0.60") || n.Router != netip.MustParseAddr("10.77.0.1") || len(n.DNS) != 2 || n.LeaseTime != 30*time.Minute || len(n.Search) != 2 || len(n.NTP) != 1 || !n.NextServer.IsValid() || n.Interface != "eth1" {
 		t.Errorf("it is %+v", n)
 	}
-	// Somebody else changed it since: what was typed is still there.
+	// Somebody else changed it since: what is now is shown, so that a second try does
+	// not undo that unseen.
+	l.subnets[0].DNS = []netip.Addr{netip.MustParseAddr("10.77.0.9")}
 	code, body := post("/subnets/1", form...)
 	if code != http.StatusPreconditionFailed {
 		t.Errorf("a form that is too old answers %d", code)
 	}
-	has(t, body, `name="dns" value="10.77.0.1, 9.9.9.9"`, `name="revision" value="8"`)
+	has(t, body, `name="dns" value="10.77.0.9"`, `name="revision" value="8"`)
 	code, body = post("/subnets/1", "revision", "8", "mode", "full", "range", "10.77.0.9", "router", "10.9.0.1", "dns", "nobody", "lease_time", "soon")
 	if code != http.StatusUnprocessableEntity || l.subnets[0].Revision != 8 {
 		t.Errorf("nonsense answers %d", code)
