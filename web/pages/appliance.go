@@ -57,6 +57,21 @@ type outcomeTick struct {
 	On      bool
 }
 
+// endWords says how a boot ended.
+func endWords(o store.Outcome) string {
+	switch o {
+	case store.OutcomeFailed:
+		return "it failed"
+	case store.OutcomeUp:
+		return "the system came up"
+	case store.OutcomeUpUnconfirmed:
+		return "it is probably up: its volume is read, and nothing was reported"
+	case store.OutcomeNotEnrolled:
+		return "the machine was not enrolled, and stopped waiting"
+	}
+	return string(o)
+}
+
 // Setting finds one for a template.
 func (v applianceView) Setting(key string) settingView { return v.Is[store.SettingKey(key)] }
 
@@ -93,9 +108,10 @@ func (s *site) applianceView(ctx context.Context) (applianceView, error) {
 	if err != nil {
 		return v, err
 	}
-	for _, o := range []outcomeTick{{store.OutcomeFailed, "it failed", false}, {store.OutcomeUp, "the system came up", false}, {store.OutcomeUpUnconfirmed, "it is probably up: its volume is read, and nothing was reported", false}} {
-		o.On = slices.Contains(told, o.Outcome)
-		v.Ends = append(v.Ends, o)
+	for _, o := range store.Outcomes() {
+		if o != store.OutcomeRunning {
+			v.Ends = append(v.Ends, outcomeTick{o, endWords(o), slices.Contains(told, o)})
+		}
 	}
 	if v.Goldens, _, err = s.goldens(ctx); err != nil {
 		return v, err

@@ -49,11 +49,11 @@ func (l *lab) DeleteSubnet(_ context.Context, _ store.Actor, id int64) error {
 
 func TestSettingsAreChosenOnAPageWithoutScript(t *testing.T) {
 	l := cloning()
-	l.settings = map[string]string{"webhook-url": "https://hooks.example.org/T0/very-secret", "webhook-secret": "twelve letters and more", "capture": "off"}
+	l.settings = map[string]string{"webhook-url": "https://hooks.example.org/T0/very-secret", "webhook-secret": "twelve letters and more", "capture": "off", "default-golden": "gone-golden"}
 	l.revision = map[string]int64{"webhook-url": 4}
 	get, post := l.enter(t)
 	_, body := get("/settings/appliance")
-	has(t, body, `name="webhook-url" value="https://hooks.example.org/…"`, "one is set, and is never shown", `value="failed" checked`, `name="router-adverts" value="1" checked`, `name="capture" value="1">`,
+	has(t, body, `name="webhook-url" value="https://hooks.example.org/…"`, "one is set, and is never shown", `value="failed" checked`, `value="not-enrolled"> the machine was not enrolled`, `<option value="gone-golden" selected>`, `name="router-adverts" value="1" checked`, `name="capture" value="1">`,
 		`name="space-low" value="10%"`, "80 GiB", "passwords cross the network in the clear", `name="revision-webhook-url" value="4"`, `<option value="`+golden(l)+`"`)
 	for _, secret := range []string{"very-secret", "twelve letters"} {
 		if strings.Contains(body, secret) {
@@ -65,6 +65,7 @@ func TestSettingsAreChosenOnAPageWithoutScript(t *testing.T) {
 		form []string
 		want []string
 	}{
+		"a boot of nobody":     {"webhook", []string{"webhook-url", "https://hooks.example.org/…", "webhook-on", "not-enrolled"}, []string{"webhook-on is not-enrolled"}},
 		"as it was":            {"webhook", []string{"webhook-url", "https://hooks.example.org/…", "webhook-on", "failed"}, []string{"webhook-on is failed"}},
 		"another address":      {"webhook", []string{"webhook-url", " http://10.0.0.9/x ", "webhook-on", "failed"}, []string{"webhook-url is http://10.0.0.9/x", "webhook-on is failed"}},
 		"a new secret":         {"webhook", []string{"webhook-url", "https://hooks.example.org/…", "webhook-on", "up", "webhook-secret", "another secret"}, []string{"webhook-on is up", "webhook-secret is another secret"}},
