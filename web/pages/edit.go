@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -211,6 +212,30 @@ func editPatch(typed map[string]string) (p store.MachinePatch, err error) {
 	return p, nil
 }
 
+// seenMapping finds the mapping that a form was made from, with a context in which
+// acts on it are refused when it changed meanwhile. A LUN that has another volume by
+// now is KindStale.
+func (s *site) seenMapping(r *http.Request, m store.Machine, lun store.LUN) (store.Mapping, context.Context, error) {
+	ctx := r.Context()
+	revision, err := strconv.ParseInt(r.PostFormValue("mapping"), 10, 64)
+	volume, err2 := strconv.ParseInt(r.PostFormValue("volume"), 10, 64)
+	if err != nil || err2 != nil || revision <= 0 || volume <= 0 {
+		return store.Mapping{}, ctx, store.Invalid("mapping", "the form does not say what it was made from; load the page again")
+	}
+	maps, err := s.Inventory.Mappings(ctx)
+	if err != nil {
+		return store.Mapping{}, ctx, err
+	}
+	at := slices.IndexFunc(maps, func(mp store.Mapping) bool { return mp.Machine == m.ID && mp.LUN == lun })
+	if at < 0 {
+		return store.Mapping{}, ctx, store.NoLUN(m.Name, lun, slices.DeleteFunc(slices.Clone(maps), func(mp store.Mapping) bool { return mp.Machine != m.ID }))
+	}
+	if maps[at].Volume != store.VolumeID(volume) {
+		return store.Mapping{}, ctx, &store.Error{Kind: store.KindStale, Msg: fmt.Sprintf("LUN %d of %s was given another volume meanwhile; look at it again", lun, m.Name)}
+	}
+	return maps[at], store.Expecting(ctx, store.Expectation{Noun: "mapping", Key: fmt.Sprintf("%d/%d", m.ID, lun), Revision: revision}), nil
+}
+
 // setMapping changes the number of a machine's LUN, whether the machine boots from
 // it, and whether it may write.
 func (s *site) setMapping(w http.ResponseWriter, r *http.Request) {
@@ -223,21 +248,13 @@ func (s *site) setMapping(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return err
 		}
-		seen, err := strconv.ParseInt(r.PostFormValue("mapping"), 10, 64)
-		if err != nil || seen <= 0 {
-			return store.Invalid("mapping", "the form does not say what it was made from; load the page again")
-		}
-		maps, err := s.Inventory.Mappings(r.Context())
+		now, ctx, err := s.seenMapping(r, m, lun)
 		if err != nil {
 			return err
 		}
-		at := slices.IndexFunc(maps, func(mp store.Mapping) bool { return mp.Machine == m.ID && mp.LUN == lun })
-		if at < 0 {
-			return store.NoLUN(m.Name, lun, slices.DeleteFunc(slices.Clone(maps), func(mp store.Mapping) bool { return mp.Machine != m.ID }))
-		}
 		// Only what is another now: a mapping that boots is not looked at anew because
 		// its number changed.
-		now, p := maps[at], store.MappingPatch{}
+		p := store.MappingPatch{}
 		if to != now.LUN {
 			p.LUN = &to
 		}
@@ -250,7 +267,6 @@ func (s *site) setMapping(w http.ResponseWriter, r *http.Request) {
 		if p == (store.MappingPatch{}) {
 			return nil
 		}
-		ctx := store.Expecting(r.Context(), store.Expectation{Noun: "mapping", Key: fmt.Sprintf("%d/%d", m.ID, lun), Revision: seen})
 		_, err = s.Volumes.SetMapping(ctx, by(r), m.ID, lun, p)
 		return err
 	})

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"fmt"
 	"html"
 	"net/http"
 	"net/netip"
@@ -136,15 +137,16 @@ func TestWhoMayOnlyLookIsOfferedNoEdit(t *testing.T) {
 func TestALUNIsRenumberedMarkedAndMadeReadOnlyInItsRow(t *testing.T) {
 	l := full()
 	get, post := l.enter(t)
+	volume := fmt.Sprint(l.mappings[1].Volume)
 	_, body := get("/machines/2")
 	has(t, body, `action="/machines/2/mapping"`, "Change LUN 2", `name="to" value="2"`, `name="boot" value="1" checked`, `name="mapping" value="1"`)
-	if code, to := post("/machines/2/mapping", "lun", "2", "mapping", "1", "to", "5", "boot", "1"); code != http.StatusSeeOther || to != "/machines/2" {
+	if code, to := post("/machines/2/mapping", "lun", "2", "volume", volume, "mapping", "1", "to", "5", "boot", "1"); code != http.StatusSeeOther || to != "/machines/2" {
 		t.Fatalf("%d %s", code, to)
 	}
 	if m := l.mappings[1]; m.LUN != 5 || !m.Boot || m.ReadOnly || l.acts[0] != "mapping 2/2 lun true boot false reads false" {
 		t.Errorf("%+v after %s", m, l.acts)
 	}
-	if code, _ := post("/machines/2/mapping", "lun", "5", "mapping", "2", "to", "5", "read_only", "1"); code != http.StatusSeeOther || l.mappings[1].Boot || !l.mappings[1].ReadOnly {
+	if code, _ := post("/machines/2/mapping", "lun", "5", "volume", volume, "mapping", "2", "to", "5", "read_only", "1"); code != http.StatusSeeOther || l.mappings[1].Boot || !l.mappings[1].ReadOnly {
 		t.Errorf("%d: %+v", code, l.mappings[1])
 	}
 	for name, c := range map[string]struct {
@@ -152,10 +154,11 @@ func TestALUNIsRenumberedMarkedAndMadeReadOnlyInItsRow(t *testing.T) {
 		code int
 		says string
 	}{
-		"a number that is none":          {[]string{"lun", "5", "mapping", "3", "to", "five"}, 422, "is not a LUN"},
-		"a LUN that it has not":          {[]string{"lun", "2", "mapping", "3", "to", "6"}, 404, "has no LUN 2; it has 5"},
+		"a number that is none":          {[]string{"lun", "5", "volume", volume, "mapping", "3", "to", "five"}, 422, "is not a LUN"},
+		"a LUN that it has not":          {[]string{"lun", "2", "volume", volume, "mapping", "3", "to", "6"}, 404, "has no LUN 2; it has 5"},
 		"no word of what it was made of": {[]string{"lun", "5", "to", "6"}, 422, "load the page again"},
-		"one that somebody changed":      {[]string{"lun", "5", "mapping", "2", "to", "6"}, 412, "was changed by somebody meanwhile"},
+		"another volume by now":          {[]string{"lun", "5", "volume", "77", "mapping", "3", "to", "6"}, 412, "was given another volume meanwhile"},
+		"one that somebody changed":      {[]string{"lun", "5", "volume", volume, "mapping", "2", "to", "6"}, 412, "was changed by somebody meanwhile"},
 	} {
 		if code, body := post("/machines/2/mapping", c.form...); code != c.code || !strings.Contains(body, c.says) {
 			t.Errorf("%s answers %d", name, code)

@@ -452,7 +452,14 @@ func (l *lab) SetMapping(ctx context.Context, _ store.Actor, m store.MachineID, 
 	}
 	return store.Mapping{}, l.refuse
 }
-func (l *lab) Unmap(context.Context, store.Actor, store.MachineID, store.LUN) error {
+func (l *lab) Unmap(ctx context.Context, _ store.Actor, m store.MachineID, lun store.LUN) error {
+	for _, mp := range l.mappings {
+		if mp.Machine == m && mp.LUN == lun {
+			if err := store.CheckExpected(ctx, "mapping", fmt.Sprintf("%d/%d", m, lun), fmt.Sprint("of LUN ", lun), mp.Revision); err != nil {
+				return err
+			}
+		}
+	}
 	l.mappings = nil
 	return l.refuse
 }

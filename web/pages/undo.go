@@ -210,18 +210,13 @@ func (s *site) unmap(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return "", "", err
 		}
-		maps, err := s.Inventory.Mappings(r.Context())
+		mp, ctx, err := s.seenMapping(r, m, l)
 		if err != nil {
 			return "", "", err
 		}
-		if err := s.Volumes.Unmap(r.Context(), by(r), m.ID, l); err != nil {
+		if err := s.Volumes.Unmap(ctx, by(r), m.ID, l); err != nil {
 			return "", "", err
 		}
-		for _, mp := range maps {
-			if mp.Machine == m.ID && mp.LUN == l {
-				return fmt.Sprintf("%s no longer has LUN %d; the volume stays as it is.", m.Name, l), wasMapped(mp), nil
-			}
-		}
-		return "", "", nil
+		return fmt.Sprintf("%s no longer has LUN %d; the volume stays as it is.", m.Name, l), wasMapped(mp), nil
 	})
 }

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
@@ -23,7 +24,7 @@ func undoForm(t *testing.T, body string) (form []string) {
 
 func TestAProfileAMappingAndAnIgnoredMACAreTakenBack(t *testing.T) {
 	l := full()
-	_, post := l.enter(t)
+	get, post := l.enter(t)
 	code, body := post("/machines/2/profile", "profile", "local")
 	has(t, body, "lab-12 boots by the profile local now; it was san.", ">Undo<")
 	if code != http.StatusOK || l.machines[1].Profile != "local" {
@@ -41,7 +42,22 @@ func TestAProfileAMappingAndAnIgnoredMACAreTakenBack(t *testing.T) {
 
 	was := l.mappings[1]
 	was.ID, was.Revision = 0, 0 // it comes back as a mapping of its own
-	code, body = post("/machines/2/unmap", "lun", "2")
+	for name, c := range map[string]struct {
+		form []string
+		code int
+	}{
+		"no word of what it was made of": {[]string{"lun", "2"}, http.StatusUnprocessableEntity},
+		"another volume by now":          {[]string{"lun", "2", "mapping", "1", "volume", "77"}, http.StatusPreconditionFailed},
+		"another revision by now":        {[]string{"lun", "2", "mapping", "9", "volume", fmt.Sprint(was.Volume)}, http.StatusPreconditionFailed},
+		"a LUN that is gone":             {[]string{"lun", "3", "mapping", "1", "volume", fmt.Sprint(was.Volume)}, http.StatusNotFound},
+	} {
+		if code, _ := post("/machines/2/unmap", c.form...); code != c.code || len(l.mappings) != 2 {
+			t.Errorf("%s: %d, %d mappings", name, code, len(l.mappings))
+		}
+	}
+	_, form := get("/machines/2")
+	has(t, form, fmt.Sprintf(`<input type="hidden" name="mapping" value="1"><input type="hidden" name="volume" value="%d"><button`, was.Volume))
+	code, body = post("/machines/2/unmap", "lun", "2", "mapping", "1", "volume", fmt.Sprint(was.Volume))
 	has(t, body, "lab-12 no longer has LUN 2; the volume stays as it is.", ">Undo<")
 	if code != http.StatusOK || len(l.mappings) != 0 {
 		t.Errorf("%d: %d mappings", code, len(l.mappings))
