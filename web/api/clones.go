@@ -122,7 +122,7 @@ func (s *server) clones(a huma.API) {
 func onVolume[T any](ctx context.Context, s *server, key string, fn func(store.Volume) (T, error)) (*body[T], error) {
 	v, err := s.Volumes.FindVolume(ctx, key)
 	if err != nil {
-		return nil, problem(named("machine", err))
+		return nil, problem(named("volume", err))
 	}
 	return reply(fn(v))
 }
