@@ -208,6 +208,29 @@ func TestTheDoctorOfARealHostAndNetwork(t *testing.T) {
 			t.Errorf("the flag of the subnet that it names is %q", flag)
 		}
 	})
+	t.Run("an interface that no flag names starts with another address", func(t *testing.T) {
+		a := quiet(t)
+		a.cmd.DHCP = "proxy"
+		if _, err := a.network.put(t.Context(), "admin", on("srv0", "10.77.0.0/24", store.DHCPProxy, "")); err != nil {
+			t.Fatal(err)
+		}
+		look := func(address, want string) {
+			t.Helper()
+			sh("ip addr flush dev srv0; ip addr add " + address + " dev srv0")
+			if err := a.network.fromFlags(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := subnets(a); !slices.Equal(got, []string{want}) {
+				t.Errorf("with %s it serves %q, want %s", address, got, want)
+			}
+		}
+		look("10.80.0.1/24", "proxy srv0 10.77.0.0/24")
+		look("169.254.3.4/16", "proxy srv0 10.77.0.0/24") // nobody gave it one yet
+		look("169.254.3.4/16", "proxy srv0 10.77.0.0/24")
+		look("10.80.0.1/24", "proxy srv0 10.77.0.0/24")
+		look("10.80.0.1/24", "proxy srv0 10.80.0.0/24")
+		sh("ip addr flush dev srv0; ip addr add 10.79.0.1/24 dev srv0")
+	})
 	t.Run("a server on our own host", func(t *testing.T) {
 		holder := background("started", append(slices.DeleteFunc(slices.Clone(server), func(arg string) bool { return strings.HasPrefix(arg, "--dhcp-range") }),
 			"--dhcp-range=10.79.0.50,10.79.0.60,1h", "--interface=srv0")...)

@@ -23,7 +23,7 @@ func (n *network) fromFlags(ctx context.Context) error {
 	if c.DHCP == "off" {
 		return nil
 	}
-	if err := n.renumber(ctx, 1); err != nil {
+	if err := n.renumber(ctx, c.Interface...); err != nil {
 		return err
 	}
 	for _, name := range c.Interface {
@@ -95,9 +95,9 @@ const looks = 2
 
 // renumber lets the subnets in proxy mode follow their interfaces: who gives the
 // addresses there decides what network it is. A subnet whose addresses are given
-// from here stays what it is, and cannot be served. least is how often in a row the
-// network must have been missing.
-func (n *network) renumber(ctx context.Context, least int) error {
+// from here stays what it is, and cannot be served. On the interfaces atOnce one look
+// is enough: a flag names them, and has what they reach now served.
+func (n *network) renumber(ctx context.Context, atOnce ...string) error {
 	all, err := n.a.db.Subnets(ctx)
 	if err != nil {
 		return err
@@ -108,7 +108,7 @@ func (n *network) renumber(ctx context.Context, least int) error {
 		if s.Mode != store.DHCPProxy || len(have) == 0 || reaches(s) {
 			continue
 		}
-		if gone[s.ID] = n.gone[s.ID] + 1; gone[s.ID] < least {
+		if gone[s.ID] = n.gone[s.ID] + 1; gone[s.ID] < looks && !slices.Contains(atOnce, s.Interface) {
 			continue
 		}
 		n.a.log.Info("the network of an interface has changed; the other server there decides about it, so the subnet follows", "interface", s.Interface, "was", s.Prefix, "is", have[0].Masked())

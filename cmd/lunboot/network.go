@@ -145,7 +145,8 @@ func (n *network) sites(ctx context.Context) ([]site, error) {
 
 func key(s store.Subnet) string { return s.Interface + " " + s.Prefix.String() }
 
-// addressesOf lists our IPv4 addresses on an interface.
+// addressesOf lists our IPv4 addresses on an interface, but for those that it gave
+// itself while nobody gave it one (RFC 3927): they are no network to serve.
 func addressesOf(name string) []netip.Prefix {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
@@ -160,7 +161,7 @@ func addressesOf(name string) []netip.Prefix {
 		if n, ok := a.(*net.IPNet); ok {
 			ip, ok := netip.AddrFromSlice(n.IP)
 			ones, bits := n.Mask.Size()
-			if ip = ip.Unmap(); ok && ip.Is4() && bits == 32 {
+			if ip = ip.Unmap(); ok && ip.Is4() && bits == 32 && !ip.IsLinkLocalUnicast() {
 				out = append(out, netip.PrefixFrom(ip, ones))
 			}
 		}
@@ -340,7 +341,7 @@ func (n *network) forgetRivals(subnets []store.Subnet) {
 func (n *network) follow(ctx context.Context) {
 	if n.a.cmd.DHCP != "off" {
 		n.settleWaiting(ctx)
-		if err := n.renumber(ctx, looks); err != nil {
+		if err := n.renumber(ctx); err != nil {
 			n.a.log.Error("let the subnets follow their interfaces", "error", err)
 		}
 	}
