@@ -105,6 +105,9 @@ func (db *DB) CreateVolume(ctx context.Context, actor store.Actor, v store.Volum
 	err := db.write(ctx, "create volume", func(t *tx) error {
 		v.ID, v.Revision, v.Created, v.Updated = 0, 1, t.now, t.now
 		v.Golden, v.Version, v.Top = false, 0, 0
+		if err := checkNewName(v.Name); err != nil {
+			return err
+		}
 		if err := t.checkVolume(&v); err != nil {
 			return err
 		}
@@ -162,6 +165,11 @@ func (db *DB) UpdateVolume(ctx context.Context, actor store.Actor, v store.Volum
 		}
 		if err := checkRevision("volume", old.Name, old.Revision, v.Revision); err != nil {
 			return err
+		}
+		if v.Name != old.Name {
+			if err := checkNewName(v.Name); err != nil {
+				return err
+			}
 		}
 		if v.UUID.IsZero() {
 			v.UUID = old.UUID
@@ -284,6 +292,15 @@ func validVolume(v *store.Volume) error {
 		return nil
 	}
 	return store.Invalid("state", "%q is not a state of a volume", v.State)
+}
+
+// checkNewName refuses the names that say something else where a clone's golden
+// volume is named. A volume that had one before keeps it.
+func checkNewName(name string) error {
+	if name == store.CloneOfNone || name == store.CloneOfDefault {
+		return store.Invalid("name", "a volume is not named %s: that stands for another choice where machines are given clones; take another name", name)
+	}
+	return nil
 }
 
 // checkVolume refuses a volume that another one is in the way of, and a parent

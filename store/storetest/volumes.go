@@ -51,6 +51,8 @@ func volumeInvalid(k *kit) {
 		change func(*store.Volume)
 	}{
 		"no name":                           {store.KindInvalid, "name", func(v *store.Volume) { v.Name = "" }},
+		"no clone as name":                  {store.KindInvalid, "name", func(v *store.Volume) { v.Name = "None" }},
+		"the default one as name":           {store.KindInvalid, "name", func(v *store.Volume) { v.Name = store.CloneOfDefault }},
 		"a path as name":                    {store.KindInvalid, "name", func(v *store.Volume) { v.Name = "../etc" }},
 		"no kind":                           {store.KindInvalid, "kind", func(v *store.Volume) { v.Kind = "" }},
 		"an odd block size":                 {store.KindInvalid, "block_size", func(v *store.Volume) { v.BlockSize = 520 }},
