@@ -51,6 +51,9 @@ func (h *house) refused(status int, method, path, body string, names ...string) 
 
 func TestTheLifeOfAGoldenVolume(t *testing.T) {
 	h := open(t)
+	if a := string(h.must(404, "POST", "/api/v1/volumes/nothing/check", "").body); !strings.Contains(a, "path.volume") {
+		t.Errorf("a volume that is not there: %s", a)
+	}
 	v := "/api/v1/volumes"
 	h.must(201, "POST", v, `{"name":"debian","size":1048576}`)
 	h.refused(409, "POST", v+"/debian/clone", `{"name":"c1"}`, "volume freeze debian")
