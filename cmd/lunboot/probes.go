@@ -68,6 +68,9 @@ func (a *appliance) parts(stopping context.Context) func(context.Context) []prob
 // footAge is how old what the foot of every page says may be.
 const footAge = 5 * time.Second
 
+// footWait bounds how long it is found out.
+const footWait = 10 * time.Second
+
 // foot is what the doctor said last, for the foot of every page.
 type foot struct {
 	mu   sync.Mutex
@@ -75,25 +78,18 @@ type foot struct {
 	text string
 }
 
-// says returns in a few words what is wrong, empty when nothing is: the same as
-// the page Settings counts.
-func (f *foot) says(a *appliance, ctx context.Context) string {
+// says returns in a few words what is wrong, empty when nothing is. What is found is
+// for everybody who asks next, so it is found out to its end also when who asked
+// first has gone.
+func (f *foot) says(ctx context.Context, look func(context.Context) []string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if time.Since(f.at) < footAge {
 		return f.text
 	}
-	var wrong []string
-	for _, s := range a.running(ctx) {
-		if !s.Healthy {
-			wrong = append(wrong, s.Name)
-		}
-	}
-	for _, c := range a.checks(ctx) {
-		if c.State == doctor.Fault {
-			wrong = append(wrong, c.Name)
-		}
-	}
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), footWait)
+	defer done()
+	wrong := look(ctx)
 	switch f.text = ""; len(wrong) {
 	case 0:
 	case 1:
@@ -103,6 +99,21 @@ func (f *foot) says(a *appliance, ctx context.Context) string {
 	}
 	f.at = time.Now()
 	return f.text
+}
+
+// wrong names what is: the same as the page Settings counts.
+func (a *appliance) wrong(ctx context.Context) (names []string) {
+	for _, s := range a.running(ctx) {
+		if !s.Healthy {
+			names = append(names, s.Name)
+		}
+	}
+	for _, c := range a.checks(ctx) {
+		if c.State == doctor.Fault {
+			names = append(names, c.Name)
+		}
+	}
+	return names
 }
 
 // heads answers HEAD as GET, without the body (RFC 9110 §9.3.2), but for streams,

@@ -152,3 +152,22 @@ func TestPlainHTTPOffLoopbackIsAdvice(t *testing.T) {
 	_, out, _ := cliIn(a.dir, "doctor")
 	require.Regexp(t, `(?m)^!!\s+admin HTTPS\s+off; passwords cross the network in the clear`, out)
 }
+
+// Whoever looked first and went away leaves no false alarm to those after.
+func TestTheFootIsFoundOutToItsEnd(t *testing.T) {
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	f, looks := new(foot), 0
+	look := func(ctx context.Context) []string {
+		looks++
+		if _, ends := ctx.Deadline(); ctx.Err() != nil || !ends {
+			return []string{"inventory"}
+		}
+		return nil
+	}
+	for _, ctx := range []context.Context{gone, t.Context()} {
+		if text := f.says(ctx, look); text != "" || looks != 1 {
+			t.Errorf("after %d looks it says %q", looks, text)
+		}
+	}
+}

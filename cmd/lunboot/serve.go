@@ -539,7 +539,7 @@ func (a *appliance) healthChecks(ctx context.Context) []pages.Check {
 
 func (a *appliance) status(ctx context.Context) pages.Status {
 	s := pages.Status{OK: true, Text: "All services running", Address: strings.Join(a.network.serving(), ", ")}
-	if text := a.foot.says(a, ctx); text != "" {
+	if text := a.foot.says(ctx, a.wrong); text != "" {
 		s.OK, s.Text = false, text
 	}
 	s.Banners = a.warnings()
