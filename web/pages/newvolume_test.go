@@ -135,12 +135,15 @@ func TestWhatIsUnderWayIsShownAndCanBeEnded(t *testing.T) {
 			t.Errorf("the page does not say %q", want)
 		}
 	}
-	for path, want := range map[string]int{"/volumes/jobs/7/cancel": 303, "/volumes/uploads/a1/remove": 303, "/volumes/uploads/b2/remove": 422, "/volumes/uploads/b2/finish": 303, "/volumes/uploads/none/remove": 404, "/volumes/jobs/x/cancel": 404} {
-		resp, err := c.PostForm(base+path, url.Values{"confirm": {"win11"}})
+	for _, ask := range []struct { // in this order: what is finished cannot be removed
+		path string
+		want int
+	}{{"/volumes/jobs/7/cancel", 303}, {"/volumes/uploads/a1/remove", 303}, {"/volumes/uploads/b2/remove", 422}, {"/volumes/uploads/b2/finish", 303}, {"/volumes/uploads/none/remove", 404}, {"/volumes/jobs/x/cancel", 404}} {
+		resp, err := c.PostForm(base+ask.path, url.Values{"confirm": {"win11"}})
 		must(t, err)
 		resp.Body.Close()
-		if resp.StatusCode != want {
-			t.Errorf("%s: %s", path, resp.Status)
+		if resp.StatusCode != ask.want {
+			t.Errorf("%s: %s", ask.path, resp.Status)
 		}
 	}
 	if len(l.acts) != 1 || l.acts[0] != "cancel 7" || len(l.Uploads()) != 0 {
