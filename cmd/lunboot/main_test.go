@@ -322,8 +322,10 @@ func TestStreamsDoNotHoldUpTheEnd(t *testing.T) {
 	follow := make(chan int, 1)
 	var out logs
 	out.more = make(chan struct{})
+	ctx, enough := context.WithCancel(t.Context())
+	defer enough()
 	go func() {
-		follow <- run(context.Background(), nil, []string{"--data", a.dir, "event", "list", "--follow"}, strings.NewReader(""), &out, io.Discard)
+		follow <- run(ctx, nil, []string{"--data", a.dir, "event", "list", "--follow"}, strings.NewReader(""), &out, io.Discard)
 	}()
 	a.must(t, "machine", "add", "lab1", "--mac", "00:07:e9:0f:ea:f5")
 	time.Sleep(100 * time.Millisecond)
@@ -334,6 +336,7 @@ func TestStreamsDoNotHoldUpTheEnd(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("an open event stream held the end up for %s", took)
 	}
+	enough() // it waits for the appliance to come back
 	<-follow
 }
 
