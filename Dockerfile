@@ -31,6 +31,6 @@ COPY --from=build /src/deploy/licenses /usr/share/doc/lunboot/licenses
 USER 10001:10001
 VOLUME /var/lib/lunboot
 EXPOSE 67/udp 69/udp 4011/udp 80/tcp 3260/tcp 8080/tcp
-HEALTHCHECK --interval=30s --timeout=5s CMD ["lunboot", "doctor"]
+HEALTHCHECK --interval=60s --timeout=30s CMD ["lunboot", "doctor"]
 ENTRYPOINT ["lunboot"]
 CMD ["serve"]
