@@ -24,6 +24,7 @@ func (d *Detail) AppendJSON(b []byte) []byte {
 	o.flag("proxy", d.Proxy)
 	o.text("relay", d.Relay)
 	o.text("router", d.Router)
+	o.text("network", d.Network)
 	o.text("port", d.Port)
 	o.text("loader", d.Loader)
 	o.text("file", d.File)

@@ -206,7 +206,7 @@ func (s EventSpan) holds(e *Event) bool {
 // reports with, and the script, which has lines by the hundred.
 func (d *Detail) Texts() []string {
 	return []string{
-		d.Interface, d.Firmware, d.Arch, d.Class, d.UserClass, d.Hostname, d.Server, d.Relay, d.Router, d.Port, d.Loader, d.File, d.URL, d.Profile, d.MatchedBy,
+		d.Interface, d.Firmware, d.Arch, d.Class, d.UserClass, d.Hostname, d.Server, d.Relay, d.Router, d.Network, d.Port, d.Loader, d.File, d.URL, d.Profile, d.MatchedBy,
 		d.Initiator, d.Asked, d.Target, d.ISID, d.Session, d.Auth, d.Status, d.Opcode, d.Sense, d.Volume, d.Step, d.Code, string(d.Cause), d.Reason,
 	}
 }
