@@ -173,7 +173,7 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 		handles = append(handles, h)
 		out.LUNs[mp.LUN] = iscsi.Entry{
 			Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, ReadOnly: mp.ReadOnly || v.ReadOnly, Generation: h.Generation(),
-			Sanitize: v.Sanitize && !v.Shared && !v.ReadOnly && !mp.ReadOnly,
+			Sanitize: v.Sanitize && !v.Shared && !v.ReadOnly && !mp.ReadOnly, Wiped: v.Sanitize,
 		}
 	}
 	return out, fault, nil

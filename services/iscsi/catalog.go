@@ -42,6 +42,7 @@ type Entry struct {
 	BlockSize  int
 	ReadOnly   bool // this initiator may not write
 	Sanitize   bool // it may wipe the volume
+	Wiped      bool // a wipe of the volume may be unfinished: somebody may wipe it
 	Volume     scsi.Volume
 }
 

@@ -179,7 +179,7 @@ func (c *catalog) Refresh(_ context.Context, i store.IQN) (iscsi.Map, error) {
 	}
 	m := iscsi.Map{Generation: c.generation[i], LUNs: map[store.LUN]iscsi.Entry{}}
 	for lun, d := range c.luns[i] {
-		m.LUNs[lun] = iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Sanitize: d.sanitize, Volume: d.volume}
+		m.LUNs[lun] = iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Sanitize: d.sanitize, Wiped: d.sanitize, Volume: d.volume}
 	}
 	c.open++
 	var once atomic.Bool

@@ -63,7 +63,7 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 		if err := us.recall(ctx, e); err != nil {
 			return nil, nil, err
 		}
-		if k := keyOf(e); us.wipes != nil && us.byKey[k] == nil {
+		if k := keyOf(e); e.Wiped && us.wipes != nil && us.byKey[k] == nil {
 			w, err := us.wipes.Wipe(ctx, e.VolumeID)
 			if err != nil {
 				return nil, nil, fmt.Errorf("what volume %s is wiped with: %w", e.Name, err)
