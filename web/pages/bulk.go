@@ -38,7 +38,8 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 		value = r.PostFormValue("profile")
 	}
 	if act == "remove" {
-		if status, problem, sure := sureToRemove(r, list, ms); sure != nil {
+		sure := sureToRemove(r, list, ms)
+		if status, problem := sure.refused(r); status != 0 {
 			s.showMachines(w, r, list, status, page{Error: problem}, addForm{}, sure)
 			return
 		}
@@ -63,9 +64,8 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 	s.showMachines(w, r, list, status, p, addForm{}, nil)
 }
 
-// sureToRemove is what somebody has to agree to before machines are removed, and how
-// it is asked; nil when they have.
-func sureToRemove(r *http.Request, list listQuery, ms []store.Machine) (status int, problem string, _ *question) {
+// sureToRemove is what somebody has to agree to before machines are removed.
+func sureToRemove(r *http.Request, list listQuery, ms []store.Machine) *question {
 	q := &question{
 		Act: "remove", Title: "Remove " + count(len(ms)) + "?", Button: "Remove " + count(len(ms)),
 		Lines: []string{"Their names, MAC addresses, LUN mappings and what is known of their boots go; nothing brings them back.", "Their volumes stay."},
@@ -90,15 +90,7 @@ func sureToRemove(r *http.Request, list listQuery, ms []store.Machine) (status i
 		line += fmt.Sprintf(" and %d more", more)
 	}
 	q.Lines = append([]string{line}, q.Lines...)
-	switch {
-	case q.Typed == "":
-		return http.StatusUnprocessableEntity, "", q
-	case q.Typed != q.Want:
-		return http.StatusUnprocessableEntity, fmt.Sprintf("Nothing was removed: type %q to go on.", q.Want), q
-	case q.Seen != r.PostFormValue("seen"):
-		return http.StatusConflict, "Nothing was removed: what this would be done to has changed since it was asked. Look again.", q
-	}
-	return 0, "", nil
+	return q
 }
 
 // tally is what became of an act on many things.

@@ -69,20 +69,15 @@ func (s *site) bulkLeases(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	sure, err := s.sureOfLeases(r, chosen)
-	switch {
-	case err != nil:
+	if err != nil {
 		refuse(err)
 		return
-	case sure == nil:
-	case sure.Typed == "":
-		s.leasesPage(w, r, http.StatusUnprocessableEntity, page{}, sure)
-		return
-	case sure.Typed != sure.Want:
-		s.leasesPage(w, r, http.StatusUnprocessableEntity, page{Error: fmt.Sprintf("Nothing was done: type %q to go on.", sure.Want)}, sure)
-		return
-	case sure.Seen != r.PostFormValue("seen"):
-		s.leasesPage(w, r, http.StatusConflict, page{Error: "Nothing was done: what this would be done to has changed since it was asked. Look again."}, sure)
-		return
+	}
+	if sure != nil {
+		if status, problem := sure.refused(r); status != 0 {
+			s.leasesPage(w, r, status, page{Error: problem}, sure)
+			return
+		}
 	}
 	spec := store.LeaseDropSpec{InUse: sure != nil}
 	for _, l := range chosen {

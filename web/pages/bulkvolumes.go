@@ -28,6 +28,20 @@ type question struct {
 	Match  string
 }
 
+// refused says why what is asked was not agreed to yet, and with which status; 0 when
+// it was. A question that was only put says nothing more.
+func (q *question) refused(r *http.Request) (status int, problem string) {
+	switch {
+	case q.Typed == "":
+		return http.StatusUnprocessableEntity, ""
+	case q.Typed != q.Want:
+		return http.StatusUnprocessableEntity, fmt.Sprintf("Nothing was done: type %q to go on.", q.Want)
+	case q.Seen != r.PostFormValue("seen"):
+		return http.StatusConflict, "Nothing was done: what this would be done to has changed since it was asked. Look again."
+	}
+	return 0, ""
+}
+
 // bulkVolumes does one act on the volumes that are ticked, or on all that match.
 func (s *site) bulkVolumes(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
@@ -61,17 +75,11 @@ func (s *site) bulkVolumes(w http.ResponseWriter, r *http.Request) {
 		childrenFirst(goes, all)
 		chosen = goes
 	}
-	switch sure := sureOf(r, act, chosen, kept, all); {
-	case sure == nil:
-	case sure.Typed == "":
-		s.volumesPage(w, r, http.StatusUnprocessableEntity, page{}, sure)
-		return
-	case sure.Typed != sure.Want:
-		s.volumesPage(w, r, http.StatusUnprocessableEntity, page{Error: fmt.Sprintf("Nothing was done: type %q to go on.", sure.Want)}, sure)
-		return
-	case sure.Seen != r.PostFormValue("seen"):
-		s.volumesPage(w, r, http.StatusConflict, page{Error: "Nothing was done: what this would be done to has changed since it was asked. Look again."}, sure)
-		return
+	if sure := sureOf(r, act, chosen, kept, all); sure != nil {
+		if status, problem := sure.refused(r); status != 0 {
+			s.volumesPage(w, r, status, page{Error: problem}, sure)
+			return
+		}
 	}
 	t := tally{count: countVolumes, back: undo{Back: readTable(r, "/volumes", "", listing.Volumes().Columns()).URL()}}
 	for _, v := range chosen {
