@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"lunboot/services"
 	"lunboot/services/iscsi/pdu"
 	"lunboot/services/iscsi/scsi"
 	"lunboot/store"
@@ -252,7 +253,14 @@ func (s *Session) taskRequest() error {
 		// may be calling this one.
 		s.after = append(s.after, func() {
 			if then != nil {
-				then(func() { go answer() })
+				// Whoever passes the fence does not wait for this session's lock: a
+				// write to an initiator that reads nothing may hold it. Nobody owns
+				// this goroutine; it ends with the lock, or with the session.
+				then(func() {
+					go func() {
+						_ = services.Guard(s.cfg.Log, "iSCSI task management", func() error { answer(); return nil })
+					}()
+				})
 			} else {
 				answer()
 			}
