@@ -170,14 +170,20 @@ func wire(t *testing.T) netns.NsHandle {
 	})
 	pid := strconv.Itoa(keeper.Process.Pid)
 	run(t, "ip", "link", "add", "srv0", "type", "veth", "peer", "name", "cli0", "netns", pid)
-	// No waiting for duplicate address detection.
-	require.NoError(t, os.WriteFile("/proc/sys/net/ipv6/conf/srv0/accept_dad", []byte("0"), 0))
+	// No waiting for duplicate address detection, and no solicitations but the test's:
+	// a kernel sends its own within seconds after the link has come up.
+	quiet := func(name string) {
+		for _, key := range []string{"accept_dad", "router_solicitations"} {
+			assert.NoError(t, os.WriteFile("/proc/thread-self/root/proc/sys/net/ipv6/conf/"+name+"/"+key, []byte("0"), 0))
+		}
+	}
+	quiet("srv0")
 	run(t, "ip", "link", "set", "srv0", "up")
 	there, err := netns.GetFromPid(keeper.Process.Pid)
 	require.NoError(t, err)
 	t.Cleanup(func() { there.Close() })
 	inside(t, there, func() {
-		assert.NoError(t, os.WriteFile("/proc/thread-self/root/proc/sys/net/ipv6/conf/cli0/accept_dad", []byte("0"), 0))
+		quiet("cli0")
 		run(t, "ip", "link", "set", "cli0", "up")
 	})
 	return there
