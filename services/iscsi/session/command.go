@@ -43,10 +43,7 @@ func (s *Session) command() error {
 	c := &t.cmd
 	c.LUN, c.CDB, c.Attr = p.LUN, p.CDB, uint8(p.Attr)
 	c.CDBExt = append([]byte(nil), ext.ExtendedCDB...) // empty for every common command
-	if s.scratch == nil {
-		s.scratch = s.shared.get(scratchSize)
-	}
-	c.In, c.Out = s.scratch.b[:0:scratchSize], nil
+	c.In, c.Out = nil, nil
 	if p.Read || p.Write {
 		t.expected = int(p.ExpectedDataTransferLength)
 	}
@@ -149,10 +146,13 @@ func (s *Session) commandIn(t *task) error {
 	c := &t.cmd
 	switch {
 	case t.plan.Slow || s.ordered > 0:
-		c.In = nil
 		s.begin(t, false)
 		return nil
 	case !c.ReadsMedium():
+		if s.scratch == nil {
+			s.scratch = s.shared.get(scratchSize)
+		}
+		c.In = s.scratch.b[:0:scratchSize]
 		return s.execute(t)
 	}
 	n := t.plan.Len

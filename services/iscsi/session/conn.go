@@ -52,8 +52,8 @@ type Conn struct {
 	socket *socket.Socket
 
 	shared     *Shared
-	in         []byte
-	small      *buffer // what in was at first; nil when it was given back
+	in         []byte  // nil while the connection waits for a PDU
+	pooled     *buffer // that in is of; nil when in is nobody else's
 	r, w       int     // unread bytes are in[r:w]
 	large      bool
 	beforeRead func() error // called before a read that may wait
@@ -73,8 +73,7 @@ type Conn struct {
 
 // NewConn wraps a connection that was accepted from a socket with Control.
 func NewConn(nc net.Conn, shared *Shared) *Conn {
-	c := &Conn{nc: nc, shared: shared, small: shared.get(smallInput)}
-	c.in = c.small.b[:smallInput]
+	c := &Conn{nc: nc, shared: shared}
 	c.ack = func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) } // an optimisation
 	c.step = func(fd uintptr) bool { return c.cargo.step(int(fd)) }
 	if t, ok := nc.(*net.TCPConn); ok {
@@ -122,8 +121,27 @@ func (c *Conn) Close() error { return c.nc.Close() }
 // Release gives the read buffer back, when nobody reads any more: a storm of
 // logins would fill the heap with them.
 func (c *Conn) Release() {
-	c.shared.put(c.small)
-	c.small, c.in, c.ext, c.r, c.w = nil, nil, nil, 0, 0
+	c.GiveBack()
+	c.ext, c.r, c.w = nil, 0, 0
+}
+
+// Take returns a read buffer for what has come; see socket.Room.
+func (c *Conn) Take() []byte {
+	if c.in == nil {
+		size := smallInput
+		if c.large {
+			size = largeInput
+		}
+		c.pooled = c.shared.get(size)
+		c.in = c.pooled.b[:size]
+	}
+	return c.in
+}
+
+// GiveBack gives it back: nothing has come, and nothing is left of what had.
+func (c *Conn) GiveBack() {
+	c.shared.put(c.pooled)
+	c.pooled, c.in = nil, nil
 }
 
 // Login exchanges login PDUs until the machine is done or has refused. The time
@@ -221,9 +239,10 @@ func (c *Conn) tail(n int) int {
 // leaveInput leaves the read buffer to whoever still uses what lies there, and goes
 // on with a copy of what was not read.
 func (c *Conn) leaveInput() {
-	in := make([]byte, len(c.in))
-	c.w = copy(in, c.in[c.r:c.w])
-	c.in, c.r, c.small, c.ext = in, 0, nil, nil
+	unread := c.in[c.r:c.w]
+	c.pooled = c.shared.get(len(c.in))
+	c.in = c.pooled.b[:len(c.in)]
+	c.r, c.w, c.ext = 0, copy(c.in, unread), nil
 }
 
 // buffered says whether a data segment of n bytes is there already.
@@ -331,18 +350,8 @@ func (c *Conn) fill(n int, mid bool) error {
 	if c.r == c.w {
 		c.r, c.w = 0, 0
 		if c.large && len(c.in) < largeInput {
-			c.in = make([]byte, largeInput)
-			c.shared.put(c.small)
-			c.small = nil
+			c.GiveBack()
 		}
-	}
-	if n > len(c.in)-c.r {
-		in := c.in
-		if n > len(in) {
-			in = make([]byte, n) // n is within limits that header has checked
-		}
-		c.w = copy(in, c.in[c.r:c.w])
-		c.in, c.r = in, 0
 	}
 	for c.w-c.r < n {
 		missing := 0
@@ -352,7 +361,14 @@ func (c *Conn) fill(n int, mid bool) error {
 		if err := c.wait(missing); err != nil {
 			return err
 		}
-		k, err := c.socket.Recv(c.in[c.w:], c.soon)
+		var k int
+		var err error
+		if c.w == 0 && !mid {
+			k, err = c.socket.RecvInto(c, c.soon)
+		} else {
+			c.makeRoom(n)
+			k, err = c.socket.Recv(c.in[c.w:], c.soon)
+		}
 		if k > 0 {
 			c.w += k
 			c.reads.Add(1)
@@ -366,6 +382,20 @@ func (c *Conn) fill(n int, mid bool) error {
 		}
 	}
 	return nil
+}
+
+// makeRoom makes n bytes from c.r on fit into the buffer.
+func (c *Conn) makeRoom(n int) {
+	switch unread := c.Take()[c.r:c.w]; {
+	case n > len(c.in):
+		old := c.pooled
+		c.pooled = c.shared.get(n) // n is within limits that header has checked
+		c.in = c.pooled.b
+		c.r, c.w = 0, copy(c.in, unread)
+		c.shared.put(old)
+	case n > len(c.in)-c.r:
+		c.r, c.w = 0, copy(c.in, unread)
+	}
 }
 
 // wait prepares for a read that may wait: answers leave first, and a peer that

@@ -26,8 +26,9 @@ type early struct {
 
 // input is what has come on a connection and was not read yet.
 type input struct {
-	in   []byte
-	r, w int
+	in     []byte
+	pooled *buffer
+	r, w   int
 }
 
 // errNoRoom ends a session that cannot keep what came early: it would be lost.
@@ -111,7 +112,8 @@ func (s *Session) takeUp() {
 		return // the data of what was taken up
 	}
 	if s.aside.in != nil {
-		s.in, s.r, s.w, s.aside = s.aside.in, s.aside.r, s.aside.w, input{}
+		s.shared.put(s.pooled) // of a copy; see leaveInput
+		s.in, s.pooled, s.r, s.w, s.aside = s.aside.in, s.aside.pooled, s.aside.r, s.aside.w, input{}
 	}
 	s.mu.Lock()
 	defer s.unlock()
@@ -122,8 +124,8 @@ func (s *Session) takeUp() {
 			s.heldSince = time.Time{}
 		}
 		if wire != nil {
-			s.aside = input{s.in, s.r, s.w}
-			s.in, s.r, s.w = wire, 0, len(wire)
+			s.aside = input{s.in, s.pooled, s.r, s.w}
+			s.in, s.pooled, s.r, s.w = wire, nil, 0, len(wire)
 			return
 		}
 		s.expCmdSN = s.expCmdSN.Add(1)

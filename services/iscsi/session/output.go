@@ -7,7 +7,8 @@ import (
 
 // All of this file runs with the lock held.
 
-// idle runs before the reader waits: every answer leaves. An initiator that had one
+// idle runs before the reader waits: every answer leaves, and buffers go to those
+// who have work. An initiator that had one
 // command at a time is likely to send the next one when it has its answer; of one
 // with many, batches are worth more than haste.
 func (s *Session) idle() error {
@@ -16,23 +17,22 @@ func (s *Session) idle() error {
 	s.soon = s.taken == 1 && len(s.tasks) == 0
 	s.taken = 0
 	err := s.flush()
-	if s.out != nil {
-		s.shared.put(s.out)
-		s.out = nil
-	}
+	s.shared.put(s.scratch)
+	s.scratch = nil
 	return err
 }
 
-// flush writes what is in the output buffer. After an error the session is
-// over.
+// flush writes what is in the output buffer, and gives that back: the next answer may
+// be long in coming. After an error the session is over.
 func (s *Session) flush() error {
-	if s.n == 0 {
+	n, out := s.n, s.out
+	s.n, s.out = 0, nil
+	defer s.shared.put(out)
+	if n == 0 {
 		return nil
 	}
-	b := s.out.b[:s.n]
-	s.n = 0
 	s.sending()
-	err := s.socket.Send(b)
+	err := s.socket.Send(out.b[:n])
 	s.sent()
 	if err != nil {
 		s.end(&ending{reason: reasonOf(err)})
@@ -43,13 +43,13 @@ func (s *Session) flush() error {
 // room makes place for n bytes in the output buffer, n being at most its size,
 // and returns them.
 func (s *Session) room(n int) ([]byte, error) {
-	if s.out == nil {
-		s.out = s.shared.get(outputSize)
-	}
-	if s.n+n > len(s.out.b) {
+	if s.out != nil && s.n+n > len(s.out.b) {
 		if err := s.flush(); err != nil {
 			return nil, err
 		}
+	}
+	if s.out == nil {
+		s.out = s.shared.get(outputSize)
 	}
 	return s.out.b[s.n : s.n+n : s.n+n], nil
 }

@@ -16,6 +16,11 @@ import (
 // written. Otherwise late says that this takes too long; when it does not, the
 // session has ended.
 func (s *Session) pieceTurn() (turn, late bool) {
+	if s.writer == nil {
+		s.mu.Lock()
+		s.writer, s.late = make(chan struct{}, 1), make(chan struct{}, 1)
+		s.mu.Unlock()
+	}
 	select {
 	case s.writer <- struct{}{}:
 		return true, false

@@ -45,7 +45,7 @@ func (s *Session) serve(me *reader) {
 	calm := s.abortAll()
 	s.abandon(func(*early) bool { return true })
 	s.account.Leave()
-	if s.watch.timer.Stop() {
+	if s.watch.timer != nil && s.watch.timer.Stop() {
 		s.watch.on = false
 		s.wg.Done()
 	}
@@ -55,14 +55,18 @@ func (s *Session) serve(me *reader) {
 // watch sees to it that nothing keeps the reader. It looks at it as long as there
 // is something to see, and costs each command a count.
 type watch struct {
-	timer *time.Timer
-	on    bool   // the timer runs
-	count uint64 // of the commands that readers have executed
-	seen  uint64 // what it was when somebody looked
+	timer *time.Timer // nil before it runs first
+	on    bool        // the timer runs
+	count uint64      // of the commands that readers have executed
+	seen  uint64      // what it was when somebody looked
 }
 
 // keepWatch begins to watch.
 func (s *Session) keepWatch() {
+	if s.watch.timer == nil {
+		s.watch.timer = time.AfterFunc(time.Hour, s.lookAtReader)
+		s.watch.timer.Stop()
+	}
 	s.watch.on = true
 	s.wg.Add(1) // for the timer; whoever stops it undoes that
 	s.watch.timer.Reset(watchEvery)

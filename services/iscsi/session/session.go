@@ -112,7 +112,7 @@ type Session struct {
 	taken     int       // commands since the reader last waited
 	urgent    int       // immediate commands under way
 	tasks     map[pdu.TaskTag]*task
-	gone      map[*task]struct{} // aborted, and whoever works on them has not returned
+	gone      map[*task]struct{} // aborted, and whoever works on them has not returned; nil before the first
 	free      []*task
 	waiting   []*task // for memory or for their turn, oldest first
 	ordered   int     // tasks with the ORDERED attribute
@@ -131,10 +131,10 @@ type Session struct {
 	reader    *reader  // who reads
 	watch     watch
 	over      chan (<-chan struct{}) // gets, once, what is closed when no task can change a volume
-	writer    chan struct{}          // taken while a piece is written
+	writer    chan struct{}          // taken while a piece is written; nil before the first
 	turning   bool                   // the reader waits for it
 	overdue   bool                   // the piece that is written has kept the reader
-	late      chan struct{}          // says that to the reader
+	late      chan struct{}          // says that to the reader; nil like writer
 	bare      bool                   // the last LUN went, and the initiator was not told
 	after     []func()               // run when the lock is let go
 
@@ -150,7 +150,7 @@ type Session struct {
 	rsp     pdu.SCSIResponse
 	din     pdu.DataIn
 	r2t     pdu.R2T
-	scratch *buffer // nil before the first command
+	scratch *buffer // nil while the reader waits
 
 	heir        bool   // see Inherit
 	serving     bool   // the login is answered: the connection is this session's
@@ -201,17 +201,12 @@ func New(c *Conn, nexus *scsi.Nexus, cfg Config) *Session {
 	s := &Session{
 		Conn: c, cfg: cfg, nexus: nexus, shared: cfg.Shared,
 		harmless: make(chan struct{}), done: make(chan struct{}),
-		writer: make(chan struct{}, 1),
 		over:   make(chan (<-chan struct{}), 1),
-		late:   make(chan struct{}, 1),
 		params: cfg.Result.Params,
 		tasks:  make(map[pdu.TaskTag]*task),
-		gone:   make(map[*task]struct{}),
 		lus:    make(map[store.LUN]*unitState),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.watch.timer = time.AfterFunc(time.Hour, s.lookAtReader)
-	s.watch.timer.Stop()
 	s.account = s.shared.pool.Open(memory.Session{
 		Initiator:  string(cfg.Result.Initiator),
 		Resume:     func() { s.wg.Go(s.resume) }, // the session is not over: it waits

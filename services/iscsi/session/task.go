@@ -165,6 +165,9 @@ func (s *Session) part(t *task) {
 		t.listed = false
 	}
 	s.vacate(t)
+	if s.gone == nil {
+		s.gone = make(map[*task]struct{})
+	}
 	s.gone[t] = struct{}{}
 }
 

@@ -31,7 +31,8 @@ type Socket struct {
 // is allocated.
 type transfer struct {
 	rest []byte
-	n    int // that were read
+	room Room // for rest, while there is something to read
+	n    int  // that were read
 	err  error
 
 	soon  bool      // the peer is expected to be heard at once
@@ -46,15 +47,36 @@ func New(nc net.Conn, raw syscall.RawConn, vigils *Vigils) *Socket {
 	return s
 }
 
+// Room is where a reader has its input. It is given back while there is none: most
+// connections wait most of the time.
+type Room interface {
+	// Take returns room, of up to 64 KiB.
+	Take() []byte
+	// GiveBack says that nothing has come.
+	GiveBack()
+}
+
 // Recv reads what has come, and waits for something to come. soon says that the
 // peer has all that it asked for, so that its next request may be at hand.
 func (s *Socket) Recv(p []byte, soon bool) (int, error) {
 	if s.raw == nil || len(p) > brief || len(p) == 0 {
 		return s.nc.Read(p)
 	}
-	s.coming = transfer{rest: p, soon: soon}
+	return s.recv(transfer{rest: p, soon: soon})
+}
+
+// RecvInto is Recv into room that is taken when something has come.
+func (s *Socket) RecvInto(room Room, soon bool) (int, error) {
+	if s.raw == nil {
+		return s.nc.Read(room.Take())
+	}
+	return s.recv(transfer{room: room, soon: soon})
+}
+
+func (s *Socket) recv(t transfer) (int, error) {
+	s.coming = t
 	err := s.raw.Read(s.pull)
-	t := s.coming
+	t = s.coming
 	s.coming = transfer{}
 	if t.n > 0 && !t.since.IsZero() {
 		s.habit.learn(time.Since(t.since), t.vigil)
@@ -67,6 +89,21 @@ func (s *Socket) Recv(p []byte, soon bool) (int, error) {
 
 // pullFrom reads what there is; false says that there is nothing yet.
 func (s *Socket) pullFrom(fd uintptr) bool {
+	t := &s.coming
+	if t.room == nil {
+		return s.pullSoon(fd)
+	}
+	t.rest = t.room.Take()
+	if s.pullSoon(fd) {
+		return true
+	}
+	t.rest = nil
+	t.room.GiveBack()
+	return false
+}
+
+// pullSoon is pullFrom, after a vigil if need be.
+func (s *Socket) pullSoon(fd uintptr) bool {
 	t := &s.coming
 	if t.pull(fd) {
 		return true
@@ -91,18 +128,18 @@ func (s *Socket) pullFrom(fd uintptr) bool {
 // pull reads once.
 func (t *transfer) pull(fd uintptr) bool {
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&t.rest[0])), uintptr(len(t.rest)), unix.MSG_DONTWAIT, 0, 0)
+		n, err := receive(fd, t.rest)
 		switch {
-		case errno == unix.EINTR:
+		case err == unix.EINTR:
 			continue
-		case errno == unix.EAGAIN:
+		case err == unix.EAGAIN:
 			return false
-		case errno != 0:
-			t.err = os.NewSyscallError("recvfrom", errno)
+		case err != nil:
+			t.err = os.NewSyscallError("recvfrom", err)
 		case n == 0:
 			t.err = io.EOF
 		default:
-			t.n = int(n)
+			t.n = n
 		}
 		return true
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -131,5 +132,42 @@ func TestClosingWakesWhoWaits(t *testing.T) {
 	}
 	if err := c.Send([]byte("x")); !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("sending after a reset: %v", err)
+	}
+}
+
+// room counts who has it.
+type room struct {
+	b     [16]byte
+	taken atomic.Int32
+	had   atomic.Int32 // how often it was
+}
+
+func (r *room) Take() []byte {
+	r.taken.Store(1)
+	r.had.Add(1)
+	return r.b[:]
+}
+
+func (r *room) GiveBack() { r.taken.Store(0) }
+
+// Whoever waits for the peer needs no room for what has not come, and has it when
+// it comes.
+func TestWhoeverWaitsHasNoRoom(t *testing.T) {
+	c, peer := pair(t)
+	var r room
+	go func() {
+		for r.had.Load() == 0 || r.taken.Load() != 0 {
+			time.Sleep(time.Millisecond)
+		}
+		_, _ = peer.Write([]byte("late"))
+	}()
+	if n, err := c.RecvInto(&r, false); err != nil || string(r.b[:n]) != "late" || r.taken.Load() != 1 {
+		t.Errorf("%q, %v, room %d", r.b[:n], err, r.taken.Load())
+	}
+	if err := c.nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.RecvInto(&r, false); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) || r.taken.Load() != 0 {
+		t.Errorf("after its time %d bytes, %v, room %d", n, err, r.taken.Load())
 	}
 }
