@@ -175,7 +175,8 @@ type Command struct {
 	flags  byte   // command specific
 	wipes  uint32 // of the unit, when the command was begun
 
-	written bool // a WRITE that has come in pieces: only its flush is left
+	written   bool // a WRITE has been done: only its flush is left
+	unflushed bool // it is not to be flushed now
 
 	senseData [sense.MaxLength]byte
 }

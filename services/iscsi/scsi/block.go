@@ -149,6 +149,10 @@ func (c *Command) commit(ctx context.Context) error {
 	if !c.fua && u.mode.Load()&modeWCE != 0 {
 		return nil
 	}
+	if c.unflushed {
+		c.written = true
+		return nil
+	}
 	c.settle()
 	if err := u.cfg.Volume.Sync(ctx); err != nil {
 		return sense.WriteError(err, c.lba)

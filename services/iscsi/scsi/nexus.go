@@ -337,6 +337,19 @@ func (n *Nexus) Execute(ctx context.Context, c *Command) {
 	n.end(c, c.op.exec(ctx, c))
 }
 
+// ExecuteUnflushed is Execute without the flush of a WRITE whose unit lost its write
+// cache after Begin said that there would be none. It returns false when that flush is
+// left: Execute does it, and ends the command.
+func (n *Nexus) ExecuteUnflushed(ctx context.Context, c *Command) bool {
+	c.unflushed = c.op != nil && c.op.is(inPieces)
+	n.Execute(ctx, c)
+	c.unflushed = false
+	if c.written && c.Status == StatusGood {
+		c.answered = false
+	}
+	return c.answered
+}
+
 // TryExecute answers a READ when all its data is in memory, without waiting for
 // a disk. It returns false for every other command, and then nothing happened.
 func (n *Nexus) TryExecute(c *Command) bool {

@@ -133,12 +133,31 @@ func (s *Session) execute(t *task) error {
 	if !s.watch.on && t.cmd.WritesMedium() {
 		s.keepWatch()
 	}
-	s.outside(func() { s.nexus.Execute(s.ctx, &t.cmd) })
+	flushed := false
+	s.outside(func() { flushed = s.nexus.ExecuteUnflushed(s.ctx, &t.cmd) })
+	t.unflushed = !flushed
 	if s.inline != t {
 		return errRelieved
 	}
 	s.inline = nil
+	if s.flushLater(t) {
+		return nil
+	}
 	return s.complete(t)
+}
+
+// flushLater begins a task again that a reader has executed and that is still to be
+// flushed: it waits for its disk like every other one that does. It returns false when
+// there is no need.
+func (s *Session) flushLater(t *task) bool {
+	if !t.unflushed || t.aborted {
+		return false
+	}
+	t.unflushed = false
+	t.within.Store(false)
+	t.cmd.Out = nil
+	s.begin(t, false)
+	return true
 }
 
 // commandIn executes a command that takes no data.

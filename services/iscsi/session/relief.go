@@ -34,7 +34,9 @@ func (s *Session) serve(me *reader) {
 	defer s.unlock()
 	if t := me.held; t != nil {
 		t.lu.held--
-		s.executed(t, errors.Is(err, errRelieved))
+		if sound := errors.Is(err, errRelieved); !sound || !s.flushLater(t) {
+			s.executed(t, sound)
+		}
 		return
 	}
 	if !s.closed() {

@@ -226,3 +226,96 @@ func TestTheRestOfALargeWriteFollowsItsPiece(t *testing.T) {
 		r.Must(t, Write10(0, 0, pattern(mib)))
 	})
 }
+
+// cacheOff turns the write cache of LUN 0 off.
+func (r *rig) cacheOff(t *testing.T) {
+	t.Helper()
+	r.Must(t, Command{CDB: []byte{0x15, 0x10, 0, 0, 24, 0}, Write: []byte{4: 0x08, 5: 0x12, 23: 0}, Immediate: 24})
+}
+
+// A WRITE whose unit lost its write cache while the data came is flushed as every
+// other one is that needs it: no reader waits for the disk.
+func TestNoReaderWaitsForTheFlushOfALostCache(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	v, other := r.volumes[0], r.volumes[1]
+	q := r.command(0x2a, 8, func(q *pdu.SCSICommand) { q.Final = false })
+	r.send(t, q, nil)
+	r.cacheOff(t)
+	v.syncs.shut()
+	r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, pattern(4096))
+	eventually(t, func() bool { return v.syncs.waiting.Load() == 1 }, "it is flushed")
+	// Of two readers that wait, one behind the other, both would be kept by now.
+	other.puts.shut()
+	w := r.command(0x2a, 8, func(q *pdu.SCSICommand) { q.LUN = LUN(1) })
+	r.send(t, w, pattern(4096))
+	eventually(t, func() bool { return other.puts.waiting.Load() == 1 }, "the other disk has a WRITE")
+	r.quiet(t)
+	if n := r.session.Kept(); n != 1 {
+		t.Errorf("%d readers are kept, where one command writes", n)
+	}
+	other.puts.open()
+	r.status(t, w.InitiatorTaskTag, "")
+	v.syncs.open()
+	r.status(t, q.InitiatorTaskTag, "")
+	if got := r.Must(t, Read10(0, 0, 8)).Data; !bytes.Equal(got, pattern(4096)) {
+		t.Error("it has written something else")
+	}
+}
+
+// A WRITE that has kept a reader is on the disk before it is GOOD, when the cache went
+// meanwhile.
+func TestAWriteThatKeptAReaderIsFlushedWhenTheCacheHasGone(t *testing.T) {
+	for name, aborted := range map[string]bool{"to its end": false, "aborted": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, params()).ready(t)
+			v := r.volumes[0]
+			v.puts.shut()
+			q := r.command(0x2a, 8, nil)
+			r.send(t, q, pattern(4096))
+			eventually(t, func() bool { return r.session.Kept() == 1 }, "it keeps a reader")
+			r.cacheOff(t)
+			v.syncs.shut()
+			if aborted {
+				r.session.AbortUnit(0, func() {})
+			}
+			v.puts.open()
+			eventually(t, func() bool { return r.session.Kept() == 0 }, "it has written")
+			if aborted {
+				r.quiet(t)
+				if n := v.syncs.waiting.Load(); n != 0 {
+					t.Errorf("%d flushes for what nobody waits for", n)
+				}
+				return
+			}
+			eventually(t, func() bool { return v.syncs.waiting.Load() == 1 }, "it is flushed")
+			r.quiet(t)
+			v.syncs.open()
+			r.status(t, q.InitiatorTaskTag, "")
+		})
+	}
+}
+
+// A session that ends under such a flush does not wait for it to be harmless.
+func TestTheFlushOfALostCacheHoldsUpNobody(t *testing.T) {
+	r := newRig(t, params()).ready(t)
+	v := r.volumes[0]
+	q := r.command(0x2a, 8, func(q *pdu.SCSICommand) { q.Final = false })
+	r.send(t, q, nil)
+	r.cacheOff(t)
+	v.syncs.shut()
+	r.send(t, &pdu.DataOut{Final: true, InitiatorTaskTag: q.InitiatorTaskTag, TargetTransferTag: pdu.ReservedTag}, pattern(4096))
+	eventually(t, func() bool { return v.syncs.waiting.Load() == 1 }, "it is flushed")
+	r.session.Close("test")
+	r.reason(t)
+	select {
+	case <-r.session.Harmless():
+	case <-time.After(5 * time.Second):
+		t.Error("it is not harmless")
+	}
+	select {
+	case <-r.session.Done():
+		t.Error("it is over under a flush")
+	default:
+	}
+	v.syncs.open()
+}

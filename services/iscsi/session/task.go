@@ -65,6 +65,7 @@ type taskState struct {
 	closing   bool  // whoever writes a piece ends the task
 	aborted   bool  // no answer is to be sent
 	settled   bool  // it has changed all that it will, and is flushed
+	unflushed bool  // a reader has executed it, and it is to be flushed: its unit lost its write cache meanwhile
 	bad       error // of a piece
 	fences    []*fence
 
