@@ -8,4 +8,5 @@ type Wipe struct {
 	Invert       bool   `json:"invert"`       // every other pass writes the inverse, and the last one does not
 	Unrestricted bool   `json:"unrestricted"` // when it has failed, its initiator may leave it at that
 	Failed       bool   `json:"failed"`
+	Bytes        string `json:"bytes"` // which file or device was to be wiped: no other one is
 }

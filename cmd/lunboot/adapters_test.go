@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -64,6 +65,67 @@ func TestAMappingThatGoesIsGoneBesideABrokenVolume(t *testing.T) {
 	now.Release()
 	if _, err := c.Open(ctx, m.Initiator, [6]byte{}); store.KindOf(err) != store.KindCorrupt {
 		t.Errorf("the next login is told %v, and not that its volume is broken", err)
+	}
+}
+
+// An unfinished wipe is of a file and not of a name: neither a file that was put in
+// its place nor another volume of the name is it.
+func TestAnUnfinishedWipeKnowsItsFile(t *testing.T) {
+	a := quiet(t)
+	ctx := t.Context()
+	dir := filepath.Join(t.TempDir(), "volumes")
+	pool, err := volume.OpenPool(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pool.Close() })
+	c := newCatalog(a.db, pool)
+	c.folder = dir
+	create := func() store.Volume {
+		v := store.Volume{Name: "scratch", Kind: store.VolumeRaw, Size: 1 << 20, BlockSize: 512, State: store.VolumeReady, Path: "scratch.raw", Sanitize: true, UUID: store.NewUUID()}
+		if err := pool.Create(ctx, v); err != nil {
+			t.Fatal(err)
+		}
+		if v, err = a.db.CreateVolume(ctx, "admin", v); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	bytesOf := func(v store.Volume) string {
+		m, err := c.Volume(ctx, v.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Release()
+		return m.LUNs[0].Bytes
+	}
+	v := create()
+	begun := bytesOf(v)
+	if begun == "" || bytesOf(v) != begun {
+		t.Fatalf("its file is %q, and then %q", begun, bytesOf(v))
+	}
+	if err := a.db.BeginWipe(ctx, v.ID, store.Wipe{Bytes: begun}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, v.Path)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if bytesOf(v) == begun {
+		t.Error("a file that was put in its place is taken for it")
+	}
+	if err := errors.Join(a.db.DeleteVolume(ctx, "admin", v.ID), pool.Remove(ctx, v)); err != nil {
+		t.Fatal(err)
+	}
+	if ids, err := a.db.UnfinishedWipes(ctx); err != nil || len(ids) > 0 {
+		t.Errorf("unfinished when the volume has gone: %v, %v", ids, err)
+	}
+	if w, err := a.db.Wipe(ctx, create().ID); err != nil || w != nil {
+		t.Errorf("another volume of its name has %+v, %v", w, err)
 	}
 }
 

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"lunboot/services/iscsi"
 	"lunboot/store"
@@ -22,6 +25,8 @@ type catalog struct {
 	pool *volume.Pool
 	// reset lets a volume begin anew; nil where nothing is caused.
 	reset func(ctx context.Context, id store.VolumeID, machine string) (store.Volume, error)
+	// folder has the volumes' files; empty where nothing is wiped.
+	folder string
 
 	mu       sync.Mutex
 	revision int64 // of the inventory that known was read at
@@ -171,12 +176,47 @@ func (c *catalog) open(ctx context.Context, initiator store.IQN, fire bool) (m i
 			continue
 		}
 		handles = append(handles, h)
-		out.LUNs[mp.LUN] = iscsi.Entry{
-			Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, ReadOnly: mp.ReadOnly || v.ReadOnly, Generation: h.Generation(),
-			Sanitize: v.Sanitize && !v.Shared && !v.ReadOnly && !mp.ReadOnly, Wiped: v.Sanitize,
-		}
+		e := c.entry(v, h)
+		e.ReadOnly = mp.ReadOnly || v.ReadOnly
+		e.Sanitize = v.Sanitize && !v.Shared && !v.ReadOnly && !mp.ReadOnly
+		out.LUNs[mp.LUN] = e
 	}
 	return out, fault, nil
+}
+
+// Volume opens one volume, for nobody.
+func (c *catalog) Volume(ctx context.Context, id store.VolumeID) (iscsi.Map, error) {
+	v, err := c.db.Volume(ctx, id)
+	if err != nil {
+		return iscsi.Map{}, err
+	}
+	h, err := c.pool.Open(ctx, v)
+	if err != nil {
+		return iscsi.Map{}, err
+	}
+	return iscsi.Map{LUNs: map[store.LUN]iscsi.Entry{0: c.entry(v, h)}, Release: func() { h.Close() }}, nil
+}
+
+// entry is a volume that nobody may write or wipe yet.
+func (c *catalog) entry(v store.Volume, h *volume.Handle) iscsi.Entry {
+	e := iscsi.Entry{Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, Generation: h.Generation(), ReadOnly: true, Wiped: v.Sanitize}
+	if v.Sanitize {
+		e.Bytes = c.bytesOf(v)
+	}
+	return e
+}
+
+// bytesOf says which file or device has a volume's bytes: a file that was put in its
+// place is another one, also when it has got the number of one that is gone.
+func (c *catalog) bytesOf(v store.Volume) string {
+	if v.Kind == store.VolumeDevice || c.folder == "" {
+		return string(v.Kind) + " " + v.Path
+	}
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, filepath.Join(c.folder, v.Path), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
+		return "" // like none: what was begun there does not go on
+	}
+	return fmt.Sprintf("file %d of %d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec)
 }
 
 // due returns the machine's volumes that owe it a new beginning. The record does

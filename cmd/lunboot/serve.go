@@ -235,6 +235,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	}
 	a.runner.OnEnd = a.ended
 	volumes := newCatalog(a.db, a.pool)
+	volumes.folder = filepath.Join(a.dir, "volumes")
 	volumes.reset = a.inv.ResetVolume
 	a.target = iscsi.New(iscsi.Config{
 		Listen: c.ISCSI, Target: a.iqn, Catalog: volumes, Reservations: a.db, Wipes: a.db, Holders: evidence{db: a.db, now: time.Now, heard: heard}, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,

@@ -43,7 +43,10 @@ type Entry struct {
 	ReadOnly   bool // this initiator may not write
 	Sanitize   bool // it may wipe the volume
 	Wiped      bool // a wipe of the volume may be unfinished: somebody may wipe it
-	Volume     scsi.Volume
+	// Bytes says which file or device has the bytes. A wipe that was begun on another
+	// one does not go on.
+	Bytes  string
+	Volume scsi.Volume
 }
 
 // Catalog is what the target asks about machines, volumes and mappings.
@@ -57,6 +60,9 @@ type Catalog interface {
 	// Refresh returns the map for a session that lives, and causes nothing.
 	// store.KindNotFound means that the machine was removed.
 	Refresh(ctx context.Context, initiator store.IQN) (Map, error)
+	// Volume returns the map with one volume and no machine, at LUN 0, and causes
+	// nothing.
+	Volume(ctx context.Context, id store.VolumeID) (Map, error)
 	// Revision rises with each change of the inventory; the channel is closed
 	// once it is larger than after.
 	Revision() int64
@@ -88,6 +94,8 @@ type Reservations interface {
 type Wipes interface {
 	// Wipe returns nil when nothing is unfinished.
 	Wipe(context.Context, store.VolumeID) (*store.Wipe, error)
+	// UnfinishedWipes lists the volumes with wipes that have neither ended nor failed.
+	UnfinishedWipes(context.Context) ([]store.VolumeID, error)
 	// What the others did is durable when they return nil. FailWipe changes
 	// nothing when there is no wipe any more.
 	BeginWipe(context.Context, store.VolumeID, store.Wipe) error

@@ -128,6 +128,7 @@ type disk struct {
 	volume   *memory
 	readOnly bool
 	sanitize bool
+	bytes    string // see iscsi.Entry
 }
 
 // catalog is an inventory in memory.
@@ -179,8 +180,30 @@ func (c *catalog) Refresh(_ context.Context, i store.IQN) (iscsi.Map, error) {
 	}
 	m := iscsi.Map{Generation: c.generation[i], LUNs: map[store.LUN]iscsi.Entry{}}
 	for lun, d := range c.luns[i] {
-		m.LUNs[lun] = iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Sanitize: d.sanitize, Wiped: d.sanitize, Volume: d.volume}
+		m.LUNs[lun] = d.entry()
 	}
+	return c.opened(m), nil
+}
+
+func (d *disk) entry() iscsi.Entry {
+	return iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Sanitize: d.sanitize, Wiped: d.sanitize, Bytes: d.bytes, Volume: d.volume}
+}
+
+func (c *catalog) Volume(_ context.Context, id store.VolumeID) (iscsi.Map, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, disks := range c.luns {
+		for _, d := range disks {
+			if d.id == id {
+				return c.opened(iscsi.Map{LUNs: map[store.LUN]iscsi.Entry{0: d.entry()}}), nil
+			}
+		}
+	}
+	return iscsi.Map{}, store.NotFound("volume", "disk")
+}
+
+// opened counts a map that is to be released.
+func (c *catalog) opened(m iscsi.Map) iscsi.Map {
 	c.open++
 	var once atomic.Bool
 	m.Release = func() {
@@ -192,7 +215,7 @@ func (c *catalog) Refresh(_ context.Context, i store.IQN) (iscsi.Map, error) {
 		c.open--
 		c.released++
 	}
-	return m, nil
+	return m
 }
 
 func (c *catalog) Revision() int64 {

@@ -175,6 +175,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.watch(ctx) })
 	wg.Go(func() { s.keep(ctx) })
+	wg.Go(func() { s.finishWipes(ctx) })
 	wg.Go(func() {
 		<-ctx.Done()
 		_ = l.Close() // ends Accept

@@ -310,6 +310,19 @@ func (l *wipeLog) Wipe(_ context.Context, v store.VolumeID) (*store.Wipe, error)
 	return l.all[v], nil
 }
 
+func (l *wipeLog) UnfinishedWipes(context.Context) ([]store.VolumeID, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ids []store.VolumeID
+	for id, w := range l.all {
+		if w != nil && !w.Failed {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}
+
 func (l *wipeLog) change(v store.VolumeID, w *store.Wipe) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

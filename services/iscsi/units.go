@@ -68,6 +68,10 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 			if err != nil {
 				return nil, nil, fmt.Errorf("what volume %s is wiped with: %w", e.Name, err)
 			}
+			if w != nil && w.Bytes != e.Bytes {
+				other := *w
+				other.Failed, w = true, &other // what was to be wiped is not here, and what is here was not to be wiped
+			}
 			unfinished[k] = w
 		}
 	}
@@ -82,7 +86,7 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 			v.size.Store(e.Volume.Size())
 			cfg := scsi.UnitConfig{Name: e.Name, UUID: e.UUID, BlockSize: e.BlockSize, Volume: v, Reservations: us.reserved[e.UUID]}
 			if us.wipes != nil {
-				cfg.Wipes = wipes{us.wipes, e.VolumeID}
+				cfg.Wipes = wipes{us.wipes, e.VolumeID, e.Bytes}
 			}
 			u = &unit{volume: v, scsi: scsi.NewUnit(cfg)}
 			us.byKey[k] = u
@@ -109,9 +113,11 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 type wipes struct {
 	kept   Wipes
 	volume store.VolumeID
+	bytes  string
 }
 
 func (w wipes) Begin(ctx context.Context, as store.Wipe) error {
+	as.Bytes = w.bytes
 	return w.kept.BeginWipe(ctx, w.volume, as)
 }
 func (w wipes) Fail(ctx context.Context) error { return w.kept.FailWipe(ctx, w.volume) }
@@ -126,13 +132,11 @@ func (us *units) sweep() {
 	}
 }
 
-// stop ends what units do by themselves.
+// stop ends what units do by themselves, when there are no sessions any more.
 func (us *units) stop() {
 	us.mu.Lock()
-	var all []*unit
-	for _, u := range us.byKey {
-		all = append(all, u)
-	}
+	all := us.byKey
+	us.byKey = make(map[unitKey]*unit)
 	us.mu.Unlock()
 	for _, u := range all {
 		u.scsi.Stop()

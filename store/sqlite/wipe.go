@@ -24,6 +24,16 @@ func (db *DB) Wipe(ctx context.Context, v store.VolumeID) (*store.Wipe, error) {
 	return &w, nil
 }
 
+// UnfinishedWipes lists the volumes of which a wipe has neither ended nor failed.
+func (db *DB) UnfinishedWipes(ctx context.Context) ([]store.VolumeID, error) {
+	rows, err := dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[int64], "SELECT wipe.volume FROM wipe JOIN volume ON volume.id = wipe.volume WHERE sanitize AND NOT json_extract(wipe.state, '$.failed') ORDER BY wipe.volume")
+	var out []store.VolumeID
+	for _, id := range rows {
+		out = append(out, store.VolumeID(id))
+	}
+	return out, err
+}
+
 // BeginWipe keeps what a volume is about to be wiped with; it is durable when it
 // returns nil. A volume that may not be wiped meanwhile is a KindConflict. It writes no audit row: it is an initiator's act and no operator's.
 func (db *DB) BeginWipe(ctx context.Context, v store.VolumeID, w store.Wipe) error {

@@ -110,6 +110,7 @@ type Reservations interface {
 // Wipes keeps what volumes are being wiped with.
 type Wipes interface {
 	Wipe(context.Context, store.VolumeID) (*store.Wipe, error)
+	UnfinishedWipes(context.Context) ([]store.VolumeID, error)
 	BeginWipe(context.Context, store.VolumeID, store.Wipe) error
 	FailWipe(context.Context, store.VolumeID) error
 	EndWipe(context.Context, store.VolumeID) error

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 
 	"lunboot/store"
 )
@@ -306,9 +307,12 @@ func wipes(k *kit) {
 	unfinished := func(what string, of store.Volume, want *store.Wipe) {
 		k.reopen()
 		same(k, what, want, must(k.Wipe(ctx, of.ID))(k))
+		if goesOn := slices.Contains(must(k.UnfinishedWipes(ctx))(k), of.ID); goesOn != (want != nil && !want.Failed) {
+			k.Errorf("%s: it is among those that go on: %v", what, goesOn)
+		}
 	}
 	unfinished("a volume that nobody wipes", v, nil)
-	in := store.Wipe{Passes: 3, Pattern: []byte{0, 0xff, 7}, Invert: true, Unrestricted: true}
+	in := store.Wipe{Passes: 3, Pattern: []byte{0, 0xff, 7}, Invert: true, Unrestricted: true, Bytes: "a file"}
 	k.ok(k.BeginWipe(ctx, v.ID, in))
 	unfinished("a wipe after a restart", v, &in)
 	unfinished("another volume's", other, nil)
@@ -344,6 +348,8 @@ func wipes(k *kit) {
 	})
 	k.ok(k.BeginWipe(ctx, v.ID, in))
 	k.ok(k.DeleteVolume(ctx, actor, v.ID))
+	unfinished("that of a volume which has gone", v, nil)
+	unfinished("that of another one of its name", wipeable("one"), nil)
 }
 
 func reservations(k *kit) {

@@ -322,6 +322,24 @@ func (u *Unit) wipeAll(v Volume, w *wipe, size int64, passes int, piece func(ctx
 // Busy says that the unit works by itself: it must not be forgotten yet.
 func (u *Unit) Busy() bool { return u.wiping.Load() != nil }
 
+// Rest waits until the unit does nothing by itself, and says whether all that it did
+// went well. It returns when ctx ends, too.
+func (u *Unit) Rest(ctx context.Context) bool {
+	w := u.wiping.Load()
+	if w == nil {
+		return true
+	}
+	if w.failed.Load() {
+		return false
+	}
+	select {
+	case <-w.end:
+		return w.err == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Stop ends what the unit does by itself and waits for it.
 func (u *Unit) Stop() {
 	u.wiperStop()

@@ -1,0 +1,103 @@
+package iscsi_test
+
+import (
+	"bytes"
+	"testing"
+
+	"lunboot/services/iscsi"
+	. "lunboot/services/iscsi/iscsitest"
+	"lunboot/store"
+)
+
+// A wipe that a restart has interrupted goes on by itself, one after the other, and
+// whoever logs in meanwhile finds it under way. What interrupts it again leaves it
+// unfinished.
+func TestAnUnfinishedWipeGoesOnWhenNobodyLogsIn(t *testing.T) {
+	l := &wipeLog{all: map[store.VolumeID]*store.Wipe{1: {}, 2: {}, 3: {Failed: true}, 4: {}}}
+	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+	var disks [4]*memory
+	for k := range disks {
+		disks[k] = newMemory(1 << 20)
+		copy(disks[k].b, "what was to be wiped")
+		disks[k].syncing, disks[k].heeds = make(chan struct{}), true
+	}
+	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: disks[0], sanitize: true}})
+	b.enroll(bob, map[store.LUN]disk{2: {id: 2, volume: disks[1], sanitize: true}, 3: {id: 3, volume: disks[2], sanitize: true}}) // the fourth has gone
+	startWith(t, b, iscsi.Config{Wipes: l})
+	eventually(t, func() bool { return disks[0].syncs.Load() == 1 }, "the first goes on")
+	i := b.login(t, alice, Linux(1))
+	for _, want := range []string{"06/29/00", "02/04/1B"} {
+		if r, err := i.Do(Ready(1)); err != nil || r.Key() != want {
+			t.Errorf("%v, %s, want %s", err, r.Key(), want)
+		}
+	}
+	if n := disks[1].syncs.Load(); n != 0 {
+		t.Error("two go on at the same time")
+	}
+	b.stop()
+	if ids, _ := l.UnfinishedWipes(t.Context()); len(ids) != 3 {
+		t.Fatalf("unfinished after a restart amid it: %v", ids)
+	}
+
+	next := &bench{catalog: b.catalog, journal: &journal{}, clock: &clock{}}
+	startWith(t, next, iscsi.Config{Wipes: l})
+	eventually(t, func() bool { return disks[0].syncs.Load() == 2 }, "the first goes on again")
+	close(disks[0].syncing)
+	eventually(t, func() bool { return disks[1].syncs.Load() == 1 }, "the second follows")
+	if w, _ := l.Wipe(t.Context(), 1); w != nil {
+		t.Errorf("of the first %+v is left", w)
+	}
+	close(disks[1].syncing)
+	eventually(t, func() bool { w, _ := l.Wipe(t.Context(), 2); return w == nil }, "the second ends")
+	for k, d := range disks[:2] {
+		if !bytes.Equal(d.b, make([]byte, len(d.b))) {
+			t.Errorf("something is left of volume %d", k+1)
+		}
+	}
+	if !bytes.HasPrefix(disks[2].b, []byte("what")) {
+		t.Error("a wipe that has failed went on")
+	}
+	next.login(t, alice, Linux(1)).Must(t, Ready(1))
+}
+
+// A file that was put in the place of the one that was to be wiped is not: neither by
+// itself nor when somebody logs in. It says that the wipe has failed, until it is wiped
+// anew.
+func TestAWipeDoesNotGoOnOverOtherBytes(t *testing.T) {
+	l := &wipeLog{all: map[store.VolumeID]*store.Wipe{1: {Bytes: "the old file", Unrestricted: true}}}
+	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+	v := newMemory(1 << 20)
+	copy(v.b, "restored")
+	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: v, sanitize: true, bytes: "the new file"}})
+	startWith(t, b, iscsi.Config{Wipes: l})
+	i := b.login(t, alice, Linux(1))
+	for _, want := range []string{"06/29/00", "03/31/03", "03/31/03"} {
+		if r, err := i.Do(Ready(1)); err != nil || r.Key() != want {
+			t.Errorf("%v, %s, want %s", err, r.Key(), want)
+		}
+	}
+	if !bytes.HasPrefix(v.b, []byte("restored")) {
+		t.Fatal("it was wiped")
+	}
+	i.Must(t, Command{LUN: LUN(1), CDB: []byte{0x48, 0x22, 0, 0, 0, 0, 0, 0, 0, 0}})
+	i.Must(t, Ready(1))
+	if !bytes.Equal(v.b, make([]byte, len(v.b))) {
+		t.Error("it was not wiped anew")
+	}
+}
+
+// What is written down of a wipe says which file it is for.
+func TestAWipeIsForTheBytesThatItWasBegunOn(t *testing.T) {
+	l := &wipeLog{all: map[store.VolumeID]*store.Wipe{}}
+	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+	startWith(t, b, iscsi.Config{Wipes: l})
+	v := newMemory(1 << 20)
+	v.syncing, v.heeds = make(chan struct{}), true
+	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: v, sanitize: true, bytes: "this file"}})
+	i := b.login(t, alice, Linux(1))
+	i.Must(t, Ready(1))
+	i.Must(t, Command{LUN: LUN(1), CDB: []byte{0x48, 0x82, 0, 0, 0, 0, 0, 0, 0, 0}})
+	if w, _ := l.Wipe(t.Context(), 1); w == nil || w.Bytes != "this file" {
+		t.Errorf("kept is %+v", w)
+	}
+}
