@@ -23,8 +23,9 @@ import (
 // that the real one keeps: one row an address, no lease over another MAC's, and
 // one bound lease a MAC in a network.
 type inventory struct {
-	now  func() time.Time
-	read atomic.Int64
+	now    func() time.Time
+	read   atomic.Int64
+	seeing atomic.Int64 // how often unknown machines were to be written down
 
 	mu       sync.Mutex
 	leases   map[netip.Addr]store.Lease
@@ -122,7 +123,8 @@ func (v *inventory) IgnoredMACs(context.Context) ([]store.MAC, error) {
 	return out, nil
 }
 
-func (v *inventory) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
+func (v *inventory) SeeUnknown(ctx context.Context, some ...store.UnknownMachine) error {
+	v.seeing.Add(1)
 	if v.stuck != nil {
 		select {
 		case <-ctx.Done():
@@ -132,9 +134,11 @@ func (v *inventory) SeeUnknown(ctx context.Context, u store.UnknownMachine) erro
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	u.Count += v.unknown[u.MAC].Count
-	u.Ignored = v.unknown[u.MAC].Ignored
-	v.unknown[u.MAC] = u
+	for _, u := range some {
+		u.Count += v.unknown[u.MAC].Count
+		u.Ignored = v.unknown[u.MAC].Ignored
+		v.unknown[u.MAC] = u
+	}
 	return nil
 }
 

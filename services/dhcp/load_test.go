@@ -20,11 +20,11 @@ import (
 // no time.
 type still struct{ *inventory }
 
-func (still) LeaseRevision() int64                                   { return 1 }
-func (still) ClientRevision() int64                                  { return 1 }
-func (still) PutLease(context.Context, store.Lease) error            { return nil }
-func (still) Emit(store.Event)                                       {}
-func (still) SeeUnknown(context.Context, store.UnknownMachine) error { return nil }
+func (still) LeaseRevision() int64                                      { return 1 }
+func (still) ClientRevision() int64                                     { return 1 }
+func (still) PutLease(context.Context, store.Lease) error               { return nil }
+func (still) Emit(store.Event)                                          {}
+func (still) SeeUnknown(context.Context, ...store.UnknownMachine) error { return nil }
 
 // crowded is a server for tens of thousands, bound to a socket.
 func crowded(t testing.TB) (*Server, *socket) {

@@ -27,7 +27,7 @@ import (
 
 // Machines is who asked to boot and is not enrolled.
 type Machines interface {
-	SeeUnknown(ctx context.Context, u store.UnknownMachine) error
+	SeeUnknown(ctx context.Context, some ...store.UnknownMachine) error
 }
 
 // Loaders chooses the loader that hardware is given, or none; own is a machine's
@@ -419,9 +419,7 @@ func (s *Server) Serve(parent context.Context) error {
 	for _, in := range slices.Concat(q.known, q.strange) {
 		wg.Go(func() { s.work(ctx, in) })
 	}
-	for range reporters {
-		wg.Go(func() { s.writeReports(ctx) })
-	}
+	wg.Go(func() { s.writeReports(ctx) })
 	wg.Go(func() { s.keepInUse(ctx) })
 	if k.ifi != nil {
 		wg.Go(func() {

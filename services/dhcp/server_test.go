@@ -658,15 +658,21 @@ func TestUnknownMachinesAreAnsweredWhileTheDiskIsBusy(t *testing.T) {
 	s := start(t, cfg)
 	c := dial(t, s)
 	pxe := dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001"))
-	const many = reports + reporters + 2
-	for i := range many {
+	comes := func(n int) {
 		clock.pass(time.Second) // strangers are let in one by one
-		require.Equal(t, dhcpv4.MessageTypeOffer, c.ask(discover(i+1, pxe)).MessageType())
+		require.Equal(t, dhcpv4.MessageTypeOffer, c.ask(discover(n, pxe)).MessageType())
+	}
+	comes(1)
+	require.Eventually(t, func() bool { return v.seeing.Load() == 1 }, 5*time.Second, time.Millisecond)
+	const many = 1 + reports + 2
+	for n := 2; n <= many; n++ {
+		comes(n)
 	}
 	require.Eventually(t, func() bool { return s.Dropped().Untold == 2 }, 5*time.Second, time.Millisecond)
 	close(v.stuck)
 	v.seen(t, 1, 1)
 	v.seen(t, many-2, 1)
+	assert.EqualValues(t, 1+reports/reportsTogether, v.seeing.Load(), "those that waited share commits")
 	assert.Zero(t, v.unknownMachine(many).Count)
 	c.ask(discover(many, pxe))
 	v.seen(t, many, 1)

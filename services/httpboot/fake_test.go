@@ -278,15 +278,17 @@ func (l *lab) UnknownMachine(_ context.Context, mac store.MAC) (store.UnknownMac
 	return store.UnknownMachine{}, store.NotFound("unknown machine", mac.String())
 }
 
-func (l *lab) SeeUnknown(_ context.Context, u store.UnknownMachine) error {
+func (l *lab) SeeUnknown(_ context.Context, some ...store.UnknownMachine) error {
 	if err := l.trip("SeeUnknown"); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	u.Ignored = l.unknown[u.MAC].Ignored
-	u.Count += l.unknown[u.MAC].Count
-	l.unknown[u.MAC] = u
+	for _, u := range some {
+		u.Ignored = l.unknown[u.MAC].Ignored
+		u.Count += l.unknown[u.MAC].Count
+		l.unknown[u.MAC] = u
+	}
 	return nil
 }
 

@@ -57,7 +57,7 @@ type Machines interface {
 // Seen takes what a boot teaches.
 type Seen interface {
 	UnknownMachine(context.Context, store.MAC) (store.UnknownMachine, error)
-	SeeUnknown(context.Context, store.UnknownMachine) error
+	SeeUnknown(context.Context, ...store.UnknownMachine) error
 	SeenMachine(ctx context.Context, id store.MachineID, firmware, arch string, at time.Time) error
 	ConsumeOnce(context.Context, store.MachineID) error
 	// ArmBoot is durable when it returns: the next login of the machine's

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -62,44 +63,56 @@ func (db *DB) IgnoredMACs(ctx context.Context) ([]store.MAC, error) {
 	return out, nil
 }
 
-// SeeUnknown records that a computer which is not enrolled asked to boot. What
-// u says is added to what was known; a MAC that a machine has is left alone,
+// SeeUnknown records that computers which are not enrolled asked to boot. What
+// each says is added to what was known; a MAC that a machine has is left alone,
 // since it was enrolled in the meantime.
-func (db *DB) SeeUnknown(ctx context.Context, u store.UnknownMachine) error {
-	if u.MAC.IsZero() {
-		return store.Invalid("mac", "an unknown machine is known by its MAC")
-	}
-	for _, s := range []*string{&u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &u.NIC, &u.Chip, &u.Port} {
-		*s = clip(*s)
+func (db *DB) SeeUnknown(ctx context.Context, some ...store.UnknownMachine) error {
+	some = slices.Clone(some)
+	for i := range some {
+		u := &some[i]
+		if u.MAC.IsZero() {
+			return store.Invalid("mac", "an unknown machine is known by its MAC")
+		}
+		for _, s := range []*string{&u.Hostname, &u.Vendor, &u.Firmware, &u.Arch, &u.NIC, &u.Chip, &u.Port} {
+			*s = clip(*s)
+		}
 	}
 	return db.batch.do(ctx, "record unknown machine", func(t *tx) error {
-		enrolled, err := dbfile.One(t.Ctx, t, dbfile.Scalar[int], nil, "SELECT count(*) FROM machine_mac WHERE mac = ?", u.MAC.String())
-		if err != nil || enrolled > 0 {
-			return err
+		for i := range some {
+			if err := t.seeUnknown(&some[i]); err != nil {
+				return err
+			}
 		}
-		seen, first := dbfile.Nanos(u.LastSeen), dbfile.Nanos(u.FirstSeen)
-		if seen == 0 {
-			seen = dbfile.Nanos(t.now)
-		}
-		if first == 0 {
-			first = seen
-		}
-		_, err = t.Run(`INSERT INTO unknown_machine (mac, uuid, hostname, vendor, firmware, arch, nic, chip, address, first_seen, last_seen, port, port_seen, count, ignored)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0)
-			ON CONFLICT (mac) DO UPDATE SET
-				uuid = coalesce(excluded.uuid, uuid), address = coalesce(excluded.address, address),
-				hostname = coalesce(nullif(excluded.hostname, ''), hostname), vendor = coalesce(nullif(excluded.vendor, ''), vendor),
-				firmware = coalesce(nullif(excluded.firmware, ''), firmware), arch = coalesce(nullif(excluded.arch, ''), arch),
-				nic = coalesce(nullif(excluded.nic, ''), nic), chip = coalesce(nullif(excluded.chip, ''), chip),
-				port = CASE WHEN excluded.port_seen > port_seen THEN excluded.port ELSE port END, port_seen = max(excluded.port_seen, port_seen),
-				last_seen = max(excluded.last_seen, last_seen), count = count + 1`,
-			u.MAC.String(), dbfile.Text(u.UUID), u.Hostname, u.Vendor, u.Firmware, u.Arch, u.NIC, u.Chip, addrText(u.Address), first, seen, u.Port, dbfile.Nanos(u.PortSeen))
-		if err != nil {
-			return err
-		}
-		t.move(changed)
 		return t.boundUnknown()
 	})
+}
+
+func (t *tx) seeUnknown(u *store.UnknownMachine) error {
+	enrolled, err := dbfile.One(t.Ctx, t, dbfile.Scalar[int], nil, "SELECT count(*) FROM machine_mac WHERE mac = ?", u.MAC.String())
+	if err != nil || enrolled > 0 {
+		return err
+	}
+	seen, first := dbfile.Nanos(u.LastSeen), dbfile.Nanos(u.FirstSeen)
+	if seen == 0 {
+		seen = dbfile.Nanos(t.now)
+	}
+	if first == 0 {
+		first = seen
+	}
+	_, err = t.Run(`INSERT INTO unknown_machine (mac, uuid, hostname, vendor, firmware, arch, nic, chip, address, first_seen, last_seen, port, port_seen, count, ignored)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0)
+		ON CONFLICT (mac) DO UPDATE SET
+			uuid = coalesce(excluded.uuid, uuid), address = coalesce(excluded.address, address),
+			hostname = coalesce(nullif(excluded.hostname, ''), hostname), vendor = coalesce(nullif(excluded.vendor, ''), vendor),
+			firmware = coalesce(nullif(excluded.firmware, ''), firmware), arch = coalesce(nullif(excluded.arch, ''), arch),
+			nic = coalesce(nullif(excluded.nic, ''), nic), chip = coalesce(nullif(excluded.chip, ''), chip),
+			port = CASE WHEN excluded.port_seen > port_seen THEN excluded.port ELSE port END, port_seen = max(excluded.port_seen, port_seen),
+			last_seen = max(excluded.last_seen, last_seen), count = count + 1`,
+		u.MAC.String(), dbfile.Text(u.UUID), u.Hostname, u.Vendor, u.Firmware, u.Arch, u.NIC, u.Chip, addrText(u.Address), first, seen, u.Port, dbfile.Nanos(u.PortSeen))
+	if err == nil {
+		t.move(changed)
+	}
+	return err
 }
 
 // boundUnknown removes the unknown machines above the bound, those not seen for

@@ -458,7 +458,15 @@ func unknownGathers(k *kit) {
 	if _, err := k.UnknownMachine(ctx, mac(3)); !store.IsNotFound(err) {
 		k.Errorf("a MAC that was never seen: %v", err)
 	}
-	k.unchanged(func() { k.refused(k.SeeUnknown(ctx, store.UnknownMachine{}), store.KindInvalid, "mac") })
+	k.unchanged(func() {
+		k.refused(k.SeeUnknown(ctx, store.UnknownMachine{}), store.KindInvalid, "mac")
+		k.refused(k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(4)}, store.UnknownMachine{}), store.KindInvalid, "mac")
+	})
+	k.ok(k.SeeUnknown(ctx, store.UnknownMachine{MAC: mac(4)}, store.UnknownMachine{MAC: mac(5)}, store.UnknownMachine{MAC: mac(4), Arch: "arm64"}))
+	if u := must(k.UnknownMachine(ctx, mac(4)))(k); u.Count != 2 || u.Arch != "arm64" {
+		k.Errorf("told of twice in one report: %+v", u)
+	}
+	must(k.UnknownMachine(ctx, mac(5)))(k)
 }
 
 func unknownEnrolled(k *kit) {

@@ -65,7 +65,7 @@ type Machines interface {
 	UnknownMachine(context.Context, store.MAC) (store.UnknownMachine, error)
 	UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error)
 	IgnoredMACs(context.Context) ([]store.MAC, error)
-	SeeUnknown(context.Context, store.UnknownMachine) error
+	SeeUnknown(context.Context, ...store.UnknownMachine) error
 	IgnoreUnknown(ctx context.Context, actor store.Actor, mac store.MAC, ignored bool) error
 }
 
