@@ -46,7 +46,7 @@ func (n networks) Links(ctx context.Context) ([]store.Link, error) {
 		if n.a.cmd.DHCP == "off" {
 			l.Mode, l.Serving = store.DHCPOff, false
 		}
-		if l.Mode != store.DHCPOff && !l.Serving {
+		if !l.Serving && (l.Mode != store.DHCPOff || slices.Contains(n.a.cmd.Interface, i.Name)) {
 			l.Trouble = n.a.trouble(i.Name)
 		}
 		if heard, ok := n.a.surveys.Last(i.Name); ok {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,16 +36,17 @@ func (n *network) fromFlags(ctx context.Context) error {
 	return nil
 }
 
-// settle writes the subnet of one interface that a flag names. With --dhcp auto an
-// interface that cannot be asked yet is kept for later.
+// settle writes the subnet of one interface that a flag names. An interface that has
+// no address yet, or that --dhcp auto cannot ask yet, is kept for later.
 func (n *network) settle(ctx context.Context, name string) error {
 	subnet, err := subnetOf(name, n.a.set.rng)
-	if err != nil && n.a.cmd.DHCP == "auto" && !n.a.set.rng.From.IsValid() {
-		n.wait(name, err)
-		return nil
-	}
 	if err != nil {
-		return err
+		why, failed := n.expected(ctx, name, err)
+		if failed != nil {
+			return failed
+		}
+		n.wait(name, n.undone(name), why)
+		return nil
 	}
 	known, err := n.known(ctx, subnet)
 	if err != nil {
@@ -65,14 +68,107 @@ func (n *network) settle(ctx context.Context, name string) error {
 	return err
 }
 
+// expected says why an interface is waited for that has no address where a flag asks
+// for one: nobody gave it any yet, or its part was settled before. Whatever else is a
+// slip of the operator's, who is told at once: it fails.
+func (n *network) expected(ctx context.Context, name string, err error) (why, failed error) {
+	have, failed := n.a.db.Subnets(ctx)
+	if failed != nil {
+		return nil, failed
+	}
+	rng := n.a.set.rng
+	at := slices.IndexFunc(have, func(s store.Subnet) bool {
+		return s.Interface == name && s.Mode != store.DHCPOff && (!rng.From.IsValid() || s.Range == rng)
+	})
+	switch {
+	case at >= 0:
+		return cmp.Or(n.away(have[at]), err), nil
+	case len(addressesOf(name)) == 0, n.a.cmd.DHCP == "auto" && !rng.From.IsValid():
+		return err, nil
+	}
+	return nil, err
+}
+
 // wait keeps an interface for later: what part to take there could not be settled.
-func (n *network) wait(name string, why error) {
-	text := "DHCP is not answered on " + name + " until it can be asked who else does: " + why.Error()
+func (n *network) wait(name, what string, why error) {
+	n.waits(name, what+why.Error(), why)
+	n.waiting[name] = true
+}
+
+// undone is what does not happen on an interface while what the flags say of it cannot
+// be settled.
+func (n *network) undone(name string) string {
+	switch {
+	case n.a.cmd.DHCP == "proxy":
+		return untold(name)
+	case n.a.cmd.DHCP == "full", n.a.set.rng.From.IsValid():
+		return ungiven(name)
+	}
+	return unasked(name)
+}
+
+func unasked(name string) string {
+	return "DHCP is not answered on " + name + " until it can be asked who else does: "
+}
+
+// cannotServe says that a subnet which was chosen is not served now, and why.
+func (n *network) cannotServe(s store.Subnet, why error) {
+	text := ungiven(s.Interface)
+	if s.Mode == store.DHCPProxy {
+		text = untold(s.Interface)
+	}
+	n.waits(s.Interface, text+why.Error(), why)
+}
+
+func ungiven(name string) string { return "No addresses are given on " + name + ": " }
+
+func untold(name string) string { return "Machines are not told what to boot on " + name + ": " }
+
+// waits tells once of an interface on which nobody is answered.
+func (n *network) waits(name, text string, why error) {
 	if n.a.trouble(name) != text {
 		n.a.log.Warn("nobody is answered", "interface", name, "reason", why)
 	}
-	n.waiting[name] = true
 	n.a.banner("dhcp "+name, text)
+}
+
+// away says why a subnet that was chosen cannot be served yet: its interface has no
+// address in it. A box often starts before its network does.
+func (n *network) away(s store.Subnet) error {
+	if s.Interface == "" || s.Mode == store.DHCPOff || n.a.cmd.DHCPListen != "" || reaches(s) {
+		return nil
+	}
+	if _, err := net.InterfaceByName(s.Interface); err != nil {
+		return store.Invalid("interface", "there is no interface %s yet; the interfaces are %s", s.Interface, interfaceNames())
+	}
+	return store.Invalid("interface", "%s has no address in %s yet; give it one: ip address add %s dev %s", s.Interface, s.Prefix, ownIn(s), s.Interface)
+}
+
+// ownIn is an address that we might have in a subnet: its first that is not given to
+// machines and is not the router's.
+func ownIn(s store.Subnet) netip.Prefix {
+	a := s.Prefix.Masked().Addr().Next()
+	for s.Range.Contains(a) || a == s.Router {
+		a = a.Next()
+	}
+	if !s.Prefix.Contains(a.Next()) {
+		a = s.Prefix.Masked().Addr().Next() // all is given away: one of them then
+	}
+	return netip.PrefixFrom(a, s.Prefix.Bits())
+}
+
+// arrived reports whether an interface that is waited for has other addresses than at
+// the last look.
+func (n *network) arrived() (changed bool) {
+	now := map[string]string{}
+	for _, names := range []map[string]bool{n.waiting, n.deaf} {
+		for name := range names {
+			now[name] = fmt.Sprint(addressesOf(name))
+			changed = changed || now[name] != n.had[name]
+		}
+	}
+	n.had = now
+	return changed
 }
 
 // settleWaiting tries again what could not be settled when the appliance started.
@@ -80,7 +176,7 @@ func (n *network) settleWaiting(ctx context.Context) {
 	for _, name := range slices.Sorted(maps.Keys(n.waiting)) {
 		delete(n.waiting, name)
 		if err := n.settle(ctx, name); err != nil {
-			n.wait(name, err)
+			n.wait(name, n.undone(name), err)
 		}
 		if !n.waiting[name] {
 			n.a.banner("dhcp "+name, "")
@@ -162,7 +258,7 @@ func (n *network) mode(ctx context.Context, s, known store.Subnet) (store.DHCPMo
 		n.a.log.Info("another DHCP server gives the addresses; this appliance says what to boot", "interface", s.Interface, "reason", err)
 		return store.DHCPProxy, nil
 	}
-	n.wait(s.Interface, err)
+	n.wait(s.Interface, unasked(s.Interface), err)
 	return store.DHCPOff, nil
 }
 
@@ -238,8 +334,12 @@ func subnetOf(name string, rng store.Range) (store.Subnet, error) {
 		}
 	}
 	have := addressesOf(name)
+	if len(have) == 0 && rng.From.IsValid() {
+		example := ownIn(store.Subnet{Prefix: netip.PrefixFrom(rng.From, 24), Range: rng})
+		return store.Subnet{}, store.Invalid("interface", "%s has no IPv4 address yet, and needs one of the network that the range %s is in; give it one, such as: ip address add %s dev %s", name, rng, example, name)
+	}
 	if len(have) == 0 {
-		return store.Subnet{}, store.Invalid("interface", "%s has no IPv4 address; give it one first, such as: ip address add 192.168.40.1/24 dev %s", name, name)
+		return store.Subnet{}, store.Invalid("interface", "%s has no IPv4 address yet; give it one, such as: ip address add 192.168.40.1/24 dev %s", name, name)
 	}
 	return store.Subnet{}, store.Invalid("dhcp_range", "the range %s is in no network of %s, which has %s", rng, name, have[0])
 }

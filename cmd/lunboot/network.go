@@ -36,9 +36,10 @@ type network struct {
 	wake    chan struct{}
 	rivals  map[string]store.DHCPMode // interfaces with a banner about another server's answer, or its silence, by the mode that it is about; Serve's own
 	silent  map[string]bool           // those whose pause may end: the last question met nobody; Serve's own
-	waiting map[string]bool           // interfaces of --dhcp auto that could not be asked yet; Serve's own
+	waiting map[string]bool           // interfaces that a flag names and whose part could not be settled yet; Serve's own
 	gone    map[int64]int             // subnets whose network was missing, and how often in a row; Serve's own
 	deaf    map[string]bool           // interfaces that could not be listened on; Serve's own
+	had     map[string]string         // the addresses of waiting and deaf interfaces at the last look; Serve's own
 }
 
 type dhcpServer struct {
@@ -51,7 +52,7 @@ type dhcpServer struct {
 }
 
 func newNetwork(a *appliance, emit dhcp.Emitter) *network {
-	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), rivals: map[string]store.DHCPMode{}, silent: map[string]bool{}, waiting: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), rivals: map[string]store.DHCPMode{}, silent: map[string]bool{}, waiting: map[string]bool{}, deaf: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // String names the service.
@@ -73,6 +74,11 @@ func (n *network) Listen() error {
 		_, ok := n.servers[key(s.subnet)]
 		n.mu.Unlock()
 		if ok {
+			continue
+		}
+		if err := n.away(s.subnet); err != nil { // an address may come after this start
+			n.cannotServe(s.subnet, err)
+			n.deaf[s.subnet.Interface] = true
 			continue
 		}
 		srv, err := n.listen(s)
@@ -172,7 +178,11 @@ func addressesOf(name string) []netip.Prefix {
 // wanted lists the subnets that are to be answered now.
 func (n *network) wanted(ctx context.Context) ([]store.Subnet, error) {
 	all, err := n.chosen(ctx)
-	return slices.DeleteFunc(all, func(s store.Subnet) bool { return s.Mode == store.DHCPFull && n.rivals[s.Interface] == store.DHCPFull }), err
+	return slices.DeleteFunc(all, func(s store.Subnet) bool {
+		// What a flag wants in its place, a refusal of that must not bring back.
+		replaced := n.waiting[s.Interface] && n.a.cmd.DHCP == "full"
+		return s.Mode == store.DHCPFull && n.rivals[s.Interface] == store.DHCPFull || replaced
+	}), err
 }
 
 // chosen lists the subnets that somebody chose.
@@ -234,6 +244,8 @@ func (n *network) Serve(ctx context.Context) error {
 	defer n.closeAll()
 	tick := time.NewTicker(10 * time.Second) // an interface that comes back
 	defer tick.Stop()
+	look := time.NewTicker(time.Second) // an address that comes
+	defer look.Stop()
 	ask := time.NewTimer(firstAsk)
 	defer ask.Stop()
 	seen := n.a.db.NetworkRevision()
@@ -248,6 +260,10 @@ func (n *network) Serve(ctx context.Context) error {
 				ask.Reset(0) // somebody may have mended it
 			}
 		case <-tick.C:
+		case <-look.C:
+			if !n.arrived() {
+				continue
+			}
 		case <-ask.C:
 			n.askForRivals(ctx)
 			ask.Reset(n.untilAsked())
@@ -380,14 +396,16 @@ func (n *network) follow(ctx context.Context) {
 		if _, ok := n.servers[key(w.subnet)]; ok {
 			continue
 		}
-		s, err := n.listen(w)
+		err := n.away(w.subnet)
+		var s *dhcpServer
+		if err == nil {
+			s, err = n.listen(w)
+		}
 		if err != nil {
 			deaf[name] = true
 			switch {
-			case w.subnet.Mode == store.DHCPFull:
-				n.a.banner("dhcp "+name, "No addresses are given on "+name+": "+err.Error())
-			case w.subnet.Mode == store.DHCPProxy:
-				n.a.banner("dhcp "+name, "Machines are not told what to boot on "+name+": "+err.Error())
+			case w.subnet.Mode != store.DHCPOff:
+				n.cannotServe(w.subnet, err)
 			case !n.deaf[name]:
 				// Nobody chose that interface, and a host's own bridges often
 				// have a server of their own: worth a line, not a banner.
