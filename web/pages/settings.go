@@ -74,6 +74,7 @@ type linkView struct {
 	store.Link
 	Choice  store.DHCPMode // the radio button that is on
 	Text    string         // the range as it stands in its field
+	Why     string         // at the first run: why off is proposed
 	Problem string         // why the last choice was not taken
 	Picture picture
 	Subnet  int64 // of the network that is served there, 0 for none
@@ -81,11 +82,11 @@ type linkView struct {
 }
 
 // Fits is the mode that the last survey speaks for as it is, empty when there
-// was none or something is to be mended first.
+// was none, something is to be mended first, or silence proves little (see proposal).
 func (l linkView) Fits() store.DHCPMode {
 	if l.Survey != nil {
-		switch l.Survey.Verdict() {
-		case store.VerdictNobody, store.VerdictAddresses:
+		switch v := l.Survey.Verdict(); {
+		case v == store.VerdictNobody && l.Carrier && !l.Default, v == store.VerdictAddresses:
 			return l.Survey.Fits()
 		}
 	}

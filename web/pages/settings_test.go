@@ -164,28 +164,58 @@ func TestTheFirstRunProposesWhatTheNetworksSay(t *testing.T) {
 
 func TestAProposalFitsWhatWasHeard(t *testing.T) {
 	link := func(name string, def bool, heard ...store.Heard) store.Link {
-		return store.Link{Name: name, Default: def, Proposed: mustRange("10.0.0.10-10.0.0.20"), Survey: &store.Survey{Heard: heard}}
+		return store.Link{Name: name, Default: def, Carrier: true, Proposed: mustRange("10.0.0.10-10.0.0.20"), Survey: &store.Survey{Heard: heard}}
 	}
 	router := store.Heard{As: store.ClientPlain, Server: netip.MustParseAddr("10.0.0.1"), Offered: netip.MustParseAddr("10.0.0.50")}
 	proxy := store.Heard{As: store.ClientBIOS, Server: netip.MustParseAddr("10.0.0.2"), PXE: true}
 	other := store.Link{Name: "eth9"}
-	small, silent := link("eth1", false), link("eth1", false)
-	small.Proposed, silent.Survey = store.Range{}, nil
+	small, silent, office, unplugged, failed := link("eth1", false), link("eth1", false), link("eth1", true), link("eth1", false), link("eth1", false)
+	small.Proposed, silent.Survey, office.Survey, unplugged.Carrier, failed.Survey.Failed = store.Range{}, nil, nil, false, "no right to ask"
 	for name, c := range map[string]struct {
 		link store.Link
 		all  []store.Link
 		want store.DHCPMode
+		why  string // a word of it; empty: what was heard says it all
+		fits store.DHCPMode
 	}{
-		"nobody answers":              {link("eth1", false), []store.Link{other}, store.DHCPFull},
-		"nobody, and no range fits":   {small, nil, store.DHCPOff},
-		"a router":                    {link("eth1", false, router), []store.Link{other}, store.DHCPProxy},
-		"a router, on the only card":  {link("eth1", true, router), nil, store.DHCPProxy},
-		"the way to the Internet":     {link("eth1", true, router), []store.Link{other}, store.DHCPOff},
-		"only a boot server":          {link("eth1", false, proxy), nil, store.DHCPOff},
-		"not asked, the first of all": {silent, []store.Link{other}, store.DHCPFull},
+		"nobody answers":                      {link("eth1", false), []store.Link{other}, store.DHCPFull, "", store.DHCPFull},
+		"nobody, on the only card":            {link("eth1", false), nil, store.DHCPFull, "", store.DHCPFull},
+		"nobody, and no range fits":           {small, nil, store.DHCPOff, "write down the addresses", store.DHCPFull},
+		"nobody, for there is no cable":       {unplugged, nil, store.DHCPOff, "No cable", ""},
+		"nobody, on an office's only card":    {link("eth1", true), nil, store.DHCPOff, "silence proves little", ""},
+		"nobody, on the way to the Internet":  {link("eth1", true), []store.Link{other}, store.DHCPOff, "leads to the Internet", ""},
+		"a router":                            {link("eth1", false, router), []store.Link{other}, store.DHCPProxy, "", store.DHCPProxy},
+		"a router, on the only card":          {link("eth1", true, router), nil, store.DHCPProxy, "", store.DHCPProxy},
+		"the way to the Internet":             {link("eth1", true, router), []store.Link{other}, store.DHCPOff, "leads to the Internet", store.DHCPProxy},
+		"only a boot server":                  {link("eth1", false, proxy), nil, store.DHCPOff, "", ""},
+		"not asked, the first of all":         {silent, []store.Link{other}, store.DHCPOff, "Not asked yet", ""},
+		"not asked, the only card":            {silent, nil, store.DHCPOff, "Not asked yet", ""},
+		"not asked, an office's only card":    {office, nil, store.DHCPOff, "leads to the Internet", ""},
+		"the question could not be asked":     {failed, nil, store.DHCPOff, "", ""},
+		"it could not, and there is no cable": {store.Link{Name: "eth1", Proposed: small.Proposed, Survey: failed.Survey}, nil, store.DHCPOff, "", ""},
 	} {
-		if got := proposal(c.link, append([]store.Link{c.link}, c.all...)); got != c.want {
-			t.Errorf("%s: %q is proposed, want %q", name, got, c.want)
+		got, why := proposal(c.link, append([]store.Link{c.link}, c.all...))
+		if got != c.want || (why == "") != (c.why == "") || !strings.Contains(why, c.why) {
+			t.Errorf("%s: %q is proposed, want %q; because %q", name, got, c.want, why)
+		}
+		if fits := (linkView{Link: c.link}).Fits(); fits != c.fits {
+			t.Errorf("%s: %q is said to fit what was heard, want %q", name, fits, c.fits)
 		}
 	}
+}
+
+// Whoever opens the page and presses its last button has chosen to answer nobody.
+func TestTheFirstRunProposesNothingForNetworksThatWereNotAsked(t *testing.T) {
+	l := full()
+	base, c := l.open(t)
+	resp, err := c.Get(base + "/setup?code=" + l.auth.Code())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(t, string(b), `name="mode-eth0" value="off" checked`, `name="mode-eth1" value="off" checked`, "Not asked yet, so off is chosen.", "It leads to the Internet")
 }

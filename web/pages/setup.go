@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 
@@ -67,7 +66,7 @@ func (s *site) showSetup(w http.ResponseWriter, r *http.Request, status int, pro
 	v := setupView{Facts: s.Setup.Facts(r.Context()), Code: code}
 	for _, l := range v.Facts.Interfaces {
 		lv := viewOf(l)
-		lv.Choice = proposal(l, v.Facts.Interfaces)
+		lv.Choice, lv.Why = proposal(l, v.Facts.Interfaces)
 		if form.Has("mode-" + l.Name) {
 			lv.Choice, lv.Text = store.DHCPMode(form.Get("mode-"+l.Name)), form.Get("range-"+l.Name)
 		}
@@ -77,27 +76,30 @@ func (s *site) showSetup(w http.ResponseWriter, r *http.Request, status int, pro
 	s.render(w, r, status, "setup", page{Title: "Set up", Error: problem, Data: v})
 }
 
-// proposal is the mode that an interface starts with: what fits its network
-// once that was asked. Before, the first that does not lead to the Internet is
-// proposed to give addresses; whether it may is asked when that is confirmed.
-func proposal(l store.Link, all []store.Link) store.DHCPMode {
-	first := func(is func(store.Link) bool) bool {
-		at := slices.IndexFunc(all, is)
-		return at >= 0 && all[at].Name == l.Name
+// proposal is the mode that an interface starts with, and why it is off where what was
+// heard does not say so by itself. An appliance that gives addresses in somebody
+// else's network is the worst accident that it can have: full is proposed only where
+// the network was asked, somebody could have answered, and nobody did. The only card
+// of a machine in an office leads to the Internet, and a DHCP server there that
+// answers just the machines which it knows is silent to the question, too.
+func proposal(l store.Link, all []store.Link) (mode store.DHCPMode, why string) {
+	switch {
+	case l.Survey == nil && l.Default:
+		return store.DHCPOff, "Not asked yet, so off is chosen. It leads to the Internet: most likely not the boot network."
+	case l.Survey == nil:
+		return store.DHCPOff, "Not asked yet, so off is chosen."
+	case l.Default && len(all) > 1:
+		return store.DHCPOff, "It leads to the Internet: most likely not the boot network."
+	case l.Survey.Fits() != store.DHCPFull:
+		return l.Survey.Fits(), ""
+	case !l.Carrier:
+		return store.DHCPOff, "No cable is plugged in: nobody could have answered, so off is chosen."
+	case l.Default:
+		return store.DHCPOff, "It leads to the Internet, and a DHCP server there may answer only the machines that it knows: silence proves little, so off is chosen. Choose full if nobody else decides about this network."
+	case !l.Proposed.From.IsValid():
+		return store.DHCPOff, "No range is proposed for a network of this size: write down the addresses to give, and choose full."
 	}
-	if l.Default && len(all) > 1 {
-		return store.DHCPOff // the boot network is rarely the one that leads to the Internet
-	}
-	if l.Survey != nil {
-		if fits := l.Survey.Fits(); fits != store.DHCPFull || l.Proposed.From.IsValid() {
-			return fits
-		}
-		return store.DHCPOff
-	}
-	if first(func(l store.Link) bool { return !l.Default && l.Proposed.From.IsValid() }) {
-		return store.DHCPFull
-	}
-	return store.DHCPOff
+	return store.DHCPFull, ""
 }
 
 // setupAsk asks every network that is listed who answers DHCP there, all at
