@@ -43,14 +43,20 @@ type Config struct {
 
 // Tap is where frames come from.
 type Tap interface {
-	// Read returns one frame, and when it came or left. It fails once Close
-	// was called.
-	Read(b []byte) (n int, at time.Time, err error)
+	// Read returns one frame, without the tag that it had on the wire, and how it
+	// came or left. It fails once Close was called.
+	Read(b []byte) (n int, seen Seen, err error)
 	// Filter replaces the filter.
 	Filter([]bpf.Instruction) error
 	// Dropped counts the frames that came faster than they were read.
 	Dropped() int64
 	Close() error
+}
+
+// Seen is how a frame came or left.
+type Seen struct {
+	At  time.Time
+	Tag [tagLen]byte // IEEE 802.1Q §9.3: what stands before its EtherType; zero for none
 }
 
 // Times of the service.
@@ -222,12 +228,12 @@ func (s *Server) read(t *tap) {
 	defer close(t.done)
 	buf := make([]byte, copyAll)
 	for {
-		n, at, err := t.Read(buf)
+		n, seen, err := t.Read(buf)
 		if err != nil {
 			return
 		}
 		_ = services.Guard(s.cfg.Log, "recording a packet", func() error {
-			s.rec.take(t.link, at, buf[:n])
+			s.rec.take(t.link, seen, buf[:n])
 			return nil
 		})
 		if s.rec.wantsFilter() {

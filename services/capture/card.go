@@ -2,6 +2,7 @@ package capture
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -47,7 +48,7 @@ func openCard(l Link, filter []bpf.Instruction) (Tap, error) {
 	c := &card{conn: conn}
 	if c.fd, err = conn.SyscallConn(); err == nil {
 		controlErr := c.fd.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+			err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1), unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_AUXDATA, 1))
 			// The kernel may give less. What a full buffer drops is counted.
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, readBuffer)
 		})
@@ -62,21 +63,25 @@ func openCard(l Link, filter []bpf.Instruction) (Tap, error) {
 	return c, nil
 }
 
-// assemble makes what the kernel takes. Frames with a VLAN tag are left to the
-// tag's own interface: the kernel has taken the tag out, and here they look as
-// if they were ours.
+// assemble makes what the kernel takes. Frames that are tagged for a VLAN are left to
+// the tag's own interface: the kernel has taken the tag out, and here they look as if
+// they were ours. A tag of number 0 names no VLAN and only a priority (IEEE 802.1Q
+// §6.9), and its frame is heard like one without.
 func assemble(filter []bpf.Instruction) ([]bpf.RawInstruction, error) {
 	head := []bpf.Instruction{
-		bpf.LoadExtension{Num: bpf.ExtVLANTagPresent},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
+		bpf.LoadExtension{Num: bpf.ExtVLANTag},
+		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: vlanNumber, SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
 	}
 	return bpf.Assemble(append(head, filter...))
 }
 
+// vlanNumber are the bits of a tag that name the VLAN.
+const vlanNumber = 0x0fff
+
 // Read waits for a frame.
-func (c *card) Read(b []byte) (n int, at time.Time, err error) {
-	var oob [64]byte
+func (c *card) Read(b []byte) (n int, seen Seen, err error) {
+	var oob [128]byte
 	var oobn int
 	waitErr := c.fd.Read(func(fd uintptr) bool {
 		for {
@@ -90,23 +95,51 @@ func (c *card) Read(b []byte) (n int, at time.Time, err error) {
 		err = waitErr
 	}
 	if err != nil {
-		return 0, at, err
+		return 0, seen, err
 	}
-	return n, stamp(oob[:oobn]), nil
+	return n, told(oob[:oobn]), nil
 }
 
-// stamp reads the kernel's time of a packet (socket(7), SO_TIMESTAMPNS); without
-// one it is now.
-func stamp(oob []byte) time.Time {
+// told reads what the kernel says of a packet: its time (socket(7), SO_TIMESTAMPNS),
+// without which it is now, and the tag that was taken out (packet(7), PACKET_AUXDATA).
+func told(oob []byte) (seen Seen) {
 	all, err := unix.ParseSocketControlMessage(oob)
-	if err == nil {
-		for _, m := range all {
-			if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) == 16 {
-				return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
-			}
+	if err != nil {
+		all = nil
+	}
+	for _, m := range all {
+		switch {
+		case m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) == 16:
+			seen.At = time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+		case m.Header.Level == unix.SOL_PACKET && m.Header.Type == unix.PACKET_AUXDATA && len(m.Data) >= auxLen:
+			seen.Tag = tagOf(binary.NativeEndian.Uint32(m.Data), binary.NativeEndian.Uint16(m.Data[auxTCI:]), binary.NativeEndian.Uint16(m.Data[auxTPID:]))
 		}
 	}
-	return time.Now()
+	if seen.At.IsZero() {
+		seen.At = time.Now()
+	}
+	return seen
+}
+
+// Places in struct tpacket_auxdata, and its length (if_packet.h).
+const (
+	auxTCI  = 16
+	auxTPID = 18
+	auxLen  = 20
+)
+
+// tagOf makes a tag as it was on the wire. A kernel before 3.14 does not say the kind,
+// and knew one.
+func tagOf(status uint32, tci, tpid uint16) (tag [tagLen]byte) {
+	if status&unix.TP_STATUS_VLAN_VALID == 0 {
+		return tag
+	}
+	if status&unix.TP_STATUS_VLAN_TPID_VALID == 0 {
+		tpid = etherTypeVLAN
+	}
+	binary.BigEndian.PutUint16(tag[:], tpid)
+	binary.BigEndian.PutUint16(tag[2:], tci)
+	return tag
 }
 
 // Filter replaces the filter at once.

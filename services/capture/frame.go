@@ -22,6 +22,10 @@ const (
 	etherTypeIPv4 = 0x0800
 	etherTypeARP  = 0x0806
 	etherTypeIPv6 = 0x86dd
+	etherTypeVLAN = 0x8100 // IEEE 802.1Q
+
+	tagLen = 4
+	atTag  = 12 // behind the two MACs
 
 	protocolTCP    = 6
 	protocolUDP    = 17

@@ -38,7 +38,7 @@ func newWire(t testing.TB) *wire {
 
 func (w *wire) take(b []byte) {
 	w.at = w.at.Add(time.Millisecond)
-	w.rec.take(lan, w.at, b)
+	w.rec.take(lan, Seen{At: w.at}, b)
 }
 
 func serialize(t testing.TB, all ...gopacket.SerializableLayer) []byte {

@@ -108,13 +108,13 @@ func (r *recorder) setLinks(all []Link) {
 }
 
 // take records one frame. It overwrites b.
-func (r *recorder) take(l Link, at time.Time, b []byte) {
+func (r *recorder) take(l Link, seen Seen, b []byte) {
 	if len(b) < ethernetLen {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f := frame{link: l, at: at, b: b, out: macAt(b[6:]) == l.MAC, peer: macAt(b[6:])}
+	f := frame{link: l, at: seen.At, tag: seen.Tag, b: b, out: macAt(b[6:]) == l.MAC, peer: macAt(b[6:])}
 	if f.out {
 		f.peer = macAt(b)
 	}
@@ -146,6 +146,7 @@ func (r *recorder) take(l Link, at time.Time, b []byte) {
 type frame struct {
 	link Link
 	at   time.Time
+	tag  [tagLen]byte
 	b    []byte
 	out  bool      // we sent it
 	peer store.MAC // the other card
@@ -154,7 +155,11 @@ type frame struct {
 // keep adds the first n bytes of a frame to a machine's ring.
 func (r *recorder) keep(m *machine, f frame, n, length int) {
 	data, holes := shrink(f.b[:n])
-	r.rings.add(m, packet{at: f.at, link: r.link(f.link.Name), length: max(length, n), data: data, holes: holes})
+	p := packet{at: f.at, link: r.link(f.link.Name), length: max(length, n), tag: f.tag, data: data, holes: holes}
+	if p.tagged() {
+		p.length += tagLen
+	}
+	r.rings.add(m, p)
 	r.packets++
 }
 

@@ -201,12 +201,12 @@ type fakeTap struct {
 	filters [][]bpf.Instruction
 }
 
-func (f *fakeTap) Read(b []byte) (int, time.Time, error) {
+func (f *fakeTap) Read(b []byte) (int, Seen, error) {
 	select {
 	case frame := <-f.frames:
-		return copy(b, frame), time.Now(), nil
+		return copy(b, frame), Seen{At: time.Now()}, nil
 	case <-f.closed:
-		return 0, time.Time{}, io.EOF
+		return 0, Seen{}, io.EOF
 	}
 }
 

@@ -3,6 +3,7 @@ package capture
 import (
 	"container/list"
 	"net/netip"
+	"slices"
 	"time"
 
 	"lunboot/store"
@@ -33,9 +34,10 @@ type who struct {
 // what was cut.
 type packet struct {
 	at     time.Time
-	link   int    // index of its interface in the recorder's list
-	length int    // on the wire
-	data   []byte // without the holes
+	link   int // index of its interface in the recorder's list
+	length int // on the wire
+	tag    [tagLen]byte
+	data   []byte // without the holes and the tag
 	holes  []hole
 }
 
@@ -65,7 +67,9 @@ func shrink(b []byte) (data []byte, holes []hole) {
 	return append(data, b[kept:]...), holes
 }
 
-// frame returns the packet's bytes with their holes filled.
+func (p *packet) tagged() bool { return p.tag != [tagLen]byte{} }
+
+// frame returns the packet's bytes with their holes filled, and its tag where it was.
 func (p *packet) frame() []byte {
 	n := len(p.data)
 	for _, h := range p.holes {
@@ -79,7 +83,11 @@ func (p *packet) frame() []byte {
 		rest = rest[take:]
 		out = append(out, make([]byte, h.n)...)
 	}
-	return append(out, rest...)
+	out = append(out, rest...)
+	if p.tagged() {
+		out = slices.Insert(out, atTag, p.tag[:]...)
+	}
+	return out
 }
 
 func (p *packet) size() int { return overhead + len(p.data) + 16*len(p.holes) }
