@@ -80,14 +80,11 @@ func parseRequest(b []byte) (request, error) {
 // what it does not know. The library leaves out a size that it is not asked for
 // with a zero.
 func (r request) packet(blksize int) []byte {
-	op, mode := byte(opRead), "octet"
-	if r.write {
-		op = opWrite
-	}
+	mode := "octet"
 	if r.text {
 		mode = "netascii"
 	}
-	b := append([]byte{0, op}, printable(r.name)...)
+	b := append([]byte{0, opRead}, printable(r.name)...)
 	b = append(append(append(b, 0), mode...), 0)
 	if r.blksize >= defaultBlksize {
 		b = append(strconv.AppendInt(append(b, "blksize\x00"...), int64(blksize), 10), 0)

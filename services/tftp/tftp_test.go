@@ -326,8 +326,8 @@ func TestNothingButLoadersCanBeFetched(t *testing.T) {
 	}
 	c := r.client()
 	c.send(c.main, append([]byte{0, 2}, "undionly.kpxe\x00octet\x00"...))
-	if op, _ := c.next(); op != 5 {
-		t.Errorf("a write request is answered with operation %d, want an ERROR", op)
+	if op, rest := c.next(); op != 5 || string(rest) != "\x00\x02files are only given, not taken\x00" { // RFC 1350 §5: access violation
+		t.Errorf("a write request is answered with operation %d, %q", op, rest)
 	}
 }
 
@@ -370,8 +370,39 @@ func TestAClientThatGivesUpIsAnAbort(t *testing.T) {
 	}
 	c.fail(3, "Disk full")
 	e := r.of(store.EventTFTPAbort, 1)[0]
-	if e.MAC != loaderMAC || e.Detail.Bytes != 2*1432 || e.Detail.Total != 74_213 || e.Detail.Cause != store.CauseGaveUp || !strings.Contains(e.Detail.Reason, "2864 of 74213 bytes (TFTP error 3)") {
+	if e.MAC != loaderMAC || e.Detail.Bytes != 2*1432 || e.Detail.Total != 74_213 || e.Detail.Cause != store.CauseGaveUp || e.Detail.Reason != `the machine gave up after 2864 of 74213 bytes (TFTP error 3): it says "Disk full"` {
 		t.Errorf("the event is %+v", e)
+	}
+}
+
+// The reason is the client's own words, bounded and without what would steer a
+// terminal; where it has none, those of its code.
+func TestAClientThatGivesUpIsQuoted(t *testing.T) {
+	for _, c := range []struct {
+		code byte
+		says string
+		want string
+	}{
+		{0, "User aborted the transfer", `(TFTP error 0): it says "User aborted the transfer"`},
+		{8, "too small", `(TFTP error 8): it says "too small"`},
+		{8, "", "(TFTP error 8): an option was not accepted"},
+		{3, " ", "(TFTP error 3): disk full or allocation exceeded"},
+		{0, "", "(TFTP error 0)"},
+		{77, "", "(TFTP error 77)"},
+		{0, "a\x1b[2Jb\x00c", `(TFTP error 0): it says "a?[2Jb"`},
+		{0, strings.Repeat("x", 400), `(TFTP error 0): it says "` + strings.Repeat("x", 128) + `"`},
+		{0, "sending block 7: code=5, error: y", `(TFTP error 0): it says "sending block 7: code=5, error: y"`},
+	} {
+		r := newRig(t)
+		client := r.client()
+		client.send(client.main, rrq(loaderMAC.Hex12()+"/undionly.kpxe"))
+		client.next()
+		client.ack(1)
+		client.next()
+		client.fail(c.code, c.says)
+		if e := r.of(store.EventTFTPAbort, 1)[0]; e.Detail.Reason != "the machine gave up after 512 of 74213 bytes "+c.want {
+			t.Errorf("%d %q: %s", c.code, c.says, e.Detail.Reason)
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ var (
 	errMissing  = errors.New("no such file")
 	errStopping = errors.New("the appliance is stopping, try again")
 	errInternal = errors.New("internal fault, try again")
+	errReadOnly = errors.New("files are only given, not taken")
 )
 
 // progressEvery is the least time between two progress events of a transfer.
@@ -54,9 +55,16 @@ const stuckAfter = 2
 // TFTP error codes that mean something to us (RFC 1350 §5, RFC 2347).
 const (
 	codeUndefined  = 0
+	codeAccess     = 2
 	codeUnknownTID = 5
 	codeOptions    = 8
 )
+
+// codes are their meanings, for clients that say nothing more.
+var codes = map[int]string{
+	1: "file not found", codeAccess: "access violation", 3: "disk full or allocation exceeded", 4: "illegal TFTP operation",
+	6: "file already exists", 7: "no such user", codeOptions: "an option was not accepted",
+}
 
 // ipxeBlksize is the block size that an iPXE asks for, by which it is known;
 // firmware asks for its own (1468, 1456, 512).
@@ -121,6 +129,10 @@ func (t *transfer) machine() machine {
 
 // serve carries the transfer out, from its request to its end.
 func (t *transfer) serve() {
+	if t.ask.write {
+		t.refuse(codeAccess, errReadOnly)
+		return
+	}
 	for _, o := range t.s.active.before(t) {
 		o.overtake()
 	}
@@ -148,7 +160,7 @@ func (t *transfer) serve() {
 	srv.SetRetries(t.s.patience.retries)
 	srv.SetBackoff(t.backoff)
 	_ = srv.Serve(&handed{packet: t.ask.packet(t.blksize), from: client, shutdown: srv.Shutdown})
-	if !t.ran && !t.ask.write {
+	if !t.ran {
 		t.s.warn.Do(func() {
 			t.s.cfg.Log.Warn("a TFTP transfer could not begin, perhaps because no more files can be open", "addr", t.addr, "file", t.file)
 		})
@@ -202,21 +214,22 @@ func (t *transfer) run(_ string, rf io.ReaderFrom) (err error) {
 		err = errInternal
 	}
 	if t.reads == 0 && (errors.Is(err, errInternal) || errors.Is(err, errStopping)) {
-		t.refuse(err)
+		t.refuse(codeUndefined, err)
 	}
 	return err
 }
 
-// refuse tells a client that has heard nothing yet why it gets nothing, with RFC 1350
-// §5's code for what is not defined. The library's own ERROR, which says "file not
-// found" to all, comes after it, from another port, to a client that has ended.
-func (t *transfer) refuse(why error) {
+// refuse tells a client that has heard nothing yet why it gets nothing, with a code of
+// RFC 1350 §5. The library's own ERROR, whose code is "file not found" whatever the
+// reason, comes after it, where the library has the request, from another port, to a
+// client that has ended.
+func (t *transfer) refuse(code byte, why error) {
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(cmp.Or(t.ask.local, netip.IPv4Unspecified()), 0)))
 	if err != nil {
 		return // the library's says it in words
 	}
 	defer conn.Close()
-	b := append([]byte{0, opError, 0, codeUndefined}, why.Error()...)
+	b := append([]byte{0, opError, 0, code}, why.Error()...)
 	_, _ = conn.WriteToUDPAddrPort(append(b, 0), t.ask.from) // lost like any packet: it asks again
 }
 
@@ -307,7 +320,7 @@ func (t *transfer) finish(err error) {
 		t.s.emit(store.EventTFTPSent, t, d)
 		return
 	}
-	code, isCode := errorCode(err)
+	code, says, isCode := clientError(err)
 	if isCode && code == codeUnknownTID {
 		// The client's request came twice and it took the other answer.
 		return
@@ -326,7 +339,7 @@ func (t *transfer) finish(err error) {
 		t.giveUp()
 		return
 	case isCode:
-		d.Cause, d.Reason = store.CauseGaveUp, fmt.Sprintf("the machine gave up after %d of %d bytes (TFTP error %d)", d.Bytes, t.total, code)
+		d.Cause, d.Reason = store.CauseGaveUp, fmt.Sprintf("the machine gave up after %d of %d bytes (TFTP error %d)%s", d.Bytes, t.total, code, says)
 	case errors.Is(err, errStopping):
 		d.Cause, d.Reason = store.CauseStopping, fmt.Sprintf("the appliance stopped after %d of %d bytes", d.Bytes, t.total)
 	case t.reads <= 1:
@@ -372,15 +385,26 @@ func (t *transfer) acknowledged() int64 {
 	return min(int64(t.reads-1)*int64(t.blksize), t.given)
 }
 
-// errorCode reads the code of the client's ERROR packet from the library's
-// text, which is the only place where it stands.
-func errorCode(err error) (code int, ok bool) {
+// clientError reads the code of the client's ERROR packet from the library's text,
+// which is the only place where it stands, and what it says: its own words, or those
+// of its code.
+func clientError(err error) (code int, says string, ok bool) {
 	var block int
-	n, _ := fmt.Sscanf(err.Error(), "sending block %d: code=%d,", &block, &code)
-	return code, n == 2
+	if n, _ := fmt.Sscanf(err.Error(), "sending block %d: code=%d,", &block, &code); n != 2 {
+		return 0, "", false
+	}
+	_, text, _ := strings.Cut(err.Error(), ", error: ")
+	text, _, _ = strings.Cut(text, "\x00")
+	switch text = strings.TrimSpace(printable(text)); {
+	case text != "":
+		says = fmt.Sprintf(": it says %q", text)
+	case codes[code] != "":
+		says = ": " + codes[code]
+	}
+	return code, says, true
 }
 
-// printable bounds a name from a packet for events and logs.
+// printable bounds a text from a packet for events and logs.
 func printable(name string) string {
 	const most = 128
 	if len(name) > most {
