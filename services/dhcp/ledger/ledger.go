@@ -143,6 +143,7 @@ func (l *Ledger) refresh(ctx context.Context) error {
 	if at := l.machines.ClientRevision(); at != l.roster.revision {
 		r, err := readRoster(ctx, l.machines, at)
 		if err != nil {
+			l.read = unread // what follows from the leases was not made of them yet
 			return err
 		}
 		old := l.roster

@@ -31,6 +31,7 @@ type disk struct {
 	clientRev int64
 	reads     int
 	fails     error
+	unlisted  error  // why the machines cannot be listed
 	putting   func() // runs after a lease is on disk, before the writer knows
 }
 
@@ -108,7 +109,7 @@ func (d *disk) Machines(context.Context, store.MachineFilter) ([]store.Machine, 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.reads++
-	return slices.Clone(d.machines), len(d.machines), nil
+	return slices.Clone(d.machines), len(d.machines), d.unlisted
 }
 
 func (d *disk) IgnoredMACs(context.Context) ([]store.MAC, error) { return d.ignored, nil }
@@ -478,6 +479,33 @@ func TestAWriteThatFailsIsNotBelieved(t *testing.T) {
 	})
 	assert.Error(t, l.Put(t.Context(), bind("10.77.0.101", 1, time.Hour)), "it is another's")
 	turn(t, l, noon, func(x Turn) { assert.Equal(t, mac(9), x.Address(ip("10.77.0.101")).Lease.MAC) })
+}
+
+// The leases were read and the machines could not be: what is made of both must not
+// stay as it was, or a decision meets an address of which there is no row.
+func TestAReadThatFailsHalfwayIsMadeAnew(t *testing.T) {
+	declined := bind("10.77.0.101", 2, time.Hour)
+	declined.State = store.LeaseDeclined
+	d := newDisk(bind("10.77.0.100", 1, time.Hour), declined)
+	l := ledgerOf(d)
+	s := subnet("10.77.0.0/24", "10.77.0.100-10.77.0.101")
+	wants := func(w *Want) { w.Subnet, w.Enrolled = s, true }
+	free, _ := pick(t, l, wants)
+	assert.NotEqual(t, ip("10.77.0.100"), free)
+	d.drop(ip("10.77.0.100"))
+	d.drop(ip("10.77.0.101"))
+	d.enroll(machine(7, ""))
+	d.unlisted = errors.New("disk I/O error")
+	_, err := l.Begin(t.Context(), noon)
+	require.ErrorIs(t, err, d.unlisted)
+	d.unlisted = nil
+	turn(t, l, noon, func(x Turn) {
+		assert.Empty(t, x.GiveBack(mac(3), s, ip("10.77.0.100")), "nobody set anything aside any more")
+	})
+	free, reason := pick(t, l, wants)
+	assert.Equal(t, ip("10.77.0.100"), free, reason)
+	assert.False(t, l.Known(mac(1)))
+	assert.True(t, l.Known(mac(7)))
 }
 
 // Fifty thousand addresses and as many leases cost no more than four.
