@@ -27,6 +27,9 @@ type inventory struct {
 	read   atomic.Int64
 	seeing atomic.Int64 // how often unknown machines were to be written down
 
+	slowMAC atomic.Int64  // the number of the MAC whose leases wait for hangs; 0 for none
+	hangs   chan struct{} // closed when they are written
+
 	mu       sync.Mutex
 	leases   map[netip.Addr]store.Lease
 	machines []store.Machine
@@ -61,6 +64,9 @@ func (v *inventory) Leases(context.Context) ([]store.Lease, error) {
 }
 
 func (v *inventory) PutLease(_ context.Context, l store.Lease) error {
+	if n := v.slowMAC.Load(); n != 0 && l.MAC == mac(int(n)) {
+		<-v.hangs
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.putFails != nil {

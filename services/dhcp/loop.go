@@ -240,10 +240,10 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 	if err != nil {
 		return ans, err
 	}
-	if ans.Chained && (ans.Verdict == Ack || at.subnet.Mode == store.DHCPProxy) {
-		s.chained.put(r.MAC, chain{r.XID, now})
-	}
 	if !ans.Lease.Address.IsValid() {
+		if ans.Chained && at.subnet.Mode == store.DHCPProxy {
+			s.chained.put(r.MAC, chain{r.XID, now})
+		}
 		if ans.Doubt.IsValid() {
 			s.wire.Doubt(ans.Doubt, false)
 		}
@@ -261,6 +261,9 @@ func (s *Server) answer(ctx context.Context, r message.Request, at place, now ti
 		s.wire.Doubt(ans.Doubt, ans.Lease.State == store.LeaseDeclined)
 	}
 	if ans.Verdict == Ack {
+		if ans.Chained { // now that it is told so: a disk may have taken its time
+			s.chained.put(r.MAC, chain{r.XID, s.cfg.Now()})
+		}
 		s.wire.Given(ans.Address)
 		s.ledger.Withdraw(r.MAC, at.subnet.Prefix)
 	}
