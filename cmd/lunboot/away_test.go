@@ -104,16 +104,20 @@ func TestAnInterfaceMayGetItsAddressAfterTheStart(t *testing.T) {
 			t.Errorf("the log does not say %q", says)
 		}
 	}
-	serves := func(a *testAppliance) {
+	becomes := func(a *testAppliance, want bool) {
 		t.Helper()
-		for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			if ready, _ := partOf(t, a, "DHCP on lab0"); ready {
-				break
+		for end := time.Now().Add(40 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			if ready, _ := partOf(t, a, "DHCP on lab0"); ready == want {
+				return
 			}
 			if time.Now().After(end) {
-				t.Fatal("it does not serve: ", a.log)
+				t.Fatalf("it is not so that it serves (%t): %s", want, a.log)
 			}
 		}
+	}
+	serves := func(a *testAppliance) {
+		t.Helper()
+		becomes(a, true)
 		if text := trouble(); text != "" {
 			t.Errorf("the page goes on: %s", text)
 		}
@@ -129,10 +133,18 @@ func TestAnInterfaceMayGetItsAddressAfterTheStart(t *testing.T) {
 	}
 	address(netlink.AddrAdd, "10.9.0.1/24")
 	serves(a)
+	again := "lab0 has no address in 10.9.0.0/24 yet; give it one: ip address add 10.9.0.1/24 dev lab0"
+	address(netlink.AddrDel, "10.9.0.1/24") // while it is served
+	becomes(a, false)
+	for end := time.Now().Add(30 * time.Second); trouble() == "" && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	waits(a, again)
+	address(netlink.AddrAdd, "10.9.0.1/24")
+	serves(a)
 	a.stop(t)
 
 	// As it was chosen once, by a flag or on a page.
-	again := "lab0 has no address in 10.9.0.0/24 yet; give it one: ip address add 10.9.0.1/24 dev lab0"
 	for _, flags := range [][]string{{"--dhcp", "auto"}, full} {
 		address(netlink.AddrDel, "10.9.0.1/24")
 		a = serve(t, dir, flags...)

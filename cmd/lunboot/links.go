@@ -89,8 +89,8 @@ func (n networks) Choose(ctx context.Context, by store.Actor, name string, mode 
 func (n *network) serves(s store.Subnet) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	_, ok := n.servers[key(s)]
-	return ok
+	at, ok := n.servers[key(s)]
+	return ok && !at.ended()
 }
 
 // beside says who has the DHCP port on an interface, beside whom its subnet is served

@@ -51,6 +51,16 @@ type dhcpServer struct {
 	done  chan struct{}
 }
 
+// ended reports whether it has stopped by itself, as when its interface went away.
+func (s *dhcpServer) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func newNetwork(a *appliance, emit dhcp.Emitter) *network {
 	return &network{a: a, emit: emit, rival: otherServer, servers: map[string]*dhcpServer{}, ledger: ledger.New(a.db, a.db, a.users), rivals: map[string]store.DHCPMode{}, silent: map[string]bool{}, waiting: map[string]bool{}, deaf: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
@@ -378,13 +388,7 @@ func (n *network) follow(ctx context.Context) {
 	for k, s := range n.servers {
 		at := slices.IndexFunc(want, func(w site) bool { return key(w.subnet) == k })
 		changed := at >= 0 && (!want[at].same(s.site) || s.ra != adverts)
-		ended := false
-		select {
-		case <-s.done:
-			ended = true
-		default:
-		}
-		if at < 0 || changed || ended {
+		if at < 0 || changed || s.ended() {
 			s.stop()
 			<-s.done
 			delete(n.servers, k)
