@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"lunboot/store"
 	"lunboot/store/volume/clone"
@@ -169,6 +170,13 @@ func (p *Pool) standAlone(s *shared, old *layer, o *clone.Layer, row store.Volum
 		return false
 	}
 	alone := &layer{id: old.id, name: old.name, f: o.Keep(), write: true, refs: 1, ready: old.ready, closed: old.closed}
+	for w := range p.views { // their files are those of before, and who opens the volume next gets the same
+		if n := slices.Index(w.holds, old); n >= 0 {
+			w.holds[n] = alone
+			alone.refs++
+			old.refs--
+		}
+	}
 	p.layers[alone.id] = alone
 	s.replace(newOpened(alone), func() {
 		if err := errors.Join(o.Close(), p.drop(old.below.Load())); err != nil {

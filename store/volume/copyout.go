@@ -121,7 +121,7 @@ func (h *Handle) reflink(ctx context.Context, f file) (bool, error) {
 		base = under
 	}
 	to, ok := f.(*osFile)
-	from, same := base.f.(*osFile)
+	from, same := plain(base.f).(*osFile)
 	if !ok || !same {
 		return false, nil
 	}

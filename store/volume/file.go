@@ -292,7 +292,7 @@ func (f *osFile) reflink(from *osFile) error {
 // without copying it (FICLONERANGE, ioctl_ficlonerange(2)): errors.ErrUnsupported
 // when the file system cannot, or the range is none of its whole blocks.
 func (f *osFile) Share(from clone.File, off, n int64) error {
-	other, ok := from.(*osFile)
+	other, ok := plain(from).(*osFile)
 	if !ok {
 		return errors.ErrUnsupported
 	}

@@ -52,7 +52,6 @@ func (h *Handle) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := h.s.writable(); err != nil {
 		return err
 	}
-	h.s.writes.Add(1)
 	_, err = o.top.f.WriteAt(p, off)
 	h.s.wrote() // a part of it, perhaps
 	if err != nil {
@@ -95,7 +94,6 @@ func (h *Handle) erase(ctx context.Context, op string, off, n int64) error {
 	if err := h.s.writable(); err != nil {
 		return err
 	}
-	h.s.writes.Add(1)
 	err = h.s.erase(ctx, o.top.f, off, n)
 	h.s.wrote()
 	if err == nil || ctx.Err() != nil {

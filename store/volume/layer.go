@@ -123,9 +123,9 @@ func (p *Pool) openLayer(l *layer, v store.Volume, chain []store.Layer) (err err
 	row := chain[len(chain)-1]
 	switch row.Kind {
 	case store.LayerRaw:
-		l.f, l.write, err = p.openSized(row, v.ReadOnly, p.files.Open)
+		l.f, l.write, err = p.openTapped(row, v.ReadOnly, p.files.Open)
 	case store.LayerDevice:
-		l.f, l.write, err = p.openSized(row, v.ReadOnly, func(path string, write bool) (file, error) {
+		l.f, l.write, err = p.openTapped(row, v.ReadOnly, func(path string, write bool) (file, error) {
 			v.Path = path
 			return openDeviceOf(v, write)
 		})
@@ -178,6 +178,16 @@ func (p *Pool) openSized(row store.Layer, readOnly bool, open func(path string, 
 	return f, write, nil
 }
 
+// openTapped is openSized of a file of which views can be taken, when it can be
+// written.
+func (p *Pool) openTapped(row store.Layer, readOnly bool, open func(path string, write bool) (file, error)) (f file, write bool, err error) {
+	f, write, err = p.openSized(row, readOnly, open)
+	if write && err == nil {
+		f = tap(f)
+	}
+	return f, write, err
+}
+
 func (p *Pool) openOverlay(l *layer, v store.Volume, chain []store.Layer) error {
 	n := len(chain)
 	if n < 2 || chain[n-1].Below != chain[n-2].ID {
@@ -202,13 +212,16 @@ func (p *Pool) openOverlay(l *layer, v store.Volume, chain []store.Layer) error 
 
 // openOver opens the two files of an overlay over open bytes.
 func (p *Pool) openOver(parent file, row, below store.Layer, v store.Volume, z *lazy) (*clone.Layer, bool, error) {
-	data, write, err := p.openSized(row, v.ReadOnly, p.files.Open)
+	data, write, err := p.openTapped(row, v.ReadOnly, p.files.Open)
 	if err != nil {
 		return nil, false, err
 	}
 	m, err := p.files.Open(row.Path+mapSuffix, write)
 	if err != nil {
 		return nil, false, errors.Join(err, data.Close())
+	}
+	if write {
+		m = tap(m)
 	}
 	if z != nil {
 		data, m = z.wrap(data), z.wrap(m)

@@ -135,6 +135,13 @@ func (m *merging) put(l *layer) {
 		above.overlay().Rest(l.f)
 		l.refs++
 	}
+	// A view reads through what it has found, and what that has come to stand on.
+	for w := range p.views {
+		if slices.Contains(w.holds, m.old) {
+			w.holds = append(w.holds, l)
+			l.refs++
+		}
+	}
 	var readers []<-chan struct{}
 	for _, s := range p.using(moved) {
 		if s.closing {

@@ -8,10 +8,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +24,7 @@ import (
 
 const (
 	lockName     = ".lock"
-	importSuffix = ".import" // of a file that is being filled
+	importSuffix = ".import" // of a file that is being filled, or is to have no name
 	// releaseWait is how long Remove waits for sessions that are just letting
 	// go of a volume whose mapping was taken away.
 	releaseWait = 5 * time.Second
@@ -42,6 +45,7 @@ type Pool struct {
 	broken     map[store.VolumeID]*store.Error // outlives the handles: a flush failed
 	faults     map[store.VolumeID]Fault        // what was told and is still so
 	held       map[store.VolumeID]bool         // being removed: no new handles
+	views      map[*View]bool
 	generation int64
 	closed     bool
 	unsettled  map[string]bool // marks of volatile layers that could not be made durable
@@ -52,6 +56,7 @@ type Pool struct {
 	ends    sync.WaitGroup         // closings behind an answer
 	sharing sharing
 	looks   looks
+	spares  atomic.Int64 // how many files of views were made
 }
 
 // top is the newest that is known of a volume's layers: somebody who comes with
@@ -62,7 +67,7 @@ type top struct {
 }
 
 // OpenPool locks dir, makes it when it is missing, and removes what an
-// interrupted import left there. A folder that another lunboot holds is
+// interrupted import or copy left there. A folder that another lunboot holds is
 // KindInUse, with the holder's process id.
 func OpenPool(dir string, log *slog.Logger) (*Pool, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
@@ -99,6 +104,7 @@ func newPool(f files, log *slog.Logger) (*Pool, error) {
 		broken: map[store.VolumeID]*store.Error{},
 		faults: map[store.VolumeID]Fault{},
 		held:   map[store.VolumeID]bool{},
+		views:  map[*View]bool{},
 
 		leaving: map[chan struct{}]bool{},
 
@@ -115,7 +121,7 @@ func newPool(f files, log *slog.Logger) (*Pool, error) {
 			if err := f.Remove(name); err != nil {
 				return nil, err
 			}
-			log.Info("removed what an interrupted import left", "file", name)
+			log.Info("removed what an interrupted import or copy left", "file", name)
 		}
 	}
 	return p, nil
@@ -414,7 +420,11 @@ func (p *Pool) Close() error {
 	for s := range p.former {
 		take(s)
 	}
+	views := slices.Collect(maps.Keys(p.views))
 	p.mu.Unlock()
+	for _, w := range views {
+		w.giveUp(errStopped)
+	}
 	var err error
 	for _, s := range mine {
 		err = errors.Join(err, p.finish(s))

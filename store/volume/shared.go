@@ -33,7 +33,6 @@ type shared struct {
 	unread   atomic.Bool                 // a read error was told
 	written  atomic.Bool                 // something was written since the last flush began
 	fenced   atomic.Bool                 // its layers were taken from the volume
-	writes   atomic.Uint64               // how many were begun
 
 	opening bool          // cur is not there yet; under pool.mu
 	opened  chan struct{} // closed when opening has ended

@@ -482,6 +482,17 @@ func (l *Layer) Truncate(size int64) error {
 	return nil
 }
 
+// Files are the two that the layer is made of.
+func (l *Layer) Files() (data, file File) { return l.data, l.file }
+
+// Between calls f between two flushes: what the map file has then is whole, and
+// the data file has all that it speaks of.
+func (l *Layer) Between(f func() error) error {
+	l.flushMu.Lock()
+	defer l.flushMu.Unlock()
+	return f()
+}
+
 // Keep gives the data file of a layer away that Flatten made whole: it is all of
 // the layer, for as long as nobody writes to this one. Close leaves it open.
 func (l *Layer) Keep() File {
