@@ -10,7 +10,7 @@ import (
 // and the audit log, with the loaders that the operator supplied.
 type BackupSpec struct {
 	Journal bool // the events and attempts too
-	Volumes bool // the bytes of volumes too, but of those that a machine may be writing to
+	Volumes bool // the bytes of volumes too, each as it is at one moment
 	Hash    BackupHash
 }
 

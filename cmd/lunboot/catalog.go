@@ -276,3 +276,18 @@ func (c *catalog) Revision() int64 { return c.db.MapRevision() }
 
 // Changed is closed when Revision passes after.
 func (c *catalog) Changed(after int64) <-chan struct{} { return c.db.MapChanged(after) }
+
+// wiping keeps wipes, and takes what a volume held out of the copies that are being
+// made of it.
+type wiping struct {
+	*sqlite.DB
+	pool *volume.Pool
+}
+
+func (w wiping) BeginWipe(ctx context.Context, v store.VolumeID, as store.Wipe) error {
+	if err := w.DB.BeginWipe(ctx, v, as); err != nil {
+		return err
+	}
+	w.pool.GiveUp(v)
+	return nil
+}

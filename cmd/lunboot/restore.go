@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"lunboot/cmd/lunboot/cli"
 	"lunboot/services/backup"
@@ -53,6 +54,11 @@ func (r *restoreCmd) Run(w *world, c *cli.Context) (err error) {
 			fmt.Fprintf(w.out, "  sha256 %s", v.SHA256)
 		}
 		fmt.Fprintln(w.out)
+	}
+	for _, v := range m.Volumes {
+		if v.Running && !strings.HasSuffix(v.Name, ".map") {
+			fmt.Fprintf(w.out, "volume %s was running when it was copied: its machine finds it as after a power cut\n", v.Volume)
+		}
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ var rooms = map[string]room{
 	"services/dhcp/sockets":       {may: "store services", why: "sockets know no policy"},
 	"services/dhcp/wire":          {may: "store", why: "frames below UDP"},
 	"services/ra":                 {may: "store services services/boot", why: "services share nouns, names and events"},
-	"services/backup":             {may: "store store/archive", why: "which rows and files an appliance is"},
+	"services/backup":             {may: "store store/archive store/volume", why: "which rows and files an appliance is, and what volumes held at one moment"},
 	"services/certificate":        {may: "store", why: "bytes of X.509 and two files; who shows it is another's matter"},
 	"services/capture":            {may: "store services", why: "services share nouns, names and events"},
 	"services/media":              {may: "store store/media store/volume store/volume/stage", why: "operator acts on media join rows and files, and a file of the appliance is opened as for a volume"},

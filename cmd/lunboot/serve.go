@@ -238,7 +238,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 	volumes.folder = filepath.Join(a.dir, "volumes")
 	volumes.reset = a.inv.ResetVolume
 	a.target = iscsi.New(iscsi.Config{
-		Listen: c.ISCSI, Target: a.iqn, Catalog: volumes, Reservations: a.db, Wipes: a.db, Holders: evidence{db: a.db, now: time.Now, heard: heard}, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
+		Listen: c.ISCSI, Target: a.iqn, Catalog: volumes, Reservations: a.db, Wipes: wiping{a.db, a.pool}, Holders: evidence{db: a.db, now: time.Now, heard: heard}, Emit: emit, Log: log.With("part", "iscsi"), Now: time.Now,
 		MaxSessions: maxSessions(log),
 	})
 	a.scripts = httpboot.Handler(httpboot.Config{
@@ -361,7 +361,7 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	}
 	a.provider = a.newProvider()
 	dry := a.dryRuns()
-	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
+	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Volumes: a.pool, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
 	flags, err := serveFlags()
 	if err != nil {
 		return nil, err

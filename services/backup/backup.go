@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,6 +41,7 @@ type Config struct {
 	Version string // of this program
 	Target  string // the appliance's iSCSI name
 	Rows    Rows
+	Volumes Volumes
 	// Journal copies the journal.
 	Journal func(ctx context.Context, path string) error
 	// Sessions lists the live iSCSI sessions.
@@ -54,6 +54,8 @@ type Rows interface {
 	Backup(ctx context.Context, path string) error
 	Volumes(context.Context) ([]store.Volume, error)
 	MappingsOf(context.Context, store.MachineID) ([]store.Mapping, error)
+	// Wipe returns nil when no wipe of the volume is unfinished.
+	Wipe(context.Context, store.VolumeID) (*store.Wipe, error)
 	Record(ctx context.Context, by store.Actor, action, subject, detail string) error
 }
 
@@ -78,18 +80,20 @@ func (m *Maker) Prepare(ctx context.Context, by store.Actor, spec store.BackupSp
 	if p.scratch, err = os.MkdirTemp(m.cfg.Dir, scratchPrefix); err != nil {
 		return nil, fmt.Errorf("make a folder for the backup: %w", err)
 	}
-	copies := map[string]func(context.Context, string) error{"inventory.db": m.cfg.Rows.Backup}
-	if spec.Journal {
-		copies["journal.db"] = m.cfg.Journal
-	}
-	for name, backUp := range copies {
+	database := func(name string) string {
 		path := filepath.Join(p.scratch, name)
-		if err := backUp(ctx, path); err != nil {
+		p.items = append(p.items, archive.Item{Name: name, Path: path})
+		return path
+	}
+	all, err := p.inventory(ctx, m, database("inventory.db"))
+	if err != nil {
+		return nil, err
+	}
+	if spec.Journal {
+		if err := m.cfg.Journal(ctx, database("journal.db")); err != nil {
 			return nil, err
 		}
-		p.items = append(p.items, archive.Item{Name: name, Path: path})
 	}
-	slices.SortFunc(p.items, func(x, y archive.Item) int { return strings.Compare(x.Name, y.Name) })
 	folders := []string{"loaders", TLSFolder}
 	if spec.Volumes {
 		folders = append(folders, "media") // as large as volumes are
@@ -99,12 +103,12 @@ func (m *Maker) Prepare(ctx context.Context, by store.Actor, spec store.BackupSp
 			return nil, err
 		}
 	}
-	if err := p.look(ctx, m); err != nil {
+	if err := p.look(ctx, m, all); err != nil {
 		return nil, err
 	}
 	what := "without the volumes' bytes"
 	if spec.Volumes {
-		what = "with the bytes of the volumes that no machine may be writing to"
+		what = "with the bytes of the volumes"
 	}
 	return p, m.cfg.Rows.Record(ctx, by, "backup.create", p.Name(), what)
 }
@@ -124,7 +128,8 @@ type backup struct {
 	scratch string
 	items   []archive.Item
 	volumes []archive.Volume
-	changed []watched // files that must not change while they are read
+	moments moments
+	stills  []*still // files that do not change while they are read
 	unlock  func()
 }
 
@@ -151,13 +156,8 @@ func (p *backup) add(data, folder string) error {
 	return err
 }
 
-// look lists the files of volumes, and adds those that are wanted and that no
-// machine may be writing to.
-func (p *backup) look(ctx context.Context, m *Maker) error {
-	all, err := m.cfg.Rows.Volumes(ctx)
-	if err != nil {
-		return err
-	}
+// look lists the files of volumes, and adds those that are wanted.
+func (p *backup) look(ctx context.Context, m *Maker, all []store.Volume) error {
 	writing, err := m.writing(ctx)
 	if err != nil {
 		return err
@@ -178,7 +178,14 @@ func (p *backup) look(ctx context.Context, m *Maker) error {
 	}
 	var read []reading
 	total := int64(0)
+	live, err := m.unlisted(ctx, all)
+	if err != nil {
+		return err
+	}
 	for _, f := range files {
+		if live[strings.TrimSuffix(f.Name(), ".map")] {
+			continue // made since; the inventory's copy does not know it
+		}
 		if !f.Type().IsRegular() || strings.HasPrefix(f.Name(), ".") {
 			continue
 		}
@@ -193,16 +200,35 @@ func (p *backup) look(ctx context.Context, m *Maker) error {
 		entry := archive.Volume{File: archive.File{Name: "volumes/" + f.Name(), Size: st.Size()}, Volume: v.Name, Modified: st.ModTime().UTC()}
 		path := filepath.Join(dir, f.Name())
 		still := watched{v.Name, path, st.Size(), st.ModTime()}
+		why, out := p.moments.leftOut[v.ID]
+		then, viewed := p.moments.files[f.Name()]
 		switch free := !writing[v.ID] && (v.ID == 0 || v.State == store.VolumeReady); {
-		case p.spec.Volumes && free:
-			p.items = append(p.items, archive.Item{Name: entry.Name, Path: path})
-			p.changed = append(p.changed, still)
+		case viewed:
+			entry.Size, entry.Running = then.Size, writing[v.ID]
+			p.items = append(p.items, archive.Item{Name: entry.Name, Moment: past{then, p.moments.views[v.ID]}})
+		case p.spec.Volumes && out:
+			entry.LeftOut = why
+		case p.spec.Volumes:
+			s, err := openStill(still)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // removed meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			p.stills = append(p.stills, s)
+			p.items = append(p.items, archive.Item{Name: entry.Name, Moment: s})
 		// What is golden, and what others stand on, never changes: it is read once.
 		case free && (p.spec.Hash == store.HashAll || p.spec.Hash == store.HashFrozen && (v.Golden || v.ID == 0)):
 			read = append(read, reading{len(p.volumes), path, still})
 			total += st.Size()
 		}
 		p.volumes = append(p.volumes, entry)
+	}
+	if p.spec.Volumes {
+		if err := p.complete(ctx, m, all); err != nil {
+			return err
+		}
 	}
 	return p.hash(ctx, m, total, func(sum func(path, volume string) (string, error)) error {
 		for _, r := range read {
@@ -242,13 +268,14 @@ func (p *backup) hash(ctx context.Context, m *Maker, total int64, each func(sum 
 }
 
 // check fails when the file is not as it was.
-func (w watched) check() error {
-	st, err := os.Stat(w.path)
+func (w watched) check() error { return w.same(os.Stat(w.path)) }
+
+func (w watched) same(st os.FileInfo, err error) error {
 	if err == nil && st.Size() == w.size && st.ModTime().Equal(w.modified) {
 		return nil
 	}
 	return &store.Error{Kind: store.KindInUse, Op: "back up volume", Subject: w.volume, Err: err,
-		Msg: "it changed while it was copied, so the copy is of no moment; shut its machine down, or back up without volumes"}
+		Msg: "it changed while it was copied, so the copy is of no moment; back up again"}
 }
 
 // writing are the volumes that a live session may write to.
@@ -273,50 +300,19 @@ func (p *backup) Name() string {
 
 // Send writes the backup.
 func (p *backup) Send(ctx context.Context, w io.Writer) error {
-	// A volume that changes under the copy must not end in a whole backup: the
-	// last file is sent only when all were as they should.
-	hold := &lastBytes{w: w}
-	if _, err := archive.Write(ctx, hold, p.head, p.items, p.volumes); err != nil {
-		return err
-	}
-	for _, f := range p.changed {
-		if err := f.check(); err != nil {
-			return err
-		}
-	}
-	return hold.release()
-}
-
-// lastBytes keeps the end of what is written back until it is released: without
-// its checksum a compressed stream is known to be cut off.
-type lastBytes struct {
-	w    io.Writer
-	held []byte
-}
-
-const heldBytes = 8 // CRC and length (RFC 1952 §2.3.1)
-
-func (l *lastBytes) Write(b []byte) (int, error) {
-	l.held = append(l.held, b...)
-	if n := len(l.held) - heldBytes; n > 0 {
-		if _, err := l.w.Write(l.held[:n]); err != nil {
-			return 0, err
-		}
-		l.held = append(l.held[:0], l.held[n:]...)
-	}
-	return len(b), nil
-}
-
-func (l *lastBytes) release() error {
-	_, err := l.w.Write(l.held)
+	_, err := archive.Write(ctx, w, p.head, p.items, p.volumes)
 	return err
 }
 
-// Close removes the copies.
+// Close removes the copies, and lets go of the volumes.
 func (p *backup) Close() error {
 	defer p.unlock()
-	if p.scratch == "" {
-		return nil
+	err := p.moments.close()
+	for _, s := range p.stills {
+		err = errors.Join(err, s.Close())
 	}
-	return os.RemoveAll(p.scratch)
+	if p.scratch == "" {
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(p.scratch))
 }

@@ -16,16 +16,13 @@ import (
 
 const (
 	jobExport = "volume.export"
-	// lookEvery is how often it is asked whether a machine writes meanwhile.
-	lookEvery = time.Second
 	// scratchRoom is what a copy, or a file that is made on the way, leaves to
 	// machines.
 	scratchRoom = 256 << 20
 )
 
-// ExportVolume opens a volume to be sent as a file. A volume that a machine has
-// open to write is refused, and names the machine; one that nobody may write is
-// sent while machines read it. A job tells how far it is.
+// ExportVolume opens a volume to be sent as a file, as it is at this moment: while
+// a machine writes to it, as after a power cut. A job tells how far it is.
 func (i *Inventory) ExportVolume(ctx context.Context, id store.VolumeID, spec store.ExportSpec) (store.Export, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
@@ -37,8 +34,12 @@ func (i *Inventory) ExportVolume(ctx context.Context, id store.VolumeID, spec st
 	if err != nil {
 		return nil, err
 	}
-	// The plan is made of the whole disk, which takes its time on a large one:
-	// no other act waits for it.
+	// A view waits for a flush, and the plan is made of the whole disk, which takes
+	// its time on a large one: no other act waits for either.
+	if x.disk, err = i.volumes.View(x.ctx, x.v); err != nil {
+		x.end(err)
+		return nil, err
+	}
 	if spec.Format == "qcow2" {
 		x.length = -1
 		if !spec.Compress {
@@ -52,7 +53,7 @@ func (i *Inventory) ExportVolume(ctx context.Context, id store.VolumeID, spec st
 	return x, nil
 }
 
-// openExport keeps other acts from a volume that goes out, and opens it.
+// openExport keeps other acts from a volume that goes out.
 func (i *Inventory) openExport(ctx context.Context, id store.VolumeID, spec store.ExportSpec) (*export, error) {
 	i.acts.Lock()
 	defer i.acts.Unlock()
@@ -61,9 +62,6 @@ func (i *Inventory) openExport(ctx context.Context, id store.VolumeID, spec stor
 		return nil, err
 	}
 	if err := i.usableFor(v, true); err != nil {
-		return nil, err
-	}
-	if err := i.quiet(ctx, v); err != nil {
 		return nil, err
 	}
 	settle := context.WithoutCancel(ctx)
@@ -76,24 +74,7 @@ func (i *Inventory) openExport(ctx context.Context, id store.VolumeID, spec stor
 		x.release = i.work.occupy(v.ID, claim{why: fmt.Sprintf("being exported by job %d", job.ID), reads: true})
 	}
 	x.ctx, x.run = i.jobs.start(settle, job.ID)
-	if x.disk, err = i.volumes.Disk(x.ctx, v); err != nil {
-		x.end(err)
-		return nil, err
-	}
 	return x, nil
-}
-
-// quiet refuses a volume that a machine can write now, with what to do.
-func (i *Inventory) quiet(ctx context.Context, v store.Volume) error {
-	if v.ReadOnly {
-		return nil
-	}
-	err := i.closed(ctx, v, true)
-	var e *store.Error
-	if errors.As(err, &e) {
-		return store.InUse("%s; or take a snapshot, make a clone of that, and export the clone", e.Msg)
-	}
-	return err
 }
 
 // export is one that is under way.
@@ -101,7 +82,7 @@ type export struct {
 	i       *Inventory
 	v       store.Volume
 	spec    store.ExportSpec
-	disk    *volume.OpenDisk
+	disk    *volume.View
 	plan    *image.Qcow2Plan
 	length  int64
 	ctx     context.Context // ends with the job
@@ -109,10 +90,9 @@ type export struct {
 	release func()
 	once    sync.Once
 
-	job    store.Job
-	told   time.Time
-	looked time.Time
-	whole  bool // all of it was sent
+	job   store.Job
+	told  time.Time
+	whole bool // all of it was sent
 }
 
 // Name is what the file may be called.
@@ -247,28 +227,17 @@ func (x *export) progress(done, total int64) {
 	}
 }
 
-// look ends an export that was canceled, or whose volume a machine wrote or can
-// write: the file would be a mixture. A session that came and went between two
-// looks is known by what it wrote.
+// look ends an export that was canceled, or that can be of one moment no more.
 func (x *export) look() error {
 	if err := x.ctx.Err(); err != nil {
 		return context.Cause(x.ctx)
 	}
-	if x.disk.Changed() {
-		return store.InUse("a machine wrote to volume %s while it was exported, so that the file would be a mixture of old and new; export it again, or take a snapshot, make a clone of that, and export the clone", x.v.Name)
-	}
-	now := x.i.now()
-	if now.Sub(x.looked) < lookEvery {
-		return nil
-	}
-	x.looked = now
-	return x.i.quiet(x.ctx, x.v)
+	return x.disk.Lost()
 }
 
 // Close ends the export and its job.
 func (x *export) Close(failed error) {
 	if failed == nil {
-		x.looked = time.Time{}
 		failed = x.look()
 	}
 	x.end(failed)

@@ -74,12 +74,30 @@ type Volume struct {
 	Volume   string    `json:"volume,omitempty"` // the volume's name, when one is known by this file
 	Modified time.Time `json:"modified"`
 	Included bool      `json:"included"` // its bytes are in the backup; SHA256 is known
+	// Running: a machine could write to it when it was copied. What is in the backup
+	// is crash-consistent, as after a power cut at one moment.
+	Running bool `json:"running,omitempty"`
+	// LeftOut says why its bytes, which were asked for, are not in the backup.
+	LeftOut string `json:"left_out,omitempty"`
 }
 
+// layer is what a file and its map have in common: neither is worth anything
+// without the other.
+func (v Volume) layer() string { return strings.TrimSuffix(v.Name, ".map") }
+
 // Item is a file to put into a backup: Name is its path below the data folder,
-// Path where its bytes are read.
+// Path where its bytes are read, or Moment is what it held.
 type Item struct {
 	Name, Path string
+	Moment     Moment
+}
+
+// Moment is what a file of a volume held at one moment, read once. It can be lost
+// while it is read, also after its last byte: the backup goes on without it then.
+type Moment interface {
+	io.Reader
+	Size() int64
+	Lost() error
 }
 
 // Write writes a backup of items to w. The files of volumes are among the items
@@ -95,16 +113,25 @@ func Write(ctx context.Context, w io.Writer, head Head, items []Item, volumes []
 	if err := putJSON(out, headName, head); err != nil {
 		return m, err
 	}
+	lost := map[string]error{} // by layer
 	for _, item := range items {
-		f, err := put(ctx, out, item, head.Created)
+		f, bad, err := put(ctx, out, item, head.Created)
 		if err != nil {
 			return m, fmt.Errorf("back up %s: %w", item.Name, err)
 		}
 		m.Files = append(m.Files, f)
 		for i := range m.Volumes {
-			if m.Volumes[i].Name == f.Name {
-				m.Volumes[i].File, m.Volumes[i].Included = f, true
+			if v := &m.Volumes[i]; v.Name == f.Name {
+				v.File, v.Included = f, true
+				if bad != nil && lost[v.layer()] == nil {
+					lost[v.layer()] = bad
+				}
 			}
+		}
+	}
+	for i := range m.Volumes {
+		if v := &m.Volumes[i]; lost[v.layer()] != nil {
+			v.SHA256, v.Included, v.Running, v.LeftOut = "", false, false, lost[v.layer()].Error()
 		}
 	}
 	return m, errors.Join(putJSON(out, manifestName, m), out.Close(), zip.Close())
@@ -123,28 +150,69 @@ func putJSON(out *tar.Writer, name string, v any) error {
 }
 
 // put writes one file. One that grows while it is read is cut at the size that
-// was announced; one that shrinks fails.
-func put(ctx context.Context, out *tar.Writer, item Item, at time.Time) (File, error) {
-	in, err := os.Open(item.Path)
-	if err != nil {
-		return File{}, err
+// was announced; one that shrinks fails. lost says that the moment of a file was
+// lost: zeros stand in the place of the rest of it then, since its size was
+// announced.
+func put(ctx context.Context, out *tar.Writer, item Item, at time.Time) (f File, lost, err error) {
+	in, size := io.Reader(item.Moment), int64(0)
+	if item.Moment != nil {
+		size = item.Moment.Size()
+	} else {
+		file, err := os.Open(item.Path)
+		if err != nil {
+			return f, nil, err
+		}
+		defer file.Close()
+		st, err := file.Stat()
+		if err != nil {
+			return f, nil, err
+		}
+		if !st.Mode().IsRegular() {
+			return f, nil, store.Invalid("file", "%s is no plain file", item.Path)
+		}
+		in, size = file, st.Size()
 	}
-	defer in.Close()
-	st, err := in.Stat()
-	if err != nil {
-		return File{}, err
-	}
-	if !st.Mode().IsRegular() {
-		return File{}, store.Invalid("file", "%s is no plain file", item.Path)
-	}
-	if err := out.WriteHeader(&tar.Header{Name: item.Name, Mode: 0o600, Size: st.Size(), ModTime: at, Format: tar.FormatPAX}); err != nil {
-		return File{}, err
+	if err := out.WriteHeader(&tar.Header{Name: item.Name, Mode: 0o600, Size: size, ModTime: at, Format: tar.FormatPAX}); err != nil {
+		return f, nil, err
 	}
 	sum := sha256.New()
-	if _, err := io.CopyN(io.MultiWriter(out, sum), &patient{ctx, in}, st.Size()); err != nil {
-		return File{}, err
+	w := &counted{w: io.MultiWriter(out, sum)}
+	buf := make([]byte, hole)
+	_, err = io.CopyBuffer(w, &patient{ctx, io.LimitReader(in, size)}, buf)
+	if err == nil && w.n < size {
+		err = io.ErrUnexpectedEOF
 	}
-	return File{Name: item.Name, Size: st.Size(), SHA256: hex.EncodeToString(sum.Sum(nil))}, nil
+	if item.Moment != nil && ctx.Err() == nil && w.err == nil {
+		if lost = item.Moment.Lost(); lost == nil {
+			lost = err
+		}
+		_, err = io.CopyBuffer(w, &patient{ctx, io.LimitReader(nothing{}, size-w.n)}, buf)
+	}
+	if err != nil {
+		return f, nil, err
+	}
+	return File{Name: item.Name, Size: size, SHA256: hex.EncodeToString(sum.Sum(nil))}, lost, nil
+}
+
+// counted tells its writer's errors from a reader's.
+type counted struct {
+	w   io.Writer
+	n   int64
+	err error
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n, c.err = c.n+int64(n), err
+	return n, err
+}
+
+// nothing is zeros without end.
+type nothing struct{}
+
+func (nothing) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 // patient reads until its context ends.
@@ -188,12 +256,31 @@ func Unpack(ctx context.Context, r io.Reader, dir string) (Manifest, error) {
 	if err != nil {
 		return m, err
 	}
+	if err := m.removeLost(dir); err != nil {
+		return m, err
+	}
 	for d := range folders {
 		if err := syncDir(d); err != nil {
 			return m, err
 		}
 	}
 	return m, nil
+}
+
+// removeLost removes the parts that came of what was lost while it was copied.
+func (m Manifest) removeLost(dir string) error {
+	lost := map[string]bool{}
+	for _, v := range m.Volumes {
+		lost[v.Name] = v.LeftOut != ""
+	}
+	for _, f := range m.Files { // whose names were checked
+		if lost[f.Name] {
+			if err := os.Remove(filepath.Join(dir, filepath.FromSlash(f.Name))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func syncDir(dir string) error {

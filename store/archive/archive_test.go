@@ -31,9 +31,9 @@ func made(t testing.TB) ([]byte, Manifest) {
 	volume := make([]byte, 1<<20)
 	copy(volume[700<<10:], "at the end of a hole")
 	items := []Item{
-		{"inventory.db", write("inventory.db", []byte("rows"))},
-		{"loaders/mine.efi", write("mine", []byte("MZ"))},
-		{"volumes/v1.img", write("v1.img", volume)},
+		{Name: "inventory.db", Path: write("inventory.db", []byte("rows"))},
+		{Name: "loaders/mine.efi", Path: write("mine", []byte("MZ"))},
+		{Name: "volumes/v1.img", Path: write("v1.img", volume)},
 	}
 	var out bytes.Buffer
 	m, err := Write(t.Context(), &out, Head{Version: "v1", Created: time.Unix(1e9, 0).UTC(), Target: "iqn.2024-01.org.example:rack"}, items,

@@ -191,12 +191,12 @@ func (k *past) keep(off, n int64) {
 			return
 		}
 		if cost > saveMost {
-			k.view.giveUp(errTooMuch)
+			k.view.unsaved(errTooMuch)
 			return
 		}
 		wrote, err := k.save(g, &live)
 		if err != nil {
-			k.view.giveUp(err)
+			k.view.unsaved(err)
 			return
 		}
 		cost += wrote

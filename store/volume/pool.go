@@ -423,7 +423,7 @@ func (p *Pool) Close() error {
 	views := slices.Collect(maps.Keys(p.views))
 	p.mu.Unlock()
 	for _, w := range views {
-		w.giveUp(errStopped)
+		w.giveUp(&store.Error{Msg: "lunboot is being stopped"})
 	}
 	var err error
 	for _, s := range mine {

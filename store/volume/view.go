@@ -41,44 +41,44 @@ type View struct {
 
 // View takes a view of a volume at a moment when all that was acknowledged is
 // flushed and nothing is written; writes wait for that flush.
-func (p *Pool) View(ctx context.Context, v store.Volume) (_ *View, err error) {
+func (p *Pool) View(ctx context.Context, v store.Volume) (*View, error) {
 	h, err := p.Open(ctx, v)
 	if err != nil {
 		return nil, err
 	}
 	w := &View{pool: p, volume: v.ID, name: v.Name}
-	defer func() {
-		if w.handle == nil {
-			err = errors.Join(err, h.Close())
-		}
-		if err != nil {
-			err = errors.Join(err, w.Close())
-		}
-	}()
+	err = w.open(ctx, h, v)
+	if w.handle == nil {
+		err = errors.Join(err, h.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+func (w *View) open(ctx context.Context, h *Handle, v store.Volume) error {
 	if err := h.Sync(ctx); err != nil { // most of it while machines still write
-		return nil, err
+		return err
 	}
 	h.s.still.Lock()
 	defer h.s.still.Unlock()
 	o, err := h.begin(ctx, 0, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer o.gate.leave()
 	if err := h.Sync(context.WithoutCancel(ctx)); err != nil {
-		return nil, err
+		return err
 	}
 	if err := w.hold(o.top); err != nil {
-		return nil, err
+		return err
 	}
 	if o.top.id == 0 {
 		w.handle = h // or the next opening would write to another file than is looked at
 	}
 	w.size = h.s.size.Load()
-	if err := w.take(o.top, v); err != nil {
-		return nil, fault("take a view of volume", v.Name, err)
-	}
-	return w, nil
+	return fault("take a view of volume", v.Name, w.take(o.top, v))
 }
 
 // hold keeps the layers open.
@@ -162,13 +162,18 @@ func (w *View) counts(n int64) error {
 	return err
 }
 
-// giveUp ends a view that cannot go on. The room that it took is free again.
-func (w *View) giveUp(why error) {
-	e := &store.Error{Kind: store.KindUnavailable, Op: "read volume as it was", Subject: w.name, Err: why,
-		Msg: "a machine writes to it, and what it writes over could not be saved for the copy; the machine goes on, and the copy is void"}
+// unsaved ends a view for which something could not be saved.
+func (w *View) unsaved(why error) {
+	e := &store.Error{Err: why, Msg: "a machine writes to it, and what it writes over could not be saved for the copy; the machine goes on, and the copy is void"}
 	if noSpace(why) {
-		e.Field = SpaceField
+		e.Field, e.Cause = SpaceField, store.CauseFull
 	}
+	w.giveUp(e)
+}
+
+// giveUp ends a view that cannot go on. The room that it took is free again.
+func (w *View) giveUp(e *store.Error) {
+	e.Kind, e.Op, e.Subject = store.KindUnavailable, "read volume as it was", w.name
 	if !w.lost.CompareAndSwap(nil, e) {
 		return
 	}
@@ -177,11 +182,8 @@ func (w *View) giveUp(why error) {
 			w.pool.log.Warn("the room that the copy of a volume took is free only when the copy ends", "volume", w.name, "err", err)
 		}
 	}
-	w.pool.log.Warn("the copy of a volume that is in use is given up", "volume", w.name, "err", why)
+	w.pool.log.Warn("the copy of a volume that is in use is given up", "volume", w.name, "err", e)
 }
-
-// errStopped ends the views when the pool is closed.
-var errStopped = errors.New("lunboot is being stopped")
 
 // Lost says why the view was given up, nil while it holds. What was read before is
 // of the view's moment.
@@ -192,9 +194,9 @@ func (w *View) Lost() error {
 	return nil
 }
 
-// GiveUp ends the views of a volume that is about to be wiped: what it held is not
-// to be in any copy.
-func (p *Pool) GiveUp(id store.VolumeID, why error) {
+// GiveUp ends the views of a volume that is being wiped: what it held is not to be
+// in any copy.
+func (p *Pool) GiveUp(id store.VolumeID) {
 	p.mu.Lock()
 	var of []*View
 	for w := range p.views {
@@ -204,7 +206,7 @@ func (p *Pool) GiveUp(id store.VolumeID, why error) {
 	}
 	p.mu.Unlock()
 	for _, w := range of {
-		w.giveUp(why)
+		w.giveUp(&store.Error{Msg: "a machine is wiping it, so what it held is not copied any more"})
 	}
 }
 

@@ -169,7 +169,7 @@ func (o *office) wantMoment(t *testing.T, got []byte, from, to []int) {
 func everywhere(t *testing.T, w *View, rng *rand.Rand) []byte {
 	t.Helper()
 	got := make([]byte, w.Size())
-	const piece = 20000
+	const piece = 7000
 	for _, k := range rng.Perm(int((w.Size() + piece - 1) / piece)) {
 		off := int64(k) * piece
 		if _, err := w.ReadAt(got[off:min(off+piece, w.Size())], off); err != nil {
@@ -188,7 +188,7 @@ func putBack(t *testing.T, y *yard, dir string, v store.Volume, w *View) []byte 
 	for _, f := range files {
 		out, err := os.Create(filepath.Join(to, f.Name))
 		must(t, err)
-		n, err := io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{f}, make([]byte, 30000))
+		n, err := io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{f}, make([]byte, 9000))
 		if err != nil || n != f.Size {
 			t.Fatalf("%s has %d bytes of %d, %v", f.Name, n, f.Size, err)
 		}
@@ -222,7 +222,7 @@ func putBack(t *testing.T, y *yard, dir string, v store.Volume, w *View) []byte 
 func TestAViewIsOfOneMomentWhileMachinesWrite(t *testing.T) {
 	for name, create := range kinds {
 		t.Run(name, func(t *testing.T) {
-			const size = 3<<20 + 8192
+			const size = 1<<20 + 8192
 			dir := t.TempDir()
 			y := &yard{Pool: openPool(t, dir)}
 			v := create(t, y, size, 512)
@@ -232,7 +232,7 @@ func TestAViewIsOfOneMomentWhileMachinesWrite(t *testing.T) {
 			o := work(t, y, v, 2)
 			defer o.end()
 			rng := rand.New(rand.NewPCG(5, 5))
-			for range 3 {
+			for range 2 {
 				// Two at a time, each of its own moment.
 				one, from1, to1 := o.view(t, y, v)
 				two, from2, to2 := o.view(t, y, v)
@@ -297,7 +297,7 @@ func TestTheHolesOfAViewAreThoseOfItsMoment(t *testing.T) {
 
 // Whatever is done to a volume, a view of before reads on.
 func TestAViewOutlivesWhatBecomesOfItsVolume(t *testing.T) {
-	const size = 2 << 20
+	const size = 1 << 20
 	for name, act := range map[string]func(t *testing.T, y *yard, v store.Volume){
 		"grown": func(t *testing.T, y *yard, v store.Volume) {
 			must(t, y.Resize(t.Context(), v, 2*size, func() error { return nil }))
@@ -394,7 +394,6 @@ func TestAViewOutlivesWhatBecomesOfItsVolume(t *testing.T) {
 	}
 }
 
-
 // A copy never harms a machine: what cannot be saved ends the copy, and the write
 // goes on.
 func TestAViewThatCannotSaveIsGivenUpAndTheWriteGoesOn(t *testing.T) {
@@ -480,8 +479,9 @@ func TestAViewEndsBeforeItHasFilledTheFileSystem(t *testing.T) {
 	defer p.Close()
 	v := y.raw(t, flushEvery+1<<20, 512)
 	h := y.open(t, v)
+	b := volumetest.Pattern(make([]byte, 1<<20), 1)
 	for off := int64(0); off < v.Size; off += 1 << 20 {
-		put(t, h, off, volumetest.Pattern(make([]byte, 1<<20), 1))
+		put(t, h, off, b)
 	}
 	w, err := y.View(t.Context(), v)
 	must(t, err)
@@ -580,7 +580,7 @@ func TestAPoolThatIsClosedEndsItsViews(t *testing.T) {
 	w, err := y.View(t.Context(), v)
 	must(t, err)
 	must(t, y.Close())
-	if _, err := w.ReadAt(make([]byte, 512), 0); !errors.Is(err, errStopped) {
+	if _, err := w.ReadAt(make([]byte, 512), 0); err == nil || !strings.Contains(err.Error(), "being stopped") {
 		t.Errorf("it reads on, %v", err)
 	}
 	must(t, w.Close())
@@ -597,9 +597,8 @@ func TestAWipeEndsTheViewsOfItsVolume(t *testing.T) {
 	must(t, err)
 	stays, err := y.View(t.Context(), other)
 	must(t, err)
-	why := errors.New("it is being wiped")
-	y.GiveUp(v.ID, why)
-	if lost := w.Lost(); !errors.Is(lost, why) {
+	y.GiveUp(v.ID)
+	if lost := w.Lost(); lost == nil || !strings.Contains(lost.Error(), "wiping") {
 		t.Errorf("the view says %v", lost)
 	}
 	must(t, stays.Lost())

@@ -31,7 +31,7 @@ func (s *server) backup(a huma.API) {
 		Content: map[string]*huma.MediaType{backupType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}}
 	huma.Register(a, op, func(ctx context.Context, in *struct {
 		Journal bool `query:"journal" doc:"events and attempts too"`
-		Volumes bool `query:"volumes" doc:"the bytes of volumes too, but of those that a machine may be writing to"`
+		Volumes bool `query:"volumes" doc:"the bytes of volumes too, each as it is at one moment: of one that a machine writes to crash-consistent, as after a power cut. Devices are not in it. One that cannot be copied is left out, and the manifest says why"`
 		Hash    bool `query:"hash" doc:"read all volumes that are left out, so that their SHA-256 is in the manifest; without it those that are golden, and what others stand on: each once, since they do not change"`
 		NoHash  bool `query:"no_hash" doc:"read none of the volumes that are left out"`
 	}) (*huma.StreamResponse, error) {

@@ -57,7 +57,7 @@ type Space struct {
 // exports sends volumes as files. What a disk holds is no less secret than what
 // an operator may change.
 func (s *server) exports(a huma.API) {
-	op := operation(a, http.MethodGet, "/volumes/{volume}/export", "export-volume", "Download a volume as a disk image; raw in parts, too (Range)", store.ScopeOperate)
+	op := operation(a, http.MethodGet, "/volumes/{volume}/export", "export-volume", "Download a volume as a disk image, as it is at this moment: while a machine writes to it crash-consistent, as after a power cut; raw in parts, too (Range)", store.ScopeOperate)
 	op.Responses = map[string]*huma.Response{"200": {Description: "the image; one that is shorter than its Content-Length is not whole",
 		Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}}
 	huma.Register(a, op, func(ctx context.Context, in *struct {

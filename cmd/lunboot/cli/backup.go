@@ -20,7 +20,7 @@ import (
 type BackupCmd struct {
 	File    string `arg:"" help:"File to write, with mode 0600, since it holds secrets that can be read: of CHAP, BMCs, the single sign-on and the webhook. One that is there is replaced once the new one was checked."`
 	Journal bool   `help:"The events and attempts too."`
-	Volumes bool   `help:"The bytes of volumes too, but of those that a machine may be writing to."`
+	Volumes bool   `help:"The bytes of volumes too, but of devices. A volume that a machine writes to is copied as it is at one moment, as after a power cut. When one cannot be copied, the file is written without it and the exit code is 1."`
 	Hash    *bool  `negatable:"" help:"Read all volumes that are left out, so that their SHA-256 is known, or with --no-hash none (default: golden volumes and what others stand on, each once)."`
 }
 
@@ -66,7 +66,15 @@ func (b *BackupCmd) Run(c *Context) (err error) {
 	if err := errors.Join(tmp.Close(), syncFolder(filepath.Dir(b.File))); err != nil {
 		return fmt.Errorf("write the backup: %w", err)
 	}
-	return c.show(m, func() { printBackup(c, b.File, m) })
+	if err := c.show(m, func() { printBackup(c, b.File, m) }); err != nil {
+		return err
+	}
+	for _, v := range m.Volumes {
+		if v.LeftOut != "" {
+			return fmt.Errorf("the backup %s is without the bytes of volume %s: %s", b.File, v.Volume, v.LeftOut)
+		}
+	}
+	return nil
 }
 
 // begin asks for the backup, and shows how far the appliance is with what it reads
@@ -127,8 +135,13 @@ func printBackup(c *Context, name string, m archive.Manifest) {
 	var rows [][]string
 	for _, v := range m.Volumes {
 		in := "left out"
-		if v.Included {
+		switch {
+		case v.Included && v.Running:
+			in = "in it, running: as after a power cut"
+		case v.Included:
 			in = "in it"
+		case v.LeftOut != "":
+			in = "left out: " + v.LeftOut
 		}
 		rows = append(rows, []string{v.Volume, filepath.Base(v.Name), store.Bytes(v.Size), in, v.SHA256})
 	}

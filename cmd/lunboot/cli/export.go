@@ -62,7 +62,7 @@ func (c *Context) save(path, file string) error {
 	return nil
 }
 
-// VolumeExportCmd writes a volume to a file.
+// VolumeExportCmd writes a volume to a file, as it is at that moment.
 type VolumeExportCmd struct {
 	Volume   string `arg:"" help:"Id or name."`
 	File     string `arg:"" help:"File to write; one that is there is replaced once the new one is whole."`
