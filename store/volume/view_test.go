@@ -628,3 +628,30 @@ func TestAViewOfAGoldenVolumeReadsItsFile(t *testing.T) {
 	}
 	must(t, w.Close())
 }
+
+// A volatile volume is copied from the page cache, as its machine sees it.
+func TestAViewOfAVolatileVolume(t *testing.T) {
+	dir := t.TempDir()
+	y := &yard{Pool: openPool(t, dir)}
+	g := y.freeze(y.raw(t, 1<<20, 512))
+	y.volumes++
+	v := store.Volume{ID: y.volumes, Name: "volatile", Kind: store.VolumeClone, Parent: g.ID, Size: g.Size, BlockSize: 512, State: store.VolumeReady, Reset: true, Volatile: true}
+	y.row(&v, g.Layers...)
+	must(t, y.Create(t.Context(), v))
+	h := y.open(t, v)
+	disk := volumetest.Pattern(make([]byte, 1<<20), 1)
+	put(t, h, 0, disk)
+	w, err := y.View(t.Context(), v)
+	must(t, err)
+	files, err := y.View(t.Context(), v)
+	must(t, err)
+	put(t, h, 0, make([]byte, 1<<20))
+	if got := everywhere(t, w, rand.New(rand.NewPCG(1, 1))); !bytes.Equal(got, disk) {
+		t.Error("the view has other bytes than the volume had")
+	}
+	if got := putBack(t, y, dir, v, files); !bytes.Equal(got, disk) {
+		t.Error("the files have other bytes than the volume had")
+	}
+	must(t, w.Close())
+	must(t, files.Close())
+}

@@ -17,7 +17,7 @@ type VolumeCmd struct {
 	Show    VolumeShowCmd    `cmd:"" help:"Show a volume."`
 	Create  VolumeCreateCmd  `cmd:"" help:"Create an empty volume."`
 	Import  VolumeImportCmd  `cmd:"" help:"Create a volume from a disk image: raw, also packed with gzip, xz or zstd, qcow2, VMDK, VHD or VHDX."`
-	Export  VolumeExportCmd  `cmd:"" help:"Write a volume to a file, raw or as qcow2."`
+	Export  VolumeExportCmd  `cmd:"" help:"Write a volume to a file, raw or as qcow2, as it is at that moment; its machine may run meanwhile."`
 	Space   VolumeSpaceCmd   `cmd:"" help:"Show the room for volumes, and how long it lasts."`
 	Uploads VolumeUploadsCmd `cmd:"" help:"List images that are being sent, and drop or finish them."`
 	Attach  VolumeAttachCmd  `cmd:"" help:"Make a volume of a block device of the appliance, as it is."`
