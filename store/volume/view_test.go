@@ -655,3 +655,61 @@ func TestAViewOfAVolatileVolume(t *testing.T) {
 	must(t, w.Close())
 	must(t, files.Close())
 }
+
+// Layers are frozen, merged and flattened while machines write and views are read.
+func TestViewsWhileLayersChangeUnderRunningMachines(t *testing.T) {
+	y := &yard{Pool: openPool(t, t.TempDir())}
+	v := y.raw(t, 1<<20, 512)
+	o := work(t, y, v, 2)
+	var mu sync.Mutex
+	var stop atomic.Bool
+	var changer sync.WaitGroup
+	changer.Go(func() {
+		for n := 0; !stop.Load(); n++ {
+			next, err := y.snapshot(context.Background(), v)
+			if err == nil && len(next.Layers) > 4 {
+				next, _, err = y.merge(context.Background(), next, 1, 2+n%2)
+			}
+			if err == nil && n%7 == 6 {
+				next, err = y.flatten(context.Background(), next)
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			v = next
+			mu.Unlock()
+		}
+	})
+	rng := rand.New(rand.NewPCG(6, 6))
+	for taken := 0; taken < 8 && !t.Failed(); {
+		mu.Lock()
+		row := v
+		mu.Unlock()
+		var from, to []int
+		for _, s := range o.scribes {
+			done, _ := s.now()
+			from = append(from, done)
+		}
+		w, err := y.View(t.Context(), row)
+		if store.KindOf(err) == store.KindConflict { // the row is older than the layers
+			continue
+		}
+		must(t, err)
+		for _, s := range o.scribes {
+			_, begun := s.now()
+			to = append(to, begun)
+		}
+		o.wantMoment(t, everywhere(t, w, rng), from, to)
+		must(t, w.Close())
+		taken++
+	}
+	stop.Store(true)
+	changer.Wait()
+	o.end()
+	must(t, y.Close())
+	if n := len(y.Pool.layers); n > 0 {
+		t.Errorf("%d layers stay open", n)
+	}
+}
