@@ -273,7 +273,7 @@ func (s *Shelf) hold(ctx context.Context, id string) (*upload, error) {
 	u := s.all[id]
 	if u != nil && u.taken {
 		s.mu.Unlock()
-		return nil, store.InUse("the upload is being made a volume already")
+		return nil, alreadyTaken()
 	}
 	if u != nil && u.end != nil {
 		u.end()
@@ -291,12 +291,21 @@ func (s *Shelf) hold(ctx context.Context, id string) (*upload, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if u.gone {
+	s.mu.Lock()
+	taken := u.taken // meanwhile
+	s.mu.Unlock()
+	switch {
+	case u.gone:
 		<-u.turn
 		return nil, store.NotFound("upload", id)
+	case taken:
+		<-u.turn
+		return nil, alreadyTaken()
 	}
 	return u, nil
 }
+
+func alreadyTaken() error { return store.InUse("the upload is being made a volume already") }
 
 func closed() error {
 	return &store.Error{Kind: store.KindUnavailable, Op: "upload", Msg: "lunboot is stopping"}
@@ -534,9 +543,10 @@ func (s *Shelf) drop(u *upload) {
 // Sweep removes uploads that nothing was added to for store.UploadAge.
 func (s *Shelf) Sweep() {
 	s.mu.Lock()
+	over := func(u *upload) bool { return !u.taken && u.end == nil && !s.now().Before(u.state.Expires()) }
 	var old []*upload
 	for _, u := range s.all {
-		if !u.taken && u.end == nil && !s.now().Before(u.state.Expires()) {
+		if over(u) {
 			old = append(old, u)
 		}
 	}
@@ -544,7 +554,10 @@ func (s *Shelf) Sweep() {
 	for _, u := range old {
 		select {
 		case u.turn <- struct{}{}:
-			if !u.gone {
+			s.mu.Lock()
+			still := over(u) // it may have been taken meanwhile, or gone on with
+			s.mu.Unlock()
+			if !u.gone && still {
 				s.log.Info("an upload was removed since nothing was added to it", "upload", u.state.ID, "volume", u.state.Name, "last", u.state.Touched)
 				s.drop(u)
 			}

@@ -339,3 +339,48 @@ func TestARecordThatCannotBeWrittenLosesNothing(t *testing.T) {
 		t.Error("the file differs from what was sent")
 	}
 }
+
+// Who waits for an upload while it is taken gets it no more: its bytes are a volume's
+// by then, and removing, cutting or taking them again would harm that.
+func TestAnUploadThatIsTakenWhileOthersWaitIsNobodyElses(t *testing.T) {
+	s := open(t, t.TempDir(), time.Now)
+	b := some(5000, 1)
+	u := create(t, s, "disk", len(b))
+	_, err := s.Append(t.Context(), u.ID, 0, bytes.NewReader(b))
+	must(t, err)
+	up := s.all[u.ID]
+	for name, act := range map[string]func() error{
+		"remove": func() error { return s.Remove(context.Background(), u.ID) },
+		"cut":    func() error { _, err := s.Cut(context.Background(), u.ID); return err },
+		"take":   func() error { _, err := s.Take(context.Background(), u.ID); return err },
+		"append": func() error {
+			_, err := s.Append(context.Background(), u.ID, int64(len(b)), bytes.NewReader(nil))
+			return err
+		},
+	} {
+		up.turn <- struct{}{} // somebody works on it
+		waits := make(chan struct{})
+		s.mu.Lock()
+		up.end = sync.OnceFunc(func() { close(waits) })
+		s.mu.Unlock()
+		done := make(chan error, 1)
+		go func() { done <- act() }()
+		<-waits // it has found that nobody has taken it
+		s.mu.Lock()
+		up.end, up.taken = nil, true
+		s.mu.Unlock()
+		<-up.turn
+		if err := <-done; store.KindOf(err) != store.KindInUse {
+			t.Errorf("%s: %v", name, err)
+		}
+		s.mu.Lock()
+		up.taken = false
+		s.mu.Unlock()
+		if up.gone {
+			t.Fatalf("%s: it was removed", name)
+		}
+	}
+	i, err := s.Take(t.Context(), u.ID)
+	must(t, err)
+	i.Done(false, "")
+}
