@@ -12,37 +12,38 @@ import (
 // variable is one name that a profile's text may hold in {{ }}.
 type variable struct {
 	name string
+	help string
 	disk bool // needs a boot mapping
 	of   func(Facts) string
 }
 
 // variables is the fixed list, in the order in which pages show it.
 var variables = []variable{
-	{"hostname", false, func(f Facts) string { return f.Machine }},
-	{"mac", false, func(f Facts) string { return f.MAC.String() }},
-	{"uuid", false, func(f Facts) string { return f.UUID.String() }},
-	{"serial", false, func(f Facts) string { return f.Serial }},
-	{"asset", false, func(f Facts) string { return f.Asset }},
-	{"address", false, func(f Facts) string { return f.Address.String() }},
-	{"platform", false, func(f Facts) string { return f.Platform }},
-	{"initiator", false, func(f Facts) string { return string(f.Initiator) }},
-	{"username", false, func(f Facts) string { return f.CHAP.User }},
-	{"password", false, func(f Facts) string { return f.CHAP.Secret }},
-	{"reverse_username", false, func(f Facts) string { return f.Reverse.User }},
-	{"reverse_password", false, func(f Facts) string { return f.Reverse.Secret }},
-	{"target", false, func(f Facts) string { return string(f.Target) }},
-	{"portal_ip", false, portalIP},
-	{"portal_port", false, func(f Facts) string { return strconv.Itoa(int(f.Portal.Port())) }},
-	{"lun", true, func(f Facts) string { return strconv.Itoa(int(f.Disk.LUN)) }},
-	{"lun_hex", true, func(f Facts) string { return f.Disk.LUN.URI() }},
-	{"volume", true, func(f Facts) string { return f.Disk.Volume }},
-	{"san_uri", true, func(f Facts) string { return boot.SANURI(f.Portal, f.Disk.LUN, f.Target) }},
-	{"boot_url", false, func(f Facts) string { return strings.TrimSuffix(boot.ScriptURL(f.Boot), boot.ScriptPath) }},
-	{"script_url", false, func(f Facts) string { return boot.IdentityURL(f.Boot) }},
-	{"report_url", false, func(f Facts) string { return f.report("custom").URL }},
-	{"files_url", false, func(f Facts) string { return f.files("") }},
-	{"done_url", false, func(f Facts) string { return boot.DoneURL(f.Boot, f.Attempt, f.Key) }},
-	{"admin_url", false, func(f Facts) string { return f.Admin }},
+	{"hostname", "the machine's name", false, func(f Facts) string { return f.Machine }},
+	{"mac", "the MAC that it boots by", false, func(f Facts) string { return f.MAC.String() }},
+	{"uuid", "its UUID; a row of zeros where it has none", false, func(f Facts) string { return f.UUID.String() }},
+	{"serial", "its serial number, or nothing", false, func(f Facts) string { return f.Serial }},
+	{"asset", "its asset tag, or nothing", false, func(f Facts) string { return f.Asset }},
+	{"address", "the IP address from which it asks", false, func(f Facts) string { return f.Address.String() }},
+	{"platform", "what its iPXE runs on: pcbios or efi", false, func(f Facts) string { return f.Platform }},
+	{"initiator", "its initiator IQN", false, func(f Facts) string { return string(f.Initiator) }},
+	{"username", "its CHAP user", false, func(f Facts) string { return f.CHAP.User }},
+	{"password", "its CHAP secret: a script or an answer with it is given to the machine alone", false, func(f Facts) string { return f.CHAP.Secret }},
+	{"reverse_username", "the user by which the target proves itself to it", false, func(f Facts) string { return f.Reverse.User }},
+	{"reverse_password", "the secret to that; given to the machine alone, too", false, func(f Facts) string { return f.Reverse.Secret }},
+	{"target", "the name of the appliance's iSCSI target", false, func(f Facts) string { return string(f.Target) }},
+	{"portal_ip", "the address of the iSCSI target, as the machine reaches it", false, portalIP},
+	{"portal_port", "the port of the iSCSI target", false, func(f Facts) string { return strconv.Itoa(int(f.Portal.Port())) }},
+	{"lun", "the LUN that it boots from, in decimal; needs a boot volume", true, func(f Facts) string { return strconv.Itoa(int(f.Disk.LUN)) }},
+	{"lun_hex", "the same as iPXE wants it in a URI; needs a boot volume", true, func(f Facts) string { return f.Disk.LUN.URI() }},
+	{"volume", "the name of that volume; needs a boot volume", true, func(f Facts) string { return f.Disk.Volume }},
+	{"san_uri", "all of it in one: what sanboot and sanhook take; needs a boot volume", true, func(f Facts) string { return boot.SANURI(f.Portal, f.Disk.LUN, f.Target) }},
+	{"boot_url", "the appliance's HTTP for machines, without a slash at the end", false, func(f Facts) string { return strings.TrimSuffix(boot.ScriptURL(f.Boot), boot.ScriptPath) }},
+	{"script_url", "where the machine's own script is: chain to it to begin anew", false, func(f Facts) string { return boot.IdentityURL(f.Boot) }},
+	{"report_url", "chain to it to report that a script failed; the boot's page shows it", false, func(f Facts) string { return f.report("custom").URL }},
+	{"files_url", "where media lie: add the name of a disc, and a path inside it", false, func(f Facts) string { return f.files("") }},
+	{"done_url", "fetched once, it says that an installer has ended, and a profile for one boot goes", false, func(f Facts) string { return boot.DoneURL(f.Boot, f.Attempt, f.Key) }},
+	{"admin_url", "the pages, for people", false, func(f Facts) string { return f.Admin }},
 }
 
 func portalIP(f Facts) string {
@@ -56,13 +57,25 @@ func portalIP(f Facts) string {
 // that iPXE must expand.
 var ours = []string{"script_url", "report_url"}
 
-// Variables lists the names that a custom profile may use.
-func Variables() []string {
+// Variable is one name that profiles' texts may hold in {{ }}, with what it is and
+// what it would be for a made-up machine.
+type Variable struct{ Name, Help, Example string }
+
+// Variables lists what profiles may use.
+func Variables() []Variable {
+	var out []Variable
+	for _, v := range variables {
+		out = append(out, Variable{v.name, v.help, v.of(sample())})
+	}
+	return out
+}
+
+func names() string {
 	var out []string
 	for _, v := range variables {
 		out = append(out, v.name)
 	}
-	return out
+	return strings.Join(out, ", ")
 }
 
 // expand replaces each {{name}} of text that iPXE will read. field names the
@@ -89,7 +102,7 @@ func expandWith(field, text string, f Facts, value func(variable) string) (strin
 		name = strings.TrimSpace(name)
 		i := slices.IndexFunc(variables, func(v variable) bool { return v.name == name })
 		if i < 0 {
-			return "", onLine(line, store.Invalid(field, "line %d: there is no variable {{%s}}; known are %s", line, name, strings.Join(Variables(), ", ")))
+			return "", onLine(line, store.Invalid(field, "line %d: there is no variable {{%s}}; known are %s", line, name, names()))
 		}
 		v := variables[i]
 		if v.disk && f.Disk == nil {

@@ -310,7 +310,10 @@ func TestAProfileIsCheckedWhenItIsSaved(t *testing.T) {
 func TestEveryVariableIsFilledIn(t *testing.T) {
 	text := "#!ipxe\n"
 	for _, v := range Variables() {
-		text += "set x-" + v + " {{" + v + "}}\n"
+		text += "set x-" + v.Name + " {{" + v.Name + "}}\n"
+		if v.Help == "" || v.Example == "" {
+			t.Errorf("of %s nobody is told what it is: %+v", v.Name, v)
+		}
 	}
 	got := render(t, store.Profile{Kind: store.ProfileCustom, Text: text}, facts())
 	// What watches over each line is not what this is about.

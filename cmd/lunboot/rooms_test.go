@@ -106,7 +106,8 @@ var rooms = map[string]room{
 	"web/metrics":                 {may: "store web/auth", why: "never a service: it is given a function to read by"},
 	"deploy":                      {may: "", why: "nothing but tests of what is shipped around the binary"},
 	"web/probe":                   {may: "", stdlib: true, why: "what watches from outside learns the names of parts and no more"},
-	"web/pages":                   {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/chart web/download web/pages/typed store/listing", why: "never a service: it declares what it needs"},
+	"web/pages":                   {may: "store store/sheet services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/chart web/download web/pages/manual web/pages/typed store/listing", why: "never a service: it declares what it needs"},
+	"web/pages/manual":            {may: "store", why: "what the help says of the grammar, of profiles and of places; what they do is others' matter"},
 	"web/pages/typed":             {may: "store", why: "what is typed becomes nouns, or goes back to who typed it, whatever page it stood on"},
 }
 

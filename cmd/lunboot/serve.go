@@ -362,13 +362,13 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 	a.provider = a.newProvider()
 	dry := a.dryRuns()
 	saved := backup.New(backup.Config{Dir: a.dir, Version: version, Target: string(a.iqn), Rows: a.db, Volumes: a.pool, Journal: a.table.Backup, Sessions: a.target.Sessions, Now: time.Now})
-	flags, err := serveFlags()
+	book, err := manualBook()
 	if err != nil {
 		return nil, err
 	}
 	site, err := pages.Handler(pages.Config{
 		Version:   version,
-		Flags:     flags,
+		Manual:    book,
 		Inventory: a.db,
 		Machines:  a.inv,
 		Enrolling: a.inv,
@@ -402,7 +402,6 @@ func (a *appliance) adminSide(ctx context.Context) (http.Handler, error) {
 		Backups:   saved,
 
 		Certificate: a.shown,
-		Variables:   scripts.Variables(),
 		Log:         log,
 		Now:         time.Now,
 	})

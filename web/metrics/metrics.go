@@ -85,6 +85,15 @@ var (
 	NotificationsQueue = &Metric{"lunboot_webhook_notifications_waiting", "Ends of boots that the webhook is still to be told of.", false, nil, false}
 )
 
+// Those that only the exporter counts.
+var (
+	bootAttempts = &Metric{"lunboot_boot_attempts_total", "Boots that ended, by outcome (up, up-unconfirmed, failed, not-enrolled), the furthest stage and the code of the first diagnosis, or none. A boot that failed and came up after all counts twice.", true, []string{"outcome", "stage", "code"}, false}
+	bootSeconds  = &Metric{"lunboot_boot_duration_seconds", "Time from a machine's first packet to its operating system, of boots that came up, by firmware.", true, []string{"firmware"}, false}
+)
+
+// All lists every metric of the appliance's own.
+func All() []*Metric { return append(Table(), bootAttempts, bootSeconds) }
+
 // Table lists every metric that Config.Read may return.
 func Table() []*Metric {
 	return []*Metric{
@@ -119,13 +128,12 @@ func New(cfg Config) (*Exporter, error) {
 	x := &Exporter{
 		cfg: cfg, registry: prometheus.NewPedanticRegistry(), descs: map[*Metric]*prometheus.Desc{}, codes: map[string]bool{}, counts: map[*Metric]float64{},
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "lunboot_boot_attempts_total",
-			Help: "Boots that ended, by outcome (up, up-unconfirmed, failed, not-enrolled), the furthest stage and the code of the first diagnosis, or none. A boot that failed and came up after all counts twice.",
-		}, []string{"outcome", "stage", "code"}),
+			Name: bootAttempts.Name, Help: bootAttempts.Help,
+		}, bootAttempts.Labels),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "lunboot_boot_duration_seconds", Help: "Time from a machine's first packet to its operating system, of boots that came up, by firmware.",
+			Name: bootSeconds.Name, Help: bootSeconds.Help,
 			Buckets: []float64{5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600},
-		}, []string{"firmware"}),
+		}, bootSeconds.Labels),
 	}
 	for _, m := range Table() {
 		x.descs[m] = prometheus.NewDesc(m.Name, m.Help, m.Labels, nil)

@@ -279,6 +279,11 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("settings-operator", base+"/settings")
 	l.roles["admin"] = store.RoleAdmin
 	check("help", base+"/help")
+	check("help-profiles", base+"/help/profiles")
+	check("help-commands", base+"/help/commands#machine-add--mac")
+	check("help-appliance", base+"/help/appliance")
+	check("help-found", base+"/help?q=machine")
+	check("profile-example", base+"/new-profile?example=debian")
 	check("help-code", base+"/help/LB-LUN-01")
 	check("help-ipxe", base+"/help?q=1d704539")
 }

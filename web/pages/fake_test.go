@@ -24,6 +24,7 @@ import (
 	"lunboot/store/sqlite"
 	"lunboot/web/auth"
 	"lunboot/web/auth/oidc"
+	"lunboot/web/pages/manual"
 )
 
 // lab is an inventory in memory, as large as these tests need.
@@ -643,7 +644,7 @@ func (l *lab) open(t *testing.T) (base string, c *http.Client) {
 		Audit:     l,
 		Backups:   l,
 
-		Variables:   []string{"hostname", "lun", "done_url"},
+		Manual:      book(),
 		Certificate: func() Certificate { return l.secure },
 		Auth:        l.auth,
 		SignIn:      through,
@@ -873,4 +874,21 @@ func (h happened) EveryEvent(ctx context.Context, f store.EventFilter) (store.Pa
 		return func(context.Context) ([]store.Event, error) { return nil, nil }, h.l.broken
 	}
 	return h.l.events.EveryEvent(ctx, f)
+}
+
+// book is what the appliance gives to the help, in small.
+func book() manual.Book {
+	return manual.Book{
+		Verbs: []manual.Verb{
+			{Name: manual.Common, Usage: "lunboot VERB [flags]", Help: "What every verb takes.", Flags: []manual.Flag{{Name: "--data", Takes: "DIR", Env: "LUNBOOT_DATA", Help: "Data folder of the appliance."}}},
+			{Name: "serve", Usage: "lunboot serve [flags]", Help: "Run the appliance.", Flags: []manual.Flag{{Name: "--admin", Takes: "ADDR", Env: "LUNBOOT_ADMIN", Help: "Pages and API for people."}}},
+			{Name: "machine add", Usage: "lunboot machine add <name> --mac=MAC,... [flags]", Help: "Add a machine by its MAC.", Args: []manual.Argument{{Name: "<name>", Help: "Hostname."}},
+				Flags: []manual.Flag{{Name: "--mac", Takes: "MAC,...", Env: "LUNBOOT_MACHINE_ADD_MAC", Help: "MAC; repeat for several."}}},
+		},
+		Variables: []manual.Variable{
+			{Name: "hostname", Help: "the machine's name", Example: "lab-03"}, {Name: "lun", Help: "the LUN that it boots from", Example: "2"},
+			{Name: "done_url", Help: "fetched once, it says that an installer has ended", Example: "http://192.0.2.1/report?attempt=1&done=1&key=sample"},
+		},
+		Metrics: []manual.Metric{{Name: "lunboot_volume_filesystem_size_bytes", Help: "Size of the file system that holds the volumes."}, {Name: "lunboot_dhcp_leases", Help: "Leases, by their state.", Labels: []string{"state"}}},
+	}
 }

@@ -24,7 +24,7 @@ type helpView struct {
 	IPXE  *ipxeView // when the search is an iPXE code
 	Areas []helpArea
 	Lists []helpList
-	Flags []Flag
+	Found []helpFound
 
 	Backups bool // what is secret in a backup is shown
 
@@ -61,12 +61,14 @@ func helpLists() []helpList {
 	}
 }
 
-// Flag is one flag that the appliance is started with.
-type Flag struct {
-	Name string // with its dashes, and what it takes: "--admin ADDR"
-	Env  string
-	Help string
+// helpFound is what a search finds on the help's other pages, of one sort.
+type helpFound struct {
+	Name string
+	Hits []helpHit
 }
+
+// helpHit is one place there. It is found by more than is shown.
+type helpHit struct{ Name, Help, URL, more string }
 
 type helpArea struct {
 	Name    string
@@ -115,10 +117,13 @@ func (s *site) help(w http.ResponseWriter, r *http.Request) {
 			v.Lists = append(v.Lists, l)
 		}
 	}
-	for _, f := range s.Flags {
-		if v.IPXE == nil && allWords(f.Name+" "+f.Env+" "+f.Help, q) {
-			v.Flags = append(v.Flags, f)
+	if q != "" && v.IPXE == nil {
+		found, err := s.lookUp(r.Context(), q)
+		if err != nil {
+			s.fail(w, r, err)
+			return
 		}
+		v.Found = found
 	}
 	s.render(w, r, http.StatusOK, "help", page{Title: "Help", Nav: "help", Data: v})
 }

@@ -26,6 +26,7 @@ import (
 
 	"lunboot/store"
 	"lunboot/web/auth"
+	"lunboot/web/pages/manual"
 	"lunboot/web/pages/typed"
 )
 
@@ -122,21 +123,19 @@ type Config struct {
 	Settings  SettingRows
 	// Certificate is what the admin port shows of itself now.
 	Certificate func() Certificate
-	// Variables are the names that a profile's texts may hold in {{ }}.
-	Variables []string
-	Health    func(context.Context) []Check
-	Auth      *auth.Auth
-	SignIn    SignIn
-	Status    func(context.Context) Status
-	Captures  Captures
-	Leases    LeaseActs
-	Sessions  Sessions
-	Audit     AuditLog
-	Backups   Backups
-	Version   string
-	Flags     []Flag // of the appliance, for the help
-	Log       *slog.Logger
-	Now       func() time.Time
+	Health      func(context.Context) []Check
+	Auth        *auth.Auth
+	SignIn      SignIn
+	Status      func(context.Context) Status
+	Captures    Captures
+	Leases      LeaseActs
+	Sessions    Sessions
+	Audit       AuditLog
+	Backups     Backups
+	Version     string
+	Manual      manual.Book // what the help says of things that are defined elsewhere
+	Log         *slog.Logger
+	Now         func() time.Time
 }
 
 // Status is the foot of the rail: what runs, and the first thing that does not.
@@ -196,6 +195,9 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Use(s.needLogin, s.guard, s.dated)
 			r.Get("/", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/machines", http.StatusSeeOther) })
 			r.Get("/help", s.help)
+			r.Get("/help/profiles", s.helpProfiles)
+			r.Get("/help/commands", s.helpCommands)
+			r.Get("/help/appliance", s.helpAppliance)
 			r.Get("/help/{code}", s.helpCode)
 			r.Get("/machines", s.machines)
 			r.Post("/machines", s.addMachine)
@@ -571,7 +573,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"media",
 		"loaders",
 		"help",
-		"help-code",
+		"help-code", "help-profiles", "help-commands", "help-appliance",
 		"setup",
 		"settings",
 		"people",

@@ -13,6 +13,7 @@ import (
 
 	"lunboot/services/boot"
 	"lunboot/store"
+	"lunboot/web/pages/manual"
 	"lunboot/web/pages/typed"
 )
 
@@ -91,7 +92,7 @@ type profileView struct {
 	What     map[store.ProfileKind]string
 	Fields   []profileField
 	TextHint string
-	Vars     []string // known in {{ }}
+	Vars     []manual.Variable // known in {{ }}
 	Machines []store.Machine
 	Machine  string // whose script is shown
 	Script   string
@@ -105,6 +106,9 @@ type profileView struct {
 func (s *site) profile(w http.ResponseWriter, r *http.Request) {
 	name := chi.URLParam(r, "profile")
 	p := store.Profile{Kind: store.ProfileKind(r.FormValue("kind")), Name: r.FormValue("name")}
+	if e, ok := manual.FindExample(r.FormValue("example")); ok {
+		p = e.Profile
+	}
 	if _, err := store.ParseProfileKind(string(p.Kind)); err != nil {
 		p.Kind = store.ProfileInstall
 	}
@@ -124,8 +128,8 @@ func (s *site) profile(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showProfile(w http.ResponseWriter, r *http.Request, status int, p store.Profile, fresh bool, problem string) {
-	v := profileView{New: fresh, Profile: p, What: profileWords, TextHint: profileTexts[p.Kind], Machine: r.FormValue("machine"), Vars: s.Variables, Draft: r.Method == http.MethodPost,
-		Kinds: []store.ProfileKind{store.ProfileInstall, store.ProfileKernel, store.ProfileWimboot, store.ProfileMenu, store.ProfileLocal, store.ProfileSAN, store.ProfileCustom}}
+	v := profileView{New: fresh, Profile: p, What: profileWords, TextHint: profileTexts[p.Kind], Machine: r.FormValue("machine"), Vars: s.Manual.Variables, Draft: r.Method == http.MethodPost,
+		Kinds: profileKinds()}
 	media, err := s.Media.AllMedia(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
