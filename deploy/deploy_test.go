@@ -286,6 +286,37 @@ func TestComposeRunsTheImageAsItsTopSays(t *testing.T) {
 	}
 }
 
+// Who reads the README or the guide follows what they name: pages, folders and
+// pictures, which nobody waits for.
+func TestWhatTheTextsNameIsThere(t *testing.T) {
+	named := regexp.MustCompile(`(?:\]\(|srcset="|src=")([^)"#]+)`)
+	pictures := 0
+	for _, text := range []string{"../README.md", "GUIDE.md"} {
+		b, err := os.ReadFile(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range named.FindAllStringSubmatch(string(b), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			st, err := os.Stat(filepath.Join(filepath.Dir(text), m[1]))
+			if err != nil {
+				t.Errorf("%s names what is not there: %v", text, err)
+				continue
+			}
+			if strings.HasSuffix(m[1], ".png") {
+				if pictures++; st.Size() > 150<<10 {
+					t.Errorf("%s has %d KiB", m[1], st.Size()>>10)
+				}
+			}
+		}
+	}
+	if pictures < 3 {
+		t.Errorf("only %d pictures are found", pictures)
+	}
+}
+
 // buffer takes what a program says while it is read.
 type buffer struct {
 	mu sync.Mutex

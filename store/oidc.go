@@ -72,9 +72,11 @@ type OIDCLook struct {
 // OIDCPerson is somebody as a provider vouches for them.
 type OIDCPerson struct {
 	Issuer, Subject string
-	KnownAs         string // what the provider calls them, for people; it may change and belong to somebody else later
-	Role            Role   // empty: they are refused
-	Refusal         string // why, for them
+	Session         string    // what the provider calls their session with it; empty: it has no name
+	Began           time.Time // when the sign-in did
+	KnownAs         string    // what the provider calls them, for people; it may change and belong to somebody else later
+	Role            Role      // empty: they are refused
+	Refusal         string    // why, for them
 	// Hint is the provider's word on them as it signed it. It is kept only to be shown
 	// to the provider again when they log out there; empty: it is not.
 	Hint string
@@ -86,6 +88,12 @@ const OIDCCallback = "/login/oidc/callback"
 // OIDCLoggedOut is the path to which the provider sends people back who logged out
 // there.
 const OIDCLoggedOut = "/login/oidc/logged-out"
+
+// OIDCBackChannel is the path at which the provider itself says who logged out there.
+const OIDCBackChannel = "/login/oidc/backchannel-logout"
+
+// BackChannel is the URL of that, which may be registered at the provider.
+func (o OIDC) BackChannel() string { return o.URL + OIDCBackChannel }
 
 // OIDCHere is the path at which the appliance knows itself.
 const OIDCHere = "/login/oidc/here"

@@ -65,7 +65,7 @@ const BecameReady = "state creating → ready"
 // PassingActs are the acts on a noun that leave it as it is, by what they are called
 // in the audit log: they are on record, and move no revision.
 func PassingActs() []string {
-	return []string{"machine.wake", "machine.power", "user.login", "user.refuse"}
+	return []string{"machine.wake", "machine.power", "user.login", "user.logout", "user.refuse"}
 }
 
 // AuditFilter narrows the audit log. Empty fields match all.

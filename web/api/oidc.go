@@ -15,6 +15,7 @@ type Provider struct {
 	SecretSet   bool   `json:"secret_set"`
 	RedirectURI string `json:"redirect_uri" doc:"to be registered at the provider, to the letter"`
 	LogoutURI   string `json:"post_logout_redirect_uri" doc:"to be registered there too when people log out there; empty when they do not"`
+	BackChannel string `json:"backchannel_logout_uri" doc:"may be registered there, so that who logs out there is logged out here (OpenID Connect Back-Channel Logout)"`
 }
 
 func providerView(o store.OIDC, err error) (Provider, error) {
@@ -23,7 +24,7 @@ func providerView(o store.OIDC, err error) (Provider, error) {
 		v.Scopes, v.Roles = []string{}, []store.ClaimRole{}
 		return v, err
 	}
-	v.RedirectURI = o.Redirect()
+	v.RedirectURI, v.BackChannel = o.Redirect(), o.BackChannel()
 	if o.Logout {
 		v.LogoutURI = o.LogoutRedirect()
 	}

@@ -75,11 +75,12 @@ type Auth struct {
 	hashing chan struct{}
 
 	mu     sync.Mutex
-	code   string             // first-run code; empty once a user exists
-	issuer string             // of the provider that vouches for people; empty: none does
-	live   map[*life]struct{} // the requests that run
-	ends   int                // how often lives were ended
-	hints  map[string]hint    // for logging out at the provider, by the login's name
+	code   string               // first-run code; empty once a user exists
+	issuer string               // of the provider that vouches for people; empty: none does
+	live   map[*life]struct{}   // the requests that run
+	ends   int                  // how often lives were ended
+	hints  map[string]hint      // for logging out at the provider, by the login's name
+	outs   map[string]time.Time // whom the provider said to have logged out, by sub or sid
 }
 
 // Keys of the session: the user's name, the fingerprint of what they were known by
@@ -92,6 +93,7 @@ const (
 	sessionAgent = "agent"
 	sessionBegan = "began"
 	sessionUntil = "until" // of somebody whom a provider vouches for
+	sessionSID   = "sid"   // what that provider calls their session with it
 )
 
 // idleTime is how long a session lives without a request of a page.
@@ -107,7 +109,7 @@ const maxHashing = 4
 // New makes an Auth. When nobody has a password yet it mints the first-run
 // code, which Code returns.
 func New(ctx context.Context, cfg Config) (*Auth, error) {
-	a := &Auth{cfg: cfg, session: new(scs.SessionManager), hashing: make(chan struct{}, maxHashing), live: map[*life]struct{}{}, hints: map[string]hint{}}
+	a := &Auth{cfg: cfg, session: new(scs.SessionManager), hashing: make(chan struct{}, maxHashing), live: map[*life]struct{}{}, hints: map[string]hint{}, outs: map[string]time.Time{}}
 	// Not scs.New: it starts a store in memory, with a goroutine that nobody ends.
 	a.session.Store = cfg.Sessions
 	a.session.Codec = scs.GobCodec{}
@@ -227,6 +229,7 @@ func (a *Auth) Begin(ctx context.Context, user, by string) error {
 	a.session.Put(ctx, sessionUser, user)
 	a.session.Put(ctx, sessionProof, fingerprint(u))
 	a.session.Remove(ctx, sessionUntil)
+	a.session.Remove(ctx, sessionSID)
 	if u.Federated() {
 		a.session.Put(ctx, sessionUntil, now.Add(federatedTime).UnixNano())
 	}

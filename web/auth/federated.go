@@ -49,6 +49,20 @@ func (a *Auth) SignIn(ctx context.Context, p store.OIDCPerson) error {
 	if err := a.Begin(ctx, u.Name, string(store.ActorProvider)+" ("+p.Issuer+" knows them as "+p.KnownAs+")"); err != nil {
 		return err
 	}
+	if p.Session != "" {
+		a.session.Put(ctx, sessionSID, p.Session)
+	}
+	// Written now and not with the answer: whoever ends logins finds it, or was noticed
+	// before this looks.
+	if _, _, err := a.session.Commit(ctx); err != nil {
+		return err
+	}
+	if a.outSince(p) {
+		if err := a.session.Destroy(ctx); err != nil {
+			return err
+		}
+		return &store.Error{Kind: store.KindDenied, Msg: "the provider says that you logged out there while you signed in here. Start the sign-in again"}
+	}
 	if p.Hint != "" {
 		a.remember(a.session.GetString(ctx, sessionID), hint{u.Name, p.Hint, a.cfg.Now().Add(federatedTime)})
 	}

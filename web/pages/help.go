@@ -96,7 +96,7 @@ func (s *site) help(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	v.Cases = q == "" || v.Case != "" || v.IPXE == nil && allWords("case number screen machine notice withheld", q)
-	v.Login = v.IPXE == nil && allWords("logging in out logout password token single sign-on oidc provider", q)
+	v.Login = v.IPXE == nil && allWords("logging in out logout back-channel backchannel password token single sign-on oidc provider", q)
 	v.Backups = v.IPXE == nil && allWords("backups restore secrets chap bmc password client secret webhook key 0600", q)
 	for _, area := range diagnose.Areas() {
 		a := helpArea{Name: area[1]}

@@ -178,6 +178,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	}
 	r := chi.NewRouter()
 	r.Get("/static/{hash}/{name}", a.serve)
+	r.Method(http.MethodPost, store.OIDCBackChannel, s.backChannel())
 	r.Group(func(r chi.Router) {
 		r.Use(secure, http.NewCrossOriginProtection().Handler, cfg.Auth.Pages)
 		r.Get("/setup", s.setup)

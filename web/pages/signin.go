@@ -30,6 +30,8 @@ type SignIn interface {
 	EndSession(ctx context.Context, issuer, hint string) (to, state string, err error)
 	// LoggedOut is the provider that people come back from who went so, else empty.
 	LoggedOut(ctx context.Context, state string, answer url.Values) (provider string, err error)
+	// Logout reads a logout token of the provider's, and has end whose logins are over.
+	Logout(ctx context.Context, token string, end func(context.Context, store.OIDCPerson) error) error
 	// Here is what the appliance knows itself by.
 	Here() string
 }

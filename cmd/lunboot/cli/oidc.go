@@ -22,6 +22,7 @@ type provider struct {
 	SecretSet   bool   `json:"secret_set"`
 	RedirectURI string `json:"redirect_uri"`
 	LogoutURI   string `json:"post_logout_redirect_uri"`
+	BackChannel string `json:"backchannel_logout_uri"`
 }
 
 func (c *Context) provider() (p provider, err error) {
@@ -53,7 +54,7 @@ func (c *Context) showProvider(p provider) error {
 		}
 		c.facts("Issuer", p.Issuer, "Name", p.Name, "Client ID", p.ClientID, "Secret", yes(p.SecretSet, "(set)"), "Redirect URI", p.RedirectURI, "Certificates", yes(p.CA != "", "(set)"),
 			"Scopes", strings.Join(p.Scopes, " "), "Claim", p.Claim, "Roles", strings.Join(roles, "; "), "Everybody else", rest,
-			"Logging out", map[bool]string{true: "here and at the provider", false: "here alone"}[p.Logout], "Post-logout URI", p.LogoutURI)
+			"Logging out", map[bool]string{true: "here and at the provider", false: "here alone"}[p.Logout], "Post-logout URI", p.LogoutURI, "Back-channel URI", p.BackChannel)
 	})
 }
 

@@ -46,15 +46,17 @@ type Client struct {
 
 	here    string        // what the appliance knows itself by
 	looking chan struct{} // held by the one who looks
+	hearing chan struct{} // held by those who look into a logout that was told
 
 	mu      sync.Mutex
-	pending map[string]flow // the sign-ins that began, by their state
+	pending map[string]flow      // the sign-ins that began, by their state
+	heard   map[string]time.Time // the logouts that the provider told of, by their names
 	last    looked
 }
 
 // New makes a Client. It sends nothing.
 func New(cfg Config) *Client {
-	return &Client{cfg: cfg, here: rand.Text(), looking: make(chan struct{}, 1), pending: map[string]flow{}}
+	return &Client{cfg: cfg, here: rand.Text(), looking: make(chan struct{}, 1), hearing: make(chan struct{}, maxHearing), pending: map[string]flow{}, heard: map[string]time.Time{}}
 }
 
 // OIDC returns the provider; the zero value when there is none.

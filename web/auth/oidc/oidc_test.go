@@ -136,7 +136,7 @@ func TestSomebodyIsWhomTheProviderVouchesFor(t *testing.T) {
 	for _, alg := range []jose.SignatureAlgorithm{jose.RS256, jose.ES256} {
 		h.p.Set(func(p *oidctest.Provider) { p.Algorithm = alg })
 		who, err := h.signIn()
-		if want := (store.OIDCPerson{Issuer: h.p.URL, Subject: "248289761001", KnownAs: "anna", Role: store.RoleOperator}); err != nil || who != want {
+		if want := (store.OIDCPerson{Issuer: h.p.URL, Subject: "248289761001", KnownAs: "anna", Role: store.RoleOperator, Began: who.Began}); err != nil || who != want || who.Began.IsZero() {
 			t.Errorf("%s: %+v, %v", alg, who, err)
 		}
 	}

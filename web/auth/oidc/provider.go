@@ -255,6 +255,10 @@ func (p *provider) redeem(ctx context.Context, code string, f flow) (who store.O
 		return who, err
 	}
 	who = p.person(word.Subject, claims)
+	if sid, _ := claims["sid"].(string); len(sid) <= maxID {
+		who.Session = sid
+	}
+	who.Began = f.began
 	if p.settings.Logout && p.EndSession != "" && len(raw) <= maxHint {
 		who.Hint = raw
 	}
@@ -283,21 +287,25 @@ func (p *provider) keys(ctx context.Context) ([]crypto.PublicKey, error) {
 	return keys, nil
 }
 
+// signs are the signatures that are believed of the provider.
+func (p *provider) signs() (out []string) {
+	for _, a := range algorithms {
+		if slices.Contains(p.Signs, string(a)) {
+			out = append(out, string(a))
+		}
+	}
+	if len(out) == 0 {
+		out = []string{rp.RS256}
+	}
+	return out
+}
+
 // verify checks the provider's word as OpenID Connect Core 1.0 §3.1.3.7 and
 // §3.1.3.8 want it.
 func (p *provider) verify(ctx context.Context, raw, nonce, access string, keys []crypto.PublicKey) (*rp.IDToken, error) {
 	o := p.settings
-	var signs []string
-	for _, a := range algorithms {
-		if slices.Contains(p.Signs, string(a)) {
-			signs = append(signs, string(a))
-		}
-	}
-	if len(signs) == 0 {
-		signs = []string{rp.RS256}
-	}
 	// The times are looked at below, with words for what is wrong with them.
-	word, err := rp.NewVerifier(p.Issuer, &rp.StaticKeySet{PublicKeys: keys}, &rp.Config{ClientID: o.ClientID, SupportedSigningAlgs: signs, SkipExpiryCheck: true}).Verify(ctx, raw)
+	word, err := rp.NewVerifier(p.Issuer, &rp.StaticKeySet{PublicKeys: keys}, &rp.Config{ClientID: o.ClientID, SupportedSigningAlgs: p.signs(), SkipExpiryCheck: true}).Verify(ctx, raw)
 	if err != nil {
 		return nil, denied(err, "the word of %s on who you are is not good (%s), and was not believed", o.Name, words(err.Error()))
 	}
