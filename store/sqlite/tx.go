@@ -46,7 +46,10 @@ func (t *tx) audit(actor store.Actor, action, subject, detail string) error {
 func (t *tx) auditDiff(actor store.Actor, action, subject string, d diff) error {
 	_, err := t.Run("INSERT INTO audit (at, actor, action, subject, detail, changes) VALUES (?, ?, ?, ?, ?, ?)",
 		dbfile.Nanos(t.now), string(actor), action, subject, d.String(), jsonList(d.changes))
-	return err
+	if err != nil {
+		return err
+	}
+	return t.repeated(action + " " + subject)
 }
 
 // write runs fn in one transaction that is on disk when write returns nil. When

@@ -68,7 +68,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "lunboot token create NAME --scope read|operate|admin"},
 	}
-	r = r.With(private, limit(cfg.Rates), newOnce(time.Now).middleware)
+	r = r.With(private, limit(cfg.Rates), newOnce(time.Now, cfg.Store, cfg.Log).middleware)
 	hc.Transformers = append(hc.Transformers, locator{hc.Components.Schemas}.locate)
 	a := humachi.New(r, hc)
 	s := &server{cfg}

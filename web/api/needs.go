@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"net/netip"
 
 	"lunboot/store"
@@ -19,6 +20,18 @@ type Store interface {
 	AuditLog(context.Context, store.AuditFilter) ([]store.Audit, int, error)
 	EveryChange(context.Context, store.AuditFilter) (store.Parts[store.Audit], error)
 	Record(ctx context.Context, by store.Actor, action, subject, detail string) error
+	Repeats
+}
+
+// Repeats remember across a restart which requests were done under a key.
+type Repeats interface {
+	// Under has the first change that is made with the context keep that a request was
+	// done, in its own transaction.
+	Under(ctx context.Context, who, key string, request [sha256.Size]byte) context.Context
+	// DoneUnder says which request was done under a key, and what it did.
+	DoneUnder(ctx context.Context, who, key string) (request [sha256.Size]byte, did string, found bool, err error)
+	// NotDone forgets one that failed after all.
+	NotDone(ctx context.Context, who, key string) error
 }
 
 // MachineStore reads machines and what they boot by.

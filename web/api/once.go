@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -18,8 +20,9 @@ import (
 // A create that is sent again, because its answer was lost, must not make a
 // second thing. A client that sends Idempotency-Key with a POST gets the first
 // answer again for the same request under the same key, for a day. Answers are
-// kept in memory: some hold a secret that is kept nowhere else. After a restart
-// names that are taken already still keep most things from being made twice.
+// kept in memory: some hold a secret that is kept nowhere else. That a request was
+// done is kept with what it did, in one transaction: after a restart it is not done
+// again, and whoever sends it is told so.
 // (draft-ietf-httpapi-idempotency-key-header)
 const (
 	onceHeader = "Idempotency-Key"
@@ -44,8 +47,9 @@ type outcome struct {
 	request [sha256.Size]byte
 	began   time.Time
 	done    chan struct{}
-	kept    bool // it was done: it is not done again
-	gone    bool // its answer is not kept, or no longer
+	kept    bool   // it was done: it is not done again
+	gone    bool   // its answer is not kept, or no longer
+	did     string // what it did, when only that is known: before a restart
 	status  int
 	header  http.Header
 	body    []byte
@@ -59,11 +63,17 @@ type once struct {
 	of    map[auth.Identity]int
 	bytes int // of the answers that are kept
 	now   func() time.Time
+	rows  Repeats
+	log   *slog.Logger
 }
 
-func newOnce(now func() time.Time) *once {
-	return &once{by: map[onceID]*outcome{}, of: map[auth.Identity]int{}, now: now}
+func newOnce(now func() time.Time, rows Repeats, log *slog.Logger) *once {
+	return &once{by: map[onceID]*outcome{}, of: map[auth.Identity]int{}, now: now, rows: rows, log: log}
 }
+
+// name is who asks, as rows know them: by the login, token or socket that they come
+// with, which outlive a restart.
+func (id onceID) name() string { return fmt.Sprintf("%+v", id.who) }
 
 // middleware gives a repeated POST the answer of the first.
 func (o *once) middleware(next http.Handler) http.Handler {
@@ -87,19 +97,29 @@ func (o *once) middleware(next http.Handler) http.Handler {
 		io.WriteString(h, r.URL.RequestURI()+"\x00"+r.Header.Get("Content-Type")+"\x00")
 		h.Write(b)
 		id, sum := onceID{who, key}, [sha256.Size]byte(h.Sum(nil))
-		first, mine := o.begin(id, sum)
+		request, did, before, err := o.rows.DoneUnder(r.Context(), id.name(), key)
+		if err != nil {
+			o.log.Error("look up a request by its key", "error", err)
+			writeProblem(w, http.StatusInternalServerError, "whether this request was done before cannot be read; send it again")
+			return
+		}
+		if !before {
+			request = sum
+		}
+		first, mine := o.begin(id, request, did)
 		if !mine {
 			o.again(r.Context(), w, first, sum)
 			return
 		}
 		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
-		defer func() { o.end(id, first, rec) }() // also when the handler panics
-		next.ServeHTTP(rec, r)
+		defer func() { o.end(r.Context(), id, first, rec) }() // also when the handler panics
+		next.ServeHTTP(rec, r.WithContext(o.rows.Under(r.Context(), id.name(), key, sum)))
 	})
 }
 
-// begin returns the request under a key; mine when it is this one.
-func (o *once) begin(id onceID, sum [sha256.Size]byte) (_ *outcome, mine bool) {
+// begin returns the request under a key; mine when it is this one, and did is empty:
+// what it did before a restart.
+func (o *once) begin(id onceID, sum [sha256.Size]byte, did string) (_ *outcome, mine bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.now()
@@ -107,6 +127,11 @@ func (o *once) begin(id onceID, sum [sha256.Size]byte) (_ *outcome, mine bool) {
 		o.forget(0)
 	}
 	if c, ok := o.by[id]; ok {
+		return c, false
+	}
+	if did != "" {
+		c := &outcome{request: sum, done: make(chan struct{}), kept: true, gone: true, did: did}
+		close(c.done)
 		return c, false
 	}
 	if o.of[id.who] >= maxOnceOf {
@@ -152,12 +177,18 @@ func (o *once) drop(c *outcome) {
 
 // end keeps an answer. What failed by the appliance's fault, or was never whole,
 // may be tried again.
-func (o *once) end(id onceID, c *outcome, rec *recorder) {
+func (o *once) end(ctx context.Context, id onceID, c *outcome, rec *recorder) {
+	failed := !rec.wrote || rec.status >= 500 || rec.status == http.StatusTooManyRequests
+	if failed { // before whoever sends it again looks
+		if err := o.rows.NotDone(context.WithoutCancel(ctx), id.name(), id.key); err != nil {
+			o.log.Error("forget a request that failed", "error", err)
+		}
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	defer close(c.done)
 	mine := o.by[id] == c
-	if !rec.wrote || rec.status >= 500 || rec.status == http.StatusTooManyRequests {
+	if failed {
 		if mine {
 			o.forget(slices.Index(o.order, id))
 		}
@@ -193,6 +224,10 @@ func (o *once) again(ctx context.Context, w http.ResponseWriter, c *outcome, sum
 	o.mu.Lock()
 	status, header, body, gone := c.status, c.header, c.body, c.gone
 	o.mu.Unlock()
+	if c.did != "" {
+		writeProblem(w, http.StatusConflict, "the first request with this "+onceHeader+" was done ("+c.did+"), and its answer is not kept any more; look at what there is now, and choose a new key for another request")
+		return
+	}
 	if gone {
 		writeProblem(w, http.StatusConflict, "the first request with this "+onceHeader+" was done and answered with the status "+strconv.Itoa(status)+", and its answer is not kept; look at what there is now, and choose a new key for another request")
 		return

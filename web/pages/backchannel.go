@@ -40,7 +40,7 @@ func (s *site) backChannel() http.Handler {
 			s.Log.Error("end what the provider says is over", "error", err)
 		}
 		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadRequest) // ibid. §2.8, whatever the reason
+		w.WriteHeader(http.StatusBadRequest)                                                                    // ibid. §2.8, whatever the reason
 		_ = json.NewEncoder(w).Encode(map[string]string{"error": "invalid_request", "error_description": text}) // who hung up does not want it
 	})))
 }
