@@ -206,13 +206,10 @@ func (l *lab) MappingViews(_ context.Context, of store.MachineID) (out []store.M
 }
 
 func (l *lab) LookAtVolume(_ context.Context, v store.Volume) (store.Preflight, error) {
-	if strings.HasSuffix(v.Name, "golden") {
-		return store.Preflight{Summary: "GPT, ESP, ext4: Debian GNU/Linux 12", OS: store.OSLinux, UEFI: store.Bootable{OK: true}, BIOS: store.Bootable{Why: "has no boot code in its first block"}}, nil
-	}
-	if v.From == "" {
+	if v.From == "" && !strings.HasSuffix(v.Name, "golden") {
 		return store.Preflight{Blank: true, Summary: "empty"}, nil
 	}
-	return store.Preflight{Summary: "GPT, ESP, NTFS: Windows", OS: store.OSWindows, UEFI: store.Bootable{OK: true}, BIOS: store.Bootable{Why: "has no boot code in its first block"}}, nil
+	return store.Preflight{Summary: "GPT, ESP, ext4: Debian GNU/Linux 12", OS: store.OSLinux, UEFI: store.Bootable{OK: true}, BIOS: store.Bootable{Why: "has no boot code in its first block"}}, nil
 }
 
 func (l *lab) Volumes(context.Context) ([]store.Volume, error) { return l.vols, nil }

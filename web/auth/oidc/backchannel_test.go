@@ -202,6 +202,32 @@ func TestALogoutIsToldOnce(t *testing.T) {
 	}
 }
 
+func TestALookSaysWhetherTheProviderTellsOfLogouts(t *testing.T) {
+	for says, bend := range map[string]func(map[string]any){
+		"":                     nil,
+		"so all of theirs end": says("backchannel_logout_supported", true),
+		"and of which session": func(m map[string]any) {
+			m["backchannel_logout_supported"], m["backchannel_logout_session_supported"] = true, true
+		},
+	} {
+		h := open(t)
+		h.p.Set(func(p *oidctest.Provider) { p.Bend = bend })
+		found, err := h.TryOIDC(t.Context(), store.OIDCSpec{OIDC: h.rows.o})
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := ""
+		for _, f := range found {
+			if f.Name == onTold {
+				said = f.Says
+			}
+		}
+		if (said == "") != (says == "") || !strings.Contains(said, says) || said != "" && !strings.Contains(said, appliance+store.OIDCBackChannel) {
+			t.Errorf("%q is said, %q is wanted", said, says)
+		}
+	}
+}
+
 func TestALogoutIsNotBelievedWhileTheProviderIsAway(t *testing.T) {
 	h := open(t)
 	token := h.token("1", "", nil)

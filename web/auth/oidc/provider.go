@@ -56,6 +56,8 @@ type metadata struct {
 	Claims      []string `json:"claims_supported"`
 	Secrets     []string `json:"token_endpoint_auth_methods_supported"`
 	NamesItself bool     `json:"authorization_response_iss_parameter_supported"`
+	Tells       bool     `json:"backchannel_logout_supported"`         // OpenID Connect Back-Channel Logout 1.0 §2.1
+	TellsWhich  bool     `json:"backchannel_logout_session_supported"` // ibid.
 }
 
 // provider is one that is being spoken to.

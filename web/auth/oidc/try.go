@@ -43,6 +43,7 @@ const (
 	onOffers      = "provider's offers"
 	onKeys        = "provider's keys"
 	onLogout      = "logout at the provider"
+	onTold        = "logouts that the provider tells of"
 	onClient      = "client at the provider"
 	onRedirect    = "redirect URI"
 )
@@ -89,6 +90,12 @@ func (c *Client) lookAt(ctx context.Context, o store.OIDC) (f findings, err erro
 	}
 	if o.Logout {
 		p.lookAtLogout(&f)
+	}
+	switch {
+	case p.Tells && p.TellsWhich:
+		f.ok(onTold, "it can say who logged out there, and of which session, at %s, where that is registered", o.BackChannel())
+	case p.Tells:
+		f.ok(onTold, "it can say who logged out there, at %s, where that is registered; it does not say of which session, so all of theirs end", o.BackChannel())
 	}
 	p.lookAtClient(ctx, &f)
 	return f, nil
