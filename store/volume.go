@@ -164,12 +164,65 @@ type Job struct {
 	Kind     string    `json:"kind"`    // "volume.import"
 	Subject  string    `json:"subject"` // the volume's name
 	State    JobState  `json:"state"`
-	Done     int64     `json:"done"`  // bytes
-	Total    int64     `json:"total"` // bytes; 0 when unknown
+	Done     int64     `json:"done"`  // bytes; of a job on machines, machines
+	Total    int64     `json:"total"` // as Done; 0 when unknown
 	Error    string    `json:"error,omitempty"`
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
+	// Verdicts are what became of each machine of a job on machines, in their order.
+	Verdicts []JobVerdict `json:"verdicts,omitempty"`
 }
+
+// JobClones gives many machines a clone each. Its Done and Total count machines.
+const JobClones = "machine.clones"
+
+// Amount is an amount of what the job counts, in words: "7 GiB", "12 machines".
+func (j Job) Amount(n int64) string {
+	switch {
+	case j.Kind != JobClones:
+		return Bytes(n)
+	case n == 1:
+		return "1 machine"
+	}
+	return fmt.Sprintf("%d machines", n)
+}
+
+// Progress says how far the job is: "1 GiB of 4 GiB", "3 of 4 machines".
+func (j Job) Progress() string {
+	if j.Kind == JobClones {
+		return fmt.Sprintf("%d of %s", j.Done, j.Amount(j.Total))
+	}
+	return j.Amount(j.Done) + " of " + j.Amount(j.Total)
+}
+
+// Count counts the verdicts of one kind.
+func (j Job) Count(r JobResult) (n int) {
+	for _, v := range j.Verdicts {
+		if v.Result == r {
+			n++
+		}
+	}
+	return n
+}
+
+// JobVerdict is what became of one machine of a job on many.
+type JobVerdict struct {
+	Machine MachineID `json:"machine"`
+	Name    string    `json:"name"`
+	Result  JobResult `json:"result"`
+	Detail  string    `json:"detail,omitempty"` // what it has now, or why it was skipped or failed
+}
+
+// JobResult is how a job ended for one machine.
+type JobResult string
+
+// The results. A job that ended early leaves those waiting that it did not reach.
+const (
+	ResultWaiting JobResult = "waiting"
+	ResultDone    JobResult = "done"
+	ResultSkipped JobResult = "skipped"
+	ResultFailed  JobResult = "failed"
+)
 
 // JobState is a job's place in its life.
 type JobState string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"lunboot/store"
@@ -118,15 +119,26 @@ func (j *jobs) release() { <-j.slots }
 // far it is. ended is called at the end, whatever it was, also when run never
 // began; not when RunJob fails.
 func (i *Inventory) RunJob(ctx context.Context, kind, subject string, total int64, run func(ctx context.Context, progress func(done, total int64)) error, ended func()) (store.Job, error) {
-	return i.behind(ctx, store.Job{Kind: kind, Subject: subject, Total: total}, run, func(int64) func(context.Context) {
+	return i.behind(ctx, store.Job{Kind: kind, Subject: subject, Total: total}, onBytes(run), func(int64) func(context.Context) {
 		return func(context.Context) { ended() }
 	})
 }
 
+// onBytes is the work of a job that says no more than how many bytes it has moved.
+func onBytes(run func(ctx context.Context, progress func(done, total int64)) error) jobWork {
+	return func(ctx context.Context, _ *store.Job, progress func(done, total int64)) error {
+		return run(ctx, progress)
+	}
+}
+
+// jobWork does what a job is for. The row is its own until it returns: what it writes
+// there is kept with the progress, and at the end.
+type jobWork func(ctx context.Context, row *store.Job, progress func(done, total int64)) error
+
 // behind is a job: its row, its place among those that run, its progress and its
 // end. begun is called once its number is known; what that returns is called at
 // the end with the lock of the acts held.
-func (i *Inventory) behind(ctx context.Context, job store.Job, run func(ctx context.Context, progress func(done, total int64)) error, begun func(id int64) (ended func(context.Context))) (store.Job, error) {
+func (i *Inventory) behind(ctx context.Context, job store.Job, run jobWork, begun func(id int64) (ended func(context.Context))) (store.Job, error) {
 	if err := i.jobs.room(); err != nil {
 		return store.Job{}, err
 	}
@@ -141,13 +153,8 @@ func (i *Inventory) behind(ctx context.Context, job store.Job, run func(ctx cont
 	go func() {
 		defer i.jobs.finish(job.ID)
 		row := job
-		err := i.jobs.acquire(work)
-		if err == nil {
-			err = i.guard(job.Kind+" of "+job.Subject, func() error {
-				return run(work, i.progressOf(work, &row))
-			})
-			i.jobs.release()
-		}
+		row.Verdicts = slices.Clone(job.Verdicts)
+		err := i.inTurn(work, job, func() error { return run(work, &row, i.progressOf(work, &row)) })
 		i.acts.Lock()
 		defer i.acts.Unlock()
 		ended(settle)
@@ -158,6 +165,17 @@ func (i *Inventory) behind(ctx context.Context, job store.Job, run func(ctx cont
 		i.endJob(settle, row)
 	}()
 	return job, nil
+}
+
+// inTurn runs the work of a job. What moves bytes waits for a place to copy.
+func (i *Inventory) inTurn(ctx context.Context, job store.Job, run func() error) error {
+	if job.Kind != store.JobClones {
+		if err := i.jobs.acquire(ctx); err != nil {
+			return err
+		}
+		defer i.jobs.release()
+	}
+	return i.guard(job.Kind+" of "+job.Subject, run)
 }
 
 // progressOf returns what writes a job's progress now and then.

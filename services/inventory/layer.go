@@ -249,7 +249,7 @@ func (i *Inventory) recoverLayers(ctx context.Context) error {
 // meanwhile. after is called at the end, whatever it was, with the lock of the acts
 // held.
 func (i *Inventory) runJob(ctx context.Context, kind string, v store.Volume, why string, run func(ctx context.Context, progress func(done, total int64)) error, after func(context.Context)) (store.Job, error) {
-	return i.behind(ctx, store.Job{Kind: kind, Subject: v.Name, Total: v.Size}, run, func(id int64) (ended func(context.Context)) {
+	return i.behind(ctx, store.Job{Kind: kind, Subject: v.Name, Total: v.Size}, onBytes(run), func(id int64) (ended func(context.Context)) {
 		release := i.work.occupy(v.ID, claim{why: fmt.Sprintf("%s by job %d", why, id)})
 		return func(ctx context.Context) {
 			if after != nil {

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -71,13 +72,28 @@ func (db *DB) PutSetting(ctx context.Context, actor store.Actor, key, value stri
 // maxJobs bounds the jobs that are kept after their end.
 const maxJobs = 1000
 
-const jobColumns = `SELECT id, kind, subject, state, done, total, error, started, finished FROM job `
+const jobColumns = `SELECT id, kind, subject, state, done, total, error, started, finished, verdicts FROM job `
 
 func scanJob(r dbfile.Row) (j store.Job, err error) {
 	var started, finished int64
-	err = r.Scan(&j.ID, &j.Kind, &j.Subject, &j.State, &j.Done, &j.Total, &j.Error, &started, &finished)
+	var verdicts string
+	if err := r.Scan(&j.ID, &j.Kind, &j.Subject, &j.State, &j.Done, &j.Total, &j.Error, &started, &finished, &verdicts); err != nil {
+		return j, err
+	}
 	j.Started, j.Finished = dbfile.Instant(started), dbfile.Instant(finished)
+	if verdicts != "" {
+		err = json.Unmarshal([]byte(verdicts), &j.Verdicts)
+	}
 	return j, err
+}
+
+// verdictsText is a job's verdicts as they are kept: nothing for none.
+func verdictsText(j store.Job) (string, error) {
+	if len(j.Verdicts) == 0 {
+		return "", nil
+	}
+	text, err := json.Marshal(j.Verdicts)
+	return string(text), err
 }
 
 // Jobs returns every job, newest first.
@@ -99,13 +115,17 @@ func (db *DB) CreateJob(ctx context.Context, j store.Job) (store.Job, error) {
 	if err := validJob(&j); err != nil {
 		return store.Job{}, err
 	}
-	err := db.write(ctx, "create job", func(t *tx) (err error) {
+	verdicts, err := verdictsText(j)
+	if err != nil {
+		return store.Job{}, err
+	}
+	err = db.write(ctx, "create job", func(t *tx) (err error) {
 		if j.Started.IsZero() {
 			j.Started = t.now
 		}
 		j.Started, j.Finished = stored(j.Started), stored(j.Finished)
-		j.ID, err = t.Insert("INSERT INTO job (kind, subject, state, done, total, error, started, finished) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-			j.Kind, j.Subject, string(j.State), j.Done, j.Total, j.Error, dbfile.Nanos(j.Started), dbfile.Nanos(j.Finished))
+		j.ID, err = t.Insert("INSERT INTO job (kind, subject, state, done, total, error, started, finished, verdicts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			j.Kind, j.Subject, string(j.State), j.Done, j.Total, j.Error, dbfile.Nanos(j.Started), dbfile.Nanos(j.Finished), verdicts)
 		if err != nil {
 			return err
 		}
@@ -124,9 +144,13 @@ func (db *DB) UpdateJob(ctx context.Context, j store.Job) error {
 	if err := validJob(&j); err != nil {
 		return err
 	}
+	verdicts, err := verdictsText(j)
+	if err != nil {
+		return err
+	}
 	return db.batch.do(ctx, "change job", func(t *tx) error {
-		n, err := t.Run("UPDATE job SET subject = ?, state = ?, done = ?, total = ?, error = ?, finished = ? WHERE id = ?",
-			j.Subject, string(j.State), j.Done, j.Total, j.Error, dbfile.Nanos(j.Finished), j.ID)
+		n, err := t.Run("UPDATE job SET subject = ?, state = ?, done = ?, total = ?, error = ?, finished = ?, verdicts = ? WHERE id = ?",
+			j.Subject, string(j.State), j.Done, j.Total, j.Error, dbfile.Nanos(j.Finished), verdicts, j.ID)
 		if err == nil && n == 0 {
 			return store.NotFound("job", fmt.Sprint(j.ID))
 		}

@@ -97,6 +97,7 @@ func jobLife(k *kit) {
 		k.Errorf("a new job: %+v", j)
 	}
 	same(k, "the job as read", j, must(k.Job(ctx, j.ID))(k))
+	j.Verdicts = []store.JobVerdict{{Machine: 7, Name: "lab-07", Result: store.ResultFailed, Detail: "the disk is full"}}
 	j.Done, j.State, j.Error, j.Finished = 60, store.JobFailed, "the disk is full", time.Now().Round(0).UTC()
 	k.ok(k.UpdateJob(ctx, j))
 	k.reopen()

@@ -80,6 +80,7 @@ func Mount(r chi.Router, cfg Config) huma.API {
 	s.storage(a)
 	s.tables(a)
 	s.clones(a)
+	s.each(a)
 	s.uploads(a)
 	s.mappings(a)
 	s.profiles(a)

@@ -181,3 +181,34 @@ func TestAMachineIsEnrolledWithACloneThroughTheAPI(t *testing.T) {
 		t.Errorf("their clones: %+v", d)
 	}
 }
+
+func TestMachinesGetACloneEachInAJob(t *testing.T) {
+	h := open(t)
+	for n, name := range []string{"lab-1", "lab-2", "clones"} {
+		h.must(201, "POST", "/api/v1/machines", fmt.Sprintf(`{"name":%q,"macs":["00:0c:29:00:02:%02x"],"tags":["room"]}`, name, n))
+	}
+	give := "/api/v1/machines/clones"
+	h.refused(422, "POST", give, `{"all":true}`, "body.clone_of", "no golden volume is the default")
+	h.must(201, "POST", "/api/v1/volumes", `{"name":"debian","size":1048576}`)
+	h.must(200, "POST", "/api/v1/volumes/debian/freeze", `{}`)
+	h.refused(422, "POST", give, `{}`, "body.machines", "one way")
+	h.refused(422, "POST", give, `{"all":true,"search":"lab"}`, "body.machines")
+	h.refused(422, "POST", give, `{"search":"nobody"}`, "body.search")
+	h.refused(422, "POST", give, `{"search":"state:odd"}`, "body.search")
+	h.refused(404, "POST", give, `{"machines":["lab-9"]}`, "lab-9")
+	h.refused(422, "POST", give, `{"all":true,"clone_of":"none"}`, "body.clone_of")
+	job := h.awaited(h.must(http.StatusAccepted, "POST", give, `{"machines":["lab-1"]}`))
+	if job.State != store.JobDone || len(job.Verdicts) != 1 || job.Verdicts[0].Detail != "lab-1-debian, LUN 0" {
+		t.Errorf("one by its name: %+v", job)
+	}
+	job = h.awaited(h.must(http.StatusAccepted, "POST", give, `{"search":"tag:room lab","reset_at_boot":true}`))
+	if job.State != store.JobDone || len(job.Verdicts) != 2 || job.Verdicts[0].Result != store.ResultSkipped || job.Verdicts[1].Result != store.ResultDone {
+		t.Errorf("those that a search finds: %+v", job)
+	}
+	job = h.awaited(h.must(http.StatusAccepted, "POST", give, `{"all":true}`))
+	if job.Count(store.ResultSkipped) != 2 || job.Count(store.ResultDone) != 1 {
+		t.Errorf("all: %+v", job)
+	}
+	h.must(200, "PATCH", "/api/v1/machines/clones", `{"notes":"a machine can be called so"}`)
+	h.must(200, "GET", "/api/v1/machines/clones", "")
+}

@@ -87,6 +87,7 @@ type MachineActs interface {
 	Enroll(ctx context.Context, by store.Actor, mac store.MAC, name string, replace store.MachineID) (store.Machine, error)
 	Ignore(ctx context.Context, by store.Actor, mac store.MAC, ignored bool) error
 	Fix(ctx context.Context, by store.Actor, a store.Attempt, action string) (store.FixResult, error)
+	EachActs
 }
 
 // Enrolling enrolls more than one machine.

@@ -219,7 +219,14 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("jobs-none", base+"/jobs")
 	l.jobs = worked()
 	check("jobs", base+"/jobs")
+	l.jobs = []store.Job{classroom()}
+	check("job", base+"/jobs/9")
 	l.jobs = nil
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/machines"), chromedp.WaitVisible(chromedp.CSS("#bulk")), chromedp.SetValue(chromedp.CSS(`#bulk [name=act]`), "clone"), chromedp.Click(chromedp.CSS(`#bulk [name=all]`)), chromedp.WaitVisible(chromedp.CSS(`#bulk [name=clone_of]`))))
+	for _, v := range violations(t, ctx) {
+		t.Error("a clone for each of many:", v)
+	}
+	shoot(t, ctx, shots, "machines-clones")
 	check("activity-none", base+"/activity?show=failed&search=nobody")
 	check("loaders-none", base+"/loaders?search=nothing")
 	check("import", base+"/machines/import")

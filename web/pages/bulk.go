@@ -44,6 +44,19 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if act == "clone" {
+		ids := make([]store.MachineID, len(ms))
+		for i, m := range ms {
+			ids[i] = m.ID
+		}
+		job, err := s.Enrolling.CloneForEach(ctx, by(r), ids, choice(r))
+		if err != nil {
+			refuse(err)
+			return
+		}
+		http.Redirect(w, r, jobPath(job.ID), http.StatusSeeOther)
+		return
+	}
 	t := tally{count: count, back: undo{Back: list.URL()}}
 	var switched []error
 	switch act {

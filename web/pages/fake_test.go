@@ -283,6 +283,18 @@ func (l *lab) EnrollAll(_ context.Context, _ store.Actor, spec store.EnrollSpec)
 	l.all = append(l.all, spec)
 	return l.enrolled, l.refuse
 }
+func (l *lab) CloneForEach(_ context.Context, _ store.Actor, ids []store.MachineID, c store.CloneChoice) (store.Job, error) {
+	if l.refuse != nil {
+		return store.Job{}, l.refuse
+	}
+	j := store.Job{ID: int64(len(l.jobs) + 1), Kind: store.JobClones, Subject: c.Of, State: store.JobRunning, Total: int64(len(ids)), Started: noon}
+	for _, id := range ids {
+		j.Verdicts = append(j.Verdicts, store.JobVerdict{Machine: id, Name: fmt.Sprintf("lab-%02d", id), Result: store.ResultWaiting})
+	}
+	l.acts = append(l.acts, fmt.Sprintf("clones %v %+v", ids, c))
+	l.jobs = append(l.jobs, j)
+	return j, nil
+}
 func (l *lab) AutoEnroll(context.Context) (store.AutoEnroll, error) { return l.rules, nil }
 func (l *lab) SetAutoEnroll(_ context.Context, _ store.Actor, rules store.AutoEnroll) (store.AutoEnroll, error) {
 	rules, err := rules.Normalize()

@@ -1,9 +1,12 @@
 package pages
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/go-chi/chi/v5"
 
 	"lunboot/store"
 	"lunboot/store/listing"
@@ -56,4 +59,86 @@ func (s *site) cancelListedJob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.showJobs(w, r, http.StatusOK, page{Said: "The job was told to end."})
+}
+
+// jobPath is the page of a job.
+func jobPath(id int64) string { return fmt.Sprintf("/jobs/%d", id) }
+
+// jobView is one job, with what became of each machine of one on many.
+type jobView struct {
+	store.Job
+	Self string
+	Rows []verdictRow
+	Sums []sum
+}
+
+// verdictRow is what became of one machine.
+type verdictRow struct {
+	store.JobVerdict
+	Cond, Icon, Text string
+}
+
+// sum is how many machines a job ended for in one way.
+type sum struct {
+	Text string
+	N    int
+}
+
+// results are the ways in which a job ends for a machine, in the order in which
+// they want to be looked at, with how they are shown. ended says whether the job did.
+func results(ended bool) []verdictRow {
+	waits := verdictRow{Cond: "booting", Icon: "clock", Text: "Waits"}
+	if ended {
+		waits = verdictRow{Cond: "never", Icon: "circle-dashed", Text: "Not reached"}
+	}
+	waits.Result = store.ResultWaiting
+	return []verdictRow{
+		{store.JobVerdict{Result: store.ResultFailed}, "failed", "circle-x", "Failed"}, waits,
+		{store.JobVerdict{Result: store.ResultSkipped}, "never", "skip-forward", "Skipped"}, {store.JobVerdict{Result: store.ResultDone}, "up", "circle-check", "Done"},
+	}
+}
+
+func (s *site) job(w http.ResponseWriter, r *http.Request) {
+	s.showJob(w, r, http.StatusOK, page{})
+}
+
+func (s *site) showJob(w http.ResponseWriter, r *http.Request, status int, p page) {
+	named := chi.URLParam(r, "job")
+	all, err := s.Inventory.Jobs(r.Context())
+	v := jobView{}
+	for _, j := range all {
+		if strconv.FormatInt(j.ID, 10) == named {
+			v.Job = j
+		}
+	}
+	if err == nil && v.ID == 0 {
+		err = store.NotFound("job", named)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	v.Self = jobPath(v.ID)
+	for _, of := range results(v.State != store.JobRunning) {
+		if n := v.Count(of.Result); n > 0 {
+			v.Sums = append(v.Sums, sum{strings.ToLower(of.Text), n})
+		}
+		for _, x := range v.Verdicts {
+			if x.Result == of.Result {
+				v.Rows = append(v.Rows, verdictRow{x, of.Cond, of.Icon, of.Text})
+			}
+		}
+	}
+	p.Title, p.Nav, p.Live, p.Data = jobWords(v.Kind)+": "+v.Subject, "jobs", true, v
+	s.render(w, r, status, "job", p)
+}
+
+// cancelShownJob cancels a job from its own page.
+func (s *site) cancelShownJob(w http.ResponseWriter, r *http.Request) {
+	if err := s.endJob(r, chi.URLParam(r, "job")); err != nil {
+		status, text := told(r, err)
+		s.showJob(w, r, status, page{Error: text})
+		return
+	}
+	s.showJob(w, r, http.StatusOK, page{Said: "The job was told to end. What it did stays."})
 }

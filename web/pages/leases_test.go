@@ -144,14 +144,14 @@ func TestJobsAreListedAndCanceled(t *testing.T) {
 	l := full()
 	get, post := l.enter(t)
 	_, body := get("/jobs")
-	has(t, body, "No jobs yet", "imports, exports, copies of media, promotions, flattening and merges of layers")
+	has(t, body, "No jobs yet", "imports, exports, copies of media, clones for many machines, promotions, flattening and merges of layers")
 	l.jobs = worked()
 	_, body = get("/jobs")
 	has(t, body, ">What for</a>", "Importing", "1 GiB of 4 GiB", "the file system is full", `<a href="/jobs?show=failed">Failed <b class="num">1</b></a>`, "Canceled", `aria-label="Cancel: Importing debian12"`)
 	_, body = get("/jobs?show=failed&search=full")
 	before(t, body, []string{"lab-07"}, "debian12")
 	_, body = get("/jobs?sort=-started")
-	before(t, body, []string{"<strong>win11", "<strong>spare", "<strong>lab-07", "<strong>debian12"})
+	before(t, body, []string{">win11", ">spare", ">lab-07", ">debian12"})
 	if code, _ := get("/jobs?search=state:x"); code != http.StatusUnprocessableEntity {
 		t.Errorf("a search that is none answers %d", code)
 	}

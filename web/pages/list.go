@@ -159,6 +159,10 @@ func (s *site) listMachines(ctx context.Context, l listQuery) (machinesView, err
 		v.After = at(v.Last)
 	}
 	v.Self = v.List.URL()
+	if v.Goldens, _, err = s.goldens(ctx); err != nil {
+		return v, err
+	}
+	v.Fresh = s.fresh(ctx)
 	if v.Profiles, err = s.Inventory.Profiles(ctx); err != nil {
 		return v, err
 	}

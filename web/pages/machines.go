@@ -116,7 +116,9 @@ type machinesView struct {
 	Before      string
 	After       string
 	Profiles    []store.Profile
-	Sure        *question // what is asked before an act on many
+	Goldens     []store.Volume // that each can get a clone of
+	Fresh       bool           // clones begin anew unless something else is chosen
+	Sure        *question      // what is asked before an act on many
 }
 
 type addForm struct{ Name, MAC string }

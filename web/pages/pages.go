@@ -238,6 +238,8 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/sessions/drop", s.dropSession)
 			r.Get("/jobs", s.jobs)
 			r.Post("/jobs/cancel", s.cancelListedJob)
+			r.Get("/jobs/{job}", s.job)
+			r.Post("/jobs/{job}/cancel", s.cancelShownJob)
 			r.Get("/leases", s.leases)
 			r.Post("/leases/drop", s.dropLease)
 			r.Post("/leases/bulk", s.bulkLeases)
@@ -565,7 +567,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"subnet",
 		"appliance",
 		"mappings",
-		"jobs",
+		"jobs", "job",
 		"volumes",
 		"volume",
 		"newvolume",

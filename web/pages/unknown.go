@@ -24,6 +24,7 @@ type Enrolling interface {
 	SetAutoEnroll(context.Context, store.Actor, store.AutoEnroll) (store.AutoEnroll, error)
 	EnrollWithClone(ctx context.Context, by store.Actor, mac store.MAC, name string, choice store.CloneChoice) (store.Machine, error)
 	FreshClones(context.Context) (bool, error)
+	CloneForEach(ctx context.Context, by store.Actor, machines []store.MachineID, choice store.CloneChoice) (store.Job, error)
 }
 
 // hardware is the one line that says what an unknown machine is: what it says

@@ -152,6 +152,8 @@ func jobWords(kind string) string {
 		return "Promoting"
 	case "media.add":
 		return "Copying"
+	case store.JobClones:
+		return "A clone for each machine"
 	}
 	return kind
 }

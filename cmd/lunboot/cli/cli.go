@@ -32,7 +32,7 @@ type Commands struct {
 	Subnet  SubnetCmd  `cmd:"" help:"Networks that the appliance serves."`
 	Setting SettingCmd `cmd:"" help:"Choices that belong to no machine, volume or network."`
 	Event   EventCmd   `cmd:"" help:"The journal of boot events."`
-	Job     JobCmd     `cmd:"" help:"Long work: imports, exports, copies of media, promotions, flattening and merges of layers."`
+	Job     JobCmd     `cmd:"" help:"Long work: imports, exports, copies of media, clones for many machines, promotions, flattening and merges of layers."`
 	Token   TokenCmd   `cmd:"" help:"Tokens for the REST API."`
 
 	User       UserCmd       `cmd:"" help:"People: who may log in, and what they may do."`
@@ -84,6 +84,15 @@ func (c *Context) progress(what string, done, total int64) {
 	text := ""
 	if done < total {
 		text = fmt.Sprintf("%s %d %% of %s", what, done*100/total, store.Bytes(total))
+	}
+	c.working(text)
+}
+
+// progressOf is progress of a job, which may count otherwise than in bytes.
+func (c *Context) progressOf(j store.Job) {
+	text := ""
+	if j.Done < j.Total {
+		text = fmt.Sprintf("done %d %% of %s", j.Done*100/j.Total, j.Amount(j.Total))
 	}
 	c.working(text)
 }

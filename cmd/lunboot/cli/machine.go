@@ -19,6 +19,7 @@ type MachineCmd struct {
 	Enroll  MachineEnrollCmd  `cmd:"" help:"Enroll an unknown machine."`
 	Ignore  MachineIgnoreCmd  `cmd:"" help:"Ignore an unknown machine."`
 	Unknown MachineUnknownCmd `cmd:"" help:"List machines that asked to boot and are not enrolled."`
+	Clone   MachineCloneCmd   `cmd:"" help:"Give machines a clone each of a golden volume, to boot from."`
 	Auto    MachineAutoCmd    `cmd:"" help:"List or change the rules that enroll machines by themselves."`
 	Explain MachineExplainCmd `cmd:"" help:"Say what a machine would get if it booted now, and how its last boot went."`
 	Import  MachineImportCmd  `cmd:"" help:"Make and change machines by a CSV table; each line is done or refused with the reason."`

@@ -59,6 +59,7 @@ func (d *SessionDropCmd) Run(c *Context) error {
 // JobCmd is the noun job.
 type JobCmd struct {
 	List   JobListCmd   `cmd:"" help:"List jobs."`
+	Show   JobShowCmd   `cmd:"" help:"Show how far a job is, and what became of each machine of one on many."`
 	Cancel JobCancelCmd `cmd:"" help:"Cancel a running job."`
 }
 
@@ -74,9 +75,29 @@ func (l *JobListCmd) Run(c *Context) error {
 	return c.show(out, func() {
 		var rows [][]string
 		for _, j := range out.Items {
-			rows = append(rows, []string{strconv.FormatInt(j.ID, 10), j.Kind, j.Subject, string(j.State), store.Bytes(j.Done), store.Bytes(j.Total), j.Error})
+			rows = append(rows, []string{strconv.FormatInt(j.ID, 10), j.Kind, j.Subject, string(j.State), j.Amount(j.Done), j.Amount(j.Total), j.Error})
 		}
 		c.table("ID KIND SUBJECT STATE DONE TOTAL ERROR", rows)
+	})
+}
+
+// JobShowCmd shows one job.
+type JobShowCmd struct {
+	ID int64 `arg:"" help:"Id."`
+}
+
+// Run shows one job.
+func (s *JobShowCmd) Run(c *Context) error {
+	var j store.Job
+	if err := c.Client.Do(c, "GET", "/jobs/"+strconv.FormatInt(s.ID, 10), nil, &j); err != nil {
+		return err
+	}
+	return c.show(j, func() {
+		c.facts("Id", strconv.FormatInt(j.ID, 10), "Kind", j.Kind, "Subject", j.Subject, "State", string(j.State), "Done", j.Amount(j.Done), "Total", j.Amount(j.Total), "Began", when(j.Started), "Ended", when(j.Finished), "Error", j.Error)
+		if len(j.Verdicts) > 0 {
+			c.say("")
+			c.verdicts(j)
+		}
 	})
 }
 

@@ -196,7 +196,7 @@ func waitJob(c *Context, job store.Job) (store.Job, error) {
 			return job, fmt.Errorf("%s goes on as job %d: %w", job.Kind, job.ID, c.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
-		c.progress("done", job.Done, job.Total)
+		c.progressOf(job)
 		var out list[store.Job]
 		if err := c.Client.Do(c, "GET", "/jobs", nil, &out); err != nil {
 			return job, err
@@ -213,13 +213,21 @@ func waitJob(c *Context, job store.Job) (store.Job, error) {
 // endJob follows a job to its end; one that does not end well is an error.
 func endJob(c *Context, job store.Job) (store.Job, error) {
 	job, err := waitJob(c, job)
-	if err == nil && job.State != store.JobDone {
-		if job.Error == "" {
-			job.Error = string(job.State)
-		}
-		err = fmt.Errorf("job %d: %s", job.ID, job.Error)
+	if err == nil {
+		err = endedWell(job)
 	}
 	return job, err
+}
+
+// endedWell is the error of a job that ended otherwise than done.
+func endedWell(job store.Job) error {
+	switch {
+	case job.State == store.JobDone:
+		return nil
+	case job.Error == "":
+		return fmt.Errorf("job %d: %s", job.ID, job.State)
+	}
+	return fmt.Errorf("job %d: %s", job.ID, job.Error)
 }
 
 // VolumeSetCmd changes a volume.

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"lunboot/store"
+)
+
+func TestAClassroomGetsItsClonesByOneVerb(t *testing.T) {
+	a := started(t, furnished(t))
+	for _, verb := range []string{
+		"machine add lab1 --mac 02:00:00:00:00:01 --tag room", "machine add lab2 --mac 02:00:00:00:00:02 --tag room", "machine add door --mac 02:00:00:00:00:03",
+		"volume create debian --size 8M", "volume freeze debian", "machine clone lab1",
+	} {
+		a.must(t, strings.Fields(verb)...)
+	}
+	out := a.must(t, "machine", "clone", "--all", "--search", "tag:room", "--clone-of", "debian", "--reset-at-boot")
+	require.Regexp(t, `lab1 +skipped +it has its clone already: lab1-debian, LUN 0`, out)
+	require.Regexp(t, `lab2 +done +lab2-debian, LUN 0`, out)
+	require.NotContains(t, out, "door")
+	var job store.Job
+	require.NoError(t, json.Unmarshal([]byte(a.must(t, "--json", "machine", "clone", "door", "lab1")), &job))
+	require.Equal(t, 1, job.Count(store.ResultDone))
+	require.Equal(t, 1, job.Count(store.ResultSkipped))
+	require.Regexp(t, `Total +2 machines`, a.must(t, "job", "show", "1")+a.must(t, "job", "show", "2"))
+	for _, bad := range []string{"machine clone", "machine clone lab1 --all", "machine clone lab1 --search tag:room", "machine clone lab1 --volatile"} {
+		code, _, _ := cliIn(a.dir, strings.Fields(bad)...)
+		require.Equal(t, 2, code, bad)
+	}
+	code, _, text := cliIn(a.dir, "machine", "clone", "nobody")
+	require.Equal(t, 1, code)
+	require.Contains(t, text, "nobody")
+}
