@@ -91,7 +91,7 @@ func (s *server) people(a huma.API) {
 			}
 			return done(s.Access.EndLogin(ctx, who.User, in.Login))
 		})
-	register(a, http.MethodGet, "/audit", "list-audit", "List changes, newest first: who changed what, from what to what", store.ScopeRead,
+	register(a, http.MethodGet, "/audit", "list-audit", "List the audit, newest first: who changed what, from what to what", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Actor   string    `query:"actor" doc:"who changed it"`
 			Noun    string    `query:"noun" doc:"what kind of thing: machine, volume, mapping, profile, user…"`

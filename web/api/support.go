@@ -115,7 +115,7 @@ func (s *server) supportFiles() []supportFile {
 			all, _, err := s.Events.After(ctx, store.EventFilter{After: max(0, s.Events.LastSeq()-supportEvents), Limit: supportEvents})
 			return all, err
 		}},
-		{"changes", listed(func(ctx context.Context) (any, int, error) {
+		{"audit", listed(func(ctx context.Context) (any, int, error) {
 			all, n, err := s.Store.AuditLog(ctx, store.AuditFilter{Page: store.Page{Limit: supportChanges}})
 			for _, a := range all {
 				withhold(a)

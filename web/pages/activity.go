@@ -79,7 +79,7 @@ func (s *site) attemptsOf(search, outcome string) (store.AttemptFilter, error) {
 
 // bootsChart counts the boots of each day, from the day of first on.
 func bootsChart(first time.Time, ends []store.AttemptEnd) template.HTML {
-	c := chart.Chart{ID: "boots-a-day", Title: fmt.Sprintf("Boots of the last %d days, by outcome", activityDays), Place: "Day", Format: plain}
+	c := chart.Chart{ID: "attempts-a-day", Title: fmt.Sprintf("Attempts of the last %d days, by outcome", activityDays), Place: "Day", Format: plain}
 	outcomes := []store.Outcome{store.OutcomeUp, store.OutcomeUpUnconfirmed, store.OutcomeFailed}
 	c.Series = []chart.Series{{Name: "came up", Look: chart.Good}, {Name: "up, not confirmed", Look: chart.Unsure}, {Name: "failed", Look: chart.Bad}}
 	for i := range c.Series {
@@ -105,7 +105,7 @@ func bootsChart(first time.Time, ends []store.AttemptEnd) template.HTML {
 			}
 		}
 	}
-	c.Desc = fmt.Sprintf("%d boots, %d of which failed.", total, failed)
+	c.Desc = fmt.Sprintf("%d attempts, %d of which failed.", total, failed)
 	return chart.Bars(c)
 }
 
@@ -124,7 +124,7 @@ func movedChart(moved []store.Throughput) template.HTML {
 // bootTimes draws how long the last boots of a machine took, the oldest first,
 // beside what is usual; empty when they are too few to say anything.
 func bootTimes(past []store.Attempt, usual int64) template.HTML {
-	c := chart.Chart{ID: "boot-times", Title: "How long its last boots took", Place: "Boot", Format: func(f float64) string { return seconds(time.Duration(f * float64(time.Second))) }}
+	c := chart.Chart{ID: "boot-times", Title: "How long its last attempts took", Place: "Attempt", Format: func(f float64) string { return seconds(time.Duration(f * float64(time.Second))) }}
 	up, failed := chart.Series{Name: "came up", Look: chart.Good}, chart.Series{Name: "failed after", Look: chart.Bad}
 	for _, a := range slices.Backward(past) {
 		t, good := bootTime(a)
@@ -142,7 +142,7 @@ func bootTimes(past []store.Attempt, usual int64) template.HTML {
 		return ""
 	}
 	c.Series = []chart.Series{up, failed}
-	c.Desc = fmt.Sprintf("%d boots.", len(c.Labels))
+	c.Desc = fmt.Sprintf("%d attempts.", len(c.Labels))
 	if usual > 0 {
 		c.Level, c.LevelName = float64(usual)/1000, "usually "+c.Format(float64(usual)/1000)
 		c.Desc += " A machine like this " + c.LevelName + "."

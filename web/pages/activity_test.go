@@ -54,7 +54,7 @@ func (l *lab) busy() {
 func TestActivitySaysHowBootsWent(t *testing.T) {
 	l := full()
 	get, _ := l.enter(t)
-	if _, body := get("/activity"); !strings.Contains(body, "has not run for a minute") || !strings.Contains(body, "0 boots, 0 of which failed") {
+	if _, body := get("/activity"); !strings.Contains(body, "has not run for a minute") || !strings.Contains(body, "0 attempts, 0 of which failed") {
 		t.Errorf("before anything was measured: %s", body)
 	}
 	l.busy()
@@ -76,7 +76,7 @@ func TestActivitySaysHowBootsWent(t *testing.T) {
 		t.Fatalf("the lab has %d boots, %d of which failed", total, failed)
 	}
 	for _, want := range []string{
-		fmt.Sprintf("%d boots, %d of which failed.", total, failed), "1–50 of 70", `href="/activity?from=50" rel="next">Next</a>`,
+		fmt.Sprintf("%d attempts, %d of which failed.", total, failed), "1–50 of 70", `href="/activity?from=50" rel="next">Next</a>`,
 		"At most 171.7 MiB/s read", `<a href="/machines/1">lab-01</a>`, "b8:27:eb:91:3c:0d", "Up in ",
 	} {
 		if !strings.Contains(body, want) {
@@ -98,7 +98,7 @@ func TestActivitySaysHowBootsWent(t *testing.T) {
 	_, body = get("/activity?search=b8:27&sort=-started")
 	has(t, body, "1–10 of 10", `aria-sort="descending"`, `href="/activity?search=b8%3A27&amp;sort=started"`)
 	_, body = get("/activity?search=nobody")
-	has(t, body, "No boot fits")
+	has(t, body, "No attempt fits")
 	_, body = get("/activity?search=lab-01+since:30h")
 	has(t, body, "1–6 of 6")
 	if code, body := get("/activity?search=outcome:lost"); code != 422 || !strings.Contains(body, "there are: failed, running") || !strings.Contains(body, `value="outcome:lost"`) || !strings.Contains(body, "of 70") {
@@ -128,7 +128,7 @@ func TestADayIsTheCalendars(t *testing.T) {
 		{Started: time.Date(2026, 10, 19, 23, 59, 0, 0, zone), Outcome: store.OutcomeUp},
 	}))
 	for _, want := range []string{
-		"2 boots, 1 of which failed.",
+		"2 attempts, 1 of which failed.",
 		`<th scope="row">Sun 25 Oct</th><td class="num">0</td><td class="num">0</td><td class="num">1</td>`,
 		`<th scope="row">Mon 26 Oct</th><td class="num">1</td><td class="num">0</td><td class="num">0</td>`,
 	} {
@@ -146,7 +146,7 @@ func TestAMachinesBootTimesStandBesideWhatIsUsual(t *testing.T) {
 	}
 	l.busy()
 	_, body := get("/machines/1")
-	for _, want := range []string{`id="boot-times"`, "usually 21 s", "20 boots.", "failed after"} {
+	for _, want := range []string{`id="boot-times"`, "usually 21 s", "20 attempts.", "failed after"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %q in the page", want)
 		}

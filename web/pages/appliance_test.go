@@ -162,7 +162,7 @@ func TestTrustingANetworkIsForAdmins(t *testing.T) {
 		t.Error("an operator is offered it")
 	}
 	form := []string{"attempt", strconv.Itoa(int(a.ID)), "action", "trust-subnet-10.9.0.0/24"}
-	if code, _ := post(fmt.Sprintf("/boots/%d/fix", a.ID), form...); code != http.StatusForbidden || len(l.fixed) > 0 {
+	if code, _ := post(fmt.Sprintf("/attempts/%d/fix", a.ID), form...); code != http.StatusForbidden || len(l.fixed) > 0 {
 		t.Errorf("on the boot's page an operator may, or is answered %d", code)
 	}
 	if code, _ := post("/machines/2/fix", form...); code != http.StatusForbidden || len(l.fixed) > 0 {

@@ -19,7 +19,7 @@ const (
 // listNames are the lists that lead to things, by their paths.
 var listNames = map[string]string{
 	"/machines": "Machines", "/unknown": "New machines", "/volumes": "Volumes", "/mappings": "LUN mappings", "/profiles": "Profiles", "/media": "Media", "/loaders": "Loaders",
-	"/activity": "Boots", "/events": "Events", "/sessions": "Sessions", "/leases": "Leases", "/jobs": "Jobs", "/subnets": "Subnets", "/people": "People", "/tokens": "Tokens",
+	"/activity": "Attempts", "/events": "Events", "/sessions": "Sessions", "/leases": "Leases", "/jobs": "Jobs", "/subnets": "Subnets", "/people": "People", "/tokens": "Tokens",
 }
 
 // back is the list that somebody came from.

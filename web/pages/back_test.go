@@ -22,7 +22,7 @@ func TestAThingLeadsBackToItsListAsItWas(t *testing.T) {
 		"/sessions?search=lab":                    {"/machines/1": "Back to Sessions"},
 		"/events?machine=2&show=error":            {"/machines/2": "Back to Events"},
 		"/mappings?search=lun%3A2":                {"/machines/1": "Back to LUN mappings", "/volumes/2": "Back to LUN mappings"},
-		"/activity?show=failed":                   {"/machines/1": "Back to Boots"},
+		"/activity?show=failed":                   {"/machines/1": "Back to Attempts"},
 	} {
 		for item, words := range items {
 			if code, _ := get(list); code != http.StatusOK {
@@ -117,7 +117,7 @@ func TestOnlyAListOfOursIsGoneBackTo(t *testing.T) {
 // Every list has a name to go back by.
 func TestEveryListOfTheHelpIsGoneBackTo(t *testing.T) {
 	for _, list := range helpLists() {
-		if list.Path != "/changes" && listAt(list.Path).URL() != list.Path { // changes lead to nothing
+		if list.Path != "/audit" && listAt(list.Path).URL() != list.Path { // changes lead to nothing
 			t.Errorf("nobody comes back to %s", list.Path)
 		}
 	}

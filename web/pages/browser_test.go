@@ -185,8 +185,8 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 		l.machines[i].BMC = store.BMC{Protocol: store.BMCRedfish, Address: "bmc-02.lab.example.org:8443", User: "operator", Trust: store.BMCPinned}
 	}
 	l.mu.Unlock()
-	check("boot", base+"/boots/12")
-	check("boot-stranger", base+"/boots/3")
+	check("boot", base+"/attempts/12")
+	check("boot-stranger", base+"/attempts/3")
 	check("machine-power", base+"/machines/2/power")
 	check("machine-booting", base+"/machines/3")
 	check("machine-new", base+"/machines/4")
@@ -275,8 +275,8 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	for _, v := range violations(t, ctx) {
 		t.Errorf("provider-tried: %s", v)
 	}
-	check("changes", base+"/changes")
-	check("changes-none", base+"/changes?search=xyzzy")
+	check("changes", base+"/audit")
+	check("changes-none", base+"/audit?search=xyzzy")
 	l.roles["admin"] = store.RoleViewer
 	check("people-viewer", base+"/people")
 	check("machine-viewer", base+"/machines/2")

@@ -81,7 +81,7 @@ func (s *site) bulk(w http.ResponseWriter, r *http.Request) {
 func sureToRemove(r *http.Request, list listQuery, ms []store.Machine) *question {
 	q := &question{
 		Act: "remove", Title: "Remove " + count(len(ms)) + "?", Button: "Remove " + count(len(ms)),
-		Lines: []string{"Their names, MAC addresses, LUN mappings and what is known of their boots go; nothing brings them back.", "Their volumes stay."},
+		Lines: []string{"Their names, MAC addresses, LUN mappings and what is known of their attempts go; nothing brings them back.", "Their volumes stay."},
 		Want:  fmt.Sprintf("remove %d", len(ms)), Typed: strings.TrimSpace(r.PostFormValue("sure")),
 		List: tableQuery{Path: "/machines", Show: string(list.Show), Search: list.Search, Sort: list.Sort, From: list.From},
 	}

@@ -102,7 +102,7 @@ func TestAListThatCannotBeReadSaysWhy(t *testing.T) {
 	l := full()
 	get, _ := l.enter(t)
 	l.broken = &store.Error{Kind: store.KindUnavailable, Msg: "the disk does not answer"}
-	for _, path := range []string{"/leases", "/jobs", "/activity", "/changes", "/export/leases", "/export/audit", "/activity?search=lab"} {
+	for _, path := range []string{"/leases", "/jobs", "/activity", "/audit", "/export/leases", "/export/audit", "/activity?search=lab"} {
 		if code, body := get(path); code != http.StatusServiceUnavailable || !strings.Contains(body, "The disk does not answer") || !strings.Contains(body, "That did not work") {
 			t.Errorf("%s answers %d", path, code)
 		}

@@ -232,8 +232,9 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Get("/export/{list}", s.exportList)
 			r.Get("/activity", s.activity)
 			r.Get("/events", s.events)
-			r.Get("/boots/{id}", s.boot)
-			r.Post("/boots/{id}/fix", s.fixBoot)
+			r.Get("/attempts/{id}", s.attempt)
+			r.Get("/boots/{id}", moved("/boots/", "/attempts/")) // before lists and their things had one name
+			r.Post("/attempts/{id}/fix", s.fixAttempt)
 			r.Get("/sessions", s.sessions)
 			r.Post("/sessions/drop", s.dropSession)
 			r.Get("/jobs", s.jobs)
@@ -297,7 +298,8 @@ func Handler(cfg Config) (http.Handler, error) {
 			r.Post("/media/cancel", s.cancelMedia)
 			r.Get("/settings", s.settings)
 			r.With(s.need(store.ScopeAdmin)).Post("/settings/backup", s.backup)
-			r.Get("/changes", s.changesList)
+			r.Get("/audit", s.audit)
+			r.Get("/changes", moved("/changes", "/audit"))
 			r.Get("/people", s.people)
 			r.Group(func(r chi.Router) {
 				r.Use(s.need(store.ScopeAdmin))
@@ -331,6 +333,15 @@ func Handler(cfg Config) (http.Handler, error) {
 		}))).ServeHTTP(w, r)
 	})
 	return r, nil
+}
+
+// moved leads from a page's former path to the one that it has now, with what was
+// asked of it: people keep links.
+func moved(from, to string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		u := url.URL{Path: to + strings.TrimPrefix(r.URL.Path, from), RawQuery: r.URL.RawQuery}
+		http.Redirect(w, r, u.String(), http.StatusMovedPermanently)
+	}
 }
 
 // remoteKey counts tries by the address that the connection came from: people
@@ -453,7 +464,7 @@ func (s *site) failedBoots(ctx context.Context) int {
 	}
 	ids, err := s.Inventory.MachineIDs(ctx)
 	if err != nil {
-		s.Log.Error("count the failed boots", "error", err)
+		s.Log.Error("count the failed attempts", "error", err)
 		return 0
 	}
 	n := 0
@@ -560,7 +571,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"explain",
 		"activity",
 		"events",
-		"boot",
+		"attempt",
 		"sessions",
 		"leases",
 		"subnets",
@@ -582,7 +593,7 @@ func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
 		"people",
 		"tokens",
 		"provider",
-		"changes",
+		"audit",
 		"login",
 		"leaving",
 		"error",

@@ -203,7 +203,7 @@ func TestEveryPageAsksForTheRole(t *testing.T) {
 
 func TestAViewerSeesEverythingAndIsOfferedNothing(t *testing.T) {
 	get, post := full().as(t, store.RoleViewer)
-	for _, path := range []string{"/machines", "/machines/2", "/volumes", "/loaders", "/settings", "/people", "/changes", "/help"} {
+	for _, path := range []string{"/machines", "/machines/2", "/volumes", "/loaders", "/settings", "/people", "/audit", "/help"} {
 		if code, body := get(path); code != http.StatusOK || !strings.Contains(body, `class="app viewer"`) {
 			t.Errorf("%s answers %d", path, code)
 		}
@@ -352,23 +352,23 @@ func TestTooManyLoginsFromOneAddressWait(t *testing.T) {
 func TestChangesAreListedFilteredAndPaged(t *testing.T) {
 	l := full()
 	get, _ := l.enter(t)
-	_, body := get("/changes")
+	_, body := get("/audit")
 	has(t, body, "Nothing was changed yet")
 	l.audit = changed(120)
-	_, body = get("/changes")
-	has(t, body, "1–50 of 120", `href="/changes?from=50"`, "<del>lab-1</del>", "<ins>lab-2</ins>", "role viewer")
+	_, body = get("/audit")
+	has(t, body, "1–50 of 120", `href="/audit?from=50"`, "<del>lab-1</del>", "<ins>lab-2</ins>", "role viewer")
 	if strings.Contains(body, "Newer") {
 		t.Error("the first page offers a newer one")
 	}
-	_, body = get("/changes?who=admin&from=100")
-	has(t, body, `href="/changes?from=50&amp;who=admin"`, "<option selected>admin</option>")
+	_, body = get("/audit?who=admin&from=100")
+	has(t, body, `href="/audit?from=50&amp;who=admin"`, "<option selected>admin</option>")
 	has(t, body, `name="who"`)
-	_, body = get("/changes?from=9000&sort=subject")
+	_, body = get("/audit?from=9000&sort=subject")
 	has(t, body, "101–120 of 120", `aria-sort="ascending"`, `rel="prev"`)
-	if code, body := get("/changes?search=since:lately"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "is no time") || !strings.Contains(body, `value="since:lately"`) {
+	if code, body := get("/audit?search=since:lately"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "is no time") || !strings.Contains(body, `value="since:lately"`) {
 		t.Errorf("a time that is none answers %d", code)
 	}
-	_, body = get("/changes?search=xyzzy")
+	_, body = get("/audit?search=xyzzy")
 	has(t, body, "No change fits")
 }
 

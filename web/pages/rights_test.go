@@ -19,7 +19,7 @@ import (
 // walk looks at every page that links lead to, and calls see with each.
 func walk(t *testing.T, get func(string) (int, string), see func(path, body string)) (pages []string) {
 	t.Helper()
-	todo := []string{"/machines", "/machines/import", "/machines/labels", "/help", "/help/LB-LUN-01", "/volumes/new", "/new-profile", "/changes", "/loaders"}
+	todo := []string{"/machines", "/machines/import", "/machines/labels", "/help", "/help/LB-LUN-01", "/volumes/new", "/new-profile", "/audit", "/loaders"}
 	for len(todo) > 0 && len(pages) < 120 {
 		path := todo[0]
 		todo = todo[1:]

@@ -250,7 +250,7 @@ func TestTheTicketGoesToNobodyElse(t *testing.T) {
 
 func TestALoginLeadsNowhereElse(t *testing.T) {
 	for next, want := range map[string]string{
-		"/machines/2": "/machines/2", "/changes?who=admin&from=50": "/changes?who=admin&from=50", "/": "/", "/help#flags": "/help#flags",
+		"/machines/2": "/machines/2", "/audit?who=admin&from=50": "/audit?who=admin&from=50", "/": "/", "/help#flags": "/help#flags",
 		"": "", "https://evil.example/": "", "//evil.example/": "", "///evil.example": "", `/\evil.example`: "", `\\evil.example`: "", "javascript:alert(1)": "", "machines": "",
 		"/\tevil": "", "/%0d%0aSet-Cookie:x": "/%0d%0aSet-Cookie:x", "/login": "", "/login/oidc": "", "/logout": "", "/setup?code=x": "", "/live": "", "http:/machines": "", "/" + strings.Repeat("x", 600): "",
 	} {

@@ -25,7 +25,7 @@ type Commands struct {
 	Loader  LoaderCmd  `cmd:"" help:"Loaders: the programs that firmware fetches first."`
 	Media   MediaCmd   `cmd:"" help:"Media: discs, kernels and other files that machines fetch while they boot."`
 	Script  ScriptCmd  `cmd:"" help:"Show the script that a machine would be given now."`
-	Attempt AttemptCmd `cmd:"" help:"Boot attempts: how each try to boot went, and why it failed."`
+	Attempt AttemptCmd `cmd:"" help:"Attempts: how each try to boot went, and why it failed."`
 	Explain ExplainCmd `cmd:"" help:"Explain a code: iPXE's, such as 1d704539, or a diagnosis's, such as LB-LUN-01."`
 	Session SessionCmd `cmd:"" help:"Live iSCSI sessions."`
 	Lease   LeaseCmd   `cmd:"" help:"DHCP leases."`
@@ -37,11 +37,11 @@ type Commands struct {
 
 	User       UserCmd       `cmd:"" help:"People: who may log in, and what they may do."`
 	OIDC       OIDCCmd       `cmd:"" name:"oidc" help:"Single sign-on: the OpenID Connect provider through which people may log in too."`
-	Audit      AuditCmd      `cmd:"" help:"Who changed what, from what to what."`
+	Audit      AuditCmd      `cmd:"" help:"The audit: who changed what, from what to what."`
 	Completion CompletionCmd `cmd:"" help:"Print what makes a shell complete lunboot's verbs and flags."`
 	Password   PasswordCmd   `cmd:"" help:"Set the password of the web pages."`
 	Backup     BackupCmd     `cmd:"" help:"Back the appliance up into one file, while machines boot."`
-	Export     ExportCmd     `cmd:"" help:"Write a list into a table, CSV or JSON: machines, volumes, unknown machines, leases, sessions, jobs, profiles, media, loaders, subnets, mappings, boot attempts (attempts), events, changes (audit), people (users) or tokens."`
+	Export     ExportCmd     `cmd:"" help:"Write a list into a table, CSV or JSON: machines, volumes, unknown machines, leases, sessions, jobs, profiles, media, loaders, subnets, mappings, attempts, events, audit, people (users) or tokens."`
 	Support    SupportCmd    `cmd:"" help:"Write what the appliance knows of itself, without passwords, for somebody who helps."`
 }
 

@@ -11,8 +11,8 @@ import (
 	"lunboot/store"
 )
 
-// bootView is one boot: of a machine, or of a MAC that is not enrolled.
-type bootView struct {
+// attemptView is one boot: of a machine, or of a MAC that is not enrolled.
+type attemptView struct {
 	Attempt  store.Attempt
 	Who      string
 	Cond     condition
@@ -27,37 +27,37 @@ type bootView struct {
 	All      string          // where all of them are listed
 }
 
-func bootPath(id store.AttemptID) string { return fmt.Sprintf("/boots/%d", id) }
+func attemptPath(id store.AttemptID) string { return fmt.Sprintf("/attempts/%d", id) }
 
 func (s *site) attemptOf(r *http.Request) (store.Attempt, error) {
 	id, err := strconv.ParseInt(chi.URLParam(r, "id"), 10, 64)
 	if err != nil {
-		return store.Attempt{}, store.NotFound("boot", chi.URLParam(r, "id"))
+		return store.Attempt{}, store.NotFound("attempt", chi.URLParam(r, "id"))
 	}
 	return s.Attempts.Attempt(r.Context(), store.AttemptID(id))
 }
 
-func (s *site) boot(w http.ResponseWriter, r *http.Request) {
-	s.showBoot(w, r, http.StatusOK, page{})
+func (s *site) attempt(w http.ResponseWriter, r *http.Request) {
+	s.showAttempt(w, r, http.StatusOK, page{})
 }
 
-func (s *site) showBoot(w http.ResponseWriter, r *http.Request, status int, p page) {
+func (s *site) showAttempt(w http.ResponseWriter, r *http.Request, status int, p page) {
 	a, err := s.attemptOf(r)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	v, err := s.bootView(r.Context(), a)
+	v, err := s.attemptView(r.Context(), a)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	p.Title, p.Nav, p.Live, p.Data = "Boot of "+a.Subject(), "activity", true, v
-	s.render(w, r, status, "boot", p)
+	p.Title, p.Nav, p.Live, p.Data = "Attempt of "+a.Subject(), "activity", true, v
+	s.render(w, r, status, "attempt", p)
 }
 
-func (s *site) bootView(ctx context.Context, a store.Attempt) (bootView, error) {
-	v := bootView{Attempt: a, Who: a.Subject(), Cond: bootCondition(a), Self: bootPath(a.ID), Captured: s.Captures.Captured(ctx, a)}
+func (s *site) attemptView(ctx context.Context, a store.Attempt) (attemptView, error) {
+	v := attemptView{Attempt: a, Who: a.Subject(), Cond: bootCondition(a), Self: attemptPath(a.ID), Captured: s.Captures.Captured(ctx, a)}
 	v.Bars, v.Total = s.bars(a)
 	f := store.AttemptFilter{Machine: a.Machine, Page: store.Page{Limit: earlierBoots + 1}}
 	if a.Machine != 0 {
@@ -98,8 +98,8 @@ func (s *site) bootView(ctx context.Context, a store.Attempt) (bootView, error) 
 	return v, err
 }
 
-// fixBoot does what the button of a diagnosis says, on the page of the boot.
-func (s *site) fixBoot(w http.ResponseWriter, r *http.Request) {
+// fixAttempt does what the button of a diagnosis says, on the page of the attempt.
+func (s *site) fixAttempt(w http.ResponseWriter, r *http.Request) {
 	a, err := s.attemptOf(r)
 	if err != nil {
 		s.fail(w, r, err)
@@ -113,10 +113,10 @@ func (s *site) fixBoot(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err != nil:
 		status, text := told(r, err)
-		s.showBoot(w, r, status, page{Error: text})
+		s.showAttempt(w, r, status, page{Error: text})
 	case !did.OK:
-		s.showBoot(w, r, http.StatusOK, page{Error: did.Says})
+		s.showAttempt(w, r, http.StatusOK, page{Error: did.Says})
 	default:
-		s.showBoot(w, r, http.StatusOK, page{Said: upper(did.Says)})
+		s.showAttempt(w, r, http.StatusOK, page{Said: upper(did.Says)})
 	}
 }

@@ -14,10 +14,10 @@ type AuditLog interface {
 	Auditors(context.Context) ([]store.Actor, error)
 }
 
-// changesPage is how many changes one page lists.
-const changesPage = 50
+// auditPage is how many changes one page lists.
+const auditPage = 50
 
-type changesView struct {
+type auditView struct {
 	Rows   []store.Audit
 	List   tableQuery
 	Who    store.Actor
@@ -31,12 +31,12 @@ func auditNouns() []string {
 	return []string{"machine", "volume", "mapping", "profile", "loader", "subnet", "lease", "unknown", "setting", "user", "oidc", "token", "backup", "session"}
 }
 
-// changesList shows who changed what, from what to what.
-func (s *site) changesList(w http.ResponseWriter, r *http.Request) {
+// audit shows who changed what, from what to what.
+func (s *site) audit(w http.ResponseWriter, r *http.Request) {
 	u := r.URL.Query()
-	v := changesView{Who: store.Actor(u.Get("who")), What: u.Get("what"), Nouns: auditNouns()}
-	q := readTable(r, "/changes", "lab-03, who:anna, since:2d", store.AuditColumns())
-	q.Show, q.Rows, q.Table, q.Extra = "", changesPage, "audit", [][2]string{{"who", string(v.Who)}, {"what", v.What}}
+	v := auditView{Who: store.Actor(u.Get("who")), What: u.Get("what"), Nouns: auditNouns()}
+	q := readTable(r, "/audit", "lab-03, who:anna, since:2d", store.AuditColumns())
+	q.Show, q.Rows, q.Table, q.Extra = "", auditPage, "audit", [][2]string{{"who", string(v.Who)}, {"what", v.What}}
 	var bad, err error
 	if v.Actors, err = s.Audit.Auditors(r.Context()); err == nil {
 		v.List, v.Rows, bad, err = fetch(q, func(search string, p store.Page) ([]store.Audit, int, error) {
@@ -53,5 +53,5 @@ func (s *site) changesList(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	status, problem := refused(http.StatusOK, "", bad)
-	s.render(w, r, status, "changes", page{Title: "Changes", Nav: "settings", Error: problem, Data: v})
+	s.render(w, r, status, "audit", page{Title: "Audit", Nav: "settings", Error: problem, Data: v})
 }
