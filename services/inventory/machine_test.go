@@ -427,3 +427,18 @@ func TestAMachinesOwnLoaderIsOneThatItCanStart(t *testing.T) {
 		t.Errorf("a machine is added with a loader that is not there: %v", err)
 	}
 }
+
+// A name that is taken is said in one way of everything that has a name.
+func TestANameThatIsTakenIsSaidOnce(t *testing.T) {
+	h := newHouse(t)
+	h.machine(t, "lab-01", "00:07:e9:0f:ea:01")
+	h.volume(t, "plain", 1<<20)
+	h.wantRefusal(t, store.KindConflict, []string{"volume plain exists already; choose another name"}, func() error {
+		_, err := h.CreateVolume(t.Context(), ada, store.VolumeSpec{Name: "plain", Size: 1 << 20})
+		return err
+	})
+	h.wantRefusal(t, store.KindConflict, []string{"machine lab-01 exists already; choose another name"}, func() error {
+		_, err := h.AddMachine(t.Context(), ada, store.MachineSpec{Name: "lab-01", MACs: []store.MAC{mac(t, "00:07:e9:0f:ea:02")}})
+		return err
+	})
+}

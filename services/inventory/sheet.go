@@ -238,7 +238,11 @@ func value[T any](p *T) (v T) {
 // the way of.
 func (p *importPlan) fits(ctx context.Context, old, m store.Machine) error {
 	for _, u := range uniques(m) {
-		if other, ok := p.taken[u.key]; ok && other != m.ID {
+		switch other, ok := p.taken[u.key]; {
+		case !ok || other == m.ID:
+		case u.field == "name":
+			return store.Conflict(u.field, "machine %s exists already; choose another name", m.Name)
+		default:
 			return store.Conflict(u.field, "machine %s has %s already", p.machines[other].Name, u.text)
 		}
 	}

@@ -29,7 +29,7 @@ func (i *Inventory) BeginUpload(ctx context.Context, by store.Actor, u store.Upl
 		return store.Upload{}, err
 	}
 	if _, err := i.db.VolumeByName(ctx, u.Name); err == nil {
-		return store.Upload{}, store.Conflict("name", "volume %s exists already", u.Name)
+		return store.Upload{}, store.Conflict("name", "volume %s exists already; choose another name", u.Name)
 	} else if !store.IsNotFound(err) {
 		return store.Upload{}, err
 	}

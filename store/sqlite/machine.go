@@ -500,7 +500,10 @@ func (t *tx) checkMachine(m *store.Machine) error {
 		if err != nil {
 			return err
 		}
-		if len(other) > 0 {
+		switch {
+		case len(other) > 0 && u.field == "name":
+			return store.Conflict(u.field, "machine %s exists already; choose another name", u.value)
+		case len(other) > 0:
 			return store.Conflict(u.field, "machine %s has %s %s already", other[0], u.what, u.value)
 		}
 	}

@@ -53,7 +53,7 @@ func (db *DB) CreateUser(ctx context.Context, actor store.Actor, u store.User) (
 		}
 		for _, other := range others {
 			if u.Federated() && other.Issuer == u.Issuer && other.Subject == u.Subject {
-				return store.Conflict("subject", "%s is %s already", u.KnownAs, other.Name)
+				return store.Conflict("subject", "%s is the user %s already", u.KnownAs, other.Name)
 			}
 		}
 		if slices.ContainsFunc(others, func(o store.User) bool { return o.Name == u.Name }) {

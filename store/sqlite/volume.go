@@ -317,7 +317,10 @@ func (t *tx) checkVolume(v *store.Volume) error {
 		if err != nil {
 			return err
 		}
-		if len(other) > 0 {
+		switch {
+		case len(other) > 0 && u.column == "name":
+			return store.Conflict(u.column, "volume %s exists already; choose another name", u.value)
+		case len(other) > 0:
 			return store.Conflict(u.column, "volume %s has %s %s already", other[0], u.what, u.value)
 		}
 	}
