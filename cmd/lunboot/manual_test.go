@@ -80,6 +80,8 @@ func TestTheHelpHasEverythingItsPlace(t *testing.T) {
 		}
 	}
 	has("/help/commands", commands, "LUNBOOT_MAPPING_ADD_BOOT")
+	has("/help/commands", commands, ">lunboot machine show <machine> [flags]<")
+	has("/help/commands", commands, "--dhcp auto|full|proxy|off<")
 	has("/help/commands", commands, "LUNBOOT_DATA")
 	require.NotContains(t, commands, "${")
 	require.NotContains(t, commands, "<dd> ", "something there is not said")

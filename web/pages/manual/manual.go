@@ -69,7 +69,7 @@ const Common = "every verb"
 func Verbs(k *kong.Kong) []Verb {
 	out := []Verb{{Name: Common, Usage: "lunboot VERB [flags]", Help: "What every verb takes. Each flag is also an environment variable, which stands beside it.", Flags: flagsOf(k.Model.Flags)}}
 	for _, n := range k.Model.Leaves(true) {
-		v := Verb{Name: strings.TrimPrefix(n.Path(), "lunboot "), Usage: n.Summary(), Help: n.Help, Flags: flagsOf(n.Flags)}
+		v := Verb{Name: strings.TrimPrefix(n.Path(), "lunboot "), Usage: "lunboot " + strings.TrimPrefix(n.Summary(), "lunboot "), Help: n.Help, Flags: flagsOf(n.Flags)}
 		for _, p := range n.Positional {
 			v.Args = append(v.Args, Argument{p.Summary(), p.Help})
 		}
@@ -88,7 +88,10 @@ func flagsOf(all []*kong.Flag) (out []Flag) {
 			continue
 		}
 		one := Flag{Name: "--" + f.Name, Help: f.Help}
-		if !f.IsBool() {
+		switch {
+		case f.Enum != "":
+			one.Takes = strings.Join(f.EnumSlice(), "|")
+		case !f.IsBool():
 			one.Takes = strings.Trim(f.FormatPlaceHolder(), `"`)
 		}
 		if len(f.Envs) > 0 {
