@@ -166,7 +166,7 @@ func TestEveryPageAsksForTheRole(t *testing.T) {
 		l := full()
 		_, post := l.as(t, role)
 		admin := []string{"/people", "/people/admin/role", "/people/admin/password", "/people/admin/remove", "/people/admin/disabled", "/settings/oidc", "/settings/oidc/try", "/settings/oidc/remove", "/people/tokens", "/people/tokens/1/remove", "/settings/backup", "/volumes/import", "/volumes/attach", "/media/path", "/settings/network/eth1"}
-		own := []string{"/login", "/logout", "/setup", "/setup/ask", "/me/password", "/me/logins/x/end"}
+		own := []string{store.OIDCBackChannel, "/login", "/logout", "/setup", "/setup/ask", "/me/password", "/me/logins/x/end"}
 		fill := strings.NewReplacer("{id}", "2", "{mac}", "b8:27:eb:91:3c:0d", "{interface}", "eth1", "{user}", "admin", "{token}", "1", "{login}", "x")
 		h, err := Handler(Config{Auth: l.auth})
 		if err != nil {
