@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/cookiejar"
+	"net/netip"
 	"net/url"
 	"os"
 	"path"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
 	"lunboot/scripts"
 	"lunboot/store"
@@ -177,6 +179,8 @@ func TestTheExamplesOfProfilesAreTaken(t *testing.T) {
 		disc("mini.iso", store.MediaDebian), disc("fedora.iso", store.MediaFedora), disc("ubuntu.iso", store.MediaUbuntu), disc("alpine.iso", store.MediaAlpine),
 		disc("win11.iso", store.MediaWindows), {Name: "wimboot", Kind: store.MediaWimboot},
 	}
+	facts := scripts.Facts{Machine: "lab-03", Target: "iqn.2026-11.lunboot:target", Portal: netip.MustParseAddrPort("192.0.2.1:3260"), Boot: netip.MustParseAddrPort("192.0.2.1:80"),
+		Disk: &scripts.Disk{LUN: 2, Volume: "debian"}, Attempt: 1, Key: "key", Media: kept}
 	kinds := map[store.ProfileKind]bool{}
 	for _, e := range manual.Examples() {
 		kinds[e.Kind] = true
@@ -185,6 +189,26 @@ func TestTheExamplesOfProfilesAreTaken(t *testing.T) {
 		}
 		if err := scripts.Check(e.Profile, kept); err != nil {
 			t.Errorf("%s: %v", e.Key, err)
+		}
+		if file := scripts.AnswerFile(store.MediaOS(e.Fields["system"])); e.Kind == store.ProfileInstall && e.Text != "" {
+			text, err := scripts.Answer(e.Profile, facts, file)
+			require.NoError(t, err, e.Key)
+			require.NotContains(t, text, "{{", e.Key)
+			if file == "user-data" {
+				var said struct {
+					Autoinstall struct {
+						Version  int
+						Identity struct{ Hostname string }
+						Storage  struct {
+							Layout struct{ Match map[string]string }
+						}
+						Late []string `yaml:"late-commands"`
+					}
+				}
+				require.NoError(t, yaml.Unmarshal([]byte(text), &said))
+				a := said.Autoinstall
+				require.True(t, a.Version == 1 && a.Identity.Hostname == "lab-03" && a.Storage.Layout.Match["vendor"] != "" && len(a.Late) == 4, "%+v", a)
+			}
 		}
 		if e.Text == "" && (e.Kind == store.ProfileCustom || e.Kind == store.ProfileWimboot || e.Kind == store.ProfileInstall && e.Key != "alpine") {
 			t.Errorf("%s has no text", e.Key)
