@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -28,6 +29,7 @@ type View struct {
 	name   string
 	f      func() (file, error) // reads as the volume did
 	size   int64
+	mu     sync.Mutex // to add files, while others may give the view up
 	files  []*past
 	names  []string // of files
 	handle *Handle  // of layers without an id, which nobody shares; nil otherwise
@@ -144,8 +146,10 @@ func (w *View) reads(f file) { w.f = func() (file, error) { return f, nil } }
 
 func (w *View) begin(t *tapped, name string, size int64) *past {
 	k := newPast(w, t, size)
-	w.files, w.names = append(w.files, k), append(w.names, name)
 	t.add(k)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.files, w.names = append(w.files, k), append(w.names, name)
 	return k
 }
 
@@ -177,7 +181,10 @@ func (w *View) giveUp(e *store.Error) {
 	if !w.lost.CompareAndSwap(nil, e) {
 		return
 	}
-	for _, k := range w.files {
+	w.mu.Lock()
+	files := slices.Clone(w.files) // what is still added sees that the view is lost
+	w.mu.Unlock()
+	for _, k := range files {
 		if err := k.empty(); err != nil {
 			w.pool.log.Warn("the room that the copy of a volume took is free only when the copy ends", "volume", w.name, "err", err)
 		}

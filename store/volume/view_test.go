@@ -713,3 +713,32 @@ func TestViewsWhileLayersChangeUnderRunningMachines(t *testing.T) {
 		t.Errorf("%d layers stay open", n)
 	}
 }
+
+// A view may be given up at any moment of its life, also of its beginning.
+func TestAViewIsGivenUpAsItBegins(t *testing.T) {
+	y := &yard{Pool: openPool(t, t.TempDir())}
+	v := y.clone(t, y.raw(t, 1<<20, 512))
+	h := y.open(t, v)
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for !stop.Load() {
+			y.GiveUp(v.ID)
+		}
+	})
+	b := volumetest.Pattern(make([]byte, 64<<10), 1)
+	for range 200 {
+		w, err := y.View(t.Context(), v)
+		must(t, err)
+		put(t, h, 0, b)
+		if _, err := w.ReadAt(make([]byte, 512), 0); err != nil && w.Lost() == nil {
+			t.Error(err)
+		}
+		must(t, w.Close())
+	}
+	stop.Store(true)
+	wg.Wait()
+	if _, states := h.s.cur.Load().top.overlay().Files(); tapOf(states).views.Load() != nil {
+		t.Error("writes still look at a view")
+	}
+}
