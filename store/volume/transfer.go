@@ -126,7 +126,7 @@ func (p *Pool) fill(ctx context.Context, f file, v store.Volume, r io.Reader, pr
 		if err := ctx.Err(); err != nil {
 			return done, err
 		}
-		n, end := io.ReadFull(r, buf)
+		n, end := readChunk(r, buf)
 		if done+int64(n) > v.Size {
 			return done, store.Invalid("size", "the source has more than the %d bytes that were announced", v.Size)
 		}
@@ -137,7 +137,7 @@ func (p *Pool) fill(ctx context.Context, f file, v store.Volume, r io.Reader, pr
 		if progress != nil {
 			progress(done)
 		}
-		if end == io.EOF || end == io.ErrUnexpectedEOF {
+		if end == io.EOF {
 			break
 		} else if end != nil {
 			var known *store.Error
@@ -152,6 +152,20 @@ func (p *Pool) fill(ctx context.Context, f file, v store.Volume, r io.Reader, pr
 		return 0, store.Invalid("source", "the source is empty")
 	}
 	return done, nil
+}
+
+// readChunk fills b, or ends with io.EOF where r does. It is io.ReadFull, but that a
+// reader's own io.ErrUnexpectedEOF is no end: it says that the source was cut short.
+func readChunk(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var k int
+		k, err = r.Read(b[n:])
+		n += k
+	}
+	if n == len(b) {
+		return n, nil
+	}
+	return n, err
 }
 
 // filler writes to the file of a volume that is being made.

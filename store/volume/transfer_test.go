@@ -249,3 +249,23 @@ func TestAnExportWhileTheVolumeIsWrittenAndFlattened(t *testing.T) {
 	wantBytes(t, h, 0, still)
 	wantBytes(t, h, size/2, mine)
 }
+
+// A source that says itself that it was cut short is no shorter source.
+func TestASourceThatWasCutShortIsNotTakenForAWholeOne(t *testing.T) {
+	dir := t.TempDir()
+	p := openPool(t, dir)
+	cut := func() io.Reader {
+		return io.MultiReader(bytes.NewReader(bytes.Repeat([]byte{7}, 4090)), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }))
+	}
+	v := raw(1, 4096)
+	_, err := p.Import(t.Context(), v, cut(), nil)
+	wantKind(t, err, store.KindUnavailable)
+	_, err = p.ImportStream(t.Context(), v, cut(), nil)
+	wantKind(t, err, store.KindUnavailable)
+	if left := names(t, dir); len(left) != 0 {
+		t.Errorf("the folder holds %v", left)
+	}
+	// One that just ends there is whole.
+	_, err = p.Import(t.Context(), v, bytes.NewReader(make([]byte, 4090)), nil)
+	must(t, err)
+}

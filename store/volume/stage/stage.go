@@ -356,7 +356,7 @@ func (s *Shelf) fill(ctx context.Context, u *upload, state store.Upload, r io.Re
 	dirty := int64(0)
 	var failed error
 	for failed == nil {
-		n, end := io.ReadFull(r, buf[:min(chunk, state.Size-state.Offset+1)])
+		n, end := readChunk(r, buf[:min(chunk, state.Size-state.Offset+1)])
 		if state.Offset+int64(n) > state.Size {
 			n, failed = 0, store.Invalid("size", "more than the %d bytes that were announced are sent", state.Size)
 			break
@@ -371,7 +371,7 @@ func (s *Shelf) fill(ctx context.Context, u *upload, state store.Upload, r io.Re
 			dirty += int64(n)
 		}
 		switch {
-		case end == io.EOF, end == io.ErrUnexpectedEOF && ctx.Err() == nil:
+		case end == io.EOF && (n == 0 || ctx.Err() == nil):
 			failed = io.EOF
 		case end != nil || ctx.Err() != nil:
 			failed = &store.Error{Kind: store.KindUnavailable, Op: "upload", Subject: state.Name, Err: errors.Join(end, ctx.Err()),
@@ -389,6 +389,20 @@ func (s *Shelf) fill(ctx context.Context, u *upload, state store.Upload, r io.Re
 		failed = errors.Join(failed, s.keep(u, sum, &state))
 	}
 	return state, failed
+}
+
+// readChunk fills b, or ends with io.EOF where r does. It is io.ReadFull, but that a
+// reader's own io.ErrUnexpectedEOF is no end: it says that the sender broke off.
+func readChunk(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var k int
+		k, err = r.Read(b[n:])
+		n += k
+	}
+	if n == len(b) {
+		return n, nil
+	}
+	return n, err
 }
 
 // Cut ends an upload whose sender did not know its length and announced more: all

@@ -384,3 +384,20 @@ func TestAnUploadThatIsTakenWhileOthersWaitIsNobodyElses(t *testing.T) {
 	must(t, err)
 	i.Done(false, "")
 }
+
+// A sender that broke off, which its connection knows, has not come to its end: what
+// is all there is must not be cut there.
+func TestASenderThatBrokeOffIsNotTakenForOneThatIsDone(t *testing.T) {
+	s := open(t, t.TempDir(), time.Now)
+	b := some(5000, 1)
+	u := create(t, s, "disk", len(b)+1000)
+	got, err := s.Append(t.Context(), u.ID, 0, io.MultiReader(bytes.NewReader(b), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	if store.KindOf(err) != store.KindUnavailable || got.Offset != int64(len(b)) {
+		t.Errorf("%d bytes, %v", got.Offset, err)
+	}
+	got, err = s.Append(t.Context(), u.ID, int64(len(b)), bytes.NewReader(nil))
+	must(t, err)
+	if got.Offset != int64(len(b)) {
+		t.Errorf("%d bytes have arrived", got.Offset)
+	}
+}
