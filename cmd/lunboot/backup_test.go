@@ -262,3 +262,25 @@ func TestABackupShowsHowFarItIs(t *testing.T) {
 	require.Contains(t, seen, "checking what was written")
 	require.Equal(t, exitDone, <-code, errs.String())
 }
+
+// Who asked for volumes is told by the exit code that one is not there; what could be
+// had is kept.
+func TestABackupThatLacksAVolumeSaysSoByItsExitCode(t *testing.T) {
+	a := started(t, dataDir(t))
+	a.must(t, "volume", "create", "lost", "--size", "4M")
+	a.must(t, "volume", "create", "kept", "--size", "4M")
+	files, err := filepath.Glob(filepath.Join(a.dir, "volumes", "lost-*"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+	require.NoError(t, os.Remove(files[0]))
+	file := filepath.Join(t.TempDir(), "b")
+	code, out, errs := cliIn(a.dir, "backup", file, "--volumes")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, errs, "without the bytes of volume lost")
+	require.Contains(t, errs, "file is missing")
+	require.Regexp(t, `lost .*left out: .*file is missing`, out)
+	for _, v := range manifest(t, file).Volumes {
+		require.Equal(t, v.Volume == "kept", v.Included, v.Volume)
+	}
+	a.must(t, "backup", file) // which wants no bytes
+}

@@ -53,6 +53,9 @@ func (r *restoreCmd) Run(w *world, c *cli.Context) (err error) {
 		if v.SHA256 != "" {
 			fmt.Fprintf(w.out, "  sha256 %s", v.SHA256)
 		}
+		if v.LeftOut != "" {
+			fmt.Fprintf(w.out, "  (left out: %s)", v.LeftOut)
+		}
 		fmt.Fprintln(w.out)
 	}
 	for _, v := range m.Volumes {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"lunboot/store"
+	"lunboot/store/archive"
 	"lunboot/store/volume"
 )
 
@@ -105,26 +106,37 @@ func (m *Maker) unlisted(ctx context.Context, all []store.Volume) (map[string]bo
 	return out, nil
 }
 
-// complete fails when a file of which the inventory's copy speaks was removed before
-// it could be opened, since the layers of its volume were merged.
+// complete lists the files of which the inventory's copy speaks and that are not
+// there. It fails when one was removed before it could be opened, since the layers of
+// its volume were merged.
 func (p *backup) complete(ctx context.Context, m *Maker, all []store.Volume) error {
 	now, err := m.cfg.Rows.Volumes(ctx)
 	if err != nil {
 		return err
 	}
-	has := map[string]bool{}
-	for _, item := range p.items {
-		has[item.Name] = true
+	listed := map[string]bool{}
+	for _, v := range p.volumes {
+		listed[v.Name] = true
 	}
 	moved := moves(all, now)
 	for _, v := range all {
-		if _, out := p.moments.leftOut[v.ID]; out || !slices.Contains(moved, v.ID) {
+		why, out := p.moments.leftOut[v.ID]
+		if out && why == "" {
 			continue
 		}
 		for _, l := range v.Layers {
-			if l.Kind != store.LayerDevice && !has["volumes/"+l.Path] {
+			name := "volumes/" + l.Path
+			if l.Kind == store.LayerDevice || listed[name] {
+				continue
+			}
+			if slices.Contains(moved, v.ID) {
 				return store.Conflict("layers", "the layers of volume %s changed while the backup began; back up again", v.Name)
 			}
+			if why == "" {
+				why = "its file is missing; is the file system that holds it mounted?"
+			}
+			listed[name] = true
+			p.volumes = append(p.volumes, archive.Volume{File: archive.File{Name: name, Size: l.Size}, Volume: v.Name, LeftOut: why})
 		}
 	}
 	return nil

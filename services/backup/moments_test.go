@@ -254,3 +254,21 @@ func TestAGoldenFileThatChangesIsLeftOut(t *testing.T) {
 	require.Contains(t, entry(t, m, h.all[golden].Path).LeftOut, "changed while it was copied")
 	require.True(t, entry(t, m, h.all[other].Path).Included)
 }
+
+// A file that is missing is named, whoever stands on it.
+func TestAVolumeWhoseFileIsMissingIsNamed(t *testing.T) {
+	h := newHouse(t)
+	golden, plain, whole := h.raw(t, "golden"), h.raw(t, "plain"), h.raw(t, "whole")
+	h.all[golden].Layers[0].Frozen = true
+	for _, n := range []int{golden, plain} {
+		require.NoError(t, os.Remove(filepath.Join(h.dir, "volumes", h.all[n].Path)))
+	}
+	m, _, err := h.backUp(t)
+	require.NoError(t, err)
+	for _, n := range []int{golden, plain} {
+		e := entry(t, m, h.all[n].Path)
+		require.Contains(t, e.LeftOut, "file is missing")
+		require.Equal(t, h.all[n].Name, e.Volume)
+	}
+	require.True(t, entry(t, m, h.all[whole].Path).Included)
+}

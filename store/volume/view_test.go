@@ -27,6 +27,8 @@ type scribe struct {
 	acts       []act // in their order; the last may be under way
 	done       int   // how many have returned
 	first      []byte
+	passed     int // an act, and what there was before it: moments are asked for in their order
+	then       []byte
 }
 
 type act struct {
@@ -82,8 +84,14 @@ func (s *scribe) now() (done, begun int) {
 func (s *scribe) moment(got []byte, from, to int) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	then := bytes.Clone(s.first)
-	for n := 0; n <= to; n++ {
+	start, then := 0, bytes.Clone(s.first)
+	if s.passed <= from && s.then != nil {
+		start, then = s.passed, bytes.Clone(s.then)
+	}
+	for n := start; n <= to; n++ {
+		if n == from {
+			s.passed, s.then = n, bytes.Clone(then)
+		}
 		if n >= from && bytes.Equal(got, then) {
 			return n, nil
 		}
