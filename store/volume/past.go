@@ -141,30 +141,51 @@ type past struct {
 
 	locks [64]sync.Mutex // of granules: whoever saves one, and whoever reads it
 	saved marks
-	given marks // were read, and will not be again
+	given atomic.Int64 // how many, from the first on, were read and will not be again
 
 	spareMu sync.Mutex
 	spare   file // sparse, of what was saved, without a name; nil: nothing yet
 }
 
 func newPast(w *View, t *tapped, size int64) *past {
-	n := int((size + pastGranule - 1) / pastGranule)
-	return &past{view: w, tap: t, live: t.file, size: size, saved: newMarks(n), given: newMarks(n)}
+	n := (size + pastGranule - 1) / pastGranule
+	return &past{view: w, tap: t, live: t.file, size: size, saved: newMarks(n)}
 }
 
-// marks are a bit each for many granules.
-type marks []atomic.Uint64
+// marks are a bit each for many granules. Those of 4 GiB come together, when the
+// first of them is set: a large volume of which little is written takes no memory.
+type marks []atomic.Pointer[markPage]
 
-func newMarks(n int) marks { return make(marks, (n+63)/64) }
+type markPage [1024]atomic.Uint64
 
-func (m marks) has(g int64) bool { return m[g/64].Load()>>(g%64)&1 == 1 }
+const perMarkPage = 64 * int64(len(markPage{}))
 
-func (m marks) set(g int64) { m[g/64].Or(1 << (g % 64)) }
+func newMarks(n int64) marks { return make(marks, (n+perMarkPage-1)/perMarkPage) }
+
+func (m marks) has(g int64) bool {
+	p := m[g/perMarkPage].Load()
+	return p != nil && p[g%perMarkPage/64].Load()>>(g%64)&1 == 1
+}
+
+func (m marks) set(g int64) {
+	slot := &m[g/perMarkPage]
+	p := slot.Load()
+	if p == nil {
+		slot.CompareAndSwap(nil, new(markPage)) // or another was faster
+		p = slot.Load()
+	}
+	p[g%perMarkPage/64].Or(1 << (g % 64))
+}
 
 // next is the first from g on that is marked, at most end.
 func (m marks) next(g, end int64) int64 {
 	for g < end {
-		if w := m[g/64].Load() >> (g % 64); w != 0 {
+		p := m[g/perMarkPage].Load()
+		if p == nil {
+			g += perMarkPage - g%perMarkPage
+			continue
+		}
+		if w := p[g%perMarkPage/64].Load() >> (g % 64); w != 0 {
 			return min(g+int64(bits.TrailingZeros64(w)), end)
 		}
 		g += 64 - g%64
@@ -184,7 +205,7 @@ func (k *past) keep(off, n int64) {
 	live := run{f: k.live}
 	cost := int64(0)
 	for g := off / pastGranule; g*pastGranule < end; g++ {
-		if k.saved.has(g) || k.given.has(g) {
+		if k.saved.has(g) || g < k.given.Load() {
 			continue
 		}
 		if k.view.lost.Load() != nil {
@@ -213,7 +234,7 @@ func (k *past) save(g int64, live *run) (wrote int64, err error) {
 	lock := k.lock(g)
 	lock.Lock()
 	defer lock.Unlock()
-	if k.saved.has(g) || k.given.has(g) {
+	if k.saved.has(g) || g < k.given.Load() {
 		return 0, nil
 	}
 	off := g * pastGranule
@@ -324,7 +345,7 @@ func (k *past) readPart(p []byte, off int64) error {
 	lock := k.lock(g)
 	lock.Lock()
 	defer lock.Unlock()
-	if k.given.has(g) {
+	if g < k.given.Load() {
 		return fmt.Errorf("byte %d was read already, and is not kept", off)
 	}
 	from := clone.File(k.live)
@@ -350,14 +371,12 @@ func (k *past) readPart(p []byte, off int64) error {
 	return err
 }
 
-// give lets go of what was read, up to end: nobody need save it any more.
-func (k *past) give(from, end int64) {
-	if end < k.size {
-		end -= end % pastGranule
+// give lets go of what was read, all up to end: nobody need save it any more.
+func (k *past) give(end int64) {
+	if end == k.size {
+		end += pastGranule - 1
 	}
-	for g := from / pastGranule; g*pastGranule < end; g++ {
-		k.given.set(g)
-	}
+	k.given.Store(end / pastGranule)
 }
 
 // Extent says whether off lies in data or in a hole. What was saved is called data.
@@ -430,7 +449,7 @@ func (r *passing) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.ReadAt(p, r.at)
-	r.give(r.at, r.at+int64(n))
 	r.at += int64(n)
+	r.give(r.at)
 	return n, err
 }

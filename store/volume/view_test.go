@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -749,4 +750,62 @@ func TestAViewIsGivenUpAsItBegins(t *testing.T) {
 	if _, states := h.s.cur.Load().top.overlay().Files(); tapOf(states).views.Load() != nil {
 		t.Error("writes still look at a view")
 	}
+}
+
+func TestMarksOfALargeVolume(t *testing.T) {
+	const n = int64(1) << 30 // granules of 64 TiB
+	m := newMarks(n)
+	want := []int64{0, 1, 63, 64, perMarkPage - 1, perMarkPage, 5*perMarkPage + 77, n - 1}
+	for _, g := range want {
+		if m.has(g) {
+			t.Errorf("%d is marked", g)
+		}
+		m.set(g)
+	}
+	var got []int64
+	for g := m.next(0, n); g < n; g = m.next(g+1, n) {
+		if !m.has(g) {
+			t.Errorf("%d is not marked", g)
+		}
+		got = append(got, g)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v are marked, want %v", got, want)
+	}
+	if end := m.next(65, 100); end != 100 {
+		t.Errorf("the next one up to 100 is %d", end)
+	}
+}
+
+// A file is saved no more once it was read: what is written behind the reader costs
+// nothing.
+func TestWhatWasReadOnceIsNotSaved(t *testing.T) {
+	dir := t.TempDir()
+	y := &yard{Pool: openPool(t, dir)}
+	v := y.raw(t, 1<<20-4096, 512)
+	h := y.open(t, v)
+	disk := volumetest.Pattern(make([]byte, v.Size), 1)
+	put(t, h, 0, disk)
+	w, err := y.View(t.Context(), v)
+	must(t, err)
+	defer w.Close()
+	f := w.Files(t.Context())[0]
+	half := make([]byte, 512<<10)
+	if _, err := io.ReadFull(f, half); err != nil {
+		t.Fatal(err)
+	}
+	put(t, h, 0, make([]byte, 512<<10))
+	if n := w.kept.Load(); n != 0 {
+		t.Errorf("%d bytes were saved that nobody reads", n)
+	}
+	put(t, h, 512<<10, make([]byte, v.Size-512<<10))
+	if n := w.kept.Load(); n != v.Size-512<<10 {
+		t.Errorf("%d bytes were saved, and %d are still to be read", n, v.Size-512<<10)
+	}
+	rest, err := io.ReadAll(f)
+	must(t, err)
+	if !bytes.Equal(append(half, rest...), disk) {
+		t.Error("the file has other bytes than the volume had")
+	}
+	put(t, h, v.Size-4096, make([]byte, 4096))
 }
