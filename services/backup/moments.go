@@ -158,6 +158,10 @@ func (p *backup) takeViews(ctx context.Context, m *Maker, all []store.Volume) er
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if store.CauseOf(err) == store.CauseDiscarded { // it begins anew with its machine, and nothing of it is worth a word
+			p.moments.leftOut[v.ID] = ""
+			continue
+		}
 		if err != nil {
 			p.moments.leftOut[v.ID] = err.Error()
 			continue

@@ -272,3 +272,22 @@ func TestAVolumeWhoseFileIsMissingIsNamed(t *testing.T) {
 	}
 	require.True(t, entry(t, m, h.all[whole].Path).Included)
 }
+
+// discarded is a pool of which every volume is volatile and lost with the host.
+type discarded struct{}
+
+func (discarded) View(context.Context, store.Volume) (*volume.View, error) {
+	return nil, &store.Error{Kind: store.KindUnavailable, Cause: store.CauseDiscarded, Msg: "it is discarded"}
+}
+
+// What begins anew at its machine's next boot is no fault of a backup.
+func TestAVolatileVolumeThatIsDiscardedIsNoFault(t *testing.T) {
+	h := newHouse(t)
+	n := h.raw(t, "volatile")
+	h.maker.cfg.Volumes = discarded{}
+	m, _, err := h.backUp(t)
+	require.NoError(t, err)
+	e := entry(t, m, h.all[n].Path)
+	require.False(t, e.Included)
+	require.Empty(t, e.LeftOut)
+}
