@@ -3,7 +3,8 @@
 // and ends with a manifest of every file's size and SHA-256.
 //
 // The manifest comes last, so that a backup is made in one pass and one that was
-// cut off is known by its absence. Nothing that is read is trusted: names are
+// cut off is known by its absence. It also says which files were lost while they
+// were copied: what came of those is removed again. Nothing that is read is trusted: names are
 // checked before a path is made of them, sizes against what was announced, and
 // every byte against the manifest.
 package archive

@@ -14,4 +14,8 @@
 // succeed without the data; the volume therefore turns read-only until the pool
 // is opened again, and no later Sync returns nil. Flushes of one volume never
 // overlap, for the same reason: of two, only one would be told.
+//
+// A View is what a volume held at one moment, to be copied while machines write to
+// it. It is never in their way: what it cannot save costs the copy and not the
+// machine.
 package volume
