@@ -1,5 +1,7 @@
 package store
 
+import "time"
+
 // Wipe is a SANITIZE that an initiator began on a volume and that has not come to
 // its end.
 type Wipe struct {
@@ -9,4 +11,7 @@ type Wipe struct {
 	Unrestricted bool   `json:"unrestricted"` // when it has failed, its initiator may leave it at that
 	Failed       bool   `json:"failed"`
 	Bytes        string `json:"bytes"` // which file or device was to be wiped: no other one is
+	// Left is when the file was changed last as the appliance left it, while it does not
+	// run; zero when it had no time to say so.
+	Left time.Time `json:"left,omitzero"`
 }

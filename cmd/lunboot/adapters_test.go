@@ -108,6 +108,24 @@ func TestAnUnfinishedWipeKnowsItsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, v.Path)
+	changed := func() time.Time {
+		m, err := c.Volume(ctx, v.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Release()
+		return m.LUNs[0].Changed
+	}
+	left := changed()
+	if left.IsZero() || !changed().Equal(left) {
+		t.Fatalf("it was changed at %s, and then at %s, by looking at it", left, changed())
+	}
+	if err := os.Chtimes(path, time.Time{}, left.Add(time.Nanosecond)); err != nil {
+		t.Fatal(err)
+	}
+	if bytesOf(v) != begun || changed().Equal(left) {
+		t.Error("a file that was written to is taken for one that was not")
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -201,22 +202,23 @@ func (c *catalog) Volume(ctx context.Context, id store.VolumeID) (iscsi.Map, err
 func (c *catalog) entry(v store.Volume, h *volume.Handle) iscsi.Entry {
 	e := iscsi.Entry{Volume: h, VolumeID: v.ID, Name: v.Name, UUID: v.UUID, BlockSize: v.BlockSize, Generation: h.Generation(), ReadOnly: true, Wiped: v.Sanitize}
 	if v.Sanitize {
-		e.Bytes = c.bytesOf(v)
+		e.Bytes, e.Changed = c.bytesOf(v)
 	}
 	return e
 }
 
-// bytesOf says which file or device has a volume's bytes: a file that was put in its
-// place is another one, also when it has got the number of one that is gone.
-func (c *catalog) bytesOf(v store.Volume) string {
+// bytesOf says which file or device has a volume's bytes, and when a file was changed
+// last: one that was put in its place is another one, also when it has got the number
+// of one that is gone.
+func (c *catalog) bytesOf(v store.Volume) (string, time.Time) {
 	if v.Kind == store.VolumeDevice || c.folder == "" {
-		return string(v.Kind) + " " + v.Path
+		return string(v.Kind) + " " + v.Path, time.Time{}
 	}
 	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, filepath.Join(c.folder, v.Path), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
-		return "" // like none: what was begun there does not go on
+	if err := unix.Statx(unix.AT_FDCWD, filepath.Join(c.folder, v.Path), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME|unix.STATX_MTIME, &st); err != nil {
+		return "", time.Time{} // like none: what was begun there does not go on
 	}
-	return fmt.Sprintf("file %d of %d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec)
+	return fmt.Sprintf("file %d of %d.%09d", st.Ino, st.Btime.Sec, st.Btime.Nsec), time.Unix(st.Mtime.Sec, int64(st.Mtime.Nsec)).UTC()
 }
 
 // due returns the machine's volumes that owe it a new beginning. The record does

@@ -3,6 +3,7 @@ package iscsi
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"lunboot/services/iscsi/scsi"
 	"lunboot/store"
@@ -45,8 +46,10 @@ type Entry struct {
 	Wiped      bool // a wipe of the volume may be unfinished: somebody may wipe it
 	// Bytes says which file or device has the bytes. A wipe that was begun on another
 	// one does not go on.
-	Bytes  string
-	Volume scsi.Volume
+	Bytes string
+	// Changed is when the file was changed last; zero when that is not known.
+	Changed time.Time
+	Volume  scsi.Volume
 }
 
 // Catalog is what the target asks about machines, volumes and mappings.

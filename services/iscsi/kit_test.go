@@ -129,6 +129,7 @@ type disk struct {
 	readOnly bool
 	sanitize bool
 	bytes    string // see iscsi.Entry
+	changed  time.Time
 }
 
 // catalog is an inventory in memory.
@@ -186,7 +187,7 @@ func (c *catalog) Refresh(_ context.Context, i store.IQN) (iscsi.Map, error) {
 }
 
 func (d *disk) entry() iscsi.Entry {
-	return iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Sanitize: d.sanitize, Wiped: d.sanitize, Bytes: d.bytes, Volume: d.volume}
+	return iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Sanitize: d.sanitize, Wiped: d.sanitize, Bytes: d.bytes, Changed: d.changed, Volume: d.volume}
 }
 
 func (c *catalog) Volume(_ context.Context, id store.VolumeID) (iscsi.Map, error) {

@@ -185,6 +185,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	cancel()
 	wg.Wait()
 	s.units.stop()
+	s.leaveWipes()
 	return err
 }
 

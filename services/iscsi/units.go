@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"lunboot/services/iscsi/scsi"
 	"lunboot/store"
@@ -68,9 +69,8 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 			if err != nil {
 				return nil, nil, fmt.Errorf("what volume %s is wiped with: %w", e.Name, err)
 			}
-			if w != nil && w.Bytes != e.Bytes {
-				other := *w
-				other.Failed, w = true, &other // what was to be wiped is not here, and what is here was not to be wiped
+			if w, err = us.goOn(ctx, w, e); err != nil {
+				return nil, nil, fmt.Errorf("the wipe of volume %s cannot go on: %w", e.Name, err)
 			}
 			unfinished[k] = w
 		}
@@ -107,6 +107,24 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 		entries[lun] = scsi.MapEntry{Unit: u.scsi, ReadOnly: e.ReadOnly, Sanitize: e.Sanitize}
 	}
 	return entries, l, nil
+}
+
+// goOn returns what is unfinished of a wipe of a volume as it is now. When the bytes
+// that were to be wiped are not there any more, or somebody has changed them while the
+// appliance did not run, it has failed: what is there now was not to be wiped.
+func (us *units) goOn(ctx context.Context, w *store.Wipe, e Entry) (*store.Wipe, error) {
+	if w == nil {
+		return nil, nil
+	}
+	now := *w
+	if w.Bytes != e.Bytes || !w.Left.IsZero() && !w.Left.Equal(e.Changed) {
+		now.Failed = true
+		return &now, nil
+	}
+	if now.Left = (time.Time{}); w.Failed || w.Left.IsZero() {
+		return &now, nil
+	}
+	return &now, us.wipes.BeginWipe(ctx, e.VolumeID, now) // it is changed again from now on
 }
 
 // wipes keeps what one volume is wiped with.

@@ -2,7 +2,9 @@ package iscsi
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"lunboot/services"
 	"lunboot/store"
@@ -31,6 +33,48 @@ func (s *Server) finishWipes(ctx context.Context) {
 	}
 }
 
+// leaveWipes writes down how the appliance leaves the files whose wipes are unfinished,
+// when nothing changes them any more: the next one knows whether somebody else has.
+func (s *Server) leaveWipes() {
+	if s.cfg.Wipes == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
+	defer cancel()
+	volumes, err := s.cfg.Wipes.UnfinishedWipes(ctx)
+	for _, id := range volumes {
+		err = errors.Join(err, s.leaveWipe(ctx, id))
+	}
+	if err != nil {
+		s.cfg.Log.Warn("it cannot be written down how volumes are left that are not wiped to the end; do not change their files before they are", "error", err)
+	}
+}
+
+// leavePatience is for all of that: it is a precaution.
+const leavePatience = 5 * time.Second
+
+func (s *Server) leaveWipe(ctx context.Context, id store.VolumeID) error {
+	w, err := s.cfg.Wipes.Wipe(ctx, id)
+	if err != nil || w == nil {
+		return err
+	}
+	m, err := s.cfg.Catalog.Volume(ctx, id)
+	if err != nil {
+		return err
+	}
+	if m.Release != nil {
+		defer m.Release()
+	}
+	left := *w
+	for _, e := range m.LUNs {
+		if e.Bytes != w.Bytes || !w.Left.IsZero() { // it did not go on
+			return nil
+		}
+		left.Left = e.Changed
+	}
+	return s.cfg.Wipes.BeginWipe(ctx, id, left)
+}
+
 // finishWipe goes on with one, and waits for its end.
 func (s *Server) finishWipe(ctx context.Context, id store.VolumeID) error {
 	m, err := s.cfg.Catalog.Volume(ctx, id)
@@ -51,7 +95,7 @@ func (s *Server) finishWipe(ctx context.Context, id store.VolumeID) error {
 		case e.Unit.Rest(ctx):
 			s.cfg.Log.Info("a volume has been wiped to the end", "volume", e.Unit.Name())
 		case ctx.Err() == nil:
-			return fmt.Errorf("the wipe of volume %s has failed, or its bytes are in another file than the one that was to be wiped; wipe it again, or forbid that with 'lunboot volume set %s --no-sanitize'", e.Unit.Name(), e.Unit.Name())
+			return fmt.Errorf("the wipe of volume %s has failed, or its file is another one or was changed since; wipe it again, or forbid that with 'lunboot volume set %s --no-sanitize'", e.Unit.Name(), e.Unit.Name())
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package iscsi_test
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"lunboot/services/iscsi"
 	. "lunboot/services/iscsi/iscsitest"
@@ -99,5 +100,51 @@ func TestAWipeIsForTheBytesThatItWasBegunOn(t *testing.T) {
 	i.Must(t, Command{LUN: LUN(1), CDB: []byte{0x48, 0x82, 0, 0, 0, 0, 0, 0, 0, 0}})
 	if w, _ := l.Wipe(t.Context(), 1); w == nil || w.Bytes != "this file" {
 		t.Errorf("kept is %+v", w)
+	}
+}
+
+// A file that somebody has written to while the appliance did not run is not wiped; one
+// that is as the appliance left it is, and so is one that it could not take leave of.
+func TestAWipeDoesNotGoOnOverWhatOthersHaveWrittenMeanwhile(t *testing.T) {
+	before, since := time.Unix(1000, 1).UTC(), time.Unix(1000, 2).UTC()
+	for name, c := range map[string]struct {
+		left, changed time.Time
+		on            bool
+	}{
+		"as it was left":        {before, before, true},
+		"changed since":         {before, since, false},
+		"after a power loss":    {time.Time{}, since, true},
+		"of which no one knows": {before, time.Time{}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &wipeLog{all: map[store.VolumeID]*store.Wipe{1: {Bytes: "f", Left: c.left}}}
+			b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+			v := newMemory(1 << 20)
+			v.syncing, v.heeds = make(chan struct{}), true
+			b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: v, sanitize: true, bytes: "f", changed: c.changed}})
+			startWith(t, b, iscsi.Config{Wipes: l})
+			want := "03/31/03"
+			if c.on {
+				want = "02/04/1B"
+				eventually(t, func() bool { return v.syncs.Load() == 1 }, "it goes on")
+				if w, _ := l.Wipe(t.Context(), 1); w == nil || !w.Left.IsZero() {
+					t.Errorf("while it goes on %+v is kept", w)
+				}
+			}
+			i := b.login(t, alice, Linux(1))
+			for _, want := range []string{"06/29/00", want} {
+				if r, err := i.Do(Ready(1)); err != nil || r.Key() != want {
+					t.Errorf("%v, %s, want %s", err, r.Key(), want)
+				}
+			}
+			b.stop()
+			left := c.left
+			if c.on {
+				left = c.changed
+			}
+			if w, _ := l.Wipe(t.Context(), 1); w == nil || w.Failed || !w.Left.Equal(left) {
+				t.Errorf("when the appliance has ended %+v is kept", w)
+			}
+		})
 	}
 }
