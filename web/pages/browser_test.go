@@ -103,6 +103,24 @@ func violations(t *testing.T, ctx context.Context) []string {
 	return found
 }
 
+// small lists what a finger does not hit: targets of less than 24 px that do not
+// stand in a sentence (WCAG 2.2, 2.5.8), and names in lists, which are what people
+// open there, of less than 44 px. What a label belongs to is hit by the label.
+func small(t *testing.T, ctx context.Context) []string {
+	t.Helper()
+	out, err := chromedp.Run(ctx, chromedp.Evaluate[string](`JSON.stringify([...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")].flatMap(e => {
+		const sentence = e.matches("a") && getComputedStyle(e).display === "inline" && [...e.parentNode.childNodes].some(n => n.nodeType === 3 && n.textContent.trim().length > 3);
+		const r = (e.matches("[type=checkbox], [type=radio]") && e.closest("label") || e).getBoundingClientRect();
+		const least = e.matches("td a.name") ? 43.5 : 23.5;
+		if (sentence || !e.checkVisibility() || e.matches(".skip") || !r.width || (r.width >= 23.5 && r.height >= least)) return [];
+		return [Math.round(r.width) + " x " + Math.round(r.height) + " " + e.outerHTML.slice(0, 120)];
+	}))`))
+	must(t, err)
+	var found []string
+	must(t, json.Unmarshal([]byte(out), &found))
+	return found
+}
+
 // shoot keeps a picture of the page, where there is a folder for them.
 func shoot(t *testing.T, ctx context.Context, shots, name string) {
 	t.Helper()
@@ -138,6 +156,11 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 					must(t, err)
 					if wide > width {
 						t.Errorf("the page is %d px wide and scrolls sideways", wide)
+					}
+					if width < 600 {
+						for _, s := range small(t, ctx) {
+							t.Error("too small for a finger: " + s)
+						}
 					}
 					// The bar at the foot of a phone is fixed: it makes no page wide.
 					out, err := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf(`[...document.querySelectorAll(".rail a:not(.brand), .rail button")].filter(e => e.getBoundingClientRect().right > %d).map(e => e.innerText || e.ariaLabel).join()`, width)))

@@ -414,11 +414,21 @@ type page struct {
 	Onward  string // where the browser goes on to at once
 	List    string // the URL of the list that is shown, empty for other pages
 	Back    back   // the list that was looked at last
+	Theme   string // that this browser's person chose; empty: as its system says
 	Data    any
 }
 
+// themeOf is the theme that somebody chose in this browser: the page comes in it, so
+// that nothing is painted in the other one first. A script keeps the choice.
+func themeOf(r *http.Request) string {
+	if c, err := r.Cookie("lunboot_theme"); err == nil && (c.Value == "light" || c.Value == "dark") {
+		return c.Value
+	}
+	return ""
+}
+
 func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view string, p page) {
-	p.Back = cameFrom(r)
+	p.Back, p.Theme = cameFrom(r), themeOf(r)
 	keepList(w, r, p.List)
 	p.User, p.Role = auth.From(r.Context()).Actor, roleOf(auth.From(r.Context()).Scope)
 	p.Version = versionOf(r.Context())

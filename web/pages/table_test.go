@@ -109,7 +109,7 @@ func TestEveryListIsExportedAsItIsShown(t *testing.T) {
 		"/sessions?show=os":                      {"/export/sessions?format=json&amp;show=os", []string{`"machine": "lab-01"`}, "lab-12"},
 		"/jobs?show=failed":                      {"/export/jobs?format=csv&amp;show=failed", []string{"3,volume.flatten,lab-07,failed,"}, "debian12"},
 		"/activity?show=failed&sort=-started":    {"/export/attempts?format=csv&amp;show=failed&amp;sort=-started", []string{"id,machine,", ",failed,read,LB-LUN-01,"}, ",up,"},
-		"/audit?who=admin&what=machine&from=5": {"/export/audit?format=csv&amp;what=machine&amp;who=admin", []string{"id,at,who,", ",admin,"}, "administrator"},
+		"/audit?who=admin&what=machine&from=5":   {"/export/audit?format=csv&amp;what=machine&amp;who=admin", []string{"id,at,who,", ",admin,"}, "administrator"},
 		"/profiles?search=kind:install":          {"/export/profiles?format=csv&amp;search=kind%3Ainstall", []string{"name,kind,", "install-debian,install,"}, "local"},
 		"/media":                                 {"/export/media?format=json", []string{`"name": "`}, "xyzzy"},
 		"/subnets?show=full&sort=size":           {"/export/subnets?format=csv&amp;show=full&amp;sort=size", []string{"id,network,interface,", "\n1,10.77.0.0/24,eth1,full,10.77.0.100-10.77.0.199,100,1,"}, "10.9.0.0"},

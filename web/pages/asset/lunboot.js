@@ -1,14 +1,21 @@
 // Theme, copy buttons, buttons that take seconds, lost connections, printing and keys. Every page works without this file.
 (() => {
   const root = document.documentElement;
-  const saved = localStorage.getItem("theme");
-  if (saved) root.dataset.theme = saved;
+  // The server reads the choice from a cookie, so that the page comes in its theme.
+  const choose = (theme) => {
+    root.dataset.theme = theme;
+    document.cookie = "lunboot_theme=" + theme + "; Path=/; Max-Age=31536000; SameSite=Lax";
+  };
+  const former = localStorage.getItem("theme"); // where the choice was kept before
+  if (former) {
+    localStorage.removeItem("theme");
+    if (!root.dataset.theme) choose(former === "dark" ? "dark" : "light");
+  }
   document.addEventListener("click", (e) => {
     const theme = e.target.closest("[data-theme]");
     if (theme && theme !== root) {
       const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-      root.dataset.theme = dark ? "light" : "dark";
-      localStorage.setItem("theme", root.dataset.theme);
+      choose(dark ? "light" : "dark");
     }
     const copy = e.target.closest("[data-copy]");
     if (copy) {
