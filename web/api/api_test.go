@@ -65,6 +65,9 @@ func (*live) DropSession(_ context.Context, _ store.Actor, id string) error {
 type boots struct{}
 
 func (boots) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, error) {
+	if id == 77 { // runs, on the first machine
+		return store.Attempt{ID: id, Machine: 1, Outcome: store.OutcomeRunning, FirstSeq: 1, LastSeq: 1}, nil
+	}
 	return store.Attempt{}, store.NotFound("attempt", fmt.Sprint(id))
 }
 func (boots) Latest(id store.MachineID, _ store.MAC) (store.Attempt, bool) {
@@ -1001,5 +1004,37 @@ func TestASubnetIsAddedChangedAndRemoved(t *testing.T) {
 	h.must(http.StatusNoContent, "DELETE", path, "")
 	if all, _ := h.db.Subnets(t.Context()); len(all) != 0 {
 		t.Errorf("left: %+v", all)
+	}
+}
+
+// Who is meant by a name is who has it when something happens, not who had it when
+// somebody began to follow; and a boot that goes on has no end yet.
+func TestAFollowedSearchKnowsWhoCameLater(t *testing.T) {
+	h := open(t)
+	var first api.Machine
+	h.must(201, "POST", "/api/v1/machines", `{"name":"lab-1","macs":["00:0c:29:00:03:01"]}`).json(t, &first)
+	h.emit(1)
+	named, word, boot := h.listen(t.Context(), "?search=machine:lab-9", ""), h.listen(t.Context(), "?search=lab-9", ""), h.listen(t.Context(), "?search=attempt:77", "")
+	if first.ID != 1 {
+		t.Fatalf("the first machine is %d", first.ID)
+	}
+	var late api.Machine
+	h.must(201, "POST", "/api/v1/machines", `{"name":"lab-9","macs":["00:0c:29:00:03:09"]}`).json(t, &late)
+	for _, m := range []api.Machine{late, first} {
+		h.journal.Emit(store.Event{At: time.Now(), Kind: store.EventScriptSent, Machine: m.ID, MAC: m.MACs[0]})
+	}
+	last := h.journal.LastSeq()
+	for what, stream := range map[string]struct {
+		ids  <-chan string
+		want int64
+	}{"its name": {named, last - 1}, "a word": {word, last - 1}, "a boot": {boot, last}} {
+		got := ""
+		for got != fmt.Sprint(stream.want) {
+			select {
+			case got = <-stream.ids:
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s: the last event that came is %q, want %d", what, got, stream.want)
+			}
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -72,7 +73,57 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(List[store.Event]{Items: items, Total: len(items)})
 		return
 	}
-	s.stream(w, r, f)
+	s.stream(w, r, &followed{server: s, EventFilter: f, text: r.URL.Query().Get("search"), machines: -1})
+}
+
+// followed is a filter that a stream goes on with: who is meant by a name, and where
+// a boot ends, is looked up anew as it goes. The names are when a machine has changed.
+type followed struct {
+	*server
+	store.EventFilter
+	text     string // of the search
+	machines int64  // as of which change of a machine the names were looked up
+}
+
+// next reads on in the journal.
+func (f *followed) next(ctx context.Context) ([]store.Event, int64, error) {
+	for {
+		at := f.Store.ClientRevision()
+		if f.text != "" && (at != f.machines || len(f.Search.Spans) > 0) {
+			if err := f.look(ctx); err != nil {
+				return nil, 0, err
+			}
+			f.machines = at
+		}
+		items, upto, err := f.Events.After(ctx, f.EventFilter)
+		// What was read may be of a machine that got its name meanwhile.
+		if err != nil || f.Store.ClientRevision() == at {
+			return items, upto, err
+		}
+	}
+}
+
+// look looks up what the search says by name. A boot that runs has no end yet; one
+// that is forgotten ends where it did.
+func (f *followed) look(ctx context.Context) error {
+	names := f.lists().Named(ctx)
+	find := names.Attempt
+	names.Attempt = func(id store.AttemptID) (store.Attempt, error) {
+		a, err := find(id)
+		if err == nil && a.Outcome == store.OutcomeRunning {
+			a.LastSeq = math.MaxInt64
+		}
+		return a, err
+	}
+	now, err := store.ParseEventSearch(f.text, time.Now(), names)
+	switch {
+	case err == nil:
+		now.Since, now.Until = f.Search.Since, f.Search.Until // as they were asked for
+		f.Search = now
+	case store.KindOf(err) != store.KindInvalid:
+		return err
+	}
+	return nil
 }
 
 // foundEvents answers a page of events, as the page lists them.
@@ -102,7 +153,7 @@ func eventProblem(w http.ResponseWriter, err error) {
 // names no place starts at the present end, and so does one whose place is beyond
 // it: after a restore without the journal numbers begin anew, and nothing would
 // come until they had caught up.
-func (s *server) stream(w http.ResponseWriter, r *http.Request, f store.EventFilter) {
+func (s *server) stream(w http.ResponseWriter, r *http.Request, f *followed) {
 	if n, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64); err == nil && n >= 0 {
 		f.After = n
 	} else if r.URL.Query().Get("after") == "" {
@@ -118,7 +169,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, f store.EventFil
 	defer tick.Stop()
 	for {
 		wake := s.Events.Wake(f.After)
-		items, upto, err := s.Events.After(r.Context(), f)
+		items, upto, err := f.next(r.Context())
 		if err != nil {
 			return
 		}

@@ -37,6 +37,8 @@ type Repeats interface {
 // MachineStore reads machines and what they boot by.
 type MachineStore interface {
 	Machines(context.Context, store.MachineFilter) ([]store.Machine, int, error)
+	// ClientRevision rises when a machine changes.
+	ClientRevision() int64
 	UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error)
 	MappingsOf(context.Context, store.MachineID) ([]store.Mapping, error)
 	Profiles(context.Context) ([]store.Profile, error)
