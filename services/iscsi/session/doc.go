@@ -11,7 +11,8 @@
 // command that may wait for a disk runs on a goroutine of its own, so that the
 // reader goes on; the CmdSN window bounds how many there are and how much
 // memory they hold. So does, from then on, one that has kept the reader for tens of
-// milliseconds: another goroutine reads in its place (relief.go). Of all sessions
+// milliseconds: another goroutine reads in its place (relief.go); and so does the flush of
+// a WRITE whose unit lost its write cache while the data came. Of all sessions
 // together no unit has more than scsi.MaxAtDisk of those at its disk, and each has room
 // for a few of them whatever the others do; the rest waits without having begun.
 //
@@ -33,7 +34,8 @@
 // too. A session that keeps such memory for 10 s because its initiator does not take
 // or send the data is ended, but only when others wait for it. What a session
 // has beside data, its buffers for input and output, two pieces of a large
-// WRITE, headers, texts, tasks and their goroutines, is below 1 MiB. With n
+// WRITE, headers, texts, tasks and their goroutines, is below 1 MiB; while it waits for
+// its initiator it holds none of the buffers. With n
 // sessions that is 512 MiB + n × 2 MiB at the very worst; the kernel's socket buffers (tcp_mem,
 // tcp(7)) come on top, and so does what the collector has not collected yet.
 //
