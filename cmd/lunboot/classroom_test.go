@@ -35,3 +35,21 @@ func TestAClassroomGetsItsClonesByOneVerb(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, text, "nobody")
 }
+
+// Nothing but who drives an installer by hand knows when it is done.
+func TestAnInstallationThatWasDrivenByHandIsSaidToBeDone(t *testing.T) {
+	a := started(t, furnished(t))
+	a.must(t, "machine", "add", "lab1", "--mac", "02:00:00:00:00:01")
+	a.must(t, strings.Fields("profile set setup --kind install --field system=debian --field kernel=http://192.0.2.1/linux")...)
+	code, _, text := cliIn(a.dir, "machine", "boot", "lab1", "--done")
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, text, "no installation waits")
+	require.Contains(t, a.must(t, "machine", "boot", "lab1", "--once", "setup"), "lunboot machine boot lab1 --done")
+	require.Contains(t, a.must(t, "machine", "boot", "lab1", "--done"), "every boot of lab1 uses the profile san")
+	for _, bad := range []string{"machine boot lab1", "machine boot lab1 --done --once setup"} {
+		code, _, _ := cliIn(a.dir, strings.Fields(bad)...)
+		require.Equal(t, exitUsage, code, bad)
+	}
+	a.must(t, "machine", "boot", "lab1", "--once", "setup")
+	require.Contains(t, a.must(t, "machine", "boot", "lab1", "--once", ""), "every boot of lab1")
+}

@@ -284,6 +284,9 @@ func (s *site) setOnce(w http.ResponseWriter, r *http.Request) {
 		said := fmt.Sprintf("The next boot of %s is by the profile %s, those after it by %s.", m.Name, once, m.Profile)
 		if once == "" {
 			said = fmt.Sprintf("The next boot of %s is by its own profile %s.", m.Name, m.Profile)
+			if r.PostFormValue("done") != "" {
+				said = "The installation is done. " + said
+			}
 		}
 		return said, fmt.Sprintf("%d:%d:once:%s", m.ID, now.Revision, m.OnceProfile), nil
 	})

@@ -51,6 +51,33 @@ type machineView struct {
 	Self     string
 	Power    powerView
 	Captured map[store.AttemptID]bool // attempts whose packets can be downloaded
+	Waits    onceWait
+}
+
+// onceWait is what a profile for the next boot only waits for, to be used up, and
+// what is on the button of who ends that by hand.
+type onceWait struct {
+	For, End string
+	Install  bool // nobody but an installer, or who drives it, knows when it is done
+}
+
+// waitsFor says what uses the machine's profile for the next boot up.
+func waitsFor(m store.Machine, profiles []store.Profile) onceWait {
+	at := slices.IndexFunc(profiles, func(p store.Profile) bool { return p.Name == m.OnceProfile })
+	if at < 0 {
+		return onceWait{End: "Take back"}
+	}
+	switch p := profiles[at]; {
+	case (p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot) && p.Text == "":
+		return onceWait{"The profile has no answers, so somebody drives the installer by hand, and nothing reports its end: until you say that it is done, each boot starts the installer again.", "Installation is done", true}
+	case p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot:
+		return onceWait{"It stays until the installer reports that it is done. If its answers make no report, say so here; until then each boot starts the installer again.", "Installation is done", true}
+	case p.Kind == store.ProfileLocal:
+		return onceWait{For: "It is used up when the machine fetches its script.", End: "Take back"}
+	case p.Kind == store.ProfileMenu:
+		return onceWait{For: "It stays until what was chosen from the menu is up, or reports that it is installed.", End: "Take back"}
+	}
+	return onceWait{For: "It stays until the machine is up by it.", End: "Take back"}
 }
 
 // bar places one stage in the waterfall, in per mille of the whole boot.
@@ -157,6 +184,7 @@ func (s *site) machineView(ctx context.Context, m store.Machine) (machineView, e
 	if v.Profiles, err = s.Inventory.Profiles(ctx); err != nil {
 		return v, err
 	}
+	v.Waits = waitsFor(m, v.Profiles)
 	if v.Goldens, v.Default, err = s.goldens(ctx); err != nil {
 		return v, err
 	}

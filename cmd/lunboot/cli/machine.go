@@ -275,17 +275,36 @@ func (r *MachineRemoveCmd) Run(c *Context) error {
 // MachineBootCmd chooses the next boot's profile.
 type MachineBootCmd struct {
 	Machine string `arg:"" help:"Id, name, MAC or UUID."`
-	Once    string `required:"" help:"Profile of the next boot only; empty takes it back." placeholder:"PROFILE"`
+	Once    string `required:"" xor:"how" help:"Profile of the next boot only; empty takes it back." placeholder:"PROFILE"`
+	Done    bool   `required:"" xor:"how" help:"The installation that the next boot was for is done: for an installer that is driven by hand, which reports nothing."`
 	ifSeen
 }
 
 // Run chooses the next boot's profile.
 func (b *MachineBootCmd) Run(c *Context) error {
 	var m machine
+	if b.Done {
+		if err := c.Client.Do(c, "GET", "/machines/"+esc(b.Machine), nil, &m); err != nil {
+			return err
+		}
+		if m.OnceProfile == "" {
+			return fmt.Errorf("machine %s has no profile for its next boot only, so no installation waits for its end", m.Name)
+		}
+		m = machine{} // an answer without the profile would leave it
+	}
 	if err := c.change("PATCH", "/machines/"+esc(b.Machine), "", b.tag(), map[string]string{"once_profile": b.Once}, &m); err != nil {
 		return err
 	}
+	var p store.Profile
+	if m.OnceProfile != "" {
+		if err := c.Client.Do(c, "GET", "/profiles/"+esc(m.OnceProfile), nil, &p); err != nil {
+			return err
+		}
+	}
 	return c.show(m, func() {
+		if p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot {
+			defer c.say("it stays until the installer reports that it is done; for one that is driven by hand say so: lunboot machine boot %s --done", m.Name)
+		}
 		if m.OnceProfile == "" {
 			c.say("every boot of %s uses the profile %s", m.Name, m.Profile)
 		} else {
