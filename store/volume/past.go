@@ -451,5 +451,10 @@ func (r *passing) Read(p []byte) (int, error) {
 	n, err := r.ReadAt(p, r.at)
 	r.at += int64(n)
 	r.give(r.at)
+	if n > 0 && r.at == r.size { // whoever takes the rest of a backup may be slow
+		if err := r.empty(); err != nil {
+			return n, err
+		}
+	}
 	return n, err
 }

@@ -807,5 +807,13 @@ func TestWhatWasReadOnceIsNotSaved(t *testing.T) {
 	if !bytes.Equal(append(half, rest...), disk) {
 		t.Error("the file has other bytes than the volume had")
 	}
+	// And when all of it was read, what was saved gives its room back.
 	put(t, h, v.Size-4096, make([]byte, 4096))
+	if size, err := w.files[0].spare.Size(); err != nil || size != 0 {
+		t.Errorf("%d bytes are kept aside, %v", size, err)
+	}
+	if tapOf(h.s.cur.Load().top.f).views.Load() != nil {
+		t.Error("writes still look at the view")
+	}
+	must(t, w.Lost())
 }
