@@ -69,6 +69,15 @@ func bearBy(t *testing.T, dir string, c *exec.Cmd) *child {
 	return p
 }
 
+// end asks it to end, and says how it did.
+func (p *child) end() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	<-p.done
+	return p.cmd.Wait()
+}
+
 // What a machine was told is on disk is there after every end, the machine is
 // let in again on the same ports at once, and after an orderly end so is what
 // it was only told is written.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"lunboot/services/boot/attempt"
@@ -143,8 +144,12 @@ func (r *Runner) settle(ctx context.Context, only ...store.AttemptID) {
 	}
 	r.mu.Unlock()
 	now := r.now()
+	own := func() []netip.Addr { return nil }
+	if r.Own != nil {
+		own = sync.OnceValue(r.Own) // many boots may fail at once
+	}
 	for _, j := range jobs {
-		facts, err := r.facts(ctx, j.a)
+		facts, err := r.facts(ctx, j.a, own)
 		if err != nil {
 			r.log.Warn("the inventory could not be asked about a boot", "attempt", j.a.ID, "err", err)
 		}
@@ -225,11 +230,12 @@ func sameDiagnosis(a, b store.Diagnosis) bool {
 		slices.Equal(a.Fixes, b.Fixes) && slices.Equal(a.Evidence, b.Evidence)
 }
 
-// facts asks the inventory what it knows of an attempt's machine.
-func (r *Runner) facts(ctx context.Context, a store.Attempt) (diagnose.Facts, error) {
+// facts asks the inventory what it knows of an attempt's machine. own lists the
+// addresses of the appliance's machine.
+func (r *Runner) facts(ctx context.Context, a store.Attempt, own func() []netip.Addr) (diagnose.Facts, error) {
 	f := diagnose.Facts{AdminURL: r.AdminURL}
-	if r.Own != nil && (a.Outcome == store.OutcomeFailed || store.BootStateOf(a, true) == store.BootLost) {
-		f.Own = r.Own()
+	if a.Outcome == store.OutcomeFailed || store.BootStateOf(a, true) == store.BootLost {
+		f.Own = own()
 	}
 	var m store.Machine
 	var err error
