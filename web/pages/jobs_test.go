@@ -46,7 +46,7 @@ func TestAJobOnManySaysWhatBecameOfEach(t *testing.T) {
 	l.jobs = []store.Job{classroom()}
 	get, post := l.enter(t)
 	_, body := get("/jobs/9")
-	has(t, body, "canceled by admin", "3 of 4 machines", "lab-01-debian-golden, LUN 0", "the file system is full", "Not reached", `href="/machines/3">lab-03<`, "Skipped")
+	has(t, body, "Canceled by admin", "3 of 4 machines", "lab-01-debian-golden, LUN 0", "the file system is full", "Not reached", `href="/machines/3">lab-03<`, "Skipped")
 	before(t, body, []string{">lab-03<", ">lab-04<", ">lab-02<", ">lab-01<"}) // what went wrong comes first
 	if strings.Contains(body, "/jobs/9/cancel") {
 		t.Error("a job that ended cannot be canceled")

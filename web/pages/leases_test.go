@@ -147,7 +147,7 @@ func TestJobsAreListedAndCanceled(t *testing.T) {
 	has(t, body, "No jobs yet", "imports, exports, copies of media, clones for many machines, promotions, flattening and merges of layers")
 	l.jobs = worked()
 	_, body = get("/jobs")
-	has(t, body, ">What for</a>", "Importing", "1 GiB of 4 GiB", "the file system is full", `<a href="/jobs?show=failed">Failed <b class="num">1</b></a>`, "Canceled", `aria-label="Cancel: Importing debian12"`)
+	has(t, body, ">What for</a>", "Importing", "1 GiB of 4 GiB", "The file system is full", `<a href="/jobs?show=failed">Failed <b class="num">1</b></a>`, "Canceled", `aria-label="Cancel: Importing debian12"`)
 	_, body = get("/jobs?show=failed&search=full")
 	before(t, body, []string{"lab-07"}, "debian12")
 	_, body = get("/jobs?sort=-started")
