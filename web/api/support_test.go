@@ -102,7 +102,7 @@ func TestASupportBundleTellsMuchAndNoSecret(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"machines.json": `"name": "m2"`, "volumes.json": `"name": "v1"`, "mappings.json": `"lun": 0`, "profiles.json": `"name": "p1"`, "subnets.json": "10.9.0.0/24",
-		"settings.json": `"key": "webhook-secret"`, "oidc.json": "sso.example.org", "changes.json": "setting.put", "health.json": `"ok"`, "README.txt": "no passwords", "about.json": `"platform"`,
+		"settings.json": `"key": "webhook-secret"`, "oidc.json": "sso.example.org", "audit.json": "setting.put", "health.json": `"ok"`, "README.txt": "no passwords", "about.json": `"platform"`,
 		"attempts.json": "", "events.json": "", "leases.json": "", "sessions.json": "", "jobs.json": "", "loaders.json": "", "unknown-machines.json": "", "space.json": "",
 	} {
 		if content, ok := files[name]; !ok || !strings.Contains(content, want) {

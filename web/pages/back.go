@@ -78,3 +78,12 @@ func keepList(w http.ResponseWriter, r *http.Request, list string) {
 func toList(w http.ResponseWriter, r *http.Request, path string) {
 	http.Redirect(w, r, cameFrom(r).To(path), http.StatusSeeOther)
 }
+
+// moved leads from a page's former path to the one that it has now, with what was
+// asked of it: people keep links.
+func moved(from, to string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		u := url.URL{Path: to + strings.TrimPrefix(r.URL.Path, from), RawQuery: r.URL.RawQuery}
+		http.Redirect(w, r, u.String(), http.StatusMovedPermanently)
+	}
+}

@@ -335,15 +335,6 @@ func Handler(cfg Config) (http.Handler, error) {
 	return r, nil
 }
 
-// moved leads from a page's former path to the one that it has now, with what was
-// asked of it: people keep links.
-func moved(from, to string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		u := url.URL{Path: to + strings.TrimPrefix(r.URL.Path, from), RawQuery: r.URL.RawQuery}
-		http.Redirect(w, r, u.String(), http.StatusMovedPermanently)
-	}
-}
-
 // remoteKey counts tries by the address that the connection came from: people
 // reach the appliance directly, and a forwarded-for header could be made up.
 func remoteKey(r *http.Request) (string, error) {
@@ -416,15 +407,6 @@ type page struct {
 	Back    back   // the list that was looked at last
 	Theme   string // that this browser's person chose; empty: as its system says
 	Data    any
-}
-
-// themeOf is the theme that somebody chose in this browser: the page comes in it, so
-// that nothing is painted in the other one first. A script keeps the choice.
-func themeOf(r *http.Request) string {
-	if c, err := r.Cookie("lunboot_theme"); err == nil && (c.Value == "light" || c.Value == "dark") {
-		return c.Value
-	}
-	return ""
 }
 
 func (s *site) render(w http.ResponseWriter, r *http.Request, status int, view string, p page) {
