@@ -155,8 +155,11 @@ func (p *backup) takeViews(ctx context.Context, m *Maker, all []store.Volume) er
 			continue
 		}
 		w, err := m.cfg.Volumes.View(ctx, v)
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if bad := ctx.Err(); bad != nil {
+			if err == nil { // nobody else would end it, and machines would save for it for ever
+				bad = errors.Join(bad, w.Close())
+			}
+			return bad
 		}
 		if store.CauseOf(err) == store.CauseDiscarded { // it begins anew with its machine, and nothing of it is worth a word
 			p.moments.leftOut[v.ID] = ""

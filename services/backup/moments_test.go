@@ -291,3 +291,32 @@ func TestAVolatileVolumeThatIsDiscardedIsNoFault(t *testing.T) {
 	require.False(t, e.Included)
 	require.Empty(t, e.LeftOut)
 }
+
+// leaving is a pool whose receiver has gone when a view is there.
+type leaving struct {
+	*volume.Pool
+	leave func()
+}
+
+func (l leaving) View(ctx context.Context, v store.Volume) (*volume.View, error) {
+	w, err := l.Pool.View(ctx, v)
+	l.leave()
+	return w, err
+}
+
+// A view that outlived its backup would have every write saved for nobody, until the
+// file system is full.
+func TestNoViewIsLeftWhenTheReceiverGoesAsABackupBegins(t *testing.T) {
+	h := newHouse(t)
+	n := h.raw(t, "disk")
+	ctx, leave := context.WithCancel(t.Context())
+	h.maker.cfg.Volumes = leaving{h.pool, leave}
+	_, err := h.maker.Prepare(ctx, "ada", store.BackupSpec{Volumes: true})
+	require.ErrorIs(t, err, context.Canceled)
+	fds, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	for _, fd := range fds {
+		to, _ := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
+		require.NotEqual(t, filepath.Join(h.dir, "volumes", h.all[n].Path), to, "the volume's file is still open")
+	}
+}
