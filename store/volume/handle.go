@@ -94,6 +94,7 @@ func (h *Handle) erase(ctx context.Context, op string, off, n int64) error {
 	if err := h.s.writable(); err != nil {
 		return err
 	}
+	o.top.saveAhead(off, n)
 	err = h.s.erase(ctx, o.top.f, off, n)
 	h.s.wrote()
 	if err == nil || ctx.Err() != nil {

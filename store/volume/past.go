@@ -124,6 +124,24 @@ func (t *tapped) remove(k *past) {
 	t.views.Store(&now)
 }
 
+// saveAhead saves for views all of what a large command is about to erase: a clone
+// erases it in pieces, and each of those has little to save, however much they have
+// together.
+func (l *layer) saveAhead(off, n int64) {
+	if n <= saveMost {
+		return
+	}
+	f := clone.File(l.f)
+	if o := l.overlay(); o != nil {
+		f, _ = o.Files()
+	}
+	if t := tapOf(f); t != nil {
+		if now := t.views.Load(); now != nil {
+			keepAll(*now, off, n)
+		}
+	}
+}
+
 func keepAll(all []*past, off, n int64) {
 	for _, k := range all {
 		k.keep(off, n)

@@ -507,21 +507,25 @@ func TestAViewEndsBeforeItHasFilledTheFileSystem(t *testing.T) {
 
 // One command that takes a whole disk back does not wait until all of it was saved.
 func TestACommandWaitsForSoMuchToBeSavedAndNoMore(t *testing.T) {
-	y := &yard{Pool: openPool(t, t.TempDir())}
-	v := y.raw(t, saveMost+16<<20, 512)
-	h := y.open(t, v)
-	b := volumetest.Pattern(make([]byte, 1<<20), 1)
-	for off := int64(0); off < v.Size; off += 1 << 20 {
-		put(t, h, off, b)
+	for name, create := range map[string]func(*testing.T, *yard, int64, int) store.Volume{"raw": kinds["raw"], "clone": kinds["clone of a raw volume"]} {
+		y := &yard{Pool: openPool(t, t.TempDir())}
+		v := create(t, y, saveMost+16<<20, 512)
+		h := y.open(t, v)
+		b := volumetest.Pattern(make([]byte, 1<<20), 1)
+		for off := int64(0); off < v.Size; off += 1 << 20 {
+			put(t, h, off, b)
+		}
+		w, err := y.View(t.Context(), v)
+		must(t, err)
+		must(t, h.Unmap(t.Context(), 0, v.Size))
+		if lost := w.Lost(); lost == nil || !errors.Is(lost, errTooMuch) {
+			t.Errorf("%s: the view says %v", name, lost)
+		}
+		wantBytes(t, h, v.Size/2, make([]byte, 4096))
+		must(t, w.Close())
+		must(t, h.Close())
+		must(t, y.Close())
 	}
-	w, err := y.View(t.Context(), v)
-	must(t, err)
-	must(t, h.Unmap(t.Context(), 0, v.Size))
-	if lost := w.Lost(); lost == nil || !errors.Is(lost, errTooMuch) {
-		t.Errorf("the view says %v", lost)
-	}
-	wantBytes(t, h, v.Size/2, make([]byte, 4096))
-	must(t, w.Close())
 }
 
 // The kill of the process in the middle of a copy leaves no file, nor does a power
