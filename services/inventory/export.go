@@ -36,7 +36,7 @@ func (i *Inventory) ExportVolume(ctx context.Context, id store.VolumeID, spec st
 	}
 	// A view waits for a flush, and the plan is made of the whole disk, which takes
 	// its time on a large one: no other act waits for either.
-	if x.disk, err = i.volumes.View(x.ctx, x.v); err != nil {
+	if err = x.view(ctx); err != nil {
 		x.end(err)
 		return nil, err
 	}
@@ -75,6 +75,20 @@ func (i *Inventory) openExport(ctx context.Context, id store.VolumeID, spec stor
 	}
 	x.ctx, x.run = i.jobs.start(settle, job.ID)
 	return x, nil
+}
+
+// view takes the view that is sent. What a machine wants wiped is not to be in any
+// copy: a wipe that begins before the view is there has its row by then, and a later
+// one ends the view.
+func (x *export) view(ctx context.Context) (err error) {
+	if x.disk, err = x.i.volumes.View(x.ctx, x.v); err != nil {
+		return err
+	}
+	wipe, err := x.i.db.Wipe(ctx, x.v.ID)
+	if err == nil && wipe != nil {
+		err = store.InUse("a machine is wiping volume %s, or has not done so to the end, and what it held is not copied; wait for the end of the wipe, or wipe it again", x.v.Name)
+	}
+	return err
 }
 
 // export is one that is under way.

@@ -187,6 +187,29 @@ func TestAnExportWhoseVolumeIsWipedFails(t *testing.T) {
 	}
 }
 
+// A wipe that had begun before ends no view that comes after it.
+func TestWhatIsNotWipedToTheEndIsNotExported(t *testing.T) {
+	h := newHouse(t)
+	v := h.volume(t, "disk", 8<<20)
+	v.Sanitize = true
+	v, err := h.db.UpdateVolume(t.Context(), ada, v)
+	must(t, err)
+	must(t, h.db.BeginWipe(t.Context(), v.ID, store.Wipe{}))
+	x, err := h.ExportVolume(t.Context(), v.ID, store.ExportSpec{Format: "raw"})
+	if x != nil || store.KindOf(err) != store.KindInUse || !strings.Contains(err.Error(), "wiping") {
+		t.Fatalf("%v, %v", x, err)
+	}
+	all, err := h.Jobs(t.Context())
+	must(t, err)
+	if all[0].State != store.JobFailed || !strings.Contains(all[0].Error, "wiping") {
+		t.Errorf("the job is %+v", all[0])
+	}
+	must(t, h.db.EndWipe(t.Context(), v.ID))
+	x, err = h.ExportVolume(t.Context(), v.ID, store.ExportSpec{Format: "raw"})
+	must(t, err)
+	x.Close(x.Send(t.Context(), io.Discard))
+}
+
 func TestAReadOnlyVolumeStaysSoWhileItIsExported(t *testing.T) {
 	h := newHouse(t)
 	v := h.volume(t, "disk", 1<<20)

@@ -77,6 +77,8 @@ type VolumeRows interface {
 	Volume(context.Context, store.VolumeID) (store.Volume, error)
 	VolumeByName(context.Context, string) (store.Volume, error)
 	Volumes(context.Context) ([]store.Volume, error)
+	// Wipe returns nil when no wipe of the volume is unfinished.
+	Wipe(context.Context, store.VolumeID) (*store.Wipe, error)
 	VolumeChanges
 }
 
