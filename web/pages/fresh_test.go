@@ -59,3 +59,29 @@ func TestAFormIsRefusedOnlyWhenSomebodyElseWasAtTheSameThing(t *testing.T) {
 	must(t, chromedp.Do(ctx, send, chromedp.WaitVisible(chromedp.CSS(".problem"))))
 	eval(t, ctx, `String(document.querySelector(".problem").innerText.includes("was changed by somebody meanwhile"))`, "true")
 }
+
+// Several forms of one machine have one path. Each becomes what it would be now, and
+// none becomes another.
+func TestNoFormBecomesAnotherOneOfTheSamePath(t *testing.T) {
+	l, base := inhabited(t)
+	l.machines[1].Revision = 3
+	l.machines[1].BMC = store.BMC{Protocol: store.BMCRedfish, Address: "bmc-02.lab.example.org:8443", User: "operator", Trust: store.BMCPinned}
+	ctx := browser(t)
+	logged(t, ctx, base, "/machines/2")
+	const (
+		revision = `document.querySelector("form[action$='/profile'] [name=revision]").value`
+		forms    = `[...document.querySelectorAll("[data-fresh] form")].map((f) => f.getAttribute("action") + " " + f.querySelectorAll("input, select, button").length + " " + f.textContent.replace(/\s+/g, " ")).join("\n")`
+		twice    = `String(["/map", "/power"].every((path) => document.querySelectorAll("[data-fresh] form[action$='" + path + "']").length > 2))`
+	)
+	eval(t, ctx, twice, "true")
+	before, err := chromedp.Run(ctx, chromedp.Evaluate[string](forms))
+	must(t, err)
+	for _, now := range []string{"4", "5"} {
+		l.mu.Lock()
+		l.machines[1].Revision++
+		l.mu.Unlock()
+		l.touch()
+		eval(t, ctx, revision, now)
+	}
+	eval(t, ctx, forms, before)
+}

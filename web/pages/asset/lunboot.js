@@ -109,7 +109,8 @@
   const fields = (form) => [...form.elements].filter((e) => e.name && !seen.includes(e.name));
   const made = (form) => JSON.stringify(fields(form).map((e) => [e.name, e.matches("select") ? chosen(e) : tick(e) ? [e.value, e.defaultChecked] : e.defaultValue]));
   const begun = (form) => form.contains(document.activeElement) || fields(form).some((e) => (e.matches("select") ? e.value !== chosen(e) : tick(e) ? e.checked !== e.defaultChecked : "defaultValue" in e && e.value !== e.defaultValue));
-  const named = (form) => form.getAttribute("action") + [...form.elements].filter((e) => e.type === "hidden" && !seen.includes(e.name)).map((e) => ` ${e.name}=${e.value}`).join("");
+  // Forms of one path are told apart by what they ask for.
+  const named = (form) => form.getAttribute("action") + fields(form).map((e) => ` ${e.name}=${e.type === "hidden" || e.matches("button") ? e.value : ""}`).join("");
   document.addEventListener("htmx:after:request", (e) => {
     const side = document.querySelector("[data-fresh]");
     const { text, response } = e.detail.ctx;
