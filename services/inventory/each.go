@@ -57,8 +57,12 @@ func (i *Inventory) CloneForEach(ctx context.Context, by store.Actor, machines [
 	return i.behind(ctx, job, run, func(int64) func(context.Context) { return func(context.Context) {} })
 }
 
-// errHas says that a machine boots from a volume already.
-var errHas = errors.New("it boots from a volume already")
+// errHas says that a machine boots from a volume already, errRemoved that there is no
+// such machine any more.
+var (
+	errHas     = errors.New("it boots from a volume already")
+	errRemoved = errors.New("it was removed meanwhile")
+)
 
 // verdict gives one machine its clone, and notes what became of it.
 func (i *Inventory) verdict(ctx context.Context, by store.Actor, v *store.JobVerdict, parent store.Volume, spec store.CloneSpec) {
@@ -68,8 +72,8 @@ func (i *Inventory) verdict(ctx context.Context, by store.Actor, v *store.JobVer
 		v.Result, v.Detail = store.ResultDone, text
 	case errors.Is(err, errHas):
 		v.Result, v.Detail = store.ResultSkipped, text
-	case store.IsNotFound(err):
-		v.Result, v.Detail = store.ResultFailed, "it was removed meanwhile"
+	case errors.Is(err, errRemoved):
+		v.Result, v.Detail = store.ResultFailed, errRemoved.Error()
 	default:
 		v.Result, v.Detail = store.ResultFailed, sentence(err)
 	}
@@ -81,6 +85,9 @@ func (i *Inventory) cloneUnlessHas(ctx context.Context, by store.Actor, id store
 	i.acts.Lock()
 	defer i.acts.Unlock()
 	m, err := i.db.Machine(ctx, id)
+	if store.IsNotFound(err) {
+		return "", errRemoved
+	}
 	if err != nil {
 		return "", err
 	}

@@ -122,3 +122,19 @@ func TestAClassroomThatIsCanceledKeepsWhatWasDoneAndSaysWhatWasNot(t *testing.T)
 		t.Errorf("gone on with: %+v", rest)
 	}
 }
+
+// What is gone is named: a golden volume that was removed is no fault of a machine's.
+func TestAClassroomWhoseGoldenVolumeIsRemovedMeanwhileSaysSo(t *testing.T) {
+	h, _ := layeredHouse(t)
+	golden := h.golden(t, "debian")
+	a := h.machine(t, "lab-a", "00:07:e9:0f:eb:01")
+	h.acts.Lock() // its turn comes when the volume is gone
+	job, err := h.CloneForEach(t.Context(), ada, []store.MachineID{a.ID}, store.CloneChoice{})
+	must(t, err)
+	must(t, h.db.DeleteVolume(t.Context(), ada, golden.ID))
+	h.acts.Unlock()
+	job = h.done(t, job, nil)
+	if v := became(job)["lab-a"]; v.Result != store.ResultFailed || !strings.Contains(v.Detail, "volume") {
+		t.Errorf("it became %+v", v)
+	}
+}
