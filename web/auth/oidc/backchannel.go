@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -20,9 +21,12 @@ const (
 	logoutAge = 10 * time.Minute
 	// maxHeard is how many are remembered; the oldest goes first.
 	maxHeard = 4096
-	// maxHearing is how many are looked into at a time: for each the provider is asked
-	// for its keys.
+	// maxHearing is how many are looked into at a time: the provider may have to be
+	// asked for its keys.
 	maxHearing = 4
+	// signersAge is how long those keys are believed. A key that is new, or was taken
+	// back, is that for logouts so much later.
+	signersAge = 10 * time.Second
 	// maxWord is the longest token that is read; they name one person.
 	maxWord = 16 << 10
 	// maxID is the longest name of a session or of a token.
@@ -148,27 +152,55 @@ func audience(raw json.RawMessage) (out []string) {
 	return out
 }
 
-// signed checks the signature, by keys that are fetched for it.
+// signers are what the provider's logouts may be signed by.
+type signers struct {
+	issuer string
+	algs   []string
+	keys   []crypto.PublicKey
+	at     time.Time // when the provider said so
+}
+
+// signed checks the signature.
 func (c *Client) signed(ctx context.Context, o store.OIDC, raw string, word *jose.JSONWebSignature) error {
-	p, err := c.dial(o)
+	by, err := c.signersOf(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	if err := p.discover(ctx); err != nil {
-		return err
+	if alg := word.Signatures[0].Header.Algorithm; !slices.Contains(by.algs, alg) {
+		return denied(nil, "%s does not say that it signs by %s", o.Name, words(alg))
 	}
-	if by := word.Signatures[0].Header.Algorithm; !slices.Contains(p.signs(), by) {
-		return denied(nil, "%s does not say that it signs by %s", o.Name, words(by))
-	}
-	keys, err := p.keys(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := (&rp.StaticKeySet{PublicKeys: keys}).VerifySignature(ctx, raw); err != nil {
+	if _, err := (&rp.StaticKeySet{PublicKeys: by.keys}).VerifySignature(ctx, raw); err != nil {
 		return denied(err, "the logout token is not signed by %s", o.Name)
 	}
 	return nil
+}
+
+// signersOf asks the provider by what it signs, or knows it from just now: what looks
+// like a logout is anybody's to send, and must not have it asked as often.
+func (c *Client) signersOf(ctx context.Context, o store.OIDC) (signers, error) {
+	c.mu.Lock()
+	known := c.signers
+	c.mu.Unlock()
+	if age := c.cfg.Now().Sub(known.at); known.issuer == o.Issuer && age >= 0 && age < signersAge {
+		return known, nil
+	}
+	p, err := c.dial(o)
+	if err != nil {
+		return signers{}, err
+	}
+	defer p.close()
+	if err := p.discover(ctx); err != nil {
+		return signers{}, err
+	}
+	keys, err := p.keys(ctx)
+	if err != nil {
+		return signers{}, err
+	}
+	fresh := signers{issuer: o.Issuer, algs: p.signs(), keys: keys, at: c.cfg.Now()}
+	c.mu.Lock()
+	c.signers = fresh
+	c.mu.Unlock()
+	return fresh, nil
 }
 
 // hear remembers a token by its name, and reports whether it was new.

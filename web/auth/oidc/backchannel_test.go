@@ -147,6 +147,7 @@ func TestALogoutThatSomebodyElseSignedEndsNothing(t *testing.T) {
 	h.p.Set(func(p *oidctest.Provider) {
 		p.Bend, p.Algorithm = says("id_token_signing_alg_values_supported", []string{"RS256"}), jose.ES256
 	})
+	h.now = func() time.Time { return time.Now().Add(signersAge) }
 	if ended, err := h.tell(h.token("1", "", nil)); err == nil || len(ended) > 0 || !strings.Contains(err.Error(), "signs by ES256") {
 		t.Errorf("signed as was not said: %v, %v", ended, err)
 	}
@@ -199,6 +200,28 @@ func TestALogoutIsToldOnce(t *testing.T) {
 	h.hear("later")
 	if n := len(h.heard); n != 1 {
 		t.Errorf("%d are remembered after they have run out", n)
+	}
+}
+
+// Whoever may post what looks like a logout must not have the provider asked as often.
+func TestManyForgedLogoutsAskTheProviderOnce(t *testing.T) {
+	h := open(t)
+	good := strings.Split(h.token("1", "", nil), ".")
+	forged := good[0] + "." + good[1] + "." + strings.Split(h.token("2", "", nil), ".")[2]
+	for range 20 {
+		if ended, err := h.tell(forged); store.KindOf(err) != store.KindDenied || len(ended) > 0 {
+			t.Fatalf("%v, %v", ended, err)
+		}
+	}
+	if asked := h.p.Seen(); len(asked) != 2 { // its settings and its keys
+		t.Errorf("the provider was asked for %v", asked)
+	}
+	h.now = func() time.Time { return time.Now().Add(signersAge) }
+	if ended, err := h.tell(strings.Join(good, ".")); err != nil || len(ended) != 1 {
+		t.Errorf("%v, %v", ended, err)
+	}
+	if asked := h.p.Seen(); len(asked) != 4 {
+		t.Errorf("later the provider was asked for %v", asked)
 	}
 }
 

@@ -51,6 +51,7 @@ type Client struct {
 	mu      sync.Mutex
 	pending map[string]flow      // the sign-ins that began, by their state
 	heard   map[string]time.Time // the logouts that the provider told of, by their names
+	signers signers              // of those
 	last    looked
 }
 
