@@ -64,12 +64,17 @@ func (a *Auth) EndFrom(ctx context.Context, p store.OIDCPerson) error {
 	return nil
 }
 
-// outKey is what a logout is remembered by.
-func outKey(p store.OIDCPerson) string {
-	if p.Session != "" {
-		return "sid " + p.Session
+// outKeys are what a logout is remembered by. One session's is remembered of the
+// person too, where that is named: a sign-in to which the provider gives no name may
+// be the one.
+func outKeys(p store.OIDCPerson) []string {
+	switch {
+	case p.Session == "":
+		return []string{"sub " + p.Subject}
+	case p.Subject == "":
+		return []string{"sid " + p.Session}
 	}
-	return "sub " + p.Subject
+	return []string{"sid " + p.Session, "one of " + p.Subject}
 }
 
 // noteOut remembers a logout, before it ends anything.
@@ -77,19 +82,21 @@ func (a *Auth) noteOut(p store.OIDCPerson) {
 	now := a.cfg.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	oldest := ""
-	for key, at := range a.outs {
-		switch {
-		case now.Sub(at) > outTime:
-			delete(a.outs, key)
-		case oldest == "" || at.Before(a.outs[oldest]):
-			oldest = key
+	for _, key := range outKeys(p) {
+		oldest := ""
+		for other, at := range a.outs {
+			switch {
+			case now.Sub(at) > outTime:
+				delete(a.outs, other)
+			case oldest == "" || at.Before(a.outs[oldest]):
+				oldest = other
+			}
 		}
+		if len(a.outs) >= maxOuts {
+			delete(a.outs, oldest)
+		}
+		a.outs[key] = now
 	}
-	if len(a.outs) >= maxOuts {
-		delete(a.outs, oldest)
-	}
-	a.outs[outKey(p)] = now
 }
 
 // outSince reports whether the provider said of somebody who signs in that they
@@ -101,6 +108,9 @@ func (a *Auth) outSince(p store.OIDCPerson) bool {
 	if _, over := a.outs["sid "+p.Session]; over && p.Session != "" {
 		return true
 	}
-	at, out := a.outs["sub "+p.Subject]
-	return out && !p.Began.IsZero() && !at.Before(p.Began)
+	since := func(key string) bool {
+		at, out := a.outs[key]
+		return out && !p.Began.IsZero() && !at.Before(p.Began)
+	}
+	return since("sub "+p.Subject) || p.Session == "" && since("one of "+p.Subject)
 }

@@ -122,3 +122,18 @@ func TestALogoutOvertakesASignIn(t *testing.T) {
 		d.is(t, c, "anna/operate")
 	}
 }
+
+// So does one of a session, if it may be the one that the sign-in is of; and of no other.
+func TestALogoutOfASessionOvertakesASignInWithoutAName(t *testing.T) {
+	d := openDoor(t)
+	for who, want := range map[string]string{"": nobody, "s-2": "anna/operate"} {
+		c, p := browser(t), inSession("1", who)
+		p.Began = d.clk.now()
+		d.clk.add(time.Second)
+		if err := d.EndFrom(t.Context(), store.OIDCPerson{Issuer: issuer, Subject: "1", Session: "s-1"}); err != nil {
+			t.Fatal(err)
+		}
+		d.come(t, c, p)
+		d.is(t, c, want)
+	}
+}
