@@ -84,4 +84,14 @@ func TestNoFormBecomesAnotherOneOfTheSamePath(t *testing.T) {
 		eval(t, ctx, revision, now)
 	}
 	eval(t, ctx, forms, before)
+	// That somebody else set another password meanwhile shows on no page: who typed one,
+	// too, is told.
+	const bmc = "form[action$='/bmc']"
+	eval(t, ctx, `document.querySelector("`+bmc+` [name=secret]").value = "hush"`, "hush")
+	l.mu.Lock()
+	l.machines[1].Revision++
+	l.mu.Unlock()
+	l.touch()
+	eval(t, ctx, revision, "6")
+	eval(t, ctx, `document.querySelector("`+bmc+` [name=revision]").value`, "5")
 }

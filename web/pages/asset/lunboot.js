@@ -102,7 +102,8 @@
   // touched becomes what it would be now. One that somebody has begun goes on from the
   // present revision while what it is about is as it was; else it keeps the one that
   // was seen, and the appliance refuses it: two people are at the same thing. What is
-  // about the whole thing (data-whole) keeps it in any case.
+  // about the whole thing, or about what no page shows, such as a password (data-whole),
+  // keeps it in any case.
   const seen = ["revision", "mapping"];
   const chosen = (select) => ([...select.options].find((o) => o.defaultSelected) ?? select.options[0])?.value;
   const tick = (e) => e.matches("[type=checkbox], [type=radio]");
