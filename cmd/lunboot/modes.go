@@ -149,6 +149,9 @@ func (n *network) away(s store.Subnet) error {
 func ownIn(s store.Subnet) netip.Prefix {
 	a := s.Prefix.Masked().Addr().Next()
 	for s.Range.Contains(a) || a == s.Router {
+		if s.Range.Contains(a) {
+			a = s.Range.To // which may be millions away
+		}
 		a = a.Next()
 	}
 	if !s.Prefix.Contains(a.Next()) {
