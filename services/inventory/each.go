@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"lunboot/store"
 )
@@ -25,10 +24,12 @@ func (i *Inventory) CloneForEach(ctx context.Context, by store.Actor, machines [
 		return store.Job{}, err
 	}
 	job := store.Job{Kind: store.JobClones, Subject: parent.Name}
+	named := map[store.MachineID]bool{}
 	for _, id := range machines {
-		if slices.ContainsFunc(job.Verdicts, func(v store.JobVerdict) bool { return v.Machine == id }) {
+		if named[id] {
 			continue
 		}
+		named[id] = true
 		m, err := i.db.Machine(ctx, id)
 		if err != nil {
 			return store.Job{}, err
