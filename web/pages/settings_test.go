@@ -219,3 +219,23 @@ func TestTheFirstRunProposesNothingForNetworksThatWereNotAsked(t *testing.T) {
 	}
 	has(t, string(b), `name="mode-eth0" value="off" checked`, `name="mode-eth1" value="off" checked`, "Not asked yet, so off is chosen.", "It leads to the Internet")
 }
+
+// What was chosen stands when the page comes again, and is not told to be something
+// else.
+func TestTheFirstRunSaysOffOfNoNetworkForWhichSomethingElseWasChosen(t *testing.T) {
+	l := full()
+	base, c := l.open(t)
+	resp, err := c.PostForm(base+"/setup", url.Values{"code": {l.auth.Code()}, "password": {"short"}, "mode-eth0": {"off"}, "mode-eth1": {"full"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(t, string(b), `name="mode-eth0" value="off" checked`, `name="mode-eth1" value="full" checked`)
+	if n := strings.Count(string(b), "so off is chosen"); n != 1 {
+		t.Errorf("of %d networks it says that off is chosen", n)
+	}
+}

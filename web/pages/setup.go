@@ -68,7 +68,11 @@ func (s *site) showSetup(w http.ResponseWriter, r *http.Request, status int, pro
 		lv := viewOf(l)
 		lv.Choice, lv.Why = proposal(l, v.Facts.Interfaces)
 		if form.Has("mode-" + l.Name) {
-			lv.Choice, lv.Text = store.DHCPMode(form.Get("mode-"+l.Name)), form.Get("range-"+l.Name)
+			chosen := store.DHCPMode(form.Get("mode-" + l.Name))
+			if chosen != lv.Choice {
+				lv.Why = "" // that is why the proposal was
+			}
+			lv.Choice, lv.Text = chosen, form.Get("range-"+l.Name)
 		}
 		v.Asked = v.Asked || l.Survey != nil
 		v.Links = append(v.Links, lv)
