@@ -1,7 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -52,4 +57,25 @@ func TestAnInstallationThatWasDrivenByHandIsSaidToBeDone(t *testing.T) {
 	}
 	a.must(t, "machine", "boot", "lab1", "--once", "setup")
 	require.Contains(t, a.must(t, "machine", "boot", "lab1", "--once", ""), "every boot of lab1")
+}
+
+// A job on thousands says something of each, and there may be many such jobs: who
+// waits for one asks for that one.
+func TestWhoWaitsForAJobAsksForNoOther(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /api/v1/machines/clones", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprint(w, `{"id":7,"kind":"machine.clones","state":"running","total":1}`)
+	})
+	mux.HandleFunc("GET /api/v1/jobs/7", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"id":7,"kind":"machine.clones","state":"done","done":1,"total":1,"verdicts":[{"machine":1,"name":"lab1","result":"done","detail":"lab1-debian, LUN 0"}]}`)
+	})
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	var out, errs bytes.Buffer
+	code := run(context.Background(), nil, []string{"--server", srv.URL, "machine", "clone", "lab1"}, strings.NewReader(""), &out, &errs)
+	require.Equal(t, exitDone, code, errs.String())
+	require.Regexp(t, `lab1 +done +lab1-debian, LUN 0`, out.String())
 }

@@ -38,11 +38,20 @@ func (s *site) showJobs(w http.ResponseWriter, r *http.Request, status int, p pa
 	s.render(w, r, status, "jobs", p)
 }
 
-// endJob cancels the job that a form or a path names.
-func (s *site) endJob(r *http.Request, named string) error {
+// jobID reads which job a form or a path names.
+func jobID(named string) (int64, error) {
 	id, err := strconv.ParseInt(named, 10, 64)
 	if err != nil {
-		return store.NotFound("job", named)
+		return 0, store.NotFound("job", named)
+	}
+	return id, nil
+}
+
+// endJob cancels the job that a form or a path names.
+func (s *site) endJob(r *http.Request, named string) error {
+	id, err := jobID(named)
+	if err != nil {
+		return err
 	}
 	return s.Storage.CancelJob(r.Context(), by(r), id)
 }
@@ -103,16 +112,10 @@ func (s *site) job(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *site) showJob(w http.ResponseWriter, r *http.Request, status int, p page) {
-	named := chi.URLParam(r, "job")
-	all, err := s.Inventory.Jobs(r.Context())
+	id, err := jobID(chi.URLParam(r, "job"))
 	v := jobView{}
-	for _, j := range all {
-		if strconv.FormatInt(j.ID, 10) == named {
-			v.Job = j
-		}
-	}
-	if err == nil && v.ID == 0 {
-		err = store.NotFound("job", named)
+	if err == nil {
+		v.Job, err = s.Inventory.Job(r.Context(), id)
 	}
 	if err != nil {
 		s.fail(w, r, err)

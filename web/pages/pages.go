@@ -48,6 +48,7 @@ type Boots interface {
 	Profiles(context.Context) ([]store.Profile, error)
 	Leases(context.Context) ([]store.Lease, error)
 	Jobs(context.Context) ([]store.Job, error)
+	Job(ctx context.Context, id int64) (store.Job, error)
 	Subnets(context.Context) ([]store.Subnet, error)
 }
 

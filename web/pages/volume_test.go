@@ -31,6 +31,14 @@ func (l *lab) volume(id store.VolumeID) store.Volume {
 }
 
 func (l *lab) Jobs(context.Context) ([]store.Job, error) { return l.jobs, l.broken }
+func (l *lab) Job(_ context.Context, id int64) (store.Job, error) {
+	for _, j := range l.jobs {
+		if j.ID == id {
+			return j, l.broken
+		}
+	}
+	return store.Job{}, store.NotFound("job", fmt.Sprint(id))
+}
 func (l *lab) Detail(_ context.Context, v store.Volume) (store.VolumeDetail, error) {
 	d := store.VolumeDetail{Volume: v, Used: 21 << 30, Reflinked: 18 << 30, ParentName: l.volume(v.Parent).Name, Stale: v.Parent != 0 && v.Version != l.volume(v.Parent).Version}
 	for _, m := range l.mappings {

@@ -188,24 +188,25 @@ func (v *VolumeImportCmd) Run(c *Context) error {
 	return v.finished(c, out.Job, "imported")
 }
 
+// lookEvery is the longest time between two looks at a job, whose progress is not
+// written more often.
+const lookEvery = time.Second
+
 // waitJob follows a job to its end; an interrupt leaves it running.
 func waitJob(c *Context, job store.Job) (store.Job, error) {
-	for job.State == store.JobRunning {
+	for pause := 100 * time.Millisecond; job.State == store.JobRunning; pause = min(2*pause, lookEvery) {
 		select {
 		case <-c.Done():
 			return job, fmt.Errorf("%s goes on as job %d: %w", job.Kind, job.ID, c.Err())
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(pause):
 		}
 		c.progressOf(job)
-		var out list[store.Job]
-		if err := c.Client.Do(c, "GET", "/jobs", nil, &out); err != nil {
+		// It alone, since each of those on many machines says something of each of them.
+		var now store.Job
+		if err := c.Client.Do(c, "GET", "/jobs/"+strconv.FormatInt(job.ID, 10), nil, &now); err != nil {
 			return job, err
 		}
-		for _, j := range out.Items {
-			if j.ID == job.ID {
-				job = j
-			}
-		}
+		job = now
 	}
 	return job, nil
 }
