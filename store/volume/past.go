@@ -57,16 +57,12 @@ func plain(f clone.File) clone.File {
 }
 
 func (t *tapped) WriteAt(p []byte, off int64) (int, error) {
-	if now := t.views.Load(); now != nil {
-		keepAll(*now, off, int64(len(p)))
-	}
+	t.save(off, int64(len(p)))
 	return t.file.WriteAt(p, off)
 }
 
 func (t *tapped) Punch(off, n int64) error {
-	if now := t.views.Load(); now != nil {
-		keepAll(*now, off, n)
-	}
+	t.save(off, n)
 	return t.file.Punch(off, n)
 }
 
@@ -78,9 +74,7 @@ func (t *tapped) Share(from clone.File, off, n int64) error {
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	if now := t.views.Load(); now != nil {
-		keepAll(*now, off, n)
-	}
+	t.save(off, n)
 	return to.Share(from, off, n)
 }
 
@@ -124,27 +118,25 @@ func (t *tapped) remove(k *past) {
 	t.views.Store(&now)
 }
 
-// saveAhead saves for views all of what a large command is about to erase: a clone
-// erases it in pieces, and each of those has little to save, however much they have
-// together.
-func (l *layer) saveAhead(off, n int64) {
-	if n <= saveMost {
-		return
-	}
-	f := clone.File(l.f)
-	if o := l.overlay(); o != nil {
-		f, _ = o.Files()
-	}
-	if t := tapOf(f); t != nil {
-		if now := t.views.Load(); now != nil {
-			keepAll(*now, off, n)
+// save has the views save what is about to be replaced.
+func (t *tapped) save(off, n int64) {
+	if now := t.views.Load(); now != nil {
+		for _, k := range *now {
+			k.keep(off, n)
 		}
 	}
 }
 
-func keepAll(all []*past, off, n int64) {
-	for _, k := range all {
-		k.keep(off, n)
+// saveAhead saves for views all of what a large command is about to erase: a clone
+// erases it in pieces, and each of those has little to save, however much they have
+// together.
+func (l *layer) saveAhead(off, n int64) {
+	f := clone.File(l.f)
+	if o := l.overlay(); o != nil {
+		f, _ = o.Files()
+	}
+	if t := tapOf(f); t != nil && n > saveMost {
+		t.save(off, n)
 	}
 }
 
