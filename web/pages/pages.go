@@ -10,14 +10,11 @@ import (
 	"bytes"
 	"context"
 	"embed"
-	"errors"
 	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -468,83 +465,6 @@ func (s *site) failedBoots(ctx context.Context) int {
 	}
 	s.failed.at, s.failed.n = now, n
 	return n
-}
-
-// fail shows what did not happen, why, and what to do.
-func (s *site) fail(w http.ResponseWriter, r *http.Request, err error) {
-	status, text := explain(err)
-	if status == http.StatusInternalServerError {
-		s.Log.Error("a page failed", "path", r.URL.Path, "error", err)
-	}
-	s.render(w, r, status, "error", page{Title: "That did not work", Data: text})
-}
-
-type (
-	faultsKey    struct{}
-	overtakenKey struct{}
-)
-
-// told is explain for an answer to a form: the page that answers marks the fields
-// that err speaks of, in the form as it was filled in. Was something changed
-// meanwhile, it shows that instead: the form as it was filled in, sent again, would
-// undo what nobody looked at.
-func told(r *http.Request, err error) (int, string) {
-	faults := typed.Faults(err)
-	ctx := context.WithValue(r.Context(), faultsKey{}, faults)
-	if store.KindOf(err) == store.KindStale || slices.ContainsFunc(faults, func(f typed.Fault) bool { return f.Field == "revision" }) {
-		ctx = context.WithValue(ctx, overtakenKey{}, true)
-	}
-	*r = *r.WithContext(ctx)
-	return explain(err)
-}
-
-// overtaken reports that somebody else was first.
-func overtaken(r *http.Request) bool { return r.Context().Value(overtakenKey{}) != nil }
-
-func faultsOf(r *http.Request) []typed.Fault {
-	all, _ := r.Context().Value(faultsKey{}).([]typed.Fault) // none where nothing was refused
-	return all
-}
-
-// explain is the one table from a store's error to a status and a sentence.
-func explain(err error) (int, string) {
-	var e *store.Error
-	if !errors.As(err, &e) {
-		return http.StatusInternalServerError, "The appliance could not do this: " + err.Error()
-	}
-	var lines []string
-	for _, line := range strings.Split(err.Error(), "\n") {
-		if line != "" {
-			lines = append(lines, upper(line))
-		}
-	}
-	text := strings.Join(lines, " ")
-	switch e.Kind {
-	case store.KindNotFound:
-		return http.StatusNotFound, text
-	case store.KindConflict, store.KindInUse:
-		return http.StatusConflict, text
-	case store.KindStale:
-		return http.StatusPreconditionFailed, text
-	case store.KindInvalid:
-		return http.StatusUnprocessableEntity, text
-	case store.KindDenied:
-		return http.StatusForbidden, text
-	case store.KindUnavailable:
-		return http.StatusServiceUnavailable, text
-	}
-	return http.StatusInternalServerError, text
-}
-
-func upper(s string) string {
-	if s == "" {
-		return s
-	}
-	s = strings.ToUpper(s[:1]) + s[1:]
-	if !strings.HasSuffix(s, ".") {
-		s += "."
-	}
-	return s
 }
 
 func parseViews(funcs template.FuncMap) (map[string]*template.Template, error) {
