@@ -2,6 +2,7 @@ package iscsi_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -128,7 +129,8 @@ type disk struct {
 	volume   *memory
 	readOnly bool
 	sanitize bool
-	bytes    string // see iscsi.Entry
+	bytes    string // see iscsi.Entry; itsFile unless said otherwise
+	lost     bool   // nobody can say which bytes it has
 	changed  time.Time
 }
 
@@ -186,8 +188,15 @@ func (c *catalog) Refresh(_ context.Context, i store.IQN) (iscsi.Map, error) {
 	return c.opened(m), nil
 }
 
+// itsFile are the bytes of most disks.
+const itsFile = "its file"
+
 func (d *disk) entry() iscsi.Entry {
-	return iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Sanitize: d.sanitize, Wiped: d.sanitize, Bytes: d.bytes, Changed: d.changed, Volume: d.volume}
+	bytes := cmp.Or(d.bytes, itsFile)
+	if d.lost {
+		bytes = ""
+	}
+	return iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Sanitize: d.sanitize, Wiped: d.sanitize, Bytes: bytes, Changed: d.changed, Volume: d.volume}
 }
 
 func (c *catalog) Volume(_ context.Context, id store.VolumeID) (iscsi.Map, error) {

@@ -117,7 +117,7 @@ func (us *units) goOn(ctx context.Context, w *store.Wipe, e Entry) (*store.Wipe,
 		return nil, nil
 	}
 	now := *w
-	if w.Bytes != e.Bytes || !w.Left.IsZero() && !w.Left.Equal(e.Changed) {
+	if w.Bytes == "" || w.Bytes != e.Bytes || !w.Left.IsZero() && !w.Left.Equal(e.Changed) {
 		now.Failed = true
 		return &now, nil
 	}

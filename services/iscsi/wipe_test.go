@@ -14,7 +14,7 @@ import (
 // whoever logs in meanwhile finds it under way. What interrupts it again leaves it
 // unfinished.
 func TestAnUnfinishedWipeGoesOnWhenNobodyLogsIn(t *testing.T) {
-	l := &wipeLog{all: map[store.VolumeID]*store.Wipe{1: {}, 2: {}, 3: {Failed: true}, 4: {}}}
+	l := &wipeLog{all: map[store.VolumeID]*store.Wipe{1: {Bytes: itsFile}, 2: {Bytes: itsFile}, 3: {Bytes: itsFile, Failed: true}, 4: {Bytes: itsFile}}}
 	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
 	var disks [4]*memory
 	for k := range disks {
@@ -65,25 +65,38 @@ func TestAnUnfinishedWipeGoesOnWhenNobodyLogsIn(t *testing.T) {
 // itself nor when somebody logs in. It says that the wipe has failed, until it is wiped
 // anew.
 func TestAWipeDoesNotGoOnOverOtherBytes(t *testing.T) {
-	l := &wipeLog{all: map[store.VolumeID]*store.Wipe{1: {Bytes: "the old file", Unrestricted: true}}}
-	b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
-	v := newMemory(1 << 20)
-	copy(v.b, "restored")
-	b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: v, sanitize: true, bytes: "the new file"}})
-	startWith(t, b, iscsi.Config{Wipes: l})
-	i := b.login(t, alice, Linux(1))
-	for _, want := range []string{"06/29/00", "03/31/03", "03/31/03"} {
-		if r, err := i.Do(Ready(1)); err != nil || r.Key() != want {
-			t.Errorf("%v, %s, want %s", err, r.Key(), want)
-		}
-	}
-	if !bytes.HasPrefix(v.b, []byte("restored")) {
-		t.Fatal("it was wiped")
-	}
-	i.Must(t, Command{LUN: LUN(1), CDB: []byte{0x48, 0x22, 0, 0, 0, 0, 0, 0, 0, 0}})
-	i.Must(t, Ready(1))
-	if !bytes.Equal(v.b, make([]byte, len(v.b))) {
-		t.Error("it was not wiped anew")
+	for name, c := range map[string]struct {
+		begun string
+		now   disk
+	}{
+		"another file":          {"the old file", disk{bytes: "the new file"}},
+		"nobody could tell":     {"", disk{lost: true}},
+		"nobody can tell now":   {"the old file", disk{lost: true}},
+		"nobody could tell yet": {"", disk{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &wipeLog{all: map[store.VolumeID]*store.Wipe{1: {Bytes: c.begun, Unrestricted: true}}}
+			b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+			v := newMemory(1 << 20)
+			copy(v.b, "restored")
+			c.now.id, c.now.volume, c.now.sanitize = 1, v, true
+			b.enroll(alice, map[store.LUN]disk{1: c.now})
+			startWith(t, b, iscsi.Config{Wipes: l})
+			i := b.login(t, alice, Linux(1))
+			for _, want := range []string{"06/29/00", "03/31/03", "03/31/03"} {
+				if r, err := i.Do(Ready(1)); err != nil || r.Key() != want {
+					t.Errorf("%v, %s, want %s", err, r.Key(), want)
+				}
+			}
+			if !bytes.HasPrefix(v.b, []byte("restored")) {
+				t.Fatal("it was wiped")
+			}
+			i.Must(t, Command{LUN: LUN(1), CDB: []byte{0x48, 0x22, 0, 0, 0, 0, 0, 0, 0, 0}})
+			i.Must(t, Ready(1))
+			if !bytes.Equal(v.b, make([]byte, len(v.b))) {
+				t.Error("it was not wiped anew")
+			}
+		})
 	}
 }
 

@@ -26,7 +26,7 @@ func (db *DB) Wipe(ctx context.Context, v store.VolumeID) (*store.Wipe, error) {
 
 // UnfinishedWipes lists the volumes of which a wipe has neither ended nor failed.
 func (db *DB) UnfinishedWipes(ctx context.Context) ([]store.VolumeID, error) {
-	rows, err := dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[int64], "SELECT wipe.volume FROM wipe JOIN volume ON volume.id = wipe.volume WHERE sanitize AND NOT json_extract(wipe.state, '$.failed') ORDER BY wipe.volume")
+	rows, err := dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[int64], "SELECT wipe.volume FROM wipe JOIN volume ON volume.id = wipe.volume WHERE sanitize AND CASE WHEN json_valid(wipe.state) THEN NOT json_extract(wipe.state, '$.failed') ELSE false END ORDER BY wipe.volume")
 	var out []store.VolumeID
 	for _, id := range rows {
 		out = append(out, store.VolumeID(id))
