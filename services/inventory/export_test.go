@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"lunboot/store"
@@ -246,16 +247,16 @@ func TestOtherActsDoNotWaitForThePlanOfAnExport(t *testing.T) {
 	disk := patchy()
 	v, err := h.ImportStream(t.Context(), ada, store.ImportSpec{VolumeSpec: store.VolumeSpec{Name: "debian"}}, "", bytes.NewReader(disk), int64(len(disk)))
 	must(t, err)
-	free := 0
+	var free atomic.Int32 // the database's driver looks too
 	x, err := h.ExportVolume(asking{t.Context(), func() {
 		if h.acts.TryLock() {
 			h.acts.Unlock()
-			free++
+			free.Add(1)
 		}
 	}}, v.ID, store.ExportSpec{Format: "qcow2"})
 	must(t, err)
 	x.Close(nil)
-	if free == 0 {
+	if free.Load() == 0 {
 		t.Error("while the plan was made no other act could begin")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,14 +23,17 @@ type Line struct {
 }
 
 // Console is what a machine prints on its serial port, as plain text: control
-// sequences are taken out, and a cursor that jumps starts a new line.
+// sequences are taken out, and a cursor that jumps starts a new line. A firmware whose
+// timer comes in the middle of a word sends the cursor where it is: that is no jump.
 type Console struct {
 	mu      sync.Mutex
 	started time.Time
 	text    []byte
 	marks   []mark // where each write began
 	escape  []byte // an unfinished control sequence
-	read    int    // WaitFor's cursor
+	row     int    // of the cursor, from 1; 0 before a sequence has set it
+	col     int
+	read    int // WaitFor's cursor
 	woken   chan struct{}
 	closed  bool
 }
@@ -69,7 +73,7 @@ func (c *Console) put(b byte) {
 		case csi && (b < '@' || b > '~') && len(c.escape) < 32: // goes on
 		default:
 			if csi && (b == 'H' || b == 'f') {
-				c.newline()
+				c.jump(string(c.escape[2 : len(c.escape)-1]))
 			}
 			c.escape = c.escape[:0]
 		}
@@ -78,13 +82,40 @@ func (c *Console) put(b byte) {
 	switch {
 	case b == 0x1b:
 		c.escape = append(c.escape, b)
+	case b == '\r':
+		c.col = 1
 	case b == '\n':
 		c.text = append(c.text, b)
+		if c.row > 0 {
+			c.row = min(c.row+1, screenRows)
+		}
 	case b == '\b' && len(c.text) > 0 && c.text[len(c.text)-1] != '\n':
 		c.text = c.text[:len(c.text)-1]
+		c.col--
 	case b == '\t' || b >= ' ' && b != 0x7f:
 		c.text = append(c.text, b)
+		c.col++
 	}
+}
+
+// screenRows are those of the screen that a BIOS shows on the serial port: below the
+// last one it scrolls.
+const screenRows = 25
+
+// jump moves the cursor as a CUP sequence says (ECMA-48 §8.3.21).
+func (c *Console) jump(params string) {
+	row, col := 1, 1
+	before, after, _ := strings.Cut(params, ";")
+	if n, err := strconv.Atoi(before); err == nil {
+		row = n
+	}
+	if n, err := strconv.Atoi(after); err == nil {
+		col = n
+	}
+	if row != c.row || col != c.col {
+		c.newline()
+	}
+	c.row, c.col = row, col
 }
 
 func (c *Console) newline() {

@@ -87,7 +87,7 @@ func TestABootGoesOnWhenTheApplianceIsKilledWhileGRUBLoadsTheKernel(t *testing.T
 	b := start(t, linuxLimit)
 	c := b.linux("grub", lab.BIOS, 56, area.PowerOff)
 	r := b.powerOn(c)
-	_, err := r.Console.WaitFor(b.ctx, `Welcome to GRUB`)
+	_, err := r.Console.WaitFor(b.ctx, `GRUB loading|Welcome to GRUB`)
 	b.must(err)
 	b.must(b.waitRead(2 << 20)) // the kernel is on its way
 	b.appliance.Kill()
