@@ -32,7 +32,7 @@ run: build ## an appliance on loopback with its data in ./demo: http://127.0.0.1
 test: lint unit fuzz ## everything that CI runs
 
 unit: loaders
-	go test -race -p 4 -timeout 30m ./... # most of them wait for machines, disks and deadlines
+	go test -race -p 4 -timeout 45m ./... # most of them wait for machines, disks and deadlines
 	go test -run TestNoAllocationPerCommand ./services/iscsi/session # the race detector allocates
 	go test ./services/iscsi/socket # for the race detector no call is short
 
