@@ -186,7 +186,7 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	}.Normalize()
 	must(t, err)
 	check("login-provider", base+"/login?next=/machines/2")
-	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
+	signIn(t, ctx, base)
 	check("machines", base+"/machines")
 	l.mu.Lock()
 	l.machines[1].OnceProfile, l.machines[1].Tags, l.machines[1].Notes = "local", []string{"room 204", "windows"}, "the one by the door"
@@ -318,6 +318,12 @@ func TestPagesAreReadableByEverybody(t *testing.T) {
 	check("help-ipxe", base+"/help?q=1d704539")
 }
 
+// signIn logs somebody in with the lab's password, in the tab of ctx.
+func signIn(t *testing.T, ctx context.Context, base string) {
+	t.Helper()
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
+}
+
 func TestEvidenceThatSomebodyReadsStaysOpen(t *testing.T) {
 	ctx := browser(t)
 	l := full()
@@ -325,8 +331,8 @@ func TestEvidenceThatSomebodyReadsStaysOpen(t *testing.T) {
 	must(t, err)
 	l.users["admin"] = hash
 	base, _ := l.open(t)
-	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail")),
-		chromedp.Navigate(base+"/machines/2"), chromedp.WaitVisible(chromedp.CSS(".diagnosis summary")), chromedp.Click(chromedp.CSS(".diagnosis summary")), chromedp.WaitVisible(chromedp.CSS(".evidence"))))
+	signIn(t, ctx, base)
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/machines/2"), chromedp.WaitVisible(chromedp.CSS(".diagnosis summary")), chromedp.Click(chromedp.CSS(".diagnosis summary")), chromedp.WaitVisible(chromedp.CSS(".evidence"))))
 	l.mu.Lock()
 	a := l.latest[2]
 	a.Diagnoses[0].Evidence = append(a.Diagnoses[0].Evidence, "and one more line")
@@ -358,8 +364,8 @@ func TestABootShowsItselfWithoutReload(t *testing.T) {
 	l.users["admin"] = hash
 	base, _ := l.open(t)
 	look(t, ctx, "light", 1360)
-	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail")),
-		chromedp.Navigate(base+"/machines/3"), chromedp.WaitVisible(chromedp.CSS(".timeline"))))
+	signIn(t, ctx, base)
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/machines/3"), chromedp.WaitVisible(chromedp.CSS(".timeline"))))
 	// A mark on the document and on a row that does not change: neither may be
 	// made anew.
 	_, err = chromedp.Run(ctx, chromedp.Evaluate[int](`window.kept=1; document.querySelector(".timeline li").kept=1; document.querySelector("#profile").focus(); 1`))

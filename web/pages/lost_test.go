@@ -91,8 +91,8 @@ func inhabited(t *testing.T) (l *lab, base string) {
 func logged(t *testing.T, ctx context.Context, base, path string) {
 	t.Helper()
 	look(t, ctx, "light", 1360)
-	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail")),
-		chromedp.Navigate(base+path), chromedp.WaitVisible(chromedp.CSS("main"))))
+	signIn(t, ctx, base)
+	must(t, chromedp.Do(ctx, chromedp.Navigate(base+path), chromedp.WaitVisible(chromedp.CSS("main"))))
 	eval(t, ctx, `String(Boolean(document.querySelector("#live")?._htmx?.sse))`, "true")
 }
 

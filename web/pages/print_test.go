@@ -55,7 +55,7 @@ func TestLabelsArePrintedInTheMeasuresOfTheirSheet(t *testing.T) {
 	l.users["admin"] = hash
 	base, _ := l.open(t)
 	look(t, ctx, "dark", 1360) // paper is white whatever the screen is
-	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
+	signIn(t, ctx, base)
 	for _, c := range []struct {
 		query        string
 		pages        int

@@ -70,7 +70,7 @@ func TestFormsAreReadableByEverybody(t *testing.T) {
 	must(t, err)
 	l.users["admin"] = hash
 	base, _ := l.open(t)
-	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
+	signIn(t, ctx, base)
 	shots := os.Getenv("LUNBOOT_SCREENSHOTS")
 	press := func(sel string) func(*testing.T) {
 		return func(t *testing.T) {

@@ -42,7 +42,7 @@ func TestAThemeThatWasChosenIsPaintedFirst(t *testing.T) {
 	must(t, err)
 	l.users["admin"] = hash
 	base, _ := l.open(t)
-	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=password]"), labPassword), chromedp.Click(chromedp.CSS("button.wide")), chromedp.WaitVisible(chromedp.CSS(".rail"))))
+	signIn(t, ctx, base)
 	look(t, ctx, "light", 1360)
 	ground := chromedp.Evaluate[string](`getComputedStyle(document.body).backgroundColor`)
 	must(t, chromedp.Do(ctx, chromedp.Navigate(base+"/machines"), chromedp.WaitVisible(chromedp.CSS("#main"))))
