@@ -172,7 +172,7 @@ func enoughFiles(t *testing.T, want int) int {
 // at work goes on, one that comes logs in, and the appliance has hardly more
 // memory and files than before.
 func TestTenThousandConnectionsHarmNobody(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() && os.Getenv("CI") != "true" {
 		t.Skip("opens 10,000 connections")
 	}
 	connections := enoughFiles(t, 10_000)
@@ -275,7 +275,7 @@ func TestTenThousandConnectionsHarmNobody(t *testing.T) {
 // all of them together is bounded, and another machine goes on with commands of
 // every size.
 func TestSessionsThatNeverReadHarmNobody(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() && os.Getenv("CI") != "true" {
 		t.Skip("opens 192 sessions")
 	}
 	const each = 64

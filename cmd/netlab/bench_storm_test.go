@@ -29,7 +29,7 @@ func smallBoot(t *testing.T) string {
 // A storm runs against the program as users start it, and beside tgt where that
 // is installed. What is printed has a line for each room and side.
 func TestTheBenchMeasuresAStorm(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() && os.Getenv("CI") != "true" {
 		t.Skip("runs every load")
 	}
 	binary, err := lab.BuildAppliance(t.Context(), t.TempDir())
