@@ -94,7 +94,7 @@ var rooms = map[string]room{
 	"store/volume/crashfs":        {may: "store", stdlib: true, why: "a test kit"},
 	"store/volume/image":          {may: "store", why: "bytes of a file to the bytes of a disk, and back"},
 	"store/volume/preflight":      {may: "store", why: "bytes of a disk to findings"},
-	"store/volume/stage":          {may: "store", why: "what is being sent is no volume yet"},
+	"store/volume/stage":          {may: "store store/volume/image", why: "what is being sent is no volume yet, and may be an image of one"},
 	"store/volume/volumetest":     {may: "store store/volume", why: "the contract of every volume"},
 	"scripts":                     {may: "store services/boot", why: "profiles to text"},
 	"web/api":                     {may: "store store/sheet store/listing services/boot services/boot/oui services/boot/ipxeerr services/boot/diagnose web/auth web/download", why: "never a service: it declares what it needs"},

@@ -256,7 +256,7 @@ func (k *past) save(g int64, live *run) (wrote int64, err error) {
 	if !hole { // which is one in the file of what was saved as well
 		b := buffers.Get().(*[pastGranule]byte)
 		defer buffers.Put(b)
-		if err := readWhole(k.live, b[:n], off); err != nil {
+		if err := clone.ReadFull(k.live, b[:n], off); err != nil {
 			return 0, err
 		}
 		spare, err := k.spareFile()
@@ -291,18 +291,6 @@ func (r *run) hole(off, n int64) (bool, error) {
 		r.from = off
 	}
 	return !r.data && off+n <= r.to, nil
-}
-
-// readWhole reads what a file surely has.
-func readWhole(f clone.File, b []byte, off int64) error {
-	n, err := f.ReadAt(b, off)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 // spareFile is made when the first byte is saved. It has no name from then on: a
@@ -372,7 +360,7 @@ func (k *past) readPart(p []byte, off int64) error {
 	if from == nil {
 		clear(p)
 	} else {
-		err = readWhole(from, p, off)
+		err = clone.ReadFull(from, p, off)
 	}
 	// After it was read: whoever gave the view up did so before he wrote.
 	if lost := k.view.Lost(); lost != nil {

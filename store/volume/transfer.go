@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"lunboot/store"
+	"lunboot/store/volume/image"
 )
 
 const (
@@ -126,7 +127,7 @@ func (p *Pool) fill(ctx context.Context, f file, v store.Volume, r io.Reader, pr
 		if err := ctx.Err(); err != nil {
 			return done, err
 		}
-		n, end := readChunk(r, buf)
+		n, end := image.ReadChunk(r, buf)
 		if done+int64(n) > v.Size {
 			return done, store.Invalid("size", "the source has more than the %d bytes that were announced", v.Size)
 		}
@@ -152,20 +153,6 @@ func (p *Pool) fill(ctx context.Context, f file, v store.Volume, r io.Reader, pr
 		return 0, store.Invalid("source", "the source is empty")
 	}
 	return done, nil
-}
-
-// readChunk fills b, or ends with io.EOF where r does. It is io.ReadFull, but that a
-// reader's own io.ErrUnexpectedEOF is no end: it says that the source was cut short.
-func readChunk(r io.Reader, b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var k int
-		k, err = r.Read(b[n:])
-		n += k
-	}
-	if n == len(b) {
-		return n, nil
-	}
-	return n, err
 }
 
 // filler writes to the file of a volume that is being made.

@@ -231,7 +231,7 @@ func (w *View) ReadAt(p []byte, off int64) (int, error) {
 	}
 	f, err := w.f()
 	if err == nil {
-		err = readWhole(f, p, off)
+		err = clone.ReadFull(f, p, off)
 	}
 	if err != nil {
 		return 0, w.fault(err)

@@ -325,7 +325,7 @@ func (l *Layer) ReadAt(p []byte, off int64) (int, error) {
 		b := p[done : done+int(n)]
 		switch s {
 		case here:
-			err = readFull(l.data, b, at)
+			err = ReadFull(l.data, b, at)
 		case zero:
 			clear(b)
 		default:
@@ -339,8 +339,8 @@ func (l *Layer) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), short
 }
 
-// readFull reads what a file surely has.
-func readFull(f File, b []byte, off int64) error {
+// ReadFull reads what a file surely has.
+func ReadFull(f File, b []byte, off int64) error {
 	n, err := f.ReadAt(b, off)
 	if n == len(b) {
 		return nil
@@ -357,7 +357,7 @@ func (l *Layer) readParent(b []byte, off int64) error {
 	if n == 0 {
 		return nil
 	}
-	return readFull(l.under(), b[:n], off)
+	return ReadFull(l.under(), b[:n], off)
 }
 
 // Resident fills p when the page cache has all of it, without waiting.

@@ -69,7 +69,7 @@ func (m *merger) next(off, n int64) (run, copied int64, err error) {
 	}
 	run = min(run, int64(len(m.buf)))
 	b := m.buf[:run]
-	if err := readFull(m.upper, b, off); err != nil {
+	if err := ReadFull(m.upper, b, off); err != nil {
 		return 0, 0, err
 	}
 	return run, run, m.to.bring(b, off)

@@ -17,7 +17,7 @@ type sharing struct {
 func (s sharing) Share(from File, off, n int64) error {
 	*s.runs = append(*s.runs, Range{off, n})
 	b := make([]byte, n)
-	if err := readFull(from, b, off); err != nil {
+	if err := ReadFull(from, b, off); err != nil {
 		return err
 	}
 	_, err := s.WriteAt(b, off)

@@ -204,3 +204,17 @@ func StreamSize(ctx context.Context, r io.ReaderAt, size int64, f Format, limit 
 		}
 	}
 }
+
+// ReadChunk fills b, or ends with io.EOF where r does. It is io.ReadFull, but that a
+// reader's own io.ErrUnexpectedEOF is no end: it says that the sender broke off.
+func ReadChunk(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var k int
+		k, err = r.Read(b[n:])
+		n += k
+	}
+	if n == len(b) {
+		return n, nil
+	}
+	return n, err
+}

@@ -37,6 +37,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lunboot/store"
+	"lunboot/store/volume/image"
 )
 
 const (
@@ -356,7 +357,7 @@ func (s *Shelf) fill(ctx context.Context, u *upload, state store.Upload, r io.Re
 	dirty := int64(0)
 	var failed error
 	for failed == nil {
-		n, end := readChunk(r, buf[:min(chunk, state.Size-state.Offset+1)])
+		n, end := image.ReadChunk(r, buf[:min(chunk, state.Size-state.Offset+1)])
 		if state.Offset+int64(n) > state.Size {
 			n, failed = 0, store.Invalid("size", "more than the %d bytes that were announced are sent", state.Size)
 			break
@@ -389,20 +390,6 @@ func (s *Shelf) fill(ctx context.Context, u *upload, state store.Upload, r io.Re
 		failed = errors.Join(failed, s.keep(u, sum, &state))
 	}
 	return state, failed
-}
-
-// readChunk fills b, or ends with io.EOF where r does. It is io.ReadFull, but that a
-// reader's own io.ErrUnexpectedEOF is no end: it says that the sender broke off.
-func readChunk(r io.Reader, b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var k int
-		k, err = r.Read(b[n:])
-		n += k
-	}
-	if n == len(b) {
-		return n, nil
-	}
-	return n, err
 }
 
 // Cut ends an upload whose sender did not know its length and announced more: all
