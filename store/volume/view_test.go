@@ -406,39 +406,15 @@ func TestAViewOutlivesWhatBecomesOfItsVolume(t *testing.T) {
 // A copy never harms a machine: what cannot be saved ends the copy, and the write
 // goes on.
 func TestAViewThatCannotSaveIsGivenUpAndTheWriteGoesOn(t *testing.T) {
-	for name, fail := range map[string]func(fs *crashfs.FS){
-		"the file system is full": func(fs *crashfs.FS) {
-			fs.Inject(func(o crashfs.Op) error {
-				if o.Kind == crashfs.OpWrite && strings.HasPrefix(o.Name, ".view") {
-					return syscall.ENOSPC
-				}
-				return nil
-			})
-		},
-		"no file can be made": func(fs *crashfs.FS) {
-			fs.Inject(func(o crashfs.Op) error {
-				if o.Kind == crashfs.OpCreate {
-					return syscall.EMFILE
-				}
-				return nil
-			})
-		},
-		"its name cannot be removed": func(fs *crashfs.FS) {
-			fs.Inject(func(o crashfs.Op) error {
-				if o.Kind == crashfs.OpRemove {
-					return syscall.EIO
-				}
-				return nil
-			})
-		},
-		"what was there cannot be read": func(fs *crashfs.FS) {
-			fs.Inject(func(o crashfs.Op) error {
-				if o.Kind == crashfs.OpRead {
-					return syscall.EIO
-				}
-				return nil
-			})
-		},
+	for name, fault := range map[string]struct {
+		kind   crashfs.OpKind
+		suffix string
+		err    error
+	}{
+		"the file system is full":       {crashfs.OpWrite, importSuffix, syscall.ENOSPC},
+		"no file can be made":           {crashfs.OpCreate, "", syscall.EMFILE},
+		"its name cannot be removed":    {crashfs.OpRemove, "", syscall.EIO},
+		"what was there cannot be read": {crashfs.OpRead, "", syscall.EIO},
 	} {
 		for kind, create := range map[string]func(*testing.T, *yard, int64, int) store.Volume{"raw": kinds["raw"], "clone": kinds["clone of a raw volume"]} {
 			fs := crashfs.New(1)
@@ -450,10 +426,10 @@ func TestAViewThatCannotSaveIsGivenUpAndTheWriteGoesOn(t *testing.T) {
 			must(t, err)
 			sound, err := y.View(t.Context(), y.raw(t, 1<<20, 512))
 			must(t, err)
-			fail(fs)
+			mended := failing(fs, fault.kind, fault.suffix, fault.err)
 			now := volumetest.Pattern(make([]byte, 128<<10), 2)
 			put(t, h, 4096, now)
-			fs.Inject(nil)
+			mended()
 			wantBytes(t, h, 4096, now)
 			must(t, h.Sync(t.Context()))
 			p := make([]byte, 512)
