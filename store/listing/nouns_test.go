@@ -122,6 +122,18 @@ func TestJobsAreFound(t *testing.T) {
 	})
 }
 
+func TestVerdictsAreFound(t *testing.T) {
+	all := []store.JobVerdict{
+		{Machine: 1, Name: "lab-01", Result: store.ResultDone, Detail: "lab-01-debian, LUN 0"},
+		{Machine: 2, Name: "lab-02", Result: store.ResultWaiting},
+		{Machine: 3, Name: "lab-03", Result: store.ResultFailed, Detail: "the file system is full"},
+		{Machine: 4, Name: "lab-04", Result: store.ResultSkipped, Detail: "it boots from a volume already: win11, LUN 0"},
+	}
+	shows(t, listing.Verdicts(), all, func(v store.JobVerdict) string { return v.Name }, map[string]string{
+		"": "lab-01 lab-02 lab-03 lab-04", "|result": "lab-03 lab-02 lab-04 lab-01", "result:done": "lab-01", "detail:win11": "lab-04", "full": "lab-03", "|-machine": "lab-04 lab-03 lab-02 lab-01",
+	})
+}
+
 func TestSubnetsAndMappingsAreFound(t *testing.T) {
 	at := time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC)
 	addr := netip.MustParseAddr

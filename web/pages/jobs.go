@@ -78,6 +78,7 @@ type jobView struct {
 	store.Job
 	Self string
 	Rows []verdictRow
+	List tableQuery
 	Sums []sum
 }
 
@@ -93,18 +94,19 @@ type sum struct {
 	N    int
 }
 
-// results are the ways in which a job ends for a machine, in the order in which
-// they want to be looked at, with how they are shown. ended says whether the job did.
-func results(ended bool) []verdictRow {
-	waits := verdictRow{Cond: "booting", Icon: "clock", Text: "Waits"}
-	if ended {
-		waits = verdictRow{Cond: "never", Icon: "circle-dashed", Text: "Not reached"}
+// shown is how a verdict is shown. ended says whether its job did.
+func shown(v store.JobVerdict, ended bool) verdictRow {
+	switch {
+	case v.Result == store.ResultFailed:
+		return verdictRow{v, "failed", "circle-x", "Failed"}
+	case v.Result == store.ResultSkipped:
+		return verdictRow{v, "never", "skip-forward", "Skipped"}
+	case v.Result == store.ResultDone:
+		return verdictRow{v, "up", "circle-check", "Done"}
+	case ended:
+		return verdictRow{v, "never", "circle-dashed", "Not reached"}
 	}
-	waits.Result = store.ResultWaiting
-	return []verdictRow{
-		{store.JobVerdict{Result: store.ResultFailed}, "failed", "circle-x", "Failed"}, waits,
-		{store.JobVerdict{Result: store.ResultSkipped}, "never", "skip-forward", "Skipped"}, {store.JobVerdict{Result: store.ResultDone}, "up", "circle-check", "Done"},
-	}
+	return verdictRow{v, "booting", "clock", "Waits"}
 }
 
 func (s *site) job(w http.ResponseWriter, r *http.Request) {
@@ -122,16 +124,28 @@ func (s *site) showJob(w http.ResponseWriter, r *http.Request, status int, p pag
 		return
 	}
 	v.Self = jobPath(v.ID)
-	for _, of := range results(v.State != store.JobRunning) {
-		if n := v.Count(of.Result); n > 0 {
-			v.Sums = append(v.Sums, sum{strings.ToLower(of.Text), n})
-		}
-		for _, x := range v.Verdicts {
-			if x.Result == of.Result {
-				v.Rows = append(v.Rows, verdictRow{x, of.Cond, of.Icon, of.Text})
-			}
+	ended := v.State != store.JobRunning
+	by := narrowing{Key: "result"}
+	for _, result := range listing.Results() {
+		text := shown(store.JobVerdict{Result: result}, ended).Text
+		by.Values = append(by.Values, [2]string{string(result), text})
+		if n := v.Count(result); n > 0 {
+			v.Sums = append(v.Sums, sum{strings.ToLower(text), n})
 		}
 	}
+	all, _, err := listing.Verdicts().Find(v.Verdicts, listing.Query{Sort: "result"}) // unless another order is asked for
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	var some []store.JobVerdict
+	var bad error
+	v.List, some, bad = listedBy(listing.Verdicts(), by, v.Self, "lab-03, result:failed", r, all)
+	for _, x := range some {
+		v.Rows = append(v.Rows, shown(x, ended))
+	}
+	status, p.Error = refused(status, p.Error, bad)
+	p.List = v.List.URL()
 	p.Title, p.Nav, p.Live, p.Data = jobWords(v.Kind)+": "+v.Subject, "jobs", true, v
 	s.render(w, r, status, "job", p)
 }

@@ -1,6 +1,7 @@
 package pages
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -41,6 +42,25 @@ func TestManyMachinesGetACloneEachByOneForm(t *testing.T) {
 	}
 }
 
+// One on thousands comes in pages, and what went wrong is on the first.
+func TestAJobOnThousandsComesInPages(t *testing.T) {
+	l := cloning()
+	j := classroom()
+	j.Verdicts = nil
+	for n := range 2000 {
+		j.Verdicts = append(j.Verdicts, store.JobVerdict{Machine: store.MachineID(n + 1), Name: fmt.Sprintf("lab-%04d", n), Result: store.ResultDone})
+	}
+	j.Verdicts[1999].Result = store.ResultFailed
+	l.jobs = []store.Job{j}
+	get, _ := l.enter(t)
+	_, body := get("/jobs/9")
+	before(t, body, []string{">lab-1999<", ">lab-0000<"}, ">lab-1000<")
+	has(t, body, "1 failed, 1999 done", "of 2000", `rel="next"`)
+	if len(body) > 100<<10 {
+		t.Errorf("a page has %d bytes", len(body))
+	}
+}
+
 func TestAJobOnManySaysWhatBecameOfEach(t *testing.T) {
 	l := cloning()
 	l.jobs = []store.Job{classroom()}
@@ -48,6 +68,13 @@ func TestAJobOnManySaysWhatBecameOfEach(t *testing.T) {
 	_, body := get("/jobs/9")
 	has(t, body, "Canceled by admin", "3 of 4 machines", "lab-01-debian-golden, LUN 0", "the file system is full", "Not reached", `href="/machines/3">lab-03<`, "Skipped")
 	before(t, body, []string{">lab-03<", ">lab-04<", ">lab-02<", ">lab-01<"}) // what went wrong comes first
+	has(t, body, `href="/jobs/9?show=failed">Failed <b class="num">1</b>`, "Not reached <b")
+	_, body = get("/jobs/9?search=win11")
+	before(t, body, []string{">lab-02<"}, ">lab-01<")
+	_, body = get("/jobs/9?show=waiting")
+	before(t, body, []string{">lab-04<"}, ">lab-03<")
+	_, body = get("/jobs/9?sort=machine")
+	before(t, body, []string{">lab-01<", ">lab-02<", ">lab-03<", ">lab-04<"})
 	if strings.Contains(body, "/jobs/9/cancel") {
 		t.Error("a job that ended cannot be canceled")
 	}
