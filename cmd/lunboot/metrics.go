@@ -117,6 +117,7 @@ func (a *appliance) measureServices(ctx context.Context) (out []metrics.Value) {
 		for reason, n := range map[string]int64{"malformed": d.Malformed, "limited": d.Limited, "crowded": d.Crowded, "unserved": d.Unserved} {
 			add(metrics.DHCPDropped, float64(n), at.iface, subnet, reason)
 		}
+		add(metrics.DHCPUntold, float64(d.Untold), at.iface, subnet)
 	}
 	add(metrics.TFTPMalformed, float64(a.tftp.Malformed()))
 	add(metrics.TFTPRefused, float64(a.tftp.Refused()))

@@ -66,6 +66,7 @@ var (
 	FillRate           = &Metric{"lunboot_volume_fill_bytes_per_day", "How much room is taken a day, by what was seen of at most the last day; 0 when it does not shrink, or was not watched for half an hour.", false, nil, false}
 	Leases             = &Metric{"lunboot_dhcp_leases", "Leases, by their state.", false, []string{"state"}, false}
 	DHCPDropped        = &Metric{"lunboot_dhcp_dropped_packets_total", "DHCP packets that were not answered, by network and reason.", true, []string{"interface", "subnet", "reason"}, false}
+	DHCPUntold         = &Metric{"lunboot_dhcp_untold_packets_total", "DHCP packets that were answered and left out of the boots' story, because too many unknown machines came at once, by network.", true, []string{"interface", "subnet"}, false}
 	TFTPMalformed      = &Metric{"lunboot_tftp_malformed_packets_total", "Packets to the TFTP port that were no request.", true, nil, false}
 	TFTPRefused        = &Metric{"lunboot_tftp_refused_requests_total", "TFTP requests above the bounds, which were not answered.", true, nil, false}
 	HTTPRefused        = &Metric{"lunboot_http_refused_connections_total", "HTTP connections that were closed for want of room, by listener.", true, []string{"listener"}, false}
@@ -97,7 +98,7 @@ func All() []*Metric { return append(Table(), bootAttempts, bootSeconds) }
 // Table lists every metric that Config.Read may return.
 func Table() []*Metric {
 	return []*Metric{
-		BuildInfo, Machines, Volumes, VolumeBytes, FreeBytes, DiskBytes, UsedBytes, LowBytes, FillRate, Leases, DHCPDropped, TFTPMalformed, TFTPRefused, HTTPRefused, Sessions, ReadBytes, WrittenBytes,
+		BuildInfo, Machines, Volumes, VolumeBytes, FreeBytes, DiskBytes, UsedBytes, LowBytes, FillRate, Leases, DHCPDropped, DHCPUntold, TFTPMalformed, TFTPRefused, HTTPRefused, Sessions, ReadBytes, WrittenBytes,
 		Events, EventsDropped, EventsWaiting, FileBytes, ServiceUp, ServiceRestarts, CapturePackets, CaptureDropped, CaptureBytes, Notifications, NotificationsQueue,
 	}
 }
