@@ -238,7 +238,12 @@ func (c *client) each(file string, options []string, show func([]byte)) (refused
 	c.t.Helper()
 	size, due := 512, uint16(1)
 	op, rest := c.ask(file, options...)
+	from := *c.peer
 	for ; ; op, rest = c.next() {
+		if c.peer.Port != from.Port {
+			c.peer = &from // who asked twice is answered twice, and takes one (RFC 1350 §4)
+			continue
+		}
 		switch op {
 		case 3:
 			block := binary.BigEndian.Uint16(rest)
@@ -594,22 +599,22 @@ func TestTwoHundredAndFiftySixMachinesAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 256 {
 		wg.Go(func() {
-			conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1+byte(i>>7), 1+byte(i&127))})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			c := &client{t: t, conn: conn, main: net.UDPAddrFromAddrPort(r.addr)}
 			// A machine that the processors were taken from for ten seconds is given up,
 			// and asks again, as firmware does.
 			for try := 1; ; try++ {
+				conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1+byte(i>>7), 1+byte(i&127))})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				c := &client{t: t, conn: conn, main: net.UDPAddrFromAddrPort(r.addr)}
 				at, right := 0, true
 				refused := c.each(boot.LoaderPath(store.MAC{2, 0, 0, 0, 0, byte(i)}, boot.Undionly), []string{"blksize", "4096", "tsize", "0"}, func(b []byte) {
 					right = right && at+len(b) <= len(want) && bytes.Equal(b, want[at:at+len(b)])
 					at += len(b)
 				})
-				if right && strings.Contains(refused, "timeout") && try < 3 {
+				if right && strings.Contains(refused, "timeout") && try < 10 {
 					t.Logf("client %d was given up after %d bytes", i, at)
 					continue
 				}
@@ -631,15 +636,19 @@ func TestTwoHundredAndFiftySixMachinesAtOnce(t *testing.T) {
 			most = max(most, runtime.NumGoroutine())
 		}
 	}
+	// One that asked again because it had to wait may have been sent it twice.
 	macs := map[store.MAC]bool{}
-	for _, e := range r.of(store.EventTFTPSent, 256) {
-		macs[e.MAC] = true
+	for n := 256; len(macs) < 256; n++ {
+		for _, e := range r.of(store.EventTFTPSent, n) {
+			macs[e.MAC] = true
+		}
 	}
-	if len(macs) != 256 || r.s.Refused() != 0 {
-		t.Errorf("%d machines were sent their loader, %d requests were refused", len(macs), r.s.Refused())
+	if r.s.Refused() != 0 {
+		t.Errorf("%d requests were refused", r.s.Refused())
 	}
-	// The client, the transfer and the library's handler.
-	if most > 4*256 {
+	// The client, the transfer and the library's handler, and as much again of what
+	// was given up a moment ago.
+	if most > 6*256 {
 		t.Errorf("there were %d goroutines", most)
 	}
 }

@@ -444,7 +444,11 @@ func TestWhatABMCSendsIsBounded(t *testing.T) {
 
 func TestAnOrderTakesNoMoreThanItMay(t *testing.T) {
 	m := newMock(t, one())
-	b := must(t, m.to())
+	b, err := open(t, m.to(), 2*time.Minute) // as long as 16 MiB may take
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
 	m.mu.Lock()
 	m.odd = func(w http.ResponseWriter, r *http.Request) bool {
 		fmt.Fprintf(w, `{"PowerState":"On","Oem":{"Padding":%q}}`, strings.Repeat("x", maxBody-4096))
