@@ -388,6 +388,7 @@ func (a *appliance) examine(ctx context.Context) (own, way []doctor.Check) {
 		h.Rights(exe, false, len(on) > 0), // the ports are held already
 		captureCheck(a.capture), notifyCheck(a), a.certificateCheck(), a.providerCheck(ctx),
 	}
+	own = append(own, a.fileChecks(ctx)...)
 	way = append([]doctor.Check{
 		h.Firewall(doors(len(on) > 0, a.tftp.Addr().String(), a.boot.Addr().String(), a.target.Addr().String()), on),
 	}, each...)
