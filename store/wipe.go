@@ -5,6 +5,9 @@ import "time"
 // Wipe is a SANITIZE that an initiator began on a volume and that has not come to
 // its end.
 type Wipe struct {
+	// ID tells it from the next wipe of the same volume: one whose bytes were taken from
+	// the volume may come to its end when another has begun on those that it has now.
+	ID           UUID   `json:"id,omitzero"`
 	Passes       int    `json:"passes"`       // how often the pattern is written; 0: all blocks are given back
 	Pattern      []byte `json:"pattern"`      // repeated in each block, at most one block
 	Invert       bool   `json:"invert"`       // every other pass writes the inverse, and the last one does not

@@ -208,7 +208,7 @@ func TestWhatIsNotWipedToTheEndIsNotExported(t *testing.T) {
 	if all[0].State != store.JobFailed || !strings.Contains(all[0].Error, "wiping") {
 		t.Errorf("the job is %+v", all[0])
 	}
-	must(t, h.db.EndWipe(t.Context(), v.ID))
+	must(t, h.db.EndWipe(t.Context(), v.ID, store.UUID{}))
 	x, err = h.ExportVolume(t.Context(), v.ID, store.ExportSpec{Format: "raw"})
 	must(t, err)
 	x.Close(x.Send(t.Context(), io.Discard))

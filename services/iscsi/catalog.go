@@ -99,11 +99,11 @@ type Wipes interface {
 	Wipe(context.Context, store.VolumeID) (*store.Wipe, error)
 	// UnfinishedWipes lists the volumes with wipes that have neither ended nor failed.
 	UnfinishedWipes(context.Context) ([]store.VolumeID, error)
-	// What the others did is durable when they return nil. FailWipe changes
-	// nothing when there is no wipe any more.
+	// What the others did is durable when they return nil. FailWipe and EndWipe change
+	// nothing when the volume's wipe is not that one any more.
 	BeginWipe(context.Context, store.VolumeID, store.Wipe) error
-	FailWipe(context.Context, store.VolumeID) error
-	EndWipe(context.Context, store.VolumeID) error
+	FailWipe(context.Context, store.VolumeID, store.UUID) error
+	EndWipe(context.Context, store.VolumeID, store.UUID) error
 }
 
 // Emitter takes events. It never blocks.

@@ -132,6 +132,7 @@ type disk struct {
 	bytes    string // see iscsi.Entry; itsFile unless said otherwise
 	lost     bool   // nobody can say which bytes it has
 	changed  time.Time
+	anew     int64 // how often it got other bytes
 }
 
 // catalog is an inventory in memory.
@@ -196,7 +197,7 @@ func (d *disk) entry() iscsi.Entry {
 	if d.lost {
 		bytes = ""
 	}
-	return iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, ReadOnly: d.readOnly, Sanitize: d.sanitize, Wiped: d.sanitize, Bytes: bytes, Changed: d.changed, Volume: d.volume}
+	return iscsi.Entry{VolumeID: d.id, Name: "disk", UUID: store.UUID{15: byte(d.id)}, BlockSize: 512, Generation: d.anew, ReadOnly: d.readOnly, Sanitize: d.sanitize, Wiped: d.sanitize, Bytes: bytes, Changed: d.changed, Volume: d.volume}
 }
 
 func (c *catalog) Volume(_ context.Context, id store.VolumeID) (iscsi.Map, error) {

@@ -334,11 +334,22 @@ func (l *wipeLog) BeginWipe(_ context.Context, v store.VolumeID, w store.Wipe) e
 	return l.change(v, &w)
 }
 
-func (l *wipeLog) FailWipe(_ context.Context, v store.VolumeID) error {
-	return l.change(v, &store.Wipe{Failed: true})
+func (l *wipeLog) FailWipe(_ context.Context, v store.VolumeID, id store.UUID) error {
+	return l.settle(v, id, &store.Wipe{ID: id, Failed: true})
 }
 
-func (l *wipeLog) EndWipe(_ context.Context, v store.VolumeID) error { return l.change(v, nil) }
+func (l *wipeLog) EndWipe(_ context.Context, v store.VolumeID, id store.UUID) error {
+	return l.settle(v, id, nil)
+}
+
+func (l *wipeLog) settle(v store.VolumeID, id store.UUID, as *store.Wipe) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w := l.all[v]; w != nil && w.ID == id {
+		l.all[v] = as
+	}
+	return nil
+}
 
 // A sanitize operation that is answered at once (IMMED=1) outlives the target, too:
 // whoever logs in to the next one finds it under way.

@@ -86,7 +86,11 @@ func (us *units) open(ctx context.Context, m Map) (map[store.LUN]scsi.MapEntry, 
 			v.size.Store(e.Volume.Size())
 			cfg := scsi.UnitConfig{Name: e.Name, UUID: e.UUID, BlockSize: e.BlockSize, Volume: v, Reservations: us.reserved[e.UUID]}
 			if us.wipes != nil {
-				cfg.Wipes = wipes{us.wipes, e.VolumeID, e.Bytes}
+				w := &wipes{kept: us.wipes, volume: e.VolumeID, bytes: e.Bytes}
+				if was := unfinished[k]; was != nil {
+					w.id.Store(&was.ID)
+				}
+				cfg.Wipes = w
 			}
 			u = &unit{volume: v, scsi: scsi.NewUnit(cfg)}
 			us.byKey[k] = u
@@ -127,19 +131,34 @@ func (us *units) goOn(ctx context.Context, w *store.Wipe, e Entry) (*store.Wipe,
 	return &now, us.wipes.BeginWipe(ctx, e.VolumeID, now) // it is changed again from now on
 }
 
-// wipes keeps what one volume is wiped with.
+// wipes keeps what one unit is wiped with. The volume may have another unit by now,
+// which is being wiped too: each forgets its own.
 type wipes struct {
 	kept   Wipes
 	volume store.VolumeID
 	bytes  string
+	id     atomic.Pointer[store.UUID] // of the newest; nil: none
 }
 
-func (w wipes) Begin(ctx context.Context, as store.Wipe) error {
-	as.Bytes = w.bytes
-	return w.kept.BeginWipe(ctx, w.volume, as)
+func (w *wipes) Begin(ctx context.Context, as store.Wipe) error {
+	as.ID, as.Bytes = store.NewUUID(), w.bytes
+	if err := w.kept.BeginWipe(ctx, w.volume, as); err != nil {
+		return err
+	}
+	w.id.Store(&as.ID)
+	return nil
 }
-func (w wipes) Fail(ctx context.Context) error { return w.kept.FailWipe(ctx, w.volume) }
-func (w wipes) End(ctx context.Context) error  { return w.kept.EndWipe(ctx, w.volume) }
+
+func (w *wipes) Fail(ctx context.Context) error { return w.settle(ctx, w.kept.FailWipe) }
+func (w *wipes) End(ctx context.Context) error  { return w.settle(ctx, w.kept.EndWipe) }
+
+func (w *wipes) settle(ctx context.Context, as func(context.Context, store.VolumeID, store.UUID) error) error {
+	id := w.id.Load()
+	if id == nil {
+		return nil
+	}
+	return as(ctx, w.volume, *id)
+}
 
 // sweep forgets units that nobody uses and that have come to rest meanwhile.
 func (us *units) sweep() {

@@ -100,6 +100,48 @@ func TestAWipeDoesNotGoOnOverOtherBytes(t *testing.T) {
 	}
 }
 
+// A volume that gets other bytes amid a wipe, by a rollback, has nothing unfinished: what
+// comes of the old wipe, well or badly, is nothing to the one that was begun on the new
+// bytes.
+func TestTheEndOfAWipeIsNotThatOfTheNextOne(t *testing.T) {
+	sanitize := Command{LUN: LUN(1), CDB: []byte{0x48, 0x82, 0, 0, 0, 0, 0, 0, 0, 0}}
+	for _, fails := range []bool{false, true} {
+		l := &wipeLog{all: map[store.VolumeID]*store.Wipe{}}
+		b := &bench{catalog: newCatalog(), journal: &journal{}, clock: &clock{}}
+		startWith(t, b, iscsi.Config{Wipes: l})
+		old, now := newMemory(1<<20), newMemory(1<<20)
+		for _, v := range []*memory{old, now} {
+			v.syncing, v.heeds = make(chan struct{}), true
+		}
+		b.enroll(alice, map[store.LUN]disk{1: {id: 1, volume: old, sanitize: true}})
+		i := b.login(t, alice, Linux(1))
+		i.Must(t, Ready(1))
+		i.Must(t, sanitize)
+		eventually(t, func() bool { return old.syncs.Load() == 1 }, "the first is under way")
+
+		b.catalog.change(func() {
+			_ = l.change(1, nil) // with the rollback
+			b.catalog.luns[alice] = map[store.LUN]disk{1: {id: 1, volume: now, sanitize: true, bytes: "another file", anew: 1}}
+		})
+		i.Closed(t)
+		i = b.login(t, alice, Linux(2))
+		i.Must(t, Ready(1))
+		i.Must(t, sanitize)
+		eventually(t, func() bool { return now.syncs.Load() == 1 }, "the second is under way")
+		if fails {
+			old.fail.Store(true)
+		}
+		close(old.syncing)
+		eventually(t, func() bool { return b.catalog.openMaps() == 1 }, "the first has ended")
+		if w, _ := l.Wipe(t.Context(), 1); w == nil || w.Failed || w.Bytes != "another file" {
+			t.Errorf("of the second %+v is left when the first ends (badly: %t)", w, fails)
+		}
+		close(now.syncing)
+		eventually(t, func() bool { w, _ := l.Wipe(t.Context(), 1); return w == nil }, "the second ends")
+		b.stop()
+	}
+}
+
 // What is written down of a wipe says which file it is for.
 func TestAWipeIsForTheBytesThatItWasBegunOn(t *testing.T) {
 	l := &wipeLog{all: map[store.VolumeID]*store.Wipe{}}

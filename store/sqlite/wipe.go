@@ -54,18 +54,31 @@ func (db *DB) BeginWipe(ctx context.Context, v store.VolumeID, w store.Wipe) err
 	})
 }
 
-// FailWipe notes that a volume's wipe has failed. One that has no bytes of then any
-// more has none.
-func (db *DB) FailWipe(ctx context.Context, v store.VolumeID) error {
+// FailWipe notes that a wipe of a volume has failed. When it is not the volume's any
+// more, since that has other bytes or another one was begun, nothing changes.
+func (db *DB) FailWipe(ctx context.Context, v store.VolumeID, id store.UUID) error {
 	return db.write(ctx, "fail wipe", func(t *tx) error {
-		_, err := t.Run("UPDATE wipe SET state = json_set(state, '$.failed', json('true')) WHERE volume = ?", int64(v))
+		_, err := t.Run("UPDATE wipe SET state = json_set(state, '$.failed', json('true')) WHERE volume = ? AND "+thisWipe, int64(v), wipeName(id))
 		return err
 	})
 }
 
-// EndWipe forgets a volume's wipe.
-func (db *DB) EndWipe(ctx context.Context, v store.VolumeID) error {
-	return db.write(ctx, "end wipe", func(t *tx) error { return t.endWipe(v) })
+// EndWipe forgets a wipe of a volume, and no other one.
+func (db *DB) EndWipe(ctx context.Context, v store.VolumeID, id store.UUID) error {
+	return db.write(ctx, "end wipe", func(t *tx) error {
+		_, err := t.Run("DELETE FROM wipe WHERE volume = ? AND "+thisWipe, int64(v), wipeName(id))
+		return err
+	})
+}
+
+// thisWipe finds the row of one wipe. Rows of earlier programs name none.
+const thisWipe = "CASE WHEN json_valid(state) THEN coalesce(json_extract(state, '$.id'), '') = ? ELSE false END"
+
+func wipeName(id store.UUID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return id.String()
 }
 
 func (t *tx) endWipe(v store.VolumeID) error {

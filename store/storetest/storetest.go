@@ -112,8 +112,8 @@ type Wipes interface {
 	Wipe(context.Context, store.VolumeID) (*store.Wipe, error)
 	UnfinishedWipes(context.Context) ([]store.VolumeID, error)
 	BeginWipe(context.Context, store.VolumeID, store.Wipe) error
-	FailWipe(context.Context, store.VolumeID) error
-	EndWipe(context.Context, store.VolumeID) error
+	FailWipe(context.Context, store.VolumeID, store.UUID) error
+	EndWipe(context.Context, store.VolumeID, store.UUID) error
 }
 
 // Loaders keeps the operator's loaders, and what boots taught of all.

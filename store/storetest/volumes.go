@@ -312,11 +312,18 @@ func wipes(k *kit) {
 		}
 	}
 	unfinished("a volume that nobody wipes", v, nil)
-	in := store.Wipe{Passes: 3, Pattern: []byte{0, 0xff, 7}, Invert: true, Unrestricted: true, Bytes: "a file"}
+	in := store.Wipe{ID: store.NewUUID(), Passes: 3, Pattern: []byte{0, 0xff, 7}, Invert: true, Unrestricted: true, Bytes: "a file"}
 	k.ok(k.BeginWipe(ctx, v.ID, in))
 	unfinished("a wipe after a restart", v, &in)
 	unfinished("another volume's", other, nil)
-	k.ok(k.FailWipe(ctx, v.ID))
+	for what, id := range map[string]store.UUID{"another wipe": store.NewUUID(), "one without a name": {}} {
+		k.unchanged(func() {
+			k.ok(k.FailWipe(ctx, v.ID, id))
+			k.ok(k.EndWipe(ctx, v.ID, id))
+		})
+		unfinished("a wipe when "+what+" has ended", v, &in)
+	}
+	k.ok(k.FailWipe(ctx, v.ID, in.ID))
 	in.Failed = true
 	unfinished("a wipe that failed", v, &in)
 	in = store.Wipe{}
@@ -330,7 +337,7 @@ func wipes(k *kit) {
 	v = must(k.UpdateVolume(ctx, actor, v))(k)
 	unfinished("that of a volume which might not be wiped meanwhile", v, nil)
 	k.ok(k.BeginWipe(ctx, v.ID, in))
-	k.ok(k.EndWipe(ctx, v.ID))
+	k.ok(k.EndWipe(ctx, v.ID, store.UUID{})) // it has no name: an earlier program began it
 	unfinished("a wipe that has ended", v, nil)
 	other.Sanitize = false
 	other = must(k.UpdateVolume(ctx, actor, other))(k)
@@ -339,7 +346,7 @@ func wipes(k *kit) {
 			k.Errorf("one that begins after it was forbidden: %v", err)
 		}
 	})
-	k.ok(k.FailWipe(ctx, v.ID)) // it had ended
+	k.ok(k.FailWipe(ctx, v.ID, store.UUID{})) // it had ended
 	unfinished("a wipe that failed when there was none", v, nil)
 	k.unchanged(func() {
 		if err := k.BeginWipe(ctx, 4711, in); !store.IsNotFound(err) {
