@@ -26,6 +26,7 @@ type Power interface {
 // powerView is what the page of a machine knows of its power.
 type powerView struct {
 	Asked     bool // its BMC was
+	At        time.Time
 	State     store.PowerState
 	Problem   string              // why its BMC does not say
 	Untrusted *store.UntrustedBMC // its certificate is to be looked at first
@@ -64,7 +65,7 @@ func (s *site) askPower(w http.ResponseWriter, r *http.Request) {
 
 func (s *site) ask(ctx context.Context, m store.Machine) powerView {
 	report, err := s.Power.PowerState(ctx, m)
-	p := powerView{Asked: true, State: report.State}
+	p := powerView{Asked: true, At: s.Now(), State: report.State}
 	if err != nil {
 		errors.As(err, &p.Untrusted)
 		_, p.Problem = explain(err)
@@ -103,7 +104,7 @@ func (s *site) setPower(w http.ResponseWriter, r *http.Request) {
 		s.powerPage(w, r, status, page{Error: text}, p)
 		return
 	}
-	s.powerPage(w, r, http.StatusOK, page{Said: upper(report.Says)}, powerView{Asked: true, State: report.State})
+	s.powerPage(w, r, http.StatusOK, page{Said: upper(report.Says)}, powerView{Asked: true, At: s.Now(), State: report.State})
 }
 
 // setBMC says what switches the machine.

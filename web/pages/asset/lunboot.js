@@ -98,8 +98,8 @@
     if (e.target.closest("[data-print]")) print();
     if (e.target.closest("[data-show-keys]")) document.getElementById("keys")?.showModal();
   });
-  // Forms beside what is live are of when the page was made. A form that nobody has
-  // touched becomes what it would be now. One that somebody has begun goes on from the
+  // The facts beside a boot follow with it, and the forms among them are of when the
+  // page was made. A form that nobody has touched becomes what it would be now. One that somebody has begun goes on from the
   // present revision while what it is about is as it was; else it keeps the one that
   // was seen, and the appliance refuses it: two people are at the same thing. What is
   // about the whole thing, or about what no page shows, such as a password (data-whole),
@@ -110,25 +110,16 @@
   const fields = (form) => [...form.elements].filter((e) => e.name && !seen.includes(e.name));
   const made = (form) => JSON.stringify(fields(form).map((e) => [e.name, e.matches("select") ? chosen(e) : tick(e) ? [e.value, e.defaultChecked] : e.defaultValue]));
   const begun = (form) => form.contains(document.activeElement) || fields(form).some((e) => (e.matches("select") ? e.value !== chosen(e) : tick(e) ? e.checked !== e.defaultChecked : "defaultValue" in e && e.value !== e.defaultValue));
-  // Forms of one path are told apart by what they ask for.
-  const named = (form) => form.getAttribute("action") + fields(form).map((e) => ` ${e.name}=${e.type === "hidden" || e.matches("button") ? e.value : ""}`).join("");
-  document.addEventListener("htmx:after:request", (e) => {
-    const side = document.querySelector("[data-fresh]");
-    const { text, response } = e.detail.ctx;
-    if (!side || document.querySelector(".problem") || response.status >= 400 || !text) return; // a form that was refused shows what was typed
-    const page = new DOMParser().parseFromString(text, "text/html").querySelector("[data-fresh]");
-    if (page?.dataset.fresh !== side.dataset.fresh) return;
-    const now = new Map([...page.querySelectorAll("form")].map((f) => [named(f), f]));
-    for (const form of side.querySelectorAll("form")) {
-      const fresh = now.get(named(form));
-      if (!fresh) continue;
-      if (!begun(form)) {
-        if (!form.isEqualNode(fresh)) form.replaceChildren(...fresh.childNodes);
-      } else if (!("whole" in form.dataset) && made(form) === made(fresh)) {
-        for (const name of seen) if (form.elements[name] && fresh.elements[name]) form.elements[name].value = fresh.elements[name].value;
-      }
+  const fact = (now, fresh) => {
+    if (!now.matches?.("[data-fresh] form")) return true;
+    if (document.querySelector(".problem")) return false; // a form that was refused shows what was typed
+    if (!begun(now)) {
+      if (!now.isEqualNode(fresh)) now.replaceChildren(...fresh.childNodes);
+    } else if (!("whole" in now.dataset) && made(now) === made(fresh)) {
+      for (const name of seen) if (now.elements[name] && fresh.elements[name]) now.elements[name].value = fresh.elements[name].value;
     }
-  });
+    return false;
+  };
   // A live page says when it no longer is: without a word it would go on to show
   // what was so once. The server sends a sign of life every 15 seconds.
   const patience = 5e3, silence = 40e3;
@@ -191,6 +182,7 @@
     }
   });
   document.addEventListener("DOMContentLoaded", () => {
+    window.htmx?.registerExtension("facts", { htmx_before_morph_node: (_, { oldNode, newNode }) => fact(oldNode, newNode) });
     (document.querySelector("[aria-invalid=true]") ?? document.querySelector(".problem"))?.focus(); // the field at fault, else what is wrong
     for (const b of document.querySelectorAll("[data-print], [data-show-keys]")) b.hidden = false;
     const box = document.querySelector("[data-keys]");
