@@ -23,18 +23,13 @@ type auditView struct {
 	Who    store.Actor
 	What   string
 	Actors []store.Actor
-	Nouns  []string
-}
-
-// auditNouns are the kinds of things that the filter offers.
-func auditNouns() []string {
-	return []string{"machine", "volume", "mapping", "profile", "loader", "subnet", "lease", "unknown", "setting", "user", "oidc", "token", "backup", "session"}
+	Nouns  []deed
 }
 
 // audit shows who changed what, from what to what.
 func (s *site) audit(w http.ResponseWriter, r *http.Request) {
 	u := r.URL.Query()
-	v := auditView{Who: store.Actor(u.Get("who")), What: u.Get("what"), Nouns: auditNouns()}
+	v := auditView{Who: store.Actor(u.Get("who")), What: u.Get("what"), Nouns: deedNouns()}
 	q := readTable(r, "/audit", "lab-03, who:anna, since:2d", store.AuditColumns())
 	q.Show, q.Rows, q.Table, q.Extra = "", auditPage, "audit", [][2]string{{"who", string(v.Who)}, {"what", v.What}}
 	var bad, err error

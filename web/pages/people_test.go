@@ -356,13 +356,15 @@ func TestChangesAreListedFilteredAndPaged(t *testing.T) {
 	has(t, body, "Nothing was changed yet")
 	l.audit = changed(120)
 	_, body = get("/audit")
-	has(t, body, "1–50 of 120", `href="/audit?from=50"`, "<del>lab-1</del>", "<ins>lab-2</ins>", "role viewer")
+	has(t, body, "1–50 of 120", `href="/audit?from=50"`, "<del>lab-1</del>", "<ins>lab-2</ins>", "role viewer", `<span title="machine.update">Changed the machine</span> <strong>lab-2</strong>`, `<span title="user.delete">Removed the user</span> <strong>ben</strong>`)
 	if strings.Contains(body, "Newer") {
 		t.Error("the first page offers a newer one")
 	}
 	_, body = get("/audit?who=admin&from=100")
 	has(t, body, `href="/audit?from=50&amp;who=admin"`, "<option selected>admin</option>")
 	has(t, body, `name="who"`)
+	_, body = get("/audit?what=user")
+	has(t, body, "1–50 of 60", `<option value="user" selected>people</option>`)
 	_, body = get("/audit?from=9000&sort=subject")
 	has(t, body, "101–120 of 120", `aria-sort="ascending"`, `rel="prev"`)
 	if code, body := get("/audit?search=since:lately"); code != http.StatusUnprocessableEntity || !strings.Contains(body, "is no time") || !strings.Contains(body, `value="since:lately"`) {

@@ -97,6 +97,7 @@ func (s *site) functions() template.FuncMap {
 		},
 		"conditions": func() []condition { return []condition{condFailed, condBooting, condLost, condUp, condSlow, condNever} },
 		"jobWords":   jobWords,
+		"deed":       deedWords,
 		"leaseWords": leaseWords,
 		"eventWords": eventWords,
 		"eventFacts": eventFacts,
