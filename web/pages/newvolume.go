@@ -154,20 +154,8 @@ func (s *site) takeUpload(r *http.Request, fields map[string]string, part *multi
 	if err != nil {
 		return err
 	}
-	_, _, err = s.Storage.ImportForm(r.Context(), by(r), spec, part.FileName(), whole{part}, r.ContentLength)
+	_, _, err = s.Storage.ImportForm(r.Context(), by(r), spec, part.FileName(), part, r.ContentLength)
 	return err
-}
-
-// whole is a part of a form. A form that broke off must not look like a short
-// file.
-type whole struct{ part io.Reader }
-
-func (w whole) Read(p []byte) (int, error) {
-	n, err := w.part.Read(p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("the form ends before its file does")
-	}
-	return n, err
 }
 
 // exportVolume sends a volume as a download.
