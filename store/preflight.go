@@ -35,6 +35,10 @@ type Partition struct {
 type Bootable struct {
 	OK  bool   `json:"ok"`
 	Why string `json:"why,omitempty"`
+	// Chain is a digest of what that firmware would run, of the volume's boot code and
+	// boot loaders; empty when there is nothing to start. It stays when a volume is
+	// partitioned, and changes when a boot loader is installed.
+	Chain string `json:"-"`
 }
 
 // OS is the operating system that a volume's contents point at.

@@ -19,6 +19,7 @@ type fat struct {
 	data    int64  // where cluster 2 begins
 	cluster int    // bytes
 	last    uint32 // highest cluster
+	id      []byte // the serial number that it was given when it was made
 }
 
 // Bounds of one look: a directory of a hostile file system may be endless.
@@ -61,24 +62,25 @@ func (d *disk) openFAT(start, size int64) (*fat, error) {
 	if clusters <= 0 || clusters > 0x0ffffff5 {
 		return nil, nil
 	}
-	v.last = uint32(clusters) + 1
+	v.last, v.id = uint32(clusters)+1, b[39:43]
 	switch { // the count of clusters alone decides
 	case clusters < 4085:
 		v.bits = 12
 	case clusters < 65525:
 		v.bits = 16
 	default:
-		v.bits = 32
+		v.bits, v.id = 32, b[67:71]
 	}
 	return v, nil
 }
 
 // entry is a file or directory, by its name in capitals.
 type entry struct {
-	name  string
-	dir   bool
-	size  uint32
-	first uint32
+	name    string
+	dir     bool
+	size    uint32
+	first   uint32
+	changed uint32 // date and time
 }
 
 func (v *fat) root() entry { return entry{dir: true, first: v.rootAtN} }
@@ -126,7 +128,8 @@ func (v *fat) list(dir entry) ([]entry, error) {
 		long = ""
 		found = append(found, entry{
 			name: strings.ToUpper(name), dir: e[11]&directory != 0, size: binary.LittleEndian.Uint32(e[28:]),
-			first: uint32(binary.LittleEndian.Uint16(e[20:]))<<16 | uint32(binary.LittleEndian.Uint16(e[26:])),
+			first:   uint32(binary.LittleEndian.Uint16(e[20:]))<<16 | uint32(binary.LittleEndian.Uint16(e[26:])),
+			changed: binary.LittleEndian.Uint32(e[22:]),
 		})
 	}
 	return found, nil
@@ -166,6 +169,14 @@ func (v *fat) content(dir entry) ([]byte, error) {
 		}
 	}
 	return b, nil
+}
+
+// head reads how a file begins, within its first cluster.
+func (v *fat) head(e entry, most int) ([]byte, error) {
+	if e.first < 2 || e.first > v.last {
+		return nil, nil
+	}
+	return v.d.read(v.data+int64(e.first-2)*int64(v.cluster), int(min(int64(most), int64(v.cluster), int64(e.size))))
 }
 
 // next reads a table entry.

@@ -136,7 +136,6 @@ func efiLoaders(list []string) []string {
 
 // loaders looks on every FAT file system for what UEFI would start.
 func (d *disk) loaders() error {
-	type place struct{ start, size int64 }
 	var fats []place
 	for _, p := range d.found.Partitions {
 		if strings.HasPrefix(p.FileSystem, "FAT") {
@@ -189,7 +188,7 @@ func (d *disk) lookIn(v *fat) error {
 		}
 	}
 	slices.Sort(d.found.Loaders)
-	return nil
+	return d.efiLink(v, entries)
 }
 
 // disc looks for an ISO 9660 volume (ECMA-119 §8.4) and its El Torito boot
@@ -207,6 +206,7 @@ func (d *disk) disc() error {
 	if d.found.FileSystem == "ISO 9660" {
 		d.found.FileSystem = ""
 	}
+	d.catalogue = slices.Clone(b[:sector]) // when it was made is told there
 	const record = "\x00CD001\x01EL TORITO SPECIFICATION"
 	if !bytes.HasPrefix(b[sector:], []byte(record)) {
 		return nil
@@ -215,6 +215,7 @@ func (d *disk) disc() error {
 	if b, err = d.read(at*sector, sector); err != nil {
 		return err
 	}
+	d.catalogue = append(d.catalogue, b...)
 	d.found.Loaders = append(d.found.Loaders, catalogue(b)...)
 	return nil
 }

@@ -23,7 +23,17 @@ type disk struct {
 	block int
 	first []byte // the first 4096 bytes, zeros where the volume is shorter
 	found store.Preflight
+
+	code        code    // of the first block
+	active      []byte  // the active partition's boot sector; nil: none is active
+	second      []byte  // where GRUB goes on
+	loaderParts []place // partitions of a GPT that the boot loaders of a BIOS have to themselves
+	catalogue   []byte  // a disc's description and boot catalogue
+	efi         chain   // what UEFI would start
 }
+
+// place is a part of the volume, in bytes.
+type place struct{ start, size int64 }
 
 // Look reads what stands at the beginning of a volume of size bytes. An error
 // is one of reading; strange contents are findings.
@@ -31,12 +41,12 @@ func Look(r io.ReaderAt, size int64, blockSize int) (store.Preflight, error) {
 	if size < 0 || blockSize != 512 && blockSize != 4096 {
 		return store.Preflight{}, fmt.Errorf("look at a volume of %d bytes in blocks of %d: that is no volume", size, blockSize)
 	}
-	d := &disk{r: io.NewSectionReader(r, 0, size), size: size, block: blockSize}
+	d := &disk{r: io.NewSectionReader(r, 0, size), size: size, block: blockSize, efi: newChain()}
 	var err error
 	if d.first, err = d.read(0, 4096); err != nil {
 		return store.Preflight{}, fmt.Errorf("look at the first blocks: %w", err)
 	}
-	for _, step := range []func() error{d.table, d.fileSystems, d.disc, d.loaders} {
+	for _, step := range []func() error{d.table, d.fileSystems, d.disc, d.loaders, d.starts} {
 		if err := step(); err != nil {
 			return store.Preflight{}, err
 		}
@@ -47,6 +57,9 @@ func Look(r io.ReaderAt, size int64, blockSize int) (store.Preflight, error) {
 	d.found.OS = d.system()
 	d.found.BIOS = d.bios()
 	d.found.UEFI = d.uefi()
+	if err := d.chains(); err != nil {
+		return store.Preflight{}, err
+	}
 	d.found.Summary = d.summary()
 	return d.found, nil
 }
@@ -79,12 +92,10 @@ func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
 // bootCode says whether the first block looks like a boot sector: the signature
 // at its end, and code where code begins.
-func (d *disk) bootCode() bool {
-	return d.first[510] == 0x55 && d.first[511] == 0xaa && !zero(d.first[:440])
-}
+func (d *disk) bootCode() bool { return d.code != noCode }
 
 // bios says what a BIOS makes of it: it loads the first 512 bytes and jumps, or
-// follows El Torito on a disc.
+// follows El Torito on a disc. Code that only leads on is worth what it leads to.
 func (d *disk) bios() store.Bootable {
 	p := &d.found
 	switch blocks := d.size / int64(d.block); {
@@ -102,6 +113,14 @@ func (d *disk) bios() store.Bootable {
 		return no("has no boot code in its first block")
 	case len(p.Partitions) == 0 && blocks < wholeCylinders:
 		return no("has no partitions and only %d blocks: a BIOS makes its geometry from %d at least", blocks, wholeCylinders)
+	case d.code == activeCode && d.active == nil:
+		return no("has boot code that starts the active partition, and no partition is active")
+	case d.code == activeCode && !d.startsActive():
+		return no("has boot code that starts the active partition, and that has no boot sector")
+	case d.code == grubCode && zero(d.second):
+		return no("has the first part of GRUB in its first block, and nothing where the second should be")
+	case p.Table == "" && bytes.Contains(d.first[:512], []byte(noDisk)):
+		return no("has a file system whose first block says that nothing boots from it")
 	}
 	return store.Bootable{OK: true}
 }

@@ -297,6 +297,8 @@ func FuzzLook(f *testing.F) {
 	f.Add([]byte("\xfa\x31\xc0"), uint16(0), false)
 	f.Add([]byte("EFI PART"), uint16(512), false)
 	f.Add([]byte("\x55\xaa"), uint16(510), true)
+	f.Add([]byte("\xeb\x63"+strings.Repeat("x", 90)+"\x01\x00\x00\x00\x00\x00\x00\x80GRUB \x00"), uint16(0), false)
+	f.Add([]byte("Multiple active partitions"), uint16(100), false)
 	f.Add([]byte("\xeb\x58\x90MSDOS5.0\x00\x02\x01\x20\x00\x02\x00\x00\x00\x00\xf8\x00\x00?\x00\xff\x00\x00\x00\x00\x00"), uint16(0), false)
 	f.Fuzz(func(t *testing.T, data []byte, at uint16, large bool) {
 		disk := make([]byte, 128<<10)
@@ -314,6 +316,11 @@ func FuzzLook(f *testing.F) {
 		}
 		if c.n > 64*mib || p.Summary == "" || len(p.Partitions) > store.MaxPartitions {
 			t.Errorf("%d bytes read: %+v", c.n, p)
+		}
+		for _, b := range []store.Bootable{p.BIOS, p.UEFI} {
+			if b.OK != (b.Chain != "") || b.OK != (b.Why == "") {
+				t.Errorf("it starts, or not: %+v", b)
+			}
 		}
 		for _, q := range p.Partitions {
 			if q.Start < 0 || q.Size <= 0 || q.Start+q.Size > int64(len(disk)) {

@@ -18,6 +18,10 @@ const (
 	tableMBR = "mbr"
 )
 
+// legacyBoot is the attribute of a GPT's partition that a BIOS is to start (UEFI
+// §5.3.3, bit 2).
+const legacyBoot = 1 << 2
+
 // section is the volume as the library of partition tables wants it.
 type section struct {
 	*io.SectionReader
@@ -54,8 +58,11 @@ func (d *disk) table() error {
 			}
 			d.add(store.Partition{
 				Number: p.Index, Start: int64(p.Start) * int64(d.block), Size: int64(p.End-p.Start+1) * int64(d.block),
-				ESP: p.Type == gpt.EFISystemPartition, Name: strings.TrimRight(p.Name, "\x00"),
+				ESP: p.Type == gpt.EFISystemPartition, Active: p.Attributes&legacyBoot != 0, Name: strings.TrimRight(p.Name, "\x00"),
 			})
+			if strings.EqualFold(string(p.Type), string(gpt.BIOSBoot)) || strings.EqualFold(string(p.Type), string(gpt.FreeBSDBoot)) {
+				d.loaderParts = append(d.loaderParts, place{int64(p.Start) * int64(d.block), int64(p.End-p.Start+1) * int64(d.block)})
+			}
 			d.hint(string(p.Type))
 		}
 	case *mbr.Table:
