@@ -123,6 +123,7 @@ type Attempt struct {
 	Arch      string      `json:"arch,omitempty"`
 	Address   string      `json:"address,omitempty"`
 	Script    string      `json:"script,omitempty"` // as it was given, secrets replaced
+	Owned     bool        `json:"-"`                // its script is by a profile for one boot, and went to an address that was shown to be the machine's
 	FirstSeq  int64       `json:"first_seq"`
 	LastSeq   int64       `json:"last_seq"`
 	// UsualMillis is what this machine's boots that went well usually take, from

@@ -55,6 +55,7 @@ const (
 	EventReport         EventKind = "report"              // the machine's own word: Detail.Step, Detail.Code
 	EventReportStray    EventKind = "report.stray"        // a report without a valid attempt and key
 	EventInstalled      EventKind = "report.done"         // an installer said that it has finished
+	EventInstallSeen    EventKind = "volume.installed"    // the machine is back from the installer of Detail.Profile, and Detail.Volume holds another boot loader than before it
 	EventReportUp       EventKind = "report.up"           // the operating system said that it is up
 	EventIgnoredMachine EventKind = "script.ignored"      // an ignored machine asked for its script, or (services/dhcp) was given an address and nothing to boot
 	EventLoaderMissing  EventKind = "http.loader-missing" // asked for a loader that we do not have
@@ -89,7 +90,7 @@ func EventKinds() []EventKind {
 		EventDHCPNoAddress, EventDHCPNoLoader, EventDHCPNoISCSI, EventDHCPOtherPick, EventDHCPNoSubnet, EventDHCPProxyOffer, EventDHCPBootServer, EventRASent,
 		EventTFTPProbe, EventTFTPStart, EventTFTPProgress, EventTFTPSent, EventTFTPAbort, EventTFTPMissing,
 		EventLoaderSent, EventFileSent, EventFileMissing, EventLoaderMissing, EventScriptAsked, EventScriptSent, EventScriptWaiting, EventScriptConflict, EventScriptWithheld,
-		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventInstalled, EventReportUp,
+		EventScriptFailed, EventIgnoredMachine, EventReport, EventReportStray, EventInstalled, EventInstallSeen, EventReportUp,
 		EventISCSILogin, EventISCSIRefused, EventISCSINoLUN, EventISCSIFirstRead, EventISCSIFirstWrite, EventISCSIIO, EventISCSIIOFailed,
 		EventISCSIStuck, EventISCSILogout, EventISCSIClosed,
 		EventVolumeFailed, EventSpace, EventMachineChanged, EventMachinePower, EventDropped,
@@ -159,6 +160,7 @@ type Detail struct {
 
 	Profile   string `json:"profile,omitempty"`
 	MatchedBy string `json:"matched_by,omitempty"` // "hostname", "uuid", "mac"
+	Owned     bool   `json:"owned,omitempty"`      // of a script by a profile for one boot: who asked for it was shown to be the machine
 	Key       string `json:"key,omitempty"`        // the attempt's report key
 	Script    string `json:"script,omitempty"`     // the script's text with its secrets replaced
 

@@ -36,6 +36,7 @@ func (d *Detail) AppendJSON(b []byte) []byte {
 	o.number("blksize", int64(d.Blksize))
 	o.text("profile", d.Profile)
 	o.text("matched_by", d.MatchedBy)
+	o.flag("owned", d.Owned)
 	o.text("key", d.Key)
 	o.text("script", d.Script)
 	o.text("initiator", d.Initiator)

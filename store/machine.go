@@ -233,3 +233,11 @@ type MachineFilter struct {
 	MAC     string
 	Page
 }
+
+// Baseline is what a machine's boot volume held when the machine was first given an
+// installer that was chosen for its next boot only.
+type Baseline struct {
+	Volume     VolumeID
+	Attempt    AttemptID // that the installer was given to; 0 when that was not recorded
+	BIOS, UEFI string    // Bootable.Chain of each
+}

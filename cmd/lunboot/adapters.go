@@ -50,6 +50,15 @@ func (c contents) Look(ctx context.Context, v store.Volume) (store.Preflight, er
 	return c.pool.Look(ctx, v)
 }
 
+// looker is a look into a volume as it is now: a machine that restarts may be back
+// before a look of a few seconds ago is old.
+type looker struct{ pool *volume.Pool }
+
+// Look says what stands on a volume.
+func (l looker) Look(ctx context.Context, v store.Volume) (store.Preflight, error) {
+	return l.pool.LookAnew(ctx, v)
+}
+
 // explainer tells a report's sender what its failure means.
 type explainer struct{ runner *attempts.Runner }
 

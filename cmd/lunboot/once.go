@@ -13,19 +13,19 @@ import (
 type onceRows interface {
 	Machine(context.Context, store.MachineID) (store.Machine, error)
 	Profile(ctx context.Context, name string) (store.Profile, error)
-	ConsumeOnce(context.Context, store.MachineID) error
+	ConsumeOnce(ctx context.Context, id store.MachineID, profile string) (used bool, err error)
 }
 
 // onceKeeper takes a machine's profile for one boot back when that boot has
-// proven itself: its operating system is up. An installer's system is up long
-// before it has installed anything; its own report, which httpboot takes, is its
-// proof.
+// proven itself by how it ended. An installer's system is up long before it has
+// installed anything; its own report, or what is on its volume when it comes back,
+// is its proof, and httpboot takes both.
 type onceKeeper struct {
 	rows onceRows
 	log  *slog.Logger
 
 	mu   sync.Mutex
-	up   []store.Attempt
+	over []store.Attempt
 	wake chan struct{}
 }
 
@@ -38,18 +38,39 @@ const maxOnce = 4096
 
 // ended takes a boot that ended, and does not wait.
 func (k *onceKeeper) ended(t store.Attempt) {
-	if t.Outcome != store.OutcomeUp || t.Machine == 0 {
+	if t.Machine == 0 || !proven(t) {
 		return
 	}
 	k.mu.Lock()
-	if len(k.up) < maxOnce {
-		k.up = append(k.up, t)
+	if len(k.over) < maxOnce {
+		k.over = append(k.over, t)
 	}
 	k.mu.Unlock()
 	select {
 	case k.wake <- struct{}{}:
 	default:
 	}
+}
+
+// proven reports whether a boot shows that what it was given is of use. One that
+// logs in to its volume is the machine's own, and its system has to come up. Of one
+// that needs no volume, such as one from the machine's own disk, nothing more is
+// heard as a rule: that silence counts as well, if the script went to the machine
+// itself. Anybody can say a machine's name, be given its script and fall silent.
+func proven(t store.Attempt) bool {
+	login := store.StageWaiting
+	for _, st := range t.Stages {
+		if st.Name == store.StageLogin {
+			login = st.State
+		}
+	}
+	switch t.Outcome {
+	case store.OutcomeUp:
+		return t.Owned || login == store.StageDone || login == store.StageSlow
+	case store.OutcomeUpUnconfirmed:
+		return t.Owned && login == store.StageSkipped
+	}
+	return false
 }
 
 // String names the service.
@@ -67,8 +88,8 @@ func (k *onceKeeper) Serve(ctx context.Context) error {
 		case <-k.wake:
 		}
 		k.mu.Lock()
-		all := k.up
-		k.up = nil
+		all := k.over
+		k.over = nil
 		k.mu.Unlock()
 		for _, t := range all {
 			if err := k.settle(ctx, t); err != nil && ctx.Err() == nil {
@@ -103,5 +124,6 @@ func (k *onceKeeper) settle(ctx context.Context, t store.Attempt) error {
 			return nil
 		}
 	}
-	return k.rows.ConsumeOnce(ctx, m.ID)
+	_, err = k.rows.ConsumeOnce(ctx, m.ID, m.OnceProfile)
+	return err
 }

@@ -242,7 +242,7 @@ func (c *serveCmd) build(w *world, set settings, log *slog.Logger) (_ *appliance
 		MaxSessions: maxSessions(log),
 	})
 	a.scripts = httpboot.Handler(httpboot.Config{
-		Inventory: a.db, Attempts: a.runner, Evidence: evidence{db: a.db, now: time.Now, heard: heard}, Explainer: explainer{a.runner}, Files: a.loaders, Media: a.media,
+		Inventory: a.db, Attempts: a.runner, Volumes: looker{a.pool}, Evidence: evidence{db: a.db, now: time.Now, heard: heard}, Explainer: explainer{a.runner}, Files: a.loaders, Media: a.media,
 		Emit: emit, Log: log.With("part", "boot"), Now: time.Now, Target: a.iqn, ISCSIPort: func() uint16 { return a.target.Addr().Port() },
 		Advertise: set.advertise, AdminURL: a.adminURL, Guard: set.guard, Networks: evidence{db: a.db, now: time.Now, heard: heard},
 		Fetched: func(addr netip.Addr) { a.tftp.ScriptFetched(addr) },

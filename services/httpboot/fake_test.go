@@ -36,6 +36,11 @@ type lab struct {
 	events   []store.Event
 	begun    int
 	armed    []store.MachineID
+	baseline map[store.MachineID]store.Baseline
+	contents map[store.VolumeID]store.Preflight // of those that are not blank
+	looked   int
+	hung     chan struct{} // when set, a look lasts until it is closed
+	started  bool          // boots whose script was given started what it says, and began anew
 	owners   map[netip.Addr]store.MAC
 	fetched  []netip.Addr
 
@@ -87,10 +92,10 @@ func newLab(t *testing.T, change ...func(*lab)) *lab {
 			"local":   {Name: "local", Kind: store.ProfileLocal},
 			"install": {Name: "install", Kind: store.ProfileKernel, Fields: map[string]string{"kernel": "vmlinuz", "initrd": "initrd.gz"}},
 		},
-		owners: map[netip.Addr]store.MAC{},
+		owners: map[netip.Addr]store.MAC{}, baseline: map[store.MachineID]store.Baseline{}, contents: map[store.VolumeID]store.Preflight{},
 	}
 	l.cfg = Config{
-		Inventory: l, Attempts: l, Evidence: l, Files: l, Emit: l,
+		Inventory: l, Attempts: l, Volumes: l, Evidence: l, Files: l, Emit: l,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: func() time.Time { return time.Unix(1_800_000_000, 0) },
 		Target: "iqn.2026-11.lunboot:target", ISCSIPort: func() uint16 { return 3260 },
 		AdminURL: func(a netip.Addr) string { return "http://" + a.String() + ":8080/" },
@@ -247,6 +252,9 @@ func (l *lab) attempt(id store.AttemptID) store.Attempt {
 	if e, ok := l.given[id]; ok {
 		a.MAC, a.Firmware = e.MAC, e.Detail.Firmware
 		a.Stages = []store.Stage{{Name: store.StageScript, State: store.StageDone, Detail: "Profile " + e.Detail.Profile + ", matched by " + e.Detail.MatchedBy}}
+		if a.Outcome = store.OutcomeFailed; l.started {
+			a.Outcome = store.OutcomeUp
+		}
 	}
 	return a
 }
@@ -316,18 +324,56 @@ func (l *lab) ArmBoot(_ context.Context, id store.MachineID) error {
 	return nil
 }
 
-func (l *lab) ConsumeOnce(_ context.Context, id store.MachineID) error {
+func (l *lab) ConsumeOnce(_ context.Context, id store.MachineID, profile string) (used bool, err error) {
 	if err := l.trip("ConsumeOnce"); err != nil {
-		return err
+		return false, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.machines {
-		if l.machines[i].ID == id {
-			l.machines[i].OnceProfile = ""
+		if l.machines[i].ID == id && l.machines[i].OnceProfile == profile && profile != "" {
+			l.machines[i].OnceProfile, used = "", true
 		}
 	}
+	return used, nil
+}
+
+func (l *lab) Baseline(_ context.Context, id store.MachineID) (store.Baseline, error) {
+	if err := l.trip("Baseline"); err != nil {
+		return store.Baseline{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b, ok := l.baseline[id]; ok {
+		return b, nil
+	}
+	return store.Baseline{}, store.NotFound("baseline", "id")
+}
+
+func (l *lab) PutBaseline(_ context.Context, id store.MachineID, profile string, b store.Baseline) error {
+	if err := l.trip("PutBaseline"); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if was, ok := l.baseline[id]; !ok || was.Volume != b.Volume {
+		l.baseline[id] = b
+	}
 	return nil
+}
+
+func (l *lab) Look(ctx context.Context, v store.Volume) (store.Preflight, error) {
+	if err := l.trip("Look"); err != nil {
+		return store.Preflight{}, err
+	}
+	l.mu.Lock()
+	l.looked++
+	found, hung := l.contents[v.ID], l.hung
+	l.mu.Unlock()
+	if hung != nil {
+		<-hung // as storage does, whatever ctx says
+	}
+	return found, nil
 }
 
 func (l *lab) Begin(_ context.Context, _ store.MAC, m store.MachineID) (store.AttemptID, string, error) {

@@ -21,7 +21,6 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -59,10 +58,24 @@ type Seen interface {
 	UnknownMachine(context.Context, store.MAC) (store.UnknownMachine, error)
 	SeeUnknown(context.Context, ...store.UnknownMachine) error
 	SeenMachine(ctx context.Context, id store.MachineID, firmware, arch string, at time.Time) error
-	ConsumeOnce(context.Context, store.MachineID) error
+	// ConsumeOnce takes a machine's profile for one boot back if it still is this
+	// one, and reports whether it was.
+	ConsumeOnce(ctx context.Context, id store.MachineID, profile string) (used bool, err error)
+	// Baseline is what the machine's boot volume held before the installer that was
+	// chosen for its next boot.
+	Baseline(context.Context, store.MachineID) (store.Baseline, error)
+	// PutBaseline keeps the first one of a volume, durably, if the profile for the
+	// machine's next boot still is this one.
+	PutBaseline(ctx context.Context, id store.MachineID, profile string, b store.Baseline) error
 	// ArmBoot is durable when it returns: the next login of the machine's
 	// firmware is then a new boot.
 	ArmBoot(context.Context, store.MachineID) error
+}
+
+// Volumes looks into volumes.
+type Volumes interface {
+	// Look says what a machine's firmware would find on a ready volume now.
+	Look(context.Context, store.Volume) (store.Preflight, error)
 }
 
 // Attempts names the attempt that a script belongs to.
@@ -120,6 +133,7 @@ type Networks interface {
 type Config struct {
 	Inventory Inventory
 	Attempts  Attempts
+	Volumes   Volumes // nil: nobody looks, and only an installer itself can say that it is done
 	Evidence  Evidence
 	Explainer Explainer // nil: reports are answered without an explanation
 	Files     Files
@@ -144,7 +158,7 @@ type Server struct {
 	mux    chi.Router
 	uuids  *uuidMemory
 	circle *circle.Watch // iPXEs that fetch a loader again and again
-	onceMu sync.Mutex    // one boot at a time takes a one-shot profile
+	looks  chan struct{} // holds one of each look that is under way
 }
 
 // Handler makes the handler of the boot listener.
@@ -152,7 +166,7 @@ func Handler(cfg Config) *Server {
 	if cfg.Guard == "" {
 		cfg.Guard = GuardStrict
 	}
-	s := &Server{cfg: cfg, uuids: newUUIDMemory(), circle: circle.New(cfg.Now)}
+	s := &Server{cfg: cfg, uuids: newUUIDMemory(), circle: circle.New(cfg.Now), looks: make(chan struct{}, maxLooks)}
 	r := chi.NewRouter()
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		r.MethodFunc(method, "/", handler(s.root))

@@ -85,7 +85,7 @@ func TestAnIPXEIsGivenAScriptWhateverGoesWrong(t *testing.T) {
 	}
 	faults := []fault{{}}
 	for _, m := range []string{"Machine", "MachineByName", "MachineByUUID", "MachineByMAC", "MachineBySerial", "MachineByAssetTag", "MappingsOf", "Volume", "Profile",
-		"UnknownMachine", "SeeUnknown", "SeenMachine", "ArmBoot", "ConsumeOnce", "Begin", "AllMedia", "Attempt", "Explain", "Open"} {
+		"UnknownMachine", "SeeUnknown", "SeenMachine", "ArmBoot", "ConsumeOnce", "Baseline", "Begin", "AllMedia", "Attempt", "Explain", "Open"} {
 		faults = append(faults, fault{m, nil}, fault{m, errSick}, fault{m, store.NotFound("thing", "x")},
 			fault{m, &store.Error{Kind: store.KindUnavailable, Msg: "the disk is full"}}, fault{m, context.DeadlineExceeded})
 	}

@@ -120,8 +120,9 @@ func (s *Server) disks(ctx context.Context, m store.Machine, f *scripts.Facts) (
 // address at, with its secrets replaced. It mints and changes nothing. profile
 // overrides the machine's own when it is not empty.
 func (s *Server) Preview(ctx context.Context, m store.Machine, profile string, at netip.AddrPort) (string, error) {
-	a := ask{boot: s.advertised(at), dry: true, addr: m.Address}
+	a := ask{boot: s.advertised(at), dry: true, trusted: true, addr: m.Address}
 	if profile == "" {
+		m, _ = s.afterInstall(ctx, a, m)
 		profile = m.OnceProfile
 	}
 	p, err := s.plan(ctx, m, profile, a)

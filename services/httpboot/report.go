@@ -113,7 +113,8 @@ func (s *Server) settle(ctx context.Context, a store.Attempt) error {
 	if len(newer) > 0 && newer[len(newer)-1].ID > a.ID {
 		return nil // too long ago
 	}
-	return s.cfg.Inventory.ConsumeOnce(ctx, m.ID)
+	_, err = s.cfg.Inventory.ConsumeOnce(ctx, m.ID, once.Name)
+	return err
 }
 
 // reportUp takes the word of an operating system. It may know the attempt, from

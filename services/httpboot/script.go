@@ -207,18 +207,7 @@ func (s *Server) seeUnknown(ctx context.Context, a ask) error {
 
 // machine answers an enrolled machine.
 func (s *Server) machine(ctx context.Context, a ask, found match) answer {
-	m := found.Machine
-	if !a.dry && m.OnceProfile != "" {
-		// Of two requests at a time one takes a one-shot profile that is used up
-		// with its script.
-		s.onceMu.Lock()
-		defer s.onceMu.Unlock()
-		fresh, err := s.cfg.Inventory.Machine(ctx, m.ID)
-		if err != nil {
-			return s.failed(a, m, "look up the machine", err)
-		}
-		m = fresh
-	}
+	m, seen := s.afterInstall(ctx, a, found.Machine)
 	profile, once := m.OnceProfile, m.OnceProfile != ""
 	if a.choice != "" {
 		ok, err := s.offers(ctx, cmp.Or(m.OnceProfile, m.Profile), a.choice)
@@ -255,7 +244,7 @@ func (s *Server) machine(ctx context.Context, a ask, found match) answer {
 			return s.failed(a, m, "make the script of "+m.Name, err)
 		}
 		is := plan.explained(found.By)
-		is.Answer, is.Text = "script", scripts.Redact(text, plan.facts)
+		is.Answer, is.Why, is.Text = "script", seen, scripts.Redact(text, plan.facts)
 		return answer{http.StatusOK, text, true, is}
 	}
 	return s.give(ctx, a, m, plan, found.By, once)
@@ -290,21 +279,18 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 			return s.failed(a, m, "arm the boot of "+m.Name, err)
 		}
 	}
-	// Nothing more is heard of a machine that boots from its own disk. Every other
-	// one-shot profile is used up by what proves that it was of use: a script that
-	// was fetched is no system that was installed. A name is soon said: who asks
-	// from an address that is not shown to be the machine's gets the script, and
-	// the profile stays.
-	if once && p.profile.Kind == store.ProfileLocal {
-		once, _ = s.allowed(ctx, m, a.addr, a.reached)
+	if once && installs(p.profile.Kind) {
+		s.keepBaseline(ctx, m, id)
 	}
-	if once && p.profile.Kind == store.ProfileLocal {
-		if err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID); err != nil {
-			return s.failed(a, m, "use up the one-shot profile of "+m.Name, err)
-		}
+	// A one-shot profile is used up by what proves that its boot was of use, and a
+	// script that was fetched proves nothing. Nor does what a boot comes to that
+	// somebody else began: a name is soon said.
+	owned := false
+	if once {
+		owned, _ = s.allowed(ctx, m, a.addr, a.reached)
 	}
 	e := s.machineEvent(store.EventScriptSent, a, m, store.Detail{
-		URL: a.url, Profile: p.profile.Name, MatchedBy: by, Key: key, Script: scripts.Redact(text, p.facts),
+		URL: a.url, Profile: p.profile.Name, MatchedBy: by, Owned: owned, Key: key, Script: scripts.Redact(text, p.facts),
 		Firmware: firmware(a.id.Platform), Arch: arch(a.id.BuildArch), IPXE: true, Bytes: int64(len(text)),
 	})
 	e.Attempt = id
@@ -315,6 +301,11 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 // bootsVolume reports whether scripts of the kind hook the machine's volume.
 func bootsVolume(k store.ProfileKind) bool {
 	return k == store.ProfileSAN || k == store.ProfileInstall || k == store.ProfileWimboot || k == store.ProfileCustom
+}
+
+// installs reports whether scripts of the kind start an installer.
+func installs(k store.ProfileKind) bool {
+	return k == store.ProfileInstall || k == store.ProfileWimboot
 }
 
 // withhold answers an address that is not the machine's. A MAC that nobody

@@ -102,7 +102,7 @@ func scanEvent(r dbfile.Row) (store.Event, error) {
 }
 
 const attemptColumns = `SELECT id, coalesce(machine, 0), machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
-	firmware, arch, address, script, first_seq, last_seq FROM attempt `
+	firmware, arch, address, script, owned, first_seq, last_seq FROM attempt `
 
 func scanAttempt(r dbfile.Row) (store.Attempt, error) {
 	var (
@@ -112,7 +112,7 @@ func scanAttempt(r dbfile.Row) (store.Attempt, error) {
 		stages, diagnoses string
 	)
 	err := r.Scan(&a.ID, &a.Machine, &a.Name, &mac, &a.Key, &started, &updated, &a.Outcome, &a.Stage, &stages, &diagnoses,
-		&a.Firmware, &a.Arch, &a.Address, &a.Script, &a.FirstSeq, &a.LastSeq)
+		&a.Firmware, &a.Arch, &a.Address, &a.Script, &a.Owned, &a.FirstSeq, &a.LastSeq)
 	if err != nil {
 		return store.Attempt{}, err
 	}
@@ -131,7 +131,7 @@ func (j *Journal) PutAttempts(ctx context.Context, attempts []store.Attempt) err
 	}
 	return j.write(ctx, "write attempts", func(t *dbfile.Tx) error {
 		put, err := t.PrepareContext(t.Ctx, `INSERT OR REPLACE INTO attempt (id, machine, machine_name, mac, key, started, updated, outcome, stage, stages, diagnoses,
-			firmware, arch, address, script, first_seq, last_seq, told, words) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+			firmware, arch, address, script, owned, first_seq, last_seq, told, words) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
 		if err != nil {
 			return err
 		}
@@ -150,7 +150,7 @@ func (j *Journal) PutAttempts(ctx context.Context, attempts []store.Attempt) err
 				return err
 			}
 			if _, err := put.ExecContext(t.Ctx, int64(a.ID), dbfile.Ref(a.Machine), a.Name, dbfile.Text(a.MAC), a.Key, dbfile.Nanos(a.Started), dbfile.Nanos(a.Updated),
-				string(a.Outcome), string(a.Stage), string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.FirstSeq, a.LastSeq, told(a), words(a)); err != nil {
+				string(a.Outcome), string(a.Stage), string(stages), string(diagnoses), a.Firmware, a.Arch, a.Address, a.Script, a.Owned, a.FirstSeq, a.LastSeq, told(a), words(a)); err != nil {
 				return err
 			}
 		}

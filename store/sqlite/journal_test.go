@@ -155,7 +155,7 @@ func TestJournalFiltersUseAnIndex(t *testing.T) {
 func fullAttempt(id int) store.Attempt {
 	at := time.Date(2026, 11, 22, 10, 0, id, 0, time.UTC)
 	return store.Attempt{ID: store.AttemptID(id), Machine: 7, Name: "lab-01", MAC: testMAC(1), Key: "the-report-key", Started: at, Updated: at.Add(time.Minute),
-		Outcome: store.OutcomeFailed, Stage: store.StageLogin, Firmware: "BIOS", Arch: "x86", Address: "192.168.40.17", Script: "#!ipxe\n", FirstSeq: 1, LastSeq: 99,
+		Outcome: store.OutcomeFailed, Stage: store.StageLogin, Firmware: "BIOS", Arch: "x86", Address: "192.168.40.17", Script: "#!ipxe\n", Owned: true, FirstSeq: 1, LastSeq: 99,
 		Stages:    []store.Stage{{Name: store.StageAsk, State: store.StageDone, At: at, Ended: at.Add(time.Second), Detail: "asked"}, {Name: store.StageLogin, State: store.StageFailed}},
 		Diagnoses: []store.Diagnosis{{Code: "LB-LUN-01", Title: "t", Cause: "c", Confidence: store.Certain, Fixes: []store.Fix{{Action: "map-lun-0", Label: "Map it"}}, Evidence: []string{"e1", "e2"}}}}
 }

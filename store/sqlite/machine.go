@@ -349,21 +349,6 @@ func (db *DB) SeenMachine(ctx context.Context, id store.MachineID, firmware, arc
 	})
 }
 
-// ConsumeOnce clears the profile that a machine was given for one boot.
-func (db *DB) ConsumeOnce(ctx context.Context, id store.MachineID) error {
-	return db.write(ctx, "use up one-shot profile", func(t *tx) error {
-		m, err := machineBy(t.Ctx, t, "number", fmt.Sprint(id), "id = ?", int64(id))
-		if err != nil || m.OnceProfile == "" {
-			return err
-		}
-		if _, err := t.Run("UPDATE machine SET once_profile = NULL, revision = revision + 1, updated = ? WHERE id = ?", dbfile.Nanos(t.now), int64(id)); err != nil {
-			return err
-		}
-		t.move(enrolled)
-		return t.audit(store.ActorSystem, "machine.once", m.Name, "the profile "+m.OnceProfile+" was used for one boot")
-	})
-}
-
 // ArmBoot notes that a machine was given a script that boots its volume. It is
 // on disk when ArmBoot returns.
 func (db *DB) ArmBoot(ctx context.Context, id store.MachineID) error {

@@ -60,7 +60,9 @@ type Machines interface {
 	PutMachines(context.Context, store.Actor, []store.Machine) ([]store.Machine, error)
 	DeleteMachine(context.Context, store.Actor, store.MachineID) error
 	SeenMachine(ctx context.Context, id store.MachineID, firmware, arch string, at time.Time) error
-	ConsumeOnce(context.Context, store.MachineID) error
+	ConsumeOnce(ctx context.Context, id store.MachineID, profile string) (used bool, err error)
+	Baseline(context.Context, store.MachineID) (store.Baseline, error)
+	PutBaseline(ctx context.Context, id store.MachineID, profile string, b store.Baseline) error
 
 	UnknownMachine(context.Context, store.MAC) (store.UnknownMachine, error)
 	UnknownMachines(ctx context.Context, includeIgnored bool) ([]store.UnknownMachine, error)
@@ -218,6 +220,7 @@ func Run(t *testing.T, open func(*testing.T) Inventory) {
 		"removing a machine takes its mappings":                machineRemoval,
 		"seeing a machine is no change of it":                  machineSeen,
 		"a one-shot profile is used once":                      machineOnce,
+		"a baseline goes with the choice that it is of":        machineBaseline,
 		"the audit log has every change and no secret":         auditTrail,
 		"the audit log is searched":                            auditSearch,
 		"an unknown machine gathers what it says":              unknownGathers,

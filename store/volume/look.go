@@ -37,6 +37,11 @@ func (p *Pool) Look(ctx context.Context, v store.Volume) (store.Preflight, error
 	if ok && seen.size == v.Size && time.Since(seen.at) < lookFor {
 		return seen.found, nil
 	}
+	return p.LookAnew(ctx, v)
+}
+
+// LookAnew says what a machine's firmware would find on a ready volume now.
+func (p *Pool) LookAnew(ctx context.Context, v store.Volume) (store.Preflight, error) {
 	h, err := p.Open(ctx, v)
 	if err != nil {
 		return store.Preflight{}, err

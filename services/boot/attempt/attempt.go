@@ -224,6 +224,9 @@ func (s *State) Read() (read, written int64) {
 	return read, written
 }
 
+// StartedOver begins the line of a stage that the machine left by starting over.
+const StartedOver = "It started over"
+
 // Ended closes an attempt that another one follows: what it was doing was never
 // finished.
 func (s *State) Ended(at time.Time) {
@@ -235,10 +238,10 @@ func (s *State) Ended(at time.Time) {
 		name = store.StageScript
 	}
 	if name == store.StageScript && s.waiting {
-		s.left(at, "It started over while it waited to be enrolled")
+		s.left(at, StartedOver+" while it waited to be enrolled")
 		return
 	}
-	s.fail(name, at, "It started over before this was done")
+	s.fail(name, at, StartedOver+" before this was done")
 }
 
 // Expire applies silence: when nothing came for longer than the stage allows,

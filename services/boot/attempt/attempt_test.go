@@ -659,3 +659,18 @@ func TestASampleDoesNotUndoAFailureThatCameAfterIt(t *testing.T) {
 	p.io(1000, ipxeID, "s1", 3584).expect(store.OutcomeFailed, store.StageUp, "done done skipped done done done failed")
 	p.io(1000, ipxeID, "s1", 9e6).expect(store.OutcomeRunning, store.StageUp, "done done skipped done done done running")
 }
+
+// The newest script says whether a boot is the machine's own: somebody else who asks
+// in its name makes it nobody's.
+func TestABootIsOwnedByWhomItsNewestScriptWentTo(t *testing.T) {
+	local := func(owned bool) store.Detail {
+		return store.Detail{Profile: "local", Script: "#!ipxe\nexit\n", Owned: owned}
+	}
+	p := newTape(t).dora(ipxeBIOS, "").see(9, store.EventScriptSent, local(true)).quiet(4 * time.Minute)
+	if p.s.Outcome != store.OutcomeUpUnconfirmed || !p.s.Owned {
+		t.Errorf("%s, owned %v", p.s.Outcome, p.s.Owned)
+	}
+	if p.see(9, store.EventScriptSent, local(false)); p.s.Owned {
+		t.Error("it was asked for from somewhere else")
+	}
+}

@@ -28,6 +28,7 @@ func (s *State) foldFetch(e store.Event) {
 		}
 		_, _, s.asks = AsksSomebody(d.Script)
 		s.pause = pause(d.Script)
+		s.Owned = d.Owned
 		if d.Key != "" {
 			s.Key = d.Key
 		}
@@ -75,9 +76,6 @@ func (s *State) foldFetch(e store.Event) {
 		s.up(e.At, "It said so itself")
 	}
 }
-
-// InstallerDone is the line of a boot whose installer reported that it has finished.
-const InstallerDone = "Its installer said that it is done"
 
 // needSAN marks whether the script that was given needs the SAN.
 func (s *State) needSAN() {

@@ -131,10 +131,3 @@ func IsKernel(script, path string) bool {
 	}
 	return false
 }
-
-// StartsInstaller reports whether a script is one of ours that hooks the volume for an
-// installer: what is started then does not run from the volume, and needs it when
-// somebody has answered its questions.
-func StartsInstaller(script string) bool {
-	return strings.Contains(script, "\nsanhook ") && strings.Contains(script, "\n:no_volume\n")
-}

@@ -508,6 +508,7 @@ var plainWords = map[store.EventKind]string{
 	store.EventIgnoredMachine:  "it asked to boot, and is ignored",
 	store.EventReport:          "it reported a failure",
 	store.EventInstalled:       "its installer said that it is done",
+	store.EventInstallSeen:     "that its installer is done was seen on its volume",
 	store.EventReportUp:        "it said that it is up",
 	store.EventISCSILogin:      "it logged in",
 	store.EventISCSIRefused:    "its login was refused",

@@ -231,7 +231,7 @@ func (v *view) wrongProfile(e store.Event) store.Diagnosis {
 	}
 	switch {
 	case v.f.Once != "" && v.f.Once == name:
-		d.Fixes = slices.Insert(d.Fixes, 0, fix(store.FixClearOnce, "", "Take the profile for one boot back, and boot by profile "+v.f.Profile))
+		d.Fixes = slices.Insert(d.Fixes, 0, v.takeBack())
 	case v.f.Profile == name:
 		d.Fixes = append(d.Fixes, fix(store.FixProfileSAN, "", "Or use profile san, which boots from "+v.volume()))
 	}

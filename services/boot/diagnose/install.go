@@ -3,7 +3,6 @@ package diagnose
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"lunboot/services/boot/attempt"
@@ -34,7 +33,7 @@ func Installing(a store.Attempt, earlier []store.Attempt, installers []string) [
 			continue
 		}
 		took := next.Sub(e.Started)
-		if !slices.Contains(installers, profile) || !startedInstaller(e) || took < leastInstall || took > mostInstall {
+		if !slices.Contains(installers, profile) || !attempt.StartedInstaller(e) || took < leastInstall || took > mostInstall {
 			break
 		}
 		out = append(out, e)
@@ -44,21 +43,6 @@ func Installing(a store.Attempt, earlier []store.Attempt, installers []string) [
 		return nil
 	}
 	return out
-}
-
-// startedInstaller reports whether a boot by an installer's script went beyond its
-// script: its kernel was fetched, and nobody said that it could not start.
-func startedInstaller(e store.Attempt) bool {
-	if e.Outcome == store.OutcomeUp || e.Outcome == store.OutcomeUpUnconfirmed {
-		return true
-	}
-	if e.Stage != store.StageRead && e.Stage != store.StageUp {
-		return false
-	}
-	// A stage that began before it ended was under way: its kernel came.
-	return slices.ContainsFunc(e.Stages, func(st store.Stage) bool {
-		return st.Name == e.Stage && strings.HasPrefix(st.Detail, startedOver) && st.At.Before(st.Ended)
-	})
 }
 
 // saidDone reports whether a boot's installer said that it is done.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lunboot/services/boot"
+	"lunboot/services/boot/attempt"
 	"lunboot/store"
 )
 
@@ -134,7 +135,7 @@ func refusedUnsigned(v *view) (store.Diagnosis, bool) {
 	}
 	st, l := v.stage(v.a.Stage), v.f.Loader
 	took := st.Ended.Sub(e.At)
-	if !strings.HasPrefix(st.Detail, startedOver) || took < 0 || took > refusedAtOnce {
+	if !strings.HasPrefix(st.Detail, attempt.StartedOver) || took < 0 || took > refusedAtOnce {
 		return store.Diagnosis{}, false
 	}
 	v.note(e.At, "%s%s", plain(e.Kind), suffix(e))

@@ -283,16 +283,21 @@ func reportedOther(v *view) (store.Diagnosis, bool) {
 }
 
 func beganAnew(v *view) (store.Diagnosis, bool) {
-	if !v.failed() || !strings.HasPrefix(v.stage(v.a.Stage).Detail, startedOver) {
+	if !v.failed() || !strings.HasPrefix(v.stage(v.a.Stage).Detail, attempt.StartedOver) {
 		return store.Diagnosis{}, false
 	}
 	v.noteSilence()
-	return store.Diagnosis{
+	d := store.Diagnosis{
 		Title:      v.who() + " started over while it " + doing(v.a.Stage),
 		Cause:      "It asked to boot again from the beginning: somebody switched it off and on, or its firmware gave up and tried anew.",
 		Confidence: store.VeryLikely,
 		Fixes:      []store.Fix{{Label: "Look at the boot that followed"}},
-	}, true
+	}
+	if v.f.Once != "" && v.a.Stage == store.StageUp && !sanOf(v.a) {
+		d.Cause += stays
+		d.Fixes = append(d.Fixes, v.takeBack())
+	}
+	return d, true
 }
 
 func stopped(v *view) (store.Diagnosis, bool) {
@@ -352,11 +357,24 @@ func ownDisk(v *view) (store.Diagnosis, bool) {
 		Cause:      "Its profile leaves it to its own disk, and " + x.Meaning + ". Its firmware goes on with its list of boot devices; what came of that cannot be seen from here.",
 		Confidence: store.Certain,
 	}
-	if len(v.f.Mappings) > 0 {
+	switch {
+	case v.f.Once != "":
+		d.Cause += stays
+		d.Fixes = append(d.Fixes, v.takeBack())
+	case len(v.f.Mappings) > 0:
 		d.Fixes = append(d.Fixes, fix(store.FixProfileSAN, "", "Use profile san, which boots from "+v.volume()))
 	}
 	d.Fixes = append(d.Fixes, store.Fix{Label: "Look whether the machine’s firmware sees its disk"})
 	return d, true
+}
+
+// stays is said of a boot that came to nothing while its machine has a profile for
+// one boot.
+const stays = " The profile that was chosen for one boot only is not used up by that: the next boot is by it as well."
+
+// takeBack offers to end a profile for one boot by hand.
+func (v *view) takeBack() store.Fix {
+	return fix(store.FixClearOnce, "", "Take the profile for one boot back, and boot by profile "+v.f.Profile)
 }
 
 // A machine that booted so often in so short a time is in a loop.
@@ -372,7 +390,7 @@ func Looping(a store.Attempt, earlier []store.Attempt) (boots int, took time.Dur
 	next, first := a.Started, a.Started
 	for boots = 1; boots <= len(earlier); boots++ {
 		e := earlier[boots-1]
-		over := e.Outcome == store.OutcomeFailed && e.Stage == store.StageUp && len(e.Stages) > 0 && strings.HasPrefix(e.Stages[len(e.Stages)-1].Detail, startedOver)
+		over := e.Outcome == store.OutcomeFailed && e.Stage == store.StageUp && len(e.Stages) > 0 && strings.HasPrefix(e.Stages[len(e.Stages)-1].Detail, attempt.StartedOver)
 		// An installer that is done starts the machine anew, and comes up again.
 		installs := e.Outcome != store.OutcomeFailed && !sanOf(e)
 		if !over && !installs || a.Started.Sub(e.Started) > loopTime || e.Started.After(next) {
@@ -385,9 +403,6 @@ func Looping(a store.Attempt, earlier []store.Attempt) (boots int, took time.Dur
 	}
 	return boots, a.Started.Sub(first)
 }
-
-// startedOver begins the line of a stage that the machine left by starting over.
-const startedOver = "It started over"
 
 // sanOf reports whether a boot needed its volume.
 func sanOf(a store.Attempt) bool {
@@ -419,9 +434,13 @@ func again(v *view) (store.Diagnosis, bool) {
 	}
 	if !sanOf(v.a) || !sanOf(v.f.Earlier[0]) {
 		d.Cause = "Each time it was given the same script, which does not boot from its volume. An installer that is done starts the machine anew, and is then given once more."
-		if v.f.Profile != store.DefaultProfile && len(v.f.Mappings) > 0 {
+		if v.f.Once == "" && v.f.Profile != store.DefaultProfile && len(v.f.Mappings) > 0 {
 			d.Fixes = append([]store.Fix{fix(store.FixProfileSAN, "", "Use profile san: it is installed, and boots from its volume")}, d.Fixes...)
 		}
+	}
+	if v.f.Once != "" {
+		d.Cause += stays
+		d.Fixes = append([]store.Fix{v.takeBack()}, d.Fixes...)
 	}
 	return d, true
 }

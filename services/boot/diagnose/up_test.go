@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lunboot/store"
 )
@@ -111,5 +112,32 @@ func TestASystemWhoseAppliancesAddressChangedIsLost(t *testing.T) {
 	p = ran().see(1000, store.EventISCSILogin, back)
 	if all := Explain(p.s.Snapshot(), p.events, moved, p.at); len(all) != 0 {
 		t.Errorf("%+v", all)
+	}
+}
+
+// A profile for one boot is not used up by a boot that came to nothing: each rule
+// that such a boot meets says so, and how to end that.
+func TestABootThatCameToNothingKeepsItsProfileForOneBoot(t *testing.T) {
+	f := lab12(win11)
+	f.Once = "local"
+	local := func() *tape {
+		return bios().see(9, store.EventScriptSent, store.Detail{Profile: "local", Script: "sanboot --drive 0x80"})
+	}
+	failed := local().report("local", "1d852039").first(t, f)
+	is(t, failed, "LB-OS-04", "could not start from its own disk", "clear-once", store.Certain)
+	p := local()
+	p.s.Ended(p.at.Add(time.Minute))
+	back := p.first(t, f)
+	if back.Code != "LB-BOOT-02" || !back.Offers(store.FixAction{Kind: store.FixClearOnce}) {
+		t.Errorf("one that came back: %+v", back)
+	}
+	for _, d := range []store.Diagnosis{failed, back} {
+		if !strings.Contains(d.Cause, "is not used up by that") {
+			t.Errorf("%s says %q", d.Code, d.Cause)
+		}
+	}
+	f.Once = ""
+	if d := local().report("local", "1d852039").first(t, f); d.Offers(store.FixAction{Kind: store.FixClearOnce}) || strings.Contains(d.Cause, "one boot only") {
+		t.Errorf("without one: %+v", d)
 	}
 }
