@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lunboot/services/iscsi"
+	"lunboot/services/iscsi/scsi"
 	"lunboot/store"
 	"lunboot/store/sqlite"
 	"lunboot/store/volume"
@@ -197,6 +198,8 @@ func (c *catalog) Volume(ctx context.Context, id store.VolumeID) (iscsi.Map, err
 	}
 	return iscsi.Map{LUNs: map[store.LUN]iscsi.Entry{0: c.entry(v, h)}, Release: func() { h.Close() }}, nil
 }
+
+var _ scsi.Foreseeing = (*volume.Handle)(nil) // or a command waits for views once a range
 
 // entry is a volume that nobody may write or wipe yet.
 func (c *catalog) entry(v store.Volume, h *volume.Handle) iscsi.Entry {

@@ -3,6 +3,7 @@ package iscsi
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -365,6 +366,19 @@ func (v *sharedVolume) Unmap(ctx context.Context, off, n int64) error {
 	}
 	defer h.leave()
 	return h.Volume.Unmap(ctx, off, n)
+}
+
+// Foresee is for a volume that wants to know what a command erases.
+func (v *sharedVolume) Foresee(ctx context.Context, ranges iter.Seq2[int64, int64]) error {
+	h := v.enter()
+	if h == nil {
+		return errNoHandle
+	}
+	defer h.leave()
+	if f, ok := h.Volume.(scsi.Foreseeing); ok {
+		return f.Foresee(ctx, ranges)
+	}
+	return nil
 }
 
 func (v *sharedVolume) Zero(ctx context.Context, off, n int64) error {

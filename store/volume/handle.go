@@ -3,6 +3,8 @@ package volume
 import (
 	"context"
 	"io"
+	"iter"
+	"maps"
 	"sync/atomic"
 
 	"lunboot/store"
@@ -94,7 +96,9 @@ func (h *Handle) erase(ctx context.Context, op string, off, n int64) error {
 	if err := h.s.writable(); err != nil {
 		return err
 	}
-	o.top.saveAhead(off, n)
+	if n > saveMost {
+		o.top.saveAhead(maps.All(map[int64]int64{off: n}))
+	}
 	err = h.s.erase(ctx, o.top.f, off, n)
 	h.s.wrote()
 	if err == nil || ctx.Err() != nil {
@@ -102,6 +106,23 @@ func (h *Handle) erase(ctx context.Context, op string, off, n int64) error {
 	}
 	h.s.harmed(err)
 	return fault(op, *h.s.name.Load(), err)
+}
+
+// Foresee is told of all ranges, by their offsets and lengths, that one command is
+// about to unmap or zero, so that views save no more for all of them than for one.
+func (h *Handle) Foresee(ctx context.Context, ranges iter.Seq2[int64, int64]) error {
+	h.s.still.RLock()
+	defer h.s.still.RUnlock()
+	o, err := h.begin(ctx, 0, 0)
+	if err != nil {
+		return err
+	}
+	defer o.gate.leave()
+	if err := h.s.writable(); err != nil {
+		return err
+	}
+	o.top.saveAhead(ranges)
+	return nil
 }
 
 // BlockStatus says whether the bytes at off are held on disk, and for how many

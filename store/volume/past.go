@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/bits"
 	"slices"
 	"sync"
@@ -127,16 +128,22 @@ func (t *tapped) save(off, n int64) {
 	}
 }
 
-// saveAhead saves for views all of what a large command is about to erase: a clone
-// erases it in pieces, and each of those has little to save, however much they have
-// together.
-func (l *layer) saveAhead(off, n int64) {
+// saveAhead saves for views all of what a command is about to erase, in ranges or, in
+// a clone, in pieces: each of those has little to save, however much they have
+// together, and the bound is for what the command waits for.
+func (l *layer) saveAhead(ranges iter.Seq2[int64, int64]) {
 	f := clone.File(l.f)
 	if o := l.overlay(); o != nil {
 		f, _ = o.Files()
 	}
-	if t := tapOf(f); t != nil && n > saveMost {
-		t.save(off, n)
+	t := tapOf(f)
+	if t == nil {
+		return
+	}
+	if now := t.views.Load(); now != nil {
+		for _, k := range *now {
+			k.keepAll(ranges)
+		}
 	}
 }
 
@@ -208,12 +215,25 @@ func (k *past) lock(g int64) *sync.Mutex { return &k.locks[g%int64(len(k.locks))
 // keep saves what a write is about to replace. When that fails the view is given
 // up, and the write goes on: a copy never harms a machine.
 func (k *past) keep(off, n int64) {
+	cost := int64(0)
+	k.keepFor(off, n, &cost)
+}
+
+// keepAll is keep for all that one command replaces.
+func (k *past) keepAll(ranges iter.Seq2[int64, int64]) {
+	cost := int64(0)
+	for off, n := range ranges {
+		k.keepFor(off, n, &cost)
+	}
+}
+
+// keepFor adds to the cost what it has saved, in bytes; no more than saveMost.
+func (k *past) keepFor(off, n int64, cost *int64) {
 	end := min(off+n, k.size)
 	if off >= end {
 		return
 	}
 	live := run{f: k.live}
-	cost := int64(0)
 	for g := off / pastGranule; g*pastGranule < end; g++ {
 		if k.saved.has(g) || g < k.given.Load() {
 			continue
@@ -221,7 +241,7 @@ func (k *past) keep(off, n int64) {
 		if k.view.lost.Load() != nil {
 			return
 		}
-		if cost > saveMost {
+		if *cost > saveMost {
 			k.view.unsaved(errTooMuch)
 			return
 		}
@@ -230,7 +250,7 @@ func (k *past) keep(off, n int64) {
 			k.view.unsaved(err)
 			return
 		}
-		cost += wrote
+		*cost += wrote
 	}
 }
 

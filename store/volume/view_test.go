@@ -504,6 +504,37 @@ func TestACommandWaitsForSoMuchToBeSavedAndNoMore(t *testing.T) {
 	}
 }
 
+// What a command takes back in many ranges counts together, and a command that is told
+// of beforehand loses no view for which there is little to save.
+func TestAllRangesOfACommandCountTogether(t *testing.T) {
+	for name, create := range map[string]func(*testing.T, *yard, int64, int) store.Volume{"raw": kinds["raw"], "clone": kinds["clone of a raw volume"]} {
+		y := &yard{Pool: openPool(t, t.TempDir())}
+		v := create(t, y, saveMost+64<<20, 512)
+		h := y.open(t, v)
+		b := volumetest.Pattern(make([]byte, 1<<20), 1)
+		for off := int64(0); off < saveMost+16<<20; off += 1 << 20 {
+			put(t, h, off, b)
+		}
+		for end, lost := range map[int64]bool{saveMost / 2: false, saveMost + 16<<20: true} {
+			w, err := y.View(t.Context(), v)
+			must(t, err)
+			must(t, h.Foresee(t.Context(), func(yield func(off, n int64) bool) {
+				for off := int64(0); off < end && yield(off, 2<<20); off += 2 << 20 {
+				}
+			}))
+			if got := w.Lost(); (got != nil) != lost || lost && !errors.Is(got, errTooMuch) {
+				t.Errorf("%s: after %s in ranges of 2 MiB the view says %v", name, store.Bytes(end), got)
+			}
+			if kept := w.kept.Load(); !lost && kept != end {
+				t.Errorf("%s: %d bytes were saved, want %d", name, kept, end)
+			}
+			must(t, w.Close())
+		}
+		must(t, h.Close())
+		must(t, y.Close())
+	}
+}
+
 // The kill of the process in the middle of a copy leaves no file, nor does a power
 // cut once lunboot has started again.
 func TestACrashInACopyLeavesNoFile(t *testing.T) {

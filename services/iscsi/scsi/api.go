@@ -3,6 +3,7 @@ package scsi
 import (
 	"context"
 	"fmt"
+	"iter"
 
 	"lunboot/services/iscsi/scsi/sense"
 	"lunboot/store"
@@ -39,6 +40,13 @@ type Lender interface {
 	// Lend returns where a file holds all of a range in memory. The descriptor
 	// is valid until back.Return, which the caller owes when ok is true.
 	Lend(off, n int64) (fd int, at int64, back interface{ Return() }, ok bool)
+}
+
+// Foreseeing is a Volume that wants to know all that a command is about to erase before
+// it erases the first of it.
+type Foreseeing interface {
+	// Foresee is told of the ranges, by their offsets and lengths.
+	Foresee(ctx context.Context, ranges iter.Seq2[int64, int64]) error
 }
 
 // UnitConfig describes a logical unit.

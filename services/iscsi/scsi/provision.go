@@ -42,6 +42,18 @@ func execUnmap(ctx context.Context, c *Command) error {
 
 func (c *Command) unmap(ctx context.Context, ranges []unmapRange) error {
 	u := c.itl.unit
+	if v, ok := u.cfg.Volume.(Foreseeing); ok && len(ranges) > 1 {
+		err := v.Foresee(ctx, func(yield func(off, n int64) bool) {
+			for _, r := range ranges {
+				if !yield(int64(r.lba)<<u.shift, int64(r.blocks)<<u.shift) {
+					return
+				}
+			}
+		})
+		if err != nil {
+			return sense.WriteError(err, ranges[0].lba)
+		}
+	}
 	for _, r := range ranges {
 		if r.blocks == 0 {
 			continue

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"testing"
 )
 
@@ -36,6 +38,22 @@ func (r *rig) fillAll(b byte) {
 	r.vol.mark(0, int64(len(r.vol.data)), true)
 }
 
+// foreseeing is a volume that notes what it is told of.
+type foreseeing struct {
+	*memory
+	seen [][2]int64
+	late bool
+	err  error
+}
+
+func (f *foreseeing) Foresee(_ context.Context, ranges iter.Seq2[int64, int64]) error {
+	for off, n := range ranges {
+		f.seen = append(f.seen, [2]int64{off, n})
+		f.late = f.late || f.data[off] != 'a'
+	}
+	return f.err
+}
+
 func TestUnmap(t *testing.T) {
 	t.Run("the blocks read zero, their neighbours are kept", func(t *testing.T) {
 		r := newRig(t)
@@ -55,6 +73,22 @@ func TestUnmap(t *testing.T) {
 		wantGood(t, r.unmap(0, 0, testBlocks, 0))
 		if r.vol.mapped[0] {
 			t.Fatal("something was written")
+		}
+	})
+	t.Run("the volume is told of all ranges before the first of them goes", func(t *testing.T) {
+		v := &foreseeing{}
+		r := newRig(t, func(cfg *UnitConfig) { v.memory = cfg.Volume.(*memory); cfg.Volume = v })
+		r.fillAll('a')
+		wantGood(t, r.unmap(8, 16, 100, 1))
+		if want := [][2]int64{{8 * 512, 16 * 512}, {100 * 512, 512}}; !slices.Equal(v.seen, want) {
+			t.Errorf("it is told of %v, want %v", v.seen, want)
+		}
+		if v.late {
+			t.Error("it is told when blocks are erased already")
+		}
+		v.err = errors.New("injected")
+		if c := r.unmap(0, 1, 2, 1); c.Status == StatusGood || r.vol.data[0] != 'a' {
+			t.Error("it says no, and blocks are erased")
 		}
 	})
 	t.Run("a bad descriptor after a good one changes nothing", func(t *testing.T) {
