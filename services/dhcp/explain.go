@@ -102,7 +102,7 @@ func (s *Server) ExplainOffer(ctx context.Context, q store.OfferQuery) (e store.
 	if s.link.Load() == nil {
 		return e, false, nil // it does not listen
 	}
-	at, ok := s.place(r, netip.Addr{})
+	at, ok := s.dryPlace(r)
 	if !ok {
 		return e, false, nil
 	}

@@ -1,7 +1,9 @@
 package dhcp
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -70,6 +72,32 @@ func TestADryRunSaysWhatIsThenAnsweredAndDoesNothing(t *testing.T) {
 			assert.Equal(t, "full", e.Mode)
 		})
 	}
+}
+
+// A relay that there is no way to is told of when it asks, not when somebody wonders
+// what it would be told.
+func TestADryRunLogsNothing(t *testing.T) {
+	if !alone(t) { // where there are no routes
+		return
+	}
+	var log bytes.Buffer
+	v := newInventory(newClock().Now)
+	cfg := v.config(t, lab())
+	cfg.Relayed = []store.Subnet{behind()}
+	cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s := New(cfg)
+	s.link.Store(&Interface{Name: "lab0", Address: ip("10.77.0.1"), MTU: 1500})
+	for range 2 {
+		e, ok, err := s.ExplainOffer(t.Context(), store.OfferQuery{MAC: mac(2), Arch: 7, Relay: ip("10.88.0.1")})
+		require.NoError(t, err)
+		require.True(t, ok)
+		assert.Equal(t, "DHCPOFFER", e.Verdict, e.Why)
+	}
+	assert.Empty(t, log.String())
+	at, ok := s.place(message.Request{Type: dhcpv4.MessageTypeDiscover, MAC: mac(2), GIAddr: ip("10.88.0.1")}, netip.Addr{})
+	require.True(t, ok)
+	assert.Equal(t, ip("10.77.0.1"), at.told)
+	assert.Contains(t, log.String(), "no route to a relay", "a request finds it out for itself")
 }
 
 // What a dry run imagines is what firmware and iPXE send: its answer has every

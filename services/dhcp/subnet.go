@@ -82,6 +82,18 @@ type place struct {
 // when to is none of those, to everybody. It is false for a request that
 // nothing is given to.
 func (s *Server) place(r message.Request, to netip.Addr) (place, bool) {
+	return s.placeBy(r, to, s.source)
+}
+
+// dryPlace is place for a request that nobody made: nothing is logged or remembered.
+func (s *Server) dryPlace(r message.Request) (place, bool) {
+	return s.placeBy(r, netip.Addr{}, func(to, reached netip.Addr) netip.Addr {
+		a, _, _ := s.routeTo(to, reached)
+		return a
+	})
+}
+
+func (s *Server) placeBy(r message.Request, to netip.Addr, source func(to, reached netip.Addr) netip.Addr) (place, bool) {
 	to, unicast := s.ours(to)
 	subnet, ok := s.networks.of(r, unicast)
 	if !ok {
@@ -107,7 +119,7 @@ func (s *Server) place(r message.Request, to netip.Addr) (place, bool) {
 		}
 		p.routed = !s.bound
 		p.link.MTU = 0 // that of our wire says nothing of theirs
-		p.told = s.source(client, p.link.Address)
+		p.told = source(client, p.link.Address)
 	}
 	switch { // a flag beats the database
 	case s.cfg.Advertise.IsValid():
@@ -154,20 +166,28 @@ type way struct {
 // source is our address as somebody behind a router reaches it: the one from
 // which we would send to them. Without a route it is the one that was reached.
 func (s *Server) source(to, reached netip.Addr) netip.Addr {
-	if s.bound {
-		return reached
-	}
-	now := s.cfg.Now()
-	if r, ok := s.routes.get(to); ok && now.Sub(r.at) < linkInterval {
-		return r.source
-	}
-	a, err := sockets.SourceTo(to)
+	a, fresh, err := s.routeTo(to, reached)
 	if err != nil {
 		s.cfg.Log.Warn("there is no route to a relay", "relay", to, "error", err)
+	}
+	if fresh {
+		s.routes.put(to, way{a, s.cfg.Now()})
+	}
+	return a
+}
+
+// routeTo looks that up; fresh when the kernel was asked just now.
+func (s *Server) routeTo(to, reached netip.Addr) (a netip.Addr, fresh bool, err error) {
+	if s.bound {
+		return reached, false, nil
+	}
+	if r, ok := s.routes.get(to); ok && s.cfg.Now().Sub(r.at) < linkInterval {
+		return r.source, false, nil
+	}
+	if a, err = sockets.SourceTo(to); err != nil {
 		a = reached
 	}
-	s.routes.put(to, way{a, now})
-	return a
+	return a, true, err
 }
 
 // How often a relay of an unknown subnet is told of: in the log each relay, in
