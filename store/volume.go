@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -169,7 +170,10 @@ type Job struct {
 	Error    string    `json:"error,omitempty"`
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
+	// Counts are how many machines a job on machines ended for, by result.
+	Counts map[JobResult]int `json:"counts,omitempty"`
 	// Verdicts are what became of each machine of a job on machines, in their order.
+	// Lists of jobs leave them out: there may be thousands.
 	Verdicts []JobVerdict `json:"verdicts,omitempty"`
 }
 
@@ -195,14 +199,32 @@ func (j Job) Progress() string {
 	return j.Amount(j.Done) + " of " + j.Amount(j.Total)
 }
 
-// Count counts the verdicts of one kind.
-func (j Job) Count(r JobResult) (n int) {
+// Count counts the verdicts, by result; nil for none.
+func (j Job) Count() map[JobResult]int {
+	var counts map[JobResult]int
 	for _, v := range j.Verdicts {
-		if v.Result == r {
-			n++
+		if counts == nil {
+			counts = map[JobResult]int{}
+		}
+		counts[v.Result]++
+	}
+	return counts
+}
+
+// Became says how a job on machines ended for them, or how far it is with them: "1
+// failed, 3 done". It is empty for every other job.
+func (j Job) Became() string {
+	var out []string
+	for _, r := range JobResults() {
+		words := string(r)
+		if r == ResultWaiting && j.State != JobRunning {
+			words = "not reached"
+		}
+		if n := j.Counts[r]; n > 0 {
+			out = append(out, fmt.Sprintf("%d %s", n, words))
 		}
 	}
-	return n
+	return strings.Join(out, ", ")
 }
 
 // JobVerdict is what became of one machine of a job on many.
@@ -223,6 +245,12 @@ const (
 	ResultSkipped JobResult = "skipped"
 	ResultFailed  JobResult = "failed"
 )
+
+// JobResults are the ways in which a job ends for a machine, in the order in which
+// they want to be looked at.
+func JobResults() []JobResult {
+	return []JobResult{ResultFailed, ResultWaiting, ResultSkipped, ResultDone}
+}
 
 // JobState is a job's place in its life.
 type JobState string

@@ -29,8 +29,8 @@ func TestAClassroomGetsItsClonesByOneVerb(t *testing.T) {
 	require.NotContains(t, out, "door")
 	var job store.Job
 	require.NoError(t, json.Unmarshal([]byte(a.must(t, "--json", "machine", "clone", "door", "lab1")), &job))
-	require.Equal(t, 1, job.Count(store.ResultDone))
-	require.Equal(t, 1, job.Count(store.ResultSkipped))
+	require.Equal(t, 1, job.Count()[store.ResultDone])
+	require.Equal(t, 1, job.Count()[store.ResultSkipped])
 	require.Regexp(t, `Total +2 machines`, a.must(t, "job", "show", "1")+a.must(t, "job", "show", "2"))
 	for _, bad := range []string{"machine clone", "machine clone lab1 --all", "machine clone lab1 --search tag:room", "machine clone lab1 --volatile"} {
 		code, _, _ := cliIn(a.dir, strings.Fields(bad)...)

@@ -50,7 +50,7 @@ func (i *Inventory) CloneForEach(ctx context.Context, by store.Actor, machines [
 			i.verdict(context.WithoutCancel(ctx), by, &row.Verdicts[at], parent, spec)
 			progress(int64(at)+1, row.Total)
 		}
-		if n := row.Count(store.ResultFailed); n > 0 {
+		if n := row.Count()[store.ResultFailed]; n > 0 {
 			return fmt.Errorf("%s of %d got no clone", row.Amount(int64(n)), len(row.Verdicts))
 		}
 		return nil

@@ -35,7 +35,7 @@ func TestAClassroomGetsACloneForEachAndOnlyOne(t *testing.T) {
 	job, err := h.CloneForEach(t.Context(), ada, append(room, room[0]), store.CloneChoice{Reset: true})
 	job = h.done(t, job, err)
 	got := became(job)
-	if job.State != store.JobDone || job.Done != 5 || job.Total != 5 || len(job.Verdicts) != 5 || job.Count(store.ResultDone) != 4 {
+	if job.State != store.JobDone || job.Done != 5 || job.Total != 5 || len(job.Verdicts) != 5 || job.Count()[store.ResultDone] != 4 {
 		t.Fatalf("the job ended as %+v", job)
 	}
 	if v := got["lab-1"]; v.Result != store.ResultSkipped || !strings.Contains(v.Detail, "boots from a volume already: other, LUN 0") {
@@ -56,7 +56,7 @@ func TestAClassroomGetsACloneForEachAndOnlyOne(t *testing.T) {
 	}
 	again, err := h.CloneForEach(t.Context(), ada, room, store.CloneChoice{Of: "debian"})
 	again = h.done(t, again, err)
-	if again.State != store.JobDone || again.Count(store.ResultSkipped) != 5 || !strings.Contains(became(again)["lab-0"].Detail, "has its clone already: lab-0-debian") {
+	if again.State != store.JobDone || again.Count()[store.ResultSkipped] != 5 || !strings.Contains(became(again)["lab-0"].Detail, "has its clone already: lab-0-debian") {
 		t.Errorf("done again: %+v", again)
 	}
 	for _, bad := range []store.CloneChoice{{Of: "none"}, {Of: "nosuch"}, {Of: "other"}, {Of: "debian", Volatile: true}} {
@@ -114,11 +114,11 @@ func TestAClassroomThatIsCanceledKeepsWhatWasDoneAndSaysWhatWasNot(t *testing.T)
 	h.jobs.mu.Unlock()
 	h.acts.Unlock()
 	job = h.done(t, job, nil)
-	if job.State != store.JobCanceled || job.Count(store.ResultWaiting) < 3 || job.Count(store.ResultDone)+job.Count(store.ResultWaiting) != 4 {
+	if job.State != store.JobCanceled || job.Count()[store.ResultWaiting] < 3 || job.Count()[store.ResultDone]+job.Count()[store.ResultWaiting] != 4 {
 		t.Errorf("the job ended as %+v", job)
 	}
 	rest, err := h.CloneForEach(t.Context(), ada, room, store.CloneChoice{})
-	if rest = h.done(t, rest, err); rest.State != store.JobDone || rest.Count(store.ResultDone) != job.Count(store.ResultWaiting) {
+	if rest = h.done(t, rest, err); rest.State != store.JobDone || rest.Count()[store.ResultDone] != job.Count()[store.ResultWaiting] {
 		t.Errorf("gone on with: %+v", rest)
 	}
 }

@@ -255,18 +255,12 @@ func Jobs() List[store.Job] {
 	}}
 }
 
-// Results are the ways in which a job ends for a machine, in the order in which they
-// want to be looked at.
-func Results() []store.JobResult {
-	return []store.JobResult{store.ResultFailed, store.ResultWaiting, store.ResultSkipped, store.ResultDone}
-}
-
 // Verdicts is what can be asked of what became of a job's machines.
 func Verdicts() List[store.JobVerdict] {
 	type v = store.JobVerdict
-	weight := func(x v) int { return slices.Index(Results(), x.Result) }
+	weight := func(x v) int { return slices.Index(store.JobResults(), x.Result) }
 	return List[v]{Fields: []Field[v]{
-		{Name: "result", Texts: texts(func(x v) string { return string(x.Result) }), Values: named(Results()...), Order: func(a, b v) int { return cmp.Compare(weight(a), weight(b)) }, Column: true},
+		{Name: "result", Texts: texts(func(x v) string { return string(x.Result) }), Values: named(store.JobResults()...), Order: func(a, b v) int { return cmp.Compare(weight(a), weight(b)) }, Column: true},
 		{Name: "machine", Texts: texts(func(x v) string { return x.Name }), Words: true, Column: true},
 		{Name: "detail", Texts: texts(func(x v) string { return x.Detail }), Words: true},
 	}}

@@ -83,6 +83,27 @@ func scanJob(r dbfile.Row) (j store.Job, err error) {
 	j.Started, j.Finished = dbfile.Instant(started), dbfile.Instant(finished)
 	if verdicts != "" {
 		err = json.Unmarshal([]byte(verdicts), &j.Verdicts)
+		j.Counts = j.Count()
+	}
+	return j, err
+}
+
+// jobLines are jobs with the counts of their verdicts, which are not read here: a
+// list is asked for every few seconds, and a job on many machines has a verdict on
+// each.
+const jobLines = `SELECT id, kind, subject, state, done, total, error, started, finished, CASE verdicts WHEN '' THEN '' ELSE
+		(SELECT json_group_object(result, n) FROM (SELECT json_extract(value, '$.result') AS result, count(*) AS n FROM json_each(job.verdicts) GROUP BY 1)) END
+	FROM job `
+
+func scanJobLine(r dbfile.Row) (j store.Job, err error) {
+	var started, finished int64
+	var counts string
+	if err := r.Scan(&j.ID, &j.Kind, &j.Subject, &j.State, &j.Done, &j.Total, &j.Error, &started, &finished, &counts); err != nil {
+		return j, err
+	}
+	j.Started, j.Finished = dbfile.Instant(started), dbfile.Instant(finished)
+	if counts != "" {
+		err = json.Unmarshal([]byte(counts), &j.Counts)
 	}
 	return j, err
 }
@@ -96,9 +117,9 @@ func verdictsText(j store.Job) (string, error) {
 	return string(text), err
 }
 
-// Jobs returns every job, newest first.
+// Jobs returns every job, newest first, without its verdicts.
 func (db *DB) Jobs(ctx context.Context) ([]store.Job, error) {
-	return dbfile.List(ctx, db.file.Reader(), scanJob, jobColumns+"ORDER BY id DESC")
+	return dbfile.List(ctx, db.file.Reader(), scanJobLine, jobLines+"ORDER BY id DESC")
 }
 
 // Job returns the job with this id.
@@ -126,6 +147,7 @@ func (db *DB) CreateJob(ctx context.Context, j store.Job) (store.Job, error) {
 		j.Started, j.Finished = stored(j.Started), stored(j.Finished)
 		j.ID, err = t.Insert("INSERT INTO job (kind, subject, state, done, total, error, started, finished, verdicts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			j.Kind, j.Subject, string(j.State), j.Done, j.Total, j.Error, dbfile.Nanos(j.Started), dbfile.Nanos(j.Finished), verdicts)
+		j.Counts = j.Count()
 		if err != nil {
 			return err
 		}

@@ -101,9 +101,18 @@ func jobLife(k *kit) {
 	j.Done, j.State, j.Error, j.Finished = 60, store.JobFailed, "the disk is full", time.Now().Round(0).UTC()
 	k.ok(k.UpdateJob(ctx, j))
 	k.reopen()
+	j.Counts = map[store.JobResult]int{store.ResultFailed: 1}
 	same(k, "the job after a restart", j, must(k.Job(ctx, j.ID))(k))
 	second := must(k.CreateJob(ctx, store.Job{Kind: "volume.import"}))(k)
-	same(k, "all jobs", []store.Job{second, j}, must(k.Jobs(ctx))(k))
+	many := must(k.CreateJob(ctx, store.Job{Kind: store.JobClones, Verdicts: []store.JobVerdict{
+		{Machine: 7, Name: "lab-07", Result: store.ResultDone}, {Machine: 8, Name: "lab-08", Result: store.ResultFailed, Detail: "the disk is full"}, {Machine: 9, Name: "lab-09", Result: store.ResultDone}}}))(k)
+	if len(many.Verdicts) != 3 || many.Counts[store.ResultDone] != 2 || many.Counts[store.ResultFailed] != 1 {
+		k.Errorf("a new job on three machines: %+v", many)
+	}
+	same(k, "the job on three machines", many, must(k.Job(ctx, many.ID))(k))
+	// In the list of all, which would be megabytes, verdicts are counted.
+	many.Verdicts, j.Verdicts = nil, nil
+	same(k, "all jobs", []store.Job{many, second, j}, must(k.Jobs(ctx))(k))
 	k.unchanged(func() {
 		_, err := k.CreateJob(ctx, store.Job{})
 		k.refused(err, store.KindInvalid, "kind")

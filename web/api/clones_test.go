@@ -21,13 +21,9 @@ func (h *house) awaited(a answer) store.Job {
 		if time.Now().After(until) {
 			h.t.Fatalf("job %d does not end", job.ID)
 		}
-		var all api.List[store.Job]
-		h.must(200, "GET", "/api/v1/jobs", "").json(h.t, &all)
-		for _, j := range all.Items {
-			if j.ID == job.ID {
-				job = j
-			}
-		}
+		id := job.ID
+		job = store.Job{}
+		h.must(200, "GET", fmt.Sprintf("/api/v1/jobs/%d", id), "").json(h.t, &job)
 	}
 	return job
 }
@@ -206,8 +202,15 @@ func TestMachinesGetACloneEachInAJob(t *testing.T) {
 		t.Errorf("those that a search finds: %+v", job)
 	}
 	job = h.awaited(h.must(http.StatusAccepted, "POST", give, `{"all":true}`))
-	if job.Count(store.ResultSkipped) != 2 || job.Count(store.ResultDone) != 1 {
+	if job.Counts[store.ResultSkipped] != 2 || job.Counts[store.ResultDone] != 1 || len(job.Verdicts) != 3 {
 		t.Errorf("all: %+v", job)
+	}
+	// Of each machine the job itself tells; the list of jobs counts them.
+	var all api.List[store.Job]
+	list := h.must(200, "GET", "/api/v1/jobs", "")
+	list.json(t, &all)
+	if listed := all.Items[0]; listed.ID != job.ID || listed.Counts[store.ResultSkipped] != 2 || listed.Counts[store.ResultDone] != 1 || listed.Verdicts != nil {
+		t.Errorf("in the list: %+v", listed)
 	}
 	h.must(200, "PATCH", "/api/v1/machines/clones", `{"notes":"a machine can be called so"}`)
 	h.must(200, "GET", "/api/v1/machines/clones", "")

@@ -108,12 +108,12 @@ func (s *server) volumes(a huma.API) {
 		v, job, err := s.Volumes.ImportFile(ctx, actor(ctx), spec, in.Body.Path)
 		return reply(Imported{Volume: v, Job: job}, err)
 	})
-	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs", store.ScopeRead,
+	register(a, http.MethodGet, "/jobs", "list-jobs", "List jobs; of one on many machines, how many it ended for, by result", store.ScopeRead,
 		func(ctx context.Context, in *ListQuery) (*body[List[store.Job]], error) {
 			items, err := s.Store.Jobs(ctx)
 			return found(listing.Jobs(), *in, items, err)
 		})
-	register(a, http.MethodGet, "/jobs/{job}", "show-job", "Show how far a job is", store.ScopeRead,
+	register(a, http.MethodGet, "/jobs/{job}", "show-job", "Show how far a job is, and of one on many machines what became of each", store.ScopeRead,
 		func(ctx context.Context, in *struct {
 			Job int64 `path:"job"`
 		}) (*body[store.Job], error) {

@@ -79,19 +79,12 @@ type jobView struct {
 	Self string
 	Rows []verdictRow
 	List tableQuery
-	Sums []sum
 }
 
 // verdictRow is what became of one machine.
 type verdictRow struct {
 	store.JobVerdict
 	Cond, Icon, Text string
-}
-
-// sum is how many machines a job ended for in one way.
-type sum struct {
-	Text string
-	N    int
 }
 
 // shown is how a verdict is shown. ended says whether its job did.
@@ -126,12 +119,8 @@ func (s *site) showJob(w http.ResponseWriter, r *http.Request, status int, p pag
 	v.Self = jobPath(v.ID)
 	ended := v.State != store.JobRunning
 	by := narrowing{Key: "result"}
-	for _, result := range listing.Results() {
-		text := shown(store.JobVerdict{Result: result}, ended).Text
-		by.Values = append(by.Values, [2]string{string(result), text})
-		if n := v.Count(result); n > 0 {
-			v.Sums = append(v.Sums, sum{strings.ToLower(text), n})
-		}
+	for _, result := range store.JobResults() {
+		by.Values = append(by.Values, [2]string{string(result), shown(store.JobVerdict{Result: result}, ended).Text})
 	}
 	all, _, err := listing.Verdicts().Find(v.Verdicts, listing.Query{Sort: "result"}) // unless another order is asked for
 	if err != nil {

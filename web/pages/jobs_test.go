@@ -79,7 +79,7 @@ func TestAJobOnManySaysWhatBecameOfEach(t *testing.T) {
 		t.Error("a job that ended cannot be canceled")
 	}
 	_, body = get("/jobs")
-	has(t, body, `href="/jobs/9">debian-golden<`, "3 of 4 machines")
+	has(t, body, `href="/jobs/9">debian-golden<`, "3 of 4 machines", "1 failed, 1 not reached, 1 skipped, 1 done")
 	for _, none := range []string{"/jobs/10", "/jobs/x"} {
 		if code, _ := get(none); code != http.StatusNotFound {
 			t.Errorf("%s answers %d", none, code)

@@ -75,9 +75,9 @@ func (l *JobListCmd) Run(c *Context) error {
 	return c.show(out, func() {
 		var rows [][]string
 		for _, j := range out.Items {
-			rows = append(rows, []string{strconv.FormatInt(j.ID, 10), j.Kind, j.Subject, string(j.State), j.Amount(j.Done), j.Amount(j.Total), j.Error})
+			rows = append(rows, []string{strconv.FormatInt(j.ID, 10), j.Kind, j.Subject, string(j.State), j.Amount(j.Done), j.Amount(j.Total), j.Became(), j.Error})
 		}
-		c.table("ID KIND SUBJECT STATE DONE TOTAL ERROR", rows)
+		c.table("ID KIND SUBJECT STATE DONE TOTAL MACHINES ERROR", rows)
 	})
 }
 
@@ -93,7 +93,7 @@ func (s *JobShowCmd) Run(c *Context) error {
 		return err
 	}
 	return c.show(j, func() {
-		c.facts("Id", strconv.FormatInt(j.ID, 10), "Kind", j.Kind, "Subject", j.Subject, "State", string(j.State), "Done", j.Amount(j.Done), "Total", j.Amount(j.Total), "Began", when(j.Started), "Ended", when(j.Finished), "Error", j.Error)
+		c.facts("Id", strconv.FormatInt(j.ID, 10), "Kind", j.Kind, "Subject", j.Subject, "State", string(j.State), "Done", j.Amount(j.Done), "Total", j.Amount(j.Total), "Machines", j.Became(), "Began", when(j.Started), "Ended", when(j.Finished), "Error", j.Error)
 		if len(j.Verdicts) > 0 {
 			c.say("")
 			c.verdicts(j)
