@@ -81,7 +81,8 @@ func (i *Inventory) openExport(ctx context.Context, id store.VolumeID, spec stor
 // copy: a wipe that begins before the view is there has its row by then, and a later
 // one ends the view.
 func (x *export) view(ctx context.Context) (err error) {
-	if x.disk, err = x.i.volumes.View(x.ctx, x.v); err != nil {
+	// Of a volume whose flush has failed this may be the last copy of what it holds.
+	if x.disk, err = x.i.volumes.Remains(x.ctx, x.v); err != nil {
 		return err
 	}
 	wipe, err := x.i.db.Wipe(ctx, x.v.ID)

@@ -140,7 +140,8 @@ type Imports interface {
 	Import(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (sum string, err error)
 	ImportDisk(ctx context.Context, v store.Volume, d image.Source, progress func(done int64)) error
 	ImportStream(ctx context.Context, v store.Volume, r io.Reader, progress func(done int64)) (size int64, err error)
-	View(context.Context, store.Volume) (*volume.View, error)
+	// Remains is a view, also of a volume whose flush has failed.
+	Remains(context.Context, store.Volume) (*volume.View, error)
 	OpenSource(path string, inside []string) (*volume.Source, error)
 	Adopt(ctx context.Context, v store.Volume, path string) error
 	Free() (int64, error)

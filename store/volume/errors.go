@@ -100,7 +100,7 @@ func readOnlyError(name string) error {
 // believed safe are lost.
 func lostError(name string, cause error) *store.Error {
 	return &store.Error{Kind: store.KindCorrupt, Op: "flush volume", Subject: name, Err: cause,
-		Msg: "writing to disk failed, so the volume is read-only until lunboot starts again; check the disk and the file system first"}
+		Msg: "writing to disk failed, so the volume is read-only until lunboot starts again: some of what machines wrote may be in memory alone and is gone then, so export the volume first, and check the disk and the file system"}
 }
 
 // lostWriteError is what writes get after a flush failed.

@@ -29,10 +29,12 @@ type View struct {
 	name   string
 	f      func() (file, error) // reads as the volume did
 	size   int64
-	mu     sync.Mutex // to add files, while others may give the view up
-	files  []*past
-	names  []string // of files
-	handle *Handle  // of layers without an id, which nobody shares; nil otherwise
+	// remains allows that the volume's flush has failed.
+	remains bool
+	mu      sync.Mutex // to add files, while others may give the view up
+	files   []*past
+	names   []string // of files
+	handle  *Handle  // of layers without an id, which nobody shares; nil otherwise
 
 	ended bool     // under pool.mu
 	holds []*layer // under pool.mu: all that it reads from, which stays open
@@ -44,11 +46,23 @@ type View struct {
 // View takes a view of a volume at a moment when all that was acknowledged is
 // flushed and nothing is written; writes wait for that flush.
 func (p *Pool) View(ctx context.Context, v store.Volume) (*View, error) {
+	return p.view(ctx, v, false)
+}
+
+// Remains is View, also of a volume of which a flush has failed. A view needs that
+// flush, since it promises what a machine had flushed. This one promises nothing of
+// it: it reads what can be read, of the disk and of the memory that a restart empties,
+// while nobody can write to the volume.
+func (p *Pool) Remains(ctx context.Context, v store.Volume) (*View, error) {
+	return p.view(ctx, v, true)
+}
+
+func (p *Pool) view(ctx context.Context, v store.Volume, remains bool) (*View, error) {
 	h, err := p.Open(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	w := &View{pool: p, volume: v.ID, name: v.Name}
+	w := &View{pool: p, volume: v.ID, name: v.Name, remains: remains}
 	err = w.open(ctx, h, v)
 	if w.handle == nil {
 		err = errors.Join(err, h.Close())
@@ -60,7 +74,14 @@ func (p *Pool) View(ctx context.Context, v store.Volume) (*View, error) {
 }
 
 func (w *View) open(ctx context.Context, h *Handle, v store.Volume) error {
-	if err := h.Sync(ctx); err != nil { // most of it while machines still write
+	flush := func(ctx context.Context) error {
+		err := h.Sync(ctx)
+		if err != nil && w.remains && h.s.broken.Load() != nil {
+			return nil
+		}
+		return err
+	}
+	if err := flush(ctx); err != nil { // most of it while machines still write
 		return err
 	}
 	h.s.still.Lock()
@@ -70,7 +91,7 @@ func (w *View) open(ctx context.Context, h *Handle, v store.Volume) error {
 		return err
 	}
 	defer o.gate.leave()
-	if err := h.Sync(context.WithoutCancel(ctx)); err != nil {
+	if err := flush(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
 	if err := w.hold(o.top); err != nil {
@@ -80,6 +101,11 @@ func (w *View) open(ctx context.Context, h *Handle, v store.Volume) error {
 		w.handle = h // or the next opening would write to another file than is looked at
 	}
 	w.size = h.s.size.Load()
+	if h.s.broken.Load() != nil {
+		// Nobody writes, and the map of a clone is newer in memory than in its file.
+		w.reads(o.top.f)
+		return nil
+	}
 	return fault("take a view of volume", v.Name, w.take(o.top, v))
 }
 

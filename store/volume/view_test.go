@@ -504,6 +504,46 @@ func TestACommandWaitsForSoMuchToBeSavedAndNoMore(t *testing.T) {
 	}
 }
 
+// Of a volume whose flush has failed there is no view, which would promise what was
+// flushed, and what can still be read can be saved: also what only memory has, and
+// what the map of a clone has not come to say on the disk.
+func TestWhatRemainsOfAVolumeWhoseFlushFailedCanBeRead(t *testing.T) {
+	for name, create := range map[string]func(*testing.T, *yard, int64, int) store.Volume{"raw": kinds["raw"], "clone": kinds["clone of a raw volume"]} {
+		fs := crashfs.New(1)
+		y := &yard{Pool: crashPool(t, fs)}
+		v := create(t, y, 1<<20, 512)
+		h := y.open(t, v)
+		want := volumetest.Pattern(make([]byte, 256<<10), 1)
+		put(t, h, 0, want[:128<<10])
+		must(t, h.Sync(t.Context()))
+		put(t, h, 128<<10, want[128<<10:])
+		fs.Inject(failOnce(crashfs.OpSync, errDisk))
+		w, err := y.Remains(t.Context(), v) // which is the first to find out
+		must(t, err)
+		if _, err := y.View(t.Context(), v); !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "export the volume first") {
+			t.Errorf("%s: a view: %v", name, err)
+		}
+		for _, of := range []string{"the first", "another"} {
+			got := make([]byte, len(want))
+			if _, err := w.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: %s does not read what was written: %v", name, of, err)
+			}
+			if n := len(w.Files(t.Context())); n != 0 {
+				t.Errorf("%s: %s has %d files, as if they were of one moment", name, of, n)
+			}
+			must(t, w.Close())
+			w, err = y.Remains(t.Context(), v)
+			must(t, err)
+		}
+		must(t, w.Close())
+		must(t, h.Close())
+		must(t, y.Close())
+		if n := len(y.Pool.layers) + len(y.Pool.views); n != 0 {
+			t.Errorf("%s: %d layers and views stay in the books", name, n)
+		}
+	}
+}
+
 // What a command takes back in many ranges counts together, and a command that is told
 // of beforehand loses no view for which there is little to save.
 func TestAllRangesOfACommandCountTogether(t *testing.T) {
