@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -39,6 +41,63 @@ func TestAClassroomGetsItsClonesByOneVerb(t *testing.T) {
 	code, _, text := cliIn(a.dir, "machine", "clone", "nobody")
 	require.Equal(t, 1, code)
 	require.Contains(t, text, "nobody")
+}
+
+// What an interrupted job says of each machine is so, however abruptly it ended.
+func TestAKilledClassroomSaysWhoGotAClone(t *testing.T) {
+	const room = 120
+	dir := furnished(t)
+	p := bear(t, dir, onLoopback...)
+	p.must(t, "volume", "create", "debian", "--size", "8M")
+	p.must(t, "volume", "freeze", "debian")
+	for n := range room {
+		p.must(t, "machine", "add", fmt.Sprintf("lab%d", n), "--mac", fmt.Sprintf("02:00:00:00:01:%02x", n), "--tag", "room")
+	}
+	p.must(t, "machine", "clone", "lab0") // by hand, before
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		cliIn(dir, "machine", "clone", "--all", "--search", "tag:room", "--clone-of", "debian")
+	}()
+	mapped := func() map[store.MachineID]bool {
+		t.Helper()
+		var all struct {
+			Items []struct{ Machine store.MachineID }
+		}
+		require.NoError(t, json.Unmarshal([]byte(p.must(t, "--json", "mapping", "list")), &all))
+		out := map[store.MachineID]bool{}
+		for _, m := range all.Items {
+			out[m.Machine] = true
+		}
+		return out
+	}
+	for deadline := time.Now().Add(20 * time.Second); len(mapped()) < 4; {
+		require.True(t, time.Now().Before(deadline), "nobody gets a clone")
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGKILL)
+	<-p.done
+	_ = p.cmd.Wait()
+	<-ended
+	p = bear(t, dir, onLoopback...)
+	have := mapped()
+	require.Less(t, len(have), room, "it had ended before it was killed")
+	var job store.Job
+	jobs := strings.Fields(strings.Split(p.must(t, "job", "list"), "\n")[1])
+	require.NoError(t, json.Unmarshal([]byte(p.must(t, "--json", "job", "show", jobs[0])), &job))
+	require.Equal(t, store.JobFailed, job.State)
+	require.Len(t, job.Verdicts, room)
+	for _, v := range job.Verdicts {
+		switch {
+		case v.Name == "lab0":
+			require.NotEqual(t, store.ResultDone, v.Result, "it had its clone before")
+		case have[v.Machine]:
+			require.Equal(t, store.ResultDone, v.Result, v.Name)
+			require.Equal(t, v.Name+"-debian, LUN 0", v.Detail)
+		default:
+			require.Equal(t, store.ResultWaiting, v.Result, v.Name)
+		}
+	}
+	require.EqualValues(t, room-job.Count(store.ResultWaiting), job.Done)
 }
 
 // Nothing but who drives an installer by hand knows when it is done.

@@ -113,9 +113,68 @@ func (i *Inventory) cloneUnlessHas(ctx context.Context, by store.Actor, id store
 	if err != nil {
 		return "", err
 	}
+	return i.cloneWords(ctx, m, v, mp), nil
+}
+
+// cloneWords say which clone a machine got.
+func (i *Inventory) cloneWords(ctx context.Context, m store.Machine, v store.Volume, mp store.Mapping) string {
 	text := fmt.Sprintf("%s, LUN %d", v.Name, mp.LUN)
 	if p, err := i.db.Profile(ctx, m.Profile); err == nil && p.Kind != store.ProfileSAN {
 		text += fmt.Sprintf("; its profile %s does not start it: choose %s for that", p.Name, store.DefaultProfile)
 	}
-	return text, nil
+	return text
+}
+
+// settleClones says of the machines that an interrupted job had not come to, as its row
+// knows, which of them got their clone all the same: the row is written now and then,
+// and a clone at once. One that was made of the golden volume since the job began, and
+// that its machine boots from, is the job's.
+func (i *Inventory) settleClones(ctx context.Context, job *store.Job) error {
+	for at := range job.Verdicts {
+		v := &job.Verdicts[at]
+		if v.Result != store.ResultWaiting {
+			continue
+		}
+		text, err := i.cloneSince(ctx, v.Machine, job)
+		if err != nil {
+			return err
+		}
+		if text != "" {
+			v.Result, v.Detail = store.ResultDone, text
+		}
+	}
+	job.Done = job.Total - int64(job.Count(store.ResultWaiting))
+	return nil
+}
+
+// cloneSince says which clone a machine got of a job, nothing when it got none.
+func (i *Inventory) cloneSince(ctx context.Context, id store.MachineID, job *store.Job) (string, error) {
+	m, err := i.db.Machine(ctx, id)
+	if store.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	have, err := i.db.MappingsOf(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	for _, mp := range have {
+		if !mp.Boot || mp.Created.Before(job.Started) {
+			continue
+		}
+		v, err := i.db.Volume(ctx, mp.Volume)
+		if err != nil {
+			return "", err
+		}
+		if v.Parent == 0 || v.Created.Before(job.Started) {
+			continue
+		}
+		if parent, err := i.db.Volume(ctx, v.Parent); err != nil || parent.Name != job.Subject {
+			return "", err
+		}
+		return i.cloneWords(ctx, m, v, mp), nil
+	}
+	return "", nil
 }

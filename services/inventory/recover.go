@@ -79,6 +79,11 @@ func (i *Inventory) recoverJobs(ctx context.Context) error {
 			continue
 		}
 		j.State, j.Error, j.Finished = store.JobFailed, "lunboot was stopped before the job ended", i.now()
+		if j.Kind == store.JobClones {
+			if bad := i.settleClones(ctx, &j); bad != nil {
+				i.log.Warn("which machines got a clone of an interrupted job is not known to the last", "job", j.ID, "err", bad)
+			}
+		}
 		if bad := i.db.UpdateJob(ctx, j); bad != nil {
 			err = errors.Join(err, fmt.Errorf("end job %d: %w", j.ID, bad))
 		}
