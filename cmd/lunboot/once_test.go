@@ -1,10 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
+	"lunboot/services/iscsi/iscsitest"
+	"lunboot/services/iscsi/pdu"
 	"lunboot/store"
 )
 
@@ -102,4 +114,79 @@ func TestAOneShotProfileGoesWhenItsBootHasProvenItself(t *testing.T) {
 			t.Errorf("%s: used up %d times", what, rows.used)
 		}
 	}
+}
+
+// A machine is installed by hand, over its own initiator, with the boot code that the
+// real tools write: what stands on its volume when it comes back says whether it is
+// given its installer again.
+func TestAnInstallationByHandIsSeenOnItsVolume(t *testing.T) {
+	a := started(t, dataDir(t), "--script-guard", "off")
+	files := t.TempDir()
+	for _, name := range []string{"linux", "initrd.gz"} {
+		require.NoError(t, os.WriteFile(filepath.Join(files, name), []byte("the bytes of "+name), 0o644))
+		a.must(t, "media", "add", filepath.Join(files, name))
+	}
+	for _, verb := range []string{
+		"profile set setup --kind install --field system=debian --field kernel=linux --field initrd=initrd.gz",
+		"machine add lab1 --mac 02:00:00:00:00:01 --iqn iqn.2026-11.test:lab1 --auth none",
+		"volume create lab1 --size 64M", "mapping add lab1 lab1 --lun 0 --boot", "machine boot lab1 --once setup",
+	} {
+		a.must(t, strings.Fields(verb)...)
+	}
+	ask := func() string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.Boot+"/boot.ipxe?mac=02:00:00:00:00:01&platform=pcbios", nil)
+		require.NoError(t, err)
+		req.Header.Set("User-Agent", "iPXE/1.21.1")
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return string(body)
+	}
+	once := func() string {
+		t.Helper()
+		var m store.Machine
+		require.NoError(t, json.Unmarshal([]byte(a.must(t, "--json", "machine", "show", "lab1")), &m))
+		return m.OnceProfile
+	}
+	// installer is what its kernel does: it finds the volume that iPXE hooked, and writes.
+	installer := func(writes map[uint32][]byte) {
+		t.Helper()
+		for _, isid := range []pdu.ISID{iscsitest.IPXE(1), iscsitest.Linux(1)} {
+			i := iscsitest.Login(t, netip.MustParseAddrPort(a.Portal), iscsitest.Options{Name: "iqn.2026-11.test:lab1", Target: a.Target, ISID: isid})
+			i.Must(t, iscsitest.Ready(0))
+			i.Must(t, iscsitest.Read10(0, 0, 8))
+			if isid == iscsitest.Linux(1) {
+				for at, b := range writes {
+					i.Must(t, iscsitest.Write10(0, at, b))
+				}
+			}
+			i.Conn.Close()
+		}
+	}
+	// first is a first block: real boot code, and one Linux partition at 1 MiB.
+	first := func(code string) []byte {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join("../../store/volume/preflight/testdata", code))
+		require.NoError(t, err)
+		block := append(bytes.Clone(b), make([]byte, 512-len(b))...)
+		copy(block[446:], "\x80\x00\x00\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x00\x01\x00")
+		copy(block[510:], "\x55\xaa")
+		return block
+	}
+	const starts, sanboot = "/files/linux", "sanboot iscsi:"
+
+	require.Contains(t, ask(), starts)
+	installer(map[uint32][]byte{0: first("libparted.bin")})
+	require.Contains(t, ask(), starts, "it was interrupted: the volume is partitioned, and has no boot loader")
+	require.Equal(t, "setup", once())
+	installer(map[uint32][]byte{0: first("grub.bin"), 1: bytes.Repeat([]byte("core of GRUB    "), 32)})
+	require.Contains(t, a.must(t, "machine", "explain", "02:00:00:00:00:01"), "has done its work")
+	require.Equal(t, "setup", once(), "a dry run changes nothing")
+	require.Contains(t, ask(), sanboot)
+	require.Empty(t, once())
+	require.Contains(t, ask(), sanboot)
+	require.Contains(t, a.must(t, "--json", "event", "list"), "volume lab1 holds another boot loader")
 }

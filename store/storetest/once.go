@@ -1,0 +1,80 @@
+package storetest
+
+import "lunboot/store"
+
+func machineOnce(k *kit) {
+	ctx := k.Context()
+	m := newMachine(1)
+	m.OnceProfile = "local"
+	m = must(k.CreateMachine(ctx, actor, m))(k)
+	k.unchanged(func() {
+		if must(k.ConsumeOnce(ctx, m.ID, "rescue"))(k) {
+			k.Errorf("a profile that was chosen since was used up for the one before it")
+		}
+	})
+	if !must(k.ConsumeOnce(ctx, m.ID, "local"))(k) {
+		k.Errorf("nothing was used up")
+	}
+	got := must(k.Machine(ctx, m.ID))(k)
+	if got.OnceProfile != "" || got.Revision != m.Revision+1 {
+		k.Errorf("one-shot profile %q, revision %d", got.OnceProfile, got.Revision)
+	}
+	k.unchanged(func() {
+		for _, profile := range []string{"local", ""} {
+			if must(k.ConsumeOnce(ctx, m.ID, profile))(k) {
+				k.Errorf("%q was used up twice", profile)
+			}
+		}
+	})
+}
+
+func machineBaseline(k *kit) {
+	ctx := k.Context()
+	m, one, other := newMachine(1), k.volume(1), k.volume(2)
+	m.OnceProfile = "local"
+	m = must(k.CreateMachine(ctx, actor, m))(k)
+	none := func(why string) {
+		k.Helper()
+		if b, err := k.Baseline(ctx, m.ID); !store.IsNotFound(err) {
+			k.Errorf("%s: the baseline is %+v, %v", why, b, err)
+		}
+	}
+	choose := func(once string) {
+		k.Helper()
+		m.OnceProfile = once
+		m = must(k.UpdateMachine(ctx, actor, m))(k)
+	}
+	none("at first")
+	k.ok(k.PutBaseline(ctx, m.ID, "rescue", store.Baseline{Volume: one.ID}))
+	none("another profile was chosen meanwhile")
+	k.ok(k.PutBaseline(ctx, 4711, "local", store.Baseline{Volume: one.ID}))
+	first := store.Baseline{Volume: one.ID, Attempt: 7, BIOS: "b", UEFI: "u"}
+	k.ok(k.PutBaseline(ctx, m.ID, "local", first))
+	k.ok(k.PutBaseline(ctx, m.ID, "local", store.Baseline{Volume: one.ID, Attempt: 8}))
+	m.Notes = "an edit that chooses nothing"
+	choose("local")
+	if b := must(k.Baseline(ctx, m.ID))(k); b != first {
+		k.Errorf("it is %+v, and was %+v", b, first)
+	}
+	second := store.Baseline{Volume: other.ID, Attempt: 9}
+	k.ok(k.PutBaseline(ctx, m.ID, "local", second))
+	if b := must(k.Baseline(ctx, m.ID))(k); b != second {
+		k.Errorf("another volume was mapped, and it is %+v", b)
+	}
+	k.ok(k.DeleteVolume(ctx, actor, other.ID))
+	none("its volume is gone")
+	put := func() { k.Helper(); k.ok(k.PutBaseline(ctx, m.ID, "local", first)) }
+	put()
+	choose("san")
+	none("another profile was chosen")
+	choose("local")
+	none("it was chosen anew")
+	put()
+	must(k.ConsumeOnce(ctx, m.ID, "local"))(k)
+	none("it was used up")
+	m = must(k.Machine(ctx, m.ID))(k)
+	choose("local")
+	put()
+	k.ok(k.DeleteMachine(ctx, actor, m.ID))
+	none("the machine is gone")
+}
