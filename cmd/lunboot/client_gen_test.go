@@ -245,7 +245,7 @@ type MachineInput struct {
 	Name   *string   `json:"name,omitempty"`
 	Notes  *string   `json:"notes,omitempty"`
 
-	// OnceProfile profile of the next boot only; empty: none, which also says that an installation is done whose installer somebody drove by hand and reports nothing
+	// OnceProfile profile of the next boot only; empty: none, which also says that an installation is done whose end neither its installer reports nor its volume shows
 	OnceProfile *string `json:"once_profile,omitempty"`
 	Profile     *string `json:"profile,omitempty"`
 

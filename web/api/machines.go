@@ -41,7 +41,7 @@ type machineInput struct {
 	RevSecret   *string   `json:"reverse_secret,omitempty"`
 	Address     *string   `json:"address,omitempty" doc:"reserved IPv4 address; empty for none"`
 	Profile     *string   `json:"profile,omitempty"`
-	OnceProfile *string   `json:"once_profile,omitempty" doc:"profile of the next boot only; empty: none, which also says that an installation is done whose installer somebody drove by hand and reports nothing"`
+	OnceProfile *string   `json:"once_profile,omitempty" doc:"profile of the next boot only; empty: none, which also says that an installation is done whose end neither its installer reports nor its volume shows"`
 	Loader      *string   `json:"loader,omitempty" doc:"its own loader or chain; auto or empty: the appliance chooses"`
 	Tags        *[]string `json:"tags,omitempty"`
 	Notes       *string   `json:"notes,omitempty"`

@@ -197,14 +197,14 @@ func TestTheProfileOfOneBootIsChosenShownAndTakenBack(t *testing.T) {
 	}
 }
 
-// An installer that somebody drives by hand reports nothing: the page says so, and
-// who drove it says when it is done.
+// An installer that somebody drives by hand reports nothing: the page says what shows
+// its end, and who drove it may say that it is done.
 func TestWhoDrivesAnInstallerByHandSaysWhenItIsDone(t *testing.T) {
 	l := full()
 	l.machines[1].OnceProfile = "install-debian"
 	get, post := l.enter(t)
 	_, body := get("/machines/2")
-	has(t, body, "The next boot only is by the profile <b>install-debian</b>", "until you say that it is done, each boot starts the installer again", ">Installation is done</button>")
+	has(t, body, "The next boot only is by the profile <b>install-debian</b>", "its volume starts another boot loader than before", "until then each boot starts the installer again", ">Installation is done</button>")
 	code, body := post("/machines/2/once", "done", "1")
 	if code != http.StatusOK || l.machines[1].OnceProfile != "" {
 		t.Fatalf("%d: %q", code, l.machines[1].OnceProfile)
@@ -214,12 +214,12 @@ func TestWhoDrivesAnInstallerByHandSaysWhenItIsDone(t *testing.T) {
 		p.Name = "it"
 		return waitsFor(store.Machine{OnceProfile: "it"}, []store.Profile{p})
 	}
-	for kind, want := range map[store.ProfileKind]string{store.ProfileLocal: "fetches its script", store.ProfileMenu: "chosen from the menu", store.ProfileSAN: "is up by it", store.ProfileKernel: "is up by it"} {
+	for kind, want := range map[store.ProfileKind]string{store.ProfileLocal: "three minutes after the script", store.ProfileMenu: "chosen from the menu", store.ProfileSAN: "is up by it", store.ProfileKernel: "nothing more is heard"} {
 		if w := waits(store.Profile{Kind: kind}); w.Install || w.End != "Take back" || !strings.Contains(w.For, want) {
 			t.Errorf("%s waits %+v", kind, w)
 		}
 	}
-	if w := waits(store.Profile{Kind: store.ProfileWimboot, Text: "<unattend/>"}); !w.Install || !strings.Contains(w.For, "reports that it is done") {
+	if w := waits(store.Profile{Kind: store.ProfileWimboot, Text: "<unattend/>"}); !w.Install || !strings.Contains(w.For, "reports that it is done, or when the machine comes back") {
 		t.Errorf("one with answers waits %+v", w)
 	}
 }

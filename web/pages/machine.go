@@ -69,13 +69,15 @@ func waitsFor(m store.Machine, profiles []store.Profile) onceWait {
 	}
 	switch p := profiles[at]; {
 	case (p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot) && p.Text == "":
-		return onceWait{"The profile has no answers, so somebody drives the installer by hand, and nothing reports its end: until you say that it is done, each boot starts the installer again.", "Installation is done", true}
+		return onceWait{"The profile has no answers, so somebody drives the installer by hand. It is used up when the machine comes back from the installer and its volume starts another boot loader than before. Where that cannot be seen, as on a disk of its own, say that it is done; until then each boot starts the installer again.", "Installation is done", true}
 	case p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot:
-		return onceWait{"It stays until the installer reports that it is done. If its answers make no report, say so here; until then each boot starts the installer again.", "Installation is done", true}
+		return onceWait{"It is used up when the installer reports that it is done, or when the machine comes back from it and its volume starts another boot loader than before. Where neither can be, say so here; until then each boot starts the installer again.", "Installation is done", true}
 	case p.Kind == store.ProfileLocal:
-		return onceWait{For: "It is used up when the machine fetches its script.", End: "Take back"}
+		return onceWait{For: "It is used up when the machine’s own system asks for an address, or nothing is heard for three minutes after the script; not when the machine reports a failure or comes back before that.", End: "Take back"}
+	case p.Kind == store.ProfileKernel || p.Kind == store.ProfileCustom:
+		return onceWait{For: "It stays until the machine is up by it or, where it needs no volume, nothing more is heard for three minutes.", End: "Take back"}
 	case p.Kind == store.ProfileMenu:
-		return onceWait{For: "It stays until what was chosen from the menu is up, or reports that it is installed.", End: "Take back"}
+		return onceWait{For: "It stays until what was chosen from the menu is up, or is installed.", End: "Take back"}
 	}
 	return onceWait{For: "It stays until the machine is up by it.", End: "Take back"}
 }

@@ -276,7 +276,7 @@ func (r *MachineRemoveCmd) Run(c *Context) error {
 type MachineBootCmd struct {
 	Machine string `arg:"" help:"Id, name, MAC or UUID."`
 	Once    string `required:"" xor:"how" help:"Profile of the next boot only; empty takes it back." placeholder:"PROFILE"`
-	Done    bool   `required:"" xor:"how" help:"The installation that the next boot was for is done: for an installer that is driven by hand, which reports nothing."`
+	Done    bool   `required:"" xor:"how" help:"The installation that the next boot was for is done: for an installer that reports nothing, and whose work cannot be seen on the machine's volume."`
 	ifSeen
 }
 
@@ -303,7 +303,7 @@ func (b *MachineBootCmd) Run(c *Context) error {
 	}
 	return c.show(m, func() {
 		if p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot {
-			defer c.say("it stays until the installer reports that it is done; for one that is driven by hand say so: lunboot machine boot %s --done", m.Name)
+			defer c.say("it stays until the installer reports that it is done, or the machine comes back from it and its volume starts another boot loader; where neither can be, say so: lunboot machine boot %s --done", m.Name)
 		}
 		if m.OnceProfile == "" {
 			c.say("every boot of %s uses the profile %s", m.Name, m.Profile)

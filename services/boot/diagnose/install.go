@@ -86,6 +86,9 @@ func installLoop(v *view) (store.Diagnosis, bool) {
 		d.Confidence = store.Certain
 	}
 	if v.f.Once != "" && slices.Contains(v.f.Installers, v.f.Once) {
+		if len(v.f.Mappings) > 0 && !done {
+			d.Cause += " Nor does " + v.volume() + " show it: it starts nothing, or what it started before."
+		}
 		d.Fixes = append(d.Fixes, fix(store.FixClearOnce, "", "It is installed: take the installer back, and boot by profile "+v.f.Profile))
 	}
 	if slices.Contains(v.f.Installers, v.f.Profile) {
