@@ -97,7 +97,7 @@ func TestAKilledClassroomSaysWhoGotAClone(t *testing.T) {
 			require.Equal(t, store.ResultWaiting, v.Result, v.Name)
 		}
 	}
-	require.EqualValues(t, room-job.Count(store.ResultWaiting), job.Done)
+	require.EqualValues(t, room-job.Count()[store.ResultWaiting], job.Done)
 }
 
 // Nothing but who drives an installer by hand knows when it is done.

@@ -143,7 +143,7 @@ func (i *Inventory) settleClones(ctx context.Context, job *store.Job) error {
 			v.Result, v.Detail = store.ResultDone, text
 		}
 	}
-	job.Done = job.Total - int64(job.Count(store.ResultWaiting))
+	job.Done = job.Total - int64(job.Count()[store.ResultWaiting])
 	return nil
 }
 
