@@ -74,8 +74,13 @@ func (i *Inventory) recoverJobs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, j := range all {
-		if j.State != store.JobRunning {
+	for _, listed := range all {
+		if listed.State != store.JobRunning {
+			continue
+		}
+		j, bad := i.db.Job(ctx, listed.ID) // with what became of each machine
+		if bad != nil {
+			err = errors.Join(err, fmt.Errorf("read job %d: %w", listed.ID, bad))
 			continue
 		}
 		j.State, j.Error, j.Finished = store.JobFailed, "lunboot was stopped before the job ended", i.now()
