@@ -2,8 +2,10 @@ package sqlite
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"strings"
+	"time"
 
 	"lunboot/store"
 	"lunboot/store/sqlite/dbfile"
@@ -93,4 +95,34 @@ func joinRoles(roles []store.ClaimRole) string {
 		s[i] = r.String()
 	}
 	return strings.Join(s, "; ")
+}
+
+// maxLogouts is how many logouts that the provider told of are remembered; those that
+// are forgotten next go first.
+const maxLogouts = 4096
+
+func logoutID(issuer, jti string) []byte {
+	sum := sha256.Sum256([]byte(issuer + "\x00" + jti))
+	return sum[:]
+}
+
+// LogoutTold reports whether a logout that the provider told of is remembered.
+func (db *DB) LogoutTold(ctx context.Context, issuer, jti string) (bool, error) {
+	rows, err := dbfile.List(ctx, db.file.Reader(), dbfile.Scalar[int64], "SELECT 1 FROM logout WHERE id = ? AND until > ?", logoutID(issuer, jti), dbfile.Nanos(db.now()))
+	return len(rows) > 0, err
+}
+
+// KeepLogout remembers a logout that the provider told of. It writes no audit row: the
+// ends of the logins do.
+func (db *DB) KeepLogout(ctx context.Context, issuer, jti string, until time.Time) error {
+	return db.write(ctx, "remember a logout", func(t *tx) error {
+		if _, err := t.Run("DELETE FROM logout WHERE until <= ?", dbfile.Nanos(t.now)); err != nil {
+			return err
+		}
+		if _, err := t.Run("INSERT INTO logout (id, until) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET until = excluded.until", logoutID(issuer, jti), dbfile.Nanos(until)); err != nil {
+			return err
+		}
+		_, err := t.Run("DELETE FROM logout WHERE id IN (SELECT id FROM logout ORDER BY until DESC LIMIT -1 OFFSET ?)", maxLogouts)
+		return err
+	})
 }

@@ -29,6 +29,10 @@ func (p providerRows) OIDC(context.Context) (store.OIDC, error) {
 	return p.l.provider, nil
 }
 
+func (providerRows) LogoutTold(context.Context, string, string) (bool, error) { return false, nil }
+
+func (providerRows) KeepLogout(context.Context, string, string, time.Time) error { return nil }
+
 func (p providerRows) PutOIDC(_ context.Context, _ store.Actor, o store.OIDC) (store.OIDC, error) {
 	p.l.mu.Lock()
 	defer p.l.mu.Unlock()

@@ -79,12 +79,20 @@ func (c *Client) Logout(ctx context.Context, raw string, end func(context.Contex
 	if err := c.signed(ctx, o, raw, word); err != nil {
 		return c.unheard(err)
 	}
-	if !c.hear(said.Jti) {
+	told, err := c.cfg.Rows.LogoutTold(ctx, o.Issuer, said.Jti)
+	if err != nil {
+		return err
+	}
+	if told || !c.hear(said.Jti) {
 		return c.unheard(denied(nil, "this logout was told before (jti)"))
 	}
 	if err := end(ctx, store.OIDCPerson{Issuer: o.Issuer, Subject: said.Sub, Session: said.Sid}); err != nil {
 		c.unhear(said.Jti)
 		return err
+	}
+	// Afterwards: one that was cut off by the end of the appliance is told again.
+	if err := c.cfg.Rows.KeepLogout(context.WithoutCancel(ctx), o.Issuer, said.Jti, c.cfg.Now().Add(logoutAge+2*skew)); err != nil {
+		c.cfg.Log.Error("remember a logout that the provider told of", "error", err)
 	}
 	return nil
 }

@@ -189,6 +189,23 @@ func TestALogoutIsToldOnce(t *testing.T) {
 	if ended, err := h.tell(token); err == nil || len(ended) > 0 || !strings.Contains(err.Error(), "before") {
 		t.Errorf("again: %v, %v", ended, err)
 	}
+	// A restart forgets none of it for as long as the token is good.
+	again := New(h.cfg)
+	ended := 0
+	end := func(context.Context, store.OIDCPerson) error { ended++; return nil }
+	if err := again.Logout(t.Context(), token, end); store.KindOf(err) != store.KindDenied || !strings.Contains(err.Error(), "before") || ended > 0 {
+		t.Errorf("after a restart: %v, %d", err, ended)
+	}
+	for _, until := range h.rows.told {
+		if left := time.Until(until); left < logoutAge || left > logoutAge+2*skew {
+			t.Errorf("it is remembered for %s", left)
+		}
+	}
+	// Those who logged out are out, whether that can be remembered or not.
+	h.rows.full = down
+	if err := again.Logout(t.Context(), h.token("2", "", nil), end); err != nil || ended != 1 {
+		t.Errorf("when it cannot be remembered: %v, %d", err, ended)
+	}
 	// What is remembered is bounded, by number and by time.
 	for i := range maxHeard + 10 {
 		h.hear(strconv.Itoa(i))

@@ -25,6 +25,10 @@ import (
 type Rows interface {
 	OIDC(context.Context) (store.OIDC, error)
 	PutOIDC(context.Context, store.Actor, store.OIDC) (store.OIDC, error)
+	// LogoutTold reports whether the provider told of a logout before, by the names of
+	// both, and KeepLogout remembers that, over a restart too.
+	LogoutTold(ctx context.Context, issuer, jti string) (bool, error)
+	KeepLogout(ctx context.Context, issuer, jti string, until time.Time) error
 }
 
 // Config is what a Client stands on; every field is needed.
@@ -50,7 +54,7 @@ type Client struct {
 
 	mu      sync.Mutex
 	pending map[string]flow      // the sign-ins that began, by their state
-	heard   map[string]time.Time // the logouts that the provider told of, by their names
+	heard   map[string]time.Time // the logouts that the provider told of since the start, by their names
 	signers signers              // of those
 	last    looked
 }

@@ -27,8 +27,26 @@ import (
 
 // rows keep the provider in memory, as store/sqlite does on disk.
 type rows struct {
-	mu sync.Mutex
-	o  store.OIDC
+	mu   sync.Mutex
+	o    store.OIDC
+	told map[string]time.Time
+	full error // of KeepLogout
+}
+
+func (r *rows) LogoutTold(_ context.Context, issuer, jti string) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, told := r.told[issuer+" "+jti]
+	return told, nil
+}
+
+func (r *rows) KeepLogout(_ context.Context, issuer, jti string, until time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.full == nil {
+		r.told[issuer+" "+jti] = until
+	}
+	return r.full
 }
 
 func (r *rows) OIDC(context.Context) (store.OIDC, error) {
@@ -66,7 +84,7 @@ func open(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Close)
-	h := &house{t: t, p: p, now: time.Now, rows: &rows{}}
+	h := &house{t: t, p: p, now: time.Now, rows: &rows{told: map[string]time.Time{}}}
 	h.rows.o, err = store.OIDC{
 		Revision: 1, Issuer: p.URL, Name: "Lab SSO", ClientID: p.ClientID, Secret: p.Secret, URL: appliance, CA: p.CA(), Claim: "groups",
 		Roles: []store.ClaimRole{{Value: "lab-operators", Role: store.RoleOperator}, {Value: "lab-admins", Role: store.RoleAdmin}},
