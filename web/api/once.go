@@ -47,9 +47,10 @@ type outcome struct {
 	request [sha256.Size]byte
 	began   time.Time
 	done    chan struct{}
-	kept    bool   // it was done: it is not done again
-	gone    bool   // its answer is not kept, or no longer
-	did     string // what it did, when only that is known: before a restart
+	kept    bool              // it was done: it is not done again
+	gone    bool              // its answer is not kept, or no longer
+	did     string            // what it did, when only that is known: before a restart
+	was     [sha256.Size]byte // and which request that was
 	status  int
 	header  http.Header
 	body    []byte
@@ -97,17 +98,23 @@ func (o *once) middleware(next http.Handler) http.Handler {
 		io.WriteString(h, r.URL.RequestURI()+"\x00"+r.Header.Get("Content-Type")+"\x00")
 		h.Write(b)
 		id, sum := onceID{who, key}, [sha256.Size]byte(h.Sum(nil))
+		first, mine := o.begin(id, sum)
+		if !mine {
+			o.again(r.Context(), w, first, sum)
+			return
+		}
+		// Asked when nobody else does it under the key: what is being done is not done
+		// yet, though its first change may be kept already.
 		request, did, before, err := o.rows.DoneUnder(r.Context(), id.name(), key)
 		if err != nil {
+			o.leave(id, first)
 			o.log.Error("look up a request by its key", "error", err)
 			writeProblem(w, http.StatusInternalServerError, "whether this request was done before cannot be read; send it again")
 			return
 		}
-		if !before {
-			request = sum
-		}
-		first, mine := o.begin(id, request, did)
-		if !mine {
+		if before {
+			first.kept, first.gone, first.was, first.did = true, true, request, did // nobody reads them before it is left
+			o.leave(id, first)
 			o.again(r.Context(), w, first, sum)
 			return
 		}
@@ -117,9 +124,8 @@ func (o *once) middleware(next http.Handler) http.Handler {
 	})
 }
 
-// begin returns the request under a key; mine when it is this one, and did is empty:
-// what it did before a restart.
-func (o *once) begin(id onceID, sum [sha256.Size]byte, did string) (_ *outcome, mine bool) {
+// begin returns the request under a key; mine when it is this one.
+func (o *once) begin(id onceID, sum [sha256.Size]byte) (_ *outcome, mine bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := o.now()
@@ -127,11 +133,6 @@ func (o *once) begin(id onceID, sum [sha256.Size]byte, did string) (_ *outcome, 
 		o.forget(0)
 	}
 	if c, ok := o.by[id]; ok {
-		return c, false
-	}
-	if did != "" {
-		c := &outcome{request: sum, done: make(chan struct{}), kept: true, gone: true, did: did}
-		close(c.done)
 		return c, false
 	}
 	if o.of[id.who] >= maxOnceOf {
@@ -175,6 +176,16 @@ func (o *once) drop(c *outcome) {
 	}
 }
 
+// leave forgets a request that is not begun after all.
+func (o *once) leave(id onceID, c *outcome) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	defer close(c.done)
+	if o.by[id] == c {
+		o.forget(slices.Index(o.order, id))
+	}
+}
+
 // end keeps an answer. What failed by the appliance's fault, or was never whole,
 // may be tried again.
 func (o *once) end(ctx context.Context, id onceID, c *outcome, rec *recorder) {
@@ -205,10 +216,12 @@ func (o *once) end(ctx context.Context, id onceID, c *outcome, rec *recorder) {
 	}
 }
 
+const another = "this " + onceHeader + " was sent with another request before; choose a new one"
+
 // again waits for the first request's answer and gives it.
 func (o *once) again(ctx context.Context, w http.ResponseWriter, c *outcome, sum [sha256.Size]byte) {
 	if c.request != sum {
-		writeProblem(w, http.StatusUnprocessableEntity, "this "+onceHeader+" was sent with another request before; choose a new one")
+		writeProblem(w, http.StatusUnprocessableEntity, another)
 		return
 	}
 	select {
@@ -224,6 +237,10 @@ func (o *once) again(ctx context.Context, w http.ResponseWriter, c *outcome, sum
 	o.mu.Lock()
 	status, header, body, gone := c.status, c.header, c.body, c.gone
 	o.mu.Unlock()
+	if c.did != "" && c.was != sum {
+		writeProblem(w, http.StatusUnprocessableEntity, another)
+		return
+	}
 	if c.did != "" {
 		writeProblem(w, http.StatusConflict, "the first request with this "+onceHeader+" was done ("+c.did+"), and its answer is not kept any more; look at what there is now, and choose a new key for another request")
 		return

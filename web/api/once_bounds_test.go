@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lunboot/store"
@@ -72,6 +73,66 @@ func (k *onceKit) sound(t *testing.T) {
 	if len(k.order) != len(k.by) || of != len(k.by) || bytes != k.bytes || bytes > maxAnswers || len(k.by) > maxOnce {
 		t.Fatalf("%d in the order, %d keys, %d counted, %d bytes of which %d are counted", len(k.order), len(k.by), of, bytes, k.bytes)
 	}
+}
+
+// changedRows remember that a request made its first change, as store/sqlite does.
+type changedRows struct {
+	noRows
+	request [sha256.Size]byte
+	changed bool
+	left    chan struct{} // whoever reads that it did waits for it to close
+}
+
+func (c *changedRows) Under(ctx context.Context, _, _ string, request [sha256.Size]byte) context.Context {
+	c.request = request
+	return ctx
+}
+
+func (c *changedRows) DoneUnder(context.Context, string, string) (request [sha256.Size]byte, did string, found bool, err error) {
+	if !c.changed {
+		return request, "", false, nil
+	}
+	<-c.left
+	return c.request, "a thing was made", true, nil
+}
+
+func (c *changedRows) NotDone(context.Context, string, string) error {
+	c.changed = false
+	return nil
+}
+
+// A request that makes a change and fails is undone, and may be tried again: whoever
+// sends it again meanwhile is told so, and not that it was done.
+func TestARequestThatFailsAfterItsFirstChangeIsNotCalledDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rows, fail := &changedRows{left: make(chan struct{})}, make(chan struct{})
+		o := newOnce(time.Now, rows, slog.New(slog.DiscardHandler))
+		post := func() *httptest.ResponseRecorder {
+			r := httptest.NewRequest("POST", "/things", strings.NewReader("{}"))
+			r.Header.Set(onceHeader, "k")
+			w := httptest.NewRecorder()
+			o.middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				rows.changed = true
+				<-fail
+				w.WriteHeader(http.StatusServiceUnavailable)
+			})).ServeHTTP(w, r.WithContext(auth.With(r.Context(), auth.Identity{Actor: "ann", Scope: store.ScopeOperate})))
+			return w
+		}
+		go post()
+		synctest.Wait() // it made its change
+		repeated := make(chan *httptest.ResponseRecorder, 1)
+		go func() { repeated <- post() }()
+		synctest.Wait() // and is sent again
+		close(fail)
+		synctest.Wait()
+		close(rows.left)
+		if w := <-repeated; w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+			t.Errorf("the repeat is answered %d %s", w.Code, w.Body)
+		}
+		if len(o.by) != 0 {
+			t.Errorf("%d keys are kept", len(o.by))
+		}
+	})
 }
 
 func TestALongAnswerIsNotKeptAndNotMadeTwice(t *testing.T) {
