@@ -77,7 +77,6 @@ func (k *onceKit) sound(t *testing.T) {
 
 // changedRows remember that a request made its first change, as store/sqlite does.
 type changedRows struct {
-	noRows
 	request [sha256.Size]byte
 	changed bool
 	left    chan struct{} // whoever reads that it did waits for it to close
