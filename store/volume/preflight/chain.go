@@ -100,6 +100,9 @@ func (d *disk) starts() (err error) {
 	if d.active, err = d.read(start, 512); err == nil && bytes.HasPrefix(d.active, []byte("XFSB")) {
 		d.active, err = d.read(start+4*512, 512) // XFS leaves no room for a boot sector before itself
 	}
+	if err == nil {
+		d.lacks, err = d.lacking(start)
+	}
 	return err
 }
 

@@ -26,6 +26,7 @@ type disk struct {
 
 	code        code    // of the first block
 	active      []byte  // the active partition's boot sector; nil: none is active
+	lacks       string  // the file that its boot code looks for in vain
 	second      []byte  // where GRUB goes on
 	loaderParts []place // partitions of a GPT that the boot loaders of a BIOS have to themselves
 	catalogue   []byte  // a disc's description and boot catalogue
@@ -117,6 +118,8 @@ func (d *disk) bios() store.Bootable {
 		return no("has boot code that starts the active partition, and no partition is active")
 	case d.code == activeCode && !d.startsActive():
 		return no("has boot code that starts the active partition, and that has no boot sector")
+	case d.code == activeCode && d.lacks != "":
+		return no("has boot code that starts %s in its active partition, and that file is not there", d.lacks)
 	case d.code == grubCode && zero(d.second):
 		return no("has the first part of GRUB in its first block, and nothing where the second should be")
 	case p.Table == "" && bytes.Contains(d.first[:512], []byte(noDisk)):
