@@ -1008,3 +1008,28 @@ func TestAMachineThatIsWokenAndNotHeardIsExplained(t *testing.T) {
 		b.want(t, a.ID, store.OutcomeUp, store.StageUp)
 	})
 }
+
+// A boot from the machine's own disk ends in silence, also across a restart that came
+// meanwhile: whoever waits for ends is told, and whose boot it was.
+func TestASilentBootOfTheOwnDiskIsToldAsAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		defer func() { b.stop() }()
+		b.dora()
+		id, key, err := b.Begin(t.Context(), theMAC, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.tape.Emit(store.Event{Kind: store.EventScriptSent, MAC: theMAC, Addr: theAddr, Machine: 7, Attempt: id,
+			Detail: store.Detail{Profile: "local", Key: key, Owned: true, Script: "#!ipxe\nexit\n"}})
+		time.Sleep(time.Minute)
+		b.stop()
+		b.start()
+		time.Sleep(5 * time.Minute)
+		b.cache.mu.Lock()
+		defer b.cache.mu.Unlock()
+		if want := []string{fmt.Sprint(id, " up-unconfirmed 1")}; !slices.Equal(b.told, want) || !b.cache.rows[id].Owned {
+			t.Errorf("told %q, want %q; kept is %+v", b.told, want, b.cache.rows[id])
+		}
+	})
+}
