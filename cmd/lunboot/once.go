@@ -38,7 +38,7 @@ const maxOnce = 4096
 
 // ended takes a boot that ended, and does not wait.
 func (k *onceKeeper) ended(t store.Attempt) {
-	if t.Machine == 0 || !proven(t) {
+	if t.Machine == 0 || t.Outcome != store.OutcomeUp && t.Outcome != store.OutcomeUpUnconfirmed {
 		return
 	}
 	k.mu.Lock()
@@ -56,21 +56,22 @@ func (k *onceKeeper) ended(t store.Attempt) {
 // logs in to its volume is the machine's own, and its system has to come up. Of one
 // that needs no volume, such as one from the machine's own disk, nothing more is
 // heard as a rule: that silence counts as well, if the script went to the machine
-// itself. Anybody can say a machine's name, be given its script and fall silent.
-func proven(t store.Attempt) bool {
+// itself. Anybody can say a machine's name, be given its script and fall silent: such
+// a boot proves nothing, and is told as anybody's.
+func proven(t store.Attempt) (ok, anybody bool) {
 	login := store.StageWaiting
 	for _, st := range t.Stages {
 		if st.Name == store.StageLogin {
 			login = st.State
 		}
 	}
-	switch t.Outcome {
-	case store.OutcomeUp:
-		return t.Owned || login == store.StageDone || login == store.StageSlow
-	case store.OutcomeUpUnconfirmed:
-		return t.Owned && login == store.StageSkipped
+	switch {
+	case login == store.StageDone || login == store.StageSlow:
+		return t.Outcome == store.OutcomeUp, false
+	case t.Outcome == store.OutcomeUp || login == store.StageSkipped:
+		return t.Owned, !t.Owned
 	}
-	return false
+	return false, false
 }
 
 // String names the service.
@@ -123,6 +124,13 @@ func (k *onceKeeper) settle(ctx context.Context, t store.Attempt) error {
 		if !once.Gives(given.Name) {
 			return nil
 		}
+	}
+	if ok, anybody := proven(t); !ok {
+		if anybody {
+			k.log.Info("a boot by the profile for one boot does not use it up: nothing shows that its script went to the machine itself; it can be taken back on the machine's page",
+				"machine", m.Name, "attempt", t.ID, "profile", m.OnceProfile, "addr", t.Address)
+		}
+		return nil
 	}
 	_, err = k.rows.ConsumeOnce(ctx, m.ID, m.OnceProfile)
 	return err
