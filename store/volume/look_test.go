@@ -26,3 +26,29 @@ func TestALookSeesWhatStandsOnAVolume(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Pages may be shown what was there a few seconds ago; who decides by a look may not.
+func TestALookAnewSeesWhatWasWrittenSince(t *testing.T) {
+	p := openPool(t, t.TempDir())
+	v := store.Volume{ID: 1, Name: "disk", Kind: store.VolumeRaw, Size: 1 << 20, BlockSize: 512, State: store.VolumeReady, Path: "disk.raw"}
+	if err := p.Create(t.Context(), v); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := p.Look(t.Context(), v); err != nil || !found.Blank {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	h, err := p.Open(t.Context(), v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.WriteAt(t.Context(), []byte("something"), 512); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := p.LookAnew(t.Context(), v); err != nil || found.Blank {
+		t.Errorf("%+v, %v", found, err)
+	}
+	if found, err := p.Look(t.Context(), v); err != nil || found.Blank {
+		t.Errorf("what was seen anew is remembered: %+v, %v", found, err)
+	}
+}
