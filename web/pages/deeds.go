@@ -52,7 +52,7 @@ func deeds() []deed {
 		{"media.delete", "Removed the media"},
 		{"loader.put", "Saved the loader"},
 		{"loader.delete", "Removed the loader"},
-		{"session.drop", "Ended the session"},
+		{"session.drop", "Dropped the session"},
 		{"lease.drop", "Dropped the lease of"},
 		{"lease.move", "Moved a lease to"},
 		{"subnet.put", "Saved the subnet"},

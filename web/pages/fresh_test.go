@@ -139,7 +139,7 @@ func TestTheFactsBesideABootFollowIt(t *testing.T) {
 		l.past = append([]store.Attempt{a}, l.past...)
 	})
 	holds("identity", "10.77.0.163 leased")
-	holds("logged-in", "Its system since today 14:02:08, read 3 MiB")
+	holds("logged-in", "Operating system since today 14:02:08, read 3 MiB")
 	holds("before", "capture")
 	eval(t, ctx, `String(Boolean(document.querySelector("#before a[href='/api/v1/attempts/12/capture']")))`, "true")
 	holds("says", "asked today") // the BMC is asked again, since something happened

@@ -33,7 +33,7 @@ func TestSessionsSayWhoIsLoggedInAndAreDropped(t *testing.T) {
 	l := full()
 	get, post := l.enter(t)
 	_, body := get("/sessions")
-	has(t, body, `<a class="name" href="/machines/1">lab-01</a>`, "Its system", "mutual CHAP", "10.77.0.101:49152", "today ", "1 GiB", "2, 3", "no machine", `hx-get="/sessions"`,
+	has(t, body, `<a class="name" href="/machines/1">lab-01</a>`, "Operating system", "mutual CHAP", "10.77.0.101:49152", "today ", "1 GiB", "2, 3", "no machine", `hx-get="/sessions"`,
 		`<a href="/sessions?show=ipxe">iPXE <b class="num">1</b></a>`, `Operating system <b class="num">2</b>`, "iPXE does not log in again")
 	_, body = get("/sessions?show=os&sort=read")
 	before(t, body, []string{">lab-01</a>", "iqn.1993-08"}, "lab-12")
@@ -103,7 +103,7 @@ func TestAListThatCannotBeReadSaysWhy(t *testing.T) {
 	get, _ := l.enter(t)
 	l.broken = &store.Error{Kind: store.KindUnavailable, Msg: "the disk does not answer"}
 	for _, path := range []string{"/leases", "/jobs", "/activity", "/audit", "/export/leases", "/export/audit", "/activity?search=lab"} {
-		if code, body := get(path); code != http.StatusServiceUnavailable || !strings.Contains(body, "The disk does not answer") || !strings.Contains(body, "That did not work") {
+		if code, body := get(path); code != http.StatusServiceUnavailable || !strings.Contains(body, "The disk does not answer") || !strings.Contains(body, "That is not possible now") {
 			t.Errorf("%s answers %d", path, code)
 		}
 	}

@@ -20,7 +20,7 @@ func TestThePageOfTheLoadersSaysWhatEachIsFor(t *testing.T) {
 	if code != http.StatusOK {
 		t.Fatalf("status %d", code)
 	}
-	has(t, body, "snponly.efi", "iSCSI, NFS", "cannot be told", "Worked on 12 machines, silent on 1.", "Rung 1. Every machine of its kind is given this first.", "GPL-2.0-or-later", strings.Repeat("a1", 32), "UEFI", "grubx64.efi and shimx64.efi", `enctype="multipart/form-data"`)
+	has(t, body, "snponly.efi", "iSCSI, NFS", "cannot be told", "Worked on 12 machines, silent on 1.", "Every machine of its kind is given this first.", "GPL-2.0-or-later", strings.Repeat("a1", 32), "UEFI", "grubx64.efi and shimx64.efi", `enctype="multipart/form-data"`)
 	if code, body := post("/loaders/remove", "name", "secure"); code != http.StatusUnprocessableEntity || !strings.Contains(body, `<details class="gone" open="">`) {
 		t.Errorf("without its name typed, a removal answers %d", code)
 	}

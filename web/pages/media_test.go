@@ -50,7 +50,7 @@ func TestThePageOfTheMediaSaysWhatEachIs(t *testing.T) {
 	if code != http.StatusOK {
 		t.Fatalf("status %d", code)
 	}
-	has(t, body, "debian-12.5.0-amd64-netinst.iso", "629 MiB", "Disc: Debian GNU/Linux 12.5.0", "looks for the disc in the machine", "Disc: Debian’s network installer", "install.amd/vmlinuz", "sources/boot.wim",
+	has(t, body, "debian-12.5.0-amd64-netinst.iso", "629 MiB", "Disc: Debian GNU/Linux 12.5.0", "looks for the disc in the machine", "Disc: Debian’s network installer", "install.amd/<wbr>vmlinuz", "sources/<wbr>boot.wim",
 		"1 GiB of 2 GiB have arrived", "no profile", `action="/media/remove"`, `enctype="multipart/form-data"`)
 	if code, body := post("/media/remove", "name", "mini.iso", "confirm", "mini"); code != http.StatusUnprocessableEntity || len(l.uploads) > 0 || !strings.Contains(body, "type mini.iso to confirm") {
 		t.Errorf("without its name typed, a removal answers %d, %q", code, l.uploads)

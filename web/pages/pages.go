@@ -178,7 +178,7 @@ func Handler(cfg Config) (http.Handler, error) {
 	r.Get("/static/{hash}/{name}", a.serve)
 	r.Method(http.MethodPost, store.OIDCBackChannel, s.backChannel())
 	r.Group(func(r chi.Router) {
-		r.Use(secure, http.NewCrossOriginProtection().Handler, cfg.Auth.Pages)
+		r.Use(secure, s.ours().Handler, cfg.Auth.Pages)
 		r.Get("/setup", s.setup)
 		r.With(httprate.LimitBy(20, time.Minute, remoteKey)).Post("/setup", s.setupPost)
 		r.With(httprate.LimitBy(20, time.Minute, remoteKey)).Post("/setup/ask", s.setupAsk)
@@ -331,6 +331,13 @@ func Handler(cfg Config) (http.Handler, error) {
 		}))).ServeHTTP(w, r)
 	})
 	return r, nil
+}
+
+// ours keeps forms of other sites out.
+func (s *site) ours() *http.CrossOriginProtection {
+	p := http.NewCrossOriginProtection()
+	p.SetDenyHandler(http.HandlerFunc(s.foreign))
+	return p
 }
 
 // remoteKey counts tries by the address that the connection came from: people

@@ -30,7 +30,7 @@ func TestThePageOfAMachineSaysWhyItsBootFailed(t *testing.T) {
 	if code != http.StatusOK {
 		t.Fatalf("status %d", code)
 	}
-	has(t, body, "asked for LUN 0, but its volume “win11-lab” is LUN 2", "There is no LUN 0 for this machine", "Certain.", "1d704539",
+	has(t, body, "asked for LUN 0, but its volume “win11-lab” is LUN 2", "There is no LUN 0 for this machine", "Certain · ", "1d704539",
 		"Could not read its volume", "usually 21 s", "LUN 2 · boots from this", "sanboot iscsi:10.77.0.1::3260:2:", `/capture" download`)
 }
 
@@ -249,10 +249,13 @@ func TestAFormFromAnotherSiteIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(t, err)
+	must(t, resp.Body.Close())
 	if resp.StatusCode != http.StatusForbidden {
 		t.Errorf("status %d", resp.StatusCode)
 	}
+	has(t, string(body), "<h1>That is not allowed</h1>", "Nothing was done: a page from elsewhere sent this.", "open these pages at one address")
 }
 
 func TestTheLiveStreamSpeaksWhenSomethingChanged(t *testing.T) {

@@ -25,7 +25,7 @@ func TestThePowerOfAMachineIsOnItsPage(t *testing.T) {
 		t.Error("the page tells the password")
 	}
 	_, body = get("/machines/2/power")
-	has(t, body, `<dd>On <span class="muted">asked today `)
+	has(t, body, `<dd>On <span class="muted">asked <time`, ">today 14:02:08<")
 	if strings.Contains(body, `hx-get="/machines/2/power"`) {
 		t.Error("the page asks again and again")
 	}

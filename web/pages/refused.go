@@ -17,7 +17,27 @@ func (s *site) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status == http.StatusInternalServerError {
 		s.Log.Error("a page failed", "path", r.URL.Path, "error", err)
 	}
-	s.render(w, r, status, "error", page{Title: "That did not work", Data: text})
+	s.render(w, r, status, "error", page{Title: failure(status), Data: text})
+}
+
+// failure is what a page that shows nothing else is called.
+func failure(status int) string {
+	switch status {
+	case http.StatusNotFound:
+		return "That is not here"
+	case http.StatusForbidden:
+		return "That is not allowed"
+	case http.StatusServiceUnavailable:
+		return "That is not possible now"
+	case http.StatusInternalServerError:
+		return "The appliance failed at that"
+	}
+	return "That did not work"
+}
+
+// foreign refuses a form that a page of somebody else's sent.
+func (s *site) foreign(w http.ResponseWriter, r *http.Request) {
+	s.fail(w, r, &store.Error{Kind: store.KindDenied, Msg: "nothing was done: a page from elsewhere sent this. If it was yours, open these pages at one address, then do it again"})
 }
 
 type (
@@ -51,7 +71,7 @@ func faultsOf(r *http.Request) []typed.Fault {
 func explain(err error) (int, string) {
 	var e *store.Error
 	if !errors.As(err, &e) {
-		return http.StatusInternalServerError, "The appliance could not do this: " + err.Error()
+		return http.StatusInternalServerError, "The appliance could not do this: " + err.Error() + ". Its log says more."
 	}
 	var lines []string
 	for _, line := range strings.Split(err.Error(), "\n") {

@@ -27,7 +27,7 @@ func TestAnInterfaceIsAskedAndSetWithoutScript(t *testing.T) {
 		t.Errorf("asked %v", l.asked)
 	}
 	_, body = get("/settings")
-	has(t, body, "10.77.0.254 (02:00:00:00:00:02) gives addresses and boots nothing: proxy fits.", "Asked today", "Ask the network again", "fits what was heard")
+	has(t, body, "10.77.0.254 (02:00:00:00:00:02) gives addresses and boots nothing: proxy fits.", "Asked <time", "Ask the network again", "fits what was heard")
 	if code, to := post("/settings/network/eth1", "mode", "proxy"); code != http.StatusSeeOther {
 		t.Fatalf("choosing answered %d %s", code, to)
 	}

@@ -26,7 +26,7 @@ func TestSubnetsAreListed(t *testing.T) {
 	has(t, body, "No network is served yet", "lunboot subnet add", `aria-current="page">Subnets</a>`)
 	l.served()
 	_, body = get("/subnets")
-	has(t, body, "10.77.0.100-10.77.0.199", `<a class="count" href="/leases?show=bound&amp;search=interface%3Aeth1">1</a>`, "behind a relay", "reserved ones only", "10.77.0.53 lab.example", "4h0m0s", `Gives addresses <b class="num">1</b>`)
+	has(t, body, "10.77.0.100-10.77.0.199", `<a class="count" href="/leases?show=bound&amp;search=interface%3Aeth1">1</a>`, "behind a relay", "reserved ones only", "10.77.0.53 lab.example", "100 addresses", "</span>4h<", `Gives addresses <b class="num">1</b>`)
 	_, body = get("/subnets?search=relay:yes")
 	before(t, body, []string{"10.9.0.0/16"}, "10.77.0.0/24")
 	_, body = get("/subnets?sort=-network")

@@ -127,7 +127,7 @@ func TestEveryListIsExportedAsItIsShown(t *testing.T) {
 		has(t, text, c.has...)
 	}
 	for path, want := range map[string]int{"/export/people": 404, "/export/users?search=role:x": 422, "/export/events?search=kind:xyz": 422, "/export/volumes?format=xlsx": 422, "/export/volumes?search=state:x": 422} {
-		if code, body := get(path); code != want || !strings.Contains(body, "That did not work") {
+		if code, body := get(path); code != want || !strings.Contains(body, map[int]string{404: "That is not here", 422: "That did not work"}[want]) {
 			t.Errorf("%s answers %d", path, code)
 		}
 	}

@@ -235,7 +235,7 @@ func TestThePageOfAVolumeSaysWhatStandsOnWhatAndWhoUsesIt(t *testing.T) {
 		t.Error("a clone that begins anew is offered to be rolled back")
 	}
 	_, work := get("/volumes/7")
-	want(t, work, "Being promoted", "1 GiB of 32 GiB", `name="job" value="4"`, "everything that was written since today", "the upgrade", "Cloned as aside", "21 GiB on the disk and 1 snapshot are deleted for good")
+	want(t, work, "Being promoted", "1 GiB of 32 GiB", `name="job" value="4"`, "everything that was written since <time", "the upgrade", "Cloned as aside", "21 GiB on the disk and 1 snapshot are deleted for good")
 	if strings.Contains(work, "media.add") {
 		t.Error("a copy of a medium of its name is taken for its own work")
 	}

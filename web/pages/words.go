@@ -80,7 +80,10 @@ func (s *site) functions() template.FuncMap {
 		"hardware":  hardware,
 		"upper":     upper,
 		"ago":       s.ago,
-		"clock":     s.clock,
+		"clock":     s.instant,
+		"moment":    s.clock,
+		"span":      span,
+		"slashes":   slashes,
 		"browser":   browserName,
 		"stage":     stageWords,
 		"protocol":  func(n store.StageName) string { return stageProtocol[n] },
@@ -93,7 +96,7 @@ func (s *site) functions() template.FuncMap {
 		"doable": doable,
 		"took":   took,
 		"confidence": func(c store.Confidence) string {
-			return upper(string(c))
+			return upperFirst(string(c))
 		},
 		"conditions": func() []condition { return []condition{condFailed, condBooting, condLost, condUp, condSlow, condNever} },
 		"jobWords":   jobWords,
@@ -118,6 +121,32 @@ func (s *site) functions() template.FuncMap {
 			return m, nil
 		},
 	}
+}
+
+// instant is clock for pages, with the moment to the second, and in which zone it is,
+// behind it. In an attribute it is the words alone.
+func (s *site) instant(t time.Time) template.HTML {
+	if t.IsZero() {
+		return ""
+	}
+	return template.HTML(fmt.Sprintf(`<time datetime="%s" title="%s">%s</time>`, t.UTC().Format(time.RFC3339), t.Local().Format("2006-01-02 15:04:05 MST"), s.clock(t)))
+}
+
+// span is a time without its parts that are nothing: 4h, not 4h0m0s.
+func span(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// slashes is a path that a line may end in behind its slashes.
+func slashes(path string) template.HTML {
+	return template.HTML(strings.ReplaceAll(template.HTMLEscapeString(path), "/", "/<wbr>"))
 }
 
 // clock prints when something was, with the day only when it is another one.
