@@ -64,7 +64,7 @@ func (s *site) activity(w http.ResponseWriter, r *http.Request) {
 	if moved := s.Moved(); len(moved) > 1 {
 		v.Moved = movedChart(moved)
 	}
-	s.render(w, r, status, "activity", page{Title: "Activity", Nav: "activity", Live: true, List: v.List.URL(), Error: problem, Data: v})
+	s.render(w, r, status, "activity", page{Title: "Attempts", Nav: "activity", Live: true, List: v.List.URL(), Error: problem, Data: v})
 }
 
 // attemptsOf is the boots that a search finds, with one outcome where one is
