@@ -39,11 +39,12 @@ const (
 
 // Bounds of what is read of a chain.
 const (
-	codeBytes = 440      // of the first block, before the disk's signature and the table
-	gapBlocks = 63       // the track that boot loaders may have to themselves before the first partition
-	maxLoader = 1 << 20  // of a partition that a boot loader has to itself
-	headBytes = 4 << 10  // of each EFI loader
-	grubBytes = 63 * 512 // of GRUB's second part, whose own length stands in it
+	codeBytes  = 440      // of the first block, before the disk's signature and the table
+	gapBlocks  = 63       // the track that boot loaders may have to themselves before the first partition
+	maxLoaders = 4        // partitions that boot loaders have to themselves; others are left out
+	maxLoader  = 1 << 20  // of each of them
+	headBytes  = 4 << 10  // of each EFI loader
+	grubBytes  = 63 * 512 // of GRUB's second part, whose own length stands in it
 )
 
 // libparted is the digest of the boot code that libparted writes into each table

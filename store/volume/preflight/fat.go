@@ -25,6 +25,7 @@ type fat struct {
 // Bounds of one look: a directory of a hostile file system may be endless.
 const (
 	maxDirectory   = 1 << 20
+	maxName        = 255
 	maxClusterSize = 1 << 20
 )
 
@@ -112,7 +113,9 @@ func (v *fat) list(dir entry) ([]entry, error) {
 			long = ""
 			continue
 		case attr&0x3f == longName:
-			long = longPart(e) + long // the parts stand last first
+			if len(long) < maxName {
+				long = longPart(e) + long // the parts stand last first
+			}
 			continue
 		case attr&volumeLabel != 0:
 			long = ""

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -288,6 +290,46 @@ func TestAnEndlessDirectoryEnds(t *testing.T) {
 	}
 	if c.n > 8*mib {
 		t.Errorf("%d bytes were read", c.n)
+	}
+}
+
+// What a look takes is bounded by us, and not by what a machine wrote: a table that
+// says it has millions of entries, a name of a million parts, many boot partitions.
+func TestALookTakesNoMoreMemoryThanItNeeds(t *testing.T) {
+	entries := newImage(t, 8*mib).gpt(512, esp(64, 8191))
+	for _, lba := range []int64{1, 8*mib/512 - 1} {
+		b := make([]byte, 92)
+		if _, err := entries.f.ReadAt(b, lba*512); err != nil {
+			t.Fatal(err)
+		}
+		binary.LittleEndian.PutUint32(b[80:], 1<<21)
+		clear(b[16:20])
+		binary.LittleEndian.PutUint32(b[16:], crc32.ChecksumIEEE(b))
+		entries.put(lba*512, string(b))
+	}
+	name := newImage(t, 64*mib).fat(32, 0, 64*mib, fallbackBoot)
+	long := "\x41E\x00F\x00I\x00E\x00F\x00\x0f\x00\x00I\x00E\x00F\x00I\x00E\x00F\x00\x00\x00I\x00E\x00"
+	v, err := (&disk{r: name.f, size: name.size}).openFAT(0, name.size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name.put(v.data+int64(v.rootAtN-2)*int64(v.cluster), strings.Repeat(long, v.cluster/32))
+	for _, at := range []int64{0, 1} { // the root's cluster is followed by itself
+		name.put(v.table+at*(v.rootAt-v.table)/2+int64(v.rootAtN)*4, string(binary.LittleEndian.AppendUint32(nil, v.rootAtN)))
+	}
+	var parts []*gpt.Partition
+	for n := range uint64(60) {
+		parts = append(parts, &gpt.Partition{Index: int(n) + 1, Start: 64 + n*4096, End: 64 + n*4096 + 4095, Type: gpt.BIOSBoot})
+	}
+	boots := newImage(t, 256*mib).gpt(512, parts...).put(0, "\xfa\x31\xc0")
+	for what, i := range map[string]*image{"entries": entries, "a name": name, "boot partitions": boots} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		i.look(512)
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > 32*mib {
+			t.Errorf("%s: a look took %d MiB", what, took/mib)
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package preflight
 
 import (
+	"bytes"
+	"encoding/binary"
+	"errors"
 	"io"
 	"io/fs"
 	"strings"
@@ -25,6 +28,28 @@ const legacyBoot = 1 << 2
 // section is the volume as the library of partition tables wants it.
 type section struct {
 	*io.SectionReader
+	block int
+}
+
+// maxEntries bounds the entries of a GPT, in bytes. Every known maker writes 16 KiB.
+const maxEntries = 1 << 20
+
+var errEntries = errors.New("the table says that it has more entries than any has")
+
+// ReadAt refuses the header of a GPT that says it has very many entries: the library
+// makes room for all of them before it reads the first, and no recover helps against
+// want of memory.
+func (f section) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.SectionReader.ReadAt(p, off)
+	for _, at := range [...]int{0, f.block} { // alone, or behind the first block
+		if len(p) < at+88 || !bytes.HasPrefix(p[at:], []byte("EFI PART")) {
+			continue
+		}
+		if count, size := binary.LittleEndian.Uint32(p[at+80:]), binary.LittleEndian.Uint32(p[at+84:]); uint64(count)*uint64(size) > maxEntries {
+			return 0, errEntries
+		}
+	}
+	return n, err
 }
 
 func (f section) Close() error               { return nil }
@@ -60,7 +85,7 @@ func (d *disk) table() error {
 				Number: p.Index, Start: int64(p.Start) * int64(d.block), Size: int64(p.End-p.Start+1) * int64(d.block),
 				ESP: p.Type == gpt.EFISystemPartition, Active: p.Attributes&legacyBoot != 0, Name: strings.TrimRight(p.Name, "\x00"),
 			})
-			if strings.EqualFold(string(p.Type), string(gpt.BIOSBoot)) || strings.EqualFold(string(p.Type), string(gpt.FreeBSDBoot)) {
+			if len(d.loaderParts) < maxLoaders && (strings.EqualFold(string(p.Type), string(gpt.BIOSBoot)) || strings.EqualFold(string(p.Type), string(gpt.FreeBSDBoot))) {
 				d.loaderParts = append(d.loaderParts, place{int64(p.Start) * int64(d.block), int64(p.End-p.Start+1) * int64(d.block)})
 			}
 			d.hint(string(p.Type))
@@ -86,7 +111,7 @@ func (d *disk) parsed() (t partition.Table) {
 			t = nil
 		}
 	}()
-	t, err := partition.Read(section{io.NewSectionReader(d.r, 0, d.size)}, d.block, d.block)
+	t, err := partition.Read(section{io.NewSectionReader(d.r, 0, d.size), d.block}, d.block, d.block)
 	if err != nil {
 		return nil
 	}
