@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"lunboot/services/boot/attempt"
 	"lunboot/store"
@@ -13,7 +14,7 @@ import (
 type onceRows interface {
 	Machine(context.Context, store.MachineID) (store.Machine, error)
 	Profile(ctx context.Context, name string) (store.Profile, error)
-	ConsumeOnce(ctx context.Context, id store.MachineID, profile string) (used bool, err error)
+	ConsumeOnce(ctx context.Context, id store.MachineID, profile string, chosen time.Time) (used bool, err error)
 }
 
 // onceKeeper takes a machine's profile for one boot back when that boot has
@@ -100,7 +101,8 @@ func (k *onceKeeper) Serve(ctx context.Context) error {
 	}
 }
 
-// settle takes the profile back if this boot was the one that it was for.
+// settle takes the profile back if this boot was the one that it was for. One that
+// was chosen, or chosen again, when the boot had its script is for the next boot.
 func (k *onceKeeper) settle(ctx context.Context, t store.Attempt) error {
 	m, err := k.rows.Machine(ctx, t.Machine)
 	if store.IsNotFound(err) || err == nil && m.OnceProfile == "" {
@@ -132,6 +134,6 @@ func (k *onceKeeper) settle(ctx context.Context, t store.Attempt) error {
 		}
 		return nil
 	}
-	_, err = k.rows.ConsumeOnce(ctx, m.ID, m.OnceProfile)
+	_, err = k.rows.ConsumeOnce(ctx, m.ID, m.OnceProfile, attempt.ScriptAt(t))
 	return err
 }

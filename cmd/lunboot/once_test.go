@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,8 +22,9 @@ import (
 )
 
 type onceInventory struct {
-	once string
-	used int
+	once   string
+	chosen time.Time
+	used   int
 }
 
 func (o *onceInventory) Machine(_ context.Context, id store.MachineID) (store.Machine, error) {
@@ -42,8 +44,8 @@ func (o *onceInventory) Profile(_ context.Context, name string) (store.Profile, 
 	return store.Profile{}, store.NotFound("profile", name)
 }
 
-func (o *onceInventory) ConsumeOnce(_ context.Context, _ store.MachineID, profile string) (bool, error) {
-	if profile != o.once {
+func (o *onceInventory) ConsumeOnce(_ context.Context, _ store.MachineID, profile string, chosen time.Time) (bool, error) {
+	if profile != o.once || o.chosen.After(chosen) {
 		return false, nil
 	}
 	o.used++
@@ -51,9 +53,10 @@ func (o *onceInventory) ConsumeOnce(_ context.Context, _ store.MachineID, profil
 }
 
 func TestAOneShotProfileGoesWhenItsBootHasProvenItself(t *testing.T) {
+	given := time.Unix(1_800_000_000, 0)
 	ended := func(profile string, outcome store.Outcome, login store.StageState) store.Attempt {
 		return store.Attempt{ID: 1, Machine: 7, Outcome: outcome, Owned: true, Stages: []store.Stage{
-			{Name: store.StageScript, State: store.StageDone, Detail: "Profile " + profile + ", matched by MAC"}, {Name: store.StageLogin, State: login}}}
+			{Name: store.StageScript, State: store.StageDone, Ended: given, Detail: "Profile " + profile + ", matched by MAC"}, {Name: store.StageLogin, State: login}}}
 	}
 	up := func(profile string) store.Attempt { return ended(profile, store.OutcomeUp, store.StageSkipped) }
 	silent := func(profile string) store.Attempt {
@@ -70,32 +73,37 @@ func TestAOneShotProfileGoesWhenItsBootHasProvenItself(t *testing.T) {
 		t    store.Attempt
 		used int
 	}{
-		"its boot is up":                         {"rescue", up("rescue"), 1},
-		"another profile's boot is up":           {"rescue", up("san"), 0},
-		"its boot failed":                        {"rescue", ended("rescue", store.OutcomeFailed, store.StageSkipped), 0},
-		"its boot runs":                          {"rescue", ended("rescue", store.OutcomeRunning, store.StageSkipped), 0},
-		"its own disk, and silence":              {"local", silent("local"), 1},
-		"its own disk, and its system asks":      {"local", up("local"), 1},
-		"its own disk failed, or it came back":   {"local", ended("local", store.OutcomeFailed, store.StageSkipped), 0},
-		"its kernel, and silence":                {"rescue", silent("rescue"), 1},
-		"a script of its own, and silence":       {"own", silent("own"), 1},
-		"a script of its own that boots a SAN":   {"own", ended("own", store.OutcomeUpUnconfirmed, store.StageDone), 0},
-		"its own disk from a menu, and silence":  {"bench", silent("local"), 1},
-		"its volume, and it may be up":           {"san", ended("san", store.OutcomeUpUnconfirmed, store.StageDone), 0},
-		"its volume, by what it logged in with":  {"san", forged(ended("san", store.OutcomeUp, store.StageDone)), 1},
-		"an installer, and silence":              {"deb", silent("deb"), 0},
-		"somebody else asked, and silence":       {"local", forged(silent("local")), 0},
-		"somebody else asked, and says up":       {"rescue", forged(up("rescue")), 0},
-		"its installer is up, and not done":      {"deb", up("deb"), 0},
-		"what its menu offers is up":             {"bench", up("rescue"), 1},
-		"an installer of its menu is up":         {"bench", up("deb"), 0},
-		"what its menu does not offer":           {"bench", up("san"), 0},
-		"there is none":                          {"", up("rescue"), 0},
-		"the machine is gone":                    {"rescue", other, 0},
-		"the profile of the boot is gone":        {"rescue", up("gone"), 0},
-		"nothing is known of the boot's profile": {"rescue", store.Attempt{Machine: 7, Outcome: store.OutcomeUp, Owned: true}, 0},
+		"its boot is up":                          {"rescue", up("rescue"), 1},
+		"another profile's boot is up":            {"rescue", up("san"), 0},
+		"its boot failed":                         {"rescue", ended("rescue", store.OutcomeFailed, store.StageSkipped), 0},
+		"its boot runs":                           {"rescue", ended("rescue", store.OutcomeRunning, store.StageSkipped), 0},
+		"its own disk, and silence":               {"local", silent("local"), 1},
+		"its own disk, and its system asks":       {"local", up("local"), 1},
+		"its own disk failed, or it came back":    {"local", ended("local", store.OutcomeFailed, store.StageSkipped), 0},
+		"its kernel, and silence":                 {"rescue", silent("rescue"), 1},
+		"a script of its own, and silence":        {"own", silent("own"), 1},
+		"a script of its own that boots a SAN":    {"own", ended("own", store.OutcomeUpUnconfirmed, store.StageDone), 0},
+		"its own disk from a menu, and silence":   {"bench", silent("local"), 1},
+		"its volume, and it may be up":            {"san", ended("san", store.OutcomeUpUnconfirmed, store.StageDone), 0},
+		"its volume, by what it logged in with":   {"san", forged(ended("san", store.OutcomeUp, store.StageDone)), 1},
+		"an installer, and silence":               {"deb", silent("deb"), 0},
+		"somebody else asked, and silence":        {"local", forged(silent("local")), 0},
+		"somebody else asked, and says up":        {"rescue", forged(up("rescue")), 0},
+		"its installer is up, and not done":       {"deb", up("deb"), 0},
+		"what its menu offers is up":              {"bench", up("rescue"), 1},
+		"an installer of its menu is up":          {"bench", up("deb"), 0},
+		"what its menu does not offer":            {"bench", up("san"), 0},
+		"it was chosen since, for the next boot":  {"bench", ended("rescue", store.OutcomeUp, store.StageDone), 0},
+		"it is up at last, and chosen anew since": {"local", up("local"), 0},
+		"there is none":                           {"", up("rescue"), 0},
+		"the machine is gone":                     {"rescue", other, 0},
+		"the profile of the boot is gone":         {"rescue", up("gone"), 0},
+		"nothing is known of the boot's profile":  {"rescue", store.Attempt{Machine: 7, Outcome: store.OutcomeUp, Owned: true}, 0},
 	} {
-		rows := &onceInventory{once: c.once}
+		rows := &onceInventory{once: c.once, chosen: given}
+		if strings.Contains(what, "since") {
+			rows.chosen = given.Add(1)
+		}
 		k := newOnceKeeper(rows, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		k.ended(c.t)

@@ -39,6 +39,7 @@ type lab struct {
 	baseline map[store.MachineID]store.Baseline
 	contents map[store.VolumeID]store.Preflight // of those that are not blank
 	looked   int
+	chosen   time.Time     // when the profile of a next boot was
 	hung     chan struct{} // when set, a look lasts until it is closed
 	started  bool          // boots whose script was given started what it says, and began anew
 	owners   map[netip.Addr]store.MAC
@@ -251,7 +252,7 @@ func (l *lab) attempt(id store.AttemptID) store.Attempt {
 	a := store.Attempt{ID: id, Machine: l.attempts[id]}
 	if e, ok := l.given[id]; ok {
 		a.MAC, a.Firmware = e.MAC, e.Detail.Firmware
-		a.Stages = []store.Stage{{Name: store.StageScript, State: store.StageDone, Detail: "Profile " + e.Detail.Profile + ", matched by " + e.Detail.MatchedBy}}
+		a.Stages = []store.Stage{{Name: store.StageScript, State: store.StageDone, Ended: l.cfg.Now(), Detail: "Profile " + e.Detail.Profile + ", matched by " + e.Detail.MatchedBy}}
 		if a.Outcome = store.OutcomeFailed; l.started {
 			a.Outcome = store.OutcomeUp
 		}
@@ -324,14 +325,14 @@ func (l *lab) ArmBoot(_ context.Context, id store.MachineID) error {
 	return nil
 }
 
-func (l *lab) ConsumeOnce(_ context.Context, id store.MachineID, profile string) (used bool, err error) {
+func (l *lab) ConsumeOnce(_ context.Context, id store.MachineID, profile string, chosen time.Time) (used bool, err error) {
 	if err := l.trip("ConsumeOnce"); err != nil {
 		return false, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.machines {
-		if l.machines[i].ID == id && l.machines[i].OnceProfile == profile && profile != "" {
+		if l.machines[i].ID == id && l.machines[i].OnceProfile == profile && profile != "" && !l.chosen.After(chosen) {
 			l.machines[i].OnceProfile, used = "", true
 		}
 	}

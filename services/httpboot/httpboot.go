@@ -59,8 +59,8 @@ type Seen interface {
 	SeeUnknown(context.Context, ...store.UnknownMachine) error
 	SeenMachine(ctx context.Context, id store.MachineID, firmware, arch string, at time.Time) error
 	// ConsumeOnce takes a machine's profile for one boot back if it still is this
-	// one, and reports whether it was.
-	ConsumeOnce(ctx context.Context, id store.MachineID, profile string) (used bool, err error)
+	// one, and was not chosen after this time; it reports whether it was.
+	ConsumeOnce(ctx context.Context, id store.MachineID, profile string, chosen time.Time) (used bool, err error)
 	// Baseline is what the machine's boot volume held before the installer that was
 	// chosen for its next boot.
 	Baseline(context.Context, store.MachineID) (store.Baseline, error)

@@ -53,6 +53,7 @@ func (s *Server) afterInstall(ctx context.Context, a ask, m store.Machine) (now 
 	if m.OnceProfile == "" || a.choice != "" || s.cfg.Volumes == nil {
 		return m, ""
 	}
+	asked := s.cfg.Now()
 	v, ok, err := s.installed(ctx, a, m)
 	if err != nil {
 		s.cfg.Log.Warn("whether an installer has done its work cannot be seen: the machine is given it again", "machine", m.Name, "profile", m.OnceProfile, "error", err)
@@ -66,7 +67,7 @@ func (s *Server) afterInstall(ctx context.Context, a ask, m store.Machine) (now 
 	if a.dry || !a.ipxe {
 		return now, seen
 	}
-	used, err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID, m.OnceProfile)
+	used, err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID, m.OnceProfile, asked)
 	switch {
 	case err != nil:
 		s.cfg.Log.Error("a profile for one boot could not be taken back: the machine is given it again", "machine", m.Name, "profile", m.OnceProfile, "error", err)

@@ -113,7 +113,7 @@ func (s *Server) settle(ctx context.Context, a store.Attempt) error {
 	if len(newer) > 0 && newer[len(newer)-1].ID > a.ID {
 		return nil // too long ago
 	}
-	_, err = s.cfg.Inventory.ConsumeOnce(ctx, m.ID, once.Name)
+	_, err = s.cfg.Inventory.ConsumeOnce(ctx, m.ID, once.Name, attempt.ScriptAt(a))
 	return err
 }
 

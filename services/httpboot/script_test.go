@@ -327,6 +327,7 @@ func TestAnInstallersReportUsesUpItsOwnProfileOnly(t *testing.T) {
 		left  string
 	}{
 		"its own":                     {"install", func(*lab) {}, ""},
+		"chosen anew since":           {"install", func(l *lab) { l.chosen = l.cfg.Now().Add(1) }, "install"},
 		"one of a menu":               {"bench", func(*lab) {}, ""},
 		"chosen meanwhile":            {"local", func(*lab) {}, "local"},
 		"a menu without it":           {"other", func(*lab) {}, "other"},

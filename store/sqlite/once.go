@@ -3,20 +3,23 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"lunboot/store"
 	"lunboot/store/sqlite/dbfile"
 )
 
 // ConsumeOnce clears the profile that a machine was given for one boot, if it still
-// is this one. It reports whether it was.
-func (db *DB) ConsumeOnce(ctx context.Context, id store.MachineID, profile string) (used bool, err error) {
+// is this one, and was not chosen, or chosen again, after this time. It reports
+// whether it was.
+func (db *DB) ConsumeOnce(ctx context.Context, id store.MachineID, profile string, chosen time.Time) (used bool, err error) {
 	err = db.write(ctx, "use up one-shot profile", func(t *tx) error {
 		m, err := machineBy(t.Ctx, t, "number", fmt.Sprint(id), "id = ?", int64(id))
 		if used = err == nil && m.OnceProfile != "" && m.OnceProfile == profile; !used {
 			return err
 		}
-		if _, err := t.Run("UPDATE machine SET once_profile = NULL, revision = revision + 1, updated = ? WHERE id = ?", dbfile.Nanos(t.now), int64(id)); err != nil {
+		n, err := t.Run("UPDATE machine SET once_profile = NULL, revision = revision + 1, updated = ? WHERE id = ? AND once_chosen <= ?", dbfile.Nanos(t.now), int64(id), dbfile.Nanos(chosen))
+		if used = err == nil && n > 0; !used {
 			return err
 		}
 		t.move(enrolled)

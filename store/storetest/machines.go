@@ -212,7 +212,7 @@ func machineInvalid(k *kit) {
 		k.refused(err, store.KindNotFound, "")
 		k.refused(k.DeleteMachine(ctx, actor, 4711), store.KindNotFound, "")
 		k.refused(k.SeenMachine(ctx, 4711, "BIOS", "x86", time.Now()), store.KindNotFound, "")
-		_, err = k.ConsumeOnce(ctx, 4711, "local")
+		_, err = k.ConsumeOnce(ctx, 4711, "local", time.Now())
 		k.refused(err, store.KindNotFound, "")
 	})
 }

@@ -1,6 +1,10 @@
 package storetest
 
-import "lunboot/store"
+import (
+	"time"
+
+	"lunboot/store"
+)
 
 func machineOnce(k *kit) {
 	ctx := k.Context()
@@ -8,11 +12,33 @@ func machineOnce(k *kit) {
 	m.OnceProfile = "local"
 	m = must(k.CreateMachine(ctx, actor, m))(k)
 	k.unchanged(func() {
-		if must(k.ConsumeOnce(ctx, m.ID, "rescue"))(k) {
+		if must(k.ConsumeOnce(ctx, m.ID, "rescue", m.Updated))(k) {
 			k.Errorf("a profile that was chosen since was used up for the one before it")
 		}
+		if must(k.ConsumeOnce(ctx, m.ID, "local", m.Updated.Add(-1)))(k) {
+			k.Errorf("a profile was used up by what was before it was chosen")
+		}
 	})
-	if !must(k.ConsumeOnce(ctx, m.ID, "local"))(k) {
+	// An edit chooses nothing anew; to take it back and choose it again does.
+	first := m.Updated
+	m.Notes = "an edit"
+	m = must(k.UpdateMachine(ctx, actor, m))(k)
+	for _, once := range []string{"", "local"} {
+		if must(k.ConsumeOnce(ctx, m.ID, "local", first.Add(-1)))(k) {
+			k.Errorf("%q: it was used up", once)
+		}
+		m.OnceProfile = once
+		m = must(k.UpdateMachine(ctx, actor, m))(k)
+	}
+	k.unchanged(func() {
+		if m.Updated.After(first) && must(k.ConsumeOnce(ctx, m.ID, "local", first))(k) {
+			k.Errorf("what was chosen again was used up by what was before that")
+		}
+	})
+	chosen := m.Updated
+	m.Notes = "another edit"
+	m = must(k.UpdateMachine(ctx, actor, m))(k)
+	if !must(k.ConsumeOnce(ctx, m.ID, "local", chosen))(k) {
 		k.Errorf("nothing was used up")
 	}
 	got := must(k.Machine(ctx, m.ID))(k)
@@ -21,7 +47,7 @@ func machineOnce(k *kit) {
 	}
 	k.unchanged(func() {
 		for _, profile := range []string{"local", ""} {
-			if must(k.ConsumeOnce(ctx, m.ID, profile))(k) {
+			if must(k.ConsumeOnce(ctx, m.ID, profile, m.Updated.Add(time.Hour)))(k) {
 				k.Errorf("%q was used up twice", profile)
 			}
 		}
@@ -70,7 +96,7 @@ func machineBaseline(k *kit) {
 	choose("local")
 	none("it was chosen anew")
 	put()
-	must(k.ConsumeOnce(ctx, m.ID, "local"))(k)
+	must(k.ConsumeOnce(ctx, m.ID, "local", m.Updated))(k)
 	none("it was used up")
 	m = must(k.Machine(ctx, m.ID))(k)
 	choose("local")

@@ -60,7 +60,7 @@ type Machines interface {
 	PutMachines(context.Context, store.Actor, []store.Machine) ([]store.Machine, error)
 	DeleteMachine(context.Context, store.Actor, store.MachineID) error
 	SeenMachine(ctx context.Context, id store.MachineID, firmware, arch string, at time.Time) error
-	ConsumeOnce(ctx context.Context, id store.MachineID, profile string) (used bool, err error)
+	ConsumeOnce(ctx context.Context, id store.MachineID, profile string, chosen time.Time) (used bool, err error)
 	Baseline(context.Context, store.MachineID) (store.Baseline, error)
 	PutBaseline(ctx context.Context, id store.MachineID, profile string, b store.Baseline) error
 

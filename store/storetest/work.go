@@ -57,7 +57,7 @@ func profileLife(k *kit) {
 	m.Profile, m.OnceProfile = "san", "rescue"
 	m = must(k.UpdateMachine(ctx, actor, m))(k)
 	k.unchanged(func() { k.refused(k.DeleteProfile(ctx, actor, "rescue"), store.KindInUse, "", m.Name) })
-	must(k.ConsumeOnce(ctx, m.ID, "rescue"))(k)
+	must(k.ConsumeOnce(ctx, m.ID, "rescue", m.Updated))(k)
 	must(k.PutProfile(ctx, actor, store.Profile{Name: "bench", Kind: store.ProfileMenu, Fields: map[string]string{"items": "san\nrescue"}}))(k)
 	k.unchanged(func() { k.refused(k.DeleteProfile(ctx, actor, "rescue"), store.KindInUse, "", "bench") })
 	k.ok(k.DeleteProfile(ctx, actor, "bench"))

@@ -2,6 +2,7 @@ package attempt
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -259,4 +260,13 @@ func ProfileOf(a store.Attempt) string {
 		}
 	}
 	return ""
+}
+
+// ScriptAt is when a boot was given its script; zero when it was given none.
+func ScriptAt(a store.Attempt) time.Time {
+	i := slices.IndexFunc(a.Stages, func(st store.Stage) bool { return st.Name == store.StageScript })
+	if i < 0 {
+		return time.Time{}
+	}
+	return a.Stages[i].Ended
 }
