@@ -251,7 +251,7 @@ func (l *lab) Attempt(_ context.Context, id store.AttemptID) (store.Attempt, err
 func (l *lab) attempt(id store.AttemptID) store.Attempt {
 	a := store.Attempt{ID: id, Machine: l.attempts[id]}
 	if e, ok := l.given[id]; ok {
-		a.MAC, a.Firmware = e.MAC, e.Detail.Firmware
+		a.MAC, a.Firmware, a.Owned = e.MAC, e.Detail.Firmware, e.Detail.Owned
 		a.Stages = []store.Stage{{Name: store.StageScript, State: store.StageDone, Ended: l.cfg.Now(), Detail: "Profile " + e.Detail.Profile + ", matched by " + e.Detail.MatchedBy}}
 		if a.Outcome = store.OutcomeFailed; l.started {
 			a.Outcome = store.OutcomeUp

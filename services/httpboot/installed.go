@@ -119,7 +119,9 @@ func (s *Server) installed(ctx context.Context, a ask, m store.Machine) (v store
 }
 
 // ranInstaller reports whether a boot of the machine, from this one on, started the
-// installer that was chosen for one boot, or one that the chosen menu offers.
+// installer that was chosen for one boot, or one that the chosen menu offers. A boot
+// that somebody else began in its name is none of the machine's: its volume changes
+// meanwhile, as its own system goes on.
 func (s *Server) ranInstaller(ctx context.Context, m store.Machine, from store.AttemptID) (bool, error) {
 	once, err := s.cfg.Inventory.Profile(ctx, m.OnceProfile)
 	if err != nil {
@@ -131,7 +133,7 @@ func (s *Server) ranInstaller(ctx context.Context, m store.Machine, from store.A
 	}
 	for _, a := range all {
 		given := attempt.ProfileOf(a)
-		if a.ID < from || given == "" || !once.Gives(given) || !attempt.StartedInstaller(a) {
+		if a.ID < from || !a.Owned || given == "" || !once.Gives(given) || !attempt.StartedInstaller(a) {
 			continue
 		}
 		p, err := s.cfg.Inventory.Profile(ctx, given)

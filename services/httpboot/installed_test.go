@@ -197,3 +197,36 @@ func TestALookThatHangsProvesNothing(t *testing.T) {
 		t.Errorf("the profile is %q", l.machines[0].OnceProfile)
 	}
 }
+
+// Somebody who knows the machine's name is given its script where that has no secret,
+// and may fetch what it starts, while the machine's own system goes on and changes its
+// boot loader. That is no installation.
+func TestABootInTheNameOfAMachineProvesNothing(t *testing.T) {
+	l := newLab(t, byHand, func(l *lab) { l.machines[0].Auth = store.AuthNone; l.contents[1] = boots("old") })
+	us := netip.MustParseAddr("127.0.0.1")
+	ask := query("a", uuidA, macA)
+	l.owners[us] = macB
+	contains(t, l.get(ask), "sanhook")
+	if len(l.baseline) != 0 || l.looked != 0 {
+		t.Errorf("somebody else asked, and %+v is noted", l.baseline)
+	}
+	l.owners[us] = macA
+	l.started = false // it was switched off when it had its script
+	contains(t, l.get(ask), "sanhook")
+	l.owners[us] = macB
+	l.started = true
+	contains(t, l.get(ask), "sanhook")
+	l.mu.Lock()
+	for id, e := range l.given { // the machine's own boot began nothing
+		if e.Detail.Owned {
+			delete(l.given, id)
+		}
+	}
+	l.mu.Unlock()
+	l.owners[us] = macA
+	l.contents[1] = boots("upgraded")
+	contains(t, l.get(ask), "sanhook")
+	if l.machines[0].OnceProfile != "setup" {
+		t.Errorf("the profile is %q", l.machines[0].OnceProfile)
+	}
+}

@@ -279,15 +279,15 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 			return s.failed(a, m, "arm the boot of "+m.Name, err)
 		}
 	}
-	if once && installs(p.profile.Kind) {
-		s.keepBaseline(ctx, m, id)
-	}
 	// A one-shot profile is used up by what proves that its boot was of use, and a
 	// script that was fetched proves nothing. Nor does what a boot comes to that
 	// somebody else began: a name is soon said.
 	owned := false
 	if once {
 		owned, _ = s.allowed(ctx, m, a.addr, a.reached)
+	}
+	if owned && installs(p.profile.Kind) {
+		s.keepBaseline(ctx, m, id)
 	}
 	e := s.machineEvent(store.EventScriptSent, a, m, store.Detail{
 		URL: a.url, Profile: p.profile.Name, MatchedBy: by, Owned: owned, Key: key, Script: scripts.Redact(text, p.facts),
