@@ -3,6 +3,7 @@ package httpboot
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -75,7 +76,7 @@ func (s *Server) report(w *responseWriter, r *http.Request) {
 func (s *Server) reportDone(w *responseWriter, r *http.Request, id store.AttemptID, d store.Detail) {
 	a, err := s.cfg.Attempts.Attempt(r.Context(), id)
 	if err == nil && a.Machine != 0 {
-		err = s.settle(r.Context(), a)
+		err = s.settle(r.Context(), a, remote(r), local(r).Addr())
 	}
 	if err != nil && !store.IsNotFound(err) {
 		s.cfg.Log.Error("an installer's report could not be kept", "attempt", id, "error", err)
@@ -89,11 +90,18 @@ func (s *Server) reportDone(w *responseWriter, r *http.Request, id store.Attempt
 
 // settle uses up the profile for the next boot if a is the boot that it was for:
 // made by it, or by what its menu offers, and the newest boot of its machine. An
-// installer of yesterday says nothing of the one that was chosen today.
-func (s *Server) settle(ctx context.Context, a store.Attempt) error {
+// installer of yesterday says nothing of the one that was chosen today. Who asked for
+// the script, or who reports, has to be the machine: the key that is reported with is
+// given to everybody who says its name.
+func (s *Server) settle(ctx context.Context, a store.Attempt, addr, reached netip.Addr) error {
 	m, err := s.cfg.Inventory.Machine(ctx, a.Machine)
 	if err != nil || m.OnceProfile == "" {
 		return err
+	}
+	if ok := a.Owned; !ok {
+		if ok, _ = s.allowed(ctx, m, addr, reached); !ok {
+			return nil
+		}
 	}
 	once, err := s.cfg.Inventory.Profile(ctx, m.OnceProfile)
 	if err != nil || !once.Gives(attempt.ProfileOf(a)) {

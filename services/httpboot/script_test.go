@@ -318,6 +318,29 @@ func TestAOneShotProfileStaysUntilItIsProven(t *testing.T) {
 	contains(t, l.get(query("a", uuidA, macA)), "sanboot iscsi")
 }
 
+// The key of a report stands in the script, which everybody is given who says the
+// machine's name. It uses nothing up, unless the machine itself asked or reports.
+func TestAReportInTheNameOfAMachineUsesNothingUp(t *testing.T) {
+	us := netip.MustParseAddr("127.0.0.1")
+	for what, c := range map[string]struct {
+		asked, reports store.MAC
+		left           string
+	}{
+		"somebody else":              {macB, macB, "install"},
+		"the machine asked":          {macA, macB, ""},
+		"the machine reports":        {macB, macA, ""},
+		"the machine, all the while": {macA, macA, ""},
+	} {
+		l := newLab(t, func(l *lab) { l.machines[0].Auth, l.machines[0].OnceProfile = store.AuthNone, "install" })
+		l.owners[us] = c.asked
+		contains(t, l.get(query("a", uuidA, macA)), "kernel http")
+		l.owners[us] = c.reports
+		if res, _ := l.do("GET", "/report?attempt=42&key="+labKey+"&done=1", "User-Agent", "Wget"); res.StatusCode != 200 || l.machines[0].OnceProfile != c.left {
+			t.Errorf("%s: %s, and the profile is %q", what, res.Status, l.machines[0].OnceProfile)
+		}
+	}
+}
+
 // A report speaks of its own boot: not of a profile that was chosen since, nor
 // of the boot that another script began.
 func TestAnInstallersReportUsesUpItsOwnProfileOnly(t *testing.T) {
