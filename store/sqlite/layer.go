@@ -405,6 +405,13 @@ func (db *DB) ReplaceTop(ctx context.Context, actor store.Actor, why string, id 
 		if err := t.endWipe(id); err != nil { // its bytes are gone
 			return v, "", err
 		}
+		// What it starts from now on no installer has put there. A volume that begins
+		// anew at each boot does so at an installer's too.
+		if why != "volume.reset" {
+			if _, err := t.Run("DELETE FROM baseline WHERE volume = ?", int64(id)); err != nil {
+				return v, "", err
+			}
+		}
 		v.Size = max(v.Size, l.Size)
 		v, err = t.setTop(v, next)
 		return v, detail, err

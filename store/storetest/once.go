@@ -87,6 +87,13 @@ func machineBaseline(k *kit) {
 	if b := must(k.Baseline(ctx, m.ID))(k); b != second {
 		k.Errorf("another volume was mapped, and it is %+v", b)
 	}
+	one = must(k.ReplaceTop(ctx, actor, "volume.rollback", one.ID, k.layer(one, one.Top).ID, ""))(k)
+	if b := must(k.Baseline(ctx, m.ID))(k); b != second {
+		k.Errorf("another volume was rolled back, and it is %+v", b)
+	}
+	must(k.ReplaceTop(ctx, actor, "volume.rollback", other.ID, k.layer(other, other.Top).ID, ""))(k)
+	none("its volume was rolled back: what it starts now was not installed")
+	k.ok(k.PutBaseline(ctx, m.ID, "local", second))
 	k.ok(k.DeleteVolume(ctx, actor, other.ID))
 	none("its volume is gone")
 	put := func() { k.Helper(); k.ok(k.PutBaseline(ctx, m.ID, "local", first)) }
