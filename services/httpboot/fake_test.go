@@ -39,9 +39,9 @@ type lab struct {
 	baseline map[store.MachineID]store.Baseline
 	contents map[store.VolumeID]store.Preflight // of those that are not blank
 	looked   int
-	chosen   time.Time     // when the profile of a next boot was
-	hung     chan struct{} // when set, a look lasts until it is closed
-	started  bool          // boots whose script was given started what it says, and began anew
+	chosen   time.Time                        // when the profile of a next boot was
+	hung     map[store.VolumeID]chan struct{} // a look at one of these lasts until it is closed
+	started  bool                             // boots whose script was given started what it says, and began anew
 	owners   map[netip.Addr]store.MAC
 	fetched  []netip.Addr
 
@@ -369,7 +369,7 @@ func (l *lab) Look(ctx context.Context, v store.Volume) (store.Preflight, error)
 	}
 	l.mu.Lock()
 	l.looked++
-	found, hung := l.contents[v.ID], l.hung
+	found, hung := l.contents[v.ID], l.hung[v.ID]
 	l.mu.Unlock()
 	if hung != nil {
 		<-hung // as storage does, whatever ctx says

@@ -158,7 +158,7 @@ type Server struct {
 	mux    chi.Router
 	uuids  *uuidMemory
 	circle *circle.Watch // iPXEs that fetch a loader again and again
-	looks  chan struct{} // holds one of each look that is under way
+	looks  *looks        // at volumes
 }
 
 // Handler makes the handler of the boot listener.
@@ -166,7 +166,7 @@ func Handler(cfg Config) *Server {
 	if cfg.Guard == "" {
 		cfg.Guard = GuardStrict
 	}
-	s := &Server{cfg: cfg, uuids: newUUIDMemory(), circle: circle.New(cfg.Now), looks: make(chan struct{}, maxLooks)}
+	s := &Server{cfg: cfg, uuids: newUUIDMemory(), circle: circle.New(cfg.Now), looks: newLooks()}
 	r := chi.NewRouter()
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		r.MethodFunc(method, "/", handler(s.root))

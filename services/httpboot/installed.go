@@ -4,19 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"time"
 
-	"lunboot/services"
 	"lunboot/services/boot"
 	"lunboot/services/boot/attempt"
 	"lunboot/store"
-)
-
-// Bounds of the looks at volumes: a machine waits meanwhile, and storage that hangs
-// holds a look for as long as it hangs.
-const (
-	lookTime = 2 * time.Second
-	maxLooks = 8
 )
 
 // keepBaseline notes what a machine's boot volume holds before the installer that was
@@ -161,35 +152,4 @@ func (s *Server) bootVolume(ctx context.Context, m store.Machine) (v store.Volum
 		}
 	}
 	return v, false, nil
-}
-
-// look looks at a volume, for a bounded time. Storage that hangs does not heed the
-// bound: such a look ends when its storage answers, and there are few of them.
-func (s *Server) look(ctx context.Context, v store.Volume) (store.Preflight, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
-	defer cancel()
-	late := func() error { return fmt.Errorf("look at the volume %s: %w", v.Name, ctx.Err()) }
-	select {
-	case s.looks <- struct{}{}:
-	case <-ctx.Done():
-		return store.Preflight{}, late()
-	}
-	var found store.Preflight
-	done := make(chan error, 1)
-	go func() {
-		defer func() { <-s.looks }()
-		done <- services.Guard(s.cfg.Log, "look at the volume "+v.Name, func() (err error) {
-			found, err = s.cfg.Volumes.Look(ctx, v)
-			return err
-		})
-	}()
-	select {
-	case err := <-done:
-		if err != nil {
-			return store.Preflight{}, fmt.Errorf("look at the volume %s: %w", v.Name, err)
-		}
-		return found, nil
-	case <-ctx.Done():
-		return store.Preflight{}, late()
-	}
 }

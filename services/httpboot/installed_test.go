@@ -191,10 +191,30 @@ func TestALookThatHangsProvesNothing(t *testing.T) {
 	l.contents[1] = boots("grub")
 	hung := make(chan struct{})
 	defer close(hung)
-	l.hung = hung
+	l.hung = map[store.VolumeID]chan struct{}{1: hung}
 	contains(t, l.get(ask), "sanhook")
 	if l.machines[0].OnceProfile != "setup" {
 		t.Errorf("the profile is %q", l.machines[0].OnceProfile)
+	}
+}
+
+// A machine whose volume hangs asks again and again, and takes no look from others.
+func TestAVolumeThatHangsHidesNoOtherInstallation(t *testing.T) {
+	l := newLab(t, byHand, trustAll, func(l *lab) { l.machines[1].OnceProfile = "setup" })
+	l.get(query("a", uuidA, macA))
+	l.get(query("b", uuidB, macB))
+	l.contents[1], l.contents[3] = boots("grub"), boots("grub")
+	hung := make(chan struct{})
+	defer close(hung)
+	l.hung = map[store.VolumeID]chan struct{}{1: hung}
+	var wg sync.WaitGroup
+	for range 2 * maxLooks {
+		wg.Go(func() { l.get(query("a", uuidA, macA)) })
+	}
+	wg.Wait()
+	contains(t, l.get(query("b", uuidB, macB)), "sanboot iscsi")
+	if l.machines[0].OnceProfile != "setup" || l.machines[1].OnceProfile != "" {
+		t.Errorf("the profiles are %q and %q", l.machines[0].OnceProfile, l.machines[1].OnceProfile)
 	}
 }
 
