@@ -21,6 +21,9 @@ const (
 	ProfileCustom  ProfileKind = "custom"  // the operator's own text with {{ }} variables
 )
 
+// Installs reports whether scripts of the kind start an installer.
+func (k ProfileKind) Installs() bool { return k == ProfileInstall || k == ProfileWimboot }
+
 // ParseProfileKind reads a kind's name.
 func ParseProfileKind(s string) (ProfileKind, error) {
 	switch k := ProfileKind(s); k {

@@ -112,7 +112,7 @@ func (k *onceKeeper) settle(ctx context.Context, t store.Attempt) error {
 		return err
 	}
 	given, err := k.rows.Profile(ctx, attempt.ProfileOf(t))
-	if store.IsNotFound(err) || err == nil && (given.Kind == store.ProfileInstall || given.Kind == store.ProfileWimboot) {
+	if store.IsNotFound(err) || err == nil && given.Kind.Installs() {
 		return nil
 	}
 	if err != nil {

@@ -263,7 +263,7 @@ func (r *Runner) facts(ctx context.Context, a store.Attempt, own func() []netip.
 		return f, err
 	}
 	for _, p := range profiles {
-		if p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot {
+		if p.Kind.Installs() {
 			f.Installers = append(f.Installers, p.Name)
 		}
 	}

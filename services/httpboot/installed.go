@@ -131,7 +131,7 @@ func (s *Server) ranInstaller(ctx context.Context, m store.Machine, from store.A
 		if err != nil && !store.IsNotFound(err) {
 			return false, err
 		}
-		if err == nil && installs(p.Kind) {
+		if err == nil && p.Kind.Installs() {
 			return true, nil
 		}
 	}

@@ -60,7 +60,7 @@ func (s *Server) planBy(ctx context.Context, m store.Machine, by store.Profile, 
 	p.profile = by
 	name := by.Name
 	var err error
-	if k := p.profile.Kind; k == store.ProfileInstall || k == store.ProfileKernel || k == store.ProfileWimboot {
+	if k := p.profile.Kind; k.Installs() || k == store.ProfileKernel {
 		if p.facts.Media, err = s.cfg.Inventory.AllMedia(ctx); err != nil {
 			return p, err
 		}

@@ -286,7 +286,7 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 	if once {
 		owned, _ = s.allowed(ctx, m, a.addr, a.reached)
 	}
-	if owned && installs(p.profile.Kind) {
+	if owned && p.profile.Kind.Installs() {
 		s.keepBaseline(ctx, m, id)
 	}
 	e := s.machineEvent(store.EventScriptSent, a, m, store.Detail{
@@ -300,12 +300,7 @@ func (s *Server) give(ctx context.Context, a ask, m store.Machine, p plan, by st
 
 // bootsVolume reports whether scripts of the kind hook the machine's volume.
 func bootsVolume(k store.ProfileKind) bool {
-	return k == store.ProfileSAN || k == store.ProfileInstall || k == store.ProfileWimboot || k == store.ProfileCustom
-}
-
-// installs reports whether scripts of the kind start an installer.
-func installs(k store.ProfileKind) bool {
-	return k == store.ProfileInstall || k == store.ProfileWimboot
+	return k == store.ProfileSAN || k.Installs() || k == store.ProfileCustom
 }
 
 // withhold answers an address that is not the machine's. A MAC that nobody

@@ -68,9 +68,9 @@ func waitsFor(m store.Machine, profiles []store.Profile) onceWait {
 		return onceWait{End: "Take back"}
 	}
 	switch p := profiles[at]; {
-	case (p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot) && p.Text == "":
+	case p.Kind.Installs() && p.Text == "":
 		return onceWait{"The profile has no answers, so somebody drives the installer by hand. It is used up when the machine comes back from the installer and its volume starts another boot loader than before. Where that cannot be seen, as on a disk of its own, say that it is done; until then each boot starts the installer again.", "Installation is done", true}
-	case p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot:
+	case p.Kind.Installs():
 		return onceWait{"It is used up when the installer reports that it is done, or when the machine comes back from it and its volume starts another boot loader than before. Where neither can be, say so here; until then each boot starts the installer again.", "Installation is done", true}
 	case p.Kind == store.ProfileLocal:
 		return onceWait{For: "It is used up when the machine’s own system asks for an address, or nothing is heard for three minutes after the script; not when the machine reports a failure or comes back before that.", End: "Take back"}

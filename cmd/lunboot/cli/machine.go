@@ -302,7 +302,7 @@ func (b *MachineBootCmd) Run(c *Context) error {
 		}
 	}
 	return c.show(m, func() {
-		if p.Kind == store.ProfileInstall || p.Kind == store.ProfileWimboot {
+		if p.Kind.Installs() {
 			defer c.say("it stays until the installer reports that it is done, or the machine comes back from it and its volume starts another boot loader; where neither can be, say so: lunboot machine boot %s --done", m.Name)
 		}
 		if m.OnceProfile == "" {
