@@ -53,10 +53,11 @@ func saidDone(e store.Attempt) bool {
 // installLoop is a machine that is installed, and is given its installer again.
 func installLoop(v *view) (store.Diagnosis, bool) {
 	loop := Installing(v.a, v.f.Earlier, v.f.Installers)
+	once := slices.Contains(v.f.Installers, v.f.Once)
 	if !slices.Contains(v.f.Installers, v.f.Profile) {
 		// An installer for one boot that said that it was done is used up: what came
-		// after it was asked for anew by somebody.
-		if n := slices.IndexFunc(loop, saidDone); n >= 0 {
+		// after it was asked for anew by somebody. Unless nothing shows whose word it is.
+		if n := slices.IndexFunc(loop, func(e store.Attempt) bool { return saidDone(e) && (e.Owned || !once) }); n >= 0 {
 			loop = loop[:n]
 		}
 	}
@@ -85,11 +86,16 @@ func installLoop(v *view) (store.Diagnosis, bool) {
 		d.Cause = fmt.Sprintf("The installer “%s” said that it was done, and it is the machine’s profile for every boot, so it is given again.", profile)
 		d.Confidence = store.Certain
 	}
-	if v.f.Once != "" && slices.Contains(v.f.Installers, v.f.Once) {
-		if len(v.f.Mappings) > 0 && !done {
+	if once {
+		if !v.a.Owned {
+			d.Cause = fmt.Sprintf("Each time the installer “%s” ran and the machine came back. Nothing shows that the address from which it asks is its own, and what is said in the name of a machine uses no profile for one boot up.", profile)
+		} else if len(v.f.Mappings) > 0 && !done {
 			d.Cause += " Nor does " + v.volume() + " show it: it starts nothing, or what it started before."
 		}
 		d.Fixes = append(d.Fixes, fix(store.FixClearOnce, "", "It is installed: take the installer back, and boot by profile "+v.f.Profile))
+		if !v.a.Owned {
+			d.Fixes = append(d.Fixes, store.Fix{Label: "Let the machine have its address from here, or, behind a router, trust its network: lunboot setting set trusted-subnets NETWORK"})
+		}
 	}
 	if slices.Contains(v.f.Installers, v.f.Profile) {
 		if len(v.f.Mappings) > 0 {

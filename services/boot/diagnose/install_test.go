@@ -22,6 +22,8 @@ func TestAMachineThatIsInstalledAgainAndAgain(t *testing.T) {
 	up := ran("deb").see(9e4, store.EventDHCPDiscover, linux).s.Snapshot() // its system asks for an address, and is gone
 	crashed := ended(ran("deb"))
 	done := ran("deb").see(9e4, store.EventInstalled, store.Detail{}).s.Snapshot()
+	owned := done
+	owned.Owned = true
 	other := ran("win").see(9e4, store.EventDHCPDiscover, linux).s.Snapshot()
 	rescue := ran("rescue").see(9e4, store.EventDHCPDiscover, linux).s.Snapshot()
 	unfetched := ended(script("deb"))
@@ -50,6 +52,8 @@ func TestAMachineThatIsInstalledAgainAndAgain(t *testing.T) {
 		"with a boot without a script": {earlier(20, up, asked, up), "", "deb", false, store.VeryLikely, "use-profile-san", "3 times"},
 		"each for one boot, and done":  {earlier(20, done, done), "", "san", false, "", "", ""},
 		"done, then not any more":      {earlier(20, up, up, done), "", "san", false, store.VeryLikely, "", "3 times"},
+		"chosen anew since it was":     {earlier(20, owned, owned), "deb", "san", false, "", "", ""},
+		"done, in nobody's name":       {earlier(20, done, done), "deb", "san", false, store.Certain, "clear-once", "trusted-subnets"},
 		"once is no loop":              {earlier(20, up), "", "deb", false, "", "", ""},
 		"a day apart":                  {earlier(600, up, up), "", "deb", false, "", "", ""},
 		"too fast to install anything": {earlier(1, up, up), "", "deb", false, "", "", ""},
