@@ -44,7 +44,7 @@ func TestTheDoctorComparesVolumesWithTheirFiles(t *testing.T) {
 	code, out, _ := cliIn(dir, "doctor")
 	require.Equal(t, exitFailed, code)
 	for _, want := range []string{
-		"its file " + gone + " is missing", "findmnt --target " + gone,
+		"its file " + gone + " is missing", "findmnt --target " + folder,
 		"its file " + cut + " was cut: it should have 1048576 bytes", "truncate --size 1048576 " + cut,
 		"its file " + thin + " is missing",
 		"1 file in " + folder + ", with 3 KiB, belong to no volume", `"old disk.raw"`, "changed last 0 min ago", "rm -i '" + folder + "/old disk.raw'",

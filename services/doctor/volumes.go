@@ -45,10 +45,12 @@ func fileFault(dir string, t store.FileTrouble) error {
 	switch kind := store.KindOf(t.Err); {
 	case kind == store.KindNotFound && t.Open:
 		return fault("lunboot volume export "+t.Volume+" FILE", "its file %s was removed, and lunboot, which still holds it open, is the last that can read it. Save what is in it before lunboot ends", path)
-	case kind == store.KindNotFound:
-		return fault("findmnt --target "+shell(path), "its file %s is missing. Mount the file system that holds it, or put the file back from a copy; 'lunboot volume remove %s' gives the volume up. What is mounted there says", path, t.Volume)
+	case kind == store.KindNotFound && filepath.IsAbs(t.File):
+		return fault("lsblk", "its device %s is missing. Attach it again; 'lunboot volume remove %s' gives the volume up. What devices there are says", path, t.Volume)
+	case kind == store.KindNotFound: // of a path that is not there findmnt says nothing
+		return fault("findmnt --target "+shell(filepath.Dir(path)), "its file %s is missing. Mount the file system that holds it, or put the file back from a copy; 'lunboot volume remove %s' gives the volume up. What is mounted there says", path, t.Volume)
 	case errors.Is(t.Err, io.ErrUnexpectedEOF), errors.Is(t.Err, io.EOF):
-		if t.Size == 0 || strings.HasPrefix(t.File, "/") {
+		if t.Size == 0 || filepath.IsAbs(t.File) {
 			return fault("ls -l "+shell(path), "its file %s was cut: it ends before the volume does. Put it back from a copy. Its length says", path)
 		}
 		return fault(fmt.Sprintf("truncate --size %d %s", t.Size, shell(path)), "its file %s was cut: it should have %d bytes. Put it back from a copy; when there is none, make it as long as it was, with zeros for what is gone, and save what is left", path, t.Size)

@@ -14,6 +14,7 @@ func TestFilesOfVolumesAreEachMendedInTheirWay(t *testing.T) {
 	in := func(kind store.Kind, err error) error { return &store.Error{Kind: kind, Err: err} }
 	got := Examine(t.Context(), VolumeFiles("/d/volumes", 9, []store.FileTrouble{
 		{Volume: "gone", File: "gone.raw", Size: 512, Err: in(store.KindNotFound, nil)},
+		{Volume: "off", File: "/dev/vg0/off", Size: 512, Err: in(store.KindNotFound, nil)},
 		{Volume: "held", File: "held.raw", Size: 512, Open: true, Err: in(store.KindNotFound, nil)},
 		{Volume: "cut", File: "cut me.raw", Size: 512, Err: in(store.KindCorrupt, io.ErrUnexpectedEOF)},
 		{Volume: "map", File: "x.layer.map", Err: in(store.KindCorrupt, io.ErrUnexpectedEOF)},
@@ -21,14 +22,15 @@ func TestFilesOfVolumesAreEachMendedInTheirWay(t *testing.T) {
 		{Volume: "denied", File: "d.raw", Err: in(store.KindDenied, nil)},
 		{Volume: "broken", File: "b.raw", Err: in(store.KindCorrupt, errors.New("input/output error"))},
 	}, nil)...)
-	finds(t, got, "volume gone", Fault, "/d/volumes/gone.raw is missing", "findmnt --target /d/volumes/gone.raw")
+	finds(t, got, "volume gone", Fault, "/d/volumes/gone.raw is missing", "findmnt --target /d/volumes")
+	finds(t, got, "volume off", Fault, "its device /dev/vg0/off is missing", "lsblk")
 	finds(t, got, "volume held", Fault, "before lunboot ends", "lunboot volume export held FILE")
 	finds(t, got, "volume cut", Fault, "should have 512 bytes", "truncate --size 512 '/d/volumes/cut me.raw'")
 	finds(t, got, "volume map", Fault, "Put it back", "ls -l /d/volumes/x.layer.map")
 	finds(t, got, "volume disk", Fault, "its file /dev/vg0/lab was cut", "ls -l /dev/vg0/lab")
 	finds(t, got, "volume denied", Fault, "may not read", "chown --reference /d/volumes /d/volumes/d.raw && chmod u+r /d/volumes/d.raw")
 	finds(t, got, "volume broken", Fault, "input/output error", "dmesg")
-	if len(got) != 7 {
+	if len(got) != 8 {
 		t.Errorf("%d findings", len(got))
 	}
 	finds(t, Examine(t.Context(), VolumeFiles("/d", 9, nil, nil)...), "files of volumes", Well, "9 volumes")
