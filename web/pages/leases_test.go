@@ -135,7 +135,7 @@ func worked() []store.Job {
 	return []store.Job{
 		{ID: 4, Kind: "volume.import", Subject: "debian12", State: store.JobRunning, Done: 1 << 30, Total: 4 << 30, Started: noon.Add(-time.Minute)},
 		{ID: 3, Kind: "volume.flatten", Subject: "lab-07", State: store.JobFailed, Error: "the file system is full", Total: 64 << 30, Started: noon.Add(-time.Hour), Finished: noon.Add(-30 * time.Minute)},
-		{ID: 2, Kind: "volume.copy", Subject: "spare", State: store.JobDone, Done: 8 << 30, Total: 8 << 30, Started: noon.Add(-2 * time.Hour), Finished: noon.Add(-time.Hour)},
+		{ID: 2, Kind: "volume.export", Subject: "spare", State: store.JobDone, Done: 8 << 30, Total: 8 << 30, Started: noon.Add(-2 * time.Hour), Finished: noon.Add(-time.Hour)},
 		{ID: 1, Kind: "volume.promote", Subject: "win11", State: store.JobCanceled, Started: noon.Add(-26 * time.Hour), Finished: noon.Add(-25 * time.Hour)},
 	}
 }

@@ -524,6 +524,6 @@ var plainWords = map[store.EventKind]string{
 	store.EventMachineChanged:  "it was changed here",
 	store.EventMachinePower:    "its power was switched from here",
 	store.EventReportStray:     "somebody sent a report that belongs to no boot",
-	store.EventSpace:           "the room for volumes fell below what is to be kept, or is above it again",
+	store.EventSpace:           "the room for volumes crossed the mark that is to stay free",
 	store.EventDropped:         "events were left out",
 }
