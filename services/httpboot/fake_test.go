@@ -357,7 +357,7 @@ func (l *lab) PutBaseline(_ context.Context, id store.MachineID, profile string,
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if was, ok := l.baseline[id]; !ok || was.Volume != b.Volume {
+	if was, ok := l.baseline[id]; !ok || was.Volume != b.Volume || was.Attempt > b.Attempt {
 		l.baseline[id] = b
 	}
 	return nil

@@ -64,7 +64,7 @@ type Seen interface {
 	// Baseline is what the machine's boot volume held before the installer that was
 	// chosen for its next boot.
 	Baseline(context.Context, store.MachineID) (store.Baseline, error)
-	// PutBaseline keeps the first one of a volume, durably, if the profile for the
+	// PutBaseline keeps the first one of a volume and a journal, durably, if the profile for the
 	// machine's next boot still is this one.
 	PutBaseline(ctx context.Context, id store.MachineID, profile string, b store.Baseline) error
 	// ArmBoot is durable when it returns: the next login of the machine's

@@ -21,7 +21,7 @@ func (s *Server) keepBaseline(ctx context.Context, m store.Machine, given store.
 			return err
 		}
 		before, err := s.cfg.Inventory.Baseline(ctx, m.ID)
-		if err == nil && before.Volume == v.ID || err != nil && !store.IsNotFound(err) {
+		if err == nil && before.Volume == v.ID && (given == 0 || before.Attempt <= given) || err != nil && !store.IsNotFound(err) {
 			return err
 		}
 		found, err := s.look(ctx, v)

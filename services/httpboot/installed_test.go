@@ -104,8 +104,12 @@ func TestWhatAVolumeHeldBeforeItsInstallerIsNotedOnce(t *testing.T) {
 	if l.get(ask); l.baseline[1] != want || l.looked != 1 {
 		t.Errorf("after the second boot %+v is noted, by %d looks", l.baseline, l.looked)
 	}
+	l.baseline[1] = store.Baseline{Volume: 1, Attempt: 4711, BIOS: "old"} // of a journal that is lost
+	if l.get(ask); l.baseline[1] != (store.Baseline{Volume: 1, Attempt: 44, BIOS: "half"}) {
+		t.Errorf("after the journal was lost %+v is noted", l.baseline)
+	}
 	l.mappings[0].Volume = 3
-	if l.get(ask); l.baseline[1] != (store.Baseline{Volume: 3, Attempt: 44}) {
+	if l.get(ask); l.baseline[1] != (store.Baseline{Volume: 3, Attempt: 45}) {
 		t.Errorf("of another volume %+v is noted", l.baseline)
 	}
 	for _, fault := range []string{"Look", "Baseline", "PutBaseline"} {

@@ -38,12 +38,13 @@ func (db *DB) Baseline(ctx context.Context, id store.MachineID) (store.Baseline,
 
 // PutBaseline keeps what a machine's boot volume holds before the installer that was
 // chosen for its next boot, if that still is this profile. What was kept first stays,
-// unless it is of another volume. It is on disk when PutBaseline returns.
+// unless it is of another volume, or of a later attempt: the journal was lost since, and
+// attempts are counted anew. It is on disk when PutBaseline returns.
 func (db *DB) PutBaseline(ctx context.Context, id store.MachineID, profile string, b store.Baseline) error {
 	return db.batch.do(ctx, "note what a volume holds", func(t *tx) error {
 		_, err := t.Run(`INSERT INTO baseline (machine, volume, attempt, bios, uefi) SELECT id, ?, ?, ?, ? FROM machine WHERE id = ? AND once_profile = ?
 			ON CONFLICT (machine) DO UPDATE SET volume = excluded.volume, attempt = excluded.attempt, bios = excluded.bios, uefi = excluded.uefi
-			WHERE volume <> excluded.volume`, int64(b.Volume), int64(b.Attempt), b.BIOS, b.UEFI, int64(id), profile)
+			WHERE volume <> excluded.volume OR attempt > excluded.attempt`, int64(b.Volume), int64(b.Attempt), b.BIOS, b.UEFI, int64(id), profile)
 		return err
 	})
 }

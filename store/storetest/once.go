@@ -82,6 +82,12 @@ func machineBaseline(k *kit) {
 	if b := must(k.Baseline(ctx, m.ID))(k); b != first {
 		k.Errorf("it is %+v, and was %+v", b, first)
 	}
+	// Attempts are counted anew when the journal is lost.
+	anew := store.Baseline{Volume: one.ID, Attempt: 2, BIOS: "c"}
+	k.ok(k.PutBaseline(ctx, m.ID, "local", anew))
+	if b := must(k.Baseline(ctx, m.ID))(k); b != anew {
+		k.Errorf("of an attempt that is none any more it is %+v", b)
+	}
 	second := store.Baseline{Volume: other.ID, Attempt: 9}
 	k.ok(k.PutBaseline(ctx, m.ID, "local", second))
 	if b := must(k.Baseline(ctx, m.ID))(k); b != second {
