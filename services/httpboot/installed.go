@@ -39,38 +39,41 @@ func (s *Server) keepBaseline(ctx context.Context, m store.Machine, given store.
 // afterInstall takes an installer that was chosen for one boot back when the machine's
 // boot volume shows that it has done its work, and returns the machine as it is then,
 // with words for that: the boot that is asked for now is that of what was installed.
-// Somebody who looks, or a dry run, is answered the same, and changes nothing.
-func (s *Server) afterInstall(ctx context.Context, a ask, m store.Machine) (now store.Machine, seen string) {
+// Somebody who looks, or a dry run, is answered the same, and changes nothing. When
+// the installer ran and what it did cannot be seen, that is an error: it is not to be
+// started over its own work.
+func (s *Server) afterInstall(ctx context.Context, a ask, m store.Machine) (now store.Machine, seen string, err error) {
 	if m.OnceProfile == "" || a.choice != "" || s.cfg.Volumes == nil {
-		return m, ""
+		return m, "", nil
 	}
 	asked := s.cfg.Now()
 	v, ok, err := s.installed(ctx, a, m)
-	if err != nil {
-		s.cfg.Log.Warn("whether an installer has done its work cannot be seen: the machine is given it again", "machine", m.Name, "profile", m.OnceProfile, "error", err)
-	}
-	if !ok {
-		return m, ""
+	if err != nil || !ok {
+		return m, "", err
 	}
 	seen = fmt.Sprintf("the installer of profile %s, chosen for one boot, has done its work: volume %s holds another boot loader than before it", m.OnceProfile, v.Name)
 	now = m
 	now.OnceProfile = ""
 	if a.dry || !a.ipxe {
-		return now, seen
+		return now, seen, nil
 	}
 	used, err := s.cfg.Inventory.ConsumeOnce(ctx, m.ID, m.OnceProfile, asked)
 	switch {
 	case err != nil:
-		s.cfg.Log.Error("a profile for one boot could not be taken back: the machine is given it again", "machine", m.Name, "profile", m.OnceProfile, "error", err)
-		return m, ""
+		return m, "", unseen(m, err)
 	case !used: // by another request of the machine, or somebody chose anew
-		if now, err = s.cfg.Inventory.Machine(ctx, m.ID); err != nil {
-			return m, ""
-		}
-		return now, ""
+		now, err = s.cfg.Inventory.Machine(ctx, m.ID)
+		return now, "", err
 	}
 	s.emit(s.machineEvent(store.EventInstallSeen, a, m, store.Detail{Profile: m.OnceProfile, Volume: v.Name, Reason: seen}))
-	return now, seen
+	return now, seen, nil
+}
+
+// unseen is what a machine is told while the appliance does not know whether it would
+// be installed over what it was just installed with.
+func unseen(m store.Machine, err error) error {
+	return &store.Error{Kind: store.KindUnavailable, Err: err, Msg: fmt.Sprintf("Whether the installer of profile %s, chosen for one boot, has done its work cannot be seen, and it is not started over that. "+
+		"Where that stays so, say on the machine’s page that the installation is done, or take the profile back and choose it anew.", m.OnceProfile)}
 }
 
 // installed reports whether an installer has made the machine's boot volume start: it
@@ -98,7 +101,7 @@ func (s *Server) installed(ctx context.Context, a ask, m store.Machine) (v store
 	}
 	found, err := s.look(ctx, v)
 	if err != nil {
-		return v, false, err
+		return v, false, unseen(m, err)
 	}
 	switch cmp.Or(firmware(a.id.Platform), m.Firmware) {
 	case boot.BIOS.String():

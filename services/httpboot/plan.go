@@ -122,7 +122,10 @@ func (s *Server) disks(ctx context.Context, m store.Machine, f *scripts.Facts) (
 func (s *Server) Preview(ctx context.Context, m store.Machine, profile string, at netip.AddrPort) (string, error) {
 	a := ask{boot: s.advertised(at), dry: true, trusted: true, addr: m.Address}
 	if profile == "" {
-		m, _ = s.afterInstall(ctx, a, m)
+		var err error
+		if m, _, err = s.afterInstall(ctx, a, m); err != nil {
+			return "", err
+		}
 		profile = m.OnceProfile
 	}
 	p, err := s.plan(ctx, m, profile, a)

@@ -207,7 +207,10 @@ func (s *Server) seeUnknown(ctx context.Context, a ask) error {
 
 // machine answers an enrolled machine.
 func (s *Server) machine(ctx context.Context, a ask, found match) answer {
-	m, seen := s.afterInstall(ctx, a, found.Machine)
+	m, seen, err := s.afterInstall(ctx, a, found.Machine)
+	if err != nil {
+		return s.failed(a, m, "make the script of "+found.Machine.Name, err)
+	}
 	profile, once := m.OnceProfile, m.OnceProfile != ""
 	if a.choice != "" {
 		ok, err := s.offers(ctx, cmp.Or(m.OnceProfile, m.Profile), a.choice)
