@@ -333,7 +333,7 @@ func knockTFTP(ctx context.Context, door netip.AddrPort) error {
 // nothing: of other DHCP servers they know what the last survey heard.
 func (a *appliance) checks(ctx context.Context) []doctor.Finding {
 	own, way := a.examine(ctx)
-	return doctor.Examine(ctx, append(own, way...)...)
+	return doctor.Examine(ctx, slices.Concat(own, a.fileChecks(ctx), way)...)
 }
 
 // examine makes the checks: of the appliance itself, and of the way between it
@@ -388,7 +388,6 @@ func (a *appliance) examine(ctx context.Context) (own, way []doctor.Check) {
 		h.Rights(exe, false, len(on) > 0), // the ports are held already
 		captureCheck(a.capture), notifyCheck(a), a.certificateCheck(), a.providerCheck(ctx),
 	}
-	own = append(own, a.fileChecks(ctx)...)
 	way = append([]doctor.Check{
 		h.Firewall(doors(len(on) > 0, a.tftp.Addr().String(), a.boot.Addr().String(), a.target.Addr().String()), on),
 	}, each...)
