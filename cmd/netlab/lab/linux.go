@@ -129,11 +129,17 @@ func (l *Lab) StartWorkbench(ctx context.Context, m Machine, address, initiator 
 	if err != nil {
 		return nil, err
 	}
+	return AtWorkbench(ctx, r, address, initiator)
+}
+
+// AtWorkbench takes over a machine that was switched on and starts a workbench, however
+// it came by that: as StartWorkbench does from there on.
+func AtWorkbench(ctx context.Context, r *Running, address, initiator string) (*Workbench, error) {
 	w := &Workbench{Running: r}
 	if _, err := r.waitMark(ctx, area.MarkReady); err != nil {
 		return w, err
 	}
-	_, err = w.Must(ctx, fmt.Sprintf(`/bin/busybox --install -s /bin
+	_, err := w.Must(ctx, fmt.Sprintf(`/bin/busybox --install -s /bin
 ip link set lo up; ip link set eth0 up; ip addr add %s/%d dev eth0
 echo InitiatorName=%s >/etc/iscsi/initiatorname.iscsi
 mkdir -p /run/lock/iscsi; iscsid`, address, ServerPrefix.Bits(), initiator))

@@ -34,6 +34,39 @@ func TestAMachineIsSentToItsOwnDisk(t *testing.T) {
 			b.must(lab.CheckBootSector(f, d.Nonce))
 		})
 	}
+	// Nothing more is heard of it, which is all the proof that there is.
+	t.Run("BIOS, for one boot", func(t *testing.T) {
+		b := start(t, sectorLimit+5*time.Minute)
+		d, err := b.SectorDisk("own", area.Hold)
+		b.must(err)
+		m := b.machine("own", lab.BIOS, 83)
+		m.Local = d.Path
+		b.cli("profile", "set", "home", "--kind", "local")
+		b.cli("machine", "add", m.Name, "--mac", m.MAC.String())
+		b.cli("machine", "boot", m.Name, "--once", "home")
+		once := func() string {
+			var row store.Machine
+			b.must(b.appliance.JSON(b.ctx, &row, "machine", "show", m.Name))
+			return row.OnceProfile
+		}
+		r, err := b.PowerOn(b.ctx, m)
+		b.must(err)
+		t.Cleanup(r.Kill)
+		_, err = r.Console.WaitFor(b.ctx, area.MarkWrote+` nonce=`+d.Nonce.String())
+		b.must(err)
+		if p := once(); p != "home" {
+			t.Errorf("when its script was fetched the profile for one boot is %q", p)
+		}
+		begun := time.Now()
+		for once() != "" {
+			select {
+			case <-time.After(time.Second):
+			case <-b.ctx.Done():
+				t.Fatal("the profile for one boot is not used up")
+			}
+		}
+		t.Logf("used up %v after it started from its own disk", time.Since(begun).Round(time.Second))
+	})
 	t.Run("UEFI", func(t *testing.T) {
 		needs(t, "nasm")
 		b := start(t, linuxLimit)
