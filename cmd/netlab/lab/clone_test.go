@@ -144,12 +144,13 @@ func TestAPromotedCloneIsWhatTheNextMachineBoots(t *testing.T) {
 // Linux runs from a clone as from any volume: its loader, its kernel and its root
 // file system come out of the golden volume, and what it writes stays in its own
 // layer.
-func TestLinuxBootsFromACloneOnBIOS(t *testing.T) { linuxFromAClone(t, lab.BIOS, 96) }
+func TestLinuxBootsFromACloneOnBIOS(t *testing.T) {
+	soaking(t)
+	linuxFromAClone(t, lab.BIOS, 96)
+}
 
 func TestLinuxBootsFromACloneOnUEFI(t *testing.T) {
-	if os.Getenv("LUNBOOT_SOAK") == "" {
-		t.Skip("LUNBOOT_SOAK=1 boots Linux on UEFI from a clone")
-	}
+	soaking(t)
 	linuxFromAClone(t, lab.UEFI, 97)
 }
 

@@ -598,7 +598,7 @@ func TestAVolumeOfTheOtherFirmwareIsNamed(t *testing.T) {
 func soaking(t *testing.T) {
 	t.Helper()
 	if os.Getenv("LUNBOOT_SOAK") == "" {
-		t.Skip("takes a minute; LUNBOOT_SOAK=1 runs it")
+		t.Skip("takes minutes; LUNBOOT_SOAK=1 runs it")
 	}
 }
 
