@@ -136,7 +136,13 @@ func TestWhatChangesAMachineMeanwhileFailsTheWholeTable(t *testing.T) {
 	_, err := h.SetMachine(t.Context(), ada, m.ID, store.MachinePatch{OnceProfile: &once})
 	must(t, err)
 	// The machine uses its profile for one boot up, which asks no operator's lock.
-	h.Inventory.db = hasty{h.db, func() { _, err := h.db.ConsumeOnce(t.Context(), m.ID, m.OnceProfile, time.Now()); must(t, err) }}
+	h.Inventory.db = hasty{h.db, func() {
+		used, err := h.db.ConsumeOnce(t.Context(), m.ID, once, time.Now())
+		must(t, err)
+		if !used {
+			t.Error("it was not used up")
+		}
+	}}
 	out, err := h.table(t, "name,macs,notes\nlab-02,00:07:e9:00:00:02,\nlab-01,,moved\n", store.MachineImportSpec{})
 	wantSentence(t, err, store.KindConflict, "nothing was imported", "lab-01 was changed by somebody else")
 	if _, err := h.FindMachine(t.Context(), "lab-02"); !store.IsNotFound(err) || out.Done {
