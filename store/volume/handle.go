@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"iter"
-	"maps"
 	"sync/atomic"
 
 	"lunboot/store"
@@ -97,7 +96,7 @@ func (h *Handle) erase(ctx context.Context, op string, off, n int64) error {
 		return err
 	}
 	if n > saveMost {
-		o.top.saveAhead(maps.All(map[int64]int64{off: n}))
+		o.top.saveAhead(func(yield func(int64, int64) bool) { yield(off, n) })
 	}
 	err = h.s.erase(ctx, o.top.f, off, n)
 	h.s.wrote()
