@@ -21,3 +21,6 @@ func OneLine(s string, most int) string {
 	}
 	return strings.Clone(s)
 }
+
+// ShellQuote writes text as one argument of a shell's command, whatever is in it.
+func ShellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

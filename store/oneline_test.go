@@ -1,6 +1,7 @@
 package store
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -27,5 +28,13 @@ func TestWhatOthersSayIsOneShortLine(t *testing.T) {
 	}
 	if got := OneLine("xé", 2); got != "x…" {
 		t.Errorf("half a letter is kept: %q", got)
+	}
+}
+
+func TestAnyTextIsOneArgumentOfAShell(t *testing.T) {
+	for _, s := range []string{"", "plain", "it's", "'", "a b; $(reboot) `id` \\ \"x\" *", "-n", "two\nlines"} {
+		if out, err := exec.Command("sh", "-c", "printf %s "+ShellQuote(s)).Output(); err != nil || string(out) != s {
+			t.Errorf("%q becomes %q, %v", s, out, err)
+		}
 	}
 }

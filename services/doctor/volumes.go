@@ -126,5 +126,5 @@ func shell(path string) string {
 		}
 		return "$'" + b.String() + "'"
 	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	return store.ShellQuote(path)
 }

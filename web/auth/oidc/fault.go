@@ -74,9 +74,7 @@ const (
 func ask(u *url.URL) string { return "curl -v " + argument(u.String()) }
 
 // argument is text as one argument of a shell's command.
-func argument(s string) string {
-	return "'" + strings.ReplaceAll(words(s), "'", `'\''`) + "'"
-}
+func argument(s string) string { return store.ShellQuote(words(s)) }
 
 func cause(err error) error {
 	var r *refusal
