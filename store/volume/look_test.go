@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -50,5 +51,26 @@ func TestALookAnewSeesWhatWasWrittenSince(t *testing.T) {
 	}
 	if found, err := p.Look(t.Context(), v); err != nil || found.Blank {
 		t.Errorf("what was seen anew is remembered: %+v, %v", found, err)
+	}
+}
+
+// What is remembered of looks is bounded, and the oldest goes.
+func TestTheOldestLookIsForgotten(t *testing.T) {
+	p := openPool(t, t.TempDir())
+	const more = 3
+	for n := range store.VolumeID(maxLooks + more) {
+		v := raw(n+1, 1<<20)
+		v.Path = fmt.Sprintf("vol%d.raw", n)
+		must(t, p.Create(t.Context(), v))
+		_, err := p.Look(t.Context(), v)
+		must(t, err)
+	}
+	if n := len(p.looks.at); n != maxLooks {
+		t.Errorf("%d looks are remembered, of %d at most", n, maxLooks)
+	}
+	for n := range store.VolumeID(maxLooks + more) {
+		if _, ok := p.looks.at[n+1]; ok != (n >= more) {
+			t.Errorf("look %d is remembered: %t", n+1, ok)
+		}
 	}
 }

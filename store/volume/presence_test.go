@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -109,5 +110,51 @@ func TestStraysAreWhatBelongsToNobody(t *testing.T) {
 	}
 	if _, err := p.Strays(func() ([]store.Layer, []store.Volume, error) { return nil, nil, io.ErrClosedPipe }); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("when the rows cannot be read: %v", err)
+	}
+}
+
+// A clone is what its layers and its map hold: each of them may be missed.
+func TestEachFileOfACloneIsLookedAt(t *testing.T) {
+	whole := map[string]int64{"base.raw": 1 << 20, "c.layer": 1 << 20, "c.layer.map": 64}
+	for harmed, c := range map[string]struct {
+		size int64 // less than 0: it is gone
+		kind store.Kind
+	}{
+		"":            {0, store.KindUnknown},
+		"base.raw":    {-1, store.KindNotFound},
+		"c.layer":     {512, store.KindCorrupt},
+		"c.layer.map": {-1, store.KindNotFound},
+		// The map tells by its length nothing of the volume, but it is never empty.
+		"c.layer.map ": {0, store.KindCorrupt},
+	} {
+		dir := t.TempDir()
+		p := openPool(t, dir)
+		file := strings.TrimSpace(harmed)
+		for name, size := range whole {
+			if name == file {
+				size = c.size
+			}
+			if size < 0 {
+				continue
+			}
+			must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+			must(t, os.Truncate(filepath.Join(dir, name), size))
+		}
+		v := store.Volume{ID: 2, Name: "clone", Kind: store.VolumeClone, Size: 1 << 20, BlockSize: 512, State: store.VolumeReady, Top: 2, Path: "c.layer", Layers: []store.Layer{
+			{ID: 2, Volume: 2, Kind: store.LayerOverlay, Path: "c.layer", Size: 1 << 20},
+			{ID: 1, Volume: 1, Kind: store.LayerRaw, Path: "base.raw", Size: 1 << 20},
+		}}
+		got, bad := p.Trouble(v)
+		if bad != (c.kind != store.KindUnknown) || bad && (store.KindOf(got.Err) != c.kind || got.File != file || got.Volume != "clone") {
+			t.Errorf("%q: %t, %+v", harmed, bad, got)
+		}
+	}
+}
+
+func TestADeviceThatIsNotThereIsTold(t *testing.T) {
+	p := openPool(t, t.TempDir())
+	v := store.Volume{ID: 3, Name: "disk", Size: 1 << 30, BlockSize: 512, State: store.VolumeReady, Top: 3, Layers: []store.Layer{{ID: 3, Volume: 3, Kind: store.LayerDevice, Path: "/dev/lunboot-not-there", Size: 1 << 30}}}
+	if got, bad := p.Trouble(v); !bad || got.File != "/dev/lunboot-not-there" || store.KindOf(got.Err) != store.KindNotFound {
+		t.Errorf("%t, %+v", bad, got)
 	}
 }
